@@ -1,0 +1,56 @@
+"""The one exception for input that a person has to correct, and how a program ends with it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+EXIT_OK = 0
+EXIT_INPUT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: a file, a row, a flag, a recipe, a bucket.
+
+    The message is one line that names the place (file, line or field), the rule, the value found and
+    what to do. Programs print it without a traceback and exit with code 2. Every other exception that
+    reaches the top of a program is a bug of ours.
+    """
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate closest in spelling to `word` (case-insensitively), or None if none is close."""
+    by_folded = {candidate.casefold(): candidate for candidate in candidates}
+    matches = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[matches[0]] if matches else None
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """`" Did you mean 'daisy'?"` where a candidate is close to `word`, else the empty string."""
+    match = nearest(word, candidates)
+    return f" Did you mean {match!r}?" if match else ""
+
+
+def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
+    """Runs a program's `main(argv)` and exits the process with its code.
+
+    `InputError` becomes one `error:` line on standard error and exit code 2; Ctrl-C becomes exit code
+    130; a reader that closes standard output early (`| head`) ends the program quietly.
+    """
+    try:
+        code = main(None) or EXIT_OK
+        sys.stdout.flush()
+    except InputError as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message}", file=sys.stderr)
+        code = EXIT_INPUT_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_OK
+    sys.exit(code)
