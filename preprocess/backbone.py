@@ -1,0 +1,284 @@
+"""Backbones: the networks that make embeddings, their weights, and the call that embeds a batch.
+
+One table, `ARCHITECTURES`, lists what `--backbone` may name. The pipeline and the exported model both get
+their network from `load_keras_backbone`, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import http.client
+import math
+import os
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from configs.errors import InputError, did_you_mean
+from preprocess.backbone_identity import BackboneIdentity
+from preprocess.image import IMAGE_DEFINITION, IMAGE_SIZE
+from preprocess.tensorflow_import import import_tensorflow
+
+IMAGENET = "imagenet"
+RANDOM = "random"
+_PROBE_TIMEOUT_SEC = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A network that `--backbone` may name.
+
+    Attributes:
+      embedding_size: floats in one embedding.
+      build: makes the Keras model without weights: float32 [n, 299, 299, 3] in [-1, 1] to float32
+        [n, embedding_size].
+      imagenet_url: where Keras publishes its ImageNet weights.
+      imagenet_md5: of that file, as Keras checks it.
+    """
+
+    embedding_size: int
+    build: Callable[[], Any]
+    imagenet_url: str
+    imagenet_md5: str
+
+
+def _build_inception_v3() -> Any:
+    import_tensorflow()
+    import keras
+
+    return keras.applications.InceptionV3(
+        weights=None, include_top=False, pooling="avg", input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3)
+    )
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "inception_v3": Architecture(
+        embedding_size=2048,
+        build=_build_inception_v3,
+        imagenet_url=(
+            "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
+            "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+        ),
+        imagenet_md5="bcbd6486424b2319ff4ef7d526e38f63",
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """The backbone that a user asks for.
+
+    Attributes:
+      architecture: a key of `ARCHITECTURES`.
+      weights: "imagenet", "random", or the path of a weights file that Keras can read (.weights.h5, .h5,
+        .keras).
+      seed: of random weights; ignored for all others.
+
+    Raises:
+      InputError: the architecture is unknown, or the seed is out of range.
+    """
+
+    architecture: str = "inception_v3"
+    weights: str = IMAGENET
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise InputError(
+                f"backbone: must be one of {', '.join(ARCHITECTURES)}."
+                f"{did_you_mean(self.architecture, ARCHITECTURES)} Received: {self.architecture!r}"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed: must be from 0 to 4294967295. Received: {self.seed}")
+
+    @property
+    def is_random(self) -> bool:
+        """True if the weights are drawn, not trained."""
+        return self.weights == RANDOM
+
+
+def _imagenet_cache_path(architecture: Architecture) -> str:
+    # Where keras.utils.get_file puts it, so that a file cached by any Keras program serves here too.
+    home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+    return os.path.join(home, "models", os.path.basename(architecture.imagenet_url))
+
+
+def check_weights(spec: BackboneSpec) -> None:
+    """Finds out in seconds, without loading anything, whether the weights can be had.
+
+    Raises:
+      InputError: ImageNet weights are neither cached nor within reach, or the weights file is missing.
+    """
+    if spec.is_random:
+        return
+    if spec.weights != IMAGENET:
+        # Remote files are TensorFlow's business; whether they exist shows when they are read.
+        if "://" not in spec.weights and not os.path.isfile(spec.weights):
+            raise InputError(
+                f"weights: no such file: {spec.weights!r}. Pass imagenet, random, or the path of a weights file "
+                "that Keras can read (.weights.h5, .h5, .keras)."
+            )
+        return
+    architecture = ARCHITECTURES[spec.architecture]
+    if os.path.isfile(_imagenet_cache_path(architecture)):
+        return
+    request = urllib.request.Request(architecture.imagenet_url, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT_SEC).close()
+    except (OSError, http.client.HTTPException) as error:
+        raise _imagenet_unreachable(architecture, error) from error
+
+
+def _imagenet_unreachable(architecture: Architecture, error: Exception) -> InputError:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    return InputError(
+        f"weights: the ImageNet weights are not on this machine and {architecture.imagenet_url} cannot be "
+        f"reached ({cause}). Fetch that file on a machine that can and pass it as --weights FILE, or put it at "
+        f"{_imagenet_cache_path(architecture)}; or pass --weights random to try the pipeline without them."
+    )
+
+
+def _draw_random_weights(model: Any, seed: int) -> None:
+    """Sets every kernel to He-normal values, which keep the scale of activations through ReLU layers.
+
+    He et al., 2015, https://arxiv.org/abs/1502.01852: standard deviation sqrt(2 / fan_in). Drawn with
+    NumPy's RandomState, whose stream is frozen (NEP 19), so that a seed means the same network on every
+    machine and version. Batch normalization keeps its initial values: it passes its input through.
+    """
+    generator = np.random.RandomState(seed)
+    values = []
+    for variable in model.weights:
+        if variable.path.endswith("kernel"):
+            fan_in = math.prod(variable.shape[:-1])
+            kernel = generator.standard_normal(variable.shape) * math.sqrt(2.0 / fan_in)
+            values.append(kernel.astype(np.float32))
+        else:
+            values.append(variable.numpy())
+    model.set_weights(values)
+
+
+def _load_imagenet(model: Any, architecture: Architecture) -> None:
+    import keras
+
+    try:
+        path = keras.utils.get_file(
+            os.path.basename(architecture.imagenet_url),
+            architecture.imagenet_url,
+            cache_subdir="models",
+            file_hash=architecture.imagenet_md5,
+        )
+    except Exception as error:  # Keras raises bare Exception for a failed download.
+        raise _imagenet_unreachable(architecture, error) from error
+    model.load_weights(path)
+
+
+def _load_file(model: Any, path: str) -> None:
+    tf = import_tensorflow()
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        local = path
+        try:
+            if "://" in path:
+                local = os.path.join(folder, os.path.basename(path))
+                tf.io.gfile.copy(path, local)
+            if local.endswith(".keras"):
+                model.set_weights(keras.models.load_model(local, compile=False).get_weights())
+            else:
+                model.load_weights(local)
+        except Exception as error:  # h5py, zipfile, Keras and TensorFlow each raise their own.
+            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"weights: {path!r} does not fit the network without its classification top ({cause}). Pass a "
+                ".weights.h5, .h5 (notop) or .keras file of the same architecture."
+            ) from error
+
+
+def _weights_digest(model: Any) -> str:
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def load_keras_backbone(spec: BackboneSpec) -> tuple[Any, BackboneIdentity]:
+    """Builds the network and gives it its weights.
+
+    Returns:
+      The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size], and what
+      identifies it.
+
+    Raises:
+      InputError: the weights cannot be had or do not fit.
+    """
+    check_weights(spec)
+    architecture = ARCHITECTURES[spec.architecture]
+    model = architecture.build()
+    if spec.is_random:
+        _draw_random_weights(model, spec.seed)
+    elif spec.weights == IMAGENET:
+        _load_imagenet(model, architecture)
+    else:
+        _load_file(model, spec.weights)
+    model.trainable = False
+    # "Features" of the wrong length have gone unnoticed elsewhere until training: look at the network itself.
+    if model.output_shape != (None, architecture.embedding_size):
+        raise AssertionError(f"{spec.architecture} puts out {model.output_shape}")
+    identity = BackboneIdentity(
+        architecture=spec.architecture,
+        weights=spec.weights,
+        seed=spec.seed if spec.is_random else None,
+        weights_digest=_weights_digest(model),
+        embedding_size=architecture.embedding_size,
+        image_definition=IMAGE_DEFINITION,
+    )
+    return model, identity
+
+
+class Backbone:
+    """A loaded network, ready to embed. Thread-safe; one serves a whole process."""
+
+    def __init__(self, model: Any, identity: BackboneIdentity):
+        tf = import_tensorflow()
+        from preprocess.image_graph import scale_pixels
+
+        self.identity = identity
+        signature = [tf.TensorSpec([None, IMAGE_SIZE, IMAGE_SIZE, 3], tf.uint8)]
+        self._embed = tf.function(lambda pixels: model(scale_pixels(pixels), training=False), input_signature=signature)
+
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        """Embeds a batch.
+
+        Args:
+          pixels: uint8 [n, 299, 299, 3], as `decode_image` makes them.
+
+        Returns:
+          float32 [n, embedding_size].
+        """
+        return self._embed(pixels).numpy()
+
+
+_load_lock = threading.Lock()
+
+
+@functools.lru_cache(maxsize=2)
+def _load_backbone(spec: BackboneSpec) -> Backbone:
+    return Backbone(*load_keras_backbone(spec))
+
+
+def load_backbone(spec: BackboneSpec) -> Backbone:
+    """The backbone of a spec, loaded once a process however many threads ask for it.
+
+    Raises:
+      InputError: as `load_keras_backbone`.
+    """
+    with _load_lock:
+        return _load_backbone(spec)

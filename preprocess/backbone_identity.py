@@ -1,0 +1,77 @@
+"""What identifies the network that made an embedding; written beside every set of records.
+
+An embedding means nothing without the network that made it: two sets may be used together only if their
+identities agree, and the exported model must contain the same network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from configs.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneIdentity:
+    """The network that made a set of embeddings.
+
+    Attributes:
+      architecture: name of the network, for example "inception_v3".
+      weights: where the weights came from: "imagenet", "random", or the path of a weights file as given.
+      seed: the seed of random weights; None for all others.
+      weights_digest: "sha256:" and the hex digest of the weight arrays (not of the file that held them).
+      embedding_size: number of floats in one embedding.
+      image_definition: name and version of the definition that made bytes into pixels.
+    """
+
+    architecture: str
+    weights: str
+    seed: int | None
+    weights_digest: str
+    embedding_size: int
+    image_definition: str
+
+    @property
+    def is_random(self) -> bool:
+        """True if the weights were never trained: good for trying the road, not for its accuracy."""
+        return self.weights == "random"
+
+    def agrees_with(self, other: BackboneIdentity) -> bool:
+        """True if embeddings of both may be mixed: where the weights file lay does not matter."""
+        return (self.architecture, self.weights_digest, self.embedding_size, self.image_definition) == (
+            other.architecture,
+            other.weights_digest,
+            other.embedding_size,
+            other.image_definition,
+        )
+
+    def describe(self) -> str:
+        """One phrase for people, for example "inception_v3 with RANDOM weights (seed 0)"."""
+        if self.is_random:
+            return f"{self.architecture} with RANDOM weights (seed {self.seed})"
+        return f"{self.architecture} with weights {self.weights}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The identity as JSON; `random_weights` says in plain sight what `weights` implies."""
+        return {**dataclasses.asdict(self), "random_weights": self.is_random}
+
+    @classmethod
+    def from_json(cls, data: Any, *, where: str) -> BackboneIdentity:
+        """Reads what `to_json` wrote.
+
+        Raises:
+          InputError: a field is missing or has the wrong type; `where` names the file in the message.
+        """
+        try:
+            seed = data["seed"]
+            return cls(
+                architecture=str(data["architecture"]),
+                weights=str(data["weights"]),
+                seed=None if seed is None else int(seed),
+                weights_digest=str(data["weights_digest"]),
+                embedding_size=int(data["embedding_size"]),
+                image_definition=str(data["image_definition"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: no valid backbone identity in it ({error!r}).") from error

@@ -1,0 +1,185 @@
+"""Writes what becomes of one block of rows: its records, and its lines in the ledgers."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import uuid
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from preprocess.backbone_identity import BackboneIdentity
+from preprocess.example import encode_example
+from preprocess.outcomes import RowFailure, RowSkip
+from preprocess.record_set import Compression
+from preprocess.row_blocks import BlockResult, PartFile, RowBlock
+from preprocess.rows import Row
+from preprocess.storage import Storage
+from preprocess.tfrecord import frame_record
+
+# Embeddings are close to noise: level 1 saves as much as level 9, several times faster.
+_GZIP_LEVEL = 1
+
+
+class _HashingStream(io.RawIOBase):
+    """Passes bytes on, counting and hashing them."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self.num_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._stream.write(data)
+        self._digest.update(data)
+        size = memoryview(data).nbytes
+        self.num_bytes += size
+        return size
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+class _PartWriter:
+    """One part file, created with its first record."""
+
+    def __init__(self, storage: Storage, path: str, compression: Compression = "none"):
+        self._storage = storage
+        self._path = path
+        self._compression = compression
+        self._stack = contextlib.ExitStack()
+        self._hashing: _HashingStream | None = None
+        self._stream: Any = None
+        self._records = 0
+
+    def write(self, data: bytes) -> None:
+        if self._hashing is None:
+            self._hashing = _HashingStream(self._stack.enter_context(self._storage.create(self._path)))
+            self._stream = self._hashing
+            if self._compression == "gzip":
+                # No name and no time in the header: the same records give the same bytes.
+                self._stream = self._stack.enter_context(
+                    gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=self._hashing, mtime=0)
+                )
+        self._stream.write(data)
+        self._records += 1
+
+    def close(self) -> PartFile | None:
+        self._stack.close()
+        if self._hashing is None:
+            return None
+        return PartFile(self._path, self._records, self._hashing.num_bytes, self._hashing.sha256)
+
+    def abandon(self, error: BaseException) -> None:
+        self._stack.__exit__(type(error), error, error.__traceback__)
+
+
+class BlockWriter:
+    """Collects the outcomes of one block's rows, in the order of the rows.
+
+    A context manager: if the body raises, what was written is dropped. `result` is to be called after the
+    body, once every row has its outcome.
+    """
+
+    def __init__(
+        self,
+        block: RowBlock,
+        *,
+        storage: Storage,
+        parts_dir: str,
+        compression: Compression,
+        backbone: BackboneIdentity,
+    ):
+        # The name is unique, so that a second try at a block never writes where the first one does.
+        path = f"{parts_dir}/{block.name}-{uuid.uuid4().hex[:12]}"
+        self._block = block
+        self._backbone = backbone
+        self._shard = _PartWriter(storage, f"{path}.tfrecord", compression)
+        self._failed_ledger = _PartWriter(storage, f"{path}.failed.jsonl")
+        self._skipped_ledger = _PartWriter(storage, f"{path}.skipped.jsonl")
+        self._failures: list[tuple[Row, RowFailure]] = []
+        self._skips: list[tuple[Row, RowSkip]] = []
+        self._label_counts: collections.Counter[int] = collections.Counter()
+        self._embedded = 0
+        self._unlabeled = 0
+        self._parts: list[PartFile | None] = []
+        self.read_sec = 0.0
+        self.decode_sec = 0.0
+        self.embed_sec = 0.0
+
+    def __enter__(self) -> BlockWriter:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        writers = (self._shard, self._failed_ledger, self._skipped_ledger)
+        if error is None:
+            self._write_ledgers()
+            self._parts = [writer.close() for writer in writers]
+        else:
+            for writer in writers:
+                with contextlib.suppress(BaseException):
+                    writer.abandon(error)
+
+    def _write_ledgers(self) -> None:
+        # Outcomes come as batches complete; ledgers stand in the order of the list.
+        for row, failure in sorted(self._failures, key=lambda entry: entry[0].line):
+            self._failed_ledger.write(
+                self._ledger_line(row, stage=failure.stage, reason=failure.reason, message=failure.message)
+            )
+        for row, skip in self._skips:
+            self._skipped_ledger.write(self._ledger_line(row, rule=skip.rule, message=skip.message))
+
+    def write_record(self, row: Row, embedding: np.ndarray) -> None:
+        """Writes the record of a row; `embedding` is float32 [embedding_size]."""
+        example = encode_example(image_uri=row.uri, embedding=embedding, label_ids=row.label_ids)
+        self._shard.write(frame_record(example))
+        self._embedded += 1
+        self._label_counts.update(row.label_ids)
+        self._unlabeled += not row.label_ids
+
+    def write_failure(self, row: Row, failure: RowFailure) -> None:
+        """Enters a row in the ledger of failures."""
+        self._failures.append((row, failure))
+
+    def write_skip(self, row: Row, skip: RowSkip) -> None:
+        """Enters a row in the ledger of skips."""
+        self._skips.append((row, skip))
+
+    def _ledger_line(self, row: Row, **why: str) -> bytes:
+        entry = {
+            "uri": row.uri,
+            "labels": list(row.labels),
+            "list": self._block.list_path,
+            "line": row.line,
+            **why,
+        }
+        return (json.dumps(entry, ensure_ascii=False) + "\n").encode()
+
+    def result(self) -> BlockResult:
+        """What became of the block; only after the writer was left without an exception."""
+        shard, failed_ledger, skipped_ledger = self._parts
+        return BlockResult(
+            order=(self._block.list_index, self._block.block_index),
+            rows=len(self._block.rows),
+            embedded=self._embedded,
+            failed=dict(collections.Counter(failure.reason for _, failure in self._failures)),
+            skipped=dict(collections.Counter(skip.rule for _, skip in self._skips)),
+            label_counts=dict(self._label_counts),
+            unlabeled=self._unlabeled,
+            shard=shard,
+            failed_ledger=failed_ledger,
+            skipped_ledger=skipped_ledger,
+            backbone=self._backbone,
+            read_sec=self.read_sec,
+            decode_sec=self.decode_sec,
+            embed_sec=self.embed_sec,
+        )

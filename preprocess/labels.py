@@ -1,0 +1,49 @@
+"""The label dictionary, dict.txt: one label a line; its position, blank lines aside, is its id."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from configs.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelDict:
+    """Label names in the order of their ids, and the ids by name."""
+
+    names: tuple[str, ...]
+    ids: Mapping[str, int] = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", {name: position for position, name in enumerate(self.names)})
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def parse_label_dict(raw: bytes, *, where: str) -> LabelDict:
+    """Reads a dict.txt: UTF-8 with or without a BOM, any line ends, blanks around a label ignored.
+
+    Raises:
+      InputError: it is not UTF-8, names a label twice, or has no label.
+    """
+    names: dict[str, int] = {}
+    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        try:
+            name = line.decode().strip()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{where}:{number}: not UTF-8 (byte 0x{line[error.start]:02x}). Save the file as UTF-8."
+            ) from error
+        if not name:
+            continue
+        if name in names:
+            raise InputError(
+                f"{where}:{number}: label {name!r} stands on line {names[name]} already; "
+                "each label may stand once. Remove one of the two lines."
+            )
+        names[name] = number
+    if not names:
+        raise InputError(f"{where}: no label in it. Write one label a line.")
+    return LabelDict(tuple(names))

@@ -1,0 +1,37 @@
+"""How a row of input can end other than as a record: a failure with a reason, or a skip with a rule."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+Stage = Literal["parse", "read", "decode", "embed"]
+
+# Skip rules. A skip is what the user's options or the file format ask for; it is not a fault.
+SKIP_BLANK_LINE = "blank_line"
+SKIP_HEADER = "header"
+SKIP_UNKNOWN_LABEL = "unknown_label"
+
+
+class RowFailure(Exception):  # noqa: N818 (it is the outcome of one row, not an error of the program)
+    """One row that cannot become a record. It touches no other row.
+
+    Attributes:
+      stage: where it failed: "parse", "read", "decode" or "embed".
+      reason: one snake_case word, counted in the report.
+      message: one line for the person who looks at the ledger.
+    """
+
+    def __init__(self, stage: Stage, reason: str, message: str):
+        super().__init__(stage, reason, message)
+        self.stage = stage
+        self.reason = reason
+        self.message = " ".join(message.split())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RowSkip:
+    """One row that is left out by a rule: the rule's name and one line that says why."""
+
+    rule: str
+    message: str

@@ -1,0 +1,84 @@
+"""From the location of an image to its bytes, with a reason where there are none."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from typing import BinaryIO
+
+from preprocess.outcomes import RowFailure
+from preprocess.rows import has_scheme
+
+# Twice the largest photograph that cameras write today.
+DEFAULT_MAX_IMAGE_BYTES = 256 * 1024 * 1024
+
+_REASONS_BY_ERRNO = {
+    errno.ENOENT: "not_found",
+    errno.ENOTDIR: "not_found",
+    errno.EISDIR: "is_a_directory",
+    errno.EACCES: "no_permission",
+    errno.EPERM: "no_permission",
+    errno.ENAMETOOLONG: "bad_uri",
+    errno.ELOOP: "bad_uri",
+}
+
+
+def _failure(reason: str, message: str) -> RowFailure:
+    return RowFailure("read", reason, message)
+
+
+def _failure_of(error: OSError, location: str) -> RowFailure:
+    if isinstance(error, FileNotFoundError):
+        return _failure("not_found", f"No such file: {location}")
+    if isinstance(error, PermissionError):
+        return _failure("no_permission", f"No permission to read {location}: {error}")
+    reason = _REASONS_BY_ERRNO.get(error.errno or 0, "read_error")
+    return _failure(reason, f"{location}: {error.strerror or error}")
+
+
+def _read_local(path: str, max_bytes: int) -> bytes:
+    # Not blocking: a FIFO without a writer would otherwise hold the thread for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    with open(descriptor, "rb", buffering=0) as stream:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise _failure("is_a_directory", f"{path} is a directory, not an image.")
+        if not stat.S_ISREG(status.st_mode):
+            raise _failure("not_a_regular_file", f"{path} is a pipe or a device, not a file.")
+        if status.st_size > max_bytes:
+            raise _too_large(path, max_bytes)
+        return stream.readall()
+
+
+def _too_large(location: str, max_bytes: int) -> RowFailure:
+    return _failure("too_large", f"{location} has more than {max_bytes} bytes (max_image_bytes).")
+
+
+def read_image_bytes(
+    location: str, *, open_remote: Callable[[str], BinaryIO], max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
+) -> bytes:
+    """Reads one image file.
+
+    Args:
+      location: a local path, or a URI with a scheme.
+      open_remote: opens a URI with a scheme; raises OSError.
+      max_bytes: files with more bytes fail instead of filling the memory.
+
+    Raises:
+      RowFailure: in stage "read", with reason not_found, is_a_directory, not_a_regular_file, no_permission,
+        too_large, bad_uri or read_error.
+    """
+    try:
+        if not has_scheme(location):
+            return _read_local(location, max_bytes)
+        with open_remote(location) as stream:
+            data = stream.read(max_bytes + 1)
+    except OSError as error:
+        raise _failure_of(error, location) from error
+    except ValueError as error:  # A NUL byte in the path, or a scheme that nothing opens.
+        raise _failure("bad_uri", f"{location!r}: {error}") from error
+    if len(data) > max_bytes:
+        raise _too_large(location, max_bytes)
+    return data

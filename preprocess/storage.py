@@ -1,0 +1,96 @@
+"""Files by URI: what the pipeline needs of a filesystem, and the local one.
+
+Everything that touches files takes a `Storage`, so that one code path serves local disks and whatever
+Beam opens (`preprocess.beam_storage`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol
+
+
+class Storage(Protocol):
+    """The operations on files that reading lists and finishing a set of records need.
+
+    Paths are local paths or URIs with a scheme. Faults raise OSError; a missing file, FileNotFoundError.
+    """
+
+    def open(self, path: str) -> BinaryIO:
+        """Opens a file for reading."""
+        ...
+
+    def create(self, path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        """Opens a new file for writing, with the folders above it; complete only once closed."""
+        ...
+
+    def match(self, pattern: str) -> list[str]:
+        """The files that a path or glob names, sorted; empty if there is none."""
+        ...
+
+    def move(self, source: str, target: str) -> None:
+        """Moves one file, replacing what is at the target."""
+        ...
+
+    def delete_file(self, path: str) -> None:
+        """Deletes one file; it is no fault if there is none."""
+        ...
+
+    def delete_tree(self, path: str) -> None:
+        """Deletes a folder and all in it; it is no fault if there is none."""
+        ...
+
+
+class LocalStorage:
+    """The filesystem of this machine."""
+
+    def open(self, path: str) -> BinaryIO:
+        return open(path, "rb")
+
+    @contextlib.contextmanager
+    def create(self, path: str) -> Iterator[BinaryIO]:
+        """A file that appears under its name only when it is whole: written beside it, then renamed."""
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        partial = f"{path}.partial"
+        try:
+            with open(partial, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            self.delete_file(partial)
+            raise
+
+    def match(self, pattern: str) -> list[str]:
+        # A file whose name happens to hold [ or * is still found by its plain name.
+        if os.path.isfile(pattern):
+            return [pattern]
+        return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+
+    def move(self, source: str, target: str) -> None:
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        os.replace(source, target)
+
+    def delete_file(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+
+    def delete_tree(self, path: str) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_file(storage: Storage, path: str, data: bytes) -> None:
+    """Writes a whole file."""
+    with storage.create(path) as stream:
+        stream.write(data)
+
+
+def read_file(storage: Storage, path: str) -> bytes:
+    """Reads a whole file. Raises FileNotFoundError if there is none, OSError on other faults."""
+    with storage.open(path) as stream:
+        return stream.read()

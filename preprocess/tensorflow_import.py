@@ -1,0 +1,54 @@
+"""Imports TensorFlow without its start-up notes, which tell a user nothing and bury our own messages."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+
+# What TensorFlow 2.21 says on every start, whatever TF_CPP_MIN_LOG_LEVEL is: notes (I, W), and that a machine
+# without a GPU has none.
+_NOISE = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl|To enable the following instructions|.*cuInit")
+
+
+@contextlib.contextmanager
+def _without_noise() -> Iterator[None]:
+    """Holds back what C++ writes to standard error, and passes on what is not noise."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            held.seek(0)
+            for line in held:
+                if not _NOISE.match(line):
+                    os.write(2, line)
+
+
+def import_tensorflow() -> ModuleType:
+    """TensorFlow, imported and started without its notes; all of them if TF_CPP_MIN_LOG_LEVEL is set.
+
+    The first call takes seconds, so programs call it only after they have checked their arguments.
+    """
+    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        import tensorflow as tf
+
+        return tf
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    with _without_noise():
+        import tensorflow as tf
+
+        # Looks for devices now, since that is noisy as well.
+        tf.config.list_logical_devices()
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    return tf

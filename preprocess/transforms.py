@@ -1,0 +1,176 @@
+"""The Beam transforms that wire the pieces. No logic of their own: what happens to a row is elsewhere."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+from preprocess import progress
+from preprocess.backbone import BackboneSpec, load_backbone
+from preprocess.beam_storage import BeamStorage
+from preprocess.block_embedder import BlockEmbedder, Embedder, default_threads
+from preprocess.block_writer import BlockWriter
+from preprocess.counters import count_block
+from preprocess.finishing import COMPLETE, Job, JobFailed, finish_record_set
+from preprocess.image import decode_image
+from preprocess.labels import LabelDict
+from preprocess.reading import read_image_bytes
+from preprocess.row_blocks import BlockResult, RowBlock, into_blocks
+from preprocess.rows import UnknownLabels, parse_rows
+
+
+def _read_image(location: str) -> bytes:
+    return read_image_bytes(location, open_remote=BeamStorage().open)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """How rows become records.
+
+    Attributes:
+      unknown_labels: what becomes of rows with labels that the dictionary lacks.
+      rows_per_shard: rows of a block, and so the most records a shard holds.
+      batch_size: images a backbone call.
+      read_ahead_batches: batches read and decoded ahead of the backbone.
+      num_threads: threads a worker that read and decode.
+      load_backbone: loads what embeds; called once a worker process. To be picklable.
+      read_image: location to bytes. To be picklable.
+      decode_image: bytes to pixels. To be picklable.
+    """
+
+    unknown_labels: UnknownLabels
+    load_backbone: Callable[[], Embedder]
+    rows_per_shard: int = 1024
+    batch_size: int = 32
+    read_ahead_batches: int = 4
+    num_threads: int = dataclasses.field(default_factory=default_threads)
+    read_image: Callable[[str], bytes] = _read_image
+    decode_image: Callable[[bytes], np.ndarray] = decode_image
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneLoader:
+    """Loads the backbone of a spec, where and when it is called. Picklable, unlike the backbone."""
+
+    spec: BackboneSpec
+
+    def __call__(self) -> Embedder:
+        return load_backbone(self.spec)
+
+
+class _ReadRowBlocks(beam.DoFn):
+    """(position of a list, its path) to the blocks of its rows."""
+
+    def __init__(self, labels: LabelDict, options: EmbedOptions):
+        self._labels = labels
+        self._options = options
+
+    def process(self, element: tuple[int, str]) -> Iterator[RowBlock]:
+        list_index, path = element
+        with BeamStorage().open(path) as stream:
+            rows = parse_rows(stream, list_path=path, labels=self._labels, unknown_labels=self._options.unknown_labels)
+            yield from into_blocks(
+                rows, list_index=list_index, list_path=path, rows_per_block=self._options.rows_per_shard
+            )
+
+
+class _EmbedRowBlocks(beam.DoFn):
+    """Blocks to their results; the records go to storage from here and pass no further stage."""
+
+    def __init__(self, job: Job, options: EmbedOptions):
+        self._job = job
+        self._options = options
+
+    def setup(self) -> None:
+        self._backbone = self._options.load_backbone()
+        self._pool = concurrent.futures.ThreadPoolExecutor(self._options.num_threads, "read_and_decode")
+        self._storage = BeamStorage()
+
+    def start_bundle(self) -> None:
+        options = self._options
+        self._embedder = BlockEmbedder(
+            read=options.read_image,
+            decode=options.decode_image,
+            backbone=self._backbone,
+            open_writer=self._open_writer,
+            pool=self._pool,
+            batch_size=options.batch_size,
+            max_in_flight=options.batch_size * options.read_ahead_batches,
+            on_rows_done=progress.notify,
+        )
+
+    def _open_writer(self, block: RowBlock) -> BlockWriter:
+        return BlockWriter(
+            block,
+            storage=self._storage,
+            parts_dir=self._job.parts_dir,
+            compression=self._job.compression,
+            backbone=self._backbone.identity,
+        )
+
+    def process(self, block: RowBlock) -> Iterator[BlockResult]:
+        self._embedder.submit(block)
+        while self._embedder.submitted > 1:
+            yield self._complete_next()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        while self._embedder.submitted:
+            yield WindowedValue(self._complete_next(), MIN_TIMESTAMP, [GlobalWindow()])
+
+    def _complete_next(self) -> BlockResult:
+        result = self._embedder.complete_next()
+        count_block(result)
+        return result
+
+    def teardown(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _FinishRecordSet(beam.DoFn):
+    """The results of all blocks to the finished set; its one output is the report."""
+
+    def __init__(self, job: Job):
+        self._job = job
+
+    def process(self, _: None, results: Iterable[BlockResult]) -> Iterator[dict[str, Any]]:
+        report = finish_record_set(results, job=self._job, storage=BeamStorage())
+        if report["status"] != COMPLETE:
+            raise JobFailed(report["error"])
+        yield report
+
+
+class EmbedLists(beam.PTransform):
+    """From lists of labelled image URIs to a finished set of records; the output is the report.
+
+    Only blocks of rows (URIs and labels) and the small results of blocks pass a shuffle: an image or an
+    embedding never leaves the worker that made it.
+    """
+
+    def __init__(self, *, job: Job, labels: LabelDict, options: EmbedOptions):
+        super().__init__()
+        self._job = job
+        self._labels = labels
+        self._options = options
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        results = (
+            pipeline
+            | "Lists" >> beam.Create(list(enumerate(self._job.input_paths)))  # (int, path)
+            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._labels, self._options))  # RowBlock
+            # A list is one file: without this, all that follows would be one bundle on one worker.
+            | "Reshuffle" >> beam.Reshuffle()  # RowBlock
+            | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options))  # BlockResult
+        )
+        return (
+            pipeline
+            | "Once" >> beam.Create([None])
+            | "FinishRecordSet" >> beam.ParDo(_FinishRecordSet(self._job), beam.pvalue.AsList(results))  # report
+        )

@@ -1,0 +1,54 @@
+"""Stand-ins for the slow parts: a backbone of three floats, and images of four bytes."""
+
+import dataclasses
+
+import numpy as np
+
+from preprocess.backbone_identity import BackboneIdentity
+from preprocess.image import ImageError
+from preprocess.outcomes import RowFailure
+
+IDENTITY = BackboneIdentity(
+    architecture="stand_in",
+    weights="random",
+    seed=0,
+    weights_digest="sha256:0",
+    embedding_size=3,
+    image_definition="stand-in/1",
+)
+
+
+@dataclasses.dataclass
+class StandInBackbone:
+    """Embeds an image as (its value, 1, images in its batch); 254 and 255 make embeddings that must fail."""
+
+    identity: BackboneIdentity = IDENTITY
+    batches: list[int] = dataclasses.field(default_factory=list)
+
+    def embed(self, pixels):
+        self.batches.append(len(pixels))
+        values = pixels[:, 0, 0, 0].astype(np.float32)
+        embeddings = np.stack([values, np.ones_like(values), np.full_like(values, len(values))], axis=1)
+        embeddings[values == 254] = 0
+        embeddings[values == 255] = np.nan
+        return embeddings
+
+
+def load_stand_in():
+    return StandInBackbone()
+
+
+def read_stand_in(location):
+    """`dir/7.jpg` reads as b"7"; names with "missing" fail."""
+    if "missing" in location:
+        raise RowFailure("read", "not_found", f"No such file: {location}")
+    return location.rpartition("/")[2].partition(".")[0].encode()
+
+
+def decode_stand_in(data):
+    """The number that the bytes spell, in every pixel."""
+    if data == b"crash":
+        raise ZeroDivisionError("a decoder's own bug")
+    if not data.isdigit():
+        raise ImageError("not_an_image", f"{data!r} is no image.")
+    return np.full((2, 2, 3), int(data) % 256, np.uint8)

@@ -1,0 +1,95 @@
+import datetime
+import json
+
+import apache_beam as beam
+import pytest
+import tensorflow as tf
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from preprocess import progress
+from preprocess.finishing import Job
+from preprocess.labels import LabelDict
+from preprocess.transforms import EmbedLists, EmbedOptions
+from tests.preprocess.stand_ins import decode_stand_in, load_stand_in, read_stand_in
+
+LABELS = LabelDict(("a", "b"))
+
+
+def make_pipeline(tmp_path, texts, rows_per_shard=10, compression="none", **job_changes):
+    paths = []
+    for number, text in enumerate(texts):
+        path = tmp_path / f"list{number}.csv"
+        path.write_text(text)
+        paths.append(str(path))
+    job = Job(
+        **{
+            "job_id": "j",
+            "output_prefix": str(tmp_path / "out" / "train"),
+            "compression": compression,
+            "labels": LABELS.names,
+            "input_paths": tuple(paths),
+            "rows_expected": sum(text.count("\n") for text in texts),
+            "started": datetime.datetime.now(datetime.UTC),
+            "versions": {},
+        }
+        | job_changes
+    )
+    options = EmbedOptions(
+        unknown_labels="skip",
+        load_backbone=load_stand_in,
+        rows_per_shard=rows_per_shard,
+        batch_size=4,
+        num_threads=4,
+        read_image=read_stand_in,
+        decode_image=decode_stand_in,
+    )
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    _ = pipeline | EmbedLists(job=job, labels=LABELS, options=options)
+    return pipeline
+
+
+def uris(tmp_path, compression=""):
+    paths = sorted(str(path) for path in (tmp_path / "out").glob("train-*"))
+    examples = (tf.train.Example.FromString(raw.numpy()) for raw in tf.data.TFRecordDataset(paths, compression))
+    return [example.features.feature["image_uri"].bytes_list.value[0].decode() for example in examples]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_records_stand_in_the_order_of_the_lists(tmp_path, compression):
+    texts = ["".join(f"{i}.jpg,a\n" for i in range(1, 26)), "30.jpg,b\nmissing.jpg,b\n31.jpg\n"]
+    rows = []
+    with progress.listening(rows.append):
+        result = make_pipeline(tmp_path, texts, compression=compression).run()
+        result.wait_until_finish()
+    assert uris(tmp_path, "GZIP" if compression == "gzip" else "") == [
+        *(f"{i}.jpg" for i in range(1, 26)),
+        "30.jpg",
+        "31.jpg",
+    ]
+    assert len(list((tmp_path / "out").glob("train-*-of-00004.tfrecord*"))) == 4
+    assert sum(rows) == 28
+    counters = {c.key.metric.name: c.committed for c in result.metrics().query()["counters"]}
+    assert counters == {"rows": 28, "embedded": 27, "failed_not_found": 1}
+
+
+def test_a_list_that_changes_after_it_was_counted_fails_the_job(tmp_path):
+    with pytest.raises(Exception, match="11 rows were counted before the start, 10 were read"):
+        make_pipeline(tmp_path, ["1.jpg,a\n" * 10], rows_expected=11).run()
+    assert json.loads((tmp_path / "out/_train/report.json").read_text())["status"] == "books_do_not_balance"
+    assert not (tmp_path / "out/_train/manifest.json").exists()
+
+
+def test_no_image_and_no_embedding_passes_a_shuffle(tmp_path):
+    proto = make_pipeline(tmp_path, ["1.jpg,a\n"]).to_runner_api()
+    transforms = proto.components.transforms
+    shuffles = {
+        transform.unique_name
+        for transform in transforms.values()
+        if transform.spec.urn in ("beam:transform:group_by_key:v1", "beam:transform:reshuffle:v1")
+    }
+    # The one reshuffle stands before the images are read; results pass as a side input.
+    assert shuffles
+    assert all(name.startswith("EmbedLists/Reshuffle") for name in shuffles), shuffles
+    embed = next(t for t in transforms.values() if t.unique_name == "EmbedLists/EmbedImages")
+    (reader,) = (t for t in transforms.values() if set(embed.outputs.values()) & set(t.inputs.values()))
+    assert reader.unique_name == "EmbedLists/FinishRecordSet"
