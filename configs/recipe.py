@@ -1,0 +1,305 @@
+"""Recipes: one YAML file for each data set, read into frozen dataclasses that check every field.
+
+A recipe says where the lists of a data set lie and which options its records and its model are made with.
+Every field has a default, so a recipe names only what differs. A key that no recipe has, a key written
+twice, a wrong type and a value out of range are errors that name the file, the line, the field and the value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.resources
+import math
+import os
+import re
+from collections.abc import Collection, Iterator
+from typing import Any, ClassVar, Literal
+
+from configs.errors import InputError, did_you_mean
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_YAML_SUFFIXES = (".yaml", ".yml")
+
+
+class _FieldError(InputError):
+    """A field of a recipe is wrong; `field` is its dotted name, so that the reader can add its line."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}")
+        self.field = field
+
+
+class _Section:
+    """The checks that all sections share; a section calls them from its `__post_init__`."""
+
+    _prefix: ClassVar[str] = ""
+
+    def _fail(self, field: str, rule: str) -> None:
+        raise _FieldError(f"{self._prefix}{field}", f"must be {rule}. Received: {getattr(self, field)!r}.")
+
+    def _check_text(self, *fields: str) -> None:
+        for field in fields:
+            value = getattr(self, field)
+            if not isinstance(value, str) or not value.strip() or len(value.splitlines()) != 1:
+                self._fail(field, "one line of text that is not empty")
+
+    def _check_choice(self, field: str, choices: Collection[str]) -> None:
+        value = getattr(self, field)
+        if value not in choices:
+            hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+            raise _FieldError(
+                f"{self._prefix}{field}", f"must be one of {', '.join(choices)}. Received: {value!r}.{hint}"
+            )
+
+    def _check_int(self, field: str, minimum: int) -> None:
+        value = getattr(self, field)
+        # bool is an int in Python, but `batch_size: yes` is a mistake.
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            self._fail(field, f"a whole number of at least {minimum}")
+
+    def _is_finite_number(self, field: str) -> bool:
+        value = getattr(self, field)
+        return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lists(_Section):
+    """Where the lists of the data set lie: relative to its directory or bucket, or absolute.
+
+    Attributes:
+      dict: the labels, one a line.
+      train: rows `image_uri,label[,label…]` to train on.
+      eval: such rows to evaluate on while training.
+      test: such rows for the final measurement; None if the data set has no such list.
+    """
+
+    _prefix: ClassVar[str] = "lists."
+
+    dict: str = "dict.txt"
+    train: str = "train.csv"
+    eval: str = "eval.csv"
+    test: str | None = "test.csv"
+
+    def __post_init__(self) -> None:
+        self._check_text("dict", "train", "eval")
+        if self.test is not None:
+            self._check_text("test")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreprocessOptions(_Section):
+    """How lists become records: the defaults of the flags of `pipelines.embed`.
+
+    Attributes:
+      backbone: name of the network; the pipeline knows which there are.
+      weights: "imagenet", "random", or the path of a weights file.
+      seed: of random weights; at least 0.
+      compression: of the shards.
+      unknown_labels: what happens to a row with a label that the dictionary lacks.
+      rows_per_shard: rows in one output shard, at least 1.
+    """
+
+    _prefix: ClassVar[str] = "preprocess."
+
+    backbone: str = "inception_v3"
+    weights: str = "imagenet"
+    seed: int = 0
+    compression: Literal["none", "gzip"] = "none"
+    unknown_labels: Literal["fail", "skip", "unlabeled"] = "fail"
+    rows_per_shard: int = 1024
+
+    def __post_init__(self) -> None:
+        self._check_text("backbone", "weights")
+        self._check_int("seed", minimum=0)
+        self._check_choice("compression", ("none", "gzip"))
+        self._check_choice("unknown_labels", ("fail", "skip", "unlabeled"))
+        self._check_int("rows_per_shard", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions(_Section):
+    """How records become a model: the defaults of the flags of `trainer.task`.
+
+    Attributes:
+      hidden_units: width of the ReLU layer; 0 for none, so a straight softmax.
+      dropout: share of its inputs dropped in training, from 0 to below 1.
+      learning_rate: of Adam, above 0.
+      batch_size: examples in one step, at least 1.
+      max_steps: steps of training, at least 1.
+      seed: of initial weights, shuffling and dropout; at least 0.
+    """
+
+    _prefix: ClassVar[str] = "train."
+
+    hidden_units: int = 512
+    dropout: float = 0.5
+    learning_rate: float = 0.001
+    batch_size: int = 100
+    max_steps: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._check_int("hidden_units", minimum=0)
+        if not self._is_finite_number("dropout") or not 0 <= self.dropout < 1:
+            self._fail("dropout", "a number from 0 to below 1")
+        if not self._is_finite_number("learning_rate") or self.learning_rate <= 0:
+            self._fail("learning_rate", "a number above 0")
+        self._check_int("batch_size", minimum=1)
+        self._check_int("max_steps", minimum=1)
+        self._check_int("seed", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(_Section):
+    """A data set and the options that its records and its model are made with.
+
+    Attributes:
+      name: of the recipe. Job directories are named after it: letters, digits, ".", "_" and "-".
+      lists: where its lists lie.
+      preprocess: how lists become records.
+      train: how records become a model.
+    """
+
+    name: str
+    lists: Lists = dataclasses.field(default_factory=Lists)
+    preprocess: PreprocessOptions = dataclasses.field(default_factory=PreprocessOptions)
+    train: TrainOptions = dataclasses.field(default_factory=TrainOptions)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            self._fail("name", 'letters, digits, ".", "_" and "-", the first a letter or digit')
+
+
+_SECTIONS: dict[str, type[Lists] | type[PreprocessOptions] | type[TrainOptions]] = {
+    "lists": Lists,
+    "preprocess": PreprocessOptions,
+    "train": TrainOptions,
+}
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that come with the project, sorted."""
+    names = (entry.name for entry in importlib.resources.files("configs").iterdir())
+    return tuple(sorted(os.path.splitext(name)[0] for name in names if name.endswith(".yaml")))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Reads a recipe of the project by its name ("hugs"), or any recipe by the path of its file.
+
+    What ends in .yaml or .yml or has a "/" in it is a path; everything else is a name.
+
+    Raises:
+      InputError: there is no such recipe, or something in it is wrong.
+    """
+    if name_or_path.endswith(_YAML_SUFFIXES) or os.sep in name_or_path:
+        try:
+            with open(name_or_path, "rb") as file:
+                raw = file.read()
+        except OSError as error:
+            raise InputError(
+                f"recipe {name_or_path}: cannot be read ({error.strerror}). Give the path of a YAML file, "
+                f"or the name of a recipe that comes with the project: {', '.join(recipe_names())}."
+            ) from error
+        stem = os.path.splitext(os.path.basename(name_or_path))[0]
+        return parse_recipe(raw, where=name_or_path, default_name=stem)
+    if name_or_path not in recipe_names():
+        raise InputError(
+            f"recipe {name_or_path!r}: there is none of this name; there are {', '.join(recipe_names())}."
+            f"{did_you_mean(name_or_path, recipe_names())} Give your own recipe by its path, ending in .yaml."
+        )
+    raw = importlib.resources.files("configs").joinpath(f"{name_or_path}.yaml").read_bytes()
+    return parse_recipe(raw, where=f"configs/{name_or_path}.yaml", default_name=name_or_path)
+
+
+def parse_recipe(raw: bytes, *, where: str, default_name: str) -> Recipe:
+    """Reads a recipe from the bytes of its YAML.
+
+    Args:
+      raw: UTF-8 YAML.
+      where: names the file in messages.
+      default_name: the recipe's name if the YAML has no `name`.
+
+    Raises:
+      InputError: not YAML, or not a valid recipe.
+    """
+    data, lines = _parse_yaml(raw, where=where)
+    with _located(where, lines):
+        _check_keys(data, Recipe, prefix="")
+        fields: dict[str, Any] = {"name": data.get("name", default_name)}
+        for key, section in _SECTIONS.items():
+            values = data.get(key)
+            if values is None:  # absent, or all of its fields are commented out
+                continue
+            if not isinstance(values, dict):
+                raise _FieldError(key, f"must be a section with fields of its own. Received: {values!r}.")
+            _check_keys(values, section, prefix=f"{key}.")
+            fields[key] = section(**values)
+        return Recipe(**fields)
+
+
+def _check_keys(values: dict[Any, Any], section: type[Any], *, prefix: str) -> None:
+    known = [field.name for field in dataclasses.fields(section)]
+    for key in values:
+        if key not in known:
+            raise _FieldError(
+                f"{prefix}{key}",
+                f"is not a field of a recipe; known here: {', '.join(known)}.{did_you_mean(str(key), known)}",
+            )
+
+
+@contextlib.contextmanager
+def _located(where: str, lines: dict[str, int]) -> Iterator[None]:
+    """Puts the file, and the line where it is known, in front of what is said about a field."""
+    try:
+        yield
+    except _FieldError as error:
+        line = lines.get(error.field)
+        place = f"{where}, line {line}" if line else where
+        raise InputError(f"{place}: {error}") from error
+
+
+def _parse_yaml(raw: bytes, *, where: str) -> tuple[dict[Any, Any], dict[str, int]]:
+    """The mapping in a YAML document, and the line (from 1) of each key by its dotted name."""
+    import yaml  # here, so that `--help` of the programs that take a recipe stays quick
+
+    class Loader(yaml.SafeLoader):
+        """Reads `1e-3` as a number, as people mean it; YAML 1.1 wants `1.0e-3` and gives a text."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789")
+    )
+    try:
+        loader = Loader(raw.decode("utf-8-sig"))
+        node = loader.get_single_node()
+        lines = _lines_of_keys(node, where=where) if isinstance(node, yaml.MappingNode) else {}
+        data = loader.construct_document(node) if node is not None else None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 text (byte {error.start}). Save the recipe as UTF-8.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        problem = getattr(error, "problem", None) or str(error)
+        raise InputError(f"{place}: not valid YAML ({problem}).") from error
+    except ValueError as error:  # for example the date 2024-13-45
+        raise InputError(f"{where}: a value cannot be read ({error}). Put it in quotes if it is text.") from error
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else repr(data)[:60]
+        raise InputError(f"{where}: a recipe is a mapping of fields such as `name: hugs`. Received: {found}.")
+    return data, lines
+
+
+def _lines_of_keys(node: Any, *, where: str, prefix: str = "", depth: int = 2) -> dict[str, int]:
+    """Lines of the keys of a mapping and of its sections; a key written twice is an InputError.
+
+    PyYAML keeps the last of two equal keys without a word, so the second value would win unseen.
+    """
+    lines: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        key, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
+        if key in lines:
+            raise InputError(f"{where}, line {line}: {key} is given twice, first in line {lines[key]}. Remove one.")
+        lines[key] = line
+        if depth > 1 and value_node.id == "mapping":
+            lines |= _lines_of_keys(value_node, where=where, prefix=f"{key}.", depth=depth - 1)
+    return lines

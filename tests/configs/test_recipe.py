@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from configs.errors import InputError
+from configs.recipe import (
+    Lists,
+    PreprocessOptions,
+    Recipe,
+    TrainOptions,
+    load_recipe,
+    parse_recipe,
+    recipe_names,
+)
+
+
+def parse(text: str) -> Recipe:
+    return parse_recipe(text.encode(), where="my.yaml", default_name="my")
+
+
+def complaint(text: str) -> str:
+    with pytest.raises(InputError) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_recipe_of_the_project_loads_and_is_named_after_its_file():
+    assert set(recipe_names()) >= {"hugs", "flowers"}
+    for name in recipe_names():
+        assert load_recipe(name).name == name
+
+
+def test_hugs_spells_out_every_default():
+    assert load_recipe("hugs") == Recipe(name="hugs")
+
+
+def test_fields_have_defaults():
+    recipe = parse("train: {max_steps: 7}\npreprocess:\n")
+    assert recipe == Recipe(name="my", train=TrainOptions(max_steps=7))
+
+
+def test_a_recipe_is_read_from_a_path(tmp_path):
+    path = tmp_path / "cats.yaml"
+    path.write_text("lists: {test: null}\n")
+    assert load_recipe(str(path)) == Recipe(name="cats", lists=Lists(test=None))
+
+
+def test_numbers_as_people_write_them():
+    assert parse("train: {learning_rate: 1e-3, dropout: 0}").train.learning_rate == 0.001
+
+
+def test_recipes_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe(name="x").name = "y"  # type: ignore[misc]
+
+
+def test_checks_hold_without_a_file_too():
+    with pytest.raises(InputError, match=r"preprocess\.rows_per_shard must be .* Received: 0"):
+        PreprocessOptions(rows_per_shard=0)
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(InputError, match=r"'flower'.*flowers, hugs.* Did you mean 'flowers'\?"):
+        load_recipe("flower")
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(InputError, match=r"no/such\.yaml: cannot be read \(No such file"):
+        load_recipe("no/such.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: a\ntrain:\n  dropot: 0.5", "my.yaml, line 3: train.dropot is not a field"),
+        ("name: a\ntrain:\n  dropot: 0.5", "Did you mean 'dropout'?"),
+        (
+            "trian: {}",
+            "my.yaml, line 1: trian is not a field of a recipe; known here: name, lists, preprocess",
+        ),
+        ("1: x", "1 is not a field"),
+        ("train: {dropout: 1}", "train.dropout must be a number from 0 to below 1. Received: 1."),
+        ("train: {dropout: half}", "Received: 'half'."),
+        ("train: {dropout: .nan}", "Received: nan."),
+        ("train: {learning_rate: 0}", "train.learning_rate must be a number above 0. Received: 0."),
+        ("train: {batch_size: 0}", "train.batch_size must be a whole number of at least 1. Received: 0."),
+        ("train: {batch_size: yes}", "Received: True."),
+        ("train: {max_steps: 1.5}", "Received: 1.5."),
+        ("train: {hidden_units: -1}", "train.hidden_units must be a whole number of at least 0"),
+        ("train: {seed: null}", "Received: None."),
+        ("preprocess: {compression: gzi}", "one of none, gzip. Received: 'gzi'. Did you mean 'gzip'?"),
+        ("preprocess: {compression: [gzip]}", "Received: ['gzip']."),
+        ("preprocess: {compression: {a: 1}}", "Received: {'a': 1}."),
+        ("preprocess: {unknown_labels: ignore}", "one of fail, skip, unlabeled. Received: 'ignore'."),
+        ("preprocess: {weights: ''}", "preprocess.weights must be one line of text"),
+        ("lists: {train: 3}", "lists.train must be one line of text"),
+        ("lists: {eval: null}", "lists.eval must be one line of text"),
+        ("train: [1, 2]", "train must be a section with fields of its own. Received: [1, 2]."),
+        ("name: a/b", "name must be letters, digits"),
+        ("name: 3", "Received: 3."),
+        ("train:\n  seed: 1\n  seed: 2", "my.yaml, line 3: train.seed is given twice, first in line 2."),
+        ("name: a\nname: b", "my.yaml, line 2: name is given twice"),
+        ("name: [a\n", "line 2, column 1: not valid YAML"),
+        ("a: !!python/object:os.system {}", "my.yaml, line 1"),
+        ("- a", "a recipe is a mapping of fields such as `name: hugs`. Received: ['a']."),
+        ("# nothing yet", "Received: nothing."),
+        ("name: 2024-13-45", "a value cannot be read"),
+        ("a: 1\n---\nb: 2", "not valid YAML"),
+        ("? [a]\n: 1", "my.yaml"),
+    ],
+)
+def test_wrong_recipes_name_file_field_rule_and_value(text, expected):
+    assert expected in complaint(text)
+
+
+def test_text_in_another_encoding_is_an_error():
+    with pytest.raises(InputError, match="not UTF-8"):
+        parse_recipe("name: caf\u00e9".encode("latin-1"), where="my.yaml", default_name="my")
