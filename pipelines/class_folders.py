@@ -1,0 +1,287 @@
+"""Finds the images in a folder of class-named folders, on this machine or in a bucket, in one pass.
+
+Photos below nested folders belong to the folder of the first level. Hidden files and what operating
+systems and photo managers leave behind are ignored. A name with the extension of an image is taken for one
+without opening it (the pipeline accounts for broken ones); every other file is known by its content.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import shlex
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
+
+from configs.errors import InputError
+from preprocess.storage import Storage
+
+_MAX_NAMED = 3
+_LITTER = frozenset(
+    {
+        "$recycle.bin",
+        "@eadir",  # thumbnails that a Synology disk station makes
+        "__macosx",  # what macOS adds to zip archives
+        "desktop.ini",
+        "ehthumbs.db",
+        "icon\r",
+        "lost+found",
+        "system volume information",
+        "thumbs.db",
+    }
+)
+# Pillow registers names for these, but has no pixels of its own for them: it only writes them, only knows
+# them by sight, or hands them to a program that may not be installed.
+_WITHOUT_PIXELS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF"})
+# Only formats with a clear signature: Pillow's TGA reader, for one, takes almost any bytes for an image.
+_SNIFFED = (
+    "AVIF", "BMP", "DDS", "GIF", "ICNS", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(kw_only=True)
+class ClassFolders:
+    """What lies in a folder of class folders. All paths are relative to it, with "/" between their parts.
+
+    Attributes:
+      images: paths of the images by class folder; a folder without an image has an empty list.
+      loose: images directly in the folder, which belong to no class.
+      others: files that are no images.
+      unlistable: images whose names cannot stand in a list: not UTF-8, a line break, a blank at the end.
+    """
+
+    images: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    loose: list[str] = dataclasses.field(default_factory=list)
+    others: list[str] = dataclasses.field(default_factory=list)
+    unlistable: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def num_images(self) -> int:
+        """Images in class folders."""
+        return sum(len(paths) for paths in self.images.values())
+
+
+def find_local_images(image_dir: str) -> ClassFolders:
+    """Reads a local folder of class folders; symbolic links are followed, but never round in a circle.
+
+    Raises:
+      InputError: a folder cannot be read.
+    """
+    found, is_image_name = ClassFolders(), _image_name_test()
+    for path, entry in _walk(image_dir, "", (os.path.realpath(image_dir),)):
+        if entry.is_dir():
+            if "/" not in path:
+                found.images[path] = []
+            continue
+        # A link to nowhere is listed like any broken image; sockets and pipes are no files, and opening
+        # one could wait for ever.
+        if not (entry.is_file() or entry.is_symlink()):
+            continue
+        _sort_in(found, path, is_image_name, functools.partial(_open_local, entry.path))
+    return found
+
+
+def find_stored_images(image_dir: str, storage: Storage) -> ClassFolders:
+    """Reads a folder of class folders on any filesystem that Beam opens.
+
+    Args:
+      image_dir: URI of the folder; no pattern.
+      storage: opens it.
+
+    Raises:
+      InputError: the folder cannot be listed.
+    """
+    root = image_dir.rstrip("/") + "/"
+    try:
+        uris = storage.match(root + "**")
+    except OSError as error:
+        raise InputError(f"--image_dir: {image_dir} cannot be listed ({error}).") from error
+    found, is_image_name = ClassFolders(), _image_name_test()
+    for uri in uris:
+        path = uri.removeprefix(root)
+        *folders, name = path.split("/")
+        if not name or any(_is_ignored(part) for part in (*folders, name)):
+            continue
+        if folders:
+            found.images.setdefault(folders[0], [])
+        _sort_in(found, path, is_image_name, functools.partial(storage.open, uri))
+    return found
+
+
+def _walk(folder: str, prefix: str, real_chain: tuple[str, ...]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yields (relative path, entry) of what is not ignored below a folder, sub-folders before their files.
+
+    `real_chain` has the real paths of the folders that the links on the way here came from and led to.
+    """
+    try:
+        with os.scandir(folder) as scan:
+            entries = list(scan)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the folder cannot be read ({error.strerror}). Make it readable, or move it away."
+        ) from error
+    for entry in entries:
+        if _is_ignored(entry.name):
+            continue
+        path, chain = prefix + entry.name, real_chain
+        if not entry.is_dir():
+            yield path, entry
+            continue
+        if entry.is_symlink():
+            target = os.path.realpath(entry.path)
+            chain = (*real_chain, os.path.realpath(folder), target)
+            if any(f"{real}/".startswith(f"{target.rstrip('/')}/") for real in chain[:-1]):
+                continue  # the link leads back to where this walk came from
+        yield path, entry
+        yield from _walk(entry.path, f"{path}/", chain)
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _open_local(path: str) -> BinaryIO:
+    return open(path, "rb")
+
+
+def _sort_in(
+    found: ClassFolders, path: str, is_image_name: Callable[[str], bool], open_file: Callable[[], BinaryIO]
+) -> None:
+    """Puts one file where it belongs."""
+    folder, slash, rest = path.partition("/")
+    if not is_image_name(path) and not _is_image_content(open_file):
+        found.others.append(path)
+    elif not slash:
+        found.loose.append(path)
+    elif not is_listable(rest):  # the folder's own name is judged by `labels_of`
+        found.unlistable.append(path)
+    else:
+        found.images[folder].append(path)
+
+
+def _image_name_test() -> Callable[[str], bool]:
+    from PIL import Image  # here, so that `--help` stays quick
+
+    Image.init()
+    endings = frozenset(
+        ending.removeprefix(".")
+        for ending, image_format in Image.registered_extensions().items()
+        if image_format in Image.OPEN and image_format not in _WITHOUT_PIXELS
+    )
+    return lambda path: path.rpartition(".")[2].lower() in endings
+
+
+def _is_image_content(open_file: Callable[[], BinaryIO]) -> bool:
+    """True if the first bytes are those of an image. No pixel is decoded."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of huge or odd images: the pipeline judges them, not the list
+        try:
+            with open_file() as stream, Image.open(stream, formats=_SNIFFED):
+                return True
+        except Image.DecompressionBombError:
+            return True  # an image, if an enormous one
+        except Exception:  # whatever a reader stumbles over in bytes that are no image
+            return False
+
+
+def is_listable(path: str) -> bool:
+    """True if a path can stand in a list: it is UTF-8 without line breaks, and does not end in a blank."""
+    if path.isprintable():  # the common case: neither line breaks nor undecodable bytes
+        return not path[-1:].isspace()
+    return not path[-1:].isspace() and len(path.splitlines()) == 1 and _is_utf8(path)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def labels_of(found: ClassFolders, image_dir: str) -> dict[str, str]:
+    """Class folder -> label, for the folders that have images, in the order of dict.txt.
+
+    Raises:
+      InputError: fewer than two classes, or the name of a folder cannot be a label.
+    """
+    folders = [folder for folder, paths in found.images.items() if paths]
+    if not folders:
+        raise InputError(_no_images_message(found, image_dir))
+    by_label: dict[str, str] = {}
+    for folder in sorted(folders):
+        label = _label_of(folder, image_dir)
+        if label in by_label:
+            raise InputError(
+                f"{image_dir}: the folders {by_label[label]!a} and {folder!a} are one label in Unicode's "
+                f"normal form, {label!r}, and dict.txt may name it once. Merge or rename them."
+            )
+        by_label[label] = folder
+    if len(by_label) == 1:
+        (label,) = by_label
+        raise InputError(
+            f"{image_dir}: only one class has images ({label!r}, {found.num_images} of them), and a "
+            "classifier needs at least two. Give each class a folder of its own; if they lie inside that "
+            f"one, pass --image_dir {shlex.quote(os.path.join(image_dir, folders[0]))}."
+        )
+    return {by_label[label]: label for label in sorted(by_label)}
+
+
+def _label_of(folder: str, image_dir: str) -> str:
+    try:
+        label = unicodedata.normalize("NFC", folder)
+        label.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{image_dir}: the name of class folder {folder!r} is not UTF-8. Rename it.") from error
+    if label != label.strip() or label.startswith("\ufeff") or len(label.splitlines()) != 1:
+        raise InputError(
+            f"{image_dir}: class folder {folder!r} cannot stand in dict.txt, where a label is one line "
+            "without blanks around it. Rename the folder."
+        )
+    return label
+
+
+def _no_images_message(found: ClassFolders, image_dir: str) -> str:
+    if found.loose:
+        return (
+            f"{image_dir}: the images lie directly in it ({few_of(found.loose)}), and so have no label. Put "
+            "each in a folder named for its class, such as daisy/photo.jpg."
+        )
+    if not found.images and not found.others:
+        return f"{image_dir}: the folder is empty. It must hold a folder for each class, with the photos in it."
+    if found.unlistable:
+        return (
+            f"{image_dir}: no image with a name that can stand in a list (UTF-8, no line break, no blank at "
+            f"its end); found {few_of(found.unlistable)}. Rename them."
+        )
+    seen = f"{count_of(len(found.images), 'folder')} and {count_of(len(found.others), 'other file')}"
+    example = f", such as {min(found.others)}" if found.others else ""
+    return (
+        f"{image_dir}: no image in it, only {seen}{example}. It must hold a folder for each class, with "
+        f"the photos in it.{heic_hint(found.others)}"
+    )
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number and its noun, for example "1 image" or "2 images"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def few_of(names: Sequence[str]) -> str:
+    """The first names of many, for example "a, b, c and 4 more"."""
+    shown = [name.encode(errors="backslashreplace").decode() for name in sorted(names)[:_MAX_NAMED]]
+    shown = [name if name.isprintable() else repr(name) for name in shown]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def heic_hint(paths: Sequence[str]) -> str:
+    """What to do with the photos of iPhones, which Pillow does not read; empty if there are none."""
+    if any(path.lower().endswith((".heic", ".heif")) for path in paths):
+        return " HEIC photos cannot be read: export them as JPEG."
+    return ""

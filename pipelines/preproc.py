@@ -1,0 +1,174 @@
+"""Embeds every list of a recipe: training, evaluation and, where there is one, test.
+
+`python -m pipelines.preproc --recipe hugs --data_dir data/` runs `pipelines.embed` on one list after the
+other, in this process, into `JOB_DIR/preproc/{train,eval,test}`. All lists are looked for before the first is
+embedded. Flags that this program does not know go to `pipelines.embed`, and from there to Beam.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+
+from configs.arguments import OneLineParser
+from configs.errors import EXIT_OK, InputError, run_program
+from configs.recipe import Recipe, load_recipe
+from preprocess.rows import has_scheme
+from preprocess.storage import LocalStorage, Storage
+
+_REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Set for each list by this program.
+_OWN_EMBED_FLAGS = ("--input_path", "--input_dict", "--output_path")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbedJob:
+    """One list to embed.
+
+    Attributes:
+      split: "train", "eval" or "test".
+      input_path: the list, or a glob of lists.
+      input_dict: its dict.txt.
+      output_path: prefix of the record set.
+    """
+
+    split: str
+    input_path: str
+    input_dict: str
+    output_path: str
+
+    def flags(self) -> list[str]:
+        """The job as flags of `pipelines.embed`."""
+        paths = (self.input_path, self.input_dict, self.output_path)
+        return [word for pair in zip(_OWN_EMBED_FLAGS, paths, strict=True) for word in pair]
+
+
+def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    parser = OneLineParser(
+        prog="python -m pipelines.preproc",
+        usage="%(prog)s --data_dir DIR [--recipe RECIPE] [--job_dir DIR] [flags of pipelines.embed …]",
+        description="Embeds the training, evaluation and test lists of a recipe, one after the other.",
+        epilog="Every other flag is passed on to pipelines.embed, for example --weights random --seed 1; "
+        "`python -m pipelines.embed --help` lists them.",
+    )
+    parser.add_argument("--data_dir", required=True, metavar="DIR", help="directory or bucket that has the lists")
+    parser.add_argument(
+        "--recipe", default="hugs", help="name of a recipe, or path of its YAML file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--job_dir", metavar="DIR", help="where the records go (default: a new DATA_DIR/RECIPE_DATE_TIME)"
+    )
+    args, embed_flags = parser.parse_known_args(argv)
+    for flag in embed_flags:
+        name = flag.split("=")[0]
+        if name in _OWN_EMBED_FLAGS:
+            raise InputError(
+                f"{name} is set by this program for each list. Name the lists in the recipe, or run "
+                "pipelines.embed on one."
+            )
+    return args, embed_flags
+
+
+def plan_jobs(recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage) -> list[EmbedJob]:
+    """The lists of a recipe that are there, as jobs; the test list may be missing, no other.
+
+    Raises:
+      InputError: the dictionary, the training list or the evaluation list is missing.
+    """
+    lists = {"train": recipe.lists.train, "eval": recipe.lists.eval, "test": recipe.lists.test}
+    input_dict = _in_folder(data_dir, recipe.lists.dict)
+    required = {
+        "dict": input_dict,
+        "train": _in_folder(data_dir, recipe.lists.train),
+        "eval": _in_folder(data_dir, recipe.lists.eval),
+    }
+    missing = [f"{path} (lists.{field})" for field, path in required.items() if not _exists(path, storage)]
+    if missing:
+        raise InputError(
+            f"recipe {recipe.name}: {', '.join(missing)} not found. To make the lists from a folder of class "
+            f"folders: python -m pipelines.ingest --image_dir PHOTOS --output_dir {shlex.quote(data_dir)}"
+        )
+    return [
+        EmbedJob(
+            split=split,
+            input_path=_in_folder(data_dir, path),
+            input_dict=input_dict,
+            output_path=_in_folder(job_dir, f"preproc/{split}"),
+        )
+        for split, path in lists.items()
+        if path is not None and (split in required or _exists(_in_folder(data_dir, path), storage))
+    ]
+
+
+def _in_folder(folder: str, path: str) -> str:
+    return path if has_scheme(path) else os.path.join(folder, path)
+
+
+def _exists(path: str, storage: Storage) -> bool:
+    try:
+        return bool(storage.match(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be looked for ({error}).") from error
+
+
+def _storage_for(uri: str) -> Storage:
+    if not has_scheme(uri):
+        return LocalStorage()
+    from preprocess.beam_storage import BeamStorage  # here: Beam takes seconds to import
+
+    return BeamStorage()
+
+
+def _run_embed(argv: Sequence[str]) -> int:
+    from pipelines import embed  # here: it imports Beam
+
+    return embed.main(argv) or EXIT_OK
+
+
+def _train_command(args: argparse.Namespace, recipe: Recipe, job_dir: str) -> str:
+    """The command that trains on what was embedded, as it can be typed where this program was started."""
+    script = os.path.join(_REPOSITORY, "hugs_train.sh")
+    if os.path.realpath(os.getcwd()) == os.path.realpath(_REPOSITORY):
+        script = "./hugs_train.sh"
+    choice = "" if args.recipe == "hugs" else f"RECIPE={shlex.quote(args.recipe)} "
+    return choice + shlex.join([script, args.data_dir, job_dir])
+
+
+def main(argv: Sequence[str] | None = None, *, embed: Callable[[Sequence[str]], int] = _run_embed) -> int:
+    """Runs the program; `embed` replaces the embedding program, and gets the flags of one list.
+
+    Raises:
+      InputError: the recipe, a flag or a list is wrong. Lists embedded before it stay.
+    """
+    args, embed_flags = _parse_args(argv)
+    recipe = load_recipe(args.recipe)
+    args.data_dir = args.data_dir.removeprefix("file://")
+    args.data_dir = args.data_dir.rstrip("/") or args.data_dir[:1]  # "/" stays "/"
+    if not has_scheme(args.data_dir) and not os.path.isdir(args.data_dir):
+        raise InputError(f"--data_dir: there is no directory {args.data_dir!r}. Give the one that has the lists.")
+    started = datetime.datetime.now()
+    job_dir = args.job_dir or _in_folder(args.data_dir, f"{recipe.name}_{started:%Y%m%d_%H%M%S}")
+    if any(character in job_dir for character in ",*?["):
+        # Found out now, and not when hours of embedding are done.
+        raise InputError(
+            f"--job_dir: must not hold any of , * ? [ since training takes lists of patterns. Received: {job_dir!r}."
+        )
+    jobs = plan_jobs(recipe, data_dir=args.data_dir, job_dir=job_dir, storage=_storage_for(args.data_dir))
+    for position, job in enumerate(jobs, start=1):
+        print(f"\n{job.split} ({position} of {len(jobs)}): {job.input_path} -> {job.output_path}", flush=True)
+        code = embed([*job.flags(), "--recipe", args.recipe, *embed_flags])
+        if code != EXIT_OK:
+            skipped = ", ".join(later.split for later in jobs[position:])
+            print(f"{job.split} failed" + (f"; not started: {skipped}" if skipped else ""), file=sys.stderr)
+            return code
+    print(f"\nnext: {_train_command(args, recipe, job_dir)}")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_program(main)

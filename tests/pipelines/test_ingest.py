@@ -1,0 +1,422 @@
+from __future__ import annotations
+
+import contextlib
+import csv
+import fnmatch
+import io
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from configs.errors import InputError
+from pipelines import ingest
+from pipelines.ingest import name_share, split_of
+from preprocess.labels import parse_label_dict
+from preprocess.rows import parse_rows, resolve_uri
+
+PERCENTS = st.floats(0, 100, allow_nan=False)
+SHARES = st.floats(0, 1, exclude_max=True)
+
+
+def make_photos(folder, classes, extension=".jpg"):
+    for name, count in classes.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            (folder / name / f"{name}-{number}{extension}").touch()
+
+
+def image_bytes(image_format):
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(stream, image_format)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    make_photos(folder, {"rose": 40, "daisy": 60})
+    return folder
+
+
+def run(image_dir, output_dir, *flags):
+    return ingest.main(["--image_dir", str(image_dir), "--output_dir", str(output_dir), *map(str, flags)])
+
+
+def complaint(image_dir, output_dir, *flags):
+    with pytest.raises(InputError) as caught:
+        run(image_dir, output_dir, *flags)
+    return str(caught.value)
+
+
+def read(output_dir):
+    """{split: {uri: label}} of all lists that are there."""
+    found = {}
+    for split in ingest.SPLITS:
+        path = os.path.join(output_dir, f"{split}.csv")
+        if os.path.exists(path):
+            with open(path, newline="", encoding="utf-8") as file:
+                found[split] = dict(csv.reader(file))
+    return found
+
+
+def names(output_dir):
+    return {split: {os.path.basename(uri) for uri in rows} for split, rows in read(output_dir).items()}
+
+
+# The split
+
+
+def test_name_share_is_what_it_says_and_will_stay_so():
+    assert name_share("daisy.jpg") == 0.5320422729642156
+    assert name_share(unicodedata.normalize("NFD", "é.jpg")) == name_share("\u00e9.jpg")
+
+
+@given(SHARES, PERCENTS, PERCENTS, PERCENTS)
+def test_a_percentage_moves_photos_between_its_list_and_training_only(share, eval_percent, test_percent, other):
+    if eval_percent + max(test_percent, other) >= 100:
+        return
+    before = split_of(share, eval_percent=eval_percent, test_percent=test_percent)
+    after = split_of(share, eval_percent=eval_percent, test_percent=other)
+    assert before == after or {before, after} == {"train", "test"}
+
+
+def test_shares_are_evenly_spread():
+    shares = [name_share(f"{number}.jpg") for number in range(10_000)]
+    splits = [split_of(share, eval_percent=10, test_percent=20) for share in shares]
+    assert splits.count("eval") == pytest.approx(1000, abs=120)
+    assert splits.count("test") == pytest.approx(2000, abs=160)
+
+
+def test_zero_percent_is_nothing():
+    assert {split_of(share, eval_percent=0, test_percent=0) for share in (0.0, 0.5, 1 - 2**-53)} == {"train"}
+
+
+def test_adding_and_relabelling_and_moving_moves_no_photo(photos, tmp_path):
+    run(photos, tmp_path / "a")
+    before = names(tmp_path / "a")
+    make_photos(photos, {"tulip": 30, "rose": 50})
+    os.rename(photos / "daisy" / "daisy-0.jpg", photos / "rose" / "daisy-0.jpg")
+    os.rename(photos, tmp_path / "moved")
+    run(tmp_path / "moved", tmp_path / "b")
+    after = names(tmp_path / "b")
+    assert all(before[split] <= after[split] for split in ingest.SPLITS)
+
+
+# The lists
+
+
+def test_the_lists_are_read_by_the_pipeline_and_name_files_that_exist(photos, tmp_path):
+    weird = photos / 'a, "b" c#'
+    make_photos(photos, {weird.name: 30})
+    (weird / "sub folder").mkdir()
+    (weird / "sub folder" / "\u00e9 , \u202f.JPG").touch()
+    output = tmp_path / "data"
+    run(photos, output)
+    labels = parse_label_dict((output / "dict.txt").read_bytes(), where="dict.txt")
+    assert labels.names == (weird.name, "daisy", "rose")
+    seen = 0
+    for split in ingest.SPLITS:
+        path = str(output / f"{split}.csv")
+        with open(path, "rb") as stream:
+            for row in parse_rows(stream, list_path=path, labels=labels, unknown_labels="fail"):
+                assert row.outcome is None
+                assert os.path.isfile(resolve_uri(row.uri, path))
+                assert row.uri.startswith(f"../photos/{row.labels[0]}/")
+                seen += 1
+    assert seen == 131
+    assert b"\r" not in (output / "train.csv").read_bytes()
+
+
+def test_a_rerun_writes_the_same_bytes_and_leaves_nothing_else(photos, tmp_path):
+    output = tmp_path / "data"
+    run(photos, output)
+    first = {name: (output / name).read_bytes() for name in os.listdir(output)}
+    run(photos, output)
+    assert {name: (output / name).read_bytes() for name in os.listdir(output)} == first
+    assert set(first) == {"dict.txt", "train.csv", "eval.csv", "test.csv"}
+
+
+def test_any_block_of_a_list_has_all_classes(photos, tmp_path):
+    run(photos, tmp_path)
+    labels = list(read(tmp_path)["train"].values())
+    assert len(set(labels[:20])) == len(set(labels[-20:])) == 2
+
+
+def test_lists_that_were_there_stay_whole_if_writing_fails(photos, tmp_path, monkeypatch):
+    run(photos, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in ("dict.txt", "train.csv", "eval.csv", "test.csv")}
+    make_photos(photos, {"tulip": 30})
+    create = ingest.LocalStorage.create
+
+    def full_disk(self, path):
+        if "eval" in path:
+            raise OSError("No space left on device")
+        return create(self, path)
+
+    monkeypatch.setattr(ingest.LocalStorage, "create", full_disk)
+    assert "No space left" in complaint(photos, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_without_a_test_share_an_old_test_list_is_removed_and_said(photos, tmp_path, capsys):
+    run(photos, tmp_path)
+    run(photos, tmp_path, "--test_percent", 0)
+    assert set(read(tmp_path)) == {"train", "eval"}
+    assert f"note: {tmp_path}/test.csv of an earlier run removed" in capsys.readouterr().err
+
+
+def test_uris_are_relative_only_where_that_holds(photos, tmp_path, monkeypatch):
+    deep = tmp_path / "somewhere" / "deep"
+    deep.mkdir(parents=True)
+    (tmp_path / "data").symlink_to(deep)
+    run(photos, tmp_path / "data")  # seen from the link, ../photos is not the photos' folder
+    assert all(uri.startswith(f"{photos}/") for uri in read(tmp_path / "data")["train"])
+    run(photos, tmp_path / "other", "--absolute_uris")
+    assert all(uri.startswith(f"{photos}/") for uri in read(tmp_path / "other")["train"])
+    run(photos, photos)
+    assert all(re.match("(rose|daisy)/", uri) for uri in read(photos)["train"])
+    monkeypatch.chdir(tmp_path)
+    run("photos/", "photos/lists")
+    assert all(uri.startswith("../") for uri in read("photos/lists")["train"])
+
+
+# What counts as an image
+
+
+def test_images_are_known_by_name_or_content_and_the_rest_is_named(photos, tmp_path, capsys):
+    folder = photos / "rose"
+    (folder / "no-extension").write_bytes(image_bytes("JPEG"))
+    (folder / "wrong.txt").write_bytes(image_bytes("PNG"))
+    (folder / "deep" / "deeper").mkdir(parents=True)
+    (folder / "deep" / "deeper" / "below.webp").touch()
+    for other in ("notes.txt", "paper.pdf", "empty", "film.mpg", "photo.HEIC"):
+        (folder / other).write_bytes(b"P1 some words that are no picture" * bool(other != "empty"))
+    for litter in (".hidden.jpg", "._rose.jpg", "Thumbs.db", "desktop.ini"):
+        (folder / litter).write_bytes(image_bytes("JPEG"))
+    for litter in (".git", "@eaDir", "__MACOSX"):
+        make_photos(photos, {litter: 1, f"rose/{litter}": 0})
+        (folder / litter / "thumbnail.jpg").touch()
+    os.mkfifo(folder / "pipe.jpg")
+    run(photos, tmp_path / "data")
+    found = set().union(*names(tmp_path / "data").values())
+    extra = {name for name in found if not re.fullmatch(r"(rose|daisy)-\d+\.jpg", name)}
+    assert extra == {"no-extension", "wrong.txt", "below.webp"}
+    assert read(tmp_path / "data")["train"].keys().isdisjoint(["x"])
+    assert (
+        "note: 5 files are not images, left out: rose/empty, rose/film.mpg, rose/notes.txt and 2 more. "
+        "HEIC photos cannot be read: export them as JPEG." in capsys.readouterr().err
+    )
+
+
+def test_links_are_followed_but_not_in_circles(photos, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    make_photos(elsewhere, {"tulips": 30})
+    (photos / "tulip").symlink_to(elsewhere / "tulips")
+    (photos / "rose" / "up").symlink_to(photos)
+    (elsewhere / "tulips" / "roses").symlink_to(photos / "rose")
+    (photos / "daisy" / "gone.jpg").symlink_to("/no/such/file")
+    run(photos, tmp_path / "data")
+    rows = {uri: label for split in read(tmp_path / "data").values() for uri, label in split.items()}
+    assert sum(label == "rose" for label in rows.values()) == 40
+    assert sum("/tulip/tulips-" in uri for uri in rows) == 30
+    assert "../photos/daisy/gone.jpg" in rows
+
+
+def test_images_whose_names_no_list_can_hold_are_left_out_and_said(photos, tmp_path, capsys):
+    (photos / "rose" / "a\nb.jpg").touch()
+    (photos / "rose" / "undecodable-\udcff.jpg").touch()
+    (photos / "rose" / "blank at the end ").write_bytes(image_bytes("JPEG"))
+    run(photos, tmp_path / "data")
+    assert sum(map(len, read(tmp_path / "data").values())) == 100
+    said = capsys.readouterr().err
+    assert "3 images left out because of the name" in said
+    assert r"undecodable-\udcff.jpg" in said
+
+
+# What is said about classes
+
+
+def test_the_table_and_the_next_command(photos, tmp_path, capsys):
+    output = tmp_path / "my data"
+    assert run(photos, output) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    assert lines[0].split() == ["class", "train", "eval", "test", "all"]
+    assert lines[1].split()[0] == "daisy" and lines[1].split()[-1] == "60"
+    assert [int(cell) for cell in lines[3].split()[1:]] == [
+        *(len(rows) for rows in read(output).values()),
+        100,
+    ]
+    assert (
+        f"python -m pipelines.embed --input_path '{output}/train.csv' --input_dict '{output}/dict.txt' "
+        f"--output_path '{output}/preproc/train'" in captured.out
+    )
+
+
+def test_doubtful_classes_are_said(photos, tmp_path, capsys):
+    (photos / "fern").mkdir()
+    in_eval = next(f"{n}.jpg" for n in range(1000) if name_share(f"{n}.jpg") < 0.1)
+    in_train = next(f"{n}.jpg" for n in range(1000) if 0.2 < name_share(f"{n}.jpg") < 0.8)
+    make_photos(photos, {"moss": 0, "Rose": 0})
+    (photos / "moss" / in_eval).touch()
+    (photos / "Rose" / in_train).touch()
+    (photos / "stray.jpg").touch()
+    run(photos, tmp_path / "data")
+    said = capsys.readouterr().err
+    assert "1 image in no class folder, left out: stray.jpg." in said
+    assert "1 folder without an image, not a class: fern." in said
+    assert "'rose' and 'Rose'" in said or "'Rose' and 'rose'" in said
+    assert "fewer than 20 images, too few to learn or to measure much: Rose (1), moss (1)." in said
+    assert "NO TRAINING IMAGE of moss" in said
+    assert "no evaluation image of Rose" in said
+    assert (tmp_path / "data" / "dict.txt").read_text() == "Rose\ndaisy\nmoss\nrose\n"
+
+
+def test_many_classes_make_a_short_table(tmp_path, capsys):
+    make_photos(tmp_path / "photos", {f"c{number:03}": 2 + number % 7 for number in range(90)})
+    run(tmp_path / "photos", tmp_path / "data")
+    out = capsys.readouterr().out
+    assert "(the 40 smallest of 90 classes)" in out
+    assert len(out.splitlines()) < 50
+
+
+# Wrong input
+
+
+def test_folders_that_are_no_folders_of_classes(tmp_path):
+    folder = tmp_path / "photos"
+    assert "there is no folder" in complaint(folder, tmp_path)
+    folder.mkdir()
+    assert "the folder is empty" in complaint(folder, tmp_path)
+    (folder / "notes.txt").write_text("no image")
+    assert "no image in it, only 0 folders and 1 other file, such as notes.txt" in complaint(folder, tmp_path)
+    (folder / "rose.jpg").touch()
+    assert "the images lie directly in it (rose.jpg)" in complaint(folder, tmp_path)
+    assert "is a file" in complaint(folder / "rose.jpg", tmp_path)
+    make_photos(folder / "flowers", {"rose": 20, "daisy": 20})
+    message = complaint(folder, tmp_path)
+    assert "only one class has images ('flowers', 40 of them)" in message
+    assert f"--image_dir {folder}/flowers" in message
+    assert sorted(os.listdir(tmp_path)) == ["photos"]
+
+
+@pytest.mark.parametrize("label", ["a\nb", " a", "a\u00a0", "a\u2028b", "\ufeffa"])
+def test_class_names_that_dict_txt_cannot_hold(photos, tmp_path, label):
+    make_photos(photos, {label: 0})
+    (photos / label / "x.jpg").touch()
+    assert f"class folder {label!r} cannot stand in dict.txt" in complaint(photos, tmp_path / "data")
+
+
+def test_class_names_that_are_the_same_label(photos, tmp_path):
+    make_photos(photos, {"caf\u00e9": 2, "cafe\u0301": 2})
+    assert r"'cafe\u0301' and 'caf\xe9' are one label" in complaint(photos, tmp_path / "data")
+
+
+def test_a_class_name_in_another_encoding(photos, tmp_path):
+    make_photos(photos, {"caf\udce9": 0})
+    (photos / "caf\udce9" / "x.jpg").touch()
+    assert r"'caf\udce9' is not UTF-8" in complaint(photos, tmp_path / "data")
+
+
+def test_output_dir_must_be_a_folder(photos, tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert f"must be a folder, but '{tmp_path}/file' is a file" in complaint(photos, path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--eval_percent", "-1"], "--eval_percent: must be a number from 0 to below 100. Received: '-1'"),
+        (["--test_percent", "ten"], "--test_percent: must be a number from 0 to below 100. Received: 'ten'"),
+        (["--test_percent", "nan"], "Received: 'nan'"),
+        (["--eval_percent", "50", "--test_percent", "50"], "less than 100"),
+        (["--evalpercent", "3"], "Did you mean '--eval_percent'?"),
+    ],
+)
+def test_wrong_flags(photos, tmp_path, flags, expected):
+    assert expected in complaint(photos, tmp_path / "data", *flags)
+
+
+def test_no_photo_left_to_train_on(tmp_path):
+    in_eval = [f"{n}.jpg" for n in range(100) if name_share(f"{n}.jpg") < 0.1][:2]
+    for label, name in zip("ab", in_eval, strict=True):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        (tmp_path / "photos" / label / name).touch()
+    assert "not one of its 2 images falls to the training list" in complaint(tmp_path / "photos", tmp_path / "d")
+
+
+def test_the_program_ends_with_one_line_and_exit_code_2(tmp_path):
+    argv = [
+        sys.executable,
+        "-m",
+        "pipelines.ingest",
+        "--image_dir",
+        str(tmp_path),
+        "--output_dir",
+        str(tmp_path),
+    ]
+    root = os.path.dirname(os.path.dirname(os.path.abspath(ingest.__file__)))
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=root, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"error: {tmp_path}: the folder is empty")
+
+
+# Buckets
+
+
+class FakeStorage:
+    """Files by URI."""
+
+    def __init__(self, files):
+        self.files = dict(files)
+
+    def match(self, pattern):
+        return sorted(uri for uri in self.files if fnmatch.fnmatchcase(uri, pattern))
+
+    def open(self, path):
+        return io.BytesIO(self.files[path])
+
+    @contextlib.contextmanager
+    def create(self, path):
+        stream = io.BytesIO()
+        yield stream
+        self.files[path] = stream.getvalue()
+
+    def move(self, source, target):
+        self.files[target] = self.files.pop(source)
+
+    def delete_file(self, path):
+        self.files.pop(path, None)
+
+
+def test_a_bucket_gives_the_same_split_as_a_folder(photos, tmp_path):
+    run(photos, tmp_path / "data")
+    files = {
+        f"gs://bucket/photos/{label}/{name}": b"" for label in ("rose", "daisy") for name in os.listdir(photos / label)
+    }
+    extra = {
+        "gs://bucket/photos/": b"",
+        "gs://bucket/photos/.x/1.jpg": b"",
+        "gs://bucket/photos/rose/b": b"no",
+    }
+    storage = FakeStorage(files | extra | {"gs://bucket/data/test.csv": b"old"})
+    argv = ["--image_dir", "gs://bucket/photos/", "--output_dir", "gs://bucket/data"]
+    assert ingest.main(argv, storage=storage) == 0
+    new = {uri: raw for uri, raw in storage.files.items() if not uri.startswith("gs://bucket/photos/")}
+    assert set(new) == {f"gs://bucket/data/{name}" for name in ("dict.txt", "train.csv", "eval.csv", "test.csv")}
+    for split, rows in read(tmp_path / "data").items():
+        there = [uri for uri, _ in csv.reader(new[f"gs://bucket/data/{split}.csv"].decode().splitlines())]
+        assert there == [uri.replace("../", "gs://bucket/") for uri in rows]
+
+
+def test_a_pattern_is_no_folder(tmp_path):
+    assert "must be one folder, not a pattern" in complaint("gs://bucket/*", tmp_path)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from configs.errors import InputError
+from pipelines import preproc
+
+REPOSITORY = pathlib.Path(preproc.__file__).resolve().parents[1]
+
+
+class FakeEmbed:
+    def __init__(self, codes=()):
+        self.calls = []
+        self._codes = iter(codes)
+
+    def __call__(self, argv):
+        self.calls.append(list(argv))
+        return next(self._codes, 0)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    for name in ("dict.txt", "train.csv", "eval.csv", "test.csv"):
+        (folder / name).write_text("x\n")
+    return folder
+
+
+def test_every_list_is_embedded_with_the_flags_passed_on(data_dir, capsys):
+    embed = FakeEmbed()
+    argv = [
+        "--data_dir",
+        f"{data_dir}/",
+        "--job_dir",
+        "/job",
+        "--recipe",
+        "hugs",
+        "--weights",
+        "random",
+        "--seed=3",
+    ]
+    assert preproc.main(argv, embed=embed) == 0
+    assert embed.calls == [
+        [
+            *("--input_path", f"{data_dir}/{split}.csv", "--input_dict", f"{data_dir}/dict.txt"),
+            *(
+                "--output_path",
+                f"/job/preproc/{split}",
+                "--recipe",
+                "hugs",
+                "--weights",
+                "random",
+                "--seed=3",
+            ),
+        ]
+        for split in ("train", "eval", "test")
+    ]
+    assert capsys.readouterr().out.endswith(f"hugs_train.sh '{data_dir}' /job\n")
+
+
+def test_the_job_directory_has_recipe_and_time_in_its_name(data_dir, tmp_path):
+    recipe = tmp_path / "cats.yaml"
+    recipe.write_text("lists: {test: null}")
+    embed = FakeEmbed()
+    preproc.main(["--data_dir", str(data_dir), "--recipe", str(recipe)], embed=embed)
+    outputs = [argv[argv.index("--output_path") + 1] for argv in embed.calls]
+    assert len(outputs) == 2
+    assert re.fullmatch(rf"{re.escape(str(data_dir))}/cats_\d{{8}}_\d{{6}}/preproc/train", outputs[0])
+
+
+def test_another_recipe_is_part_of_the_next_command(data_dir, capsys):
+    preproc.main(["--data_dir", str(data_dir), "--recipe", "flowers"], embed=FakeEmbed())
+    assert "RECIPE=flowers " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_missing_test_list_is_no_error(data_dir):
+    (data_dir / "test.csv").unlink()
+    embed = FakeEmbed()
+    preproc.main(["--data_dir", str(data_dir)], embed=embed)
+    assert len(embed.calls) == 2
+
+
+def test_missing_lists_are_all_named_before_anything_runs(data_dir):
+    (data_dir / "eval.csv").unlink()
+    (data_dir / "dict.txt").unlink()
+    embed = FakeEmbed()
+    with pytest.raises(InputError) as caught:
+        preproc.main(["--data_dir", str(data_dir)], embed=embed)
+    message = str(caught.value)
+    assert "dict.txt (lists.dict)" in message
+    assert "eval.csv (lists.eval)" in message
+    assert f"python -m pipelines.ingest --image_dir PHOTOS --output_dir '{data_dir}'" in message
+    assert not embed.calls
+
+
+def test_the_first_failure_stops(data_dir, capsys):
+    embed = FakeEmbed(codes=[0, 1])
+    assert preproc.main(["--data_dir", str(data_dir)], embed=embed) == 1
+    assert len(embed.calls) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "eval failed; not started: test\n"
+    assert "next:" not in captured.out
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], "--data_dir"),
+        (["--data_dir", "/no/such"], "there is no directory '/no/such'"),
+        (["--data_dir", ".", "--recipe", "hug"], "Did you mean 'hugs'"),
+        (["--data_dir", ""], "there is no directory ''"),
+        (["--data_dir", ".", "--job_dir", "a,b"], "--job_dir: must not hold any of"),
+        (["--data_dir", ".", "--output_path=x"], "--output_path is set by this program"),
+        (["--data_dir", ".", "--input_dict", "x"], "--input_dict is set by this program"),
+    ],
+)
+def test_wrong_flags(argv, expected):
+    with pytest.raises(InputError, match=re.escape(expected)):
+        preproc.main(argv, embed=FakeEmbed())
+
+
+def test_help_and_wrong_flags_import_neither_beam_nor_tensorflow():
+    code = (
+        "import sys\nfrom pipelines import ingest, preproc\n"
+        "for program in (ingest, preproc):\n"
+        "    try: program.main(['--help'])\n"
+        "    except SystemExit as error: assert not error.code\n"
+        "heavy = {'apache_beam', 'tensorflow', 'PIL', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
