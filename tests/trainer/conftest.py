@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from preprocess.backbone_identity import BackboneIdentity
+from preprocess.example import encode_example
+from preprocess.image import IMAGE_DEFINITION, IMAGE_SIZE
+from preprocess.record_set import (
+    MANIFEST_NAME,
+    Compression,
+    Manifest,
+    Shard,
+    shard_name,
+    sidecar_path,
+)
+from preprocess.tensorflow_import import import_tensorflow
+
+tf = import_tensorflow()
+
+COLOURS = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="session")
+def mean_colour_identity() -> BackboneIdentity:
+    """A stand-in network that is done in no time: the embedding is the mean colour of the image."""
+    return BackboneIdentity(
+        architecture="inception_v3",
+        weights="random",
+        seed=0,
+        weights_digest="sha256:" + "0" * 64,
+        embedding_size=3,
+        image_definition=IMAGE_DEFINITION,
+    )
+
+
+@pytest.fixture
+def mean_colour_backbone(monkeypatch, mean_colour_identity):
+    import keras
+
+    import trainer.export
+
+    model = keras.Sequential([keras.layers.Input((IMAGE_SIZE, IMAGE_SIZE, 3)), keras.layers.GlobalAveragePooling2D()])
+    monkeypatch.setattr(trainer.export, "load_keras_backbone", lambda spec: (model, mean_colour_identity))
+    return model
+
+
+@pytest.fixture
+def write_set(mean_colour_identity) -> Callable[..., str]:
+    """Writes a whole record set, the way the pipeline leaves it."""
+
+    def write(
+        prefix: str,
+        embeddings: np.ndarray,
+        label_ids: Sequence[Sequence[int]],
+        *,
+        labels: Sequence[str] = COLOURS,
+        identity: BackboneIdentity = mean_colour_identity,
+        num_shards: int = 2,
+        compression: Compression = "none",
+    ) -> str:
+        os.makedirs(os.path.dirname(prefix), exist_ok=True)
+        shards = []
+        for index, rows in enumerate(np.array_split(np.arange(len(embeddings)), num_shards)):
+            name = shard_name(os.path.basename(prefix), index, num_shards, compression)
+            path = os.path.join(os.path.dirname(prefix), name)
+            with tf.io.TFRecordWriter(path, "GZIP" if compression == "gzip" else "") as writer:
+                for row in rows:
+                    uri = f"{os.path.basename(prefix)}/{row}.jpg"
+                    writer.write(encode_example(image_uri=uri, embedding=embeddings[row], label_ids=label_ids[row]))
+            with open(path, "rb") as stream:
+                raw = stream.read()
+            shards.append(
+                Shard(name=name, records=len(rows), num_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
+            )
+        manifest = Manifest(
+            backbone=identity,
+            labels=tuple(labels),
+            compression=compression,
+            records=len(embeddings),
+            shards=tuple(shards),
+        )
+        path = sidecar_path(prefix, MANIFEST_NAME)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as stream:
+            stream.write(manifest.to_bytes())
+        return prefix
+
+    return write
+
+
+@pytest.fixture
+def colour_sets(tmp_path, write_set) -> tuple[str, str]:
+    """Globs of a training and an evaluation set: mean colours of reddish, greenish and bluish images."""
+    globs = []
+    for name, count, seed in (("train", 90, 0), ("eval", 30, 1)):
+        rng = np.random.default_rng(seed)
+        classes = np.arange(count) % 3
+        embeddings = rng.normal(-0.5, 0.2, (count, 3)).astype(np.float32)
+        embeddings[np.arange(count), classes] += 0.9
+        prefix = write_set(str(tmp_path / "preproc" / name), embeddings, [[int(c)] for c in classes])
+        globs.append(f"{prefix}*")
+    return globs[0], globs[1]
+
+
+@pytest.fixture
+def task_arguments(tmp_path, colour_sets) -> list[str]:
+    """Arguments of a training run that takes a second."""
+    train, evaluation = colour_sets
+    return [
+        *("--train_data_paths", train, "--eval_data_paths", evaluation),
+        *("--output_path", str(tmp_path / "training"), "--max_steps", "60", "--eval_every_steps", "20"),
+        *("--hidden_units", "16", "--batch_size", "30", "--learning_rate", "0.03"),
+    ]

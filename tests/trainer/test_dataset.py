@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+
+from configs.errors import InputError
+from preprocess.record_set import MANIFEST_NAME, Manifest, sidecar_path
+from trainer.dataset import data_warnings, read_dataset
+from trainer.record_sets import find_record_sets
+
+EMBEDDINGS = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def read(prefix):
+    return read_dataset(find_record_sets([prefix], flag="train_data_paths"), flag="train_data_paths")
+
+
+def bless(prefix, *, records=None):
+    """Makes the manifest agree with what now stands in the first shard."""
+    path = sidecar_path(prefix, MANIFEST_NAME)
+    with open(path, "rb") as stream:
+        manifest = Manifest.from_bytes(stream.read(), where=path)
+    first = manifest.shards[0]
+    with open(prefix.replace("train", "") + first.name, "rb") as stream:
+        raw = stream.read()
+    first = dataclasses.replace(
+        first,
+        num_bytes=len(raw),
+        sha256=hashlib.sha256(raw).hexdigest(),
+        records=first.records if records is None else records,
+    )
+    shards = (first, *manifest.shards[1:])
+    manifest = dataclasses.replace(manifest, shards=shards, records=sum(shard.records for shard in shards))
+    with open(path, "wb") as stream:
+        stream.write(manifest.to_bytes())
+
+
+@pytest.fixture
+def prefix(tmp_path):
+    return f"{tmp_path}/train"
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_reads_what_was_written(prefix, write_set, compression):
+    write_set(prefix, EMBEDDINGS, [[0], [2, 1], [1], [2]], compression=compression)
+    dataset = read(prefix)
+    np.testing.assert_array_equal(dataset.embeddings, EMBEDDINGS)
+    assert list(dataset.uris) == [f"train/{i}.jpg" for i in range(4)]
+    assert dataset.first_label_ids.tolist() == [0, 2, 1, 2]
+    assert dataset.num_multi_label == 1
+    assert dataset.label_sets().tolist() == [[1, 0, 0], [0, 1, 1], [0, 1, 0], [0, 0, 1]]
+
+
+def test_targets_share_an_example_among_its_labels(prefix, write_set):
+    write_set(prefix, EMBEDDINGS, [[0], [2, 1], [1, 1], [0, 1, 2]])
+    targets = read(prefix).targets(np.array([3, 1, 2, 0]))
+    np.testing.assert_allclose(targets, [[1 / 3] * 3, [0, 0.5, 0.5], [0, 1, 0], [1, 0, 0]])
+
+
+def test_unlabeled_records_are_left_out_and_counted(prefix, write_set):
+    write_set(prefix, EMBEDDINGS, [[], [2, 1], [], [0]])
+    dataset = read(prefix)
+    assert dataset.num_unlabeled == 2
+    np.testing.assert_array_equal(dataset.embeddings, EMBEDDINGS[[1, 3]])
+    assert list(dataset.uris) == ["train/1.jpg", "train/3.jpg"]
+    assert dataset.targets(np.array([0, 1])).tolist() == [[0, 0.5, 0.5], [1, 0, 0]]
+
+
+def test_nothing_labelled(prefix, write_set):
+    write_set(prefix, EMBEDDINGS, [[]] * 4)
+    with pytest.raises(InputError, match="none of the 4 records has a label"):
+        read(prefix)
+
+
+def test_a_shard_of_another_run_is_told_by_its_digest(prefix, write_set):
+    write_set(prefix, EMBEDDINGS, [[0]] * 4)
+    shard = f"{prefix}-00000-of-00002.tfrecord"
+    with open(shard, "rb") as stream:
+        raw = stream.read()
+    with open(shard, "wb") as stream:
+        stream.write(raw[::-1])
+    with pytest.raises(InputError, match=r"00000-of-00002\.tfrecord: its contents are not what"):
+        read(prefix)
+
+
+def test_a_damaged_record_names_the_shard(prefix, write_set):
+    write_set(prefix, EMBEDDINGS, [[0]] * 4)
+    shard = f"{prefix}-00000-of-00002.tfrecord"
+    with open(shard, "r+b") as stream:
+        stream.seek(40)
+        stream.write(b"\xff\xff\xff")
+    bless(prefix)
+    with pytest.raises(InputError, match=r"00000-of-00002\.tfrecord: cannot be read"):
+        read(prefix)
+
+
+@pytest.mark.parametrize("records", [1, 3])
+def test_another_number_of_records_than_the_manifest_says(prefix, write_set, records):
+    write_set(prefix, EMBEDDINGS, [[0]] * 4)
+    bless(prefix, records=records)
+    with pytest.raises(InputError, match=r"00000-of-00002\.tfrecord: holds"):
+        read(prefix)
+
+
+def test_a_label_id_beyond_the_dictionary(prefix, write_set):
+    write_set(prefix, EMBEDDINGS, [[0], [1], [2], [3]])
+    with pytest.raises(InputError, match=r"00001-of-00002\.tfrecord: label id 3"):
+        read(prefix)
+
+
+def test_an_embedding_that_is_not_finite_names_the_image(prefix, write_set):
+    broken = EMBEDDINGS.copy()
+    broken[2, 1] = np.nan
+    write_set(prefix, broken, [[0]] * 4)
+    with pytest.raises(InputError, match=r"train/2\.jpg"):
+        read(prefix)
+
+
+def test_warnings_name_classes_without_examples_and_shared_images(prefix, write_set):
+    train = read(write_set(prefix, EMBEDDINGS, [[0], [1], [], [1]]))
+    held_out = read(write_set(prefix, EMBEDDINGS, [[0], [2], [0], [0]]))
+    assert data_warnings(train, held_out, held_out_name="eval") == [
+        "class 'blue' has no training example: the model will never name it",
+        "class 'green' has no eval example: nothing is known about how well it is told apart",
+        "3 images are both training and eval examples: accuracy will look too good",
+        "1 training records have no label and are left out",
+    ]

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import io
+
+from trainer.evaluation import Measures
+from trainer.progress import TrainingProgress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def follow(stream: io.StringIO, *, max_steps: int, every: int) -> str:
+    with TrainingProgress(max_steps, stream=stream) as progress:
+        for step in range(1, max_steps + 1):
+            measures = Measures(accuracy=0.5, loss=1.25) if step % every == 0 or step == max_steps else None
+            progress.update(step, 0.75, measures)
+    return stream.getvalue()
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal():
+    lines = follow(io.StringIO(), max_steps=1000, every=25).splitlines()
+    assert len(lines) == 10
+    assert lines[-1] == "step 1000/1000  loss 0.750  eval loss 1.250  eval accuracy 0.500"
+
+
+def test_few_steps_still_end_with_a_line():
+    assert follow(io.StringIO(), max_steps=3, every=2).splitlines()[-1].startswith("step 3/3")
+
+
+def test_a_bar_on_a_terminal():
+    shown = follow(Terminal(), max_steps=40, every=10)
+    assert "training 100%" in shown
+    assert "40/40" in shown
+    assert "eval accuracy=0.500" in shown

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from configs.errors import InputError
+from trainer import task
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def output(arguments: list[str]) -> str:
+    return arguments[arguments.index("--output_path") + 1]
+
+
+def metrics_of(arguments: list[str]) -> dict:
+    with open(os.path.join(output(arguments), "metrics.json"), encoding="utf-8") as stream:
+        return json.load(stream)
+
+
+def model_info_of(arguments: list[str]) -> dict:
+    with open(os.path.join(output(arguments), "model/assets.extra/model.json"), encoding="utf-8") as stream:
+        return json.load(stream)
+
+
+def test_a_run_leaves_metrics_model_checkpoints_and_logs(mean_colour_backbone, task_arguments, capsys):
+    assert task.main(task_arguments) == 0
+    metrics = metrics_of(task_arguments)
+    assert metrics["eval"]["accuracy"] > 0.9
+    assert np.isfinite(metrics["eval"]["loss"])
+    assert metrics["eval"]["majority_share"] == pytest.approx(1 / 3)
+    assert [row["support"] for row in metrics["eval"]["per_class"]] == [10, 10, 10]
+    assert [row["train_support"] for row in metrics["eval"]["per_class"]] == [30, 30, 30]
+    matrix = metrics["eval"]["confusion_matrix"]
+    assert matrix["labels"] == ["red", "green", "blue"]
+    assert np.sum(matrix["counts"]) == 30
+    assert metrics["train"]["examples"] == 90
+    assert metrics["steps"] == 60
+    assert metrics["options"]["hidden_units"] == 16
+    assert metrics["exported_checkpoint"]["eval_loss"] == pytest.approx(metrics["eval"]["loss"])
+    assert metrics["backbone"]["random_weights"] is True
+    assert any("RANDOM weights" in warning for warning in metrics["warnings"])
+    info = model_info_of(task_arguments)
+    assert info["head_digest"] == metrics["model"]["head_digest"]
+    assert "RANDOM weights" in info["warning"]
+    assert sorted(os.listdir(output(task_arguments))) == ["checkpoints", "logs", "metrics.json", "model"]
+    printed = capsys.readouterr()
+    assert "always answering 'red': 33.3%" in printed.out
+    assert f"python -m trainer.predict --model_dir {output(task_arguments)}/model photo.jpg" in printed.out
+    assert "RANDOM weights" in printed.err
+
+
+def test_a_second_run_replaces_the_first(mean_colour_backbone, task_arguments):
+    task.main(task_arguments)
+    first = metrics_of(task_arguments)["model"]
+    task.main([*task_arguments, "--seed", "5"])
+    second = metrics_of(task_arguments)["model"]
+    assert first != second
+    assert model_info_of(task_arguments)["head_digest"] == second["head_digest"]
+    task.main([*task_arguments, "--seed", "0"])
+    assert metrics_of(task_arguments)["model"] == first
+
+
+def test_a_run_that_fails_leaves_the_model_before_it_whole(mean_colour_backbone, task_arguments, monkeypatch):
+    task.main(task_arguments)
+    before = metrics_of(task_arguments)
+
+    def half_written(model_dir, **kwargs):
+        os.makedirs(model_dir)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.export.save_model", half_written)
+        with pytest.raises(KeyboardInterrupt):
+            task.main([*task_arguments, "--seed", "5"])
+    assert metrics_of(task_arguments) == before
+    assert model_info_of(task_arguments)["head_digest"] == before["model"]["head_digest"]
+    task.main(task_arguments)
+    assert sorted(os.listdir(output(task_arguments))) == ["checkpoints", "logs", "metrics.json", "model"]
+
+
+def test_a_test_set_is_measured_at_the_end(mean_colour_backbone, task_arguments, write_set, tmp_path, capsys):
+    embeddings = np.array([[0.5, -0.5, -0.5], [-0.5, 0.5, -0.5], [0.5, -0.5, -0.5]], np.float32)
+    prefix = write_set(str(tmp_path / "preproc" / "test"), embeddings, [[0], [1], [2]])
+    task.main([*task_arguments, "--test_data_paths", prefix])
+    assert metrics_of(task_arguments)["test"]["accuracy"] == pytest.approx(2 / 3)
+    assert "test: accuracy 66.7%" in capsys.readouterr().out
+
+
+def test_a_class_without_evaluation_examples_is_named(
+    mean_colour_backbone, task_arguments, write_set, tmp_path, capsys
+):
+    shutil.rmtree(tmp_path / "preproc")
+    embeddings = np.eye(3, dtype=np.float32).repeat(10, axis=0)
+    write_set(str(tmp_path / "preproc" / "train"), embeddings, [[int(c)] for c in np.arange(3).repeat(10)])
+    write_set(str(tmp_path / "preproc" / "eval"), embeddings[:20], [[int(c)] for c in np.arange(2).repeat(10)])
+    task.main(task_arguments)
+    assert "warning: class 'blue' has no eval example" in capsys.readouterr().err
+    assert metrics_of(task_arguments)["eval"]["per_class"][2]["recall"] is None
+
+
+def test_another_backbone_than_the_records_is_refused_before_training(
+    mean_colour_backbone, task_arguments, write_set, tmp_path, mean_colour_identity
+):
+    other = dataclasses.replace(mean_colour_identity, weights="imagenet", seed=None, weights_digest="sha256:ab")
+    for name in ("train", "eval"):
+        write_set(str(tmp_path / "preproc" / name), np.eye(3, dtype=np.float32), [[0], [1], [2]], identity=other)
+    with pytest.raises(InputError, match="weights imagenet against inception_v3 with RANDOM weights"):
+        task.main(task_arguments)
+    assert not os.path.exists(os.path.join(output(task_arguments), "checkpoints"))
+
+
+def test_a_folder_that_is_no_model_of_ours_is_not_replaced(task_arguments):
+    mine = os.path.join(output(task_arguments), "model")
+    os.makedirs(mine)
+    with pytest.raises(InputError, match="is not a model of an earlier run"):
+        task.main(task_arguments)
+    assert os.path.isdir(mine)
+
+
+def test_an_output_path_that_cannot_be_a_folder(task_arguments, tmp_path):
+    (tmp_path / "file").write_text("")
+    arguments = [*task_arguments, "--output_path", str(tmp_path / "file" / "training")]
+    with pytest.raises(InputError, match="--output_path: cannot write"):
+        task.main(arguments)
+
+
+def test_wrong_input_ends_with_one_line_and_code_2(tmp_path):
+    command = [sys.executable, "-m", "trainer.task", "--train_data_paths", f"{tmp_path}/train*"]
+    command += ["--eval_data_paths", f"{tmp_path}/eval*", "--output_path", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: --train_data_paths: nothing matches")
+
+
+@pytest.mark.parametrize("program", ["trainer.task", "trainer.predict"])
+def test_help_imports_no_tensorflow(program):
+    code = f"""
+import runpy, sys
+sys.argv = ["program", "--help"]
+try:
+    runpy.run_module("{program}", run_name="__main__")
+finally:
+    assert not {{"tensorflow", "keras"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.errors import InputError
+from trainer.dataset import EmbeddingDataset
+from trainer.evaluation import measure
+from trainer.head import build_head, head_digest, predict_logits, standardization
+from trainer.options import TrainingOptions
+from trainer.training import batch_rows, train_head
+
+STYLE = "../shared/data/inception_v3_bottlenecks/style.npz"
+
+
+def dataset(embeddings: np.ndarray, label_ids: list[list[int]], num_labels: int) -> EmbeddingDataset:
+    return EmbeddingDataset(
+        uris=np.array([str(i) for i in range(len(label_ids))], dtype=object),
+        embeddings=embeddings.astype(np.float32),
+        label_ids=np.concatenate(label_ids).astype(np.int64),
+        label_splits=np.cumsum([0, *map(len, label_ids)]),
+        labels=tuple(f"label {i}" for i in range(num_labels)),
+        num_unlabeled=0,
+    )
+
+
+def clusters(num_examples: int, seed: int, *, common: float = 0.0, spread: float = 1.0) -> EmbeddingDataset:
+    """Four clusters in 32 dimensions; `common` is added to all, then everything is scaled by `spread`."""
+    centres = np.random.default_rng(99).normal(0, 1, (4, 32))
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(0, 4, num_examples)
+    embeddings = common + spread * (centres[classes] + rng.normal(0, 0.5, (num_examples, 32)))
+    return dataset(embeddings, [[int(c)] for c in classes], 4)
+
+
+@pytest.fixture
+def options(tmp_path):
+    return TrainingOptions(
+        train_data_paths=("t",),
+        eval_data_paths=("e",),
+        output_path=str(tmp_path),
+        max_steps=100,
+        hidden_units=32,
+        batch_size=50,
+        learning_rate=1e-2,
+    )
+
+
+def test_learns_what_can_be_separated(options):
+    result = train_head(clusters(200, 0), clusters(100, 1), options)
+    assert result.best.eval_accuracy > 0.97
+    assert result.history[-1].step == 100
+
+
+def test_learns_from_a_tiny_variance_on_a_big_common_mean(options):
+    data = [clusters(200, 0, common=5.0, spread=1e-3), clusters(100, 1, common=5.0, spread=1e-3)]
+    assert train_head(*data, options).best.eval_accuracy > 0.97
+    raw = train_head(*data, dataclasses.replace(options, standardize=False))
+    assert raw.best.eval_accuracy < 0.6
+
+
+def test_a_straight_softmax(options):
+    result = train_head(clusters(200, 0), clusters(100, 1), dataclasses.replace(options, hidden_units=0))
+    assert result.best.eval_accuracy > 0.97
+    assert "hidden" not in [layer.name for layer in result.head.layers]
+
+
+def test_the_same_seed_gives_the_same_model_and_another_another(options):
+    data = clusters(150, 0), clusters(50, 1)
+    one, again, other = (train_head(*data, dataclasses.replace(options, seed=seed, max_steps=30)) for seed in (3, 3, 4))
+    assert head_digest(one.head) == head_digest(again.head)
+    assert one.history == again.history
+    assert head_digest(one.head) != head_digest(other.head)
+
+
+def test_several_labels_a_row_can_be_trained(options):
+    single = clusters(200, 0)
+    both = [[int(c), 4] for c in single.first_label_ids]
+    train = dataset(single.embeddings, both, 5)
+    result = train_head(train, train, options)
+    scores = tf.nn.softmax(predict_logits(result.head, train.embeddings)).numpy()
+    assert measure(np.log(scores), train).accuracy > 0.99
+    assert scores[:, 4].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_exported_weights_are_those_of_the_best_checkpoint(options):
+    # So few examples and so long a run that the loss on the held-out ones turns up again.
+    rng = np.random.default_rng(0)
+    noise = [dataset(rng.normal(size=(20, 32)), [[i % 2] for i in range(20)], 2) for _ in range(2)]
+    options = dataclasses.replace(options, eval_every_steps=10)
+    result = train_head(*noise, options)
+    assert result.best.eval_loss == min(point.eval_loss for point in result.history)
+    assert result.best.step < 100
+    assert measure(predict_logits(result.head, noise[1].embeddings), noise[1]).loss == result.best.eval_loss
+    folder = os.path.join(options.output_path, "checkpoints")
+    assert tf.train.latest_checkpoint(f"{folder}/best").endswith(f"-{result.best.step}")
+    assert tf.train.latest_checkpoint(f"{folder}/last").endswith("-100")
+
+
+def test_a_checkpoint_can_be_restored(options):
+    train, evaluation = clusters(100, 0), clusters(50, 1)
+    result = train_head(train, evaluation, options)
+    head = build_head(
+        embedding_size=32,
+        num_classes=4,
+        hidden_units=32,
+        dropout=0.5,
+        seed=77,
+        mean_and_variance=standardization(train.embeddings),
+    )
+    path = tf.train.latest_checkpoint(os.path.join(options.output_path, "checkpoints", "best"))
+    tf.train.Checkpoint(head=head).restore(path).expect_partial()
+    assert head_digest(head) == head_digest(result.head)
+
+
+def test_logs_hold_scalars_and_those_of_an_earlier_run_are_gone(options):
+    for _ in range(2):
+        train_head(clusters(100, 0), clusters(50, 1), dataclasses.replace(options, eval_every_steps=40))
+    (event_file,) = tf.io.gfile.glob(os.path.join(options.output_path, "logs", "eval", "*"))
+    found = [
+        (value.tag, event.step)
+        for event in tf.compat.v1.train.summary_iterator(event_file)
+        for value in event.summary.value
+    ]
+    assert found == [(tag, step) for step in (40, 80, 100) for tag in ("loss", "accuracy")]
+
+
+def test_one_class_is_refused(options):
+    one = dataset(np.ones((3, 32)), [[1], [1], [1]], 4)
+    with pytest.raises(InputError, match="all 3 labelled examples are 'label 1'"):
+        train_head(one, clusters(10, 1), options)
+
+
+def test_divergence_is_told(options):
+    with pytest.raises(InputError, match="Lower --learning_rate"):
+        train_head(clusters(100, 0), clusters(10, 1), dataclasses.replace(options, learning_rate=1e38, max_steps=50))
+
+
+def test_every_example_comes_once_before_any_comes_again():
+    batches = batch_rows(10, 4, seed=0)
+    rows = np.concatenate([next(batches) for _ in range(5)])
+    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
+    assert rows[:10].tolist() != rows[10:].tolist()
+
+
+def test_a_batch_is_never_larger_than_the_training_set():
+    assert sorted(next(batch_rows(3, 100, seed=0))) == [0, 1, 2]
+
+
+@pytest.mark.skipif(not os.path.exists(STYLE), reason="the shared embeddings are not here")
+def test_real_imagenet_embeddings(options):
+    """Eight styles, a hard task: logistic regression reaches 0.52, the majority class 0.155."""
+    with np.load(STYLE) as stored:
+        embeddings, classes = stored["embedding"], stored["label"]
+    order = np.random.default_rng(0).permutation(len(classes))
+    parts = order[: len(order) * 3 // 4], order[len(order) * 3 // 4 :]
+    train, evaluation = (dataset(embeddings[rows], [[int(c)] for c in classes[rows]], 8) for rows in parts)
+    options = dataclasses.replace(options, hidden_units=512, learning_rate=1e-3, batch_size=100, max_steps=200)
+    assert train_head(train, evaluation, options).best.eval_accuracy > 0.45

@@ -1,0 +1,133 @@
+"""Names what is on photos, with a model that trainer.task exported.
+
+python -m trainer.predict --model_dir out/training/model photo.jpg …
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from configs.arguments import OneLineParser
+from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """What the program is told.
+
+    Attributes:
+      model_dir: folder of the SavedModel.
+      photos: paths of image files.
+      top_k: labels to print for each photo.
+      as_json: one JSON object a line instead of text.
+
+    Raises:
+      InputError: a value breaks its rule.
+    """
+
+    model_dir: str
+    photos: tuple[str, ...]
+    top_k: int = 5
+    as_json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise InputError(f"--top_k must be 1 or more. Received: {self.top_k}")
+        if not self.model_dir:
+            raise InputError("--model_dir must name a folder. Received: ''")
+
+
+def _parse(argv: Sequence[str] | None) -> PredictOptions:
+    parser = OneLineParser(prog="python -m trainer.predict", description="Names what is on photos.")
+    parser.add_argument("--model_dir", required=True, help="the model that trainer.task exported")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image files of any common format")
+    parser.add_argument("--top_k", type=int, default=5, help="labels to print for each photo (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    given = parser.parse_args(argv)
+    return PredictOptions(model_dir=given.model_dir, photos=tuple(given.photos), top_k=given.top_k, as_json=given.json)
+
+
+def _read_photo(path: str) -> bytes:
+    """The photo at a path, as the model takes it.
+
+    Raises:
+      InputError: there is no such file, or it is no image.
+    """
+    from preprocess.image import ImageError
+    from trainer.prediction import normalize_photo
+
+    if "://" in path:
+        from preprocess.tensorflow_import import import_tensorflow
+
+        tf = import_tensorflow()
+        try:
+            with tf.io.gfile.GFile(path, "rb") as remote:
+                data = remote.read()
+        except tf.errors.OpError as error:
+            raise InputError(f"{path}: cannot be read ({str(error.message).splitlines()[0]})") from error
+    else:
+        if os.path.isdir(path):
+            raise InputError(f"{path}: is a folder; name the photos in it")
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read()
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        return normalize_photo(data)
+    except ImageError as error:
+        raise InputError(f"{path}: {error.message} ({error.reason})") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program; photos that cannot be read are reported, the others still get their answer.
+
+    Returns:
+      0 if every photo got an answer, else 2.
+
+    Raises:
+      InputError: an argument is wrong or there is no model.
+    """
+    options = _parse(argv)
+
+    from trainer.prediction import Classifier, read_model_info
+
+    info = read_model_info(options.model_dir)
+    photos: list[tuple[str, bytes]] = []
+    all_readable = True
+    for path in options.photos:
+        try:
+            photos.append((path, _read_photo(path)))
+        except InputError as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            all_readable = False
+    if not photos:  # Nothing to ask: do not make the user wait for the model.
+        return EXIT_INPUT_ERROR
+    if info.warning:
+        print(f"warning: {info.warning}", file=sys.stderr)
+
+    predictions = Classifier(options.model_dir).predict([photo for _, photo in photos])
+    for (path, _), prediction in zip(photos, predictions, strict=True):
+        best = prediction.top(info.labels, options.top_k)
+        if options.as_json:
+            line = {
+                "image": path,
+                "predictions": [{"label": label, "score": score, "id": i} for label, score, i in best],
+                "random_weights": info.backbone.is_random,
+            }
+            print(json.dumps(line, ensure_ascii=False))
+        else:
+            print(path)
+            for label, score, _ in best:
+                print(f"  {score:6.1%}  {label}")
+    return EXIT_OK if all_readable else EXIT_INPUT_ERROR
+
+
+if __name__ == "__main__":
+    run_program(main)

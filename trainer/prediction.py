@@ -1,0 +1,131 @@
+"""An exported model, loaded to answer: encoded photos in, labels with scores out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import posixpath
+from collections.abc import Sequence
+
+import numpy as np
+
+from configs.errors import InputError
+from preprocess.image import IMAGE_SIZE, decode_image, encode_png
+from preprocess.tensorflow_import import import_tensorflow, without_tensorflow_noise
+from trainer.model_info import MODEL_INFO_PATH, ModelInfo
+
+_BATCH_SIZE = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The model's answer for one photo.
+
+    Attributes:
+      label: the name of the best label.
+      label_id: its id.
+      scores: float32, shape [num_labels]: one for each label in order of ids; they add up to 1.
+    """
+
+    label: str
+    label_id: int
+    scores: np.ndarray
+
+    def top(self, labels: Sequence[str], k: int) -> list[tuple[str, float, int]]:
+        """The `k` best labels with score and id, best first; equal scores in order of ids."""
+        best = np.argsort(-self.scores, kind="stable")[:k]
+        return [(labels[i], float(self.scores[i]), int(i)) for i in best]
+
+
+def normalize_photo(data: bytes) -> bytes:
+    """A photo of any format that Pillow reads, as the PNG of exactly the pixels the model was trained on.
+
+    TensorFlow decodes fewer formats than Pillow; a PNG of the right size passes its decoder unchanged.
+
+    Raises:
+      ImageError: the bytes are no image that can be used; `reason` and `message` say why.
+    """
+    return encode_png(decode_image(data))
+
+
+def _read(path: str) -> bytes:
+    if "://" not in path:  # A local model is described without TensorFlow, whose import takes seconds.
+        with open(path, "rb") as stream:
+            return stream.read()
+    tf = import_tensorflow()
+    try:
+        with tf.io.gfile.GFile(path, "rb") as stream:
+            return stream.read()
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(str(error.message)) from error
+    except tf.errors.OpError as error:
+        raise OSError(str(error.message)) from error
+
+
+def read_model_info(model_dir: str) -> ModelInfo:
+    """What lies beside a model's graph. Does not import TensorFlow for a local folder.
+
+    Raises:
+      InputError: there is no such folder, or no model that trainer.task exported in it.
+    """
+    if "://" not in model_dir and not os.path.isdir(model_dir):
+        raise InputError(f"model_dir: there is no folder {model_dir}. Train first: `python -m trainer.task --help`.")
+    path = posixpath.join(model_dir, MODEL_INFO_PATH)
+    try:
+        raw = _read(path)
+    except FileNotFoundError as error:
+        # The folder above is the usual slip: it holds the metrics and, in `model`, the model.
+        inside = posixpath.join(model_dir, "model")
+        hint = f" Did you mean {inside}?" if os.path.isfile(posixpath.join(inside, MODEL_INFO_PATH)) else ""
+        raise InputError(f"model_dir: {model_dir} holds no model exported by trainer.task.{hint}") from error
+    except OSError as error:
+        raise InputError(f"model_dir: cannot read {path} ({error.strerror or error}).") from error
+    return ModelInfo.from_bytes(raw, where=path)
+
+
+class Classifier:
+    """A loaded model. Thread-safe.
+
+    Attributes:
+      info: its labels and its backbone.
+    """
+
+    def __init__(self, model_dir: str):
+        """Loads the model, which takes seconds.
+
+        Raises:
+          InputError: there is no whole model in the folder.
+        """
+        self.info = read_model_info(model_dir)
+        tf = import_tensorflow()
+        try:
+            self._model = tf.saved_model.load(model_dir)
+            self._signature = self._model.signatures["serving_default"]
+            # The first run optimizes the graph, notes how on standard error, and takes over a second. It is done
+            # here, where one thread is, because holding the notes back is not for several at a time.
+            with without_tensorflow_noise():
+                self.predict([encode_png(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))])
+        except (OSError, KeyError, tf.errors.OpError) as error:
+            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"model_dir: the model in {model_dir} cannot be loaded ({cause}). Train again.") from error
+
+    def predict(self, images: Sequence[bytes]) -> list[Prediction]:
+        """Answers for encoded images, in their order.
+
+        Args:
+          images: each a whole file as the model's decoder reads it; `normalize_photo` makes such of any.
+        """
+        tf = import_tensorflow()
+        predictions = []
+        for start in range(0, len(images), _BATCH_SIZE):
+            batch = list(images[start : start + _BATCH_SIZE])
+            keys = [str(start + i) for i in range(len(batch))]
+            outputs = self._signature(key=tf.constant(keys), image_bytes=tf.constant(batch, tf.string))
+            answers = {name: tensor.numpy() for name, tensor in outputs.items()}
+            predictions += [
+                Prediction(label=label.decode(), label_id=int(label_id), scores=scores)
+                for label, label_id, scores in zip(
+                    answers["label"], answers["prediction"], answers["scores"], strict=True
+                )
+            ]
+        return predictions

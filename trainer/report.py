@@ -1,0 +1,89 @@
+"""What a person reads at the end of a training run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_MAX_MATRIX_CLASSES = 12
+_MAX_TABLE_CLASSES = 30
+_LABEL_WIDTH = 20
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}%"
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LABEL_WIDTH else f"{label[: _LABEL_WIDTH - 1]}…"
+
+
+def per_class_table(evaluation: dict[str, Any]) -> str:
+    """Counts, precision and recall of each class, one a line; the worst first where there are many."""
+    rows = evaluation["per_class"]
+    note = ""
+    if len(rows) > _MAX_TABLE_CLASSES:
+        measured = [row for row in rows if row["recall"] is not None]
+        note = f"\n  … of {len(rows)} classes, those with the lowest recall; all are in the metrics"
+        rows = sorted(measured, key=lambda row: row["recall"])[:_MAX_TABLE_CLASSES]
+    width = max(5, *(len(_short(row["label"])) for row in rows))
+    lines = [f"  {'class':<{width}}  {'train':>6}  {'held out':>8}  {'right':>6}  {'recall':>7}  {'precision':>9}"]
+    lines += [
+        f"  {_short(row['label']):<{width}}  {row['train_support']:>6}  {row['support']:>8}"
+        f"  {row['correct']:>6}  {_percent(row['recall']):>7}  {_percent(row['precision']):>9}"
+        for row in rows
+    ]
+    return "\n".join(lines) + note
+
+
+def confusion_table(evaluation: dict[str, Any]) -> str:
+    """The confusion matrix: a line for each true class, a numbered column for each predicted one."""
+    matrix = evaluation["confusion_matrix"]
+    labels, counts = matrix["labels"], matrix["counts"]
+    if len(labels) > _MAX_MATRIX_CLASSES:
+        return f"  {len(labels)} classes are too many to print; the matrix is in the metrics"
+    names = [f"{i} {_short(label)}" for i, label in enumerate(labels)]
+    width = max(len(name) for name in names)
+    cell = max(4, *(len(str(count)) for row in counts for count in row))
+    note = ", by the first label of a row" if evaluation["multi_label"] else ""
+    lines = [f"  confusion matrix (line: true{note}; column: predicted)"]
+    lines.append(" " * (width + 4) + "".join(f"{i:>{cell + 1}}" for i in range(len(labels))))
+    lines += [
+        f"  {name:<{width}}  " + "".join(f"{count or '·':>{cell + 1}}" for count in row)
+        for name, row in zip(names, counts, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def accuracy_line(name: str, evaluation: dict[str, Any]) -> str:
+    """Accuracy beside what always answering the most common class would give."""
+    return (
+        f"{name}: accuracy {_percent(evaluation['accuracy'])} on {evaluation['examples']} images "
+        f"(always answering {evaluation['majority_class']!r}: {_percent(evaluation['majority_share'])}), "
+        f"loss {evaluation['loss']:.3f}"
+    )
+
+
+def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str) -> str:
+    """The end of a run, from its metrics: how good, on what, where it lies, and what to type next."""
+    chosen = metrics["exported_checkpoint"]
+    lines = [
+        "",
+        f"Trained {metrics['steps']} steps on {metrics['train']['examples']} images in "
+        f"{metrics['train_sec']:.1f} s; exported is step {chosen['step']} ({chosen['rule']}).",
+        accuracy_line("eval", metrics["eval"]),
+        "",
+        per_class_table(metrics["eval"]),
+        "",
+        confusion_table(metrics["eval"]),
+        "",
+    ]
+    if "test" in metrics:
+        lines += [accuracy_line("test", metrics["test"]), ""]
+    if metrics["backbone"]["random_weights"]:
+        lines += ["RANDOM weights: this accuracy says nothing about what ImageNet weights would give.", ""]
+    lines += [
+        f"metrics  {metrics_path}",
+        f"model    {model_dir}",
+        f"next     python -m trainer.predict --model_dir {model_dir} photo.jpg",
+    ]
+    return "\n".join(lines)
