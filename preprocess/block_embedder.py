@@ -157,8 +157,8 @@ class BlockEmbedder:
         started = time.perf_counter()
         embeddings = self._backbone.embed(np.stack([pixels for _, pixels in batch]))
         writer.embed_sec += time.perf_counter() - started
-        finite: np.ndarray = np.isfinite(embeddings).all(axis=1)
-        nonzero: np.ndarray = embeddings.any(axis=1)
+        finite = np.asarray(np.isfinite(embeddings).all(axis=1))
+        nonzero = np.asarray(embeddings.any(axis=1))
         for position, (row, _) in enumerate(batch):
             if not finite[position]:
                 writer.write_failure(row, RowFailure("embed", "not_finite", "The embedding holds NaN or infinity."))

@@ -11,14 +11,23 @@ import tempfile
 from collections.abc import Iterator
 from types import ModuleType
 
-# What TensorFlow 2.21 says on every start, whatever TF_CPP_MIN_LOG_LEVEL is: notes (I, W), and that a machine
-# without a GPU has none.
-_NOISE = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl|To enable the following instructions|.*cuInit")
+# What TensorFlow 2.21 says whatever TF_CPP_MIN_LOG_LEVEL is: notes (I, W), that a machine without a GPU has none,
+# and that transposing bytes is left to Eigen.
+_NOISE = re.compile(
+    rb"[IW]\d{4} |WARNING: All log messages before absl|To enable the following instructions"
+    rb"|E\d{4} .*(cuInit|oneDNN supports DT_UINT8)"
+)
 
 
 @contextlib.contextmanager
-def _without_noise() -> Iterator[None]:
-    """Holds back what C++ writes to standard error, and passes on what is not noise."""
+def without_tensorflow_noise() -> Iterator[None]:
+    """While active, holds back what is written to standard error; at its end, passes on what is not noise.
+
+    Does nothing if TF_CPP_MIN_LOG_LEVEL is set: whoever sets it wants to see.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -40,12 +49,11 @@ def import_tensorflow() -> ModuleType:
 
     The first call takes seconds, so programs call it only after they have checked their arguments.
     """
-    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if "tensorflow" in sys.modules:
         import tensorflow as tf
 
         return tf
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    with _without_noise():
+    with without_tensorflow_noise():
         import tensorflow as tf
 
         # Looks for devices now, since that is noisy as well.

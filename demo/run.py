@@ -1,0 +1,186 @@
+"""The whole road in a few minutes: photos, lists, records, a model, its accuracy, a prediction.
+
+Runs the programs as a person would type them, prints each command before it runs it, and sums up what they
+wrote. Records that an earlier run finished for the same lists and weights are used again.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from configs.arguments import OneLineParser
+from configs.errors import EXIT_OK, InputError, run_program
+from demo import solar_cells
+from pipelines.summary import summary_lines
+from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, sidecar_path
+from preprocess.storage import LocalStorage
+
+_SPLITS = ("train", "eval", "test")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _run(module: str, *arguments: str) -> None:
+    """Runs one of our programs, output and all; its exit code is ours if it fails."""
+    _say(f"\n$ python -m {module} {shlex.join(arguments)}")
+    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
+    if done.returncode != EXIT_OK:
+        sys.exit(done.returncode)
+
+
+def _photos(image_dir: str | None, out: pathlib.Path) -> tuple[str, pathlib.Path]:
+    """What the photos are called, and the folder with their class folders."""
+    if image_dir is not None:
+        folder = pathlib.Path(image_dir)
+        if not folder.is_dir():
+            raise InputError(f"DATA: there is no folder {image_dir!r}. Give one that holds a folder of photos a class.")
+        return str(folder), folder
+    folder = out / "photos"
+    if not folder.is_dir():
+        partial = out / "photos.partial"
+        solar_cells.make_class_folders(partial)
+        partial.rename(folder)
+    return solar_cells.NAME, folder
+
+
+def _choose_weights() -> list[str]:
+    """Flags for ImageNet weights where they can be had, else for random ones, aloud."""
+    from preprocess.backbone import BackboneSpec, check_weights
+
+    try:
+        check_weights(BackboneSpec())
+    except InputError:
+        _say(
+            "\nThe ImageNet weights cannot be had here (no network, none cached), so the demo uses RANDOM weights:\n"
+            "everything runs, but the accuracy says nothing about what ImageNet weights give."
+        )
+        return ["--weights", "random", "--seed", "0"]
+    return ["--weights", "imagenet"]
+
+
+def _job_dir(out: pathlib.Path, data: pathlib.Path, image_dir: pathlib.Path, weights: Sequence[str]) -> pathlib.Path:
+    """A folder for each combination of lists, photos and weights, so that changed input is embedded anew."""
+    digest = hashlib.sha256(shlex.join(weights).encode())
+    for path in sorted(data.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted(image_dir.rglob("*")):
+        status = path.stat()
+        digest.update(f"{path}{status.st_size}{status.st_mtime_ns}".encode())
+    return out / f"job-{digest.hexdigest()[:12]}"
+
+
+def _embed(data: pathlib.Path, job: pathlib.Path, weights: Sequence[str]) -> None:
+    splits = [split for split in _SPLITS if (data / f"{split}.csv").exists()]
+    if all(os.path.exists(sidecar_path(str(job / "preproc" / split), MANIFEST_NAME)) for split in splits):
+        _say(f"\nThe records of these photos are there already, in {job}; using them again.")
+        return
+    _run("pipelines.preproc", "--data_dir", str(data), "--job_dir", str(job), *weights, "--overwrite")
+
+
+def _prediction(model: pathlib.Path, data: pathlib.Path) -> tuple[str, dict[str, Any]]:
+    """One photo that training never saw, and what the model says of it."""
+    lists = data / "test.csv" if (data / "test.csv").exists() else data / "eval.csv"
+    row = lists.read_text().splitlines()[0]
+    uri, label = next(csv.reader([row]))[:2]
+    photo = os.path.normpath(data / uri)
+    command = [sys.executable, "-m", "trainer.predict", "--model_dir", str(model), "--json", photo]
+    _say(f"\n$ python -m {shlex.join(command[2:])}")
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode != EXIT_OK:
+        sys.exit(done.returncode)
+    _say(done.stdout.rstrip())
+    return label, json.loads(done.stdout)
+
+
+def _print_summary(
+    name: str, *, job: pathlib.Path, model: pathlib.Path, label: str, prediction: dict[str, Any], seconds: float
+) -> None:
+    metrics = json.loads((job / "training" / "metrics.json").read_text())
+    _say("\n" + "=" * 78)
+    _say(f"From photos of {name} to a prediction, in {seconds:.0f} s")
+    books = dict.fromkeys(("rows_read", "embedded", "failed", "skipped"), 0)
+    for split in _SPLITS:
+        prefix = str(job / "preproc" / split)
+        report_path = sidecar_path(prefix, REPORT_NAME)
+        if os.path.exists(report_path):
+            report = json.loads(pathlib.Path(report_path).read_text())
+            for entry in books:
+                books[entry] += sum(report[entry].values()) if isinstance(report[entry], dict) else report[entry]
+            _say("\n".join(["", *summary_lines(report, prefix, storage=LocalStorage())]))
+    _say("\n{rows_read} rows in = {embedded} records + {failed} failed + {skipped} skipped".format(**books))
+    for split in ("eval", "test"):
+        result = metrics.get(split)
+        if result:
+            _say(
+                f"{split:<5} accuracy {result['accuracy']:.1%} on {result['examples']} photos that training never saw "
+                f"(always answering {result['majority_class']!r}: {result['majority_share']:.1%})"
+            )
+    held_out = metrics.get("test") or metrics["eval"]
+    matrix = held_out["confusion_matrix"]
+    width = max(12, *(len(name) + 2 for name in matrix["labels"]))
+    _say("\nconfusion matrix (line: true, column: predicted)")
+    _say(" " * width + "".join(f"{name:>{width}}" for name in matrix["labels"]))
+    for true_label, counts in zip(matrix["labels"], matrix["counts"], strict=True):
+        _say(f"{true_label:>{width}}" + "".join(f"{count:>{width}}" for count in counts))
+    best = prediction["predictions"][0]
+    _say(f"\n{prediction['image']}: {best['label']} ({best['score']:.1%}); its folder says {label}")
+    _say(f"\nrecords  {job / 'preproc'}\nmetrics  {job / 'training' / 'metrics.json'}\nmodel    {model}")
+    if metrics["backbone"]["random_weights"]:
+        _say("RANDOM weights: these numbers show that everything works, not what ImageNet weights give.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the demo.
+
+    Raises:
+      InputError: the folder of photos is missing.
+    """
+    parser = OneLineParser(prog="python -m demo.run", description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--image_dir", metavar="DIR", help="your photos, a folder a class (default: solar cells)")
+    args = parser.parse_args(argv)
+    started = time.monotonic()
+    root = pathlib.Path(os.path.relpath(pathlib.Path(__file__).parent / "out"))
+    name, image_dir = _photos(args.image_dir, root / "solar_cells")
+    out = root / ("solar_cells" if args.image_dir is None else f"data-{image_dir.resolve().name}")
+    data = out / "data"
+    _run("pipelines.ingest", "--image_dir", str(image_dir), "--output_dir", str(data))
+    if not (data / "eval.csv").exists():
+        raise InputError(f"DATA: {image_dir}: none of so few photos falls to the evaluation list. Add photos.")
+    weights = _choose_weights()
+    job = _job_dir(out, data, image_dir, weights)
+    _embed(data, job, weights)
+    training = job / "training"
+    records = [
+        flag
+        for split in _SPLITS
+        if (data / f"{split}.csv").exists()
+        for flag in (f"--{split}_data_paths", str(job / "preproc" / f"{split}*"))
+    ]
+    _run("trainer.task", *records, "--output_path", str(training))
+    label, prediction = _prediction(training / "model", data)
+    _print_summary(
+        name,
+        job=job,
+        model=training / "model",
+        label=label,
+        prediction=prediction,
+        seconds=time.monotonic() - started,
+    )
+    _say(f"demo: done; it embedded, trained, evaluated and predicted, and all of it lies in {out}")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_program(main)
