@@ -21,9 +21,7 @@ from typing import Any
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError, run_program
 from demo import solar_cells
-from pipelines.summary import summary_lines
 from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, sidecar_path
-from preprocess.storage import LocalStorage
 
 _SPLITS = ("train", "eval", "test")
 
@@ -110,16 +108,17 @@ def _print_summary(
     metrics = json.loads((job / "training" / "metrics.json").read_text())
     _say("\n" + "=" * 78)
     _say(f"From photos of {name} to a prediction, in {seconds:.0f} s")
-    books = dict.fromkeys(("rows_read", "embedded", "failed", "skipped"), 0)
+    _say(f"\n{'':<8}{'rows':>8}{'records':>9}{'failed':>8}{'skipped':>9}{'images/s':>10}")
     for split in _SPLITS:
-        prefix = str(job / "preproc" / split)
-        report_path = sidecar_path(prefix, REPORT_NAME)
+        report_path = sidecar_path(str(job / "preproc" / split), REPORT_NAME)
         if os.path.exists(report_path):
             report = json.loads(pathlib.Path(report_path).read_text())
-            for entry in books:
-                books[entry] += sum(report[entry].values()) if isinstance(report[entry], dict) else report[entry]
-            _say("\n".join(["", *summary_lines(report, prefix, storage=LocalStorage())]))
-    _say("\n{rows_read} rows in = {embedded} records + {failed} failed + {skipped} skipped".format(**books))
+            failed, skipped = sum(report["failed"].values()), sum(report["skipped"].values())
+            _say(
+                f"{split:<8}{report['rows_read']:>8}{report['embedded']:>9}{failed:>8}{skipped:>9}"
+                f"{report['images_per_sec']:>10.1f}"
+            )
+    _say("")
     for split in ("eval", "test"):
         result = metrics.get(split)
         if result:

@@ -40,7 +40,7 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, storage: Storage) -
     backbone = report["backbone"]
     yield f"{prefix}: {report['rows_read']} rows read"
     megabytes = output["num_bytes"] / 1e6
-    where = f"  {prefix}-* ({output['shards']} shards, {megabytes:.1f} MB)" if output["shards"] else ""
+    where = f"  {prefix}-* ({output['shards']} {'shard' if output['shards'] == 1 else 'shards'}, {megabytes:.1f} MB)" if output["shards"] else ""
     yield f"  {'embedded':<12}{report['embedded']:>9}{where}"
     yield from _count_lines("failed", report["failed"], sidecar_path(prefix, FAILED_NAME), "reason", storage)
     yield from _count_lines("skipped", report["skipped"], sidecar_path(prefix, SKIPPED_NAME), "rule", storage)
