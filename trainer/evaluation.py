@@ -9,6 +9,9 @@ import numpy as np
 
 from trainer.dataset import EmbeddingDataset
 
+# Bounds the memory where examples and classes are many.
+_ROWS_AT_A_TIME = 8192
+
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Logarithms of the scores: float64, shape [n, num_classes], from logits of that shape."""
@@ -34,11 +37,14 @@ def measure(logits: np.ndarray, dataset: EmbeddingDataset) -> Measures:
       logits: float32, shape [n, num_labels], for all examples of the data set in order.
       dataset: with at least one example.
     """
-    predicted = logits.argmax(axis=1)
-    right = dataset.label_sets()[np.arange(len(dataset)), predicted]
-    targets = dataset.targets(np.arange(len(dataset)))
-    loss = -(targets * log_softmax(logits)).sum(axis=1)
-    return Measures(accuracy=float(right.mean()), loss=float(loss.mean()))
+    right = 0
+    loss = 0.0
+    for start in range(0, len(dataset), _ROWS_AT_A_TIME):
+        part = logits[start : start + _ROWS_AT_A_TIME]
+        targets = dataset.targets(np.arange(start, start + len(part)))
+        right += int((targets[np.arange(len(part)), part.argmax(axis=1)] > 0).sum())
+        loss -= float((targets * log_softmax(part)).sum())
+    return Measures(accuracy=right / len(dataset), loss=loss / len(dataset))
 
 
 def _share(part: int, whole: int) -> float | None:
@@ -62,11 +68,13 @@ def evaluate(logits: np.ndarray, dataset: EmbeddingDataset, *, train_support: np
     """
     measures = measure(logits, dataset)
     predicted = logits.argmax(axis=1)
-    member = dataset.label_sets()
     num_labels = len(dataset.labels)
-    support = member.sum(axis=0)
+    support = dataset.support()
     times_predicted = np.bincount(predicted, minlength=num_labels)
-    correct = np.bincount(predicted[member[np.arange(len(dataset)), predicted]], minlength=num_labels)
+    right = np.zeros(len(dataset), bool)
+    owners = np.repeat(np.arange(len(dataset)), np.diff(dataset.label_splits))
+    right[owners[dataset.label_ids == predicted[owners]]] = True
+    correct = np.bincount(predicted[right], minlength=num_labels)
     confusion = np.zeros((num_labels, num_labels), np.int64)
     np.add.at(confusion, (dataset.first_label_ids, predicted), 1)
     majority = int(support.argmax())

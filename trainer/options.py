@@ -38,6 +38,8 @@ class TrainingOptions:
       eval_every_steps: steps between two evaluations, each a chance for the best checkpoint.
       standardize: whether the head first centres and scales its inputs (see `trainer.head`).
       seed: of the initial weights, the order of examples and dropout.
+      max_memory_mb: MiB of embeddings to hold in memory; sets beyond it are read from their shards in each
+        epoch. None for half of the memory that is available.
 
     Raises:
       InputError: a value breaks its rule; the message names the flag and the value.
@@ -56,6 +58,7 @@ class TrainingOptions:
     eval_every_steps: int = 25
     standardize: bool = True
     seed: int = 0
+    max_memory_mb: int | None = None
 
     def __post_init__(self) -> None:
         _require(bool(self.train_data_paths), "train_data_paths", "must name at least one file or glob", "")
@@ -74,6 +77,12 @@ class TrainingOptions:
         _require(self.max_steps >= 1, "max_steps", "must be 1 or more", self.max_steps)
         _require(self.eval_every_steps >= 1, "eval_every_steps", "must be 1 or more", self.eval_every_steps)
         _require(0 <= self.seed < 2**31, "seed", "must be from 0 to 2147483647", self.seed)
+        _require(
+            self.max_memory_mb is None or self.max_memory_mb >= 1,
+            "max_memory_mb",
+            "must be 1 or more",
+            self.max_memory_mb,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON."""
@@ -113,6 +122,12 @@ def _parser() -> OneLineParser:
     add("max_steps", int, "training steps")
     add("eval_every_steps", int, "steps between evaluations")
     add("seed", int, "the same seed gives the same model")
+    parser.add_argument(
+        "--max_memory_mb",
+        type=int,
+        metavar="MB",
+        help="MiB of embeddings to hold in memory; more is streamed (default: half of the available memory)",
+    )
     parser.add_argument(
         "--standardize",
         action=argparse.BooleanOptionalAction,

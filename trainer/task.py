@@ -78,9 +78,9 @@ def _metrics(
     from trainer.head import head_digest, predict_logits
     from trainer.training import CHECKPOINT_RULE
 
-    train_support = data["train"].label_sets().sum(axis=0)
+    train_support = data["train"].support()
     evaluations = {
-        name: evaluate(predict_logits(result.head, dataset.embeddings), dataset, train_support=train_support)
+        name: evaluate(predict_logits(result.head, dataset.embeddings.pieces()), dataset, train_support=train_support)
         for name, dataset in data.items()
     }
     trained = evaluations["train"]
@@ -107,6 +107,29 @@ def _metrics(
     }
 
 
+def read_datasets(sets: dict[str, tuple[RecordSet, ...]], *, max_memory_mb: int | None) -> dict[str, EmbeddingDataset]:
+    """Reads the data of a run, into memory as far as they fit; says so where they do not.
+
+    Args:
+      sets: the record sets of "train", "eval" and perhaps "test".
+      max_memory_mb: as in the options.
+
+    Raises:
+      InputError: see `read_dataset`.
+    """
+    from trainer.dataset import read_dataset
+    from trainer.memory import MemoryBudget
+
+    budget = MemoryBudget(max_memory_mb)
+    data = {}
+    # Who is read most often comes first; a test set is gone through once.
+    for name in sorted(sets, key=["eval", "train", "test"].index):
+        data[name] = read_dataset(sets[name], flag=f"{name}_data_paths", budget=budget)
+        if not data[name].embeddings.in_memory:
+            print(f"the {name} set does not fit the memory for embeddings and is read as needed", file=sys.stderr)
+    return {name: data[name] for name in sets}
+
+
 def train_and_export(options: TrainingOptions) -> dict[str, Any]:
     """A whole run: check, read, train, evaluate, export.
 
@@ -123,7 +146,6 @@ def train_and_export(options: TrainingOptions) -> dict[str, Any]:
     backbone = sets["train"][0].manifest.backbone
 
     from trainer.artifacts import OutputFolder
-    from trainer.dataset import read_dataset
     from trainer.export import load_backbone_of_records, save_model
     from trainer.progress import TrainingProgress
     from trainer.report import summary
@@ -132,7 +154,7 @@ def train_and_export(options: TrainingOptions) -> dict[str, Any]:
     output = OutputFolder(options.output_path)
     # Now and not at the export: a network that cannot be had must not cost a training.
     network = load_backbone_of_records(backbone, weights=options.weights)
-    data = {name: read_dataset(part, flag=f"{name}_data_paths") for name, part in sets.items()}
+    data = read_datasets(sets, max_memory_mb=options.max_memory_mb)
     require_trainable(data["train"])
     warnings = _warnings(sets, data, backbone)
     _warn(warnings)

@@ -47,7 +47,7 @@ def prefix(tmp_path):
 def test_reads_what_was_written(prefix, write_set, compression):
     write_set(prefix, EMBEDDINGS, [[0], [2, 1], [1], [2]], compression=compression)
     dataset = read(prefix)
-    np.testing.assert_array_equal(dataset.embeddings, EMBEDDINGS)
+    np.testing.assert_array_equal(dataset.embeddings.array, EMBEDDINGS)
     assert list(dataset.uris) == [f"train/{i}.jpg" for i in range(4)]
     assert dataset.first_label_ids.tolist() == [0, 2, 1, 2]
     assert dataset.num_multi_label == 1
@@ -64,7 +64,7 @@ def test_unlabeled_records_are_left_out_and_counted(prefix, write_set):
     write_set(prefix, EMBEDDINGS, [[], [2, 1], [], [0]])
     dataset = read(prefix)
     assert dataset.num_unlabeled == 2
-    np.testing.assert_array_equal(dataset.embeddings, EMBEDDINGS[[1, 3]])
+    np.testing.assert_array_equal(dataset.embeddings.array, EMBEDDINGS[[1, 3]])
     assert list(dataset.uris) == ["train/1.jpg", "train/3.jpg"]
     assert dataset.targets(np.array([0, 1])).tolist() == [[0, 0.5, 0.5], [1, 0, 0]]
 
@@ -86,11 +86,13 @@ def test_a_shard_of_another_run_is_told_by_its_digest(prefix, write_set):
         read(prefix)
 
 
-def test_a_damaged_record_names_the_shard(prefix, write_set):
+# In the length (longer than any record; longer than the file), and in the data.
+@pytest.mark.parametrize("place", [4, 1, 12])
+def test_a_damaged_record_names_the_shard(prefix, write_set, place):
     write_set(prefix, EMBEDDINGS, [[0]] * 4)
     shard = f"{prefix}-00000-of-00002.tfrecord"
     with open(shard, "r+b") as stream:
-        stream.seek(40)
+        stream.seek(place)
         stream.write(b"\xff\xff\xff")
     bless(prefix)
     with pytest.raises(InputError, match=r"00000-of-00002\.tfrecord: cannot be read"):

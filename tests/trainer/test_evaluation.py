@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trainer.dataset import EmbeddingDataset
+from trainer.embeddings import MemoryEmbeddings
 from trainer.evaluation import evaluate, measure
 from trainer.report import confusion_table, per_class_table
 
@@ -16,7 +17,7 @@ def dataset(*label_ids: list[int]) -> EmbeddingDataset:
     splits = np.cumsum([0, *map(len, label_ids)])
     return EmbeddingDataset(
         uris=np.array([str(i) for i in range(len(label_ids))], dtype=object),
-        embeddings=np.zeros((len(label_ids), 3), np.float32),
+        embeddings=MemoryEmbeddings(np.zeros((len(label_ids), 3), np.float32)),
         label_ids=np.concatenate(label_ids).astype(np.int64),
         label_splits=splits,
         labels=LABELS,

@@ -77,7 +77,7 @@ def test_the_graph_answers_as_its_parts_do(exported, loaded, batch_size):
     )
     pixels = np.stack([decode_image(image) for image in images]).astype(np.float32)
     embeddings = backbone(pixels / 127.5 - 1.0, training=False).numpy()
-    expected = np.exp(log_softmax(predict_logits(head, embeddings)))
+    expected = np.exp(log_softmax(predict_logits(head, [embeddings])))
     np.testing.assert_allclose(answers["scores"], expected, atol=1e-4)
     assert answers["key"].numpy().tolist() == [f"k{i}".encode() for i in range(batch_size)]
     assert answers["prediction"].numpy().tolist() == expected.argmax(axis=1).tolist()
@@ -97,7 +97,7 @@ def test_the_pipeline_s_embedding_gets_the_answer_of_the_photo(exported, classif
     _, head, backbone, identity = exported
     photo = picture(8, 200, 600)
     embedding = Backbone(backbone, identity).embed(decode_image(photo)[np.newaxis])
-    expected = np.exp(log_softmax(predict_logits(head, embedding)))[0]
+    expected = np.exp(log_softmax(predict_logits(head, [embedding])))[0]
     np.testing.assert_allclose(classifier.predict([photo])[0].scores, expected, atol=1e-4)
 
 

@@ -9,10 +9,11 @@ import tensorflow as tf
 
 from configs.errors import InputError
 from trainer.dataset import EmbeddingDataset
+from trainer.embeddings import MemoryEmbeddings
 from trainer.evaluation import measure
 from trainer.head import build_head, head_digest, predict_logits, standardization
 from trainer.options import TrainingOptions
-from trainer.training import batch_rows, train_head
+from trainer.training import block_steps, train_head
 
 STYLE = "../shared/data/inception_v3_bottlenecks/style.npz"
 
@@ -20,7 +21,7 @@ STYLE = "../shared/data/inception_v3_bottlenecks/style.npz"
 def dataset(embeddings: np.ndarray, label_ids: list[list[int]], num_labels: int) -> EmbeddingDataset:
     return EmbeddingDataset(
         uris=np.array([str(i) for i in range(len(label_ids))], dtype=object),
-        embeddings=embeddings.astype(np.float32),
+        embeddings=MemoryEmbeddings(embeddings.astype(np.float32)),
         label_ids=np.concatenate(label_ids).astype(np.int64),
         label_splits=np.cumsum([0, *map(len, label_ids)]),
         labels=tuple(f"label {i}" for i in range(num_labels)),
@@ -80,9 +81,9 @@ def test_the_same_seed_gives_the_same_model_and_another_another(options):
 def test_several_labels_a_row_can_be_trained(options):
     single = clusters(200, 0)
     both = [[int(c), 4] for c in single.first_label_ids]
-    train = dataset(single.embeddings, both, 5)
+    train = dataset(single.embeddings.array, both, 5)
     result = train_head(train, train, options)
-    scores = tf.nn.softmax(predict_logits(result.head, train.embeddings)).numpy()
+    scores = tf.nn.softmax(predict_logits(result.head, train.embeddings.pieces())).numpy()
     assert measure(np.log(scores), train).accuracy > 0.99
     assert scores[:, 4].mean() == pytest.approx(0.5, abs=0.05)
 
@@ -95,7 +96,7 @@ def test_the_exported_weights_are_those_of_the_best_checkpoint(options):
     result = train_head(*noise, options)
     assert result.best.eval_loss == min(point.eval_loss for point in result.history)
     assert result.best.step < 100
-    assert measure(predict_logits(result.head, noise[1].embeddings), noise[1]).loss == result.best.eval_loss
+    assert measure(predict_logits(result.head, noise[1].embeddings.pieces()), noise[1]).loss == result.best.eval_loss
     folder = os.path.join(options.output_path, "checkpoints")
     assert tf.train.latest_checkpoint(f"{folder}/best").endswith(f"-{result.best.step}")
     assert tf.train.latest_checkpoint(f"{folder}/last").endswith("-100")
@@ -110,7 +111,7 @@ def test_a_checkpoint_can_be_restored(options):
         hidden_units=32,
         dropout=0.5,
         seed=77,
-        mean_and_variance=standardization(train.embeddings),
+        mean_and_variance=standardization(train.embeddings.moments()),
     )
     path = tf.train.latest_checkpoint(os.path.join(options.output_path, "checkpoints", "best"))
     tf.train.Checkpoint(head=head).restore(path).expect_partial()
@@ -140,15 +141,13 @@ def test_divergence_is_told(options):
         train_head(clusters(100, 0), clusters(10, 1), dataclasses.replace(options, learning_rate=1e38, max_steps=50))
 
 
-def test_every_example_comes_once_before_any_comes_again():
-    batches = batch_rows(10, 4, seed=0)
-    rows = np.concatenate([next(batches) for _ in range(5)])
-    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
-    assert rows[:10].tolist() != rows[10:].tolist()
-
-
-def test_a_batch_is_never_larger_than_the_training_set():
-    assert sorted(next(batch_rows(3, 100, seed=0))) == [0, 1, 2]
+def test_blocks_end_at_evaluations_and_hold_no_more_than_they_may():
+    steps, sizes = 0, []
+    while steps < 60:
+        sizes.append(block_steps(steps, batch_bytes=3 << 20, max_steps=60, eval_every_steps=25))
+        steps += sizes[-1]
+    assert sizes == [8, 8, 8, 1, 8, 8, 8, 1, 8, 2]
+    assert block_steps(0, batch_bytes=1 << 30, max_steps=60, eval_every_steps=25) == 1
 
 
 @pytest.mark.skipif(not os.path.exists(STYLE), reason="the shared embeddings are not here")

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from trainer.embeddings import MemoryEmbeddings, StreamedEmbeddings
+from trainer.prefetch import prefetched
+
+ARRAY = np.arange(60, dtype=np.float32).reshape(20, 3)
+
+
+def streamed(pool_rows: int) -> StreamedEmbeddings:
+    parts = np.split(np.arange(20), [7, 8, 14])
+
+    def read(order):
+        for number in order:
+            for rows in np.array_split(parts[number], 2):
+                if len(rows):
+                    yield rows, ARRAY[rows]
+
+    moments = MemoryEmbeddings(ARRAY).moments()
+    return StreamedEmbeddings(read, num_parts=4, shape=ARRAY.shape, moments=moments, pool_rows=pool_rows)
+
+
+def drawn(embeddings, sizes, *, seed=0) -> np.ndarray:
+    shuffle = embeddings.shuffled(seed)
+    rows = []
+    for size in sizes:
+        out = np.empty((size, 3), np.float32)
+        rows.append(shuffle.fill(out))
+        np.testing.assert_array_equal(out, ARRAY[rows[-1]])
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("embeddings", [MemoryEmbeddings(ARRAY), *map(streamed, (1, 5, 20, 100))])
+def test_every_example_comes_once_before_any_comes_again(embeddings):
+    rows = drawn(embeddings, [3, 8, 30, 1, 18])
+    for epoch in np.split(rows, 3):
+        assert sorted(epoch) == list(range(20))
+    assert len({tuple(epoch) for epoch in np.split(rows, 3)}) == 3
+    assert drawn(embeddings, [20, 40]).tolist() == drawn(embeddings, [20, 40]).tolist()
+    assert drawn(embeddings, [20], seed=1).tolist() != rows[:20].tolist()
+    np.testing.assert_array_equal(np.concatenate(list(embeddings.pieces())), ARRAY)
+    np.testing.assert_allclose(embeddings.moments().mean, ARRAY.mean(axis=0))
+    np.testing.assert_allclose(embeddings.moments().variance, ARRAY.var(axis=0))
+
+
+def test_prefetched_items_come_in_order_then_the_error():
+    def items():
+        yield from range(5)
+        raise KeyError("x")
+
+    found = []
+    with pytest.raises(KeyError):
+        found.extend(prefetched(items(), depth=2))
+    assert found in ([], list(range(5)))  # list.extend keeps what came before the error, or not.
+
+
+def test_a_prefetch_that_is_left_early_ends_its_thread():
+    closed = threading.Event()
+
+    def items():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.set()
+
+    ahead = prefetched(items(), depth=1)
+    assert next(ahead) == 1
+    ahead.close()
+    assert closed.is_set()
+    assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]

@@ -1,0 +1,92 @@
+"""How much memory there is, and how much of it embeddings may take."""
+
+from __future__ import annotations
+
+import os
+
+_MEBIBYTE = 1 << 20
+# Where nothing can be learned about the machine.
+_UNKNOWN_BYTES = 4 << 30
+# Of what is available: the rest is for the network in the exported model, the optimizer, and other programs.
+_DEFAULT_SHARE = 0.5
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except OSError:
+        return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.strip().isdigit() else None
+
+
+def _reclaimable(stat: str | None) -> int:
+    """Page cache that the kernel gives up first, which a group's usage counts."""
+    for line in (stat or "").splitlines():
+        name, _, value = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file") and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _group_rooms(root: str) -> list[int]:
+    """What each control group that holds this process, cgroup v1 or v2, leaves it; in bytes."""
+    rooms = []
+    for line in (_read(f"{root}/proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, limit_name, usage_name = f"{root}/sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            mount, limit_name, usage_name = (
+                f"{root}/sys/fs/cgroup/memory",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+            )
+        else:
+            continue
+        # A group is bound by its ancestors too. In a container the path may be the host's, and the mount the group.
+        parts = [part for part in path.split("/") if part]
+        for depth in range(len(parts) + 1):
+            group = "/".join([mount, *parts[:depth]])
+            limit = _number(_read(f"{group}/{limit_name}"))
+            usage = _number(_read(f"{group}/{usage_name}"))
+            if limit is not None and usage is not None:
+                rooms.append(max(0, limit - usage + _reclaimable(_read(f"{group}/memory.stat"))))
+    return rooms
+
+
+def available_memory(*, root: str = "") -> int:
+    """Bytes that this process can take without swapping or being killed: the machine's, bound by its cgroups.
+
+    Args:
+      root: put before the paths of the kernel's files.
+    """
+    rooms = _group_rooms(root)
+    for line in (_read(f"{root}/proc/meminfo") or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            rooms.append(int(line.split()[1]) * 1024)
+    if not rooms and "SC_PHYS_PAGES" in os.sysconf_names:
+        rooms.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return min(rooms, default=_UNKNOWN_BYTES)
+
+
+class MemoryBudget:
+    """What is left for embeddings, in bytes."""
+
+    def __init__(self, max_memory_mb: int | None):
+        """Starts full.
+
+        Args:
+          max_memory_mb: as the user gave it, in MiB; None for half of what is available now.
+        """
+        self.left = int(available_memory() * _DEFAULT_SHARE) if max_memory_mb is None else max_memory_mb * _MEBIBYTE
+
+    def take(self, num_bytes: int) -> bool:
+        """Takes so much if it is there; says whether it was."""
+        if num_bytes > self.left:
+            return False
+        self.left -= num_bytes
+        return True

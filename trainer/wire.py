@@ -1,0 +1,210 @@
+"""From the bytes of a TFRecord file to arrays, without a protobuf object for each record.
+
+What `preprocess.example.encode_example` wrote is recognized by its bytes: an embedding is then one copy. A record that
+says the same in another order or encoding (the wire format allows many) goes through `tf.io.parse_example`.
+
+The CRCs of the container are not looked at. They guard against damage on disk, and so does the SHA-256 of the whole
+shard, which every reader of shards checks and which no damage passes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE, encode_example, feature_spec
+
+_LENGTH = struct.Struct("<Q")
+_HEADER_BYTES = 12  # The length and its CRC.
+_FOOTER_BYTES = 4  # The CRC of the data.
+_MAX_RECORD_BYTES = 1 << 30
+_MAX_CACHED_LABELS = 4096
+
+
+class MalformedRecordError(Exception):
+    """Bytes that are no TFRecord file of examples; the message says what is wrong."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Records:
+    """Consecutive records.
+
+    Attributes:
+      uris: n strings.
+      embeddings: float32, shape [n, embedding_size].
+      label_ids: int64, the ids of all records one after the other.
+      label_counts: int64, shape [n]: how many of them each record has.
+    """
+
+    uris: list[str]
+    embeddings: np.ndarray
+    label_ids: np.ndarray
+    label_counts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.uris)
+
+
+def split_frames(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, list[tuple[int, int]]]]:
+    """Cuts the contents of a TFRecord file into records.
+
+    Args:
+      chunks: the uncompressed contents, in pieces of any size.
+
+    Yields:
+      Some bytes, and start and end of each whole record's data in them.
+
+    Raises:
+      MalformedRecordError: the contents end within a record, or a record has no sensible length.
+    """
+    rest = b""
+    for chunk in chunks:
+        data = rest + chunk if rest else chunk
+        spans = []
+        at = 0
+        while at + _HEADER_BYTES <= len(data):
+            (length,) = _LENGTH.unpack_from(data, at)
+            if length > _MAX_RECORD_BYTES:
+                raise MalformedRecordError(f"a record of {length} bytes")
+            end = at + _HEADER_BYTES + length
+            if end + _FOOTER_BYTES > len(data):
+                break
+            spans.append((at + _HEADER_BYTES, end))
+            at = end + _FOOTER_BYTES
+        rest = data[at:]
+        if spans:
+            yield data, spans
+    if rest:
+        raise MalformedRecordError("it ends within a record")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at a position, and the position after it."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+class RecordParser:
+    """Parses records of one embedding size."""
+
+    def __init__(self, embedding_size: int):
+        self._size = embedding_size
+        # What stands before and after the floats of a record is learned from the encoder, not repeated here.
+        floats = np.full(embedding_size, np.pi, np.float32)
+        blank = encode_example(image_uri="", embedding=floats, label_ids=())
+        _, body = _varint(blank, 1)
+        first_float = blank.index(floats.tobytes())
+        self._before_floats = blank[body:first_float]
+        self._before_uri, self._before_label = (
+            b"\n" + bytes([len(name)]) + name.encode() + b"\x12" for name in (URI_FEATURE, LABEL_FEATURE)
+        )
+        self._label_entries: dict[bytes, tuple[int, ...]] = {}
+
+    def parse(self, data: bytes, spans: list[tuple[int, int]]) -> Records:
+        """The records at the given places.
+
+        Raises:
+          MalformedRecordError: one is not an example of a URI, an embedding of this size and labels.
+        """
+        embeddings = np.empty((len(spans), self._size), np.float32)
+        uris: list[str] = []
+        ids: list[int] = []
+        counts: list[int] = []
+        for row, (start, end) in enumerate(spans):
+            try:
+                found = self._own_layout(data, start, end)
+            except (IndexError, UnicodeDecodeError):
+                found = None
+            if found is None:
+                return self._any_layout([data[start:end] for start, end in spans])
+            first_float, uri, label_ids = found
+            embeddings[row] = np.frombuffer(data, "<f4", self._size, first_float)
+            uris.append(uri)
+            ids.extend(label_ids)
+            counts.append(len(label_ids))
+        return Records(
+            uris=uris,
+            embeddings=embeddings,
+            label_ids=np.array(ids, np.int64),
+            label_counts=np.array(counts, np.int64),
+        )
+
+    def _own_layout(self, data: bytes, start: int, end: int) -> tuple[int, str, tuple[int, ...]] | None:
+        """Where the floats start, the URI and the labels; None if the record is not laid out as ours are."""
+        if data[start] != 0x0A:
+            return None
+        length, at = _varint(data, start + 1)
+        if at + length != end or not data.startswith(self._before_floats, at):
+            return None
+        first_float = at + len(self._before_floats)
+        at = first_float + 4 * self._size
+        if at >= end or data[at] != 0x0A:
+            return None
+        length, at = _varint(data, at + 1)
+        uri_end = at + length
+        if uri_end > end or not data.startswith(self._before_uri, at):
+            return None
+        # Feature, BytesList and value nest, and each must end where the entry does.
+        length, at = _varint(data, at + len(self._before_uri))
+        if at + length != uri_end or data[at] != 0x0A:
+            return None
+        length, at = _varint(data, at + 1)
+        if at + length != uri_end or data[at] != 0x0A:
+            return None
+        length, at = _varint(data, at + 1)
+        if at + length != uri_end:
+            return None
+        label_ids = self._labels(data[uri_end:end])
+        return None if label_ids is None else (first_float, data[at:uri_end].decode(), label_ids)
+
+    def _labels(self, entry: bytes) -> tuple[int, ...] | None:
+        known = self._label_entries.get(entry)
+        if known is not None:
+            return known
+        # Rare (a set has few combinations of labels), so it may cost: read the ids where ours would stand, and
+        # see whether the encoder makes the same bytes of them.
+        ids = []
+        length, at = _varint(entry, 1)
+        if at + length != len(entry) or not entry.startswith(self._before_label, at):
+            return None
+        _, at = _varint(entry, at + len(self._before_label))
+        length, at = _varint(entry, at + 1)
+        if length:
+            _, at = _varint(entry, at + 1)
+            while at < len(entry):
+                label_id, at = _varint(entry, at)
+                ids.append(label_id)
+        empty = np.zeros(0, np.float32)
+        if max(ids, default=0) >= 1 << 63 or not encode_example(image_uri="", embedding=empty, label_ids=ids).endswith(
+            entry
+        ):
+            return None
+        if len(self._label_entries) < _MAX_CACHED_LABELS:
+            self._label_entries[entry] = tuple(ids)
+        return tuple(ids)
+
+    def _any_layout(self, records: list[bytes]) -> Records:
+        try:
+            parsed = tf.io.parse_example(tf.constant(records, tf.string), feature_spec(self._size))
+        except UnicodeDecodeError as error:  # TensorFlow quotes the record in its message, and chokes on the quote.
+            raise MalformedRecordError("a record is no tf.Example") from error
+        except tf.errors.OpError as error:
+            lines = (line.replace("{{function_node", "").strip() for line in str(error.message).splitlines())
+            raise MalformedRecordError(next((line for line in lines if line), type(error).__name__)[:200]) from error
+        labels = parsed[LABEL_FEATURE]
+        return Records(
+            uris=[uri.decode("utf-8", "replace") for uri in parsed[URI_FEATURE].numpy()],
+            embeddings=parsed[EMBEDDING_FEATURE].numpy(),
+            label_ids=labels.values.numpy(),
+            label_counts=labels.row_lengths().numpy(),
+        )
