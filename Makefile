@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := configs preprocess pipelines trainer demo benchmarks tests setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo bench test lint format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -30,6 +30,9 @@ setup: $(VENV)/installed ## make the virtual environment
 
 demo: $(VENV)/installed $(if $(DATA),,$(VENV)/demo-photos) ## photos to a prediction; DATA=my_photos/ for your own
 	@$(BIN)/python -m demo.run $(if $(DATA),--image_dir "$(DATA)")
+
+bench: $(VENV)/installed $(VENV)/demo-photos ## every number of the README, beside peers
+	@$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)
 
 test: $(VENV)/installed ## the whole suite
 	@$(BIN)/python -m pytest

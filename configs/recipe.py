@@ -95,6 +95,8 @@ class PreprocessOptions(_Section):
       backbone: name of the network; the pipeline knows which there are.
       weights: "imagenet", "random", or the path of a weights file.
       seed: of random weights; at least 0.
+      engine: what runs the network.
+      precision: of the network's arithmetic.
       compression: of the shards.
       unknown_labels: what happens to a row with a label that the dictionary lacks.
       rows_per_shard: rows in one output shard, at least 1.
@@ -105,6 +107,8 @@ class PreprocessOptions(_Section):
     backbone: str = "inception_v3"
     weights: str = "imagenet"
     seed: int = 0
+    engine: Literal["auto", "tensorflow", "openvino"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     compression: Literal["none", "gzip"] = "none"
     unknown_labels: Literal["fail", "skip", "unlabeled"] = "fail"
     rows_per_shard: int = 1024
@@ -112,6 +116,8 @@ class PreprocessOptions(_Section):
     def __post_init__(self) -> None:
         self._check_text("backbone", "weights")
         self._check_int("seed", minimum=0)
+        self._check_choice("engine", ("auto", "tensorflow", "openvino"))
+        self._check_choice("precision", ("auto", "float32", "bfloat16", "int8"))
         self._check_choice("compression", ("none", "gzip"))
         self._check_choice("unknown_labels", ("fail", "skip", "unlabeled"))
         self._check_int("rows_per_shard", minimum=1)

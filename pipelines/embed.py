@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from preprocess.transforms import EmbedOptions
 
 EXIT_BUG = 1
+_CALIBRATION_IMAGES = 300
 
 
 def _parser() -> OneLineParser:
@@ -61,6 +62,17 @@ def _parser() -> OneLineParser:
         help="imagenet (default), random (for trying things out; see --seed), or a weights file that Keras can read",
     )
     parser.add_argument("--seed", type=int, help="seed of random weights (default: 0)")
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "tensorflow", "openvino"),
+        help="what runs the network (default: auto, the fastest that is installed)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "int8"),
+        help="of the network's arithmetic: auto (default) takes bfloat16 where it is faster and agrees with float32; "
+        "int8 is calibrated on a sample of the list",
+    )
     parser.add_argument("--compression", choices=("none", "gzip"), help="of the records (default: none)")
     parser.add_argument(
         "--unknown_labels",
@@ -68,7 +80,7 @@ def _parser() -> OneLineParser:
         help="a label that dict.txt lacks: stop before the start (default), skip the row, or drop the label",
     )
     parser.add_argument("--rows_per_shard", type=int, metavar="N", help="rows a shard (default: 1024)")
-    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images a backbone call (default: 32)")
+    parser.add_argument("--batch_size", type=int, metavar="N", help="images a batch (default: what suits the engine)")
     parser.add_argument("--overwrite", action="store_true", help="replace a set that lies at --output_path")
     return parser
 
@@ -98,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, beam_flags = parser.parse_known_args(argv)
     recipe = load_recipe(args.recipe).preprocess if args.recipe else PreprocessOptions()
     options = _with_flags(recipe, args)
-    if args.batch_size < 1:
+    if args.batch_size is not None and args.batch_size < 1:
         raise InputError(f"batch_size: must be at least 1. Received: {args.batch_size}")
     return _embed(args, options, beam_flags, own_flags=parser.flags)
 
@@ -115,16 +127,25 @@ def _embed(
     from pipelines.preflight import check_output, check_reachable, read_label_dict, scan_lists
     from preprocess.backbone import BackboneSpec, check_weights
     from preprocess.beam_storage import BeamStorage
+    from preprocess.engine_choice import EngineSpec, check_engine
     from preprocess.finishing import Job
-    from preprocess.transforms import BackboneLoader, EmbedLists, EmbedOptions
+    from preprocess.transforms import EmbedLists, EmbedOptions, EngineLoader
 
     storage = BeamStorage()
     beam_options = parse_beam_options(beam_flags, own_flags=own_flags)
     runner = make_runner(beam_options)
     spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
     check_reachable([*args.input_path, args.input_dict, args.output_path])
+    engine = EngineSpec(engine=options.engine, precision=options.precision)
+    check_engine(engine)
     labels = read_label_dict(args.input_dict, storage)
-    lists = scan_lists(args.input_path, labels=labels, unknown_labels=options.unknown_labels, storage=storage)
+    lists = scan_lists(
+        args.input_path,
+        labels=labels,
+        unknown_labels=options.unknown_labels,
+        storage=storage,
+        sample_size=_CALIBRATION_IMAGES if options.precision == "int8" else 0,
+    )
     check_weights(spec)
     check_output(args.output_path, overwrite=args.overwrite, storage=storage)
     job = Job(
@@ -137,10 +158,9 @@ def _embed(
         started=datetime.datetime.now(datetime.UTC),
         versions=_versions(),
     )
-    load_backbone = BackboneLoader(spec)
     embed_options = EmbedOptions(
         unknown_labels=options.unknown_labels,
-        load_backbone=load_backbone,
+        load_engine=EngineLoader(backbone=spec, engine=engine, calibration=lists.sample),
         rows_per_shard=options.rows_per_shard,
         batch_size=args.batch_size,
     )
@@ -161,8 +181,9 @@ def _run_here(transform: Any, job: Job, embed_options: EmbedOptions, runner: Any
 
     name = posixpath.basename(job.output_prefix)
     # The stage that embeds would load it as well; loaded here, what is wrong with it is still one clear line.
-    backbone = embed_options.load_backbone()
-    print(f"{name}: embedding {job.rows_expected} rows with {backbone.identity.describe()}", file=sys.stderr)
+    engine = embed_options.load_engine()
+    print(f"{name}: embedding {job.rows_expected} rows with {engine.identity.describe()}", file=sys.stderr)
+    print(f"{name}: {engine.info.engine}, {engine.info.precision}: {engine.info.why}", file=sys.stderr)
     pipeline = beam.Pipeline(runner=runner, options=beam_options)
     _ = pipeline | "EmbedLists" >> transform
     try:

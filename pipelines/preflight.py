@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import heapq
 import os
 import posixpath
 import socket
@@ -13,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from configs.errors import InputError
 from preprocess.labels import LabelDict, parse_label_dict
 from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, set_of_shard, sidecar_dir
-from preprocess.rows import UnknownLabels, has_scheme, parse_rows
+from preprocess.rows import UnknownLabels, has_scheme, parse_rows, resolve_uri
 from preprocess.storage import Storage, read_file
 
 _GLOB_CHARACTERS = "*?["
@@ -22,10 +24,35 @@ _CONNECT_TIMEOUT_SEC = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScannedLists:
-    """What a look through the lists found: their paths in order, and the rows of all of them."""
+    """What a look through the lists found.
+
+    Attributes:
+      paths: the lists, in order.
+      rows: of all of them.
+      sample: locations of images, drawn by the hash of their URIs: a list always gives the same.
+    """
 
     paths: tuple[str, ...]
     rows: int
+    sample: tuple[str, ...]
+
+
+class _Sample:
+    """The images whose URIs have the smallest hashes: as good as drawn by lot, and the same each time."""
+
+    def __init__(self, size: int):
+        self._size = size
+        self._largest_first: list[tuple[int, str]] = []
+
+    def offer(self, location: str, uri: str) -> None:
+        rank = -int.from_bytes(hashlib.sha256(uri.encode()).digest()[:8], "big")
+        if len(self._largest_first) < self._size:
+            heapq.heappush(self._largest_first, (rank, location))
+        else:
+            heapq.heappushpop(self._largest_first, (rank, location))
+
+    def locations(self) -> tuple[str, ...]:
+        return tuple(location for _, location in sorted(self._largest_first, reverse=True))
 
 
 def _cannot_read(flag: str, path: str, error: OSError) -> InputError:
@@ -72,7 +99,12 @@ def read_label_dict(path: str, storage: Storage) -> LabelDict:
 
 
 def scan_lists(
-    patterns: Sequence[str], *, labels: LabelDict, unknown_labels: UnknownLabels, storage: Storage
+    patterns: Sequence[str],
+    *,
+    labels: LabelDict,
+    unknown_labels: UnknownLabels,
+    storage: Storage,
+    sample_size: int = 0,
 ) -> ScannedLists:
     """Reads every list once: finds bad rows before hours are spent, and counts the rows for the books.
 
@@ -94,12 +126,16 @@ def scan_lists(
             )
         paths.update(dict.fromkeys(matches))
     rows = images = 0
+    sample = _Sample(sample_size)
     for path in paths:
         try:
             with storage.open(path) as stream:
                 for row in parse_rows(stream, list_path=path, labels=labels, unknown_labels=unknown_labels):
                     rows += 1
-                    images += row.outcome is None
+                    if row.outcome is None:
+                        images += 1
+                        if sample_size:
+                            sample.offer(resolve_uri(row.uri, path), row.uri)
         except OSError as error:
             raise _cannot_read("input_path", path, error) from error
     if not images:
@@ -107,7 +143,7 @@ def scan_lists(
             f"input_path: {', '.join(paths)}: {rows} rows, none of them with an image to embed. "
             "Each row is image_uri,label[,label...]."
         )
-    return ScannedLists(paths=tuple(paths), rows=rows)
+    return ScannedLists(paths=tuple(paths), rows=rows, sample=sample.locations())
 
 
 def check_output(prefix: str, *, overwrite: bool, storage: Storage) -> None:

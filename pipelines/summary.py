@@ -40,13 +40,15 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, storage: Storage) -
     backbone = report["backbone"]
     yield f"{prefix}: {report['rows_read']} rows read"
     megabytes = output["num_bytes"] / 1e6
-    where = f"  {prefix}-* ({output['shards']} {'shard' if output['shards'] == 1 else 'shards'}, {megabytes:.1f} MB)" if output["shards"] else ""
+    shards = "1 shard" if output["shards"] == 1 else f"{output['shards']} shards"
+    where = f"  {prefix}-* ({shards}, {megabytes:.1f} MB)" if output["shards"] else ""
     yield f"  {'embedded':<12}{report['embedded']:>9}{where}"
     yield from _count_lines("failed", report["failed"], sidecar_path(prefix, FAILED_NAME), "reason", storage)
     yield from _count_lines("skipped", report["skipped"], sidecar_path(prefix, SKIPPED_NAME), "rule", storage)
     if report["records_without_label"]:
         yield f"  {'unlabeled':<12}{report['records_without_label']:>9}  of those embedded"
-    yield f"  {report['wall_sec']:.1f} s, {report['images_per_sec'] or 0:.1f} images/s"
+    engines = ", ".join(f"{engine['engine']} {engine['precision']}" for engine in report["engines"])
+    yield f"  {report['wall_sec']:.1f} s, {report['images_per_sec'] or 0:.1f} images/s, {engines}"
     if backbone["random_weights"]:
         yield (
             f"  RANDOM weights (seed {backbone['seed']}): these embeddings are for trying things out; "

@@ -1,7 +1,7 @@
-"""Embeds blocks of rows: reads and decodes ahead in threads, runs the backbone on full batches.
+"""Embeds blocks of rows: reads and decodes ahead in threads, keeps the engine busy with full batches.
 
 No Beam in here. Beam's local runner gives a stage one thread, and a Dataflow worker one for each core, so
-what overlaps must overlap inside: while the backbone works on a batch, threads read and decode the rows that
+what overlaps must overlap inside: while the engine works on its batches, threads read and decode the rows that
 follow, across the end of a block into the next. Reading waits for storage and decoding releases the GIL, so
 threads do.
 """
@@ -11,79 +11,68 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import numpy as np
 
-from preprocess.backbone_identity import BackboneIdentity
 from preprocess.block_writer import BlockWriter
-from preprocess.image import ImageError
+from preprocess.engine import Engine
+from preprocess.image_loader import ImageLoader, LoadedImage
 from preprocess.outcomes import RowFailure
 from preprocess.row_blocks import BlockResult, RowBlock
 from preprocess.rows import Row, resolve_uri
 
 
-class Embedder(Protocol):
-    """What turns pixels into embeddings (`preprocess.backbone.Backbone`, or a stand-in)."""
+@dataclasses.dataclass(eq=False, slots=True)
+class _OpenBlock:
+    """A block on its way: rows not yet taken, and the batches of it that the engine has."""
 
-    identity: BackboneIdentity
+    writer: BlockWriter
+    rows: Iterator[Row]
+    rows_left: int
+    batches_pending: int = 0
 
-    def embed(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels, uint8 [n, height, width, 3], to embeddings, float32 [n, embedding_size]."""
-        ...
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Decoded:
-    pixels: np.ndarray
-    read_sec: float
-    decode_sec: float
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class _PendingBatch:
+    block: _OpenBlock
+    rows: list[Row]
+    embeddings: concurrent.futures.Future[np.ndarray]
 
 
 class BlockEmbedder:
     """Embeds blocks in the order in which they are submitted.
 
-    `submit` starts reading ahead; `complete_next` finishes the oldest block. Submit the next block before
-    completing the one before it, and the machine does not idle between them. All calls from one thread.
+    `submit` starts reading ahead; `complete_next` finishes the oldest block, and on the way starts on those after
+    it. Submit the next block before completing the one before it, and the machine does not idle between them. All
+    calls from one thread.
 
     Args:
-      read: location of an image to its bytes; raises RowFailure.
-      decode: bytes to pixels, uint8 [height, width, 3]; raises ImageError.
-      backbone: pixels to embeddings.
+      loader: reads and decodes, in threads.
+      engine: pixels to embeddings.
       open_writer: makes the writer of a block.
-      pool: where `read` and `decode` run.
-      batch_size: images a backbone call. Batches never span blocks, so that what else a bundle holds cannot
-        change a block's numbers.
-      max_in_flight: images read ahead, which bounds memory.
+      batch_size: images a batch. Batches never span blocks, so that what else a bundle holds cannot change a
+        block's numbers.
       on_rows_done: told how many rows have reached their outcome since the last call.
     """
 
     def __init__(
         self,
         *,
-        read: Callable[[str], bytes],
-        decode: Callable[[bytes], np.ndarray],
-        backbone: Embedder,
+        loader: ImageLoader,
+        engine: Engine,
         open_writer: Callable[[RowBlock], BlockWriter],
-        pool: concurrent.futures.Executor,
         batch_size: int,
-        max_in_flight: int,
         on_rows_done: Callable[[int], None],
     ):
-        self._read = read
-        self._decode = decode
-        self._backbone = backbone
+        self._loader = loader
+        self._engine = engine
         self._open_writer = open_writer
-        self._pool = pool
         self._batch_size = batch_size
-        self._max_in_flight = max_in_flight
         self._on_rows_done = on_rows_done
-        self._blocks: collections.deque[RowBlock] = collections.deque()
-        self._upcoming: collections.deque[Iterator[tuple[Row, str]]] = collections.deque()
-        self._in_flight: collections.deque[concurrent.futures.Future[_Decoded]] = collections.deque()
+        self._blocks: collections.deque[_OpenBlock] = collections.deque()
+        self._pending: collections.deque[_PendingBatch] = collections.deque()
 
     @property
     def submitted(self) -> int:
@@ -92,83 +81,77 @@ class BlockEmbedder:
 
     def submit(self, block: RowBlock) -> None:
         """Takes a block and starts on its images, as far as the read-ahead allows."""
-        self._blocks.append(block)
-        self._upcoming.append((row, block.list_path) for row in block.rows if row.outcome is None)
-        self._read_ahead()
-
-    def _read_ahead(self) -> None:
-        while self._upcoming and len(self._in_flight) < self._max_in_flight:
-            item = next(self._upcoming[0], None)
-            if item is None:
-                self._upcoming.popleft()
-            else:
-                row, list_path = item
-                self._in_flight.append(self._pool.submit(self._load, resolve_uri(row.uri, list_path)))
-
-    def _load(self, location: str) -> _Decoded:
-        """Reads and decodes one image; runs in a thread of the pool."""
-        started = time.perf_counter()
-        try:
-            data = self._read(location)
-            read = time.perf_counter()
-            pixels = self._decode(data)
-        except ImageError as error:
-            raise RowFailure("decode", error.reason, error.message) from error
-        return _Decoded(pixels, read - started, time.perf_counter() - read)
+        writer = self._open_writer(block)
+        self._blocks.append(_OpenBlock(writer, iter(block.rows), len(block.rows)))
+        self._loader.add(resolve_uri(row.uri, block.list_path) for row in block.rows if row.outcome is None)
 
     def complete_next(self) -> BlockResult:
-        """Finishes the block that was submitted first."""
-        block = self._blocks.popleft()
-        with self._open_writer(block) as writer:
-            batch: list[tuple[Row, np.ndarray]] = []
-            for row in block.rows:
-                outcome = row.outcome or self._next_decoded()
-                if isinstance(outcome, _Decoded):
-                    batch.append((row, outcome.pixels))
-                    writer.read_sec += outcome.read_sec
-                    writer.decode_sec += outcome.decode_sec
-                    if len(batch) == self._batch_size:
-                        self._embed(batch, writer)
-                        batch.clear()
-                elif isinstance(outcome, RowFailure):
-                    writer.write_failure(row, outcome)
-                    self._on_rows_done(1)
-                else:
-                    writer.write_skip(row, outcome)
-                    self._on_rows_done(1)
-            if batch:
-                self._embed(batch, writer)
-        return writer.result()
+        """Finishes the block that was submitted first.
 
-    def _next_decoded(self) -> _Decoded | RowFailure:
-        """The outcome of the image that was read ahead first; its place goes to the next one."""
-        future = self._in_flight.popleft()
+        Raises:
+          Exception: what the engine or storage raised; all blocks that were submitted are given up.
+        """
+        block = self._blocks[0]
         try:
-            return future.result()
-        except RowFailure as failure:
-            return failure
-        except Exception as error:
-            # A reader or decoder that fails in a way nobody foresaw costs its own row, not the job.
-            return RowFailure("decode", "unexpected_error", f"{type(error).__name__}: {error}")
-        finally:
-            self._read_ahead()
+            while block.rows_left or block.batches_pending:
+                if len(self._pending) < self._engine.max_pending and self._start_batch():
+                    continue
+                self._finish_batch()
+            result = block.writer.finish()
+        except BaseException as error:
+            for unfinished in self._blocks:
+                unfinished.writer.abandon(error)
+            raise
+        self._blocks.popleft()
+        return result
 
-    def _embed(self, batch: list[tuple[Row, np.ndarray]], writer: BlockWriter) -> None:
+    def _start_batch(self) -> bool:
+        """Gives the engine the next batch; False if no submitted row is left."""
+        block = next((block for block in self._blocks if block.rows_left), None)
+        if block is None:
+            return False
+        rows: list[Row] = []
+        images: list[np.ndarray] = []
+        for row in block.rows:
+            block.rows_left -= 1
+            outcome = row.outcome or self._next_image(block.writer)
+            if isinstance(outcome, LoadedImage):
+                rows.append(row)
+                images.append(outcome.pixels)
+                if len(rows) == self._batch_size:
+                    break
+            else:
+                block.writer.write_outcome(row, outcome)
+                self._on_rows_done(1)
+        if rows:
+            block.batches_pending += 1
+            self._pending.append(_PendingBatch(block, rows, self._engine.start(np.stack(images))))
+        return True
+
+    def _next_image(self, writer: BlockWriter) -> LoadedImage | RowFailure:
         started = time.perf_counter()
-        embeddings = self._backbone.embed(np.stack([pixels for _, pixels in batch]))
-        writer.embed_sec += time.perf_counter() - started
+        image = self._loader.next()
+        writer.waited_for_images_sec += time.perf_counter() - started
+        if isinstance(image, LoadedImage):
+            writer.read_sec += image.read_sec
+            writer.decode_sec += image.decode_sec
+        return image
+
+    def _finish_batch(self) -> None:
+        """Waits for the oldest batch that the engine has, and writes its records."""
+        batch = self._pending.popleft()
+        writer = batch.block.writer
+        started = time.perf_counter()
+        embeddings = batch.embeddings.result()
+        writer.waited_for_engine_sec += time.perf_counter() - started
         finite = np.asarray(np.isfinite(embeddings).all(axis=1))
         nonzero = np.asarray(embeddings.any(axis=1))
-        for position, (row, _) in enumerate(batch):
+        for position, row in enumerate(batch.rows):
             if not finite[position]:
-                writer.write_failure(row, RowFailure("embed", "not_finite", "The embedding holds NaN or infinity."))
+                writer.write_outcome(row, RowFailure("embed", "not_finite", "The embedding holds NaN or infinity."))
             elif not nonzero[position]:
-                writer.write_failure(row, RowFailure("embed", "all_zero", "The embedding is all zero."))
+                writer.write_outcome(row, RowFailure("embed", "all_zero", "The embedding is all zero."))
             else:
                 writer.write_record(row, embeddings[position])
-        self._on_rows_done(len(batch))
-
-
-def default_threads() -> int:
-    """Threads that read and decode: enough to hide the latency of cloud storage on any number of cores."""
-    return max(8, 2 * (os.cpu_count() or 1))
+        batch.block.batches_pending -= 1
+        self._on_rows_done(len(batch.rows))

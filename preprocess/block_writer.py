@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from preprocess.backbone_identity import BackboneIdentity
+from preprocess.engine import Engine
 from preprocess.example import encode_example
 from preprocess.outcomes import RowFailure, RowSkip
 from preprocess.record_set import Compression
@@ -86,8 +86,13 @@ class _PartWriter:
 class BlockWriter:
     """Collects the outcomes of one block's rows, in the order of the rows.
 
-    A context manager: if the body raises, what was written is dropped. `result` is to be called after the
-    body, once every row has its outcome.
+    Ends with `finish` once every row has its outcome, or with `abandon`.
+
+    Attributes:
+      read_sec: sum over the images, in threads that overlap.
+      decode_sec: likewise.
+      waited_for_images_sec: time in which no image was ready for the engine.
+      waited_for_engine_sec: time in which images were.
     """
 
     def __init__(
@@ -97,12 +102,12 @@ class BlockWriter:
         storage: Storage,
         parts_dir: str,
         compression: Compression,
-        backbone: BackboneIdentity,
+        engine: Engine,
     ):
         # The name is unique, so that a second try at a block never writes where the first one does.
         path = f"{parts_dir}/{block.name}-{uuid.uuid4().hex[:12]}"
         self._block = block
-        self._backbone = backbone
+        self._engine = engine
         self._shard = _PartWriter(storage, f"{path}.tfrecord", compression)
         self._failed_ledger = _PartWriter(storage, f"{path}.failed.jsonl")
         self._skipped_ledger = _PartWriter(storage, f"{path}.skipped.jsonl")
@@ -111,23 +116,46 @@ class BlockWriter:
         self._label_counts: collections.Counter[int] = collections.Counter()
         self._embedded = 0
         self._unlabeled = 0
-        self._parts: list[PartFile | None] = []
         self.read_sec = 0.0
         self.decode_sec = 0.0
-        self.embed_sec = 0.0
+        self.waited_for_images_sec = 0.0
+        self.waited_for_engine_sec = 0.0
 
-    def __enter__(self) -> BlockWriter:
-        return self
+    def finish(self) -> BlockResult:
+        """Completes the files; to be called once every row has its outcome.
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        writers = (self._shard, self._failed_ledger, self._skipped_ledger)
-        if error is None:
-            self._write_ledgers()
-            self._parts = [writer.close() for writer in writers]
-        else:
-            for writer in writers:
-                with contextlib.suppress(BaseException):
-                    writer.abandon(error)
+        Raises:
+          OSError: storage failed.
+        """
+        self._write_ledgers()
+        shard, failed_ledger, skipped_ledger = (writer.close() for writer in self._writers())
+        return BlockResult(
+            order=(self._block.list_index, self._block.block_index),
+            rows=len(self._block.rows),
+            embedded=self._embedded,
+            failed=dict(collections.Counter(failure.reason for _, failure in self._failures)),
+            skipped=dict(collections.Counter(skip.rule for _, skip in self._skips)),
+            label_counts=dict(self._label_counts),
+            unlabeled=self._unlabeled,
+            shard=shard,
+            failed_ledger=failed_ledger,
+            skipped_ledger=skipped_ledger,
+            backbone=self._engine.identity,
+            engine=self._engine.info,
+            read_sec=self.read_sec,
+            decode_sec=self.decode_sec,
+            waited_for_images_sec=self.waited_for_images_sec,
+            waited_for_engine_sec=self.waited_for_engine_sec,
+        )
+
+    def abandon(self, error: BaseException) -> None:
+        """Drops what was written, because of `error`."""
+        for writer in self._writers():
+            with contextlib.suppress(BaseException):
+                writer.abandon(error)
+
+    def _writers(self) -> tuple[_PartWriter, ...]:
+        return self._shard, self._failed_ledger, self._skipped_ledger
 
     def _write_ledgers(self) -> None:
         # Outcomes come as batches complete; ledgers stand in the order of the list.
@@ -146,13 +174,12 @@ class BlockWriter:
         self._label_counts.update(row.label_ids)
         self._unlabeled += not row.label_ids
 
-    def write_failure(self, row: Row, failure: RowFailure) -> None:
-        """Enters a row in the ledger of failures."""
-        self._failures.append((row, failure))
-
-    def write_skip(self, row: Row, skip: RowSkip) -> None:
-        """Enters a row in the ledger of skips."""
-        self._skips.append((row, skip))
+    def write_outcome(self, row: Row, outcome: RowFailure | RowSkip) -> None:
+        """Enters a row that becomes no record in the ledger of failures or of skips."""
+        if isinstance(outcome, RowFailure):
+            self._failures.append((row, outcome))
+        else:
+            self._skips.append((row, outcome))
 
     def _ledger_line(self, row: Row, **why: str) -> bytes:
         entry = {
@@ -163,23 +190,3 @@ class BlockWriter:
             **why,
         }
         return (json.dumps(entry, ensure_ascii=False) + "\n").encode()
-
-    def result(self) -> BlockResult:
-        """What became of the block; only after the writer was left without an exception."""
-        shard, failed_ledger, skipped_ledger = self._parts
-        return BlockResult(
-            order=(self._block.list_index, self._block.block_index),
-            rows=len(self._block.rows),
-            embedded=self._embedded,
-            failed=dict(collections.Counter(failure.reason for _, failure in self._failures)),
-            skipped=dict(collections.Counter(skip.rule for _, skip in self._skips)),
-            label_counts=dict(self._label_counts),
-            unlabeled=self._unlabeled,
-            shard=shard,
-            failed_ledger=failed_ledger,
-            skipped_ledger=skipped_ledger,
-            backbone=self._backbone,
-            read_sec=self.read_sec,
-            decode_sec=self.decode_sec,
-            embed_sec=self.embed_sec,
-        )

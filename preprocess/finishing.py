@@ -203,8 +203,11 @@ def _report(
         "images_per_sec": round(embedded / wall_sec, 3) if wall_sec > 0 else None,
         "read_sec": round(sum(result.read_sec for result in results), 3),
         "decode_sec": round(sum(result.decode_sec for result in results), 3),
-        "embed_sec": round(sum(result.embed_sec for result in results), 3),
+        "waited_for_images_sec": round(sum(result.waited_for_images_sec for result in results), 3),
+        "waited_for_engine_sec": round(sum(result.waited_for_engine_sec for result in results), 3),
         "backbone": backbone.to_json(),
+        # One, unless workers are machines of different kinds.
+        "engines": [engine.to_json() for engine in dict.fromkeys(result.engine for result in results)],
         "input": list(job.input_paths),
         "output": {
             "prefix": job.output_prefix,

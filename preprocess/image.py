@@ -6,7 +6,7 @@ exported model the second, so training and serving see the same pixels. The step
 
 1. The format is told by the content. Of an animation the first frame counts. ICC profiles are ignored.
 2. A JPEG is decoded at 1/8, 1/4 or 1/2 of its size where the shorter side stays at least 2 x 299: libjpeg
-   then computes fewer DCT coefficients, and a 12-megapixel photo costs a seventh.
+   then computes fewer DCT coefficients, and a 12-megapixel photo costs about a third.
 3. The mode becomes RGB. Sixteen bits keep the high byte. Alpha is composited over white before any resampling
    (in GIF, which has no alpha, transparent and uncovered pixels are black). CMYK is `(255-c)*(255-k)//255`.
 4. Pillow's `BILINEAR` resize to 299 x 299, a triangle filter as wide as the reduction; the aspect ratio is

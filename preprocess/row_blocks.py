@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 from preprocess.backbone_identity import BackboneIdentity
+from preprocess.engine import EngineInfo
 from preprocess.rows import Row
 
 
@@ -71,10 +72,12 @@ class BlockResult:
       shard: the records; None if there are none.
       failed_ledger: the failed rows as JSON lines; None if there are none.
       skipped_ledger: the skipped rows likewise.
-      backbone: what made the embeddings.
+      backbone: the network that made the embeddings.
+      engine: what ran it.
       read_sec: sum over the images, in threads that overlap.
       decode_sec: likewise.
-      embed_sec: time in the backbone.
+      waited_for_images_sec: time in which no image was ready for the engine.
+      waited_for_engine_sec: time in which images were, and the engine was not done with those before.
     """
 
     order: tuple[int, int]
@@ -88,6 +91,8 @@ class BlockResult:
     failed_ledger: PartFile | None
     skipped_ledger: PartFile | None
     backbone: BackboneIdentity
+    engine: EngineInfo
     read_sec: float
     decode_sec: float
-    embed_sec: float
+    waited_for_images_sec: float
+    waited_for_engine_sec: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,13 +13,16 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from preprocess import progress
-from preprocess.backbone import BackboneSpec, load_backbone
+from preprocess.backbone import BackboneSpec
 from preprocess.beam_storage import BeamStorage
-from preprocess.block_embedder import BlockEmbedder, Embedder, default_threads
+from preprocess.block_embedder import BlockEmbedder
 from preprocess.block_writer import BlockWriter
 from preprocess.counters import count_block
+from preprocess.engine import Engine
+from preprocess.engine_choice import EngineSpec, load_engine
 from preprocess.finishing import COMPLETE, Job, JobFailed, finish_record_set
-from preprocess.image import decode_image
+from preprocess.image import IMAGE_SIZE, decode_image
+from preprocess.image_loader import ImageLoader, LoadedImage
 from preprocess.labels import LabelDict
 from preprocess.reading import read_image_bytes
 from preprocess.row_blocks import BlockResult, RowBlock, into_blocks
@@ -37,33 +39,48 @@ class EmbedOptions:
 
     Attributes:
       unknown_labels: what becomes of rows with labels that the dictionary lacks.
+      load_engine: loads what embeds; called by each thread of a worker, gives those of one process the same
+        one. To be picklable, like the next two.
+      read_image: location to bytes.
+      decode_image: bytes to pixels.
       rows_per_shard: rows of a block, and so the most records a shard holds.
-      batch_size: images a backbone call.
-      read_ahead_batches: batches read and decoded ahead of the backbone.
-      num_threads: threads a worker that read and decode.
-      load_backbone: loads what embeds; called once a worker process. To be picklable.
-      read_image: location to bytes. To be picklable.
-      decode_image: bytes to pixels. To be picklable.
+      batch_size: images a batch; None for what suits the engine.
+      read_ahead: images loaded ahead of the engine.
     """
 
     unknown_labels: UnknownLabels
-    load_backbone: Callable[[], Embedder]
-    rows_per_shard: int = 1024
-    batch_size: int = 32
-    read_ahead_batches: int = 4
-    num_threads: int = dataclasses.field(default_factory=default_threads)
+    load_engine: Callable[[], Engine]
     read_image: Callable[[str], bytes] = _read_image
     decode_image: Callable[[bytes], np.ndarray] = decode_image
+    rows_per_shard: int = 1024
+    batch_size: int | None = None
+    read_ahead: int = 128
 
 
-@dataclasses.dataclass(frozen=True)
-class BackboneLoader:
-    """Loads the backbone of a spec, where and when it is called. Picklable, unlike the backbone."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineLoader:
+    """Loads an engine where and when it is called. Picklable, unlike the engine.
 
-    spec: BackboneSpec
+    Attributes:
+      backbone: the network.
+      engine: what is to run it.
+      calibration: locations of images to calibrate int8 with.
+    """
 
-    def __call__(self) -> Embedder:
-        return load_backbone(self.spec)
+    backbone: BackboneSpec
+    engine: EngineSpec
+    calibration: tuple[str, ...] = ()
+
+    def __call__(self) -> Engine:
+        return load_engine(self.backbone, self.engine, self._calibration_pixels)
+
+    def _calibration_pixels(self) -> np.ndarray:
+        """The calibration images that can be read: uint8 [n, 299, 299, 3]."""
+        loader = ImageLoader(read=_read_image, decode=decode_image, max_ahead=64)
+        loader.add(self.calibration)
+        images = (loader.next() for _ in self.calibration)
+        pixels = [image.pixels for image in images if isinstance(image, LoadedImage)]
+        return np.stack(pixels) if pixels else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
 
 
 class _ReadRowBlocks(beam.DoFn):
@@ -90,20 +107,16 @@ class _EmbedRowBlocks(beam.DoFn):
         self._options = options
 
     def setup(self) -> None:
-        self._backbone = self._options.load_backbone()
-        self._pool = concurrent.futures.ThreadPoolExecutor(self._options.num_threads, "read_and_decode")
+        self._engine = self._options.load_engine()
         self._storage = BeamStorage()
 
     def start_bundle(self) -> None:
         options = self._options
         self._embedder = BlockEmbedder(
-            read=options.read_image,
-            decode=options.decode_image,
-            backbone=self._backbone,
+            loader=ImageLoader(read=options.read_image, decode=options.decode_image, max_ahead=options.read_ahead),
+            engine=self._engine,
             open_writer=self._open_writer,
-            pool=self._pool,
-            batch_size=options.batch_size,
-            max_in_flight=options.batch_size * options.read_ahead_batches,
+            batch_size=options.batch_size or self._engine.batch_size,
             on_rows_done=progress.notify,
         )
 
@@ -113,7 +126,7 @@ class _EmbedRowBlocks(beam.DoFn):
             storage=self._storage,
             parts_dir=self._job.parts_dir,
             compression=self._job.compression,
-            backbone=self._backbone.identity,
+            engine=self._engine,
         )
 
     def process(self, block: RowBlock) -> Iterator[BlockResult]:
@@ -129,9 +142,6 @@ class _EmbedRowBlocks(beam.DoFn):
         result = self._embedder.complete_next()
         count_block(result)
         return result
-
-    def teardown(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _FinishRecordSet(beam.DoFn):

@@ -1,10 +1,12 @@
-"""Stand-ins for the slow parts: a backbone of three floats, and images of four bytes."""
+"""Stand-ins for the slow parts: an engine of three floats, and images of four bytes."""
 
+import concurrent.futures
 import dataclasses
 
 import numpy as np
 
 from preprocess.backbone_identity import BackboneIdentity
+from preprocess.engine import EngineInfo
 from preprocess.image import ImageError
 from preprocess.outcomes import RowFailure
 
@@ -18,11 +20,17 @@ IDENTITY = BackboneIdentity(
 )
 
 
+INFO = EngineInfo(engine="stand_in", precision="float32", device="cpu", fidelity=None, why="for tests")
+
+
 @dataclasses.dataclass
-class StandInBackbone:
+class StandInEngine:
     """Embeds an image as (its value, 1, images in its batch); 254 and 255 make embeddings that must fail."""
 
     identity: BackboneIdentity = IDENTITY
+    info: EngineInfo = INFO
+    batch_size: int = 4
+    max_pending: int = 2
     batches: list[int] = dataclasses.field(default_factory=list)
 
     def embed(self, pixels):
@@ -33,9 +41,15 @@ class StandInBackbone:
         embeddings[values == 255] = np.nan
         return embeddings
 
+    def start(self, pixels):
+        return _thread.submit(self.embed, pixels)
+
+
+_thread = concurrent.futures.ThreadPoolExecutor(1)
+
 
 def load_stand_in():
-    return StandInBackbone()
+    return StandInEngine()
 
 
 def read_stand_in(location):

@@ -1,17 +1,16 @@
-import concurrent.futures
 import io
 import threading
-import time
 
 import pytest
 
 from preprocess.block_embedder import BlockEmbedder
 from preprocess.block_writer import BlockWriter
+from preprocess.image_loader import ImageLoader
 from preprocess.labels import LabelDict
 from preprocess.row_blocks import into_blocks
 from preprocess.rows import parse_rows
 from preprocess.storage import LocalStorage
-from tests.preprocess.stand_ins import IDENTITY, StandInBackbone, decode_stand_in, read_stand_in
+from tests.preprocess.stand_ins import StandInEngine, decode_stand_in, read_stand_in
 
 LABELS = LabelDict(("a", "b"))
 
@@ -21,26 +20,17 @@ def blocks_of(text, rows_per_block):
     return list(into_blocks(rows, list_index=0, list_path="d/list.csv", rows_per_block=rows_per_block))
 
 
-@pytest.fixture
-def pool():
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        yield pool
-
-
-def make_embedder(tmp_path, pool, **overrides):
-    arguments = {
-        "read": read_stand_in,
-        "decode": decode_stand_in,
-        "backbone": StandInBackbone(),
-        "open_writer": lambda block: BlockWriter(
-            block, storage=LocalStorage(), parts_dir=str(tmp_path), compression="none", backbone=IDENTITY
+def make_embedder(tmp_path, engine=None, read=read_stand_in, max_ahead=4, on_rows_done=lambda rows: None):
+    engine = engine or StandInEngine()
+    return BlockEmbedder(
+        loader=ImageLoader(read=read, decode=decode_stand_in, max_ahead=max_ahead),
+        engine=engine,
+        open_writer=lambda block: BlockWriter(
+            block, storage=LocalStorage(), parts_dir=str(tmp_path), compression="none", engine=engine
         ),
-        "pool": pool,
-        "batch_size": 3,
-        "max_in_flight": 4,
-        "on_rows_done": lambda rows: None,
-    }
-    return BlockEmbedder(**(arguments | overrides))
+        batch_size=3,
+        on_rows_done=on_rows_done,
+    )
 
 
 def complete_all(embedder, blocks):
@@ -49,10 +39,10 @@ def complete_all(embedder, blocks):
     return [embedder.complete_next() for _ in blocks]
 
 
-def test_every_row_has_one_outcome(tmp_path, pool):
+def test_every_row_has_one_outcome(tmp_path):
     done = []
     text = "1.jpg,a\nmissing.jpg,a\n\n2.jpg,zzz\ntext.jpg,b\n254.jpg,b\n255.jpg,b\ncrash.jpg,a\n,a\n3.jpg\n4.jpg,a,b\n"
-    (result,) = complete_all(make_embedder(tmp_path, pool, on_rows_done=done.append), blocks_of(text, 100))
+    (result,) = complete_all(make_embedder(tmp_path, on_rows_done=done.append), blocks_of(text, 100))
     assert result.rows == 11
     assert result.embedded == 3
     assert result.failed == {
@@ -70,57 +60,52 @@ def test_every_row_has_one_outcome(tmp_path, pool):
     assert sum(done) == 11
 
 
-def test_batches_are_full_and_never_span_blocks(tmp_path, pool):
-    backbone = StandInBackbone()
+def test_batches_are_full_and_never_span_blocks(tmp_path):
+    engine = StandInEngine()
     text = "".join(f"{i}.jpg,a\n" if i % 4 else f"missing{i}.jpg,a\n" for i in range(1, 21))
-    results = complete_all(make_embedder(tmp_path, pool, backbone=backbone), blocks_of(text, 10))
+    results = complete_all(make_embedder(tmp_path, engine=engine), blocks_of(text, 10))
     assert [result.embedded for result in results] == [8, 7]
-    assert backbone.batches == [3, 3, 2, 3, 3, 1]
+    assert engine.batches == [3, 3, 2, 3, 3, 1]
 
 
-def test_reading_ahead_crosses_blocks_but_not_its_limit(tmp_path, pool):
-    lock = threading.Lock()
-    started, finished = [], []
+def test_batches_of_the_next_block_start_before_the_last_of_this_one_is_done(tmp_path):
+    release, started = threading.Event(), []
 
-    def read(location):
-        with lock:
-            started.append(location)
-        return read_stand_in(location)
-
-    class Backbone(StandInBackbone):
+    class Engine(StandInEngine):
         def embed(self, pixels):
-            deadline = time.monotonic() + 10
-            while len(started) < min(len(finished) + len(pixels) + 4, 12) and time.monotonic() < deadline:
-                time.sleep(0.001)
-            # Taken from the read-ahead so far: all earlier images and this batch.
-            assert len(started) <= len(finished) + len(pixels) + 4
-            finished.extend(pixels)
+            # The first block's only batch is held until the second block's has been handed over.
+            assert release.wait(10)
             return super().embed(pixels)
 
-    text = "".join(f"{i}.jpg,a\n" for i in range(1, 13))
-    complete_all(make_embedder(tmp_path, pool, read=read, backbone=Backbone()), blocks_of(text, 6))
-    assert len(started) == len(finished) == 12
-    # Before the last batch of the first block was embedded, images of the second were on their way.
-    assert len(started) > 6
+        def start(self, pixels):
+            started.append(int(pixels[0, 0, 0, 0]))
+            if len(started) == 2:
+                release.set()
+            return super().start(pixels)
+
+    results = complete_all(make_embedder(tmp_path, engine=Engine()), blocks_of("1.jpg,a\n2.jpg,a\n", 1))
+    assert started == [1, 2]
+    assert [result.embedded for result in results] == [1, 1]
 
 
-def test_the_same_block_gives_the_same_bytes(tmp_path, pool):
+def test_the_same_block_gives_the_same_bytes(tmp_path):
     text = "".join(f"{i}.jpg,b\n" for i in range(1, 40))
     blocks = blocks_of(text, 16)
-    first = complete_all(make_embedder(tmp_path, pool), blocks)
-    alone = [complete_all(make_embedder(tmp_path, pool), [block])[0] for block in reversed(blocks)]
+    first = complete_all(make_embedder(tmp_path), blocks)
+    alone = [complete_all(make_embedder(tmp_path), [block])[0] for block in reversed(blocks)]
     assert [r.shard.sha256 for r in first] == [r.shard.sha256 for r in reversed(alone)]
 
 
-def test_a_backbone_that_fails_leaves_no_parts(tmp_path, pool):
-    class Broken(StandInBackbone):
+def test_an_engine_that_fails_leaves_no_parts(tmp_path):
+    class Broken(StandInEngine):
         def embed(self, pixels):
             if self.batches:
                 raise RuntimeError("out of memory")
             return super().embed(pixels)
 
-    embedder = make_embedder(tmp_path, pool, backbone=Broken())
-    embedder.submit(blocks_of("1.jpg,a\n2.jpg,a\n3.jpg,a\n4.jpg,a\n", 10)[0])
+    embedder = make_embedder(tmp_path, engine=Broken())
+    for block in blocks_of("".join(f"{i}.jpg,a\n" for i in range(1, 9)), 4):
+        embedder.submit(block)
     with pytest.raises(RuntimeError, match="out of memory"):
         embedder.complete_next()
     assert list(tmp_path.iterdir()) == []

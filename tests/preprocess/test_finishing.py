@@ -9,7 +9,7 @@ from preprocess.finishing import Job, JobFailed, finish_record_set
 from preprocess.record_set import Manifest
 from preprocess.row_blocks import BlockResult, PartFile
 from preprocess.storage import LocalStorage, write_file
-from tests.preprocess.stand_ins import IDENTITY
+from tests.preprocess.stand_ins import IDENTITY, INFO
 
 
 @pytest.fixture
@@ -46,9 +46,11 @@ def block(job, index, *, rows, embedded, failed=None, **changes):
         failed_ledger=part(job, f"{name}.failed", f"failed {index}\n".encode(), 1) if failed else None,
         skipped_ledger=None,
         backbone=IDENTITY,
+        engine=INFO,
         read_sec=0.1,
         decode_sec=0.2,
-        embed_sec=0.3,
+        waited_for_images_sec=0.3,
+        waited_for_engine_sec=0.4,
     )
     return dataclasses.replace(result, **changes)
 

@@ -36,10 +36,9 @@ def make_pipeline(tmp_path, texts, rows_per_shard=10, compression="none", **job_
     )
     options = EmbedOptions(
         unknown_labels="skip",
-        load_backbone=load_stand_in,
+        load_engine=load_stand_in,
         rows_per_shard=rows_per_shard,
         batch_size=4,
-        num_threads=4,
         read_image=read_stand_in,
         decode_image=decode_stand_in,
     )

@@ -1,0 +1,152 @@
+"""What decoding costs: a 12-megapixel photo at reduced scale and in full, and web photos.
+
+    python -m benchmarks.decode [--photos DIR] [--quick]
+
+The large photo is a real one, scaled up to 4000 x 3000, with seeded gradients and noise as of a sensor, at quality 92.
+How much there is to win depends on the noise: it makes the file larger, and every byte must be entropy-decoded at any
+scale. So three photos are measured, from a smooth one to one of the size that cameras write. Ours is the pipeline's own
+read and `decode_image`; the full decode is the same function with libjpeg's reduced scales switched off
+(`JPEG_REDUCED_SIDE` larger than the photo), so that nothing else differs. Both take turns in one thread, by whose CPU
+time they are measured; the figure is the ratio of the medians. A line for each photo says where the time goes. "The
+same pixels" compares `decode_image` with the operations of the exported model on the same bytes: the largest difference
+of any pixel, which is to be 0.
+
+The rates of 500 x 375 photos, as JPEG and as PNG, are images a second of one core (CPU time of reading and decoding).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from unittest import mock
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.embedding import read_and_note
+from benchmarks.photos import add_photos_flag, find_photos
+from benchmarks.report import Figure, at_least, finish, say
+from configs.errors import EXIT_OK, run_program
+from preprocess import image as image_definition
+from preprocess.image import decode_image
+from preprocess.tensorflow_import import import_tensorflow, without_tensorflow_noise
+
+_LARGE = (4000, 3000)
+_NEVER_REDUCED = 10**6
+_NOISES = (0, 2, 4)  # standard deviation, in grey levels
+
+
+def make_large_photo(path: str, size: tuple[int, int], *, noise: float, seed: int = 0) -> bytes:
+    """A JPEG of `size` with the content of the photo at `path`, gradients and noise."""
+    with Image.open(path) as photo:
+        pixels = np.asarray(photo.convert("RGB").resize(size, Image.Resampling.BICUBIC), np.float32)
+    height, width = pixels.shape[:2]
+    across = np.linspace(-12, 12, width, dtype=np.float32)[None, :, None]
+    down = np.linspace(9, -9, height, dtype=np.float32)[:, None, None]
+    grain = np.random.default_rng(seed).normal(0, noise, pixels.shape).astype(np.float32)
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(pixels + across + down + grain, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def _decode_in_full(data: bytes) -> np.ndarray:
+    with mock.patch.object(image_definition, "JPEG_REDUCED_SIDE", _NEVER_REDUCED):
+        return decode_image(data)
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    """CPU time of this thread."""
+    started = time.thread_time()
+    function()
+    return time.thread_time() - started
+
+
+def _say_where_time_goes(data: bytes) -> None:
+    parts = []
+    for scale in (1, 2, 4, 8):
+        with Image.open(io.BytesIO(data)) as photo:
+            photo.draft(None, (photo.width // scale, photo.height // scale))
+            load = _seconds(photo.load)
+            resize = _seconds(lambda: photo.resize((299, 299), Image.Resampling.BILINEAR))
+        parts.append(f"at 1/{scale} {1e3 * load:.1f} + {1e3 * resize:.1f} ms")
+    say(f"  libjpeg + resize: {', '.join(parts)} (what is left at 1/8 is entropy decoding)")
+
+
+def core_seconds_per_image(paths: Sequence[str]) -> float:
+    """CPU seconds of this thread to read and decode one of the files, one after the other."""
+    started = time.thread_time()
+    for path in paths:
+        decode_image(read_and_note(path))
+    return (time.thread_time() - started) / len(paths)
+
+
+def _largest_difference(path: str) -> int:
+    import_tensorflow()
+    from preprocess.image_graph import decode_image_graph
+
+    data = pathlib.Path(path).read_bytes()
+    with without_tensorflow_noise():
+        graph = decode_image_graph(data).numpy()
+    return int(np.abs(graph.astype(np.int16) - decode_image(data)).max())
+
+
+def _large_photo_figures(photo: str, folder: pathlib.Path, *, size: tuple[int, int], repeats: int) -> list[Figure]:
+    rows = []
+    differences = []
+    for noise in _NOISES:
+        path = str(folder / f"large{noise}.jpg")
+        data = make_large_photo(photo, size, noise=noise)
+        pathlib.Path(path).write_bytes(data)
+        ours, full = [], []
+        for _ in range(repeats):
+            ours.append(_seconds(lambda: decode_image(read_and_note(path))))  # noqa: B023
+            full.append(_seconds(lambda: _decode_in_full(read_and_note(path))))  # noqa: B023
+        name = f"{size[0] * size[1] / 1e6:.3g}-megapixel JPEG of {len(data) / 1e6:.1f} MB, read, decoded and resized"
+        rates = 1 / statistics.median(ours), 1 / statistics.median(full)
+        rows.append(at_least(name, *rates, 4, unit="images/s"))
+        say(f"{name}: {1e3 / rates[0]:.1f} ms, in full {1e3 / rates[1]:.1f} ms")
+        _say_where_time_goes(data)
+        differences.append(_largest_difference(path))
+    worst = max(differences)
+    name = "the same JPEGs: largest difference of a pixel to the exported model"
+    return [*rows, Figure(figure=name, ours=f"{worst} of 255", target="0", met=worst == 0)]
+
+
+def _web_photo_figures(photos: Sequence[str], folder: pathlib.Path) -> list[Figure]:
+    pngs = []
+    for number, path in enumerate(photos):
+        pngs.append(str(folder / f"{number}.png"))
+        with Image.open(path) as photo:
+            photo.convert("RGB").save(pngs[-1])
+    rates = {name: 1 / core_seconds_per_image(paths) for name, paths in (("JPEG", photos), ("PNG", pngs))}
+    return [
+        Figure(figure=f"photos as {name}, read, decoded and resized by one core", ours=f"{rate:.0f} images/s")
+        for name, rate in rates.items()
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode", description=(__doc__ or "").split("\n")[0])
+    add_photos_flag(parser)
+    parser.add_argument("--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), default=_LARGE, help="of the photo")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    args = parser.parse_args(argv)
+    photos = find_photos(args.photos)
+    say(photos.describe())
+    paths = [path for path, _ in photos.photos[: 10 if args.quick else 100]]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        rows = _large_photo_figures(paths[0], folder, size=tuple(args.size), repeats=3 if args.quick else 15)
+        rows += _web_photo_figures(paths, folder)
+    finish("decode", rows, photos=photos.name)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_program(main)

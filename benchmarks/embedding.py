@@ -1,0 +1,104 @@
+"""Runs the real pipeline in this process, as `pipelines.embed` does, and notes when rows came out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+import uuid
+from typing import Any
+
+from apache_beam import Pipeline
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.beam_options import make_runner
+from pipelines.preflight import check_output, read_label_dict, scan_lists
+from preprocess import progress
+from preprocess.beam_storage import BeamStorage
+from preprocess.finishing import Job
+from preprocess.record_set import REPORT_NAME, sidecar_path
+from preprocess.storage import read_file
+from preprocess.transforms import EmbedLists, EmbedOptions
+
+_SKIPPED_SHARE = 0.1
+
+_last_read = 0.0
+
+
+def read_and_note(location: str) -> bytes:
+    """Reads an image as the pipeline does, and notes the time."""
+    global _last_read
+    _last_read = time.perf_counter()
+    return EmbedOptions.read_image(location)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbedRun:
+    """One run of the pipeline.
+
+    Attributes:
+      seconds: from the start of the job to its end.
+      rows: rows of the list.
+      notes: (seconds since the start, rows that had come out by then), in order.
+      last_read: seconds since the start at which the last image began to be read; 0 if reading was not noted.
+      report: the job's own report.
+    """
+
+    seconds: float
+    rows: int
+    notes: tuple[tuple[float, int], ...]
+    last_read: float
+    report: dict[str, Any]
+
+    def steady_rate(self) -> float:
+        """Images a second in the steady state.
+
+        Counted between two moments at which rows came out: the first after a tenth of the rows, and the last before
+        the last image began to be read. At both, reading and decoding run as far ahead as they may, so the window
+        holds as many decodes as inferences; a window that reached to the end would hold inferences of images
+        decoded before it began, and flatter. Start-up and the draining of the last batches lie outside.
+
+        Raises:
+          ValueError: the run is too short to have such a window.
+        """
+        window = [note for note in self.notes if note[1] >= _SKIPPED_SHARE * self.rows and note[0] <= self.last_read]
+        if len(window) < 2 or window[-1][0] <= window[0][0]:
+            raise ValueError(f"{self.rows} rows are too few for a steady state: embed more.")
+        return (window[-1][1] - window[0][1]) / (window[-1][0] - window[0][0])
+
+
+def embed(list_path: str, dict_path: str, output_prefix: str, options: EmbedOptions) -> EmbedRun:
+    """Embeds a list with the transform, the runner and the checks of `pipelines.embed`."""
+    import json
+
+    global _last_read
+    storage = BeamStorage()
+    labels = read_label_dict(dict_path, storage)
+    lists = scan_lists([list_path], labels=labels, unknown_labels=options.unknown_labels, storage=storage)
+    check_output(output_prefix, overwrite=True, storage=storage)
+    job = Job(
+        job_id=uuid.uuid4().hex[:12],
+        output_prefix=output_prefix,
+        compression="none",
+        labels=labels.names,
+        input_paths=lists.paths,
+        rows_expected=lists.rows,
+        started=datetime.datetime.now(datetime.UTC),
+        versions={},
+    )
+    beam_options = PipelineOptions([])
+    pipeline = Pipeline(runner=make_runner(beam_options), options=beam_options)
+    _ = pipeline | EmbedLists(job=job, labels=labels, options=options)
+    notes: list[tuple[float, int]] = []
+    _last_read = 0.0
+    started = time.perf_counter()
+
+    def note(rows: int) -> None:
+        notes.append((time.perf_counter() - started, rows + (notes[-1][1] if notes else 0)))
+
+    with progress.listening(note):
+        pipeline.run().wait_until_finish()
+    seconds = time.perf_counter() - started
+    report = json.loads(read_file(storage, sidecar_path(output_prefix, REPORT_NAME)))
+    last_read = max(_last_read - started, 0.0)
+    return EmbedRun(seconds=seconds, rows=lists.rows, notes=tuple(notes), last_read=last_read, report=report)

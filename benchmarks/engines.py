@@ -1,0 +1,86 @@
+"""Engines as the pipeline loads them, and how fast they are when nothing else is asked of the machine."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import say
+from configs.errors import InputError
+from preprocess.backbone import BackboneSpec
+from preprocess.engine import Engine
+from preprocess.engine_choice import EngineSpec
+from preprocess.image import decode_image
+from preprocess.transforms import EmbedOptions, EngineLoader
+
+# The network that everybody runs here, the peers too: what it computes takes as long as with other weights.
+BACKBONE = BackboneSpec(weights="random", seed=0)
+CHOICES = ("tensorflow/float32", "openvino/float32", "openvino/bfloat16", "openvino/int8")
+# As many as `pipelines.embed` takes.
+CALIBRATION_IMAGES = 300
+
+_kept: dict[str, Engine] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptEngine:
+    """Gives the pipeline an engine that this process has already; picklable, as `EmbedOptions.load_engine` is to be."""
+
+    name: str
+
+    def __call__(self) -> Engine:
+        """The engine."""
+        return _kept[self.name]
+
+
+def load(choice: str, photos: Sequence[str]) -> Engine | None:
+    """An engine with its precision, as "openvino/bfloat16"; None, with a line that says why, if it is not to be had.
+
+    Args:
+      choice: engine and precision.
+      photos: images to calibrate int8 with.
+    """
+    if choice not in _kept:
+        engine, precision = choice.split("/")
+        named: dict[str, Any] = {"engine": engine, "precision": precision}
+        calibration = tuple(photos[:CALIBRATION_IMAGES]) if precision == "int8" else ()
+        started = time.perf_counter()
+        try:
+            _kept[choice] = EngineLoader(backbone=BACKBONE, engine=EngineSpec(**named), calibration=calibration)()
+        except (InputError, ImportError) as error:
+            say(f"{choice}: left out ({error})")
+            return None
+        say(f"{choice}: loaded in {time.perf_counter() - started:.1f} s ({_kept[choice].info.why})")
+    return _kept[choice]
+
+
+def read_pixels(paths: Sequence[str]) -> np.ndarray:
+    """Photos as the pipeline decodes them, uint8 [n, 299, 299, 3]."""
+    return np.stack([decode_image(EmbedOptions.read_image(path)) for path in paths])
+
+
+def saturated_rate(engine: Engine, pixels: np.ndarray, seconds: float) -> float:
+    """Images a second of an engine that always has `max_pending` full batches under way.
+
+    Counted from one finished batch to another, after as many as may be under way have come back.
+    """
+    batch = np.ascontiguousarray(np.resize(pixels, (engine.batch_size, *pixels.shape[1:])))
+    pending = collections.deque(engine.start(batch) for _ in range(engine.max_pending))
+    for _ in range(engine.max_pending):
+        pending.popleft().result()
+        pending.append(engine.start(batch))
+    started = now = time.perf_counter()
+    images = 0
+    while now - started < seconds or not images:
+        pending.popleft().result()
+        pending.append(engine.start(batch))
+        images += len(batch)
+        now = time.perf_counter()
+    for future in pending:
+        future.result()
+    return images / (now - started)

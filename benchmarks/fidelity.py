@@ -1,0 +1,120 @@
+"""How close embeddings of lower precision are to float32's, and what a head trained on them loses.
+
+    python -m benchmarks.fidelity [--photos DIR] [--count N] [--seeds N] [--quick]
+
+The same photos, decoded once, are embedded in float32 (OpenVINO's where it is to be had, else TensorFlow's), bfloat16
+and int8 (calibrated, as the pipeline does it, on a sample of these photos). Compared is each photo's embedding with
+its float32 one by cosine, after subtracting the mean of the float32 set from both: what all embeddings have in common
+says nothing about a photo and flatters the plain cosine. Asked: the worst photo in bfloat16, the median in int8.
+
+A head: scikit-learn's LogisticRegression on embeddings scaled to mean 0 and deviation 1 by the training part,
+five-fold cross-validation, so that a seed (which draws the folds) tests on every photo once. A head is trained on
+embeddings of each precision over the same folds and tested on embeddings of its own precision, and on float32 ones.
+The loss is float32's accuracy less its, in points, paired by seed; printed are the mean over the seeds and the
+standard deviation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks import engines
+from benchmarks.photos import add_photos_flag, find_photos
+from benchmarks.report import Figure, finish, limit, say
+from configs.errors import EXIT_OK, InputError, run_program
+from preprocess.fidelity import centred_cosines, embed_all
+
+_REFERENCES = ("openvino/float32", "tensorflow/float32")
+_PRECISIONS = ("openvino/bfloat16", "openvino/int8")
+_COSINE = 0.99
+_POINTS = 0.5
+_FOLDS = 5
+
+
+def head_accuracies(train_on: np.ndarray, test_on: Sequence[np.ndarray], labels: np.ndarray, seed: int) -> np.ndarray:
+    """Accuracy in percent, for each set of `test_on`, of heads that learn from other rows of `train_on`."""
+    import threadpoolctl  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    right = np.zeros(len(test_on))
+    # These matrices are so small that threads only wait for each other, on a busy machine a hundred times as long.
+    with threadpoolctl.threadpool_limits(1):
+        for train, test in StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(train_on, labels):
+            head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
+            head.fit(train_on[train], labels[train])
+            right += [(head.predict(rows[test]) == labels[test]).sum() for rows in test_on]
+    return 100 * right / len(labels)
+
+
+def compare(
+    name: str, embeddings: np.ndarray, reference: np.ndarray, labels: np.ndarray, *, num_seeds: int
+) -> list[Figure]:
+    """The figures of one precision against float32."""
+    cosines = centred_cosines(embeddings, reference)
+    worst, median = float(cosines.min()), float(np.median(cosines))
+    say(f"{name}: centred cosine to float32: worst {worst:.5f}, median {median:.5f}, of {len(cosines)} photos")
+    if name.endswith("int8"):
+        rows = [limit(f"{name}: median centred cosine to float32", median, _COSINE, unit="")]
+    else:
+        rows = [limit(f"{name}: worst centred cosine to float32", worst, _COSINE, unit="")]
+    seeds = range(num_seeds)
+    base = np.array([head_accuracies(reference, [reference], labels, seed)[0] for seed in seeds])
+    ours = np.array([head_accuracies(embeddings, [embeddings, reference], labels, seed) for seed in seeds])
+    for tested_on, accuracies in zip(("its own precision", "float32"), ours.T, strict=True):
+        lost = base - accuracies
+        spread = float(lost.std(ddof=1)) if num_seeds > 1 else 0.0
+        rows.append(
+            Figure(
+                figure=f"{name}: points of accuracy that a head trained on it loses, tested on {tested_on}",
+                ours=f"{lost.mean():+.2f} ± {spread:.2f} ({num_seeds} seeds)",
+                peer=f"float32's head: {base.mean():.1f} %",
+                target=f"<= {_POINTS:g}",
+                met=bool(lost.mean() <= _POINTS),
+            )
+        )
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fidelity", description=(__doc__ or "").split("\n")[0])
+    add_photos_flag(parser)
+    parser.add_argument("--count", type=int, default=500, help="photos (default: 500)")
+    parser.add_argument("--seeds", type=int, default=5, help="draws of the folds (default: 5)")
+    parser.add_argument("--quick", action="store_true", help="100 photos, 2 seeds")
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.count, args.seeds = min(args.count, 100), min(args.seeds, 2)
+    photo_set = find_photos(args.photos)
+    say(photo_set.describe())
+    photos = photo_set.photos[: args.count]
+    paths = [path for path, _ in photos]
+    labels = np.array([photo_set.classes.index(label) for _, label in photos])
+    pixels = engines.read_pixels(paths)
+    name = next((choice for choice in _REFERENCES if engines.load(choice, paths)), None)
+    if name is None:
+        raise InputError("No engine runs in float32.")
+    embeddings = {}
+    for choice in (name, *_PRECISIONS):
+        engine = engines.load(choice, paths)
+        if engine is not None:
+            started = time.perf_counter()
+            embeddings[choice] = embed_all(engine, pixels)
+            say(f"{choice}: {len(pixels)} photos in {time.perf_counter() - started:.1f} s")
+    rows: list[Figure] = []
+    for choice in _PRECISIONS:
+        if choice in embeddings:
+            rows += compare(choice, embeddings[choice], embeddings[name], labels, num_seeds=args.seeds)
+    finish("fidelity", rows, photos=photo_set.name, reference=name, weights=engines.BACKBONE.weights)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,111 @@
+"""What others would run for the same: Keras alone, and stock Apache Beam, each the way its documentation shows.
+
+Both run Inception v3 in float32 with global average pooling and the same random weights as ours.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from PIL import Image
+
+from benchmarks.engines import BACKBONE
+from preprocess.backbone import load_keras_backbone
+from preprocess.image import IMAGE_SIZE
+from preprocess.tensorflow_import import import_tensorflow
+
+BATCH_SIZE = 32
+
+_batch_ends: list[tuple[float, int]] = []
+
+
+@functools.cache
+def _model() -> Any:
+    return load_keras_backbone(BACKBONE)[0]
+
+
+def keras_predict_rate(folder: str) -> float:
+    """Images a second of `Model.predict` on `image_dataset_from_directory`, all images of a folder.
+
+    Batches of 32 (Keras' default), pixels scaled by Inception v3's own `preprocess_input`, read ahead as
+    the data set does by itself. One batch goes first, so that tracing is not counted; nor is listing the folder.
+    """
+    import_tensorflow()
+    import keras
+
+    images = keras.utils.image_dataset_from_directory(
+        folder, labels=None, image_size=(IMAGE_SIZE, IMAGE_SIZE), batch_size=BATCH_SIZE, shuffle=False, verbose=False
+    )
+    batches = images.map(keras.applications.inception_v3.preprocess_input)
+    model = _model()
+    model.predict(batches.take(1), verbose=0)
+    started = time.perf_counter()
+    embeddings = model.predict(batches, verbose=0)
+    return len(embeddings) / (time.perf_counter() - started)
+
+
+class KerasModelHandler(ModelHandler[np.ndarray, PredictionResult, Any]):
+    """What Beam's `TFModelHandlerNumpy` does: stack the batch, call the model, split the result.
+
+    Beam's own cannot be imported where `tensorflow_hub` is not, and it takes a saved model; this one takes
+    the model from where it is.
+    """
+
+    def load_model(self) -> Any:
+        """The Keras model."""
+        return _model()
+
+    def batch_elements_kwargs(self) -> dict[str, int]:
+        """Batches as large as those of the others."""
+        return {"min_batch_size": BATCH_SIZE, "max_batch_size": BATCH_SIZE}
+
+    def run_inference(
+        self, batch: Sequence[np.ndarray], model: Any, inference_args: dict[str, Any] | None = None
+    ) -> Iterable[PredictionResult]:
+        """Embeddings of a batch."""
+        predictions = model(np.stack(batch, axis=0), training=False).numpy()
+        _batch_ends.append((time.perf_counter(), len(batch)))
+        return [PredictionResult(example, inference) for example, inference in zip(batch, predictions, strict=True)]
+
+
+def _read_and_decode(line: str) -> np.ndarray:
+    path = line.split(",")[0]
+    with beam.io.filesystems.FileSystems.open(path) as stream, Image.open(stream) as image:
+        pixels = image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE))
+    return np.asarray(pixels, np.float32) / 127.5 - 1.0
+
+
+def _to_record(result: PredictionResult) -> bytes:
+    import tensorflow as tf
+
+    floats = tf.train.FloatList(value=result.inference)
+    features = tf.train.Features(feature={"embedding": tf.train.Feature(float_list=floats)})
+    return tf.train.Example(features=features).SerializeToString()
+
+
+def run_inference_rate(list_path: str, output_prefix: str) -> float:
+    """Images a second of stock Beam: ReadFromText, decode, RunInference, WriteToTFRecord, on the local runner.
+
+    From the end of the first batch to the end of the last: loading, the first batch and what is written last
+    are not counted, which favours it. Reading, decoding and inference are one fused stage, so all of them are.
+    """
+    import_tensorflow()
+    _batch_ends.clear()
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        _ = (
+            pipeline
+            | beam.io.ReadFromText(list_path)
+            | beam.Map(_read_and_decode)
+            | RunInference(KerasModelHandler())
+            | beam.Map(_to_record)
+            | beam.io.WriteToTFRecord(output_prefix, file_name_suffix=".tfrecord")
+        )
+    images = sum(size for _, size in _batch_ends[1:])
+    return images / (_batch_ends[-1][0] - _batch_ends[0][0])

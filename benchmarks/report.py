@@ -1,0 +1,77 @@
+"""What a benchmark says: lines for people, and as its last line one JSON object for `benchmarks.run`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured figure and what is asked of it.
+
+    Attributes:
+      figure: what was measured.
+      ours: our number, with its unit.
+      peer: what it is held against, with its unit; empty where it stands alone.
+      ratio: ours against the peer, in the direction in which more is better; None where it stands alone.
+      target: what is asked, in words.
+      met: whether it is met; None where nothing is asked.
+    """
+
+    figure: str
+    ours: str
+    peer: str = ""
+    ratio: float | None = None
+    target: str = ""
+    met: bool | None = None
+
+    def line(self) -> str:
+        """The figure as one line for people."""
+        against = f" against {self.peer}" if self.peer else ""
+        ratio = f" = {self.ratio:.3g}x" if self.ratio is not None else ""
+        verdict = "" if self.met is None else f" [{self.target}: {'met' if self.met else 'MISSED'}]"
+        return f"{self.figure}: {self.ours}{against}{ratio}{verdict}"
+
+
+def at_least(figure: str, ours: float, peer: float, target: float, *, unit: str) -> Figure:
+    """A rate of ours that is to be at least `target` times the peer's."""
+    ratio = ours / peer
+    return Figure(
+        figure=figure,
+        ours=f"{ours:.4g} {unit}",
+        peer=f"{peer:.4g} {unit}",
+        ratio=round(ratio, 4),
+        target=f">= {target:g}",
+        met=ratio >= target,
+    )
+
+
+def limit(figure: str, ours: float, target: float, *, unit: str, at_most: bool = False) -> Figure:
+    """A figure that stands alone, to be at least `target`, or below it."""
+    return Figure(
+        figure=figure,
+        ours=f"{ours:.4g} {unit}".strip(),
+        target=f"{'<' if at_most else '>='} {target:g} {unit}".strip(),
+        met=ours < target if at_most else ours >= target,
+    )
+
+
+def say(text: str) -> None:
+    """One line for people, at once."""
+    print(text, flush=True)
+
+
+def finish(benchmark: str, rows: Sequence[Figure], **more: Any) -> None:
+    """Prints the figures, and the JSON line that ends a benchmark's output."""
+    for row in rows:
+        say(row.line())
+    say(json.dumps({"benchmark": benchmark, "rows": [dataclasses.asdict(row) for row in rows], **more}))
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))

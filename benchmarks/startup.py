@@ -1,0 +1,141 @@
+"""How long a program takes before it does something: to the first embedding, and to the end of `--help`.
+
+    python -m benchmarks.startup [--photos DIR] [--engine E] [--precision P] [--phases] [--quick]
+
+The first embedding: wall time from starting `python -m pipelines.embed`'s code in a new process to the moment at
+which the first batch has its embeddings (the pipeline's own progress notice), on 64 photos with random weights. The
+cache of models (`HUGS_CACHE_DIR`) is an empty folder of the benchmark's own, so the first run is the first start ever
+with these weights, on which the network is built, converted and measured: that is a figure of its own. The others
+find it and the file cache warm; their median is the figure with the target. The notice is noted by a listener inside
+that process; apart from it, what runs is the program as a user starts it.
+
+`--help`: wall time of `python -m PROGRAM --help`, median of some runs after a first one.
+
+`--phases` also prints where the time to the first embedding goes: the slowest imports by `-X importtime`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+
+from benchmarks.photos import ROOT, Lists, add_photos_flag, find_photos, make_lists
+from benchmarks.report import Figure, finish, limit, say
+from configs.errors import EXIT_OK, run_program
+
+_PROGRAMS = ("pipelines.embed", "pipelines.ingest", "pipelines.preproc", "trainer.task", "trainer.predict", "demo.run")
+_PHOTOS = 64
+_SLOWEST_IMPORTS = 25
+# Time stamps are of the wall clock, which parent and child share.
+_CHILD = """
+import sys, time
+marks = {}
+from preprocess import progress
+def note(rows, enter=progress.notify):
+    marks.setdefault("first embedding", time.time())
+    enter(rows)
+progress.notify = note
+from pipelines.embed import main
+code = main(sys.argv[1:])
+import json
+print(json.dumps({"marks": marks, "code": code}))
+"""
+
+
+def _wall(command: Sequence[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    return time.perf_counter() - started
+
+
+def help_seconds(program: str, repeats: int) -> float:
+    """Median wall time of a program's `--help`."""
+    command = [sys.executable, "-m", program, "--help"]
+    return statistics.median([_wall(command) for _ in range(repeats + 1)][1:])
+
+
+def _embed_flags(lists: Lists, output: str, engine_flags: Sequence[str]) -> list[str]:
+    return [
+        *("--input_path", lists.list_path),
+        *("--input_dict", lists.dict_path),
+        *("--output_path", output),
+        *("--weights", "random", "--overwrite"),
+        *engine_flags,
+    ]
+
+
+def first_embedding_seconds(flags: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float]:
+    """Seconds from the start of the process to the first embedding, and to its end."""
+    started = time.time()
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, *flags], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
+    ended = time.time()
+    if done.returncode:
+        raise RuntimeError(f"pipelines.embed failed:\n{done.stderr}")
+    told = json.loads(done.stdout.splitlines()[-1])
+    return told["marks"]["first embedding"] - started, ended - started
+
+
+def _say_imports(flags: Sequence[str], environment: Mapping[str, str]) -> None:
+    """The modules whose import, with what they import, takes longest."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", _CHILD, *flags],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    )
+    times = re.findall(r"import time:\s+(\d+) \|\s+(\d+) \|( *)(\S+)", done.stderr)
+    for own, total, depth, name in sorted(times, key=lambda entry: -int(entry[1]))[:_SLOWEST_IMPORTS]:
+        say(f"  {int(total) / 1e6:6.2f} s in all, {int(own) / 1e6:6.2f} s itself, depth {len(depth) // 2:2d}: {name}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=(__doc__ or "").split("\n")[0])
+    add_photos_flag(parser)
+    parser.add_argument("--engine", help="of pipelines.embed")
+    parser.add_argument("--precision", help="of pipelines.embed")
+    parser.add_argument("--phases", action="store_true", help="also print the slowest imports")
+    parser.add_argument("--quick", action="store_true", help="one measured run of each")
+    args = parser.parse_args(argv)
+    photos = find_photos(args.photos)
+    engine_flags = [f"--{name}={value}" for name in ("engine", "precision") if (value := getattr(args, name))]
+    repeats = 1 if args.quick else 3
+    with tempfile.TemporaryDirectory() as temporary:
+        lists = make_lists(photos, _PHOTOS, pathlib.Path(temporary))
+        flags = _embed_flags(lists, f"{temporary}/out/all", engine_flags)
+        environment = {**os.environ, "HUGS_CACHE_DIR": f"{temporary}/cache"}
+        runs = [first_embedding_seconds(flags, environment) for _ in range(repeats + 1)]
+        for number, (first, end) in enumerate(runs):
+            left_out = " (the first start with these weights)" if number == 0 else ""
+            say(f"first embedding after {first:.2f} s, end after {end:.2f} s{left_out}")
+        if args.phases:
+            _say_imports(flags, environment)
+    first = statistics.median(first for first, _ in runs[1:])
+    engine = " ".join(engine_flags) or "default engine"
+    name = f"start to the first embedding ({engine})"
+    rows = [
+        limit(name, first, 8, unit="s", at_most=True),
+        Figure(figure=f"{name}, the first time with these weights", ours=f"{runs[0][0]:.4g} s"),
+    ]
+    rows += [
+        limit(f"{program} --help", help_seconds(program, repeats), 0.5, unit="s", at_most=True) for program in _PROGRAMS
+    ]
+    finish("startup", rows, photos=photos.name)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,251 @@
+"""Which engine runs the network, and in which precision: as the user says, or as measured on this very machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import platform
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from configs.errors import InputError, did_you_mean
+from preprocess.backbone import BackboneSpec
+from preprocess.engine import Engine
+from preprocess.fidelity import centred_cosines, embed_all, seconds_for
+from preprocess.int8_calibration import digest_of_pixels
+from preprocess.model_cache import ModelCache
+from preprocess.networks import Network, load_int8_network, load_network, versions_of
+from preprocess.openvino_engine import OpenVinoEngine, available_cores, cpu_has_bfloat16, read_network
+from preprocess.openvino_import import has_openvino
+from preprocess.probe_images import PROBE_VERSION, probe_images
+from preprocess.tensorflow_engine import TensorFlowEngine, gpu_has_float16, has_gpu
+
+ENGINES = ("auto", "tensorflow", "openvino")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+
+# The smallest centred cosine to float32 on the probe images with which `auto` takes a lower precision.
+FIDELITY_FLOOR = 0.99
+# A lower precision that is hardly faster (emulated arithmetic, a disturbed measurement) is not worth its error.
+_WORTHWHILE_SPEEDUP = 1.15
+# Calibration images on which int8 is compared with float32.
+_INT8_COMPARED = 64
+
+_MEASURED = "measured.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """The engine that a user asks for.
+
+    Attributes:
+      engine: "auto" takes TensorFlow where it sees a GPU, and on CPUs OpenVINO if it is installed.
+      precision: "auto" takes the fastest of float32 and bfloat16 (on a GPU float16) that agrees with float32 on probe
+        images.
+
+    Raises:
+      InputError: an unknown name, or int8 with TensorFlow.
+    """
+
+    engine: Literal["auto", "tensorflow", "openvino"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+
+    def __post_init__(self) -> None:
+        for field, known in (("engine", ENGINES), ("precision", PRECISIONS)):
+            value = getattr(self, field)
+            if value not in known:
+                raise InputError(
+                    f"{field}: must be one of {', '.join(known)}.{did_you_mean(str(value), known)} Received: {value!r}"
+                )
+        if self.precision == "int8" and self.engine == "tensorflow":
+            raise InputError("precision: int8 needs --engine openvino. Received: int8 with tensorflow")
+
+
+def check_engine(spec: EngineSpec) -> None:
+    """Finds out in milliseconds, without loading anything, what makes a spec impossible here.
+
+    Raises:
+      InputError: OpenVINO is asked for, or needed for int8, and not installed.
+    """
+    if (spec.engine == "openvino" or spec.precision == "int8") and not has_openvino():
+        field, value = ("engine", "openvino") if spec.engine == "openvino" else ("precision", "int8")
+        raise InputError(f"{field}: {value} needs OpenVINO. Install it: pip install 'hugs[openvino]'.")
+
+
+_load_lock = threading.Lock()
+_loaded: dict[tuple[BackboneSpec, EngineSpec], Engine] = {}
+
+
+def load_engine(
+    backbone: BackboneSpec, engine: EngineSpec, calibration_pixels: Callable[[], np.ndarray] | None = None
+) -> Engine:
+    """The engine of a spec, loaded once a process however many threads ask for it.
+
+    Args:
+      backbone: the network.
+      engine: what is to run it.
+      calibration_pixels: gives uint8 [n, 299, 299, 3], images like those that will be embedded; for int8, which has
+        to be calibrated, and otherwise not called.
+
+    Raises:
+      InputError: the weights cannot be had or do not fit; OpenVINO is needed and not installed; the processor lacks
+        bfloat16; int8 without enough images to calibrate with.
+    """
+    with _load_lock:
+        if (backbone, engine) not in _loaded:
+            _loaded[backbone, engine] = _load(backbone, engine, calibration_pixels)
+        return _loaded[backbone, engine]
+
+
+def _load(backbone: BackboneSpec, spec: EngineSpec, calibration_pixels: Callable[[], np.ndarray] | None) -> Engine:
+    check_engine(spec)
+    cache = ModelCache()
+    network = load_network(backbone, cache)
+    if spec.precision == "int8":
+        return _load_int8(network, calibration_pixels, cache)
+    kind = _engine_kind(spec)
+    make = functools.partial(_make_engine, network, kind)
+    if spec.precision == "float32":
+        return make("float32")
+    lower = _lower_precision(kind)
+    if lower is None or (spec.precision == "bfloat16" and lower != "bfloat16"):
+        if spec.precision == "bfloat16":
+            raise InputError(
+                f"precision: {kind} has no bfloat16 arithmetic on this machine ({_processor()}). Pass --precision auto "
+                "or float32."
+            )
+        return _explained(make("float32"), f"float32: no lower precision in hardware here ({_processor()})")
+    key = _measured_key(network, engine=kind, precision=lower, images=f"probes {PROBE_VERSION}")
+    measured = _measure(key, cache, make, lower, probe_images)
+    if spec.precision == "auto" and not measured.is_worthwhile:
+        return _explained(make("float32"), f"float32: {lower} is {measured}")
+    asked = "" if spec.precision == "auto" else "asked for; "
+    return _explained(make(lower), f"{lower}: {asked}{measured}", fidelity=measured.worst)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What a lower precision gives on this machine.
+
+    Attributes:
+      speedup: how many times as fast as float32.
+      worst: smallest centred cosine to float32 on the images.
+      median: of the centred cosines.
+    """
+
+    speedup: float
+    worst: float
+    median: float
+
+    @property
+    def is_worthwhile(self) -> bool:
+        return self.speedup >= _WORTHWHILE_SPEEDUP and self.worst >= FIDELITY_FLOOR
+
+    def __str__(self) -> str:
+        return f"{self.speedup:.1f} times as fast as float32 here, probe images agree to {self.worst:.4f}"
+
+
+def _measured_key(network: Network, **what: Any) -> dict[str, Any]:
+    return {
+        "kind": "measured",
+        "network": network.key,
+        **what,
+        "processor": _processor(),
+        "threads": available_cores(),
+        "versions": versions_of("openvino", "tensorflow"),
+    }
+
+
+def _measure(
+    key: dict[str, Any],
+    cache: ModelCache,
+    make: Callable[[str], Engine],
+    precision: str,
+    images: Callable[[], np.ndarray],
+) -> _Measured:
+    """Compares a precision with float32 on some images, or finds the outcome of an earlier start in the cache."""
+
+    def write(folder: str) -> None:
+        pixels, reference, candidate = images(), make("float32"), make(precision)
+        # The first embeddings of each also warm it up for the timing.
+        cosines = centred_cosines(embed_all(candidate, pixels), embed_all(reference, pixels))
+        speedup = seconds_for(reference, pixels) / seconds_for(candidate, pixels)
+        measured = _Measured(speedup=speedup, worst=float(cosines.min()), median=float(np.median(cosines)))
+        with open(os.path.join(folder, _MEASURED), "w", encoding="utf-8") as stream:
+            json.dump(dataclasses.asdict(measured), stream)
+
+    with open(os.path.join(cache.find_or_make(key, write), _MEASURED), encoding="utf-8") as stream:
+        return _Measured(**json.load(stream))
+
+
+def _load_int8(network: Network, calibration_pixels: Callable[[], np.ndarray] | None, cache: ModelCache) -> Engine:
+    if calibration_pixels is None:
+        raise InputError("precision: int8 needs images to calibrate with; pass --precision bfloat16 without them.")
+    pixels = calibration_pixels()
+    quantized = load_int8_network(network, pixels, cache)
+
+    def make(precision: str) -> Engine:
+        source = quantized if precision == "int8" else read_network(network.graph_path)
+        return OpenVinoEngine(source, network.identity, precision=precision)
+
+    # Ranges learned from photos fit photos: made-up images would tell little.
+    images = pixels[:_INT8_COMPARED]
+    key = _measured_key(network, engine="openvino", precision="int8", images=digest_of_pixels(pixels))
+    measured = _measure(key, cache, make, "int8", lambda: images)
+    why = (
+        f"int8: asked for; {measured.speedup:.1f} times as fast as float32 here, "
+        f"{len(images)} of the images that it was calibrated on agree to {measured.median:.4f} in the median, "
+        f"{measured.worst:.4f} at worst"
+    )
+    return _explained(make("int8"), why, fidelity=measured.worst)
+
+
+def _engine_kind(spec: EngineSpec) -> Literal["tensorflow", "openvino"]:
+    if spec.engine != "auto":
+        return spec.engine
+    return "openvino" if has_openvino() and not has_gpu() else "tensorflow"
+
+
+def _make_engine(network: Network, kind: str, precision: str) -> Engine:
+    if kind == "openvino":
+        return OpenVinoEngine(read_network(network.graph_path), network.identity, precision=precision)
+    return TensorFlowEngine(network.graph, network.identity, precision=precision)
+
+
+def _lower_precision(kind: str) -> str | None:
+    """The precision below float32 that the processor computes in natively; None if it has none."""
+    if kind == "openvino":
+        return "bfloat16" if cpu_has_bfloat16() else None
+    if has_gpu():
+        return "float16" if gpu_has_float16() else None
+    return "bfloat16" if _cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"} else None
+
+
+def _explained(engine: Engine, why: str, *, fidelity: float | None = None) -> Engine:
+    engine.info = dataclasses.replace(engine.info, why=why, fidelity=fidelity)
+    return engine
+
+
+def _cpu_info(field: str) -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            for line in stream:
+                name, _, value = line.partition(":")
+                if name.strip().lower() == field:
+                    return value.strip()
+    except OSError:
+        pass
+    return ""
+
+
+def _cpu_flags() -> set[str]:
+    return set((_cpu_info("flags") or _cpu_info("features")).split())
+
+
+def _processor() -> str:
+    """The processor's name for people and as a key of what was measured on it."""
+    return _cpu_info("model name") or platform.machine()

@@ -1,0 +1,115 @@
+"""Converted networks kept on disk, so that a program's second start does no conversion.
+
+An entry is a folder of files under `HUGS_CACHE_DIR` (default ~/.cache/hugs) with its key and the checksums of its files
+in `entry.json`. Entries appear by one rename, so a reader sees a whole entry or none. Whatever is wrong with an entry
+(damaged, foreign, half deleted), it is made anew; whatever is wrong with the folder (read-only, full) costs time and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_ENTRY = "entry.json"
+
+Key = Mapping[str, Any]
+"""What an entry was made from, as JSON: another key, another entry."""
+
+
+def cache_folder() -> str:
+    """Where entries are kept: `HUGS_CACHE_DIR`, or ~/.cache/hugs."""
+    return os.environ.get("HUGS_CACHE_DIR") or os.path.expanduser("~/.cache/hugs")
+
+
+class ModelCache:
+    """Entries by key.
+
+    Files that cannot be kept live in a temporary folder for as long as this object.
+    """
+
+    def __init__(self, folder: str | None = None):
+        self._folder = folder or cache_folder()
+        self._unkept: list[tempfile.TemporaryDirectory[str]] = []
+
+    def find(self, key: Key) -> str | None:
+        """The folder of the entry's files; None if there is none or it is not exactly what was stored."""
+        folder = self._path(key)
+        try:
+            with open(os.path.join(folder, _ENTRY), encoding="utf-8") as stream:
+                entry = json.load(stream)
+            if entry["key"] != _as_json(key):
+                return None
+            for name, digest in entry["files"].items():
+                if _digest(os.path.join(folder, os.path.basename(name))) != digest:
+                    return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return folder
+
+    def find_or_make(self, key: Key | None, write: Callable[[str], None]) -> str:
+        """The folder of the entry's files; `write` makes them in the folder that it is given, if there is no entry.
+
+        Args:
+          key: of the entry; None for what cannot be told apart from later versions of itself, and so is not kept.
+          write: writes the files. What it raises is passed on, and nothing is kept.
+        """
+        found = None if key is None else self.find(key)
+        if found is not None:
+            return found
+        made = tempfile.TemporaryDirectory(prefix="hugs-")
+        try:
+            write(made.name)
+        except BaseException:
+            made.cleanup()
+            raise
+        if key is not None:
+            kept = self._keep(key, made.name)
+            if kept is not None:
+                made.cleanup()
+                return kept
+        self._unkept.append(made)
+        return made.name
+
+    def _keep(self, key: Key, made: str) -> str | None:
+        final = self._path(key)
+        # In the cache's own folder, since a rename works only within one filesystem.
+        staged = os.path.join(self._folder, f".{uuid.uuid4().hex}")
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            shutil.copytree(made, staged)
+            files = {name: _digest(os.path.join(staged, name)) for name in sorted(os.listdir(staged))}
+            with open(os.path.join(staged, _ENTRY), "w", encoding="utf-8") as stream:
+                json.dump({"key": _as_json(key), "files": files}, stream, indent=1)
+            if os.path.lexists(final) and self.find(key) is None:
+                # Not by deleting it in place: another process may be reading its files.
+                os.rename(final, f"{staged}-damaged")
+            if not os.path.lexists(final):
+                os.rename(staged, final)
+        except OSError:
+            pass
+        finally:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(staged, ignore_errors=True)
+                shutil.rmtree(f"{staged}-damaged", ignore_errors=True)
+        return self.find(key)
+
+    def _path(self, key: Key) -> str:
+        canonical = json.dumps(_as_json(key), sort_keys=True)
+        return os.path.join(self._folder, hashlib.sha256(canonical.encode()).hexdigest()[:32])
+
+
+def _as_json(key: Key) -> Any:
+    return json.loads(json.dumps(dict(key)))
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

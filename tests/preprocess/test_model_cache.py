@@ -1,0 +1,86 @@
+import os
+import pathlib
+
+import pytest
+
+from preprocess.model_cache import ModelCache, cache_folder
+
+KEY = {"kind": "test", "code": [1, 2]}
+
+
+class Writer:
+    def __init__(self, content=b"weights"):
+        self.calls = 0
+        self.content = content
+
+    def __call__(self, folder):
+        self.calls += 1
+        pathlib.Path(folder, "model.bin").write_bytes(self.content)
+
+
+def read(folder):
+    return pathlib.Path(folder, "model.bin").read_bytes()
+
+
+def test_an_entry_is_made_once_and_found_again(tmp_path):
+    writer = Writer()
+    made = ModelCache(str(tmp_path / "cache")).find_or_make(KEY, writer)
+    again = ModelCache(str(tmp_path / "cache")).find_or_make(KEY, writer)
+    assert made == again
+    assert read(again) == b"weights"
+    assert writer.calls == 1
+    assert ModelCache(str(tmp_path / "cache")).find({**KEY, "code": [1, 3]}) is None
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "entry", "other key", "a file in its place"])
+def test_a_damaged_entry_is_made_anew(tmp_path, damage):
+    cache = ModelCache(str(tmp_path))
+    folder = pathlib.Path(cache.find_or_make(KEY, Writer(b"old")))
+    if damage == "flip":
+        (folder / "model.bin").write_bytes(b"0ld")
+    elif damage == "truncate":
+        (folder / "model.bin").write_bytes(b"ol")
+    elif damage == "remove":
+        (folder / "model.bin").unlink()
+    elif damage == "entry":
+        (folder / "entry.json").write_text("[]")
+    elif damage == "other key":
+        (folder / "entry.json").write_text((folder / "entry.json").read_text().replace("test", "rest"))
+    else:
+        folder.rename(tmp_path / "elsewhere")
+        folder.write_bytes(b"")
+    assert cache.find(KEY) is None
+    assert read(cache.find_or_make(KEY, Writer(b"new"))) == b"new"
+    assert read(cache.find(KEY)) == b"new"
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".") and "damaged" not in name]
+
+
+def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    cache = ModelCache(str(tmp_path / "file" / "cache"))
+    writer = Writer()
+    assert read(cache.find_or_make(KEY, writer)) == b"weights"
+    assert read(cache.find_or_make(KEY, writer)) == b"weights"
+    assert writer.calls == 2
+
+
+def test_without_a_key_nothing_is_kept(tmp_path):
+    assert read(ModelCache(str(tmp_path)).find_or_make(None, Writer())) == b"weights"
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failure_keeps_nothing_and_is_passed_on(tmp_path):
+    def fail(folder):
+        Writer()(folder)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ModelCache(str(tmp_path)).find_or_make(KEY, fail)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_folder_is_the_user_s_to_choose(monkeypatch):
+    monkeypatch.setenv("HUGS_CACHE_DIR", "/somewhere")
+    assert cache_folder() == "/somewhere"
+    monkeypatch.delenv("HUGS_CACHE_DIR")
+    assert cache_folder().endswith(".cache/hugs")

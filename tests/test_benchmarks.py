@@ -1,0 +1,170 @@
+"""Each benchmark at toy size, with stand-ins for what is slow."""
+
+import concurrent.futures
+import json
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import decode, embedding, engines, fidelity, overhead, photos, pipeline, run, startup
+from benchmarks.report import Figure, at_least, finish, limit
+from benchmarks.stand_ins import StandInEngine
+from configs.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def photo_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for number in range(20):
+        path = folder / ("cats", "dogs")[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (60, 80, 3), np.uint8)).save(path)
+    return folder
+
+
+class SlowEngine(StandInEngine):
+    """Takes its time, and embeds an image as sixteen means, a little off where it is of low precision."""
+
+    def __init__(self, error=0.0):
+        super().__init__(batch_size=4)
+        self._error = error
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+
+    def start(self, pixels):
+        return self._thread.submit(self._embed, pixels)
+
+    def _embed(self, pixels):
+        time.sleep(0.004)
+        bands = [pixels[:, band::32, band::32].mean(axis=(1, 2, 3), dtype=np.float32) for band in range(16)]
+        means = np.stack(bands, axis=1)
+        return means + self._error * np.arange(16, dtype=np.float32) * (means[:, :1] > means[:, 1:2])
+
+
+@pytest.fixture
+def stand_in_engines(monkeypatch):
+    errors = {"tensorflow/float32": 0, "openvino/float32": 0, "openvino/bfloat16": 1e-4, "openvino/int8": 1e-3}
+    monkeypatch.setattr(engines, "_kept", {choice: SlowEngine(error) for choice, error in errors.items()})
+
+
+def result_of(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_figures():
+    assert at_least("a", 12, 2, 5, unit="images/s").met
+    assert not at_least("a", 9, 2, 5, unit="images/s").met
+    assert limit("a", 1, 2, unit="s", at_most=True).met
+    assert "MISSED" in limit("a", 1, 2, unit="x").line()
+
+
+def test_the_last_line_is_json(capsys):
+    finish("name", [Figure(figure="f", ours="1 s")], more=1)
+    result = result_of(capsys)
+    assert result["benchmark"] == "name"
+    assert result["more"] == 1
+    assert result["rows"] == [{"figure": "f", "ours": "1 s", "peer": "", "ratio": None, "target": "", "met": None}]
+
+
+def test_photos_are_repeated_under_distinct_names(photo_folder, tmp_path):
+    photo_set = photos.find_photos(str(photo_folder))
+    assert photo_set.classes == ("cats", "dogs")
+    assert [label for _, label in photo_set.photos[:4]] == ["cats", "dogs", "cats", "dogs"]
+    lists = photos.make_lists(photo_set, 45, tmp_path)
+    assert len({path for path, _ in lists.rows}) == 45
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 45
+    assert len(list(lists.folder.glob("*/*.jpg"))) == 45
+
+
+def test_a_folder_without_photos_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="photos"):
+        photos.find_photos(str(tmp_path))
+
+
+def test_the_steady_state_ends_before_the_last_image_is_read():
+    # 10 rows a second from the second second on; the last image is read at 6 s, what follows is only drained, fast.
+    notes = [(2 + second, 10 * second) for second in range(1, 6)] + [(7.1, 60), (7.2, 70), (7.3, 80), (7.4, 90)]
+    run_ = embedding.EmbedRun(seconds=8, rows=90, notes=tuple(notes), last_read=6.0, report={})
+    assert run_.steady_rate() == pytest.approx(10)
+    with pytest.raises(ValueError, match="too few"):
+        embedding.EmbedRun(seconds=8, rows=90, notes=tuple(notes), last_read=0.5, report={}).steady_rate()
+
+
+def test_the_saturated_rate_is_the_engine_s():
+    rate = engines.saturated_rate(SlowEngine(), np.zeros((3, 32, 32, 3), np.uint8), 0.3)
+    assert 300 < rate < 1000  # 4 images in 4 ms and a little
+
+
+def test_pipeline(photo_folder, stand_in_engines, capsys):
+    flags = ["--photos", str(photo_folder), "--seconds", "0.2", "--rounds", "2", "--rows", "600", "--peer_images", "0"]
+    pipeline.main([*flags, "--choices", "openvino/bfloat16", "openvino/int8"])
+    result = result_of(capsys)
+    assert [row["target"] for row in result["rows"]] == [">= 0.95", ">= 0.95"]
+    assert all(0.2 < one["ratio"] < 1.5 for one in result["measured"])
+
+
+def test_peers(photo_folder, tmp_path, monkeypatch):
+    keras = pytest.importorskip("keras")
+    peers = pytest.importorskip("benchmarks.peers")
+    model = keras.Sequential([keras.layers.Input((299, 299, 3)), keras.layers.GlobalAveragePooling2D()])
+    monkeypatch.setattr(peers, "_model", lambda: model)
+    lists = photos.make_lists(photos.find_photos(str(photo_folder)), 70, tmp_path)
+    assert peers.keras_predict_rate(str(lists.folder)) > 0
+    assert peers.run_inference_rate(lists.list_path, str(tmp_path / "out" / "all")) > 0
+    assert list((tmp_path / "out").glob("all-*.tfrecord"))
+
+
+def test_pipeline_figures_hold_ours_against_the_peers():
+    measured = [{"choice": "openvino/bfloat16", "ours": 60.0, "bound": 61.0, "ratio": 60 / 61}]
+    rows = pipeline.figures(measured, {"keras": 12.0, "beam": 6.0})
+    assert [(row.target, row.met) for row in rows] == [(">= 0.95", True), (">= 6", False), (">= 10", True)]
+
+
+def test_fidelity(photo_folder, stand_in_engines, capsys):
+    fidelity.main(["--photos", str(photo_folder), "--seeds", "2"])
+    result = result_of(capsys)
+    assert len(result["rows"]) == 6
+    assert all(row["met"] is not None for row in result["rows"])
+
+
+def test_decode(photo_folder, capsys):
+    decode.main(["--photos", str(photo_folder), "--size", "1600", "1280", "--quick"])
+    rows = result_of(capsys)["rows"]
+    assert rows[0]["ratio"] > 1
+    assert rows[3]["met"], rows[3]
+
+
+def test_overhead(capsys):
+    overhead.main(["--rows", "100", "3000"])
+    result = result_of(capsys)
+    assert [one["rows"] for one in result["runs"]] == [100, 3000]
+    assert result["rows"][1]["met"]
+
+
+def test_startup_help():
+    assert 0 < startup.help_seconds("pipelines.ingest", repeats=1) < 10
+
+
+def test_run_puts_results_into_one_table(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(run, "OUT", tmp_path)
+    assert run.main(["--only", "overhead", "--quick"]) == 0
+    out = capsys.readouterr().out
+    assert "| figure | ours |" in out
+    assert "peak memory" in (tmp_path / "results.md").read_text()
+    assert json.loads((tmp_path / "results.json").read_text())["machine"]["cores"] > 0
+
+
+def test_a_benchmark_that_fails_is_a_row_of_the_table(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(run, "OUT", tmp_path)
+    monkeypatch.setattr(run, "BENCHMARKS", ("absent",))
+    assert run.main([]) == 1
+    assert "**failed**" in (tmp_path / "results.md").read_text()
+
+
+def test_the_cost_shows_its_arithmetic():
+    line = run.cost_of_a_million("openvino/bfloat16", 60.0, 2)
+    assert "60.0 images/s / 2 cores = 30.00 a core" in line
+    assert "2.31 machine-hours" in line  # 1,000,000 / 120 / 3600
+    assert "**$0.65**" in line  # 2.3148 h x (4 x 0.056 + 16 x 0.003557)
