@@ -1,4 +1,4 @@
-"""Backbones: the networks that make embeddings, their weights, and the call that embeds a batch.
+"""Backbones: the networks that make embeddings, and their weights.
 
 One table, `ARCHITECTURES`, lists what `--backbone` may name. The pipeline and the exported model both get
 their network from `load_keras_backbone`, so that they cannot differ.
@@ -7,13 +7,11 @@ their network from `load_keras_backbone`, so that they cannot differ.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import http.client
 import math
 import os
 import tempfile
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -241,44 +239,3 @@ def load_keras_backbone(spec: BackboneSpec) -> tuple[Any, BackboneIdentity]:
         image_definition=IMAGE_DEFINITION,
     )
     return model, identity
-
-
-class Backbone:
-    """A loaded network, ready to embed. Thread-safe; one serves a whole process."""
-
-    def __init__(self, model: Any, identity: BackboneIdentity):
-        tf = import_tensorflow()
-        from preprocess.image_graph import scale_pixels
-
-        self.identity = identity
-        signature = [tf.TensorSpec([None, IMAGE_SIZE, IMAGE_SIZE, 3], tf.uint8)]
-        self._embed = tf.function(lambda pixels: model(scale_pixels(pixels), training=False), input_signature=signature)
-
-    def embed(self, pixels: np.ndarray) -> np.ndarray:
-        """Embeds a batch.
-
-        Args:
-          pixels: uint8 [n, 299, 299, 3], as `decode_image` makes them.
-
-        Returns:
-          float32 [n, embedding_size].
-        """
-        return self._embed(pixels).numpy()
-
-
-_load_lock = threading.Lock()
-
-
-@functools.lru_cache(maxsize=2)
-def _load_backbone(spec: BackboneSpec) -> Backbone:
-    return Backbone(*load_keras_backbone(spec))
-
-
-def load_backbone(spec: BackboneSpec) -> Backbone:
-    """The backbone of a spec, loaded once a process however many threads ask for it.
-
-    Raises:
-      InputError: as `load_keras_backbone`.
-    """
-    with _load_lock:
-        return _load_backbone(spec)

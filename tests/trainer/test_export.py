@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import InputError
-from preprocess.backbone import Backbone, BackboneSpec, load_keras_backbone
+from preprocess.backbone import BackboneSpec, load_keras_backbone
 from preprocess.image import decode_image, encode_png
+from preprocess.inference_graph import inference_graph
+from preprocess.tensorflow_engine import TensorFlowEngine
 from trainer.evaluation import log_softmax
 from trainer.export import load_backbone_of_records, save_model
 from trainer.head import build_head, predict_logits
@@ -96,7 +98,8 @@ def test_a_client_s_png_gets_the_answer_of_the_photo(classifier):
 def test_the_pipeline_s_embedding_gets_the_answer_of_the_photo(exported, classifier):
     _, head, backbone, identity = exported
     photo = picture(8, 200, 600)
-    embedding = Backbone(backbone, identity).embed(decode_image(photo)[np.newaxis])
+    engine = TensorFlowEngine(inference_graph(backbone), identity)
+    embedding = engine.start(decode_image(photo)[np.newaxis]).result()
     expected = np.exp(log_softmax(predict_logits(head, [embedding])))[0]
     np.testing.assert_allclose(classifier.predict([photo])[0].scores, expected, atol=1e-4)
 
