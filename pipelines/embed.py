@@ -183,7 +183,7 @@ def _run_here(transform: Any, job: Job, embed_options: EmbedOptions, runner: Any
     # The stage that embeds would load it as well; loaded here, what is wrong with it is still one clear line.
     engine = embed_options.load_engine()
     print(f"{name}: embedding {job.rows_expected} rows with {engine.identity.describe()}", file=sys.stderr)
-    print(f"{name}: {engine.info.engine}, {engine.info.precision}: {engine.info.why}", file=sys.stderr)
+    print(f"{name}: {engine.info.engine}, {engine.info.why}", file=sys.stderr)
     pipeline = beam.Pipeline(runner=runner, options=beam_options)
     _ = pipeline | "EmbedLists" >> transform
     try:
