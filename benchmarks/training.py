@@ -303,7 +303,10 @@ def main() -> None:
     parser.add_argument("--bottlenecks", default=_BOTTLENECKS, help="npz with `embedding` and `label`")
     parser.add_argument("--temp_dir", help="where the records go: 8.3 KB an example (default: the system's)")
     parser.add_argument("--json", action="store_true", help="nothing on standard error")
+    parser.add_argument("--quick", action="store_true", help="10,000 embeddings, 5 epochs: does everything run?")
     args = parser.parse_args()
+    if args.quick:
+        args.examples, args.epochs = 10_000, 5
     rows = []
     with contextlib.ExitStack() as stack:
         if args.json:

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -145,6 +147,12 @@ def test_overhead(capsys):
 
 def test_startup_help():
     assert 0 < startup.help_seconds("pipelines.ingest", repeats=1) < 10
+
+
+@pytest.mark.parametrize("name", run.BENCHMARKS)
+def test_every_benchmark_takes_the_flags_that_run_passes_on(name):
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+    assert "--quick" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_run_puts_results_into_one_table(monkeypatch, tmp_path, capsys):
