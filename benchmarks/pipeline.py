@@ -30,8 +30,9 @@ from benchmarks import engines
 from benchmarks.decode import core_seconds_per_image
 from benchmarks.embedding import embed, read_and_note
 from benchmarks.photos import Lists, PhotoSet, add_photos_flag, find_photos, make_lists
-from benchmarks.report import Figure, at_least, cores, finish, say
+from benchmarks.report import Figure, at_least, finish, say
 from configs.errors import EXIT_OK, run_program
+from preprocess.cores import available_cores
 from preprocess.engine import Engine
 from preprocess.transforms import EmbedOptions
 
@@ -47,13 +48,17 @@ _FEWEST_ROWS = 512
 
 def _bound(engine: Engine, pixels: np.ndarray, photos: Sequence[str], seconds: float) -> dict[str, float]:
     decode = core_seconds_per_image(photos)
-    inference = cores() / engines.saturated_rate(engine, pixels, seconds)
-    return {"images_per_sec": cores() / (decode + inference), "decode_sec": decode, "inference_sec": inference}
+    inference = available_cores() / engines.saturated_rate(engine, pixels, seconds)
+    return {
+        "images_per_sec": available_cores() / (decode + inference),
+        "decode_sec": decode,
+        "inference_sec": inference,
+    }
 
 
 def _say_bound(choice: str, bound: dict[str, float]) -> None:
     say(
-        f"{choice}: bound {bound['images_per_sec']:.1f} images/s = {cores()} cores / "
+        f"{choice}: bound {bound['images_per_sec']:.1f} images/s = {available_cores()} cores / "
         f"({1e3 * bound['decode_sec']:.2f} ms decoding + {1e3 * bound['inference_sec']:.2f} ms inference)"
     )
 
@@ -145,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.seconds, args.rounds, args.peer_images = min(args.seconds, 5), 1, min(args.peer_images, 64)
         args.rows = min(args.rows, 256)
     photo_set = find_photos(args.photos)
-    say(f"{cores()} cores; {photo_set.describe()}")
+    say(f"{available_cores()} cores; {photo_set.describe()}")
     with tempfile.TemporaryDirectory(prefix="benchmark") as temporary:
         folder = pathlib.Path(temporary)
         peer_runs: list[dict[str, float]] = []
@@ -167,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_peers()
     peers = {name: statistics.mean(run[name] for run in peer_runs) for name in (peer_runs[0] if peer_runs else {})}
     rows = figures(measured, peers)
-    finish("pipeline", rows, photos=photo_set.name, cores=cores(), measured=measured, peers=peers)
+    finish("pipeline", rows, photos=photo_set.name, cores=available_cores(), measured=measured, peers=peers)
     return EXIT_OK
 
 

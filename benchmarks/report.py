@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,8 +69,3 @@ def finish(benchmark: str, rows: Sequence[Figure], **more: Any) -> None:
     for row in rows:
         say(row.line())
     say(json.dumps({"benchmark": benchmark, "rows": [dataclasses.asdict(row) for row in rows], **more}))
-
-
-def cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0))

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.photos import OUT, ROOT, add_photos_flag
-from benchmarks.report import cores, say
+from benchmarks.report import say
 from configs.errors import EXIT_OK, run_program
+from preprocess.cores import available_cores
 
 BENCHMARKS = ("startup", "decode", "overhead", "pipeline", "fidelity", "training")
 _WITH_PHOTOS = {"startup", "decode", "pipeline", "fidelity"}
@@ -89,7 +90,7 @@ def machine() -> dict[str, Any]:
             versions[name] = "none"
     return {
         "processor": model,
-        "cores": cores(),
+        "cores": available_cores(),
         "arithmetic": [name for name in _NUMBER_FORMATS if name in flags],
         "memory_gb": round(memory, 1),
         "system": platform.platform(),

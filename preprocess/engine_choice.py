@@ -15,12 +15,13 @@ import numpy as np
 
 from configs.errors import InputError, did_you_mean
 from preprocess.backbone import BackboneSpec
+from preprocess.cores import available_cores
 from preprocess.engine import Engine
 from preprocess.fidelity import centred_cosines, embed_all, seconds_for
 from preprocess.int8_calibration import digest_of_pixels
 from preprocess.model_cache import ModelCache
 from preprocess.networks import Network, load_int8_network, load_network, versions_of
-from preprocess.openvino_engine import OpenVinoEngine, available_cores, cpu_has_bfloat16, read_network
+from preprocess.openvino_engine import OpenVinoEngine, cpu_has_bfloat16, read_network
 from preprocess.openvino_import import has_openvino
 from preprocess.probe_images import PROBE_VERSION, probe_images
 from preprocess.tensorflow_engine import TensorFlowEngine, gpu_has_float16, has_gpu

@@ -12,27 +12,19 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from preprocess.cores import available_cores
 from preprocess.image import ImageError
 from preprocess.outcomes import RowFailure
 
 READ_THREADS = 32
 # Encoded images that wait for a decoder. Photos of 5 MB each: fifty of them.
 MAX_ENCODED_BYTES = 256 * 1024 * 1024
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import queue
 from typing import Any
 
 import numpy as np
 
 from preprocess.backbone_identity import BackboneIdentity
+from preprocess.cores import available_cores
 from preprocess.engine import EngineInfo
 from preprocess.openvino_import import import_openvino
 
@@ -36,13 +36,6 @@ def cpu_has_bfloat16() -> bool:
       InputError: OpenVINO is not installed.
     """
     return "BF16" in import_openvino().Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
-
-
-def available_cores() -> int:
-    """Cores that this process may run on, which are not always all of the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class OpenVinoEngine:

@@ -13,14 +13,13 @@ import io
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, Literal, get_args
+from typing import BinaryIO, Literal
 
 from configs.errors import InputError, did_you_mean
 from preprocess.labels import LabelDict
 from preprocess.outcomes import SKIP_BLANK_LINE, SKIP_HEADER, SKIP_UNKNOWN_LABEL, RowFailure, RowSkip
 
 UnknownLabels = Literal["fail", "skip", "unlabeled"]
-UNKNOWN_LABELS: tuple[str, ...] = get_args(UnknownLabels)
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _HEADER_NAMES = frozenset({"image_uri", "image_url", "image_path", "image", "uri", "url", "path", "filename", "file"})
