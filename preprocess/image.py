@@ -5,8 +5,8 @@ TensorFlow operations, equal pixel for pixel. The embedding pipeline and every c
 exported model the second, so training and serving see the same pixels. The steps, in order:
 
 1. The format is told by the content. Of an animation the first frame counts. ICC profiles are ignored.
-2. A JPEG is decoded at 1/8, 1/4 or 1/2 of its size where the shorter side stays at least 2 x 299: libjpeg
-   then computes fewer DCT coefficients, and a 12-megapixel photo costs about a third.
+2. A JPEG is decoded at 1/8, 1/4 or 1/2 of its size where the shorter side stays at least 374 pixels, 1.25 x 299:
+   libjpeg then computes fewer DCT coefficients, and a 12-megapixel photo costs about a quarter.
 3. The mode becomes RGB. Sixteen bits keep the high byte. Alpha is composited over white before any resampling
    (in GIF, which has no alpha, transparent and uncovered pixels are black). CMYK is `(255-c)*(255-k)//255`.
 4. Pillow's `BILINEAR` resize to 299 x 299, a triangle filter as wide as the reduction; the aspect ratio is
@@ -42,13 +42,16 @@ from PIL import (
 )
 
 IMAGE_SIZE = 299
-IMAGE_DEFINITION = "upright-rgb-299-bilinear/1"
+IMAGE_DEFINITION = "upright-rgb-299-bilinear/2"
 
 # What the declared size may be. The photo of a 108-megapixel phone passes; as a PNG it takes 0.5 GB for a moment.
 MAX_IMAGE_PIXELS = 120_000_000
 
-# A JPEG is reduced while decoding as long as its shorter side stays at least this long.
-JPEG_REDUCED_SIDE = 2 * IMAGE_SIZE
+# A JPEG is reduced while decoding as long as its shorter side stays at least this long. Every 12-megapixel photo
+# (3000 or 3024 pixels) passes at 1/8. Measured on 70 photos of 4000 x 3000 against decoding in full: 47.8 dB PSNR;
+# cosine of the embeddings (MobileNet on ImageNet, centre crop, mean subtracted) 0.999, worst 0.997, which is less
+# than bfloat16 costs. With 2 x 299: 54.9 dB, 0.9999, worst 0.9996, at 1.25 times the time.
+JPEG_REDUCED_SIDE = 374
 
 ImageErrorReason = Literal[
     "empty_file",  # no bytes

@@ -3,7 +3,8 @@
 An entry is a folder of files under `HUGS_CACHE_DIR` (default ~/.cache/hugs) with its key and the checksums of its files
 in `entry.json`. Entries appear by one rename, so a reader sees a whole entry or none. Whatever is wrong with an entry
 (damaged, foreign, half deleted), it is made anew; whatever is wrong with the folder (read-only, full) costs time and
-nothing else.
+nothing else. The entries used last are kept, up to `MAX_ENTRIES`, and all that were used within a day: a running job
+may be reading them.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
+# An entry is a network of 25 to 90 MB; int8 makes one for each list that it was calibrated on.
+MAX_ENTRIES = 20
+
 _ENTRY = "entry.json"
+_IN_USE_SEC = 24 * 3600
 
 Key = Mapping[str, Any]
 """What an entry was made from, as JSON: another key, another entry."""
@@ -52,6 +58,8 @@ class ModelCache:
                     return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+        with contextlib.suppress(OSError):
+            os.utime(os.path.join(folder, _ENTRY))  # When it was last used.
         return folder
 
     def find_or_make(self, key: Key | None, write: Callable[[str], None]) -> str:
@@ -93,6 +101,7 @@ class ModelCache:
                 os.rename(final, f"{staged}-damaged")
             if not os.path.lexists(final):
                 os.rename(staged, final)
+            self._prune()
         except OSError:
             pass
         finally:
@@ -100,6 +109,17 @@ class ModelCache:
                 shutil.rmtree(staged, ignore_errors=True)
                 shutil.rmtree(f"{staged}-damaged", ignore_errors=True)
         return self.find(key)
+
+    def _prune(self) -> None:
+        """Deletes the entries that were used longest ago."""
+        used = []
+        for name in os.listdir(self._folder):
+            with contextlib.suppress(OSError):
+                used.append((os.path.getmtime(os.path.join(self._folder, name, _ENTRY)), name))
+        oldest = time.time() - _IN_USE_SEC
+        for when, name in sorted(used, reverse=True)[MAX_ENTRIES:]:
+            if when < oldest:
+                shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
 
     def _path(self, key: Key) -> str:
         canonical = json.dumps(_as_json(key), sort_keys=True)

@@ -143,8 +143,8 @@ def corpus() -> tuple[Sample, ...]:
 
 def _jpegs() -> list[Sample]:
     sizes = [(1, 1), (2, 3), (3, 2), (299, 299), (500, 375), (375, 500), (900, 40), (33, 700), (3, 700)]
-    # Around the sizes where the reduced scale changes: 598 on the shorter side for each halving.
-    sizes += [(1195, 1300), (1196, 1300), (1400, 1197), (2391, 2392), (3000, 2000)]
+    # Around the sizes where the reduced scale changes: 374 on the shorter side for each halving.
+    sizes += [(747, 800), (748, 800), (1000, 749), (1495, 1500), (1496, 1500), (2991, 2992), (2992, 3000), (3000, 2000)]
     samples = [Sample(f"jpeg-{w}x{h}", encode(photo(w, h), "JPEG", quality=88)) for w, h in sizes]
     for name, subsampling in (("444", 0), ("422", 1), ("420", 2)):
         for size in ((131, 97), (1201, 1211)):

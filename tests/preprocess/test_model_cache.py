@@ -1,9 +1,10 @@
 import os
 import pathlib
+import time
 
 import pytest
 
-from preprocess.model_cache import ModelCache, cache_folder
+from preprocess.model_cache import MAX_ENTRIES, ModelCache, cache_folder
 
 KEY = {"kind": "test", "code": [1, 2]}
 
@@ -84,3 +85,18 @@ def test_the_folder_is_the_user_s_to_choose(monkeypatch):
     assert cache_folder() == "/somewhere"
     monkeypatch.delenv("HUGS_CACHE_DIR")
     assert cache_folder().endswith(".cache/hugs")
+
+
+def test_what_was_used_longest_ago_goes_first_and_nothing_that_was_used_today(tmp_path):
+    cache = ModelCache(str(tmp_path))
+    folders = [cache.find_or_make({"number": number}, Writer()) for number in range(MAX_ENTRIES + 3)]
+    assert len(os.listdir(tmp_path)) == MAX_ENTRIES + 3
+    for number, folder in enumerate(folders):
+        long_ago = time.time() - (2 + number) * 24 * 3600
+        os.utime(os.path.join(folder, "entry.json"), (long_ago, long_ago))
+    assert cache.find({"number": MAX_ENTRIES + 2})  # The oldest; now it is the one that was used last.
+    cache.find_or_make(KEY, Writer())
+    assert len(os.listdir(tmp_path)) == MAX_ENTRIES
+    assert cache.find({"number": MAX_ENTRIES + 2})
+    assert cache.find({"number": 0})
+    assert not cache.find({"number": MAX_ENTRIES + 1})
