@@ -12,16 +12,18 @@ from apache_beam import Pipeline
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.beam_options import make_runner
-from pipelines.preflight import check_output, read_label_dict, scan_lists
+from pipelines.preflight import read_label_dict, scan_lists
 from preprocess import progress
 from preprocess.beam_storage import BeamStorage
-from preprocess.finishing import Job
+from preprocess.image_source import ImageReader
+from preprocess.job import Job
 from preprocess.record_set import REPORT_NAME, sidecar_path
 from preprocess.storage import read_file
 from preprocess.transforms import EmbedLists, EmbedOptions
 
 _SKIPPED_SHARE = 0.1
 
+_read_image = ImageReader()
 _last_read = 0.0
 
 
@@ -29,7 +31,7 @@ def read_and_note(location: str) -> bytes:
     """Reads an image as the pipeline does, and notes the time."""
     global _last_read
     _last_read = time.perf_counter()
-    return EmbedOptions.read_image(location)
+    return _read_image(location)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,16 +70,16 @@ class EmbedRun:
 
 
 def embed(list_path: str, dict_path: str, output_prefix: str, options: EmbedOptions) -> EmbedRun:
-    """Embeds a list with the transform, the runner and the checks of `pipelines.embed`."""
+    """Embeds a list with the transform and the runner of `pipelines.embed`."""
     import json
 
     global _last_read
     storage = BeamStorage()
     labels = read_label_dict(dict_path, storage)
     lists = scan_lists([list_path], labels=labels, unknown_labels=options.unknown_labels, storage=storage)
-    check_output(output_prefix, overwrite=True, storage=storage)
     job = Job(
-        job_id=uuid.uuid4().hex[:12],
+        definition={"input_path": list(lists.sha256)},
+        run_id=uuid.uuid4().hex[:12],
         output_prefix=output_prefix,
         compression="none",
         labels=labels.names,

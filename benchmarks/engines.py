@@ -16,7 +16,8 @@ from preprocess.backbone import BackboneSpec
 from preprocess.engine import Engine
 from preprocess.engine_choice import EngineSpec
 from preprocess.image import decode_image
-from preprocess.transforms import EmbedOptions, EngineLoader
+from preprocess.image_source import ImageReader
+from preprocess.transforms import EngineLoader
 
 # The network that everybody runs here, the peers too: what it computes takes as long as with other weights.
 BACKBONE = BackboneSpec(weights="random", seed=0)
@@ -61,7 +62,8 @@ def load(choice: str, photos: Sequence[str]) -> Engine | None:
 
 def read_pixels(paths: Sequence[str]) -> np.ndarray:
     """Photos as the pipeline decodes them, uint8 [n, 299, 299, 3]."""
-    return np.stack([decode_image(EmbedOptions.read_image(path)) for path in paths])
+    read = ImageReader()
+    return np.stack([decode_image(read(path)) for path in paths])
 
 
 def saturated_rate(engine: Engine, pixels: np.ndarray, seconds: float) -> float:

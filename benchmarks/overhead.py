@@ -50,10 +50,13 @@ def _measure(rows: int, *, profile: bool) -> dict[str, Any]:
 
     from benchmarks.embedding import embed
     from benchmarks.stand_ins import decode_nothing, load_stand_in, read_nothing
+    from preprocess.image_source import ImageSource
     from preprocess.transforms import EmbedOptions
 
     options = EmbedOptions(
-        unknown_labels="fail", load_engine=load_stand_in, read_image=read_nothing, decode_image=decode_nothing
+        unknown_labels="fail",
+        load_engine=load_stand_in,
+        images=ImageSource(read=read_nothing, decode=decode_nothing),
     )
     with tempfile.TemporaryDirectory() as folder:
         list_path, dict_path = _write_list(pathlib.Path(folder), rows)

@@ -34,6 +34,7 @@ from benchmarks.report import Figure, at_least, finish, say
 from configs.errors import EXIT_OK, run_program
 from preprocess.cores import available_cores
 from preprocess.engine import Engine
+from preprocess.image_source import ImageSource
 from preprocess.transforms import EmbedOptions
 
 _BOUND_TARGET = 0.95
@@ -77,7 +78,9 @@ def measure_choice(
     _say_bound(choice, bounds[-1])
     rows = max(fewest_rows, int(seconds * bounds[0]["images_per_sec"]))
     lists = make_lists(photo_set, rows, folder / choice.replace("/", "-"))
-    options = EmbedOptions(unknown_labels="fail", load_engine=engines.KeptEngine(choice), read_image=read_and_note)
+    options = EmbedOptions(
+        unknown_labels="fail", load_engine=engines.KeptEngine(choice), images=ImageSource(read=read_and_note)
+    )
     rates, ratios = [], []
     for _ in range(rounds):
         run = embed(lists.list_path, lists.dict_path, str(lists.folder.parent / "out" / "all"), options)

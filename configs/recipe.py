@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.resources
-import math
 import os
 import re
+import sys
 from collections.abc import Collection, Iterator
 from typing import Any, ClassVar, Literal
 
@@ -30,13 +30,20 @@ class _FieldError(InputError):
         self.field = field
 
 
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number of more than 4300 digits"
+
+
 class _Section:
     """The checks that all sections share; a section calls them from its `__post_init__`."""
 
     _prefix: ClassVar[str] = ""
 
     def _fail(self, field: str, rule: str) -> None:
-        raise _FieldError(f"{self._prefix}{field}", f"must be {rule}. Received: {getattr(self, field)!r}.")
+        raise _FieldError(f"{self._prefix}{field}", f"must be {rule}. Received: {_shown(getattr(self, field))}.")
 
     def _check_text(self, *fields: str) -> None:
         for field in fields:
@@ -49,7 +56,7 @@ class _Section:
         if value not in choices:
             hint = did_you_mean(value, choices) if isinstance(value, str) else ""
             raise _FieldError(
-                f"{self._prefix}{field}", f"must be one of {', '.join(choices)}. Received: {value!r}.{hint}"
+                f"{self._prefix}{field}", f"must be one of {', '.join(choices)}. Received: {_shown(value)}.{hint}"
             )
 
     def _check_int(self, field: str, minimum: int) -> None:
@@ -60,7 +67,7 @@ class _Section:
 
     def _is_finite_number(self, field: str) -> bool:
         value = getattr(self, field)
-        return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+        return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +107,11 @@ class PreprocessOptions(_Section):
       compression: of the shards.
       unknown_labels: what happens to a row with a label that the dictionary lacks.
       rows_per_shard: rows in one output shard, at least 1.
+      max_image_bytes: a larger image file fails, at least 1.
+      max_image_pixels: an image of more pixels, by its header, fails, at least 1.
+      image_deadline_sec: an image that takes longer to read, or to decode, fails; above 0.
+      max_failed_percent: the job fails if a larger share of its images does, from 0 to 100.
+      storage_retry_sec: how long faults of remote storage that may pass are tried again, at least 0.
     """
 
     _prefix: ClassVar[str] = "preprocess."
@@ -112,6 +124,11 @@ class PreprocessOptions(_Section):
     compression: Literal["none", "gzip"] = "none"
     unknown_labels: Literal["fail", "skip", "unlabeled"] = "fail"
     rows_per_shard: int = 1024
+    max_image_bytes: int = 256 * 1024 * 1024
+    max_image_pixels: int = 120_000_000
+    image_deadline_sec: float = 60
+    max_failed_percent: float = 10
+    storage_retry_sec: float = 120
 
     def __post_init__(self) -> None:
         self._check_text("backbone", "weights")
@@ -121,6 +138,14 @@ class PreprocessOptions(_Section):
         self._check_choice("compression", ("none", "gzip"))
         self._check_choice("unknown_labels", ("fail", "skip", "unlabeled"))
         self._check_int("rows_per_shard", minimum=1)
+        self._check_int("max_image_bytes", minimum=1)
+        self._check_int("max_image_pixels", minimum=1)
+        if not self._is_finite_number("image_deadline_sec") or self.image_deadline_sec <= 0:
+            self._fail("image_deadline_sec", "a number of seconds above 0")
+        if not self._is_finite_number("max_failed_percent") or not 0 <= self.max_failed_percent <= 100:
+            self._fail("max_failed_percent", "a number from 0 to 100")
+        if not self._is_finite_number("storage_retry_sec") or self.storage_retry_sec < 0:
+            self._fail("storage_retry_sec", "a number of seconds, at least 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -262,7 +287,7 @@ def _located(where: str, lines: dict[str, int]) -> Iterator[None]:
     except _FieldError as error:
         line = lines.get(error.field)
         place = f"{where}, line {line}" if line else where
-        raise InputError(f"{place}: {error}") from error
+        raise InputError(" ".join(f"{place}: {error}".split())) from error
 
 
 def _parse_yaml(raw: bytes, *, where: str) -> tuple[dict[Any, Any], dict[str, int]]:
@@ -280,17 +305,19 @@ def _parse_yaml(raw: bytes, *, where: str) -> tuple[dict[Any, Any], dict[str, in
         node = loader.get_single_node()
         lines = _lines_of_keys(node, where=where) if isinstance(node, yaml.MappingNode) else {}
         data = loader.construct_document(node) if node is not None else None
+    except InputError:
+        raise
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: not UTF-8 text (byte {error.start}). Save the recipe as UTF-8.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
         problem = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{place}: not valid YAML ({problem}).") from error
-    except ValueError as error:  # for example the date 2024-13-45
+        raise InputError(f"{place}: not valid YAML ({' '.join(problem.split())}).") from error
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:  # for example the date 2024-13-45
         raise InputError(f"{where}: a value cannot be read ({error}). Put it in quotes if it is text.") from error
     if not isinstance(data, dict):
-        found = "nothing" if data is None else repr(data)[:60]
+        found = "nothing" if data is None else _shown(data)[:60]
         raise InputError(f"{where}: a recipe is a mapping of fields such as `name: hugs`. Received: {found}.")
     return data, lines
 

@@ -64,8 +64,8 @@ def make_runner(options: PipelineOptions) -> Any:
       InputError: there is no such runner.
     """
     if is_local(options):
-        # It warns about containers that local runs do not use.
-        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        # It warns about containers that local runs do not use, and logs the traceback of what it then raises.
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
         return FnApiRunner()
     name = options.view_as(StandardOptions).runner
     try:

@@ -4,8 +4,9 @@
         --output_path out/preproc/train
 
 Writes the shards `out/preproc/train-*` and, beside them, `out/preproc/_train/` with the report, the ledgers
-of failed and skipped rows, and the manifest that completes the set. Flags that are not listed here are
-Beam's own and are passed through, `--runner` and the rest.
+of failed and skipped rows, and the manifest that completes the set. The same command again, after whatever
+stopped it, goes on where it was stopped. Flags that are not listed here are Beam's own and are passed through,
+`--runner` and the rest.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import hashlib
 import importlib.metadata
 import json
+import os
 import posixpath
 import sys
 import uuid
@@ -26,10 +29,9 @@ from configs.errors import EXIT_OK, InputError, run_program
 from configs.recipe import PreprocessOptions, load_recipe
 
 if TYPE_CHECKING:
-    from preprocess.finishing import Job
-    from preprocess.transforms import EmbedOptions
+    from pipelines.preflight import ScannedLists
+    from preprocess.job import Job
 
-EXIT_BUG = 1
 _CALIBRATION_IMAGES = 300
 
 
@@ -81,7 +83,55 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--rows_per_shard", type=int, metavar="N", help="rows a shard (default: 1024)")
     parser.add_argument("--batch_size", type=int, metavar="N", help="images a batch (default: what suits the engine)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a set that lies at --output_path")
+    parser.add_argument(
+        "--max_failed_percent",
+        type=float,
+        metavar="PERCENT",
+        help="the job fails if a larger share of the images does (default: 10)",
+    )
+    parser.add_argument("--max_image_bytes", type=int, metavar="N", help="a larger image file fails (default: 256 MiB)")
+    parser.add_argument(
+        "--max_image_pixels",
+        type=int,
+        metavar="N",
+        help="an image of more pixels, by its header, fails (default: 120 million)",
+    )
+    parser.add_argument(
+        "--image_deadline_sec",
+        type=float,
+        metavar="SEC",
+        help="an image that takes longer to read, or to decode, fails (default: 60)",
+    )
+    parser.add_argument(
+        "--storage_retry_sec",
+        type=float,
+        metavar="SEC",
+        help="how long faults of remote storage that may pass are tried again (default: 120)",
+    )
+    parser.add_argument(
+        "--embedding_cache",
+        metavar="FOLDER",
+        help="local or remote folder of embeddings by the content of the image file: what it holds is not computed "
+        "again, whatever the list or the file is called; it grows by what is computed",
+    )
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="a finished set, for example that of the training list: the report counts the images that are in both; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--retry_failures",
+        nargs="?",
+        const="all",
+        metavar="REASON[,REASON]",
+        help="of a finished set: try the rows of its ledger again, all or those of some reasons, and complete the set",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what lies at --output_path, once the new set is ready"
+    )
     return parser
 
 
@@ -104,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       0; 1 if the books do not balance.
 
     Raises:
-      InputError: something that the user gave is wrong, or nothing could be embedded.
+      InputError: something that the user gave is wrong, nothing could be embedded, or too many images failed.
     """
     parser = _parser()
     args, beam_flags = parser.parse_known_args(argv)
@@ -112,7 +162,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _with_flags(recipe, args)
     if args.batch_size is not None and args.batch_size < 1:
         raise InputError(f"batch_size: must be at least 1. Received: {args.batch_size}")
+    if args.retry_failures is not None and args.overwrite:
+        raise InputError("retry_failures: completes the set that is there, which --overwrite would replace. Pass one.")
     return _embed(args, options, beam_flags, own_flags=parser.flags)
+
+
+def _definition(options: PreprocessOptions, lists: ScannedLists, labels: Sequence[str]) -> dict[str, Any]:
+    """What makes the records what they are."""
+    from preprocess.image import IMAGE_DEFINITION
+    from preprocess.rows import has_scheme
+
+    paths = [path if has_scheme(path) else os.path.abspath(path) for path in lists.paths]
+    return {
+        "input_path": [list(pair) for pair in zip(paths, lists.sha256, strict=True)],
+        "input_dict": hashlib.sha256(json.dumps(list(labels)).encode()).hexdigest(),
+        "image_definition": IMAGE_DEFINITION,
+        **{
+            name: getattr(options, name)
+            for name in (
+                "backbone",
+                "weights",
+                "seed",
+                "engine",
+                "precision",
+                "compression",
+                "unknown_labels",
+                "rows_per_shard",
+            )
+        },
+    }
+
+
+def _retry(reasons: str | None) -> Any:
+    from preprocess.job import Retry
+
+    if reasons is None:
+        return None
+    names = frozenset(filter(None, (name.strip() for name in reasons.split(","))))
+    return Retry(reasons=None if names == {"all"} else names, of_finished_set=True)
 
 
 def _embed(
@@ -124,18 +211,24 @@ def _embed(
 ) -> int:
     # Imported here so that --help and wrong flags answer at once.
     from pipelines.beam_options import is_local, make_runner, parse_beam_options
-    from pipelines.preflight import check_output, check_reachable, read_label_dict, scan_lists
+    from pipelines.claim import Claim, Output, check_prefix, locked
+    from pipelines.preflight import check_against, check_reachable, read_label_dict, scan_lists
+    from preprocess import embedding_cache
     from preprocess.backbone import BackboneSpec, check_weights
     from preprocess.beam_storage import BeamStorage
     from preprocess.engine_choice import EngineSpec, check_engine
-    from preprocess.finishing import Job
+    from preprocess.image_source import ImageSource
+    from preprocess.job import Job
+    from preprocess.retrying import RetryPolicy
     from preprocess.transforms import EmbedLists, EmbedOptions, EngineLoader
 
-    storage = BeamStorage()
     beam_options = parse_beam_options(beam_flags, own_flags=own_flags)
     runner = make_runner(beam_options)
     spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
-    check_reachable([*args.input_path, args.input_dict, args.output_path])
+    caches = [args.embedding_cache] if args.embedding_cache else []
+    check_reachable([*args.input_path, args.input_dict, args.output_path, *caches, *args.against])
+    retry = RetryPolicy(limit_sec=options.storage_retry_sec)
+    storage = BeamStorage(retry)
     engine = EngineSpec(engine=options.engine, precision=options.precision)
     check_engine(engine)
     labels = read_label_dict(args.input_dict, storage)
@@ -147,9 +240,13 @@ def _embed(
         sample_size=_CALIBRATION_IMAGES if options.precision == "int8" else 0,
     )
     check_weights(spec)
-    check_output(args.output_path, overwrite=args.overwrite, storage=storage)
+    check_prefix(args.output_path)
+    check_against(args.against, storage=storage)
+    for folder in caches:
+        embedding_cache.check(folder, storage)
     job = Job(
-        job_id=uuid.uuid4().hex[:12],
+        definition=_definition(options, lists, labels.names),
+        run_id=uuid.uuid4().hex[:12],
         output_prefix=args.output_path,
         compression=options.compression,
         labels=labels.names,
@@ -157,53 +254,55 @@ def _embed(
         rows_expected=lists.rows,
         started=datetime.datetime.now(datetime.UTC),
         versions=_versions(),
+        max_failed_percent=options.max_failed_percent,
+        against=tuple(args.against),
+        embedding_cache=args.embedding_cache,
+        retry=_retry(args.retry_failures),
+    )
+    images = ImageSource(
+        max_bytes=options.max_image_bytes,
+        max_pixels=options.max_image_pixels,
+        deadline_sec=options.image_deadline_sec,
+        retry=retry,
     )
     embed_options = EmbedOptions(
         unknown_labels=options.unknown_labels,
-        load_engine=EngineLoader(backbone=spec, engine=engine, calibration=lists.sample),
+        load_engine=EngineLoader(backbone=spec, engine=engine, calibration=lists.sample, images=images),
+        images=images,
         rows_per_shard=options.rows_per_shard,
         batch_size=args.batch_size,
     )
-    transform = EmbedLists(job=job, labels=labels, options=embed_options)
-    if is_local(beam_options):
-        return _run_here(transform, job, embed_options, runner, beam_options)
-    return _submit(transform, job, runner, beam_options)
+    with locked(job.output_prefix):
+        output = Output(job, storage)
+        claim = output.claim(overwrite=args.overwrite)
+        if claim is Claim.DONE:
+            return _say_done(job)
+        if claim is Claim.PLANNED:
+            from pipelines.local_run import finish_here
+
+            return finish_here(job, storage=storage)
+        if not is_local(beam_options):
+            job = output.prepare()
+            return _submit(EmbedLists(job=job, labels=labels, options=embed_options), job, runner, beam_options)
+        from pipelines.local_run import run_here
+
+        # The stage that embeds would load it as well; loaded here, what is wrong with it is still one clear line.
+        loaded = embed_options.load_engine()
+        name = posixpath.basename(job.output_prefix)
+        job = output.prepare()
+        going_on = ", going on where an earlier run was stopped" if claim is Claim.UNFINISHED else ""
+        print(
+            f"{name}: embedding {job.rows_expected} rows with {loaded.identity.describe()}{going_on}", file=sys.stderr
+        )
+        print(f"{name}: {loaded.info.engine}, {loaded.info.why}", file=sys.stderr)
+        transform = EmbedLists(job=job, labels=labels, options=embed_options)
+        return run_here(job, transform, runner=runner, beam_options=beam_options, storage=storage)
 
 
-def _run_here(transform: Any, job: Job, embed_options: EmbedOptions, runner: Any, beam_options: Any) -> int:
-    """Runs the job in this process, with a progress bar and a table at the end."""
-    import apache_beam as beam
-
-    from pipelines.progress_bar import show_progress
-    from pipelines.summary import print_summary
-    from preprocess.beam_storage import BeamStorage
-    from preprocess.finishing import BOOKS_DO_NOT_BALANCE, COMPLETE
-
-    name = posixpath.basename(job.output_prefix)
-    # The stage that embeds would load it as well; loaded here, what is wrong with it is still one clear line.
-    engine = embed_options.load_engine()
-    print(f"{name}: embedding {job.rows_expected} rows with {engine.identity.describe()}", file=sys.stderr)
-    print(f"{name}: {engine.info.engine}, {engine.info.why}", file=sys.stderr)
-    pipeline = beam.Pipeline(runner=runner, options=beam_options)
-    _ = pipeline | "EmbedLists" >> transform
-    try:
-        with show_progress(job.rows_expected, name):
-            pipeline.run().wait_until_finish()
-    except Exception:
-        # A job that ran to its end and failed has said why in its report; all else is a bug.
-        report = _own_report(job)
-        if report is None:
-            raise
-    else:
-        report = _own_report(job)
-        if report is None:
-            raise AssertionError(f"The job ended without a report at {job.output_prefix!r}.")
-    print_summary(report, job.output_prefix, storage=BeamStorage())
-    if report["status"] == BOOKS_DO_NOT_BALANCE:
-        print(f"error: the books do not balance: {report['error']} Run the job again.", file=sys.stderr)
-        return EXIT_BUG
-    if report["status"] != COMPLETE:
-        raise InputError(f"{job.output_prefix}: {report['error']} The table above says why.")
+def _say_done(job: Job) -> int:
+    """There is nothing left to do."""
+    what = "no row in its ledger to try again" if job.retry is not None else "nothing to do"
+    print(f"{job.output_prefix}: this very job has finished this set of records; {what}.")
     return EXIT_OK
 
 
@@ -220,19 +319,6 @@ def _submit(transform: Any, job: Job, runner: Any, beam_options: Any) -> int:
     print(f"Submitted {job.rows_expected} rows{f' as job {job_id()}' if callable(job_id) else ''}.")
     print(f"When the job is done, its report is at {sidecar_path(job.output_prefix, REPORT_NAME)}")
     return EXIT_OK
-
-
-def _own_report(job: Job) -> dict[str, Any] | None:
-    """The report that this very job wrote; None if it did not get that far."""
-    from preprocess.beam_storage import BeamStorage
-    from preprocess.record_set import REPORT_NAME, sidecar_path
-    from preprocess.storage import read_file
-
-    try:
-        report = json.loads(read_file(BeamStorage(), sidecar_path(job.output_prefix, REPORT_NAME)))
-    except (OSError, ValueError):
-        return None
-    return report if report.get("job_id") == job.job_id else None
 
 
 if __name__ == "__main__":

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import heapq
+import io
 import os
-import posixpath
 import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Sequence
+from typing import Any, BinaryIO, cast
 
 from configs.errors import InputError
 from preprocess.labels import LabelDict, parse_label_dict
-from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, set_of_shard, sidecar_dir
+from preprocess.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.rows import UnknownLabels, has_scheme, parse_rows, resolve_uri
+from preprocess.set_files import read_content
 from preprocess.storage import Storage, read_file
 
-_GLOB_CHARACTERS = "*?["
 _CONNECT_TIMEOUT_SEC = 10
+_READ_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,13 +30,36 @@ class ScannedLists:
 
     Attributes:
       paths: the lists, in order.
+      sha256: of the contents of each.
       rows: of all of them.
       sample: locations of images, drawn by the hash of their URIs: a list always gives the same.
     """
 
     paths: tuple[str, ...]
+    sha256: tuple[str, ...]
     rows: int
     sample: tuple[str, ...]
+
+
+class _HashingReader(io.RawIOBase):
+    """Passes on what is read from a stream, and hashes it."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self._digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self._digest.update(data)
+        return len(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
 
 class _Sample:
@@ -126,16 +151,20 @@ def scan_lists(
             )
         paths.update(dict.fromkeys(matches))
     rows = images = 0
+    digests = []
     sample = _Sample(sample_size)
     for path in paths:
         try:
             with storage.open(path) as stream:
-                for row in parse_rows(stream, list_path=path, labels=labels, unknown_labels=unknown_labels):
+                hashing = _HashingReader(stream)
+                buffered = cast(BinaryIO, io.BufferedReader(hashing, _READ_BYTES))
+                for row in parse_rows(buffered, list_path=path, labels=labels, unknown_labels=unknown_labels):
                     rows += 1
                     if row.outcome is None:
                         images += 1
                         if sample_size:
                             sample.offer(resolve_uri(row.uri, path), row.uri)
+                digests.append(hashing.sha256)
         except OSError as error:
             raise _cannot_read("input_path", path, error) from error
     if not images:
@@ -143,44 +172,23 @@ def scan_lists(
             f"input_path: {', '.join(paths)}: {rows} rows, none of them with an image to embed. "
             "Each row is image_uri,label[,label...]."
         )
-    return ScannedLists(paths=tuple(paths), rows=rows, sample=sample.locations())
+    return ScannedLists(paths=tuple(paths), sha256=tuple(digests), rows=rows, sample=sample.locations())
 
 
-def check_output(prefix: str, *, overwrite: bool, storage: Storage) -> None:
-    """Makes sure that a set can be written at `prefix` without touching anything that is not its own.
-
-    What an unfinished earlier run left of its parts is removed.
+def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
+    """Makes sure that the sets to compare with are finished and say what they hold.
 
     Raises:
-      InputError: the prefix names no file, cannot be written to, or a set or foreign shards lie there.
+      InputError: one is not, or does not.
     """
-    directory, name = posixpath.split(prefix)
-    if not name or name in (".", ".."):
-        raise InputError(
-            f"output_path: must end in the name of the set, for example out/preproc/train. Received: {prefix!r}"
-        )
-    if any(character in prefix for character in _GLOB_CHARACTERS):
-        raise InputError(f"output_path: must not hold any of {_GLOB_CHARACTERS}. Received: {prefix!r}")
-    sidecars = sidecar_dir(prefix)
-    try:
-        if not has_scheme(prefix):
-            os.makedirs(sidecars, exist_ok=True)
-            if not os.access(directory or ".", os.W_OK) or not os.access(sidecars, os.W_OK):
-                raise PermissionError(f"no permission to write in {directory or '.'}")
-        found = storage.match(f"{sidecars}/**") if has_scheme(prefix) else storage.match(f"{sidecars}/*")
-        names = {posixpath.basename(path) for path in found}
-        has_shards = any(set_of_shard(path) == prefix for path in storage.match(f"{prefix}-*"))
-    except OSError as error:
-        raise InputError(f"output_path: cannot write to {prefix!r} ({error}).") from error
-    if overwrite:
-        return
-    if MANIFEST_NAME in names:
-        raise InputError(
-            f"output_path: a finished set of records lies at {prefix!r}. Pass --overwrite to replace it once the "
-            "new one is ready, or choose another output_path."
-        )
-    if has_shards and REPORT_NAME not in names:
-        raise InputError(
-            f"output_path: shards that this pipeline did not finish lie at {prefix!r}. Pass --overwrite to replace "
-            "them, or choose another output_path."
-        )
+    for prefix in prefixes:
+        try:
+            finished = storage.match(sidecar_path(prefix, MANIFEST_NAME))
+            if not finished:
+                raise InputError(
+                    f"against: there is no finished set of records at {prefix!r}. Give the prefix that was the "
+                    "output_path of a finished job, for example out/preproc/train."
+                )
+            read_content(prefix, storage)
+        except OSError as error:
+            raise _cannot_read("against", prefix, error) from error

@@ -2,7 +2,9 @@
 
 `python -m pipelines.preproc --recipe hugs --data_dir data/` runs `pipelines.embed` on one list after the
 other, in this process, into `JOB_DIR/preproc/{train,eval,test}`. All lists are looked for before the first is
-embedded. Flags that this program does not know go to `pipelines.embed`, and from there to Beam.
+embedded, and images that are in the training set as well are counted. The same command again goes on with the job
+directory that an earlier run left unfinished. Flags that this program does not know go to `pipelines.embed`, and
+from there to Beam.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import datetime
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError, run_program
 from configs.recipe import Recipe, load_recipe
+from preprocess.job import DEFINITION_NAME
+from preprocess.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.rows import has_scheme
 from preprocess.storage import LocalStorage, Storage
 
@@ -61,7 +65,9 @@ def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
         "--recipe", default="hugs", help="name of a recipe, or path of its YAML file (default: %(default)s)"
     )
     parser.add_argument(
-        "--job_dir", metavar="DIR", help="where the records go (default: a new DATA_DIR/RECIPE_DATE_TIME)"
+        "--job_dir",
+        metavar="DIR",
+        help="where the records go (default: the newest DATA_DIR/RECIPE_DATE_TIME if it is unfinished, else a new one)",
     )
     args, embed_flags = parser.parse_known_args(argv)
     for flag in embed_flags:
@@ -103,6 +109,36 @@ def plan_jobs(recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage) 
         for split, path in lists.items()
         if path is not None and (split in required or _exists(_in_folder(data_dir, path), storage))
     ]
+
+
+def unfinished_job_dir(recipe: Recipe, splits: Iterable[str], *, data_dir: str, storage: Storage) -> str | None:
+    """The newest job directory of a recipe, if a run was stopped in it; None if it is finished, or there is none.
+
+    Args:
+      recipe: its name begins the names of the directories.
+      splits: those that a finished job has.
+      data_dir: where the directories lie.
+      storage: of `data_dir`.
+    """
+    folders: dict[str, set[str]] = {}
+    for name in (MANIFEST_NAME, f"parts-*/{DEFINITION_NAME}"):
+        for path in storage.match(_in_folder(data_dir, f"{recipe.name}_*/preproc/_*/{name}")):
+            job_dir, _, rest = path.rpartition("/preproc/_")
+            folders.setdefault(job_dir, set()).add(rest)
+    if not folders:
+        return None
+    newest = max(folders)
+    found = folders[newest]
+    finished = all(f"{split}/{MANIFEST_NAME}" in found for split in splits)
+    return newest if not finished or any(rest.endswith(DEFINITION_NAME) for rest in found) else None
+
+
+def _against(job: EmbedJob, jobs: Sequence[EmbedJob], storage: Storage) -> list[str]:
+    """Flags that compare a set with the training set, if that is finished by now."""
+    training = jobs[0].output_path
+    if job.output_path == training or not _exists(sidecar_path(training, MANIFEST_NAME), storage):
+        return []
+    return ["--against", training]
 
 
 def _in_folder(folder: str, path: str) -> str:
@@ -151,17 +187,25 @@ def main(argv: Sequence[str] | None = None, *, embed: Callable[[Sequence[str]], 
     args.data_dir = args.data_dir.rstrip("/") or args.data_dir[:1]  # "/" stays "/"
     if not has_scheme(args.data_dir) and not os.path.isdir(args.data_dir):
         raise InputError(f"--data_dir: there is no directory {args.data_dir!r}. Give the one that has the lists.")
-    started = datetime.datetime.now()
-    job_dir = args.job_dir or _in_folder(args.data_dir, f"{recipe.name}_{started:%Y%m%d_%H%M%S}")
+    storage = _storage_for(args.data_dir)
+    job_dir = args.job_dir
+    if job_dir is None:
+        planned = plan_jobs(recipe, data_dir=args.data_dir, job_dir="", storage=storage)
+        splits = [job.split for job in planned]
+        job_dir = unfinished_job_dir(recipe, splits, data_dir=args.data_dir, storage=storage)
+        if job_dir is None:
+            job_dir = _in_folder(args.data_dir, f"{recipe.name}_{datetime.datetime.now():%Y%m%d_%H%M%S}")
+        else:
+            print(f"going on in {job_dir}, where a run was stopped; --job_dir names another")
     if any(character in job_dir for character in ",*?["):
         # Found out now, and not when hours of embedding are done.
         raise InputError(
             f"--job_dir: must not hold any of , * ? [ since training takes lists of patterns. Received: {job_dir!r}."
         )
-    jobs = plan_jobs(recipe, data_dir=args.data_dir, job_dir=job_dir, storage=_storage_for(args.data_dir))
+    jobs = plan_jobs(recipe, data_dir=args.data_dir, job_dir=job_dir, storage=storage)
     for position, job in enumerate(jobs, start=1):
         print(f"\n{job.split} ({position} of {len(jobs)}): {job.input_path} -> {job.output_path}", flush=True)
-        code = embed([*job.flags(), "--recipe", args.recipe, *embed_flags])
+        code = embed([*job.flags(), *_against(job, jobs, storage), "--recipe", args.recipe, *embed_flags])
         if code != EXIT_OK:
             skipped = ", ".join(later.split for later in jobs[position:])
             print(f"{job.split} failed" + (f"; not started: {skipped}" if skipped else ""), file=sys.stderr)

@@ -7,44 +7,82 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from preprocess.record_set import FAILED_NAME, REPORT_NAME, SKIPPED_NAME, sidecar_path
+from preprocess.block_results import FROM_CACHE, FROM_EARLIER_RUN
+from preprocess.record_set import FAILED_NAME, REPORT_NAME, SKIPPED_NAME
+from preprocess.set_report import COMPLETE
 from preprocess.storage import Storage
 
 _LEDGER_LINES_SEARCHED = 10_000
 
 
-def _first_of_each(path: str, field: str, storage: Storage) -> dict[str, str]:
-    """For each reason or rule near the start of a ledger, one row as an example."""
-    examples: dict[str, str] = {}
+def _first_of_each(path: str, field: str, storage: Storage, *, number: int) -> dict[str, list[str]]:
+    """For each reason or rule near the start of a ledger, some rows as examples."""
+    examples: dict[str, list[str]] = {}
     with storage.open(path) as ledger:
         for line in itertools.islice(ledger, _LEDGER_LINES_SEARCHED):
             entry = json.loads(line)
-            examples.setdefault(entry[field], f"{entry['list']}:{entry['line']}: {entry['message']}")
+            of_this = examples.setdefault(entry[field], [])
+            if len(of_this) < number:
+                of_this.append(f"{entry['list']}:{entry['line']}: {entry['message']}")
     return examples
 
 
-def _count_lines(title: str, counts: Mapping[str, int], path: str, field: str, storage: Storage) -> Iterator[str]:
+def _count_lines(
+    title: str, counts: Mapping[str, int], path: str, field: str, storage: Storage, *, examples_each: int
+) -> Iterator[str]:
     total = sum(counts.values())
     yield f"  {title:<12}{total:>9}" + (f"  {path}" if total else "")
     if not total:
         return
-    examples = _first_of_each(path, field, storage)
+    examples = _first_of_each(path, field, storage, number=examples_each)
     for name, count in counts.items():
-        example = f"  e.g. {examples[name]}" if name in examples else ""
-        yield f"    {name:<16}{count:>3}{example}"
+        first, *others = examples.get(name) or [""]
+        yield f"    {name:<16}{count:>3}" + (f"  e.g. {first}" if first else "")
+        for other in others:
+            yield f"    {'':<19}       {other}"
 
 
-def summary_lines(report: Mapping[str, Any], prefix: str, *, storage: Storage) -> Iterator[str]:
-    """The lines of the table for a report; examples come from the ledgers."""
+def _content_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """What was found out about the images themselves, as far as there is something to say."""
+    duplicates = report.get("duplicates")
+    if duplicates and duplicates["images"]:
+        conflicts = duplicates["images_with_different_labels"]
+        yield (
+            f"  {'duplicates':<12}{duplicates['extra_records']:>9}  records of {duplicates['images']} images that are "
+            f"there more than once, {conflicts or 'none'} of them under different labels: {duplicates['file']}"
+        )
+    for shared in report.get("shared_with", ()):
+        where = f": {shared['file']}" if shared["records"] else ""
+        yield f"  {'shared':<12}{shared['records']:>9}  records whose image is also in {shared['prefix']}{where}"
+
+
+def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, storage: Storage) -> Iterator[str]:
+    """The lines of the table for a report.
+
+    Args:
+      report: of the job.
+      prefix: of the set.
+      sidecars: the folder that report and ledgers lie in; examples come from the ledgers.
+      storage: where they lie.
+    """
+    complete = report["status"] == COMPLETE
     output = report["output"]
     backbone = report["backbone"]
     yield f"{prefix}: {report['rows_read']} rows read"
     megabytes = output["num_bytes"] / 1e6
     shards = "1 shard" if output["shards"] == 1 else f"{output['shards']} shards"
-    where = f"  {prefix}-* ({shards}, {megabytes:.1f} MB)" if output["shards"] else ""
+    where = f"  {prefix}-* ({shards}, {megabytes:.1f} MB)" if complete else ""
     yield f"  {'embedded':<12}{report['embedded']:>9}{where}"
-    yield from _count_lines("failed", report["failed"], sidecar_path(prefix, FAILED_NAME), "reason", storage)
-    yield from _count_lines("skipped", report["skipped"], sidecar_path(prefix, SKIPPED_NAME), "rule", storage)
+    for source, title in ((FROM_EARLIER_RUN, "by earlier runs"), (FROM_CACHE, "from the cache")):
+        if report["embedded_by"].get(source):
+            yield f"    {title:<16}{report['embedded_by'][source]:>3}"
+    for title, name, field, examples_each in (
+        ("failed", FAILED_NAME, "reason", 1 if complete else 3),
+        ("skipped", SKIPPED_NAME, "rule", 1),
+    ):
+        path = f"{sidecars}/{name}"
+        yield from _count_lines(title, report[title], path, field, storage, examples_each=examples_each)
+    yield from _content_lines(report)
     if report["records_without_label"]:
         yield f"  {'unlabeled':<12}{report['records_without_label']:>9}  of those embedded"
     engines = ", ".join(f"{engine['engine']} {engine['precision']}" for engine in report["engines"])
@@ -54,9 +92,9 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, storage: Storage) -
             f"  RANDOM weights (seed {backbone['seed']}): these embeddings are for trying things out; "
             "use --weights imagenet for real ones."
         )
-    yield f"  report: {sidecar_path(prefix, REPORT_NAME)}"
+    yield f"  report: {sidecars}/{REPORT_NAME}"
 
 
-def print_summary(report: Mapping[str, Any], prefix: str, *, storage: Storage) -> None:
+def print_summary(report: Mapping[str, Any], prefix: str, *, sidecars: str, storage: Storage) -> None:
     """Prints the table on standard output."""
-    print("\n".join(summary_lines(report, prefix, storage=storage)))
+    print("\n".join(summary_lines(report, prefix, sidecars=sidecars, storage=storage)))

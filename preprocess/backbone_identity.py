@@ -37,14 +37,19 @@ class BackboneIdentity:
         """True if the weights were never trained: good for trying the road, not for its accuracy."""
         return self.weights == "random"
 
+    @property
+    def network(self) -> dict[str, Any]:
+        """What the numbers depend on: where the weights file lay does not matter."""
+        return {
+            "architecture": self.architecture,
+            "weights_digest": self.weights_digest,
+            "embedding_size": self.embedding_size,
+            "image_definition": self.image_definition,
+        }
+
     def agrees_with(self, other: BackboneIdentity) -> bool:
-        """True if embeddings of both may be mixed: where the weights file lay does not matter."""
-        return (self.architecture, self.weights_digest, self.embedding_size, self.image_definition) == (
-            other.architecture,
-            other.weights_digest,
-            other.embedding_size,
-            other.image_definition,
-        )
+        """True if embeddings of both may be mixed."""
+        return self.network == other.network
 
     def describe(self) -> str:
         """One phrase for people, for example "inception_v3 with RANDOM weights (seed 0)"."""
@@ -73,5 +78,5 @@ class BackboneIdentity:
                 embedding_size=int(data["embedding_size"]),
                 image_definition=str(data["image_definition"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where}: no valid backbone identity in it ({error!r}).") from error

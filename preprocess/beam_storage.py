@@ -1,114 +1,144 @@
-"""Storage over Beam's filesystems: `gs://`, `s3://`, `hdfs://` and whatever else is installed; local paths too."""
+"""Storage for local paths, `gs://`, and by Beam's filesystems `s3://`, `hdfs://` and whatever else is installed."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
+from preprocess.gcs_objects import SPOOL_BYTES
+from preprocess.gcs_storage import GcsStorage
+from preprocess.retrying import RetryPolicy, as_os_error, call
 from preprocess.rows import has_scheme
-from preprocess.storage import LocalStorage, Storage
+from preprocess.storage import LocalStorage, Storage, TooLarge, read_stream
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The cause that Beam wraps: BeamIOError keeps it by path in `exception_details`."""
-    while isinstance(error, BeamIOError) and error.exception_details:
-        cause = next(iter(error.exception_details.values()))
-        if not isinstance(cause, BaseException):
-            break
-        error = cause
-    return error
+_Result = TypeVar("_Result")
 
 
-def as_os_error(error: Exception, path: str) -> OSError:
-    """What a filesystem client raised, as the OSError that says the same.
+def _make_gcs_client() -> Any:
+    """A client with the credentials, project and headers of the pipeline's options, as Beam makes it for itself."""
+    from apache_beam.io.gcp.gcsio import create_storage_client
 
-    Cloud clients raise their own types; they are told apart by their HTTP status and their names, so that no
-    client has to be imported.
-    """
-    cause = _innermost(error)
-    status = getattr(cause, "code", None) or getattr(cause, "status_code", None)
-    message = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-    if isinstance(cause, FileNotFoundError) or status == 404 or type(cause).__name__ == "NotFound":
-        return FileNotFoundError(f"No such object: {path}")
-    if isinstance(cause, PermissionError) or status in (401, 403):
-        return PermissionError(f"No permission for {path}: {message}")
-    if isinstance(cause, OSError) and not isinstance(cause, BeamIOError):
-        return cause
-    return OSError(f"{path}: {message}")
+    return create_storage_client(FileSystems._pipeline_options or PipelineOptions([]))
 
 
-def _raises_os_error(method: _Method) -> _Method:
-    @functools.wraps(method)
-    def wrapper(self: Any, path: str, *args: Any) -> Any:
+class _BeamFiles:
+    """A `Storage` over Beam's filesystems. Their clients differ in what they try again, so every operation is."""
+
+    def __init__(self, retry: RetryPolicy):
+        self._retry = retry
+
+    def _call(self, function: Callable[[], _Result], path: str) -> _Result:
         try:
-            return method(self, path, *args)
+            return call(function, self._retry)
+        except TooLarge:
+            raise
         except Exception as error:
             raise as_os_error(error, path) from error
 
-    return wrapper  # type: ignore[return-value]
-
-
-class _RemoteStorage:
-    @_raises_os_error
     def open(self, path: str) -> BinaryIO:
-        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+        # The whole file first: a stream that breaks in the middle cannot be tried again by who reads from it.
+        spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 (the caller closes it)
+
+        def read_once() -> None:
+            spool.seek(0)
+            spool.truncate()
+            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
+                shutil.copyfileobj(stream, spool, 1024 * 1024)
+
+        try:
+            self._call(read_once, path)
+        except BaseException:
+            spool.close()
+            raise
+        spool.seek(0)
+        return cast(BinaryIO, spool)
+
+    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        def read_once() -> bytes:
+            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
+                return read_stream(stream, path, max_bytes=max_bytes)
+
+        return self._call(read_once, path)
 
     @contextlib.contextmanager
-    def create(self, path: str) -> Iterator[BinaryIO]:
-        try:
-            stream = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
-        except Exception as error:
-            raise as_os_error(error, path) from error
-        # An object appears when its stream is closed, so a fault before that must not close it: what was
-        # written so far would pass for the whole.
-        yield stream
-        try:
-            stream.close()
-        except Exception as error:
-            raise as_os_error(error, path) from error
+    def create(self, path: str, *, keep_partial: bool = False) -> Iterator[BinaryIO]:
+        """A new file, sent whole when its stream is closed; nothing is sent if the `with` block raises."""
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            yield cast(BinaryIO, spool)
 
-    @_raises_os_error
+            def write_once() -> None:
+                spool.seek(0)
+                # Not in a `with` block: closing a stream after a fault would pass what it has for the whole.
+                stream = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+                shutil.copyfileobj(spool, stream, 1024 * 1024)
+                stream.close()
+
+            self._call(write_once, path)
+
     def match(self, pattern: str) -> list[str]:
-        (result,) = FileSystems.match([pattern])
+        (result,) = self._call(lambda: FileSystems.match([pattern]), pattern)
         return sorted(metadata.path for metadata in result.metadata_list)
 
-    @_raises_os_error
     def move(self, source: str, target: str) -> None:
-        FileSystems.rename([source], [target])
+        tries = 0
 
-    @_raises_os_error
+        def move_once() -> None:
+            nonlocal tries
+            tries += 1
+            # An earlier try may have moved the file though its answer was lost.
+            if tries > 1 and not FileSystems.exists(source) and FileSystems.exists(target):
+                return
+            FileSystems.rename([source], [target])
+
+        self._call(move_once, source)
+
     def delete_file(self, path: str) -> None:
-        if FileSystems.exists(path):
-            FileSystems.delete([path])
+        def delete_once() -> None:
+            if FileSystems.exists(path):
+                FileSystems.delete([path])
 
-    @_raises_os_error
+        self._call(delete_once, path)
+
     def delete_tree(self, path: str) -> None:
-        (result,) = FileSystems.match([f"{path}/**"])
-        FileSystems.delete([metadata.path for metadata in result.metadata_list])
+        def delete_once() -> None:
+            (result,) = FileSystems.match([f"{path}/**"])
+            FileSystems.delete([metadata.path for metadata in result.metadata_list])
+
+        self._call(delete_once, path)
 
 
 class BeamStorage:
-    """Local paths by the operating system (faster, and whole files or none), all others by Beam."""
+    """Local paths by the operating system, `gs://` by its own client, all others by Beam.
 
-    def __init__(self) -> None:
+    Args:
+      retry: how long to go on after transient faults, for each operation on remote files.
+    """
+
+    def __init__(self, retry: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 (frozen)
         self._local = LocalStorage()
-        self._remote = _RemoteStorage()
+        self._gcs = GcsStorage(retry, make=_make_gcs_client)
+        self._others = _BeamFiles(retry)
 
     def _of(self, path: str) -> Storage:
-        return self._remote if has_scheme(path) else self._local
+        if path.startswith("gs://"):
+            return self._gcs
+        return self._others if has_scheme(path) else self._local
 
     def open(self, path: str) -> BinaryIO:
         return self._of(path).open(path)
 
-    def create(self, path: str) -> contextlib.AbstractContextManager[BinaryIO]:
-        return self._of(path).create(path)
+    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        return self._of(path).read(path, max_bytes=max_bytes)
+
+    def create(self, path: str, *, keep_partial: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
+        return self._of(path).create(path, keep_partial=keep_partial)
 
     def match(self, pattern: str) -> list[str]:
         return self._of(pattern).match(pattern)

@@ -1,4 +1,8 @@
-"""Writes what becomes of one block of rows: its records, and its lines in the ledgers."""
+"""Writes what becomes of one block of rows: its records, its lines in the ledgers, and last its result.
+
+A shard is written as its records come. On a local disk a run that is stopped leaves what it had written, from which the
+next one goes on (`preprocess.earlier_work`).
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,28 @@ import gzip
 import hashlib
 import io
 import json
+import struct
 import uuid
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from preprocess.block_results import BlockResult, PartFile
+from preprocess.duplicates import label_key
+from preprocess.earlier_work import RESULT_SUFFIX, engine_tag
 from preprocess.engine import Engine
 from preprocess.example import encode_example
 from preprocess.outcomes import RowFailure, RowSkip
 from preprocess.record_set import Compression
-from preprocess.row_blocks import BlockResult, PartFile, RowBlock
+from preprocess.row_blocks import RowBlock
 from preprocess.rows import Row
-from preprocess.storage import Storage
+from preprocess.storage import Storage, write_file
 from preprocess.tfrecord import frame_record
 
 # Embeddings are close to noise: level 1 saves as much as level 9, several times faster.
 _GZIP_LEVEL = 1
+
+_CONTENT = struct.Struct("<16sQ")
 
 
 class _HashingStream(io.RawIOBase):
@@ -52,8 +62,9 @@ class _HashingStream(io.RawIOBase):
 class _PartWriter:
     """One part file, created with its first record."""
 
-    def __init__(self, storage: Storage, path: str, compression: Compression = "none"):
+    def __init__(self, storage: Storage, path: str, compression: Compression = "none", *, keep_partial: bool = False):
         self._storage = storage
+        self._keep_partial = keep_partial
         self._path = path
         self._compression = compression
         self._stack = contextlib.ExitStack()
@@ -63,7 +74,9 @@ class _PartWriter:
 
     def write(self, data: bytes) -> None:
         if self._hashing is None:
-            self._hashing = _HashingStream(self._stack.enter_context(self._storage.create(self._path)))
+            self._hashing = _HashingStream(
+                self._stack.enter_context(self._storage.create(self._path, keep_partial=self._keep_partial))
+            )
             self._stream = self._hashing
             if self._compression == "gzip":
                 # No name and no time in the header: the same records give the same bytes.
@@ -86,7 +99,7 @@ class _PartWriter:
 class BlockWriter:
     """Collects the outcomes of one block's rows, in the order of the rows.
 
-    Ends with `finish` once every row has its outcome, or with `abandon`.
+    Ends with `finish` once every row has its outcome, or with `abandon`, which leaves what a later run can use.
 
     Attributes:
       read_sec: sum over the images, in threads that overlap.
@@ -105,16 +118,24 @@ class BlockWriter:
         engine: Engine,
     ):
         # The name is unique, so that a second try at a block never writes where the first one does.
-        path = f"{parts_dir}/{block.name}-{uuid.uuid4().hex[:12]}"
+        path = f"{parts_dir}/{block.name}-{engine_tag(engine)}-{uuid.uuid4().hex[:12]}"
+        self._storage = storage
+        self._result_path = f"{path}{RESULT_SUFFIX}"
         self._block = block
         self._engine = engine
-        self._shard = _PartWriter(storage, f"{path}.tfrecord", compression)
+        self._shard = _PartWriter(
+            storage,
+            f"{path}.tfrecord{'.gz' if compression == 'gzip' else ''}",
+            compression,
+            keep_partial=True,
+        )
         self._failed_ledger = _PartWriter(storage, f"{path}.failed.jsonl")
         self._skipped_ledger = _PartWriter(storage, f"{path}.skipped.jsonl")
         self._failures: list[tuple[Row, RowFailure]] = []
         self._skips: list[tuple[Row, RowSkip]] = []
         self._label_counts: collections.Counter[int] = collections.Counter()
-        self._embedded = 0
+        self._sources: collections.Counter[str] = collections.Counter()
+        self._content: list[bytes] = []
         self._unlabeled = 0
         self.read_sec = 0.0
         self.decode_sec = 0.0
@@ -129,14 +150,15 @@ class BlockWriter:
         """
         self._write_ledgers()
         shard, failed_ledger, skipped_ledger = (writer.close() for writer in self._writers())
-        return BlockResult(
+        result = BlockResult(
             order=(self._block.list_index, self._block.block_index),
             rows=len(self._block.rows),
-            embedded=self._embedded,
+            sources=dict(self._sources),
             failed=dict(collections.Counter(failure.reason for _, failure in self._failures)),
             skipped=dict(collections.Counter(skip.rule for _, skip in self._skips)),
             label_counts=dict(self._label_counts),
             unlabeled=self._unlabeled,
+            content=b"".join(self._content),
             shard=shard,
             failed_ledger=failed_ledger,
             skipped_ledger=skipped_ledger,
@@ -147,9 +169,12 @@ class BlockWriter:
             waited_for_images_sec=self.waited_for_images_sec,
             waited_for_engine_sec=self.waited_for_engine_sec,
         )
+        # Last: where there is a result, the files that it names are whole.
+        write_file(self._storage, self._result_path, result.to_json_line())
+        return result
 
     def abandon(self, error: BaseException) -> None:
-        """Drops what was written, because of `error`."""
+        """Stops writing because of `error`."""
         for writer in self._writers():
             with contextlib.suppress(BaseException):
                 writer.abandon(error)
@@ -166,11 +191,21 @@ class BlockWriter:
         for row, skip in self._skips:
             self._skipped_ledger.write(self._ledger_line(row, rule=skip.rule, message=skip.message))
 
-    def write_record(self, row: Row, embedding: np.ndarray) -> None:
-        """Writes the record of a row; `embedding` is float32 [embedding_size]."""
-        example = encode_example(image_uri=row.uri, embedding=embedding, label_ids=row.label_ids)
+    def write_record(self, row: Row, embedding: np.ndarray, *, image_sha256: bytes, source: str) -> None:
+        """Writes the record of a row.
+
+        Args:
+          row: the row.
+          embedding: float32 [embedding_size].
+          image_sha256: SHA-256 of the image file, 32 bytes.
+          source: where the embedding came from, as `BlockResult.sources` counts it.
+        """
+        example = encode_example(
+            image_uri=row.uri, embedding=embedding, label_ids=row.label_ids, image_sha256=image_sha256
+        )
         self._shard.write(frame_record(example))
-        self._embedded += 1
+        self._content.append(_CONTENT.pack(image_sha256[:16], label_key(row.label_ids)))
+        self._sources[source] += 1
         self._label_counts.update(row.label_ids)
         self._unlabeled += not row.label_ids
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from apache_beam.metrics import Metrics
 
-from preprocess.row_blocks import BlockResult
+from preprocess.block_results import BlockResult
 
 NAMESPACE = "hugs"
 

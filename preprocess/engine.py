@@ -22,6 +22,7 @@ class EngineInfo:
       fidelity: smallest cosine to float32 embeddings, measured on this machine after subtracting their mean: of probe
         images, or for int8 of images that it was calibrated on; None where nothing was compared (float32 itself).
       why: one line on how the engine and the precision came to be chosen.
+      calibration: for int8, the digest of the images that it was calibrated on; else None.
     """
 
     engine: str
@@ -29,6 +30,12 @@ class EngineInfo:
     device: str
     fidelity: float | None
     why: str
+    calibration: str | None = None
+
+    @property
+    def arithmetic(self) -> str:
+        """What tells an engine's numbers from another's for the same network, for example "openvino/bfloat16"."""
+        return "/".join(filter(None, (self.engine, self.precision, self.calibration)))
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON."""

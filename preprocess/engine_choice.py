@@ -202,7 +202,9 @@ def _load_int8(network: Network, calibration_pixels: Callable[[], np.ndarray] | 
         f"{len(images)} of the images that it was calibrated on agree to {measured.median:.4f} in the median, "
         f"{measured.worst:.4f} at worst"
     )
-    return _explained(make("int8"), why, fidelity=measured.worst)
+    engine = _explained(make("int8"), why, fidelity=measured.worst)
+    engine.info = dataclasses.replace(engine.info, calibration=digest_of_pixels(pixels))
+    return engine
 
 
 def _engine_kind(spec: EngineSpec) -> Literal["tensorflow", "openvino"]:

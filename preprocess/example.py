@@ -1,12 +1,15 @@
-"""The schema of one record: a `tf.Example` with `image_uri`, `embedding` and `label`.
+"""The schema of one record: a `tf.Example` with `image_uri`, `embedding`, `label` and `image_sha256`.
 
-Names and types are those of the published flowers/hugs sample, so data sets move between the two.
+Names and types of the first three are those of the published flowers/hugs sample, so data sets move between the two.
+The fourth tells one image from another, whatever it is called: by it embeddings are found again and duplicates seen.
 Records are encoded without TensorFlow or protobuf objects: an embedding is already, byte for byte, the
 packed float field that the wire format asks for.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +18,7 @@ import numpy as np
 URI_FEATURE = "image_uri"
 EMBEDDING_FEATURE = "embedding"
 LABEL_FEATURE = "label"
+SHA256_FEATURE = "image_sha256"
 
 
 def _varint(value: int) -> bytes:
@@ -40,25 +44,112 @@ def _feature_entry(name: str, kind: int, values: bytes) -> bytes:
     return _field(1, _field(1, name.encode()) + _field(2, _field(kind, values)))
 
 
-def encode_example(*, image_uri: str, embedding: np.ndarray, label_ids: Sequence[int]) -> bytes:
+@functools.lru_cache(maxsize=8)
+def _before_floats(num_bytes: int) -> bytes:
+    """What stands before the floats in the entry of an embedding; after them there is nothing."""
+    entry = _feature_entry(EMBEDDING_FEATURE, _FLOAT_LIST, _field(1, bytes(num_bytes)))
+    return entry[: len(entry) - num_bytes]
+
+
+@functools.lru_cache(maxsize=4096)
+def _label_entry(label_ids: tuple[int, ...]) -> bytes:
+    ids = b"".join(_varint(label_id) for label_id in label_ids)
+    return _feature_entry(LABEL_FEATURE, _INT64_LIST, _field(1, ids) if ids else b"")
+
+
+def encode_example(
+    *, image_uri: str, embedding: np.ndarray, label_ids: Sequence[int], image_sha256: bytes = b""
+) -> bytes:
     """Serializes one record as a `tf.Example`.
 
     Args:
       image_uri: the image's URI as the list gives it.
       embedding: float32, shape [embedding_size].
       label_ids: ids by position in dict.txt, in the order of the row; may be empty. Non-negative.
+      image_sha256: SHA-256 of the image file, 32 bytes; left out if empty.
 
     Returns:
       The serialized example. The same arguments give the same bytes: features stand in alphabetical order.
     """
     floats = np.ascontiguousarray(embedding, dtype="<f4").tobytes()
-    ids = b"".join(_varint(label_id) for label_id in label_ids)
-    features = (
-        _feature_entry(EMBEDDING_FEATURE, _FLOAT_LIST, _field(1, floats))
-        + _feature_entry(URI_FEATURE, _BYTES_LIST, _field(1, image_uri.encode()))
-        + _feature_entry(LABEL_FEATURE, _INT64_LIST, _field(1, ids) if ids else b"")
+    return _field(
+        1,
+        b"".join(
+            (
+                _before_floats(len(floats)),
+                floats,
+                _feature_entry(SHA256_FEATURE, _BYTES_LIST, _field(1, image_sha256)) if image_sha256 else b"",
+                _feature_entry(URI_FEATURE, _BYTES_LIST, _field(1, image_uri.encode())),
+                _label_entry(tuple(label_ids)),
+            )
+        ),
     )
-    return _field(1, features)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class DecodedExample:
+    """What a record of ours says.
+
+    Attributes:
+      image_uri: the image's URI as the list gives it.
+      embedding: float32 [embedding_size].
+      image_sha256: SHA-256 of the image file; empty if the record has none.
+    """
+
+    image_uri: str
+    embedding: np.ndarray
+    image_sha256: bytes
+
+
+def decode_example(data: bytes) -> DecodedExample:
+    """Reads the URI, the embedding and the digest of a record that `encode_example` made.
+
+    Raises:
+      ValueError: some other `tf.Example`, or none at all.
+    """
+    try:
+        features = _only_field(memoryview(data), 1)
+        entries: dict[str, memoryview] = {}
+        at = 0
+        while at < len(features):
+            entry, at = _next_field(features, at, 1)
+            name, value_at = _next_field(entry, 0, 1)
+            feature = _only_field(entry[value_at:], 2)
+            if bytes(name) != LABEL_FEATURE.encode():
+                kind = _FLOAT_LIST if bytes(name) == EMBEDDING_FEATURE.encode() else _BYTES_LIST
+                entries[bytes(name).decode()] = _only_field(_only_field(feature, kind), 1)
+        return DecodedExample(
+            bytes(entries[URI_FEATURE]).decode(),
+            np.frombuffer(entries[EMBEDDING_FEATURE], "<f4"),
+            bytes(entries.get(SHA256_FEATURE, b"")),
+        )
+    except (IndexError, KeyError) as error:
+        raise ValueError(f"not a record of this pipeline ({error!r})") from error
+
+
+def _next_field(data: memoryview, at: int, number: int) -> tuple[memoryview, int]:
+    """The payload of the length-delimited field `number` at a position, and the position after it."""
+    if data[at] != (number << 3 | 2):
+        raise ValueError(f"field {number} expected at byte {at}")
+    at += 1
+    length = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    if at + length > len(data):
+        raise ValueError("a field runs over the end")
+    return data[at : at + length], at + length
+
+
+def _only_field(data: memoryview, number: int) -> memoryview:
+    payload, end = _next_field(data, 0, number)
+    if end != len(data):
+        raise ValueError(f"more than field {number}")
+    return payload
 
 
 def feature_spec(embedding_size: int) -> dict[str, Any]:
@@ -66,7 +157,7 @@ def feature_spec(embedding_size: int) -> dict[str, Any]:
 
     Returns:
       `image_uri`: string scalar; `embedding`: float32 [embedding_size]; `label`: int64, varying length
-      (0 to n labels a record).
+      (0 to n labels a record). The digest is not asked for: records made elsewhere have none.
     """
     import tensorflow as tf
 

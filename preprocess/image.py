@@ -61,6 +61,9 @@ ImageErrorReason = Literal[
     "corrupt",  # a known signature, and then bytes that break the format's rules
     "too_many_pixels",  # width x height over the limit
     "unsupported_mode",  # samples without a certain meaning as grey or colour: 32-bit integers, floats
+    "out_of_memory",  # decoding takes more memory than there is, or than a decoder process may have
+    "deadline",  # decoding took too long; from `preprocess.isolated_decoder` only, like the next
+    "decoder_crashed",  # the process that decoded it ended
 ]
 
 # Decoding runs in many threads, so no call may change process-wide state. Once, here: the limit on pixels is the
@@ -125,6 +128,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarr
     except Exception as error:
         # Pillow raises OSError, SyntaxError, ValueError, EOFError, MemoryError, zlib.error and more.
         message = " ".join(str(error).split())[:200] or type(error).__name__
+        if isinstance(error, MemoryError) or "out of memory" in message.lower():
+            raise ImageError("out_of_memory", "decoding takes more memory than there is") from error
         if isinstance(error.__cause__, (EOFError, IndexError, struct.error)):
             # How a plugin runs off the end of a header; its message speaks of buffers and indices.
             raise ImageError("truncated", "the bytes end within the header") from error

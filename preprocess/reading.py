@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
-from typing import BinaryIO
+from typing import Protocol
 
 from preprocess.outcomes import RowFailure
 from preprocess.rows import has_scheme
+from preprocess.storage import TooLarge
 
 # Twice the largest photograph that cameras write today.
 DEFAULT_MAX_IMAGE_BYTES = 256 * 1024 * 1024
@@ -20,13 +20,24 @@ _REASONS_BY_ERRNO = {
     errno.EISDIR: "is_a_directory",
     errno.EACCES: "no_permission",
     errno.EPERM: "no_permission",
+    errno.EINVAL: "bad_uri",
     errno.ENAMETOOLONG: "bad_uri",
     errno.ELOOP: "bad_uri",
+    errno.ENXIO: "not_a_regular_file",  # a socket
 }
 
 
+class ReadRemote(Protocol):
+    """Reads what lies at a URI with a scheme; raises OSError, TooLarge if it has more than `max_bytes` bytes."""
+
+    def __call__(self, location: str, /, *, max_bytes: int | None = None) -> bytes:
+        """The content."""
+        ...
+
+
 def _failure(reason: str, message: str) -> RowFailure:
-    return RowFailure("read", reason, message)
+    # A name may hold bytes that are no UTF-8, as lone surrogates, and what is written of it is to be UTF-8.
+    return RowFailure("read", reason, message.encode("utf-8", "backslashreplace").decode())
 
 
 def _failure_of(error: OSError, location: str) -> RowFailure:
@@ -49,21 +60,25 @@ def _read_local(path: str, max_bytes: int) -> bytes:
             raise _failure("not_a_regular_file", f"{path} is a pipe or a device, not a file.")
         if status.st_size > max_bytes:
             raise _too_large(path, max_bytes)
-        return stream.readall()
+        data = stream.readall()
+    # Somebody may have written to it meanwhile.
+    if len(data) > max_bytes:
+        raise _too_large(path, max_bytes)
+    if len(data) < status.st_size:
+        raise _failure("read_error", f"{path} ended after {len(data)} of its {status.st_size} bytes.")
+    return data
 
 
 def _too_large(location: str, max_bytes: int) -> RowFailure:
     return _failure("too_large", f"{location} has more than {max_bytes} bytes (max_image_bytes).")
 
 
-def read_image_bytes(
-    location: str, *, open_remote: Callable[[str], BinaryIO], max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
-) -> bytes:
+def read_image_bytes(location: str, *, read_remote: ReadRemote, max_bytes: int = DEFAULT_MAX_IMAGE_BYTES) -> bytes:
     """Reads one image file.
 
     Args:
       location: a local path, or a URI with a scheme.
-      open_remote: opens a URI with a scheme; raises OSError.
+      read_remote: reads URIs with a scheme.
       max_bytes: files with more bytes fail instead of filling the memory.
 
     Raises:
@@ -73,12 +88,10 @@ def read_image_bytes(
     try:
         if not has_scheme(location):
             return _read_local(location, max_bytes)
-        with open_remote(location) as stream:
-            data = stream.read(max_bytes + 1)
+        return read_remote(location, max_bytes=max_bytes)
+    except TooLarge as error:
+        raise _too_large(location, max_bytes) from error
     except OSError as error:
         raise _failure_of(error, location) from error
     except ValueError as error:  # A NUL byte in the path, or a scheme that nothing opens.
         raise _failure("bad_uri", f"{location!r}: {error}") from error
-    if len(data) > max_bytes:
-        raise _too_large(location, max_bytes)
-    return data

@@ -90,6 +90,19 @@ class Manifest:
         }
         return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
+    def _require_sound(self) -> None:
+        """Raises TypeError or ValueError for a field of the wrong kind, which JSON lets through."""
+        if self.compression not in _SUFFIXES:
+            raise ValueError(f"compression {self.compression!r} is none of {', '.join(_SUFFIXES)}")
+        for shard in self.shards:
+            for text in (shard.name, shard.sha256):
+                if not isinstance(text, str):
+                    raise TypeError(f"a text is wanted, not {text!r}")
+            for count in (shard.records, shard.num_bytes):
+                if type(count) is not int:
+                    raise TypeError(f"a count is wanted, not {count!r}")
+        self.to_bytes()  # ValueError for half a surrogate pair, which JSON can spell and UTF-8 cannot.
+
     @classmethod
     def from_bytes(cls, raw: bytes, *, where: str) -> Manifest:
         """Reads what `to_bytes` wrote.
@@ -100,7 +113,7 @@ class Manifest:
         try:
             data: Any = json.loads(raw)
             version = data["format"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{where}: not the manifest of a record set ({error}). Run the pipeline that wrote it again."
             ) from error
@@ -118,7 +131,8 @@ class Manifest:
                 records=int(data["records"]),
                 shards=tuple(Shard(**shard) for shard in data["shards"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+            manifest._require_sound()
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where}: a field of the manifest is missing or wrong ({error!r}).") from error
         total = sum(shard.records for shard in manifest.shards)
         if total != manifest.records:

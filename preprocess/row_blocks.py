@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.engine import EngineInfo
 from preprocess.rows import Row
+
+BLOCK_NAME_LENGTH = len("00000-0000000")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,52 +47,6 @@ def into_blocks(rows: Iterable[Row], *, list_index: int, list_path: str, rows_pe
         yield RowBlock(list_index, block_index, list_path, chunk)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PartFile:
-    """A file that one block wrote, not yet under its final name: path, records or lines, bytes, SHA-256."""
-
-    path: str
-    records: int
-    num_bytes: int
-    sha256: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BlockResult:
-    """What became of one block. Small: it is what workers send back.
-
-    Attributes:
-      order: (list_index, block_index).
-      rows: rows of the block.
-      embedded: rows that became records.
-      failed: failed rows by reason.
-      skipped: skipped rows by rule.
-      label_counts: records by label id; a record with several labels counts for each.
-      unlabeled: records without a label.
-      shard: the records; None if there are none.
-      failed_ledger: the failed rows as JSON lines; None if there are none.
-      skipped_ledger: the skipped rows likewise.
-      backbone: the network that made the embeddings.
-      engine: what ran it.
-      read_sec: sum over the images, in threads that overlap.
-      decode_sec: likewise.
-      waited_for_images_sec: time in which no image was ready for the engine.
-      waited_for_engine_sec: time in which images were, and the engine was not done with those before.
-    """
-
-    order: tuple[int, int]
-    rows: int
-    embedded: int
-    failed: Mapping[str, int]
-    skipped: Mapping[str, int]
-    label_counts: Mapping[int, int]
-    unlabeled: int
-    shard: PartFile | None
-    failed_ledger: PartFile | None
-    skipped_ledger: PartFile | None
-    backbone: BackboneIdentity
-    engine: EngineInfo
-    read_sec: float
-    decode_sec: float
-    waited_for_images_sec: float
-    waited_for_engine_sec: float
+def num_blocks(rows: int, *, rows_per_block: int) -> int:
+    """How many blocks a list of `rows` rows is cut into."""
+    return -(-rows // rows_per_block)

@@ -13,6 +13,15 @@ import shutil
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
+PARTIAL_SUFFIX = ".partial"
+
+
+class TooLarge(OSError):  # noqa: N818 (what it says is what is wrong)
+    """A file has more bytes than its reader takes."""
+
+    def __init__(self, path: str, max_bytes: int):
+        super().__init__(f"{path} has more than {max_bytes} bytes")
+
 
 class Storage(Protocol):
     """The operations on files that reading lists and finishing a set of records need.
@@ -24,8 +33,16 @@ class Storage(Protocol):
         """Opens a file for reading."""
         ...
 
-    def create(self, path: str) -> contextlib.AbstractContextManager[BinaryIO]:
-        """Opens a new file for writing, with the folders above it; complete only once closed."""
+    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """Reads a whole file. Raises TooLarge if it has more than `max_bytes` bytes, without reading them all."""
+        ...
+
+    def create(self, path: str, *, keep_partial: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
+        """Opens a new file for writing, with the folders above it; complete only once closed.
+
+        With `keep_partial`, what was written before a fault stays under `path` + `PARTIAL_SUFFIX`, where storage
+        can do that.
+        """
         ...
 
     def match(self, pattern: str) -> list[str]:
@@ -51,11 +68,15 @@ class LocalStorage:
     def open(self, path: str) -> BinaryIO:
         return open(path, "rb")
 
+    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        with self.open(path) as stream:
+            return read_stream(stream, path, max_bytes=max_bytes)
+
     @contextlib.contextmanager
-    def create(self, path: str) -> Iterator[BinaryIO]:
+    def create(self, path: str, *, keep_partial: bool = False) -> Iterator[BinaryIO]:
         """A file that appears under its name only when it is whole: written beside it, then renamed."""
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        partial = f"{path}.partial"
+        partial = f"{path}{PARTIAL_SUFFIX}"
         try:
             with open(partial, "wb") as stream:
                 yield stream
@@ -63,7 +84,8 @@ class LocalStorage:
                 os.fsync(stream.fileno())
             os.replace(partial, path)
         except BaseException:
-            self.delete_file(partial)
+            if not keep_partial:
+                self.delete_file(partial)
             raise
 
     def match(self, pattern: str) -> list[str]:
@@ -92,5 +114,14 @@ def write_file(storage: Storage, path: str, data: bytes) -> None:
 
 def read_file(storage: Storage, path: str) -> bytes:
     """Reads a whole file. Raises FileNotFoundError if there is none, OSError on other faults."""
-    with storage.open(path) as stream:
+    return storage.read(path)
+
+
+def read_stream(stream: BinaryIO, path: str, *, max_bytes: int | None) -> bytes:
+    """Reads a stream to its end. Raises TooLarge beyond `max_bytes` bytes, and reads no more than one of them."""
+    if max_bytes is None:
         return stream.read()
+    data = stream.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise TooLarge(path, max_bytes)
+    return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,25 +13,29 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from preprocess import progress
+from preprocess import faults, progress
 from preprocess.backbone import BackboneSpec
 from preprocess.beam_storage import BeamStorage
 from preprocess.block_embedder import BlockEmbedder
+from preprocess.block_results import BlockResult
 from preprocess.block_writer import BlockWriter
 from preprocess.counters import count_block
+from preprocess.earlier_work import EarlierWork
+from preprocess.embedding_cache import EmbeddingCache
 from preprocess.engine import Engine
 from preprocess.engine_choice import EngineSpec, load_engine
-from preprocess.finishing import COMPLETE, Job, JobFailed, finish_record_set
-from preprocess.image import IMAGE_SIZE, decode_image
-from preprocess.image_loader import ImageLoader, LoadedImage
+from preprocess.finishing import JobFailed, finish_record_set
+from preprocess.image import IMAGE_SIZE
+from preprocess.image_loader import LoadedImage
+from preprocess.image_source import ImageSource
+from preprocess.job import Job
 from preprocess.labels import LabelDict
-from preprocess.reading import read_image_bytes
-from preprocess.row_blocks import BlockResult, RowBlock, into_blocks
+from preprocess.retrying import RetryPolicy
+from preprocess.row_blocks import RowBlock, into_blocks
 from preprocess.rows import UnknownLabels, parse_rows
+from preprocess.set_report import COMPLETE
 
-
-def _read_image(location: str) -> bytes:
-    return read_image_bytes(location, open_remote=BeamStorage().open)
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,21 +45,17 @@ class EmbedOptions:
     Attributes:
       unknown_labels: what becomes of rows with labels that the dictionary lacks.
       load_engine: loads what embeds; called by each thread of a worker, gives those of one process the same
-        one. To be picklable, like the next two.
-      read_image: location to bytes.
-      decode_image: bytes to pixels.
+        one. To be picklable.
+      images: how they are read and decoded.
       rows_per_shard: rows of a block, and so the most records a shard holds.
       batch_size: images a batch; None for what suits the engine.
-      read_ahead: images loaded ahead of the engine.
     """
 
     unknown_labels: UnknownLabels
     load_engine: Callable[[], Engine]
-    read_image: Callable[[str], bytes] = _read_image
-    decode_image: Callable[[bytes], np.ndarray] = decode_image
+    images: ImageSource = dataclasses.field(default_factory=ImageSource)
     rows_per_shard: int = 1024
     batch_size: int | None = None
-    read_ahead: int = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,18 +66,20 @@ class EngineLoader:
       backbone: the network.
       engine: what is to run it.
       calibration: locations of images to calibrate int8 with.
+      images: how they are read and decoded.
     """
 
     backbone: BackboneSpec
     engine: EngineSpec
     calibration: tuple[str, ...] = ()
+    images: ImageSource = dataclasses.field(default_factory=ImageSource)
 
     def __call__(self) -> Engine:
         return load_engine(self.backbone, self.engine, self._calibration_pixels)
 
     def _calibration_pixels(self) -> np.ndarray:
         """The calibration images that can be read: uint8 [n, 299, 299, 3]."""
-        loader = ImageLoader(read=_read_image, decode=decode_image, max_ahead=64)
+        loader = self.images.make_loader()
         loader.add(self.calibration)
         images = (loader.next() for _ in self.calibration)
         pixels = [image.pixels for image in images if isinstance(image, LoadedImage)]
@@ -92,7 +95,7 @@ class _ReadRowBlocks(beam.DoFn):
 
     def process(self, element: tuple[int, str]) -> Iterator[RowBlock]:
         list_index, path = element
-        with BeamStorage().open(path) as stream:
+        with BeamStorage(self._options.images.retry).open(path) as stream:
             rows = parse_rows(stream, list_path=path, labels=self._labels, unknown_labels=self._options.unknown_labels)
             yield from into_blocks(
                 rows, list_index=list_index, list_path=path, rows_per_block=self._options.rows_per_shard
@@ -107,17 +110,28 @@ class _EmbedRowBlocks(beam.DoFn):
         self._options = options
 
     def setup(self) -> None:
-        self._engine = self._options.load_engine()
-        self._storage = BeamStorage()
+        options = self._options
+        self._engine = options.load_engine()
+        self._storage = BeamStorage(options.images.retry)
+        self._earlier = EarlierWork(self._storage, self._job, self._engine)
+        self._cache = None
+        self._cache_fault_said = False
+        if self._job.embedding_cache:
+            self._cache = EmbeddingCache(
+                self._job.embedding_cache,
+                storage=self._storage,
+                identity=self._engine.identity,
+                arithmetic=self._engine.info.arithmetic,
+            )
 
     def start_bundle(self) -> None:
-        options = self._options
         self._embedder = BlockEmbedder(
-            loader=ImageLoader(read=options.read_image, decode=options.decode_image, max_ahead=options.read_ahead),
+            loader=self._options.images.make_loader(self._cache.find if self._cache else None),
             engine=self._engine,
             open_writer=self._open_writer,
-            batch_size=options.batch_size or self._engine.batch_size,
+            batch_size=self._options.batch_size or self._engine.batch_size,
             on_rows_done=progress.notify,
+            **({"keep_embedding": self._cache.keep} if self._cache else {}),
         )
 
     def _open_writer(self, block: RowBlock) -> BlockWriter:
@@ -130,16 +144,30 @@ class _EmbedRowBlocks(beam.DoFn):
         )
 
     def process(self, block: RowBlock) -> Iterator[BlockResult]:
-        self._embedder.submit(block)
+        with faults.noted():
+            earlier = self._earlier.find(block)
+            if earlier.result is None:
+                self._embedder.submit(block, earlier)
+        if earlier.result is not None:
+            count_block(earlier.result)
+            progress.notify(earlier.result.rows)
+            yield earlier.result
         while self._embedder.submitted > 1:
             yield self._complete_next()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         while self._embedder.submitted:
             yield WindowedValue(self._complete_next(), MIN_TIMESTAMP, [GlobalWindow()])
+        if self._cache:
+            self._cache.flush()
+            fault = self._cache.counts().first_fault
+            if fault and not self._cache_fault_said:
+                self._cache_fault_said = True
+                _LOGGER.warning("embedding_cache: %s (embedded anew; only time is lost)", fault)
 
     def _complete_next(self) -> BlockResult:
-        result = self._embedder.complete_next()
+        with faults.noted():
+            result = self._embedder.complete_next()
         count_block(result)
         return result
 
@@ -147,11 +175,13 @@ class _EmbedRowBlocks(beam.DoFn):
 class _FinishRecordSet(beam.DoFn):
     """The results of all blocks to the finished set; its one output is the report."""
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, retry: RetryPolicy):
         self._job = job
+        self._retry = retry
 
     def process(self, _: None, results: Iterable[BlockResult]) -> Iterator[dict[str, Any]]:
-        report = finish_record_set(results, job=self._job, storage=BeamStorage())
+        with faults.noted():
+            report = finish_record_set(results, job=self._job, storage=BeamStorage(self._retry))
         if report["status"] != COMPLETE:
             raise JobFailed(report["error"])
         yield report
@@ -182,5 +212,8 @@ class EmbedLists(beam.PTransform):
         return (
             pipeline
             | "Once" >> beam.Create([None])
-            | "FinishRecordSet" >> beam.ParDo(_FinishRecordSet(self._job), beam.pvalue.AsList(results))  # report
+            | "FinishRecordSet"
+            >> beam.ParDo(
+                _FinishRecordSet(self._job, self._options.images.retry), beam.pvalue.AsList(results)
+            )  # report
         )

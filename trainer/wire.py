@@ -16,7 +16,13 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE, encode_example, feature_spec
+from preprocess.example import (
+    EMBEDDING_FEATURE,
+    LABEL_FEATURE,
+    URI_FEATURE,
+    encode_example,
+    feature_spec,
+)
 
 _LENGTH = struct.Struct("<Q")
 _HEADER_BYTES = 12  # The length and its CRC.
@@ -108,6 +114,11 @@ class RecordParser:
         self._before_uri, self._before_label = (
             b"\n" + bytes([len(name)]) + name.encode() + b"\x12" for name in (URI_FEATURE, LABEL_FEATURE)
         )
+        # Digests all have one length, so what stands around one does too. A record may have none.
+        digest = bytes(range(32))
+        with_digest = encode_example(image_uri="", embedding=floats, label_ids=(), image_sha256=digest)
+        self._before_digest = with_digest[with_digest.index(floats.tobytes()) + 4 * embedding_size :].split(digest)[0]
+        self._digest_entry_bytes = len(self._before_digest) + len(digest)
         self._label_entries: dict[bytes, tuple[int, ...]] = {}
 
     def parse(self, data: bytes, spans: list[tuple[int, int]]) -> Records:
@@ -148,6 +159,8 @@ class RecordParser:
             return None
         first_float = at + len(self._before_floats)
         at = first_float + 4 * self._size
+        if data.startswith(self._before_digest, at):
+            at += self._digest_entry_bytes
         if at >= end or data[at] != 0x0A:
             return None
         length, at = _varint(data, at + 1)
@@ -206,5 +219,5 @@ class RecordParser:
             uris=[uri.decode("utf-8", "replace") for uri in parsed[URI_FEATURE].numpy()],
             embeddings=parsed[EMBEDDING_FEATURE].numpy(),
             label_ids=labels.values.numpy(),
-            label_counts=labels.row_lengths().numpy(),
+            label_counts=labels.row_lengths().numpy().astype(np.int64),
         )

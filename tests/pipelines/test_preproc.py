@@ -74,6 +74,64 @@ def test_the_job_directory_has_recipe_and_time_in_its_name(data_dir, tmp_path):
     assert re.fullmatch(rf"{re.escape(str(data_dir))}/cats_\d{{8}}_\d{{6}}/preproc/train", outputs[0])
 
 
+class FinishingEmbed(FakeEmbed):
+    """Leaves a manifest for each set, and stops at one of them."""
+
+    def __init__(self, stops_at=None):
+        super().__init__()
+        self._stops_at = stops_at
+
+    def __call__(self, argv):
+        super().__call__(argv)
+        prefix = pathlib.Path(argv[argv.index("--output_path") + 1])
+        sidecars = prefix.parent / f"_{prefix.name}"
+        if prefix.name == self._stops_at:
+            (sidecars / "parts-0").mkdir(parents=True)
+            (sidecars / "parts-0/job.json").write_text("{}")
+            raise KeyboardInterrupt
+        sidecars.mkdir(parents=True, exist_ok=True)
+        (sidecars / "manifest.json").write_text("{}")
+        for part in sidecars.glob("parts-*/*"):
+            part.unlink()
+        return 0
+
+
+@pytest.mark.parametrize("split", ["train", "eval", "test"])
+def test_the_same_command_goes_on_in_the_directory_of_a_run_that_was_stopped(data_dir, split, capsys):
+    argv = ["--data_dir", str(data_dir)]
+    stopped = FinishingEmbed(stops_at=split)
+    with pytest.raises(KeyboardInterrupt):
+        preproc.main(argv, embed=stopped)
+    again = FinishingEmbed()
+    preproc.main(argv, embed=again)
+    assert len(again.calls) == 3
+    assert stopped.calls[0] == again.calls[0]
+    assert "going on in " in capsys.readouterr().out
+    # Finished, it is left alone (a second later, so that the names differ).
+    (job_dir,) = data_dir.glob("hugs_*")
+    job_dir.rename(data_dir / "hugs_20200101_000000")
+    preproc.main(argv, embed=FinishingEmbed())
+    assert "going on in " not in capsys.readouterr().out
+    assert len(list(data_dir.glob("hugs_*"))) == 2
+
+
+def test_a_run_that_was_stopped_between_two_lists_is_unfinished(data_dir, capsys):
+    argv = ["--data_dir", str(data_dir)]
+    preproc.main(argv, embed=FinishingEmbed())
+    next(data_dir.glob("hugs_*/preproc/_test/manifest.json")).unlink()
+    preproc.main(argv, embed=FinishingEmbed())
+    assert "going on in " in capsys.readouterr().out
+
+
+def test_the_other_sets_are_compared_with_the_training_set_once_it_is_there(data_dir):
+    embed = FinishingEmbed()
+    preproc.main(["--data_dir", str(data_dir)], embed=embed)
+    train, *others = embed.calls
+    assert "--against" not in train
+    for call in others:
+        assert call[call.index("--against") + 1] == train[train.index("--output_path") + 1]
+
+
 def test_another_recipe_is_part_of_the_next_command(data_dir, capsys):
     preproc.main(["--data_dir", str(data_dir), "--recipe", "flowers"], embed=FakeEmbed())
     assert "RECIPE=flowers " in capsys.readouterr().out.splitlines()[-1]

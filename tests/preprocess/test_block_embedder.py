@@ -1,8 +1,6 @@
 import io
 import threading
 
-import pytest
-
 from preprocess.block_embedder import BlockEmbedder
 from preprocess.block_writer import BlockWriter
 from preprocess.image_loader import ImageLoader
@@ -94,18 +92,3 @@ def test_the_same_block_gives_the_same_bytes(tmp_path):
     first = complete_all(make_embedder(tmp_path), blocks)
     alone = [complete_all(make_embedder(tmp_path), [block])[0] for block in reversed(blocks)]
     assert [r.shard.sha256 for r in first] == [r.shard.sha256 for r in reversed(alone)]
-
-
-def test_an_engine_that_fails_leaves_no_parts(tmp_path):
-    class Broken(StandInEngine):
-        def embed(self, pixels):
-            if self.batches:
-                raise RuntimeError("out of memory")
-            return super().embed(pixels)
-
-    embedder = make_embedder(tmp_path, engine=Broken())
-    for block in blocks_of("".join(f"{i}.jpg,a\n" for i in range(1, 9)), 4):
-        embedder.submit(block)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        embedder.complete_next()
-    assert list(tmp_path.iterdir()) == []

@@ -1,13 +1,19 @@
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import json
+import pathlib
+import shutil
 
+import numpy as np
 import pytest
 
-from preprocess.finishing import Job, JobFailed, finish_record_set
+from preprocess.block_results import CONTENT_DTYPE, BlockResult, PartFile
+from preprocess.finishing import JobFailed, finish_record_set, plan_path
+from preprocess.job import Job
 from preprocess.record_set import Manifest
-from preprocess.row_blocks import BlockResult, PartFile
+from preprocess.set_files import read_results_file
 from preprocess.storage import LocalStorage, write_file
 from tests.preprocess.stand_ins import IDENTITY, INFO
 
@@ -15,7 +21,8 @@ from tests.preprocess.stand_ins import IDENTITY, INFO
 @pytest.fixture
 def job(tmp_path):
     return Job(
-        job_id="j1",
+        definition={},
+        run_id="r1",
         output_prefix=str(tmp_path / "out" / "train"),
         compression="none",
         labels=("a", "b"),
@@ -24,6 +31,13 @@ def job(tmp_path):
         started=datetime.datetime.now(datetime.UTC),
         versions={},
     )
+
+
+def distinct_content(index, records):
+    """Content of which no image is there twice."""
+    content = np.zeros(records, CONTENT_DTYPE)
+    content["image"] = [bytes([index + 1, number + 1] * 8) for number in range(records)]
+    return content.tobytes()
 
 
 def part(job, name, data, records):
@@ -37,11 +51,12 @@ def block(job, index, *, rows, embedded, failed=None, **changes):
     result = BlockResult(
         order=(0, index),
         rows=rows,
-        embedded=embedded,
+        sources={"computed": embedded} if embedded else {},
         failed=failed or {},
         skipped={},
         label_counts={1: embedded},
         unlabeled=0,
+        content=distinct_content(index, embedded),
         shard=part(job, f"{name}.tfrecord", f"shard {index}".encode(), embedded) if embedded else None,
         failed_ledger=part(job, f"{name}.failed", f"failed {index}\n".encode(), 1) if failed else None,
         skipped_ledger=None,
@@ -75,6 +90,7 @@ def test_shards_are_numbered_in_the_order_of_the_list(tmp_path, job):
     assert (out / "train-00001-of-00002.tfrecord").read_text() == "shard 2"
     assert (out / "_train" / "failed.jsonl").read_text() == "failed 0\nfailed 1\n"
     assert sorted(path.name for path in (out / "_train").iterdir()) == [
+        "blocks.jsonl",
         "failed.jsonl",
         "manifest.json",
         "report.json",
@@ -107,6 +123,20 @@ def test_books_that_do_not_balance_leave_the_set_unfinished(tmp_path, job, block
     assert not (tmp_path / "out" / "_train" / "manifest.json").exists()
 
 
+def test_too_many_failures_touch_nothing_of_an_older_set(tmp_path, job):
+    finish(job, block(job, 0, rows=10, embedded=10))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    stricter = dataclasses.replace(job, definition={"seed": 1}, run_id="r2", max_failed_percent=39)
+    report = finish(stricter, block(stricter, 1, rows=10, embedded=6, failed={"not_found": 4}))
+    assert (report["status"], report["failed_percent"]) == ("too_many_failed", 40)
+    assert "40 % of the rows to embed failed, more than max_failed_percent (39) allows" in report["error"]
+    after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert {path: data for path, data in after.items() if stricter.key not in str(path)} == before
+    # Ledger and parts wait for the next run.
+    names = sorted(path.name for path in (tmp_path / "out/_train" / f"parts-{stricter.key}").iterdir())
+    assert names == ["1.failed", "1.tfrecord", "failed.jsonl", "report.json", "skipped.jsonl"]
+
+
 def test_a_set_without_records_is_not_finished(tmp_path, job):
     report = finish(job, block(job, 0, rows=10, embedded=0, failed={"not_found": 10}))
     assert report["status"] == "nothing_embedded"
@@ -117,7 +147,7 @@ def test_an_older_set_goes_only_when_the_new_one_is_there(tmp_path, job):
     finish(job, *(block(job, index, rows=2, embedded=2) for index in range(5)))
     neighbour = tmp_path / "out" / "train-extra-00000-of-00001.tfrecord"
     neighbour.write_text("another set's")
-    newer = dataclasses.replace(job, job_id="j2")
+    newer = dataclasses.replace(job, run_id="r2")
     finish(newer, block(newer, 0, rows=10, embedded=10))
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["_train", "train-00000-of-00001.tfrecord", neighbour.name]
@@ -125,18 +155,90 @@ def test_an_older_set_goes_only_when_the_new_one_is_there(tmp_path, job):
 
 def test_the_last_step_may_run_twice(tmp_path, job):
     blocks = [block(job, 0, rows=10, embedded=10)]
-    storage = LocalStorage()
-    storage.delete_tree = lambda path: None
-    finish_record_set(blocks, job=job, storage=storage)
-    report = finish_record_set(blocks, job=job, storage=storage)
-    assert report["status"] == "complete"
+    first = finish(job, *blocks)
+    assert finish(job, *blocks) == first
     assert (tmp_path / "out" / "train-00000-of-00001.tfrecord").read_text() == "shard 0"
+
+
+class StopsAt(LocalStorage):
+    """Storage that is gone after so many changes."""
+
+    def __init__(self, changes):
+        self.left = changes
+
+    def _change(self):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("gone")
+
+    def create(self, path, *, keep_partial=False):
+        self._change()
+        return super().create(path, keep_partial=keep_partial)
+
+    def move(self, source, target):
+        self._change()
+        super().move(source, target)
+
+    def delete_file(self, path):
+        self._change()
+        super().delete_file(path)
+
+    def delete_tree(self, path):
+        self._change()
+        super().delete_tree(path)
+
+
+def test_whatever_step_it_is_stopped_at_the_plan_finishes_the_set(tmp_path, job):
+    def files():
+        return {
+            path.name: path.read_bytes()
+            for path in (tmp_path / "out").rglob("*")
+            if path.is_file() and path.name not in ("report.json", "blocks.jsonl")
+        }
+
+    def blocks():
+        return [block(job, n, rows=5, embedded=4 - n, failed={"not_found": 1 + n}) for n in range(2)]
+
+    # An older set with as many shards, so that names clash.
+    older = dataclasses.replace(job, definition={"seed": 9}, run_id="r0", rows_expected=6)
+    finish(older, *(block(older, n + 2, rows=3, embedded=3) for n in range(2)))
+    shutil.copytree(tmp_path / "out", tmp_path / "older")
+    finish(job, *blocks())
+    undisturbed = files()
+    stopped = 0
+    for changes in itertools.count():
+        shutil.rmtree(tmp_path / "out")
+        shutil.copytree(tmp_path / "older", tmp_path / "out")
+        results = blocks()
+        before = files()
+        try:
+            finish_record_set(results, job=dataclasses.replace(job, run_id="r2"), storage=StopsAt(changes))
+        except OSError:
+            stopped += 1
+        else:
+            break
+        if not pathlib.Path(plan_path(job)).exists():
+            assert files() == before  # The older set is whole.
+        else:
+            results = [r.of_earlier_run() for r in read_results_file(plan_path(job), LocalStorage())]
+        finish_record_set(results, job=dataclasses.replace(job, run_id="r3"), storage=LocalStorage())
+        assert files() == undisturbed
+    assert stopped >= 10
 
 
 def test_a_lost_part_fails_the_job(job):
     result = block(job, 0, rows=10, embedded=10)
     LocalStorage().delete_tree(job.parts_dir)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(JobFailed, match="is gone"):
+        finish(job, result)
+
+
+def test_another_set_s_shard_does_not_pass_for_one_that_was_moved(job):
+    older = dataclasses.replace(job, definition={"seed": 9}, run_id="r0")
+    finish(older, block(older, 0, rows=10, embedded=10))
+    result = block(job, 1, rows=10, embedded=10)
+    LocalStorage().delete_tree(job.parts_dir)
+    with pytest.raises(JobFailed, match="is not what it held"):
         finish(job, result)
 
 

@@ -1,11 +1,14 @@
+import hashlib
 import threading
 import time
 
 import numpy as np
 import pytest
 
+from preprocess import image_loader
+from preprocess.daemon_threads import DaemonThreads, TimedThreads
 from preprocess.image import ImageError
-from preprocess.image_loader import READ_THREADS, ImageLoader, LoadedImage
+from preprocess.image_loader import READ_THREADS, ImageLoader, KnownImage, LoadedImage
 from preprocess.outcomes import RowFailure
 
 
@@ -81,16 +84,16 @@ def test_encoded_images_that_wait_for_a_decoder_are_bounded_in_bytes():
         return bytes(1000)
 
     def slow_decode(data):
-        most[0] = max(most[0], loader._encoded_bytes)
+        most[0] = max(most[0], loader.encoded_bytes)
         gate.wait(10)
         return decode(b"")
 
     loader = ImageLoader(read=read, decode=slow_decode, max_ahead=1000, max_encoded_bytes=3000)
     loader.add(str(n) for n in range(200))
-    wait_until(lambda: loader._encoded_bytes >= 3000)
+    wait_until(lambda: loader.encoded_bytes >= 3000)
     gate.set()
     assert all(isinstance(loader.next(), LoadedImage) for _ in range(200))
-    assert loader._encoded_bytes == 0
+    assert loader.encoded_bytes == 0
     # Reads that had started when the limit was reached still end: one for each reading thread at most.
     assert most[0] <= 3000 + READ_THREADS * 1000 < 200 * 1000
 
@@ -113,3 +116,108 @@ def test_reading_hides_latency():
     for _ in range(64):
         loader.next()
     assert most[0] >= 8
+
+
+def test_the_digest_of_the_encoded_bytes_comes_along():
+    loader = ImageLoader(read=str.encode, decode=decode, max_ahead=4)
+    loader.add(["a", "bb"])
+    assert [loader.next().digest for _ in range(2)] == [hashlib.sha256(data).digest() for data in (b"a", b"bb")]
+
+
+def test_an_image_whose_embedding_is_known_is_not_decoded():
+    known = {hashlib.sha256(b"known").digest(): np.arange(3, dtype=np.float32)}
+    decoded = []
+
+    def note(data):
+        decoded.append(data)
+        return decode(data)
+
+    loader = ImageLoader(read=str.encode, decode=note, max_ahead=4, find_embedding=known.get)
+    loader.add(["new", "known", "new again"])
+    outcomes = [loader.next() for _ in range(3)]
+    assert [type(outcome) for outcome in outcomes] == [LoadedImage, KnownImage, LoadedImage]
+    assert outcomes[1].embedding.tolist() == [0, 1, 2]
+    assert outcomes[1].digest in known and outcomes[1].read_sec > 0
+    assert sorted(decoded) == [b"new", b"new again"]
+
+
+def test_a_look_up_that_fails_costs_its_own_row():
+    def find(digest):
+        raise KeyError("cache")
+
+    loader = ImageLoader(read=str.encode, decode=decode, max_ahead=4, find_embedding=find)
+    loader.add(["a"])
+    failure = loader.next()
+    assert (failure.stage, failure.reason) == ("read", "unexpected_error")
+
+
+@pytest.fixture
+def own_pools(monkeypatch):
+    """Pools of this test, of which it may let threads hang."""
+
+    def make(max_stuck):
+        pools = TimedThreads(4, "read", max_stuck=max_stuck), DaemonThreads(2, "decode")
+        monkeypatch.setattr(image_loader, "_pools", lambda: pools)
+        return pools
+
+    return make
+
+
+def test_the_books_of_good_bad_and_hanging_reads(own_pools):
+    readers, _ = own_pools(max_stuck=64)
+    gate = threading.Event()
+
+    def read(location):
+        kind = location.partition("-")[0]
+        if kind == "hang":
+            gate.wait(20)
+        if kind == "missing":
+            raise RowFailure("read", "not_found", location)
+        return location.encode()
+
+    def decode_or_fail(data):
+        if data.startswith(b"text"):
+            raise ImageError("not_an_image", "text")
+        return decode(data)
+
+    kinds = {"ok": None, "missing": "not_found", "hang": "deadline", "text": "not_an_image"}
+    names = [f"{kind}-{number}" for number in range(10) for kind in kinds]
+    # 40 images, 10 of which hang, through 4 threads: those that come after are read all the same.
+    loader = ImageLoader(read=read, decode=decode_or_fail, max_ahead=40, deadline_sec=0.05)
+    loader.add(names)
+    outcomes = [loader.next() for _ in names]
+    assert [getattr(outcome, "reason", None) for outcome in outcomes] == [kinds[n.partition("-")[0]] for n in names]
+    assert outcomes[2].stage == "read"
+    assert outcomes[2].message == "hang-0: reading took longer than 0.05 s."
+    with pytest.raises(IndexError):
+        loader.next()
+    assert readers.num_stuck == 10
+    gate.set()
+    wait_until(lambda: readers.num_stuck == 0)
+    assert loader.encoded_bytes == 0
+
+
+def test_storage_that_does_not_answer_at_all_is_an_error(own_pools):
+    own_pools(max_stuck=2)
+    gate = threading.Event()
+    loader = ImageLoader(read=lambda location: gate.wait(20), decode=decode, max_ahead=50, deadline_sec=0.02)
+    loader.add(str(number) for number in range(50))
+    with pytest.raises(OSError, match="storage does not answer"):
+        for _ in range(50):
+            loader.next()
+    gate.set()
+
+
+def test_waiting_for_the_budget_is_not_reading(own_pools):
+    own_pools(max_stuck=0)
+    gate = threading.Event()
+
+    def slow_decode(data):
+        gate.wait(20)
+        return decode(data)
+
+    loader = ImageLoader(read=str.encode, decode=slow_decode, max_ahead=9, max_encoded_bytes=1, deadline_sec=0.05)
+    loader.add("abcdefghi")
+    threading.Event().wait(0.2)
+    gate.set()
+    assert all(isinstance(loader.next(), LoadedImage) for _ in range(9))

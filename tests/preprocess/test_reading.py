@@ -1,19 +1,21 @@
-import io
+import errno
 import os
+import socket
 
 import pytest
 
 from preprocess.outcomes import RowFailure
 from preprocess.reading import read_image_bytes
+from preprocess.storage import TooLarge
 
 
-def open_nothing(location):
+def read_nothing(location, *, max_bytes=None):
     raise FileNotFoundError(location)
 
 
 def reason_of(location, **kwargs):
     with pytest.raises(RowFailure) as failure:
-        read_image_bytes(str(location), **({"open_remote": open_nothing} | kwargs))
+        read_image_bytes(str(location), **({"read_remote": read_nothing} | kwargs))
     assert failure.value.stage == "read"
     assert "\n" not in failure.value.message
     return failure.value.reason
@@ -22,8 +24,8 @@ def reason_of(location, **kwargs):
 def test_files_are_read_whole(tmp_path):
     path = tmp_path / "été 1.jpg"
     path.write_bytes(bytes(range(256)) * 1000)
-    assert read_image_bytes(str(path), open_remote=open_nothing) == path.read_bytes()
-    assert read_image_bytes("gs://b/x", open_remote=lambda location: io.BytesIO(b"remote")) == b"remote"
+    assert read_image_bytes(str(path), read_remote=read_nothing) == path.read_bytes()
+    assert read_image_bytes("gs://b/x", read_remote=lambda location, *, max_bytes=None: b"remote") == b"remote"
 
 
 def test_what_cannot_be_read_has_a_reason(tmp_path):
@@ -39,18 +41,75 @@ def test_what_cannot_be_read_has_a_reason(tmp_path):
     assert reason_of("x" * 5000) == "bad_uri"
 
 
+def test_odd_names_and_links(tmp_path):
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert reason_of(tmp_path / "dangling") == "not_found"
+    assert reason_of(tmp_path / "loop") == "bad_uri"
+    assert reason_of(tmp_path / "two\nlines") == "not_found"
+    assert reason_of(tmp_path / "\udcff.jpg") == "not_found"  # a byte that is no UTF-8
+    assert reason_of(tmp_path / "\ud800.jpg") == "bad_uri"  # no byte at all
+    assert reason_of("") == "not_found"
+    for name in ("new\nline", "tab\t", "\udcff"):
+        (tmp_path / name).write_bytes(b"x")
+        assert read_image_bytes(str(tmp_path / name), read_remote=read_nothing) == b"x"
+
+
+def test_messages_can_be_written_as_utf8(tmp_path):
+    for name in ("\udcff.jpg", "\ud800.jpg"):
+        with pytest.raises(RowFailure) as failure:
+            read_image_bytes(str(tmp_path / name), read_remote=read_nothing)
+        failure.value.message.encode()
+
+
+def test_sockets_and_files_that_cannot_be_read(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        assert reason_of(tmp_path / "socket") == "not_a_regular_file"
+    if os.path.exists("/proc/self/mem"):
+        assert reason_of("/proc/self/mem") == "read_error"
+
+
+def test_a_file_that_shrinks_or_grows_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+
+    def rewriting(content):
+        status_of = os.fstat
+
+        def fstat(descriptor):
+            status = status_of(descriptor)
+            path.write_bytes(content)
+            return status
+
+        return fstat
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", rewriting(b"123"))
+        assert reason_of(path) == "read_error"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", rewriting(b"1234567"))
+        assert reason_of(path, max_bytes=6) == "too_large"
+
+
+def test_an_empty_file_is_read_and_left_to_the_decoder(tmp_path):
+    (tmp_path / "empty").touch()
+    assert read_image_bytes(str(tmp_path / "empty"), read_remote=read_nothing) == b""
+
+
 def test_remote_faults_have_a_reason():
     def raising(error):
-        def open_remote(location):
+        def read_remote(location, *, max_bytes=None):
             raise error
 
-        return open_remote
+        return read_remote
 
     assert reason_of("gs://b/x") == "not_found"
-    assert reason_of("gs://b/x", open_remote=raising(PermissionError("403"))) == "no_permission"
-    assert reason_of("gs://b/x", open_remote=raising(OSError("503"))) == "read_error"
-    assert reason_of("foo://b/x", open_remote=raising(ValueError("no filesystem"))) == "bad_uri"
-    assert reason_of("gs://b/x", open_remote=lambda location: io.BytesIO(b"12345"), max_bytes=4) == "too_large"
+    assert reason_of("gs://b/x", read_remote=raising(PermissionError("403"))) == "no_permission"
+    assert reason_of("gs://b/x", read_remote=raising(OSError("503"))) == "read_error"
+    assert reason_of("gs:///x", read_remote=raising(OSError(errno.EINVAL, "no bucket"))) == "bad_uri"
+    assert reason_of("foo://b/x", read_remote=raising(ValueError("no filesystem"))) == "bad_uri"
+    assert reason_of("gs://b/x", read_remote=raising(TooLarge("gs://b/x", 4)), max_bytes=4) == "too_large"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -59,3 +118,11 @@ def test_a_file_without_permission(tmp_path):
     path.write_bytes(b"x")
     path.chmod(0)
     assert reason_of(path) == "no_permission"
+
+
+def test_permission_errors_have_their_own_reason(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert reason_of(tmp_path / "secret.jpg") == "no_permission"

@@ -1,7 +1,13 @@
+import fnmatch
+import io
+from types import SimpleNamespace
+
 import pytest
 
-from preprocess.beam_storage import BeamStorage, as_os_error
-from preprocess.storage import LocalStorage, read_file, write_file
+from preprocess import beam_storage
+from preprocess.beam_storage import BeamStorage
+from preprocess.retrying import RetryPolicy, as_os_error
+from preprocess.storage import LocalStorage, TooLarge, read_file, write_file
 
 
 @pytest.fixture(params=[LocalStorage, BeamStorage])
@@ -56,3 +62,98 @@ def test_what_clients_raise_becomes_an_os_error():
     other = as_os_error(BeamIOError("x", {"gs://b/x": RuntimeError("broken\npipe")}), "gs://b/x")
     assert type(other) is OSError
     assert str(other) == "gs://b/x: broken"
+
+
+def test_more_than_enough_is_refused(storage, tmp_path):
+    write_file(storage, f"{tmp_path}/x", b"four")
+    assert storage.read(f"{tmp_path}/x", max_bytes=4) == storage.read(f"{tmp_path}/x") == b"four"
+    with pytest.raises(TooLarge, match=r"/x has more than 3 bytes"):
+        storage.read(f"{tmp_path}/x", max_bytes=3)
+
+
+class Files:
+    """In the place of Beam's FileSystems: every second call of each method fails, after what it does if `late`."""
+
+    def __init__(self, *, late=False):
+        self.files = {}
+        self.calls = []
+        self._late = late
+
+    def _fails(self, name):
+        self.calls.append(name)
+        return self.calls.count(name) % 2 == 1
+
+    def _do(self, name, action):
+        fails = self._fails(name)
+        if fails and not self._late:
+            raise ConnectionResetError(name)
+        result = action()
+        if fails:
+            raise ConnectionResetError(name)
+        return result
+
+    def open(self, path, compression_type):
+        stream = io.BytesIO(self.files[path])
+        if self._fails("open"):
+            read = stream.read
+
+            def break_off(size=-1):
+                if size > 1000 and not stream.tell():
+                    return read(1)
+                raise ConnectionResetError("read")
+
+            stream.read = break_off
+        return stream
+
+    def create(self, path, compression_type):
+        stream = io.BytesIO()
+
+        def close():
+            self._do("create", lambda: self.files.__setitem__(path, stream.getvalue()))
+
+        return SimpleNamespace(write=stream.write, close=close)
+
+    def exists(self, path):
+        return path in self.files
+
+    def match(self, patterns):
+        paths = [path for path in self.files if fnmatch.fnmatchcase(path, patterns[0])]
+        return self._do("match", lambda: [SimpleNamespace(metadata_list=[SimpleNamespace(path=one) for one in paths])])
+
+    def rename(self, sources, targets):
+        self._do("rename", lambda: self.files.__setitem__(targets[0], self.files.pop(sources[0])))
+
+    def delete(self, paths):
+        self._do("delete", lambda: [self.files.pop(path) for path in paths])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_other_filesystems_are_tried_again(monkeypatch, late):
+    files = Files(late=late)
+    monkeypatch.setattr(beam_storage, "FileSystems", files)
+    storage = BeamStorage(RetryPolicy(first_wait_sec=0))
+    write_file(storage, "s3://b/x", b"content")
+    with storage.open("s3://b/x") as stream:
+        assert stream.read() == b"content"
+    assert storage.read("s3://b/x") == b"content"
+    assert storage.match("s3://b/*") == ["s3://b/x"]
+    storage.move("s3://b/x", "s3://b/f/y")
+    assert files.files == {"s3://b/f/y": b"content"}
+    storage.delete_file("s3://b/f/y")
+    storage.delete_file("s3://b/f/y")
+    assert files.files == {}
+    write_file(storage, "s3://b/f/z", b"z")
+    storage.delete_tree("s3://b/f")
+    assert files.files == {}
+
+
+def test_other_filesystems_take_nothing_from_a_writer_that_fails(monkeypatch):
+    files = Files()
+    monkeypatch.setattr(beam_storage, "FileSystems", files)
+    with pytest.raises(RuntimeError), BeamStorage().create("s3://b/x") as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert files.calls == []
+    files.files["s3://b/x"] = b"four"
+    with pytest.raises(TooLarge):
+        BeamStorage(RetryPolicy(first_wait_sec=0)).read("s3://b/x", max_bytes=3)

@@ -7,7 +7,8 @@ import tensorflow as tf
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from preprocess import progress
-from preprocess.finishing import Job
+from preprocess.image_source import ImageSource
+from preprocess.job import Job
 from preprocess.labels import LabelDict
 from preprocess.transforms import EmbedLists, EmbedOptions
 from tests.preprocess.stand_ins import decode_stand_in, load_stand_in, read_stand_in
@@ -23,7 +24,8 @@ def make_pipeline(tmp_path, texts, rows_per_shard=10, compression="none", **job_
         paths.append(str(path))
     job = Job(
         **{
-            "job_id": "j",
+            "definition": {},
+            "run_id": "r",
             "output_prefix": str(tmp_path / "out" / "train"),
             "compression": compression,
             "labels": LABELS.names,
@@ -39,8 +41,7 @@ def make_pipeline(tmp_path, texts, rows_per_shard=10, compression="none", **job_
         load_engine=load_stand_in,
         rows_per_shard=rows_per_shard,
         batch_size=4,
-        read_image=read_stand_in,
-        decode_image=decode_stand_in,
+        images=ImageSource(read=read_stand_in, decode=decode_stand_in),
     )
     pipeline = beam.Pipeline(runner=FnApiRunner())
     _ = pipeline | EmbedLists(job=job, labels=LABELS, options=options)
@@ -74,7 +75,10 @@ def test_records_stand_in_the_order_of_the_lists(tmp_path, compression):
 def test_a_list_that_changes_after_it_was_counted_fails_the_job(tmp_path):
     with pytest.raises(Exception, match="11 rows were counted before the start, 10 were read"):
         make_pipeline(tmp_path, ["1.jpg,a\n" * 10], rows_expected=11).run()
-    assert json.loads((tmp_path / "out/_train/report.json").read_text())["status"] == "books_do_not_balance"
+    assert (
+        json.loads(next((tmp_path / "out/_train").glob("parts-*/report.json")).read_text())["status"]
+        == "books_do_not_balance"
+    )
     assert not (tmp_path / "out/_train/manifest.json").exists()
 
 

@@ -1,0 +1,198 @@
+"""Whose output is it? Decides, before a job starts, what is to become of what lies where it wants to write.
+
+The same command again goes on where an earlier run was stopped, or finds that nothing is left to do. What belongs to
+another job is never mixed in, and replaced only if the user says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import json
+import os
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+from configs.errors import InputError
+from preprocess.finishing import plan_path
+from preprocess.job import DEFINITION_NAME, Job, Retry, differences
+from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, set_of_shard, sidecar_dir, sidecar_path
+from preprocess.rows import has_scheme
+from preprocess.storage import Storage, read_file, write_file
+
+_GLOB_CHARACTERS = "*?["
+_PARTS = "parts-"
+_LOCK_NAME = ".lock"
+
+
+class Claim(enum.Enum):
+    """What a job finds at its output."""
+
+    NEW = "new"  # Nothing of its own.
+    UNFINISHED = "unfinished"  # Blocks that an earlier run of the same job left.
+    PLANNED = "planned"  # All blocks, and a plan: the earlier run was stopped while it finished the set.
+    DONE = "done"  # The finished set, and nothing to do.
+
+
+def check_prefix(prefix: str) -> None:
+    """Makes sure that a set can be written at `prefix`.
+
+    Raises:
+      InputError: it names no file, or cannot be written to.
+    """
+    directory, name = posixpath.split(prefix)
+    if not name or name in (".", ".."):
+        raise InputError(
+            f"output_path: must end in the name of the set, for example out/preproc/train. Received: {prefix!r}"
+        )
+    if any(character in prefix for character in _GLOB_CHARACTERS):
+        raise InputError(f"output_path: must not hold any of {_GLOB_CHARACTERS}. Received: {prefix!r}")
+    if has_scheme(prefix):
+        return
+    sidecars = sidecar_dir(prefix)
+    try:
+        os.makedirs(sidecars, exist_ok=True)
+        if not os.access(directory or ".", os.W_OK) or not os.access(sidecars, os.W_OK):
+            raise PermissionError(f"no permission to write in {directory or '.'}")
+    except OSError as error:
+        raise InputError(f"output_path: cannot write to {prefix!r} ({error}).") from error
+
+
+class Output:
+    """What lies at a job's output, as it was when this was made.
+
+    Raises:
+      InputError: storage cannot be read.
+    """
+
+    def __init__(self, job: Job, storage: Storage):
+        self._job = job
+        self._storage = storage
+        prefix = job.output_prefix
+        sidecars = sidecar_dir(prefix)
+        try:
+            names = {posixpath.basename(path) for path in storage.match(f"{sidecars}/*")}
+            self._has_shards = any(set_of_shard(path) == prefix for path in storage.match(f"{prefix}-*"))
+            self._jobs = {
+                posixpath.basename(posixpath.dirname(path)).removeprefix(_PARTS): path
+                for path in storage.match(f"{sidecars}/{_PARTS}*/{DEFINITION_NAME}")
+            }
+            self._has_plan = bool(storage.match(plan_path(job)))
+            self.finished = MANIFEST_NAME in names
+            self._has_report = REPORT_NAME in names
+        except OSError as error:
+            raise InputError(f"output_path: cannot look at {prefix!r} ({error}).") from error
+
+    def claim(self, *, overwrite: bool) -> Claim:
+        """What the job is to do.
+
+        Args:
+          overwrite: replace what belongs to other jobs, or the finished set.
+
+        Raises:
+          InputError: what lies there belongs to another job, or there is no finished set to retry the failures of.
+        """
+        job = self._job
+        if job.retry is not None and job.retry.of_finished_set:
+            return self._claim_retry()
+        if self._has_plan:
+            return Claim.PLANNED
+        if self.finished and not overwrite:
+            self._require_same_job("a finished set of records lies")
+            return Claim.DONE
+        if self._has_shards and not self._has_report and not self._jobs and not overwrite:
+            raise InputError(
+                f"output_path: shards that this pipeline did not finish lie at {job.output_prefix!r}. Pass --overwrite "
+                "to replace them, or choose another output_path."
+            )
+        for key, path in self._jobs.items():
+            if key != job.key and not overwrite:
+                fields = ", ".join(differences(job.definition, self._read_json(path)))
+                raise InputError(
+                    f"output_path: an unfinished job lies at {job.output_prefix!r} that differs from this one in "
+                    f"{fields or 'nothing that is known'}. Give that job's command again to finish it, pass "
+                    "--overwrite to throw away what it embedded, or choose another output_path."
+                )
+        return Claim.UNFINISHED if job.key in self._jobs else Claim.NEW
+
+    def _claim_retry(self) -> Claim:
+        if self._has_plan:
+            return Claim.PLANNED
+        if not self.finished:
+            raise InputError(
+                f"retry_failures: there is no finished set of records at {self._job.output_prefix!r}. Run the job "
+                "without --retry_failures: the same command goes on where it was stopped."
+            )
+        self._require_same_job("the finished set lies")
+        assert self._job.retry is not None
+        report = self._read_json(sidecar_path(self._job.output_prefix, REPORT_NAME))
+        if not any(self._job.retry.wants(reason) for reason in report.get("failed", ())):
+            return Claim.DONE
+        return Claim.UNFINISHED
+
+    def _require_same_job(self, what: str) -> None:
+        report = self._read_json(sidecar_path(self._job.output_prefix, REPORT_NAME))
+        fields = differences(self._job.definition, report.get("definition") or {})
+        if fields:
+            raise InputError(
+                f"output_path: {what} at {self._job.output_prefix!r} that was made with other {', '.join(fields)}. "
+                "Pass --overwrite to replace it once the new one is ready, or choose another output_path."
+            )
+
+    def prepare(self) -> Job:
+        """Makes the folder of parts, and removes those of other jobs; to be called with the output locked.
+
+        Returns:
+          The job; rows that failed are tried again if an earlier run ended because too many did.
+
+        Raises:
+          InputError: storage cannot be written to.
+        """
+        job = self._job
+        try:
+            for key, path in self._jobs.items():
+                if key != job.key:
+                    self._storage.delete_tree(posixpath.dirname(path))
+            definition = json.dumps(dict(job.definition), indent=1).encode()
+            write_file(self._storage, posixpath.join(job.parts_dir, DEFINITION_NAME), definition)
+            ended = bool(self._storage.match(posixpath.join(job.parts_dir, REPORT_NAME)))
+        except OSError as error:
+            raise InputError(f"output_path: cannot write to {job.output_prefix!r} ({error}).") from error
+        if ended and job.retry is None:
+            return dataclasses.replace(job, retry=Retry())
+        return job
+
+    def _read_json(self, path: str) -> dict[str, Any]:
+        try:
+            data = json.loads(read_file(self._storage, path))
+        except (OSError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
+
+@contextlib.contextmanager
+def locked(prefix: str) -> Iterator[None]:
+    """Keeps other processes of this machine from writing the same set; the lock goes with the process, however it ends.
+
+    Object stores have no such locks: there, two runs of one job at a time waste work, and the last one to end counts.
+
+    Raises:
+      InputError: another process is at it.
+    """
+    if has_scheme(prefix) or os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    path = f"{sidecar_dir(prefix)}/{_LOCK_NAME}"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"output_path: another process is writing {prefix!r} at this moment. Wait for it, or stop it first."
+            ) from error
+        yield

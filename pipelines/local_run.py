@@ -1,0 +1,148 @@
+"""Runs a job in this process: progress, a table at the end, and one clear line for whatever stops it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import posixpath
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import apache_beam as beam
+
+from configs.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
+from pipelines.progress_bar import show_progress
+from pipelines.summary import print_summary
+from preprocess import faults
+from preprocess.finishing import JobFailed, finish_record_set, plan_path
+from preprocess.job import Job
+from preprocess.record_set import REPORT_NAME, sidecar_path
+from preprocess.set_files import read_results_file
+from preprocess.set_report import BOOKS_DO_NOT_BALANCE, COMPLETE
+from preprocess.storage import Storage, read_file
+
+EXIT_BUG = 1
+_GO_ON = "What was embedded is kept: give the same command again to go on."
+
+
+def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options: Any, storage: Storage) -> int:
+    """Runs a job to its end and says what came of it.
+
+    Args:
+      job: the job.
+      transform: what runs it.
+      runner: of the pipeline.
+      beam_options: of the pipeline.
+      storage: where the output lies.
+
+    Returns:
+      0; 1 if the books do not balance.
+
+    Raises:
+      InputError: nothing could be embedded, too many rows failed, or storage failed.
+    """
+    pipeline = beam.Pipeline(runner=runner, options=beam_options)
+    _ = pipeline | "EmbedLists" >> transform
+    faults.forget()
+    with _stops_are_explained(job), show_progress(job.rows_expected, posixpath.basename(job.output_prefix)):
+        try:
+            pipeline.run().wait_until_finish()
+        except Exception:
+            # A job that ran to its end and failed has said why in its report.
+            report = _report_of(job, storage)
+            if report is None:
+                _explain(job, faults.first_fault())
+                raise
+        else:
+            report = _report_of(job, storage)
+    if report is None:
+        raise AssertionError(f"The job ended without a report at {job.output_prefix!r}.")
+    return conclude(job, report, storage=storage)
+
+
+def finish_here(job: Job, *, storage: Storage) -> int:
+    """Finishes the set of a job whose blocks are all done, as `run_here` would have."""
+    print(f"{posixpath.basename(job.output_prefix)}: all rows are done; finishing the set", file=sys.stderr)
+    try:
+        results = [result.of_earlier_run() for result in read_results_file(plan_path(job), storage)]
+        report = finish_record_set(results, job=job, storage=storage)
+    except (OSError, JobFailed) as error:
+        _explain(job, error)
+        raise
+    return conclude(job, report, storage=storage)
+
+
+def conclude(job: Job, report: dict[str, Any], *, storage: Storage) -> int:
+    """Prints the table of a report and turns its status into an exit code.
+
+    Raises:
+      InputError: nothing could be embedded, or too many rows failed.
+    """
+    complete = report["status"] == COMPLETE
+    print_summary(report, job.output_prefix, sidecars=_sidecars(job, complete=complete), storage=storage)
+    if report["status"] == BOOKS_DO_NOT_BALANCE:
+        print(f"error: the books do not balance: {report['error']} Run the job again.", file=sys.stderr)
+        return EXIT_BUG
+    if not complete:
+        raise InputError(
+            f"{job.output_prefix}: {report['error']} The table above says why. Correct what is wrong, or pass another "
+            "--max_failed_percent, and give the same command again: only the rows that failed are tried again."
+        )
+    return EXIT_OK
+
+
+def _sidecars(job: Job, *, complete: bool) -> str:
+    return posixpath.dirname(sidecar_path(job.output_prefix, REPORT_NAME)) if complete else job.parts_dir
+
+
+def _report_of(job: Job, storage: Storage) -> dict[str, Any] | None:
+    """The report that this very run wrote; None if it did not get that far."""
+    for complete in (True, False):
+        try:
+            report = json.loads(read_file(storage, f"{_sidecars(job, complete=complete)}/{REPORT_NAME}"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(report, dict) and report.get("run_id") == job.run_id:
+            return report
+    return None
+
+
+def _explain(job: Job, fault: BaseException | None) -> None:
+    """Raises what a person can do something about as one line; everything else is a bug, and the caller's."""
+    if isinstance(fault, InputError):
+        raise fault
+    if isinstance(fault, JobFailed):
+        raise InputError(f"{job.output_prefix}: {fault}") from fault
+    if isinstance(fault, OSError):
+        cause = f"{fault.strerror}: {fault.filename}" if fault.strerror and fault.filename else str(fault)
+        raise InputError(f"{job.output_prefix}: storage failed ({cause}). {_GO_ON}") from fault
+
+
+@contextlib.contextmanager
+def _stops_are_explained(job: Job) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the process at once, with a line that says how to go on.
+
+    Not by an exception: threads of the runner and of storage clients would keep the process for as long as their last
+    image takes, and nothing that they still write is needed. Every file of a job is whole or recognizably not.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.stderr.write(f"\n{posixpath.basename(job.output_prefix)}: stopped. {_GO_ON}\n")
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
+
+    try:
+        before: list[tuple[int, Callable[[int, FrameType | None], Any] | int | None]] = [
+            (number, signal.signal(number, stop)) for number in (signal.SIGINT, signal.SIGTERM)
+        ]
+    except ValueError:  # Not the main thread: signals are somebody else's.
+        before = []
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

@@ -1,0 +1,124 @@
+"""What became of a block: the small result that a worker sends back, and that lies beside what the block wrote."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from configs.errors import InputError
+from preprocess.backbone_identity import BackboneIdentity
+from preprocess.engine import EngineInfo
+
+# Where an embedding came from.
+COMPUTED = "computed"
+FROM_CACHE = "cache"
+FROM_EARLIER_RUN = "earlier_run"
+
+CONTENT_DTYPE = np.dtype([("image", "V16"), ("labels", "<u8")])
+"""Of what is remembered of a record: the first half of the SHA-256 of its image file, and its `label_key`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PartFile:
+    """A file that one block wrote: path, records or lines, bytes, SHA-256."""
+
+    path: str
+    records: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BlockResult:
+    """What became of one block.
+
+    Attributes:
+      order: (list_index, block_index).
+      rows: rows of the block.
+      sources: rows that became records, by where the embedding came from.
+      failed: failed rows by reason.
+      skipped: skipped rows by rule.
+      label_counts: records by label id; a record with several labels counts for each.
+      unlabeled: records without a label.
+      content: of the records in order: the bytes of an array of `CONTENT_DTYPE`.
+      shard: the records; None if there are none.
+      failed_ledger: the failed rows as JSON lines; None if there are none.
+      skipped_ledger: the skipped rows likewise.
+      backbone: the network that made the embeddings.
+      engine: what ran it.
+      read_sec: sum over the images, in threads that overlap.
+      decode_sec: likewise.
+      waited_for_images_sec: time in which no image was ready for the engine.
+      waited_for_engine_sec: time in which images were, and the engine was not done with those before.
+    """
+
+    order: tuple[int, int]
+    rows: int
+    sources: Mapping[str, int]
+    failed: Mapping[str, int]
+    skipped: Mapping[str, int]
+    label_counts: Mapping[int, int]
+    unlabeled: int
+    content: bytes
+    shard: PartFile | None
+    failed_ledger: PartFile | None
+    skipped_ledger: PartFile | None
+    backbone: BackboneIdentity
+    engine: EngineInfo
+    read_sec: float = 0.0
+    decode_sec: float = 0.0
+    waited_for_images_sec: float = 0.0
+    waited_for_engine_sec: float = 0.0
+
+    @property
+    def embedded(self) -> int:
+        """Rows that became records."""
+        return sum(self.sources.values())
+
+    def of_earlier_run(self) -> BlockResult:
+        """The same, as a later run counts it that found it done: nothing computed, no time spent."""
+        return dataclasses.replace(
+            self,
+            sources={FROM_EARLIER_RUN: self.embedded} if self.embedded else {},
+            read_sec=0.0,
+            decode_sec=0.0,
+            waited_for_images_sec=0.0,
+            waited_for_engine_sec=0.0,
+        )
+
+    def to_json_line(self) -> bytes:
+        """One line of UTF-8 JSON."""
+        data = dataclasses.asdict(self)
+        data["content"] = base64.b64encode(self.content).decode()
+        data["backbone"] = self.backbone.to_json()
+        return (json.dumps(data, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, raw: bytes, *, where: str) -> BlockResult:
+        """Reads what `to_json_line` wrote.
+
+        Raises:
+          InputError: not such a line; `where` names the file.
+        """
+        try:
+            data: dict[str, Any] = json.loads(raw)
+            for name in ("shard", "failed_ledger", "skipped_ledger"):
+                data[name] = PartFile(**data[name]) if data[name] is not None else None
+            data["order"] = (int(data["order"][0]), int(data["order"][1]))
+            data["label_counts"] = {int(label_id): count for label_id, count in data["label_counts"].items()}
+            data["content"] = base64.b64decode(data["content"], validate=True)
+            data["engine"] = EngineInfo(**data["engine"])
+            data["backbone"] = BackboneIdentity.from_json(data["backbone"], where=where)
+            return cls(**data)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise InputError(f"{where}: not the result of a block ({error!r}).") from error
+
+
+def join_content(results: Sequence[BlockResult]) -> np.ndarray:
+    """What is remembered of the records of all blocks, in order: `CONTENT_DTYPE`, shape [records]."""
+    return np.frombuffer(b"".join(result.content for result in results), CONTENT_DTYPE)

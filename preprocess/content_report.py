@@ -1,0 +1,130 @@
+"""Which images of a set are there twice, under different labels, or in another set as well; with their URIs in a file.
+
+Images are the same if their files are, byte for byte.
+"""
+
+from __future__ import annotations
+
+import bisect
+import gzip
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from preprocess.duplicates import find_duplicates, find_shared
+from preprocess.example import DecodedExample, decode_example
+from preprocess.record_set import Shard, sidecar_path
+from preprocess.set_files import in_folder_of, read_content
+from preprocess.storage import Storage, read_file
+from preprocess.tfrecord import whole_records
+
+DUPLICATES_NAME = "duplicates.jsonl"
+SHARED_NAME = "shared_images.jsonl"
+
+
+def _digests(content: np.ndarray) -> np.ndarray:
+    """uint8 [n, 16] of `CONTENT_DTYPE` [n]."""
+    return np.ascontiguousarray(content["image"]).view(np.uint8).reshape(-1, 16)
+
+
+class _RecordsOfSet:
+    """Records by their position in a set; each shard that is asked for is read once."""
+
+    def __init__(self, shards: Sequence[Shard], *, prefix: str, storage: Storage):
+        self._shards = shards
+        self._prefix = prefix
+        self._storage = storage
+        self._ends = list(itertools.accumulate(shard.records for shard in shards))
+
+    def at(self, positions: Iterable[int]) -> dict[int, DecodedExample]:
+        wanted: dict[int, list[int]] = {}
+        for position in positions:
+            wanted.setdefault(bisect.bisect_right(self._ends, position), []).append(position)
+        found = {}
+        for number, members in sorted(wanted.items()):
+            shard = self._shards[number]
+            data = read_file(self._storage, in_folder_of(self._prefix, shard.name))
+            records = list(whole_records(gzip.decompress(data) if shard.name.endswith(".gz") else data))
+            first = self._ends[number] - shard.records
+            for position in members:
+                found[position] = decode_example(records[position - first])
+        return found
+
+
+def report_duplicates(content: np.ndarray, shards: Sequence[Shard], *, prefix: str, storage: Storage) -> dict[str, Any]:
+    """Looks for the same image under several rows of a set, and writes what it finds to `duplicates.jsonl`.
+
+    Args:
+      content: of the records in order: `CONTENT_DTYPE`, shape [records].
+      shards: of the set, in order.
+      prefix: of the set.
+      storage: where it lies.
+
+    Returns:
+      Counts for the report.
+
+    Raises:
+      OSError: storage failed.
+    """
+    duplicates = find_duplicates(_digests(content), content["labels"])
+    path = sidecar_path(prefix, DUPLICATES_NAME)
+    if not duplicates.num_groups:
+        storage.delete_file(path)
+    else:
+        records = _RecordsOfSet(shards, prefix=prefix, storage=storage).at(duplicates.members.tolist())
+        with storage.create(path) as stream:
+            for start, end in itertools.pairwise(duplicates.splits.tolist()):
+                members = duplicates.members[start:end]
+                entry = {
+                    "image_sha256": records[int(members[0])].image_sha256.hex(),
+                    "same_labels": bool((content["labels"][members] == content["labels"][members[0]]).all()),
+                    "uris": [records[int(member)].image_uri for member in members],
+                }
+                stream.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
+    return {
+        "images": duplicates.num_groups,
+        "extra_records": duplicates.num_extra,
+        "images_with_different_labels": duplicates.num_conflicting,
+        "file": path if duplicates.num_groups else None,
+    }
+
+
+def report_shared(
+    content: np.ndarray, shards: Sequence[Shard], *, prefix: str, others: Sequence[str], storage: Storage
+) -> list[dict[str, Any]]:
+    """Looks for images of a set that other sets hold as well, and writes their URIs to `shared_images.jsonl`.
+
+    Args:
+      content: of the records in order: `CONTENT_DTYPE`, shape [records].
+      shards: of the set, in order.
+      prefix: of the set.
+      others: prefixes of the other sets, which are finished.
+      storage: where all lie.
+
+    Returns:
+      Counts for the report, one entry for each other set.
+
+    Raises:
+      OSError: storage failed.
+      InputError: another set does not say what it holds.
+    """
+    digests = _digests(content)
+    shared = {other: find_shared(digests, _digests(read_content(other, storage))).tolist() for other in others}
+    path = sidecar_path(prefix, SHARED_NAME)
+    if not any(shared.values()):
+        storage.delete_file(path)
+    else:
+        everyone = sorted({position for positions in shared.values() for position in positions})
+        records = _RecordsOfSet(shards, prefix=prefix, storage=storage).at(everyone)
+        with storage.create(path) as stream:
+            for other, positions in shared.items():
+                for position in positions:
+                    entry = {"uri": records[position].image_uri, "also_in": other}
+                    stream.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
+    return [
+        {"prefix": other, "records": len(positions), "file": path if positions else None}
+        for other, positions in shared.items()
+    ]

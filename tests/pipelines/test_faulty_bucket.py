@@ -1,0 +1,131 @@
+"""The whole program on a bucket whose service fails, stalls and lies: nothing is lost, and nothing is other than on a disk."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
+
+from tests.faulty_gcs import FaultPlan, FaultyGcs
+
+ROOT = pathlib.Path(__file__).parents[2]
+_ROWS = 120
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "dict.txt").write_text("a\nb\n")
+    random_numbers = np.random.default_rng(0)
+    for number in range(_ROWS):
+        if number == 40:
+            (folder / f"{number}.png").write_bytes(b"no image")
+        elif number != 70:  # That one is missing.
+            Image.fromarray(random_numbers.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / f"{number}.png")
+    (folder / "train.csv").write_text("".join(f"{number}.png,{'ab'[number % 2]}\n" for number in range(_ROWS)))
+    return folder
+
+
+@pytest.fixture
+def gcs(data):
+    with FaultyGcs(buckets=["bucket"]) as gcs:
+        for path in data.iterdir():
+            gcs.put("bucket", f"data/{path.name}", path.read_bytes())
+        yield gcs
+
+
+def start(source, out, *flags, environment=None, batch_sec=0.0):
+    command = [sys.executable, "-m", "tests.pipelines.slow_job", str(batch_sec), "--weights", "random"]
+    command += ["--input_path", f"{source}/train.csv", "--input_dict", f"{source}/dict.txt"]
+    command += ["--output_path", f"{out}/train", "--rows_per_shard", "25", *flags]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | (environment or {}),
+    )
+
+
+def run(*args, expect=0, **changes):
+    process = start(*args, **changes)
+    stdout, stderr = process.communicate(timeout=200)
+    assert process.returncode == expect, stderr
+    assert "Traceback" not in stderr
+    return stdout, stderr
+
+
+def objects(gcs):
+    return {name: gcs.get("bucket", name) for name in gcs.names("bucket") if name.startswith("out/")}
+
+
+def without_paths(ledger):
+    return [{**json.loads(line), "list": "", "message": ""} for line in ledger.splitlines()]
+
+
+def check_against_disk(gcs, data, tmp_path):
+    run(data, tmp_path)
+    found = objects(gcs)
+    shards = {path.name: path.read_bytes() for path in tmp_path.glob("train-*")}
+    assert {name.removeprefix("out/"): found[name] for name in found if "/train-" in name} == shards
+    assert found["out/_train/manifest.json"] == (tmp_path / "_train/manifest.json").read_bytes()
+    on_disk = (tmp_path / "_train/failed.jsonl").read_bytes()
+    assert without_paths(found["out/_train/failed.jsonl"]) == without_paths(on_disk)
+    assert not [name for name in found if "/parts-" in name]
+
+
+def test_a_fifth_of_all_requests_fails_and_nothing_is_lost(gcs, data, tmp_path):
+    gcs.plan = FaultPlan(share=0.2, seed=3)
+    run("gs://bucket/data", "gs://bucket/out", "--embedding_cache", "gs://bucket/cache", environment=gcs.environment)
+    assert len(gcs.faults()) >= 5  # Kinds of faults that it met.
+    gcs.plan = FaultPlan()
+    check_against_disk(gcs, data, tmp_path)
+    report = json.loads(gcs.get("bucket", "out/_train/report.json"))
+    assert report["failed"] == {"not_an_image": 1, "not_found": 1}
+    assert report["embedding_cache"]["misses"] == _ROWS - 2
+    assert len([name for name in gcs.names("bucket") if name.endswith(".embedding")]) == _ROWS - 2
+
+
+def test_killed_a_job_in_a_bucket_goes_on_from_its_last_block(gcs, data, tmp_path):
+    process = start("gs://bucket/data", "gs://bucket/out", environment=gcs.environment, batch_sec=0.15)
+    while not [name for name in gcs.names("bucket") if name.endswith(".result.json")]:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    run("gs://bucket/data", "gs://bucket/out", environment=gcs.environment)
+    assert json.loads(gcs.get("bucket", "out/_train/report.json"))["embedded_by"]["earlier_run"] >= 23
+    check_against_disk(gcs, data, tmp_path)
+
+
+def test_a_service_that_stays_down_is_one_line_and_the_job_goes_on_once_it_is_back(gcs, data, tmp_path):
+    gcs.plan = FaultPlan(share=1.0, faults=["503"], only="upload")
+    flags = ["--storage_retry_sec", "1"]
+    _, stderr = run("gs://bucket/data", "gs://bucket/out", *flags, environment=gcs.environment, expect=2)
+    assert "cannot write to 'gs://bucket/out/train'" in stderr.splitlines()[-1]
+    gcs.plan = FaultPlan()
+    run("gs://bucket/data", "gs://bucket/out", *flags, environment=gcs.environment)
+    check_against_disk(gcs, data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("gs://bucket/nothing", "no such file: 'gs://bucket/nothing"),
+        ("gs://no-such-bucket/data", "no-such-bucket"),
+    ],
+)
+def test_what_is_not_there_is_one_line(gcs, source, words):
+    _, stderr = run(source, "gs://bucket/out", environment=gcs.environment, expect=2)
+    assert words in stderr
+    assert stderr.count("\n") == 1
