@@ -1,6 +1,6 @@
 """What faults of the network cost: reading images and writing shards over a `gs://` on loopback that fails as planned.
 
-    python -m benchmarks.faults [--quick]
+    python -m benchmarks.faults [--photos DIR] [--quick]
 
 500 objects of 60 KB are read by 32 threads and 20 shards of 8.5 MB (1024 records) written, with no faults, with 5 % and
 with 20 % of the requests failing, every request taking 50 ms more. The faults are drawn from a seed, all kinds alike:
@@ -10,6 +10,9 @@ byte is compared. Both ends run in this process and share its cores, so what is 
 with so few objects, most of the time at 20 % is the wait of the few reads that fail several times in a row.
 
 The peer reads the same objects in as many threads, without faults, by Beam's `FileSystems`.
+
+Then the whole pipeline, with a stand-in for the network: photographs, list, dictionary and records all in the bucket.
+The shards are compared, byte for byte, with those of the run without faults.
 """
 
 from __future__ import annotations
@@ -18,11 +21,13 @@ import argparse
 import concurrent.futures
 import logging
 import os
+import pathlib
 import random
 import time
 from collections.abc import Callable, Sequence
 from unittest import mock
 
+from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, say
 from configs.errors import EXIT_OK, InputError, run_program
 from preprocess.gcs_objects import NUM_CONNECTIONS
@@ -124,6 +129,44 @@ def measure(*, num_objects: int, num_shards: int, shard_bytes: int, latency_sec:
     return rows
 
 
+def measure_jobs(photos: Sequence[str], *, latency_sec: float) -> list[Figure]:
+    """The pipeline over photographs in a bucket, at each share of faults.
+
+    Raises:
+      InputError: gcp-storage-emulator is not installed.
+    """
+    from benchmarks.embedding import embed
+    from benchmarks.stand_ins import load_stand_in
+    from preprocess.transforms import EmbedOptions
+    from tests.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
+
+    options = EmbedOptions(unknown_labels="fail", load_engine=load_stand_in, rows_per_shard=64)
+    seconds: dict[float, float] = {}
+    shards: dict[float, list[bytes]] = {}
+    failed = 0
+    with FaultyGcs(buckets=[_BUCKET]) as gcs, mock.patch.dict(os.environ, gcs.environment):
+        for number, path in enumerate(photos):
+            gcs.put(_BUCKET, f"data/{number}.jpg", pathlib.Path(path).read_bytes())
+        gcs.put(_BUCKET, "data/dict.txt", b"photo\n")
+        gcs.put(_BUCKET, "data/all.csv", "".join(f"{n}.jpg,photo\n" for n in range(len(photos))).encode())
+        for share in _SHARES:
+            faults = [fault for fault in ALL_FAULTS if fault != "stall"]
+            gcs.plan = FaultPlan(share=share, faults=faults, latency_sec=latency_sec, seed=int(100 * share))
+            data, out = f"gs://{_BUCKET}/data", f"out{share}"
+            run = embed(f"{data}/all.csv", f"{data}/dict.txt", f"gs://{_BUCKET}/{out}/all", options)
+            seconds[share] = run.seconds
+            failed += sum(run.report["failed"].values())
+            gcs.plan = FaultPlan()
+            names = sorted(name for name in gcs.names(_BUCKET) if name.startswith(f"{out}/all-"))
+            shards[share] = [gcs.get(_BUCKET, name) for name in names]
+            say(f"{share:4.0%} faults: the pipeline over {len(photos)} photographs in {run.seconds:.2f} s")
+    lost = failed + sum(found != shards[0.0] for found in shards.values())
+    return [
+        _slower(f"the pipeline over {len(photos)} photographs in a bucket, {latency_sec * 1e3:.0f} ms each", seconds),
+        Figure(figure="its rows that failed and sets that differ", ours=str(lost), target="0", met=lost == 0),
+    ]
+
+
 def _slower(what: str, sec: dict[float, float]) -> Figure:
     return Figure(
         figure=what,
@@ -136,10 +179,14 @@ def _slower(what: str, sec: dict[float, float]) -> Figure:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=(__doc__ or "").split("\n")[0])
+    add_photos_flag(parser)
     parser.add_argument("--quick", action="store_true", help="fewer objects")
     args = parser.parse_args(argv)
+    photos = find_photos(args.photos)
     sizes = {"num_objects": 60, "num_shards": 3} if args.quick else {"num_objects": 500, "num_shards": 20}
-    finish("faults", measure(**sizes, shard_bytes=8_500_000, latency_sec=_LATENCY_SEC))
+    rows = measure(**sizes, shard_bytes=8_500_000, latency_sec=_LATENCY_SEC)
+    rows += measure_jobs([path for path, _ in photos.photos[: sizes["num_objects"]]], latency_sec=_LATENCY_SEC)
+    finish("faults", rows, photos=photos.name)
     return EXIT_OK
 
 

@@ -26,7 +26,7 @@ from configs.errors import EXIT_OK, run_program
 from preprocess.cores import available_cores
 
 BENCHMARKS = ("startup", "decode", "hostile", "overhead", "faults", "pipeline", "fidelity", "training")
-_WITH_PHOTOS = {"startup", "decode", "hostile", "pipeline", "fidelity"}
+_WITH_PHOTOS = {"startup", "decode", "hostile", "faults", "pipeline", "fidelity"}
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
 

@@ -201,6 +201,7 @@ class EmbedLists(beam.PTransform):
         self._options = options
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        retry = self._options.images.retry
         results = (
             pipeline
             | "Lists" >> beam.Create(list(enumerate(self._job.input_paths)))  # (int, path)
@@ -212,8 +213,5 @@ class EmbedLists(beam.PTransform):
         return (
             pipeline
             | "Once" >> beam.Create([None])
-            | "FinishRecordSet"
-            >> beam.ParDo(
-                _FinishRecordSet(self._job, self._options.images.retry), beam.pvalue.AsList(results)
-            )  # report
+            | "FinishRecordSet" >> beam.ParDo(_FinishRecordSet(self._job, retry), beam.pvalue.AsList(results))  # report
         )

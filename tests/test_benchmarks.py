@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import decode, embedding, engines, fidelity, overhead, photos, pipeline, run, startup
+from benchmarks import decode, embedding, engines, faults, fidelity, overhead, photos, pipeline, run, startup
 from benchmarks.report import Figure, at_least, finish, limit
 from benchmarks.stand_ins import StandInEngine
 from configs.errors import InputError
@@ -176,3 +176,10 @@ def test_the_cost_shows_its_arithmetic():
     assert "60.0 images/s / 2 cores = 30.00 a core" in line
     assert "2.31 machine-hours" in line  # 1,000,000 / 120 / 3600
     assert "**$0.65**" in line  # 2.3148 h x (4 x 0.056 + 16 x 0.003557)
+
+
+def test_faults(photo_folder):
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
+    rows = faults.measure(num_objects=20, num_shards=2, shard_bytes=1000, latency_sec=0)
+    rows += faults.measure_jobs([str(path) for path in photo_folder.rglob("*.jpg")], latency_sec=0)
+    assert [row.met for row in rows if row.met is not None] == [True, True]

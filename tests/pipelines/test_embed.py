@@ -46,11 +46,11 @@ def ledger(folder, name):
     return [json.loads(line) for line in (folder / "out/_train" / name).read_text().splitlines()]
 
 
-def records(folder, compression=""):
+def records(folder, compression="", size=2048):
     manifest = Manifest.from_bytes((folder / "out/_train/manifest.json").read_bytes(), where="m")
     paths = [str(folder / "out" / shard.name) for shard in manifest.shards]
     for raw in tf.data.TFRecordDataset(paths, compression):
-        yield tf.io.parse_single_example(raw, feature_spec(2048))
+        yield tf.io.parse_single_example(raw, feature_spec(size))
 
 
 @pytest.fixture

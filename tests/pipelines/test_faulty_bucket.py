@@ -1,4 +1,4 @@
-"""The whole program on a bucket whose service fails, stalls and lies: nothing is lost, and nothing is other than on a disk."""
+"""The whole program on a bucket whose service fails, stalls and lies: the same set as on a disk, nothing lost."""
 
 import json
 import os

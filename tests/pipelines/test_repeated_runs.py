@@ -8,7 +8,8 @@ import pytest
 from configs.errors import InputError
 from preprocess.transforms import EngineLoader
 from tests.pipelines.slow_job import SlowEngine
-from tests.pipelines.test_embed import ledger, photo, report_of, run
+from tests.pipelines.test_embed import ledger, photo, records, report_of, run
+from tests.preprocess.mutated_corpus import mutated
 
 
 @pytest.fixture
@@ -161,3 +162,18 @@ def test_limits_reach_the_images(thirty):
         stream.write("photos/big.png\nphotos/large.png\n")
     run(thirty, "--max_image_pixels", "9999", "--max_image_bytes", "30000", "--max_failed_percent", "20")
     assert report_of(thirty)["failed"] == {"not_an_image": 1, "not_found": 1, "too_large": 1, "too_many_pixels": 1}
+
+
+def test_hundreds_of_damaged_files_leave_the_books_balanced(thirty):
+    (thirty / "damaged").mkdir()
+    files = list(mutated())[::2]
+    for number, (_, data) in enumerate(files):
+        (thirty / f"damaged/{number}").write_bytes(data)
+    with (thirty / "train.csv").open("a") as stream:
+        stream.writelines(f"damaged/{number},rose\n" for number in range(len(files)))
+    run(thirty, "--max_failed_percent", "100", "--max_image_pixels", "4000000")
+    report = report_of(thirty)
+    assert report["rows_read"] == 30 + len(files) == report["embedded"] + sum(report["failed"].values())
+    assert 28 + 50 < report["embedded"] == sum(1 for _ in records(thirty, size=3))
+    assert len(ledger(thirty, "failed.jsonl")) == sum(report["failed"].values()) > 100
+    assert {entry["stage"] for entry in ledger(thirty, "failed.jsonl")} == {"read", "decode"}

@@ -84,7 +84,7 @@ def test_killed_at_random_moments_a_job_ends_with_the_set_of_an_undisturbed_one(
             process = start(data, out)
             # Most moments lie in the work, some in the start, and some in the end if the job gets there.
             try:
-                process.communicate(timeout=random_moments.uniform(0.2, 4.5))
+                process.communicate(timeout=random_moments.uniform(0.2, 3.0))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()

@@ -4,6 +4,7 @@ import json
 import apache_beam as beam
 import pytest
 import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from preprocess import progress
@@ -16,7 +17,7 @@ from tests.preprocess.stand_ins import decode_stand_in, load_stand_in, read_stan
 LABELS = LabelDict(("a", "b"))
 
 
-def make_pipeline(tmp_path, texts, rows_per_shard=10, compression="none", **job_changes):
+def make_pipeline(tmp_path, texts, rows_per_shard=10, compression="none", beam_flags=(), **job_changes):
     paths = []
     for number, text in enumerate(texts):
         path = tmp_path / f"list{number}.csv"
@@ -43,7 +44,7 @@ def make_pipeline(tmp_path, texts, rows_per_shard=10, compression="none", **job_
         batch_size=4,
         images=ImageSource(read=read_stand_in, decode=decode_stand_in),
     )
-    pipeline = beam.Pipeline(runner=FnApiRunner())
+    pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_flags)))
     _ = pipeline | EmbedLists(job=job, labels=LABELS, options=options)
     return pipeline
 
@@ -70,6 +71,22 @@ def test_records_stand_in_the_order_of_the_lists(tmp_path, compression):
     assert sum(rows) == 28
     counters = {c.key.metric.name: c.committed for c in result.metrics().query()["counters"]}
     assert counters == {"rows": 28, "embedded": 27, "failed_not_found": 1}
+
+
+def test_several_workers_give_the_bytes_of_one(tmp_path):
+    texts = [
+        "".join(f"{i % 250}.jpg,a\n" for i in range(1, 120)),
+        "".join(f"missing{i}.jpg\n{i}.jpg\n" for i in range(40)),
+    ]
+    shards = []
+    flags = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+    for folder, beam_flags in ((tmp_path / "one", []), (tmp_path / "two", flags)):
+        folder.mkdir()
+        make_pipeline(folder, texts, rows_per_shard=7, beam_flags=beam_flags).run().wait_until_finish()
+        shards.append({path.name: path.read_bytes() for path in (folder / "out").glob("train-*")})
+        assert json.loads((folder / "out/_train/report.json").read_text())["rows_read"] == 199
+    assert len(shards[0]) == 29
+    assert shards[0] == shards[1]
 
 
 def test_a_list_that_changes_after_it_was_counted_fails_the_job(tmp_path):
