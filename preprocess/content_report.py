@@ -10,12 +10,12 @@ import gzip
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from preprocess.duplicates import find_duplicates, find_shared
-from preprocess.example import DecodedExample, decode_example
+from preprocess.example import decode_example
 from preprocess.record_set import Shard, sidecar_path
 from preprocess.set_files import in_folder_of, read_content
 from preprocess.storage import Storage, read_file
@@ -30,6 +30,13 @@ def _digests(content: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(content["image"]).view(np.uint8).reshape(-1, 16)
 
 
+class _Image(NamedTuple):
+    """What is kept of a record: its embedding would take a hundred times the memory."""
+
+    uri: str
+    sha256: bytes
+
+
 class _RecordsOfSet:
     """Records by their position in a set; each shard that is asked for is read once."""
 
@@ -39,7 +46,7 @@ class _RecordsOfSet:
         self._storage = storage
         self._ends = list(itertools.accumulate(shard.records for shard in shards))
 
-    def at(self, positions: Iterable[int]) -> dict[int, DecodedExample]:
+    def images_at(self, positions: Iterable[int]) -> dict[int, _Image]:
         wanted: dict[int, list[int]] = {}
         for position in positions:
             wanted.setdefault(bisect.bisect_right(self._ends, position), []).append(position)
@@ -50,7 +57,8 @@ class _RecordsOfSet:
             records = list(whole_records(gzip.decompress(data) if shard.name.endswith(".gz") else data))
             first = self._ends[number] - shard.records
             for position in members:
-                found[position] = decode_example(records[position - first])
+                example = decode_example(records[position - first])
+                found[position] = _Image(example.image_uri, example.image_sha256)
         return found
 
 
@@ -74,14 +82,14 @@ def report_duplicates(content: np.ndarray, shards: Sequence[Shard], *, prefix: s
     if not duplicates.num_groups:
         storage.delete_file(path)
     else:
-        records = _RecordsOfSet(shards, prefix=prefix, storage=storage).at(duplicates.members.tolist())
+        images = _RecordsOfSet(shards, prefix=prefix, storage=storage).images_at(duplicates.members.tolist())
         with storage.create(path) as stream:
             for start, end in itertools.pairwise(duplicates.splits.tolist()):
                 members = duplicates.members[start:end]
                 entry = {
-                    "image_sha256": records[int(members[0])].image_sha256.hex(),
+                    "image_sha256": images[int(members[0])].sha256.hex(),
                     "same_labels": bool((content["labels"][members] == content["labels"][members[0]]).all()),
-                    "uris": [records[int(member)].image_uri for member in members],
+                    "uris": [images[int(member)].uri for member in members],
                 }
                 stream.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
     return {
@@ -118,11 +126,11 @@ def report_shared(
         storage.delete_file(path)
     else:
         everyone = sorted({position for positions in shared.values() for position in positions})
-        records = _RecordsOfSet(shards, prefix=prefix, storage=storage).at(everyone)
+        images = _RecordsOfSet(shards, prefix=prefix, storage=storage).images_at(everyone)
         with storage.create(path) as stream:
             for other, positions in shared.items():
                 for position in positions:
-                    entry = {"uri": records[position].image_uri, "also_in": other}
+                    entry = {"uri": images[position].uri, "also_in": other}
                     stream.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
     return [
         {"prefix": other, "records": len(positions), "file": path if positions else None}
