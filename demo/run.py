@@ -21,7 +21,9 @@ from typing import Any
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError, run_program
 from demo import solar_cells
+from preprocess.image import IMAGE_DEFINITION
 from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, sidecar_path
+from preprocess.set_report import REPORT_FORMAT
 
 _SPLITS = ("train", "eval", "test")
 
@@ -69,8 +71,8 @@ def _choose_weights() -> list[str]:
 
 
 def _job_dir(out: pathlib.Path, data: pathlib.Path, image_dir: pathlib.Path, weights: Sequence[str]) -> pathlib.Path:
-    """A folder for each combination of lists, photos and weights, so that changed input is embedded anew."""
-    digest = hashlib.sha256(shlex.join(weights).encode())
+    """A folder for each combination of lists, photos, weights and program, so that what changed is embedded anew."""
+    digest = hashlib.sha256(shlex.join([*weights, IMAGE_DEFINITION, str(REPORT_FORMAT)]).encode())
     for path in sorted(data.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
     for path in sorted(image_dir.rglob("*")):
@@ -84,7 +86,7 @@ def _embed(data: pathlib.Path, job: pathlib.Path, weights: Sequence[str]) -> Non
     if all(os.path.exists(sidecar_path(str(job / "preproc" / split), MANIFEST_NAME)) for split in splits):
         _say(f"\nThe records of these photos are there already, in {job}; using them again.")
         return
-    _run("pipelines.preproc", "--data_dir", str(data), "--job_dir", str(job), *weights, "--overwrite")
+    _run("pipelines.preproc", "--data_dir", str(data), "--job_dir", str(job), *weights)
 
 
 def _prediction(model: pathlib.Path, data: pathlib.Path) -> tuple[str, dict[str, Any]]:
