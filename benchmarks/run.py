@@ -25,7 +25,7 @@ from benchmarks.report import say
 from configs.errors import EXIT_OK, run_program
 from preprocess.cores import available_cores
 
-BENCHMARKS = ("startup", "decode", "hostile", "overhead", "faults", "pipeline", "fidelity", "training")
+BENCHMARKS = ("startup", "decode", "hostile", "overhead", "faults", "pipeline", "fidelity", "training", "accuracy")
 _WITH_PHOTOS = {"startup", "decode", "hostile", "faults", "pipeline", "fidelity"}
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")

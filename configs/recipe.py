@@ -155,9 +155,17 @@ class TrainOptions(_Section):
     Attributes:
       hidden_units: width of the ReLU layer; 0 for none, so a straight softmax.
       dropout: share of its inputs dropped in training, from 0 to below 1.
-      learning_rate: of Adam, above 0.
+      learning_rate: of the optimizer, above 0.
+      optimizer: the rule by which weights move.
       batch_size: examples in one step, at least 1.
-      max_steps: steps of training, at least 1.
+      max_steps: steps of training, at least 1; epochs, if given, take its place.
+      epochs: times that every example is used, at least 1; None for max_steps.
+      early_stopping: evaluations without a lower loss after which training ends, at least 0; 0 for never.
+      class_weights: whether every class weighs the same in training.
+      label_smoothing: share of a training target that goes to all classes equally, from 0 to below 1.
+      l2: weight of the squared weights in the training loss, at least 0.
+      label_mode: one right class, or any number; "auto" for what the training set shows.
+      unlabeled: what happens to records without a label.
       seed: of initial weights, shuffling and dropout; at least 0.
     """
 
@@ -166,8 +174,16 @@ class TrainOptions(_Section):
     hidden_units: int = 512
     dropout: float = 0.5
     learning_rate: float = 0.001
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
     batch_size: int = 100
     max_steps: int = 1000
+    epochs: int | None = None
+    early_stopping: int = 0
+    class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: float = 0.0
+    l2: float = 0.0
+    label_mode: Literal["auto", "single", "multi"] = "auto"
+    unlabeled: Literal["drop", "default_class"] = "drop"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -176,8 +192,19 @@ class TrainOptions(_Section):
             self._fail("dropout", "a number from 0 to below 1")
         if not self._is_finite_number("learning_rate") or self.learning_rate <= 0:
             self._fail("learning_rate", "a number above 0")
+        self._check_choice("optimizer", ("adam", "adamw", "sgd", "rmsprop"))
         self._check_int("batch_size", minimum=1)
         self._check_int("max_steps", minimum=1)
+        if self.epochs is not None:
+            self._check_int("epochs", minimum=1)
+        self._check_int("early_stopping", minimum=0)
+        self._check_choice("class_weights", ("none", "balanced"))
+        if not self._is_finite_number("label_smoothing") or not 0 <= self.label_smoothing < 1:
+            self._fail("label_smoothing", "a number from 0 to below 1")
+        if not self._is_finite_number("l2") or self.l2 < 0:
+            self._fail("l2", "a number of at least 0")
+        self._check_choice("label_mode", ("auto", "single", "multi"))
+        self._check_choice("unlabeled", ("drop", "default_class"))
         self._check_int("seed", minimum=0)
 
 

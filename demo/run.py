@@ -24,6 +24,7 @@ from demo import solar_cells
 from preprocess.image import IMAGE_DEFINITION
 from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, sidecar_path
 from preprocess.set_report import REPORT_FORMAT
+from trainer.report import confusion_table
 
 _SPLITS = ("train", "eval", "test")
 
@@ -129,12 +130,9 @@ def _print_summary(
                 f"(always answering {result['majority_class']!r}: {result['majority_share']:.1%})"
             )
     held_out = metrics.get("test") or metrics["eval"]
-    matrix = held_out["confusion_matrix"]
-    width = max(12, *(len(name) + 2 for name in matrix["labels"]))
-    _say("\nconfusion matrix (line: true, column: predicted)")
-    _say(" " * width + "".join(f"{name:>{width}}" for name in matrix["labels"]))
-    for true_label, counts in zip(matrix["labels"], matrix["counts"], strict=True):
-        _say(f"{true_label:>{width}}" + "".join(f"{count:>{width}}" for count in counts))
+    _say("")
+    for line in confusion_table(held_out).splitlines():
+        _say(line.removeprefix("  "))
     best = prediction["predictions"][0]
     _say(f"\n{prediction['image']}: {best['label']} ({best['score']:.1%}); its folder says {label}")
     _say(f"\nrecords  {job / 'preproc'}\nmetrics  {job / 'training' / 'metrics.json'}\nmodel    {model}")

@@ -78,6 +78,9 @@ class OpenVinoEngine:
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.max_pending):
             self._idle.put(compiled.create_infer_request())
+        # The first look at the data of a tensor sets up OpenVINO's view of NumPy, under a guard. Two threads that took
+        # their first look at once were seen to wait for ever, one for the guard, the other, which held it, for the GIL.
+        _ = ov.Tensor(np.zeros(1, np.uint8)).data
         # Threads that wait, and not OpenVINO's own queue with a callback: there a failed batch never calls back, and a
         # program that exits while the last callback returns is aborted.
         self._executor = concurrent.futures.ThreadPoolExecutor(self.max_pending, "openvino_engine")

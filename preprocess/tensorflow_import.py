@@ -14,8 +14,8 @@ from types import ModuleType
 # What TensorFlow 2.21 says whatever TF_CPP_MIN_LOG_LEVEL is: notes (I, W), that a machine without a GPU has none,
 # and that transposing bytes is left to Eigen.
 _NOISE = re.compile(
-    rb"[IW]\d{4} |WARNING: All log messages before absl|To enable the following instructions"
-    rb"|E\d{4} .*(cuInit|oneDNN supports DT_UINT8)"
+    rb"[IW]\d{4} |INFO: Created TensorFlow Lite|WARNING: All log messages before absl"
+    rb"|To enable the following instructions|E\d{4} .*(cuInit|oneDNN supports DT_UINT8)"
 )
 
 
@@ -44,10 +44,13 @@ def without_tensorflow_noise() -> Iterator[None]:
                     os.write(2, line)
 
 
-def import_tensorflow() -> ModuleType:
+def import_tensorflow(*, start: bool = True) -> ModuleType:
     """TensorFlow, imported and started without its notes; all of them if TF_CPP_MIN_LOG_LEVEL is set.
 
     The first call takes seconds, so programs call it only after they have checked their arguments.
+
+    Args:
+      start: False where something has yet to be set up that TensorFlow takes only before its start.
     """
     if "tensorflow" in sys.modules:
         import tensorflow as tf
@@ -56,7 +59,8 @@ def import_tensorflow() -> ModuleType:
     with without_tensorflow_noise():
         import tensorflow as tf
 
-        # Looks for devices now, since that is noisy as well.
-        tf.config.list_logical_devices()
+        if start:
+            # Looks for devices now, since that is noisy as well.
+            tf.config.list_logical_devices()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return tf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -14,6 +14,8 @@ from trainer.model_info import MODEL_INFO_PATH
 
 METRICS_NAME = "metrics.json"
 MODEL_NAME = "model"
+REPORT_NAME = "report.html"
+PREDICTIONS_NAME = "predictions.csv"
 _PARTIAL_MODEL = "model.partial"
 _PREVIOUS_MODEL = "model.previous"
 
@@ -46,6 +48,9 @@ class OutputFolder:
                 gfile.rename(self._child(_PREVIOUS_MODEL), self.model_dir)
             self._remove(_PARTIAL_MODEL)
             self._remove(_PREVIOUS_MODEL)
+            for name in (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME):  # Of a run that was killed here.
+                if gfile.exists(self._child(f"{name}.partial")):
+                    gfile.remove(self._child(f"{name}.partial"))
         except tf.errors.OpError as error:
             cause = (str(error.message).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"--output_path: cannot write to {path}: {cause}") from error
@@ -67,25 +72,71 @@ class OutputFolder:
         """The metrics of that model."""
         return self._child(METRICS_NAME)
 
-    def publish(self, write_model: Callable[[str], None], metrics: dict[str, Any]) -> None:
-        """Replaces model and metrics.
+    @property
+    def report_path(self) -> str:
+        """The page about that model."""
+        return self._child(REPORT_NAME)
+
+    @property
+    def predictions_path(self) -> str:
+        """What that model says of each example of the held-out sets."""
+        return self._child(PREDICTIONS_NAME)
+
+    def publish(
+        self,
+        write_model: Callable[[str], None],
+        metrics: dict[str, Any],
+        files: Mapping[str, Callable[[str], None]] | None = None,
+    ) -> None:
+        """Replaces model, metrics and the files about them.
 
         At every moment the metrics that can be seen are those of the model beside them: between two models
-        there are none.
+        there are none. The same holds for the other files; those that this run does not write are removed.
 
         Args:
           write_model: called with the path of a new folder, which it fills.
           metrics: JSON; written after `write_model` has returned, which may still add to it.
+          files: `REPORT_NAME` or `PREDICTIONS_NAME`, and what writes the file to a path; called after `write_model`.
         """
         gfile = tf.io.gfile
         write_model(self._child(_PARTIAL_MODEL))
+        files = files or {}
+        for name, write in files.items():
+            write(self._child(f"{name}.partial"))
         partial_metrics = f"{self.metrics_path}.partial"
-        with gfile.GFile(partial_metrics, "w") as stream:
-            stream.write(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        if gfile.exists(self.metrics_path):
-            gfile.remove(self.metrics_path)
+        write_json(partial_metrics, metrics)
+        for name in (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME):
+            if gfile.exists(self._child(name)):
+                gfile.remove(self._child(name))
         if gfile.exists(self.model_dir):
             gfile.rename(self.model_dir, self._child(_PREVIOUS_MODEL))
         gfile.rename(self._child(_PARTIAL_MODEL), self.model_dir)
+        for name in files:
+            gfile.rename(self._child(f"{name}.partial"), self._child(name), overwrite=True)
         gfile.rename(partial_metrics, self.metrics_path, overwrite=True)
         self._remove(_PREVIOUS_MODEL)
+
+
+def copy_model(source: str, target: str) -> None:
+    """Copies an exported model to another folder, the file that makes it a model last.
+
+    Raises:
+      InputError: the folder cannot be written to.
+    """
+    gfile = tf.io.gfile
+    target = target.rstrip("/")
+    try:
+        files = [posixpath.join(folder, name) for folder, _, names in gfile.walk(source) for name in names]
+        for path in sorted(files, key=lambda path: posixpath.basename(path) == "saved_model.pb"):
+            copy = posixpath.join(target, posixpath.relpath(path, source))
+            gfile.makedirs(posixpath.dirname(copy))
+            gfile.copy(path, copy, overwrite=True)
+    except tf.errors.OpError as error:
+        cause = (str(error.message).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"--export_dir: cannot write to {target}: {cause}") from error
+
+
+def write_json(path: str, value: dict[str, Any]) -> None:
+    """Writes JSON that a person can read too."""
+    with tf.io.gfile.GFile(path, "w") as stream:
+        stream.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +24,9 @@ class Shuffle(Protocol):
         Returns:
           int64, shape [m]: the rows that they are the embeddings of.
         """
+
+    def skip(self, sizes: Sequence[int]) -> None:
+        """Goes to where calls of `fill` with arrays of these sizes would have led; before the first of them."""
 
 
 class Embeddings(Protocol):
@@ -71,6 +74,11 @@ class _MemoryShuffle:
         np.take(self._array, rows, axis=0, out=out, mode="clip")
         return rows
 
+    def skip(self, sizes: Sequence[int]) -> None:
+        self._epoch, within = divmod(sum(sizes), len(self._array))
+        if within:
+            self.fill(np.empty((within, self._array.shape[1]), self._array.dtype))
+
 
 class MemoryEmbeddings:
     """Embeddings that fit in memory."""
@@ -110,9 +118,10 @@ ReadParts = Callable[[np.ndarray], Iterator[tuple[np.ndarray, np.ndarray]]]
 class _PoolShuffle:
     """Parts in random order, through a pool: what comes in takes the place of what goes out at random."""
 
-    def __init__(self, read_parts: ReadParts, *, num_parts: int, size: int, pool_rows: int, seed: int):
+    def __init__(self, read_parts: ReadParts, *, num_parts: int, shape: tuple[int, int], pool_rows: int, seed: int):
         self._read_parts = read_parts
         self._num_parts = num_parts
+        self._num_rows, size = shape
         self._pool = np.empty((pool_rows, size), np.float32)
         self._pool_ids = np.empty(pool_rows, np.int64)
         self._filled = 0
@@ -133,6 +142,19 @@ class _PoolShuffle:
             elif self._next_piece():
                 done += self._exchange(rows[done:], out[done:])
         return rows
+
+    def skip(self, sizes: Sequence[int]) -> None:
+        # How much is asked for at a time decides the order, but no further than to the end of an epoch.
+        epochs, missing = divmod(sum(sizes), self._num_rows)
+        tail: list[int] = []
+        for size in reversed(sizes):
+            tail.append(min(size, missing))
+            missing -= tail[-1]
+            if not missing:
+                break
+        self._epoch = epochs - 1
+        for size in reversed(tail):
+            self.fill(np.empty((size, self._pool.shape[1]), np.float32))
 
     def _next_piece(self) -> bool:
         if not len(self._rows):
@@ -220,5 +242,5 @@ class StreamedEmbeddings:
         """Shards in an order of the epoch, and a pool in memory through which their records go."""
         pool_rows = min(self._pool_rows, self.shape[0])
         return _PoolShuffle(
-            self._read_parts, num_parts=self._num_parts, size=self.shape[1], pool_rows=pool_rows, seed=seed
+            self._read_parts, num_parts=self._num_parts, shape=self.shape, pool_rows=pool_rows, seed=seed
         )

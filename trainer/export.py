@@ -12,9 +12,11 @@ from configs.errors import InputError
 from preprocess.backbone import BackboneSpec, load_keras_backbone
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.image_graph import decode_images_graph, scale_pixels
+from trainer.answers import answers
 from trainer.head import head_digest
 from trainer.model_info import MODEL_INFO_PATH, ModelInfo
 from trainer.record_sets import backbone_difference
+from trainer.scores import LabelMode
 
 
 def load_backbone_of_records(identity: BackboneIdentity, *, weights: str | None) -> keras.Model:
@@ -53,19 +55,55 @@ def load_backbone_of_records(identity: BackboneIdentity, *, weights: str | None)
     return model
 
 
-class _Classifier(tf.Module):
-    """Decode, backbone and head as one object that TensorFlow can save."""
+def load_unverified_backbone(weights: str, *, embedding_size: int) -> tuple[keras.Model, BackboneIdentity]:
+    """Loads the network that the user says made records that do not say it themselves.
 
-    def __init__(self, backbone: keras.Model, head: keras.Model, labels: tuple[str, ...]):
+    Args:
+      weights: what `--weights` names: a weights file of Inception v3, or "imagenet".
+      embedding_size: of the records.
+
+    Returns:
+      The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size], and its identity: true of
+      the network, unverified of the records.
+
+    Raises:
+      InputError: the weights cannot be had, or the network's embeddings are of another size.
+    """
+    model, identity = load_keras_backbone(BackboneSpec(weights=weights))
+    if identity.embedding_size != embedding_size:
+        raise InputError(
+            f"--weights: {identity.architecture} makes embeddings of {identity.embedding_size} numbers, and those of "
+            f"the records have {embedding_size}: it did not make them. Leave --weights out for a model that takes "
+            "embeddings."
+        )
+    return model, identity
+
+
+class _HeadClassifier(tf.Module):
+    """The head and all that follows it, as one object that TensorFlow can save."""
+
+    def __init__(self, head: keras.Model, info: ModelInfo):
         super().__init__(name="classifier")
-        self.backbone = backbone
         self.head = head
-        self.labels = tf.constant(labels, tf.string)
+        self.info = info
+        self.labels = tf.constant(info.labels, tf.string)
 
-    def _answers(self, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = tf.nn.softmax(self.head(embeddings, training=False))
-        prediction = tf.argmax(scores, axis=1, output_type=tf.int64)
-        return {"prediction": prediction, "label": tf.gather(self.labels, prediction), "scores": scores}
+    def classify_embeddings(self, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = answers(
+            self.head(embeddings, training=False),
+            label_mode=self.info.label_mode,
+            temperature=self.info.temperature,
+            threshold=self.info.threshold,
+        )
+        return {**found, "label": tf.gather(self.labels, found["prediction"])}
+
+
+class _ImageClassifier(_HeadClassifier):
+    """Decoding, backbone and head."""
+
+    def __init__(self, backbone: keras.Model, head: keras.Model, info: ModelInfo):
+        super().__init__(head, info)
+        self.backbone = backbone
 
     @tf.function(
         input_signature=[
@@ -75,54 +113,71 @@ class _Classifier(tf.Module):
         autograph=False,
     )
     def classify_images(self, key: tf.Tensor, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"key": tf.identity(key), **self._answers(self._embed(image_bytes))}
+        # A call of the other signature, so that decoding and the network are traced, saved and loaded once.
+        return {"key": tf.identity(key), **self.classify_embeddings(self.embed_images(image_bytes)["embeddings"])}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def embed_images(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"embeddings": self._embed(image_bytes)}
-
-    def _embed(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        return self.backbone(scale_pixels(decode_images_graph(image_bytes)), training=False)
-
-    def classify_embeddings(self, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._answers(embeddings)
+        return {"embeddings": self.backbone(scale_pixels(decode_images_graph(image_bytes)), training=False)}
 
 
 def save_model(
     model_dir: str,
     *,
-    backbone: keras.Model,
+    backbone: keras.Model | None,
     head: keras.Model,
     labels: tuple[str, ...],
     identity: BackboneIdentity,
+    label_mode: LabelMode = "single",
+    temperature: float = 1.0,
+    threshold: float = 0.0,
+    backbone_verified: bool = True,
 ) -> ModelInfo:
     """Writes a classifier as one SavedModel.
 
     Signatures:
       `serving_default`: `key` string [n], `image_bytes` string [n] (one encoded image each) to `key` as
         given, `prediction` int64 [n] (id of the best label), `label` string [n] (its name), `scores`
-        float32 [n, num_labels] (each row adds up to 1).
+        float32 [n, num_labels], `confident` bool [n] (whether the best score reaches the threshold).
       `embed_images`: `image_bytes` string [n] to `embeddings` float32 [n, embedding_size], those of the pipeline.
-      `embeddings`: `embeddings` float32 [n, embedding_size] to `prediction`, `label`, `scores`.
+      `embeddings`: `embeddings` float32 [n, embedding_size] to `prediction`, `label`, `scores`, `confident`.
+
+    Without a backbone, `serving_default` is `embeddings`, and there is no `embed_images`.
+
+    The names suit TensorFlow Serving's and Vertex AI's JSON, one instance a row, in which bytes are
+    `{"b64": ...}`: `{"instances": [{"key": "1", "image_bytes": {"b64": "/9j/4AAQ..."}}]}`.
 
     Args:
       model_dir: a new folder.
-      backbone: float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size].
+      backbone: float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size]; None for a model that takes
+        embeddings only.
       head: float32 [n, embedding_size] to logits, float32 [n, num_labels].
       labels: the dictionary.
       identity: of the backbone.
+      label_mode: "single": scores are a softmax and add up to 1; "multi": each is a sigmoid of its own.
+      temperature: the scores are those of the logits divided by it.
+      threshold: best score from which the model is confident.
+      backbone_verified: False if nothing says that this backbone made the records.
 
     Returns:
       What was written beside the graph.
     """
-    info = ModelInfo(labels=labels, backbone=identity, head_digest=head_digest(head))
-    module = _Classifier(backbone, head, labels)
-    embeddings = tf.TensorSpec([None, identity.embedding_size], tf.float32, name="embeddings")
-    signatures = {
-        "serving_default": module.classify_images,
-        "embed_images": module.embed_images,
-        "embeddings": tf.function(module.classify_embeddings, autograph=False).get_concrete_function(embeddings),
-    }
+    info = ModelInfo(
+        labels=labels,
+        backbone=identity,
+        head_digest=head_digest(head),
+        label_mode=label_mode,
+        temperature=temperature,
+        threshold=threshold,
+        backbone_verified=backbone_verified,
+        takes_images=backbone is not None,
+    )
+    module = _HeadClassifier(head, info) if backbone is None else _ImageClassifier(backbone, head, info)
+    spec = tf.TensorSpec([None, head.input_shape[-1]], tf.float32, name="embeddings")
+    embeddings = tf.function(module.classify_embeddings, autograph=False).get_concrete_function(spec)
+    signatures = {"serving_default": embeddings, "embeddings": embeddings}
+    if isinstance(module, _ImageClassifier):
+        signatures |= {"serving_default": module.classify_images, "embed_images": module.embed_images}
     tf.saved_model.save(module, model_dir, signatures=signatures)
     # assets.extra is where TensorFlow Serving expects what is not the graph's own.
     info_path = posixpath.join(model_dir, MODEL_INFO_PATH)

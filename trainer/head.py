@@ -1,4 +1,4 @@
-"""The head: what is trained on the embeddings. Standardization, dropout, a ReLU layer, softmax."""
+"""The head: what is trained on the embeddings. Standardization, dropout, a ReLU layer, a layer of logits."""
 
 from __future__ import annotations
 
@@ -72,6 +72,11 @@ class FastDropout(keras.layers.Layer):
             octets = octets[:, :size]
         return tf.where(octets >= dropped, inputs * (256 / (256 - dropped)), tf.zeros([], inputs.dtype))
 
+    def fork(self, index: int) -> None:
+        """Gives worker `index` random numbers of its own; number 0 keeps those that it has."""
+        seed, counter = keras.ops.convert_to_numpy(self._seeds.state)
+        self._seeds.state.assign(np.array([(int(seed) + 1_000_003 * index) % 2**32, counter], np.uint32))
+
     def get_config(self) -> dict[str, Any]:
         """What makes the layer again."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
@@ -97,8 +102,8 @@ def build_head(
       mean_and_variance: from `standardization`; None to take embeddings as they are.
 
     Returns:
-      A model, float32 [n, embedding_size] to logits, float32 [n, num_classes]. It ends before the softmax,
-      because the loss is more exact on logits; `softmax` of them are the scores.
+      A model, float32 [n, embedding_size] to logits, float32 [n, num_classes]. It ends before the softmax or the
+      sigmoids, because the loss is more exact on logits; `trainer.scores` makes them scores.
     """
     layers: list[keras.layers.Layer] = [keras.layers.Input((embedding_size,), name="embedding")]
     if mean_and_variance is not None:

@@ -119,11 +119,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             line = {
                 "image": path,
                 "predictions": [{"label": label, "score": score, "id": i} for label, score, i in best],
+                "confident": prediction.confident,
+                "threshold": info.threshold,
                 "random_weights": info.backbone.is_random,
+                "backbone_verified": info.backbone_verified,
             }
             print(json.dumps(line, ensure_ascii=False))
         else:
-            print(path)
+            print(path if prediction.confident else f"{path}  (not sure: no score reaches {info.threshold:.1%})")
             for label, score, _ in best:
                 print(f"  {score:6.1%}  {label}")
     return EXIT_OK if all_readable else EXIT_INPUT_ERROR

@@ -24,12 +24,16 @@ class Prediction:
     Attributes:
       label: the name of the best label.
       label_id: its id.
-      scores: float32, shape [num_labels]: one for each label in order of ids; they add up to 1.
+      scores: float32, shape [num_labels]: one for each label in order of ids; they add up to 1 unless the model
+        is for photos of several labels.
+      confident: whether the best score reaches the model's threshold; True for a model of an earlier version,
+        which had none.
     """
 
     label: str
     label_id: int
     scores: np.ndarray
+    confident: bool = True
 
     def top(self, labels: Sequence[str], k: int) -> list[tuple[str, float, int]]:
         """The `k` best labels with score and id, best first; equal scores in order of ids."""
@@ -94,9 +98,14 @@ class Classifier:
         """Loads the model, which takes seconds.
 
         Raises:
-          InputError: there is no whole model in the folder.
+          InputError: there is no whole model in the folder, or it takes embeddings only.
         """
         self.info = read_model_info(model_dir)
+        if not self.info.takes_images:
+            raise InputError(
+                f"model_dir: the model in {model_dir} takes embeddings and no photos, because its records do not say "
+                "which network made them. If you know it, train with --weights FILE."
+            )
         tf = import_tensorflow()
         try:
             self._model = tf.saved_model.load(model_dir)
@@ -122,10 +131,11 @@ class Classifier:
             keys = [str(start + i) for i in range(len(batch))]
             outputs = self._signature(key=tf.constant(keys), image_bytes=tf.constant(batch, tf.string))
             answers = {name: tensor.numpy() for name, tensor in outputs.items()}
+            confident = answers.get("confident", np.ones(len(batch), bool))
             predictions += [
-                Prediction(label=label.decode(), label_id=int(label_id), scores=scores)
-                for label, label_id, scores in zip(
-                    answers["label"], answers["prediction"], answers["scores"], strict=True
+                Prediction(label=label.decode(), label_id=int(label_id), scores=scores, confident=bool(sure))
+                for label, label_id, scores, sure in zip(
+                    answers["label"], answers["prediction"], answers["scores"], confident, strict=True
                 )
             ]
         return predictions

@@ -49,7 +49,7 @@ class TrainingProgress:
                 self._bar.set_postfix(
                     {"loss": f"{loss:.3f}", "eval accuracy": f"{measures.accuracy:.3f}"}, refresh=False
                 )
-            self._bar.update(1)
+            self._bar.update(step - self._bar.n)  # More than 1 where a run goes on from a checkpoint.
         elif measures is not None and (step >= self._next_line_step or step == self._max_steps):
             print(
                 f"step {step}/{self._max_steps}  loss {loss:.3f}  eval loss {measures.loss:.3f}  "

@@ -25,11 +25,14 @@ class RecordSet:
       manifest: what the set holds.
       stale_files: files that look like shards of the set, but are not in its manifest: leftovers of an
         earlier run, which nothing reads.
+      verified: False if the set was made elsewhere and has no manifest: its own was made up from its files, and
+        the backbone in it says nothing but the size of the embeddings.
     """
 
     prefix: str
     manifest: Manifest
     stale_files: tuple[str, ...] = ()
+    verified: bool = True
 
     def shard_path(self, name: str) -> str:
         """The path of the shard of that file name."""
@@ -85,7 +88,7 @@ def _read_manifest(prefix: str, flag: str) -> Manifest:
     except tf.errors.NotFoundError as error:
         raise InputError(
             f"--{flag}: the record set {prefix} is incomplete: it has shards but no {path}, which the "
-            "pipeline writes last. Run the pipeline to its end."
+            "pipeline writes last. Run the pipeline to its end. (Records made elsewhere need --input_dict dict.txt.)"
         ) from error
     except tf.errors.OpError as error:
         raise InputError(f"--{flag}: cannot read {path}: {_first_line(error)}") from error
@@ -123,28 +126,57 @@ def _whole_set(prefix: str, selected: set[str], flag: str) -> RecordSet:
     return dataclasses.replace(found, stale_files=tuple(sorted(found.shard_path(name) for name in stale)))
 
 
-def find_record_sets(paths: Sequence[str], *, flag: str) -> tuple[RecordSet, ...]:
+def _foreign_set(prefix: str, selected: set[str], labels: tuple[str, ...], flag: str) -> RecordSet:
+    from trainer.foreign_sets import make_manifest
+
+    return RecordSet(prefix=prefix, manifest=make_manifest(prefix, selected, labels, flag=flag), verified=False)
+
+
+def find_record_sets(paths: Sequence[str], *, flag: str, input_dict: str | None = None) -> tuple[RecordSet, ...]:
     """The whole record sets that the paths name, in the order of their prefixes.
 
     Args:
       paths: shard files, globs, or prefixes of sets, on any filesystem that `tf.io.gfile` opens.
       flag: the option they were given to, for the messages.
+      input_dict: dict.txt. With it, files without a sidecar folder are taken as record sets made elsewhere, whatever
+        their names; a file not named like a shard is a set of its own.
 
     Raises:
       InputError: a path matches nothing or something that is no shard; a set has no manifest, no records,
-        a shard that is missing or of another size than the manifest says, or is named only in part.
+        a shard that is missing or of another size than the manifest says, or is named only in part; or its labels
+        are not those of `input_dict`.
     """
+    labels = None
+    if input_dict is not None:
+        from trainer.foreign_sets import read_labels
+
+        labels = read_labels(input_dict)
     selected: dict[str, set[str]] = {}
     for path in paths:
         for file in _files(path, flag):
             prefix = set_of_shard(file)
+            if prefix is None and labels is not None:
+                prefix = file
             if prefix is None:
                 raise InputError(
                     f"--{flag}: {file} is not named like a shard (train-00000-of-00004.tfrecord.gz). "
                     f"Narrow the path {path!r} so that it matches shards alone."
                 )
             selected.setdefault(prefix, set()).add(posixpath.basename(file))
-    return tuple(_whole_set(prefix, names, flag) for prefix, names in sorted(selected.items()))
+    found = []
+    for prefix, names in sorted(selected.items()):
+        # A set of ours that is unfinished has the folder already, and is no set of others.
+        if labels is not None and not import_tensorflow().io.gfile.isdir(sidecar_dir(prefix)):
+            found.append(_foreign_set(prefix, names, labels, flag))
+            continue
+        found.append(_whole_set(prefix, names, flag))
+        if labels is not None and found[-1].manifest.labels != labels:
+            difference = _label_difference(found[-1].manifest.labels, labels)
+            raise InputError(
+                f"--{flag}: the record set {prefix} was made with another dictionary than --input_dict {input_dict}: "
+                f"{difference}. Leave --input_dict out, or give the one that it was made with."
+            )
+    return tuple(found)
 
 
 def backbone_difference(one: BackboneIdentity, other: BackboneIdentity) -> str:
@@ -179,6 +211,12 @@ def require_agreement(sets: Sequence[RecordSet]) -> None:
     """
     first = sets[0]
     for other in sets[1:]:
+        if first.verified != other.verified:
+            ours, theirs = (first, other) if first.verified else (other, first)
+            raise InputError(
+                f"The record set {theirs.prefix} was made elsewhere, and nothing tells that its backbone is that of "
+                f"{ours.prefix}. Use sets of one kind."
+            )
         if not first.manifest.backbone.agrees_with(other.manifest.backbone):
             difference = backbone_difference(first.manifest.backbone, other.manifest.backbone)
             raise InputError(

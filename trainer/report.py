@@ -13,6 +13,10 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}%"
 
 
+def _count(count: int | None) -> str:
+    return "–" if count is None else str(count)
+
+
 def _short(label: str) -> str:
     return label if len(label) <= _LABEL_WIDTH else f"{label[: _LABEL_WIDTH - 1]}…"
 
@@ -28,7 +32,7 @@ def per_class_table(evaluation: dict[str, Any]) -> str:
     width = max(5, *(len(_short(row["label"])) for row in rows))
     lines = [f"  {'class':<{width}}  {'train':>6}  {'held out':>8}  {'right':>6}  {'recall':>7}  {'precision':>9}"]
     lines += [
-        f"  {_short(row['label']):<{width}}  {row['train_support']:>6}  {row['support']:>8}"
+        f"  {_short(row['label']):<{width}}  {_count(row['train_support']):>6}  {row['support']:>8}"
         f"  {row['correct']:>6}  {_percent(row['recall']):>7}  {_percent(row['precision']):>9}"
         for row in rows
     ]
@@ -40,7 +44,11 @@ def confusion_table(evaluation: dict[str, Any]) -> str:
     matrix = evaluation["confusion_matrix"]
     labels, counts = matrix["labels"], matrix["counts"]
     if len(labels) > _MAX_MATRIX_CLASSES:
-        return f"  {len(labels)} classes are too many to print; the matrix is in the metrics"
+        pairs = [
+            f"  {_short(p['label'])} taken for {_short(p['predicted'])}: {p['count']}"
+            for p in evaluation["top_confusions"][:10]
+        ]
+        return "\n".join(["  most often confused", *pairs])
     names = [f"{i} {_short(label)}" for i, label in enumerate(labels)]
     width = max(len(name) for name in names)
     cell = max(4, *(len(str(count)) for row in counts for count in row))
@@ -55,35 +63,71 @@ def confusion_table(evaluation: dict[str, Any]) -> str:
 
 
 def accuracy_line(name: str, evaluation: dict[str, Any]) -> str:
-    """Accuracy beside what always answering the most common class would give."""
+    """Accuracy with its interval, beside what always answering the most common class would give."""
+    low, high = (f"{100 * bound:.1f}" for bound in evaluation["accuracy_interval"])
+    measure, baseline = "accuracy", "always answering"
+    if evaluation["label_mode"] == "multi":
+        measure, baseline = "exactly the right labels", "share of"
     return (
-        f"{name}: accuracy {_percent(evaluation['accuracy'])} on {evaluation['examples']} images "
-        f"(always answering {evaluation['majority_class']!r}: {_percent(evaluation['majority_share'])}), "
+        f"{name}: {measure} {_percent(evaluation['accuracy'])} on {evaluation['examples']} images, 95% interval {low} "
+        f"to {high} ({baseline} {evaluation['majority_class']!r}: {_percent(evaluation['majority_share'])}), "
         f"loss {evaluation['loss']:.3f}"
     )
 
 
-def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str) -> str:
+def answers_line(evaluation: dict[str, Any]) -> str:
+    """How far the scores can be taken at their word, and what the threshold does."""
+    calibration, answers = evaluation["calibration"], evaluation["answers"]
+    macro = evaluation["macro"]["f1"]
+    return (
+        f"  macro F1 {'–' if macro is None else f'{macro:.3f}'}; calibration error "
+        f"{_percent(calibration['error_before'])}, with temperature {calibration['temperature']:.2f} "
+        f"{_percent(calibration['error_after'])}; from a score of {answers['threshold']:.2f} on it answers "
+        f"{_percent(answers['coverage'])}, of which {_percent(answers['precision'])} are right"
+    )
+
+
+def _held_out(metrics: dict[str, Any], name: str) -> list[str]:
+    return [accuracy_line(name, metrics[name]), answers_line(metrics[name]), ""]
+
+
+def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str, report_path: str) -> str:
     """The end of a run, from its metrics: how good, on what, where it lies, and what to type next."""
     chosen = metrics["exported_checkpoint"]
     lines = [
         "",
         f"Trained {metrics['steps']} steps on {metrics['train']['examples']} images in "
         f"{metrics['train_sec']:.1f} s; exported is step {chosen['step']} ({chosen['rule']}).",
-        accuracy_line("eval", metrics["eval"]),
-        "",
+        *_held_out(metrics, "eval"),
         per_class_table(metrics["eval"]),
         "",
         confusion_table(metrics["eval"]),
         "",
+        *(_held_out(metrics, "test") if "test" in metrics else ()),
     ]
-    if "test" in metrics:
-        lines += [accuracy_line("test", metrics["test"]), ""]
+    if "seeds" in metrics:
+        found = metrics["seeds"]["eval"]["accuracy"]
+        lines += [
+            f"eval over {len(metrics['seeds']['seeds'])} seeds: accuracy {_percent(found['mean'])} ± "
+            f"{100 * (found['deviation'] or 0):.1f}",
+            "",
+        ]
     if metrics["backbone"]["random_weights"]:
         lines += ["RANDOM weights: this accuracy says nothing about what ImageNet weights would give.", ""]
     lines += [
+        f"report   {report_path}",
         f"metrics  {metrics_path}",
         f"model    {model_dir}",
-        f"next     python -m trainer.predict --model_dir {model_dir} photo.jpg",
     ]
+    if metrics["model"]["takes_images"]:
+        lines.append(f"next     python -m trainer.predict --model_dir {model_dir} photo.jpg")
     return "\n".join(lines)
+
+
+def evaluation_summary(metrics: dict[str, Any], *, output_path: str) -> str:
+    """What the evaluation of an existing model found, and where it lies."""
+    lines = [f"Evaluated {metrics['model']['model_dir']}; nothing was trained."]
+    for name in ("eval", "test"):
+        if name in metrics:
+            lines += [*_held_out(metrics, name), per_class_table(metrics[name]), ""]
+    return "\n".join([*lines, f"predictions.csv, evaluation.json and evaluation.html are in {output_path}"])

@@ -6,24 +6,31 @@ Usage: python -m trainer.task --train_data_paths 'out/preproc/train*' --eval_dat
 
 from __future__ import annotations
 
-import dataclasses
+import os
+import posixpath
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from configs.errors import EXIT_OK, run_program
+from configs.errors import EXIT_OK, InputError, run_program
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.tensorflow_import import import_tensorflow
+from trainer.distributed import ALONE, Cluster, GradientExchange, read_cluster
 from trainer.options import TrainingOptions, parse_options
 from trainer.record_sets import RecordSet, find_record_sets, require_agreement, require_disjoint
 
 if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
     from trainer.dataset import EmbeddingDataset
+    from trainer.evaluation import Evaluation
     from trainer.training import TrainingResult
 
-METRICS_FORMAT = 1
 _MAX_WARNINGS_PRINTED = 12
+# Of the evaluation set, for the check that every exported format answers as the trainer does.
+_PARITY_PHOTOS, _PARITY_TRIES = 16, 200
 
 
 def _warn(warnings: Sequence[str]) -> None:
@@ -33,16 +40,20 @@ def _warn(warnings: Sequence[str]) -> None:
         print(f"warning: … and {len(warnings) - _MAX_WARNINGS_PRINTED} more in the metrics", file=sys.stderr)
 
 
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)
+
+
 def _find_sets(options: TrainingOptions) -> dict[str, tuple[RecordSet, ...]]:
-    """The record sets of each part ("train", "eval", and "test" if given), all fit to be used together."""
-    sets = {
-        "train": find_record_sets(options.train_data_paths, flag="train_data_paths"),
-        "eval": find_record_sets(options.eval_data_paths, flag="eval_data_paths"),
-    }
-    require_disjoint(sets["train"], sets["eval"], flag="eval_data_paths")
-    if options.test_data_paths:
-        sets["test"] = find_record_sets(options.test_data_paths, flag="test_data_paths")
-        require_disjoint(sets["train"], sets["test"], flag="test_data_paths")
+    """The record sets of each part ("train", "eval", "test", as far as given), all fit to be used together."""
+    parts = ("eval", "test") if options.evaluates_only else ("train", "eval", "test")
+    sets = {}
+    for name in parts:
+        flag = f"{name}_data_paths"
+        if paths := getattr(options, flag):
+            sets[name] = find_record_sets(paths, flag=flag, input_dict=options.input_dict)
+            if "train" in sets and name != "train":
+                require_disjoint(sets["train"], sets[name], flag=flag)
     require_agreement([record_set for part in sets.values() for record_set in part])
     return sets
 
@@ -51,8 +62,18 @@ def _warnings(
     sets: dict[str, tuple[RecordSet, ...]], data: dict[str, EmbeddingDataset], backbone: BackboneIdentity
 ) -> list[str]:
     from trainer.dataset import data_warnings
+    from trainer.foreign_sets import UNVERIFIED
 
     warnings = []
+    if not sets["train"][0].verified:
+        warnings.append(
+            "the records were made elsewhere and do not say by which network: the backbone is UNVERIFIED. "
+            + (
+                f"The model contains {backbone.describe()}, as --weights says"
+                if backbone.architecture != UNVERIFIED
+                else "The model takes embeddings only; --weights FILE puts a network into it"
+            )
+        )
     if backbone.is_random:
         warnings.append(
             f"the records were made by {backbone.describe()}: good for trying the road, not for its accuracy"
@@ -67,52 +88,18 @@ def _warnings(
     return list(dict.fromkeys(warnings))
 
 
-def _metrics(
-    options: TrainingOptions,
+def read_datasets(
     sets: dict[str, tuple[RecordSet, ...]],
-    data: dict[str, EmbeddingDataset],
-    result: TrainingResult,
-    warnings: Sequence[str],
-) -> dict[str, Any]:
-    from trainer.evaluation import evaluate
-    from trainer.head import head_digest, predict_logits
-    from trainer.training import CHECKPOINT_RULE
-
-    train_support = data["train"].support()
-    evaluations = {
-        name: evaluate(predict_logits(result.head, dataset.embeddings.pieces()), dataset, train_support=train_support)
-        for name, dataset in data.items()
-    }
-    trained = evaluations["train"]
-    return {
-        "format": METRICS_FORMAT,
-        "warnings": list(warnings),
-        "eval": evaluations["eval"],
-        **({"test": evaluations["test"]} if "test" in evaluations else {}),
-        # With the exported weights and without dropout; beside eval, it shows how far the head overfits.
-        "train": {name: trained[name] for name in ("accuracy", "loss", "examples", "unlabeled", "multi_label")},
-        "exported_checkpoint": {
-            "rule": CHECKPOINT_RULE,
-            "note": "eval chose it, so eval is slightly too favourable; a test set is not",
-            **dataclasses.asdict(result.best),
-        },
-        "history": [dataclasses.asdict(point) for point in result.history],
-        "steps": result.history[-1].step,
-        "train_sec": round(result.wall_sec, 3),
-        "labels": list(data["train"].labels),
-        "backbone": sets["train"][0].manifest.backbone.to_json(),
-        "record_sets": {name: [record_set.prefix for record_set in part] for name, part in sets.items()},
-        "options": options.to_json(),
-        "model": {"head_digest": head_digest(result.head)},
-    }
-
-
-def read_datasets(sets: dict[str, tuple[RecordSet, ...]], *, max_memory_mb: int | None) -> dict[str, EmbeddingDataset]:
+    *,
+    max_memory_mb: int | None,
+    unlabeled: Literal["drop", "default_class"] = "drop",
+) -> dict[str, EmbeddingDataset]:
     """Reads the data of a run, into memory as far as they fit; says so where they do not.
 
     Args:
-      sets: the record sets of "train", "eval" and perhaps "test".
+      sets: the record sets of "train", "eval" and "test", as far as there are any.
       max_memory_mb: as in the options.
+      unlabeled: as in the options.
 
     Raises:
       InputError: see `read_dataset`.
@@ -124,16 +111,110 @@ def read_datasets(sets: dict[str, tuple[RecordSet, ...]], *, max_memory_mb: int 
     data = {}
     # Who is read most often comes first; a test set is gone through once.
     for name in sorted(sets, key=["eval", "train", "test"].index):
-        data[name] = read_dataset(sets[name], flag=f"{name}_data_paths", budget=budget)
+        data[name] = read_dataset(sets[name], flag=f"{name}_data_paths", budget=budget, unlabeled=unlabeled)
         if not data[name].embeddings.in_memory:
-            print(f"the {name} set does not fit the memory for embeddings and is read as needed", file=sys.stderr)
+            _say(f"the {name} set does not fit the memory for embeddings and is read as needed")
     return {name: data[name] for name in sets}
 
 
-def train_and_export(options: TrainingOptions) -> dict[str, Any]:
+def _load_backbone(record_set: RecordSet, weights: str | None) -> tuple[keras.Model | None, BackboneIdentity]:
+    """The network for the exported model, None if nothing says which one, and what is known of it."""
+    from trainer.export import load_backbone_of_records, load_unverified_backbone
+
+    identity = record_set.manifest.backbone
+    if record_set.verified:
+        return load_backbone_of_records(identity, weights=weights), identity
+    if weights is not None:
+        return load_unverified_backbone(weights, embedding_size=identity.embedding_size)
+    return None, identity
+
+
+def _train(
+    options: TrainingOptions, data: dict[str, EmbeddingDataset], cluster: Cluster, exchange: GradientExchange | None
+) -> tuple[TrainingOptions, TrainingResult, dict[str, Any]]:
+    """Searches settings if asked to, and trains.
+
+    Returns:
+      The options that the head was trained with, the training, and what was learned beside it, for the metrics.
+    """
+    from trainer.progress import TrainingProgress
+    from trainer.training import train_head
+
+    extras: dict[str, Any] = {}
+    train, evaluation = data["train"], data["eval"]
+    if options.tune:
+        from trainer.tuning import tune
+
+        options, extras["tuning"] = tune(
+            train, evaluation, options, trials=options.tune, budget_sec=options.tune_sec, say=_say
+        )
+    with TrainingProgress(options.num_steps(len(train))) as progress:
+        result = train_head(
+            train,
+            evaluation,
+            options,
+            on_progress=progress.update,
+            resume=True,
+            say=_say,
+            cluster=cluster,
+            exchange=exchange,
+        )
+    if options.seeds > 1:
+        from trainer.repeats import over_seeds
+
+        _say(f"training with {options.seeds} seeds")
+        extras["seeds"] = over_seeds(train, evaluation, data.get("test"), options)
+    if options.learning_curve:
+        from trainer.repeats import learning_curve
+
+        _say("measuring what more images would bring")
+        extras["learning_curve"] = learning_curve(train, evaluation, options)
+    return options, result, extras
+
+
+def _write_tensorboard(
+    options: TrainingOptions, evaluations: dict[str, Evaluation], evaluation: EmbeddingDataset, *, step: int
+) -> None:
+    from trainer.tensorboard_output import write_evaluation, write_projector
+
+    for name in ("eval", "test"):
+        if name in evaluations:
+            write_evaluation(posixpath.join(options.log_folder, f"final_{name}"), evaluations[name], step=step)
+    predictions = [evaluation.labels[i] for i in evaluations["eval"].best_label_ids]
+    # The projector sees the folders of runs only.
+    write_projector(posixpath.join(options.log_folder, "final_eval"), evaluation, predictions)
+
+
+def train_as_worker(options: TrainingOptions, cluster: Cluster, exchange: GradientExchange) -> None:
+    """Trains beside the chief of a cluster, and writes nothing.
+
+    Raises:
+      InputError: the record sets will not do, or the workers do not go on from the same checkpoint.
+    """
+    sets = _find_sets(options)
+
+    from trainer.dataset import in_label_mode
+    from trainer.training import train_head
+
+    data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
+    data = in_label_mode(data, options.label_mode)
+    train_head(
+        data["train"], data["eval"], options, write=False, resume=True, say=_say, cluster=cluster, exchange=exchange
+    )
+    _say(f"worker {cluster.index} of {cluster.count} is done; the chief evaluates and writes the model")
+
+
+def train_and_export(
+    options: TrainingOptions, cluster: Cluster = ALONE, exchange: GradientExchange | None = None
+) -> dict[str, Any]:
     """A whole run: check, read, train, evaluate, export.
 
     Everything that can be refused is refused before training starts.
+
+    Args:
+      options: of the run.
+      cluster: the workers that train together; this one is the chief.
+      exchange: of their gradients; None for a worker that is alone.
 
     Returns:
       What `metrics.json` holds.
@@ -143,34 +224,103 @@ def train_and_export(options: TrainingOptions) -> dict[str, Any]:
     """
     started = time.monotonic()
     sets = _find_sets(options)
-    backbone = sets["train"][0].manifest.backbone
 
-    from trainer.artifacts import OutputFolder
-    from trainer.export import load_backbone_of_records, save_model
-    from trainer.progress import TrainingProgress
+    from trainer.artifacts import PREDICTIONS_NAME, REPORT_NAME, OutputFolder, copy_model
+    from trainer.assessment import assess, calibrate
+    from trainer.dataset import in_label_mode
+    from trainer.export import save_model
+    from trainer.export_formats import export_all, require_formats
+    from trainer.head import predict_logits
+    from trainer.held_out_files import write_predictions, write_report
+    from trainer.photos import PhotoFinder, lists_of_sets
     from trainer.report import summary
-    from trainer.training import require_trainable, train_head
+    from trainer.run_metrics import run_metrics
+    from trainer.training import require_trainable
+    from trainer.vertex_trial import report_trial
 
     output = OutputFolder(options.output_path)
+    require_formats(options.export_formats)
     # Now and not at the export: a network that cannot be had must not cost a training.
-    network = load_backbone_of_records(backbone, weights=options.weights)
-    data = read_datasets(sets, max_memory_mb=options.max_memory_mb)
+    network, backbone = _load_backbone(sets["train"][0], options.weights)
+    data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
+    data = in_label_mode(data, options.label_mode)
     require_trainable(data["train"])
     warnings = _warnings(sets, data, backbone)
     _warn(warnings)
 
-    with TrainingProgress(options.max_steps) as progress:
-        result = train_head(data["train"], data["eval"], options, on_progress=progress.update)
-    print("exporting the model", file=sys.stderr)
-    metrics = _metrics(options, sets, data, result, warnings)
-    labels = data["train"].labels
+    options, result, extras = _train(options, data, cluster, exchange)
+
+    def logits_of(piece: np.ndarray) -> np.ndarray:
+        return predict_logits(result.head, [piece])
+
+    _say("evaluating and exporting the model")
+    calibration, threshold = calibrate(logits_of, data["eval"], min_precision=options.min_precision)
+    evaluations = assess(logits_of, data, calibration, train_support=data["train"].support())
+    metrics = run_metrics(options, sets, data, backbone, result, evaluations, calibration, threshold, warnings)
+    metrics |= extras
+    held_out = {name: dataset for name, dataset in data.items() if name != "train"}
+    photos = PhotoFinder(lists_of_sets(record_set.prefix for part in sets.values() for record_set in part))
 
     def write_model(model_dir: str) -> None:
-        save_model(model_dir, backbone=network, head=result.head, labels=labels, identity=backbone)
+        info = save_model(
+            model_dir,
+            backbone=network,
+            head=result.head,
+            labels=data["train"].labels,
+            identity=backbone,
+            label_mode=data["train"].label_mode,
+            temperature=calibration.temperature,
+            threshold=calibration.threshold,
+            backbone_verified=sets["train"][0].verified,
+        )
+        metrics["model"]["takes_images"] = info.takes_images
+        metrics["exports"] = export_all(
+            options.export_formats,
+            model_dir=model_dir,
+            output_dir=model_dir,
+            photos=photos.some(data["eval"].uris, at_most=_PARITY_PHOTOS, tries=_PARITY_TRIES),
+            head=result.head,
+            backbone=network,
+            info=info,
+        )
         metrics["wall_sec"] = round(time.monotonic() - started, 3)  # The export is a part of it.
 
-    output.publish(write_model, metrics)
-    print(summary(metrics, metrics_path=output.metrics_path, model_dir=output.model_dir))
+    files = {REPORT_NAME: lambda path: write_report(path, metrics, evaluations, photos)}
+    if options.write_predictions:
+        files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration)
+    output.publish(write_model, metrics, files)
+    if options.export_dir:
+        copy_model(output.model_dir, options.export_dir)
+    _write_tensorboard(options, evaluations, data["eval"], step=result.best.step)
+    report_trial({"accuracy": metrics["eval"]["accuracy"], "loss": metrics["eval"]["loss"]}, step=result.best.step)
+    print(
+        summary(metrics, metrics_path=output.metrics_path, model_dir=output.model_dir, report_path=output.report_path)
+    )
+    return metrics
+
+
+def evaluate_model(options: TrainingOptions) -> dict[str, Any]:
+    """Evaluates an existing model on the held-out sets and trains nothing.
+
+    Returns:
+      What `evaluation.json` holds.
+
+    Raises:
+      InputError: the model, the record sets or the output folder will not do.
+    """
+    from trainer.prediction import read_model_info
+
+    info = read_model_info(options.existing_model_dir)
+    sets = _find_sets(options)
+
+    from trainer.existing_model import evaluate_existing, require_fitting
+    from trainer.report import evaluation_summary
+
+    require_fitting(info, options.existing_model_dir, sets)
+    data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
+    metrics = evaluate_existing(options, sets, data, info)
+    _warn(metrics["warnings"])
+    print(evaluation_summary(metrics, output_path=options.output_path))
     return metrics
 
 
@@ -181,9 +331,29 @@ def main(argv: Sequence[str] | None = None) -> int:
       InputError: the user's input is wrong.
     """
     options = parse_options(argv)
-    import_tensorflow()
-    train_and_export(options)
+    cluster = read_cluster(os.environ)
+    import_tensorflow(start=cluster.count == 1)
+    if options.evaluates_only:
+        evaluate_model(options)
+        return EXIT_OK
+    exchange = None
+    if cluster.count > 1:
+        _require_one_search(options)
+        _say(f"worker {cluster.index} of {cluster.count}: waiting for the others")
+        exchange = GradientExchange()
+    if exchange and not cluster.is_chief:
+        train_as_worker(options, cluster, exchange)
+    else:
+        train_and_export(options, cluster, exchange)
     return EXIT_OK
+
+
+def _require_one_search(options: TrainingOptions) -> None:
+    if options.tune:
+        raise InputError(
+            "--tune: a search by several workers could end differently in each. Search with one worker, and give the "
+            "settings that it prints to all of them."
+        )
 
 
 if __name__ == "__main__":

@@ -1,25 +1,30 @@
-"""The training loop: blocks of batches, evaluation now and then, the best and the last checkpoint."""
+"""The training loop: blocks of batches, evaluation now and then, the best head and a state to go on from."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import posixpath
+import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from configs.errors import InputError
-from trainer.adam import Adam
+from trainer.checkpoints import Checkpoints, EvaluationPoint, RunState, run_definition
 from trainer.dataset import EmbeddingDataset
+from trainer.distributed import ALONE, Cluster, GradientExchange
+from trainer.embeddings import Shuffle
 from trainer.evaluation import Measures, measure
 from trainer.event_log import EventLog
-from trainer.head import build_head, predict_logits, standardization
+from trainer.head import FastDropout, build_head, predict_logits, standardization
+from trainer.objective import ExampleLosses, example_losses, penalty
+from trainer.optimizers import Optimizer, make_optimizer
 from trainer.options import TrainingOptions
 from trainer.prefetch import prefetched
 
@@ -28,19 +33,8 @@ from trainer.prefetch import prefetched
 # 0.53 / 1.64 for the highest eval accuracy, 0.50 / 2.15 for the last step.
 CHECKPOINT_RULE = "lowest eval loss"
 
-
 # Of a block: enough steps to hide the cost of a call, and little beside the network in the exported model.
 _BLOCK_BYTES = 24 << 20
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationPoint:
-    """One evaluation during training; `train_loss` is the mean over the steps since the one before."""
-
-    step: int
-    train_loss: float
-    eval_loss: float
-    eval_accuracy: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,13 +45,17 @@ class TrainingResult:
       head: with the weights of the best checkpoint.
       best: the evaluation of that checkpoint.
       history: all evaluations, in order of steps; the last one is of the last step.
-      wall_sec: the training took this long.
+      wall_sec: the training took this long, without the time between a kill and going on.
+      resumed_step: the step from which this process went on; 0 if it began, the last one if nothing was left to do.
+      stopped_early: whether the run ended before its last step, because the loss on eval no longer fell.
     """
 
     head: keras.Model
     best: EvaluationPoint
     history: tuple[EvaluationPoint, ...]
     wall_sec: float
+    resumed_step: int = 0
+    stopped_early: bool = False
 
 
 def block_steps(step: int, *, batch_bytes: int, max_steps: int, eval_every_steps: int) -> int:
@@ -66,61 +64,80 @@ def block_steps(step: int, *, batch_bytes: int, max_steps: int, eval_every_steps
     return max(1, min(until_evaluation, _BLOCK_BYTES // batch_bytes))
 
 
-def _blocks(train: EmbeddingDataset, options: TrainingOptions) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """Batches of several steps: embeddings float32 [k, batch, size], targets float32 [k, batch, classes]."""
+def _block(
+    train: EmbeddingDataset, shuffle: Shuffle, count: int, batch: int, cluster: Cluster
+) -> tuple[tf.Tensor, tf.Tensor]:
+    # A function of its own, so that the arrays are gone before the next ones are made.
+    size, num_classes = train.embeddings.shape[1], len(train.labels)
+    embeddings = np.empty((count * batch, size), np.float32)
+    targets = train.targets(shuffle.fill(embeddings))
+    share = batch // cluster.count
+    mine = slice(cluster.index * share, (cluster.index + 1) * share)
+    # Tensors here, in the thread that works ahead: making one copies.
+    return (
+        tf.constant(embeddings.reshape(count, batch, size)[:, mine]),
+        tf.constant(targets.reshape(count, batch, num_classes)[:, mine]),
+    )
+
+
+def _blocks(
+    train: EmbeddingDataset, options: TrainingOptions, first_step: int, cluster: Cluster
+) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """Batches of several steps: embeddings float32 [k, batch, size], targets float32 [k, batch, classes].
+
+    Begins after `first_step` steps, where a block must have ended. Of several workers each gets its share of a batch.
+    """
     examples, size = train.embeddings.shape
-    batch = min(options.batch_size, examples)
+    share = min(cluster.share_of(options.batch_rows(examples)), max(1, examples // cluster.count))
+    batch = cluster.count * share
     num_classes = len(train.labels)
+    num_steps = options.num_steps(examples)
+
     shuffle = train.embeddings.shuffled(options.seed)
     step = 0
-    while step < options.max_steps:
+    skipped: list[int] = []
+    while step < num_steps:
         count = block_steps(
             step,
             batch_bytes=4 * batch * (size + num_classes),
-            max_steps=options.max_steps,
+            max_steps=num_steps,
             eval_every_steps=options.eval_every_steps,
         )
-        embeddings = np.empty((count * batch, size), np.float32)
-        targets = train.targets(shuffle.fill(embeddings))
-        # Tensors here, in the thread that works ahead: making one copies.
-        yield (
-            tf.constant(embeddings.reshape(count, batch, size)),
-            tf.constant(targets.reshape(count, batch, num_classes)),
-        )
         step += count
+        if step <= first_step:
+            skipped.append(count * batch)
+            continue
+        if skipped:
+            shuffle.skip(skipped)
+            skipped.clear()
+        yield _block(train, shuffle, count, batch, cluster)
 
 
-class _Checkpoints:
-    """Keeps the best and the last state (head, optimizer, step) under a folder; each replaces its elder."""
-
-    def __init__(self, checkpoint_dir: str, head: keras.Model, optimizer: Adam):
-        for name in ("best", "last"):  # Those of an earlier run would outlive their numbers.
-            folder = posixpath.join(checkpoint_dir, name)
-            if tf.io.gfile.isdir(folder):
-                tf.io.gfile.rmtree(folder)
-        self._step = tf.Variable(0, dtype=tf.int64)
-        checkpoint = tf.train.Checkpoint(head=head, optimizer=optimizer, step=self._step)
-        self._managers = {
-            name: tf.train.CheckpointManager(checkpoint, posixpath.join(checkpoint_dir, name), max_to_keep=1)
-            for name in ("best", "last")
-        }
-
-    def save(self, name: str, step: int) -> None:
-        self._step.assign(step)
-        self._managers[name].save(checkpoint_number=step)
-
-
-def _training_steps(head: keras.Model, optimizer: Adam) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def _training_steps(
+    head: keras.Model,
+    optimizer: Optimizer,
+    losses_of: ExampleLosses,
+    *,
+    l2: float,
+    exchange: GradientExchange | None,
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Several steps in one call, so that Python stands between blocks and not between steps."""
     size, num_classes = head.input_shape[-1], head.output_shape[-1]
     variables = [variable.value for variable in head.trainable_variables]
+    kernels = [variable for variable in variables if variable.shape.rank > 1]
 
     def step(embeddings: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            logits = head(embeddings, training=True)
-            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
-        optimizer.apply(tape.gradient(loss, variables))
+            loss = tf.reduce_mean(losses_of(head(embeddings, training=True), targets))
+            if l2:
+                loss += penalty(kernels, l2)
+        gradients = tape.gradient(loss, variables)
+        if exchange:
+            *gradients, loss = exchange.mean([*gradients, loss])
+        optimizer.apply(gradients)
         return loss
+
+    step_together = functools.partial(exchange.run, step) if exchange else step
 
     # A fixed signature, so that no block makes TensorFlow trace the steps again. Not compiled by XLA: on two
     # busy cores, in one run, a step took 32 ms compiled and 4.3 ms as it is.
@@ -136,7 +153,7 @@ def _training_steps(head: keras.Model, optimizer: Adam) -> Callable[[tf.Tensor, 
         losses = tf.TensorArray(tf.float32, count)
 
         def body(i: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            return i + 1, losses.write(i, step(embeddings[i], targets[i]))
+            return i + 1, losses.write(i, step_together(embeddings[i], targets[i]))
 
         return tf.while_loop(lambda i, _: i < count, body, (0, losses))[1].stack()
 
@@ -147,14 +164,26 @@ def require_trainable(train: EmbeddingDataset) -> None:
     """Refuses a training set that teaches nothing.
 
     Raises:
-      InputError: fewer than two classes have an example.
+      InputError: fewer than two classes have an example; for "multi", no class tells examples apart.
     """
-    present = np.flatnonzero(train.support())
-    if len(present) < 2:
+    support = train.support()
+    present = np.flatnonzero(support)
+    if train.label_mode == "multi":
+        if (support[present] == len(train)).all():
+            names = ", ".join(repr(train.labels[i]) for i in present[:5])
+            raise InputError(
+                f"--train_data_paths: all {len(train)} labelled examples have the same labels ({names}); "
+                "a classifier needs examples with and without a label."
+            )
+    elif len(present) < 2:
         raise InputError(
             f"--train_data_paths: all {len(train)} labelled examples are {train.labels[present[0]]!r}; "
             "a classifier needs examples of at least two classes."
         )
+
+
+def _print(words: str) -> None:
+    print(words, file=sys.stderr)
 
 
 def train_head(
@@ -163,74 +192,227 @@ def train_head(
     options: TrainingOptions,
     *,
     on_progress: Callable[[int, float, Measures | None], None] = lambda step, loss, measures: None,
+    write: bool = True,
+    resume: bool = False,
+    save_every_sec: float | None = None,
+    say: Callable[[str], None] = _print,
+    cluster: Cluster = ALONE,
+    exchange: GradientExchange | None = None,
 ) -> TrainingResult:
-    """Trains a head. The same data, options and seed give the same weights on one machine.
+    """Trains a head. The same data, options and seed give the same weights on one machine, also after a kill.
 
-    Writes `checkpoints/best`, `checkpoints/last` and the TensorBoard logs `logs/train`, `logs/eval` under
-    `options.output_path`, replacing those of an earlier run.
+    Writes `best` and `last` under `options.checkpoint_folder` and the TensorBoard logs `train` and `eval` under
+    `options.log_folder`, replacing those of an earlier run.
 
     Args:
       train: to learn from.
-      evaluation: to choose the checkpoint by.
-      options: of the run.
+      evaluation: to choose the checkpoint by; of the same label mode.
+      options: of the run. The label mode is that of the data sets.
       on_progress: called after each step with the number of steps done, the loss of its batch, and the
         evaluation if there was one.
+      write: whether to write anything; a fit among many need not.
+      resume: whether to go on from `checkpoints/last`, if it is of the same data and options. If that run was
+        finished, its result is given without training.
+      save_every_sec: seconds between two saves at least; None for as often as costs next to nothing.
+      say: is told in a sentence what became of an earlier checkpoint.
+      cluster: the workers that train together, all on the same data and options; the chief alone writes.
+      exchange: of their gradients; None for a worker that is alone.
 
     Raises:
-      InputError: fewer than two classes to learn, or the loss is no longer a finite number.
+      InputError: fewer than two classes to learn, the loss is no longer a finite number, or the workers do not go on
+        from the same checkpoint.
     """
     require_trainable(train)
     started = time.monotonic()
-    head = build_head(
-        embedding_size=train.embeddings.shape[1],
-        num_classes=len(train.labels),
-        hidden_units=options.hidden_units,
-        dropout=options.dropout,
-        seed=options.seed,
-        mean_and_variance=standardization(train.embeddings.moments()) if options.standardize else None,
+    mean_and_variance = standardization(train.embeddings.moments()) if options.standardize else None
+    head, best_head = (
+        build_head(
+            embedding_size=train.embeddings.shape[1],
+            num_classes=len(train.labels),
+            hidden_units=options.hidden_units,
+            dropout=options.dropout,
+            seed=options.seed,
+            mean_and_variance=mean_and_variance,
+        )
+        for _ in range(2)
     )
-    optimizer = Adam(options.learning_rate, [variable.value for variable in head.trainable_variables])
-    checkpoints = _Checkpoints(posixpath.join(options.output_path, "checkpoints"), head, optimizer)
-    logs = {name: EventLog(posixpath.join(options.output_path, "logs", name)) for name in ("train", "eval")}
-    run_steps = _training_steps(head, optimizer)
+    optimizer = make_optimizer(
+        options.optimizer,
+        [variable.value for variable in head.trainable_variables],
+        learning_rate=options.learning_rate,
+        weight_decay=options.l2,
+    )
+    state = RunState()
+    checkpoints = None
+    if write or resume:
+        checkpoints = Checkpoints(
+            options.checkpoint_folder,
+            run_definition(train, evaluation, options),
+            head=head,
+            best_head=best_head,
+            optimizer=optimizer,
+            save_every_sec=save_every_sec,
+        )
+        restored = checkpoints.restore(say) if resume else None
+        if restored is not None:
+            state = restored
+        elif write and cluster.is_chief:
+            checkpoints.discard()
+    num_steps = options.num_steps(len(train))
+    first_step = state.step
+    if exchange:
+        _require_agreement(first_step, exchange)
+    for layer in head.layers:
+        if isinstance(layer, FastDropout):
+            layer.fork(cluster.index)
+    if state.finished:
+        say(f"this training was finished before, after {first_step} steps: its best checkpoint is used as it is")
+    else:
+        if first_step:
+            say(f"going on from the checkpoint of step {first_step} of {num_steps}")
+        fit = _Fit(
+            train,
+            evaluation,
+            options,
+            head=head,
+            best_head=best_head,
+            optimizer=optimizer,
+            state=state,
+            cluster=cluster,
+            exchange=exchange,
+        )
+        fit.run(checkpoints if write and cluster.is_chief else None, on_progress, started=started)
+    assert state.best is not None  # The last step is always evaluated.
+    return TrainingResult(
+        head=best_head,
+        best=state.best,
+        history=tuple(state.history),
+        wall_sec=state.wall_sec,
+        resumed_step=first_step,
+        stopped_early=state.step < num_steps,
+    )
 
-    history: list[EvaluationPoint] = []
-    best: EvaluationPoint | None = None
-    best_weights: list[Any] = []
-    losses: list[float] = []
-    step = 0
-    with contextlib.closing(prefetched(_blocks(train, options), depth=1)) as blocks:
-        for embeddings, targets in blocks:
-            block_losses = run_steps(embeddings, targets).numpy()
-            for loss in map(float, block_losses):
-                step += 1
-                if not math.isfinite(loss):
-                    raise InputError(
-                        f"The loss is {loss} at step {step}: training diverged. Lower --learning_rate "
-                        f"({options.learning_rate:g})."
-                    )
-                losses.append(loss)
-                measures = None
-                if step % options.eval_every_steps == 0 or step == options.max_steps:
-                    # Always the last step of a block, so these are the weights after it.
-                    measures = measure(predict_logits(head, evaluation.embeddings.pieces()), evaluation)
-                    point = EvaluationPoint(
-                        step=step,
-                        train_loss=float(np.mean(losses)),
-                        eval_loss=measures.loss,
-                        eval_accuracy=measures.accuracy,
-                    )
-                    losses.clear()
-                    history.append(point)
-                    logs["train"].write(step, loss=point.train_loss)
-                    logs["eval"].write(step, loss=point.eval_loss, accuracy=point.eval_accuracy)
-                    if best is None or point.eval_loss < best.eval_loss:
-                        best, best_weights = point, head.get_weights()
-                        checkpoints.save("best", step)
-                on_progress(step, loss, measures)
-    checkpoints.save("last", options.max_steps)
-    for log in logs.values():
-        log.close()
-    assert best is not None  # The last step is always evaluated.
-    head.set_weights(best_weights)
-    return TrainingResult(head=head, best=best, history=tuple(history), wall_sec=time.monotonic() - started)
+
+def _require_agreement(step: int, exchange: GradientExchange) -> None:
+    """Raises InputError unless all workers begin at the same step."""
+    mean = tf.function(lambda: exchange.run(lambda: exchange.mean([tf.constant(float(step))])[0]))()
+    if float(mean) != step:
+        raise InputError(
+            f"--output_path: the workers do not see the same checkpoints (this one is at step {step}, all of them at "
+            f"{float(mean):g} in the mean). Give all of them one folder that they share."
+        )
+
+
+class _Fit:
+    """The steps that are left of a run."""
+
+    def __init__(
+        self,
+        train: EmbeddingDataset,
+        evaluation: EmbeddingDataset,
+        options: TrainingOptions,
+        *,
+        head: keras.Model,
+        best_head: keras.Model,
+        optimizer: Optimizer,
+        state: RunState,
+        cluster: Cluster,
+        exchange: GradientExchange | None,
+    ):
+        self._train = train
+        self._cluster = cluster
+        self._evaluation = evaluation
+        self._options = options
+        self._num_steps = options.num_steps(len(train))
+        self._head = head
+        self._best_head = best_head
+        self._state = state
+        self._run_steps = _training_steps(
+            head,
+            optimizer,
+            example_losses(train, options),
+            l2=0.0 if options.optimizer == "adamw" else options.l2,
+            exchange=exchange,
+        )
+
+    def run(
+        self,
+        checkpoints: Checkpoints | None,
+        on_progress: Callable[[int, float, Measures | None], None],
+        *,
+        started: float,
+    ) -> None:
+        """Trains to the end; `started` is a time of `time.monotonic`."""
+        state = self._state
+        earlier_sec = state.wall_sec
+        with contextlib.ExitStack() as stack:
+            logs = _Logs(self._options.log_folder, state.history) if checkpoints else None
+            if logs:
+                stack.callback(logs.close)
+            blocks = stack.enter_context(
+                contextlib.closing(prefetched(_blocks(self._train, self._options, state.step, self._cluster), depth=1))
+            )
+            for embeddings, targets in blocks:
+                for loss in map(float, self._run_steps(embeddings, targets).numpy()):
+                    state.step += 1
+                    self._check(loss)
+                    state.losses.append(loss)
+                    measures = None
+                    if state.step % self._options.eval_every_steps == 0 or state.step == self._num_steps:
+                        # Always the last step of a block, so these are the weights after it.
+                        measures = self._evaluate()
+                        if logs:
+                            logs.write(state.history[-1])
+                    on_progress(state.step, loss, measures)
+                state.finished = state.step == self._num_steps or self._is_hopeless()
+                state.wall_sec = earlier_sec + time.monotonic() - started
+                if checkpoints and (state.finished or checkpoints.due):
+                    checkpoints.save(state)
+                if state.finished:
+                    return
+
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise InputError(
+                f"The loss is {loss} at step {self._state.step}: training diverged. Lower --learning_rate "
+                f"({self._options.learning_rate:g})."
+            )
+
+    def _evaluate(self) -> Measures:
+        state = self._state
+        measures = measure(predict_logits(self._head, self._evaluation.embeddings.pieces()), self._evaluation)
+        point = EvaluationPoint(
+            step=state.step,
+            train_loss=float(np.mean(state.losses)),
+            eval_loss=measures.loss,
+            eval_accuracy=measures.accuracy,
+        )
+        state.losses.clear()
+        state.history.append(point)
+        if state.best is None or point.eval_loss < state.best.eval_loss:
+            state.best = point
+            self._best_head.set_weights(self._head.get_weights())
+        return measures
+
+    def _is_hopeless(self) -> bool:
+        state, patience = self._state, self._options.early_stopping
+        if not patience or state.best is None:
+            return False
+        return len(state.history) - 1 - state.history.index(state.best) >= patience
+
+
+class _Logs:
+    """The curves of training and evaluation; those of the steps before a kill are written again."""
+
+    def __init__(self, log_folder: str, history: list[EvaluationPoint]):
+        self._logs = {name: EventLog(posixpath.join(log_folder, name)) for name in ("train", "eval")}
+        for point in history:
+            self.write(point)
+
+    def write(self, point: EvaluationPoint) -> None:
+        self._logs["train"].write(point.step, loss=point.train_loss)
+        self._logs["eval"].write(point.step, loss=point.eval_loss, accuracy=point.eval_accuracy)
+
+    def close(self) -> None:
+        for log in self._logs.values():
+            log.close()

@@ -54,6 +54,8 @@ def check(recipe: Recipe) -> None:
             if field.type == "int":
                 assert type(value) is int
                 assert value >= 0
+            elif field.type == "int | None":
+                assert value is None or (type(value) is int and value >= 1)
             elif field.type == "float":
                 assert type(value) in (int, float)
                 assert math.isfinite(value)

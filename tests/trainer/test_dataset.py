@@ -8,7 +8,9 @@ import pytest
 
 from configs.errors import InputError
 from preprocess.record_set import MANIFEST_NAME, Manifest, sidecar_path
-from trainer.dataset import data_warnings, read_dataset
+from trainer.dataset import data_warnings, in_label_mode, label_mode_of, read_dataset
+from trainer.embeddings import MemoryEmbeddings
+from trainer.memory import MemoryBudget
 from trainer.record_sets import find_record_sets
 
 EMBEDDINGS = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -67,6 +69,58 @@ def test_unlabeled_records_are_left_out_and_counted(prefix, write_set):
     np.testing.assert_array_equal(dataset.embeddings.array, EMBEDDINGS[[1, 3]])
     assert list(dataset.uris) == ["train/1.jpg", "train/3.jpg"]
     assert dataset.targets(np.array([0, 1])).tolist() == [[0, 0.5, 0.5], [1, 0, 0]]
+
+
+def test_unlabeled_records_can_be_a_class_of_their_own(prefix, write_set):
+    record_sets = find_record_sets([write_set(prefix, EMBEDDINGS, [[], [2, 1], [], []])], flag="f")
+    dataset = read_dataset(record_sets, flag="f", unlabeled="default_class")
+    assert dataset.labels == ("red", "green", "blue", "unlabeled")
+    assert dataset.label_ids.tolist() == [3, 2, 1, 3, 3]
+    assert dataset.support().tolist() == [0, 1, 1, 3]
+    assert dataset.num_unlabeled == 0
+    np.testing.assert_array_equal(dataset.embeddings.array, EMBEDDINGS)
+    streamed = read_dataset(record_sets, flag="f", budget=MemoryBudget(0), unlabeled="default_class")
+    assert not streamed.embeddings.in_memory
+    assert streamed.label_ids.tolist() == dataset.label_ids.tolist()
+    np.testing.assert_array_equal(np.concatenate(list(streamed.embeddings.pieces())), EMBEDDINGS)
+
+
+def test_a_dictionary_may_have_the_default_class_already(prefix, write_set):
+    write_set(prefix, EMBEDDINGS, [[], [2], [1], [0]], labels=("red", "unlabeled", "blue"))
+    dataset = read_dataset(find_record_sets([prefix], flag="f"), flag="f", unlabeled="default_class")
+    assert dataset.labels == ("red", "unlabeled", "blue")
+    assert dataset.label_ids.tolist() == [1, 2, 1, 0]
+
+
+def test_targets_of_a_multi_label_set_are_its_labels(prefix, write_set):
+    dataset = read(write_set(prefix, EMBEDDINGS, [[0], [2, 1], [1, 1], [0, 1, 2]]))
+    targets = dataclasses.replace(dataset, label_mode="multi").targets(np.array([3, 1, 2, 0]))
+    assert targets.tolist() == [[1, 1, 1], [0, 1, 1], [0, 1, 0], [1, 0, 0]]
+
+
+def test_the_label_mode_is_told_by_the_training_set_unless_it_is_given(prefix, write_set):
+    few = read(write_set(prefix, np.zeros((20, 3), np.float32), [[0, 1]] + [[1]] * 19))
+    many = read(write_set(prefix, np.zeros((20, 3), np.float32), [[0, 1]] * 2 + [[1]] * 18))
+    assert label_mode_of(few, "auto") == "single"
+    assert label_mode_of(many, "auto") == "multi"
+    assert label_mode_of(many, "single") == "single"
+    both = in_label_mode({"train": many, "eval": few}, "auto")
+    assert [dataset.label_mode for dataset in both.values()] == ["multi", "multi"]
+
+
+def test_the_digest_tells_everything_apart_that_training_can_learn_from(prefix, write_set):
+    one = read(write_set(prefix, EMBEDDINGS, [[0], [2, 1], [1], [2]]))
+    read_again = dataclasses.replace(one)
+    others = [
+        dataclasses.replace(one, label_mode="multi"),
+        dataclasses.replace(one, labels=("a", "b", "c")),
+        dataclasses.replace(one, label_ids=one.label_ids[::-1]),
+        dataclasses.replace(one, source=""),
+        dataclasses.replace(one, source="", embeddings=MemoryEmbeddings(EMBEDDINGS + 1)),
+        read(write_set(prefix, EMBEDDINGS + 1, [[0], [2, 1], [1], [2]])),
+    ]
+    assert read_again.digest() == one.digest()
+    assert len({dataset.digest() for dataset in [one, *others]}) == 7
 
 
 def test_nothing_labelled(prefix, write_set):

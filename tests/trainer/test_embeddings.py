@@ -47,6 +47,17 @@ def test_every_example_comes_once_before_any_comes_again(embeddings):
     np.testing.assert_allclose(embeddings.moments().variance, ARRAY.var(axis=0))
 
 
+@pytest.mark.parametrize("embeddings", [MemoryEmbeddings(ARRAY), *map(streamed, (1, 5, 20, 100))])
+@pytest.mark.parametrize("skipped", [0, 1, 2, 3, 5, 7, 8])
+def test_what_follows_skipped_batches_is_what_would_have_followed_them(embeddings, skipped):
+    sizes = [7, 13, 5, 15, 3, 30, 4, 11, 6, 9]  # The second, the fourth, and no other ends an epoch.
+    expected = drawn(embeddings, sizes)[sum(sizes[:skipped]) :]
+    shuffle = embeddings.shuffled(0)
+    shuffle.skip(sizes[:skipped])
+    rows = [shuffle.fill(np.empty((size, 3), np.float32)) for size in sizes[skipped:]]
+    assert np.concatenate(rows).tolist() == expected.tolist()
+
+
 def test_prefetched_items_come_in_order_then_the_error():
     def items():
         yield from range(5)

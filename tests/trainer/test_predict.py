@@ -4,19 +4,34 @@ import json
 import os
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs.errors import InputError
-from trainer import predict, task
+from preprocess.image import IMAGE_SIZE
+from trainer import predict
+from trainer.export import save_model
+from trainer.head import build_head
+
+COLOURS = ("red", "green", "blue")
+
+# Of a best score; a photo of one plain colour is surer than that, and a grey one is not.
+THRESHOLD = 0.9
 
 
-@pytest.fixture
-def model_dir(mean_colour_backbone, task_arguments, tmp_path, capsys):
-    task.main(task_arguments)
-    capsys.readouterr()
-    return str(tmp_path / "training" / "model")
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory, mean_colour_identity):
+    """A model that answers with the strongest colour."""
+    backbone = keras.Sequential(
+        [keras.layers.Input((IMAGE_SIZE, IMAGE_SIZE, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+    head = build_head(embedding_size=3, num_classes=3, hidden_units=0, dropout=0.0, seed=0, mean_and_variance=None)
+    head.set_weights([np.eye(3, dtype=np.float32) * 5, np.zeros(3, np.float32)])
+    path = str(tmp_path_factory.mktemp("training") / "model")
+    save_model(path, backbone=backbone, head=head, labels=COLOURS, identity=mean_colour_identity, threshold=THRESHOLD)
+    return path
 
 
 @pytest.fixture
@@ -42,6 +57,18 @@ def test_photos_get_their_labels_best_first(model_dir, photos, capsys):
     assert "RANDOM weights" in printed.err
 
 
+def test_a_photo_below_the_threshold_is_said_to_be_unsure(model_dir, photos, tmp_path, capsys):
+    grey = str(tmp_path / "grey.png")
+    Image.new("RGB", (400, 300), (120, 125, 130)).save(grey)
+    assert predict.main(["--model_dir", model_dir, grey, photos[0]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::4] == [f"{grey}  (not sure: no score reaches 90.0%)", photos[0]]
+    assert predict.main(["--model_dir", model_dir, grey, photos[0], "--json"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["confident"] for answer in answers] == [False, True]
+    assert {answer["threshold"] for answer in answers} == {THRESHOLD}
+
+
 def test_json_is_one_object_a_line(model_dir, photos, capsys):
     assert predict.main(["--model_dir", model_dir, *photos, "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -52,6 +79,7 @@ def test_json_is_one_object_a_line(model_dir, photos, capsys):
         assert scores == sorted(scores, reverse=True)
         assert sum(scores) == pytest.approx(1, abs=1e-5)
         assert answer["random_weights"] is True
+        assert answer["backbone_verified"] is True
 
 
 def test_bad_photos_are_told_and_good_ones_answered(model_dir, photos, tmp_path, capsys):
@@ -72,14 +100,15 @@ def test_a_model_that_is_not_there(tmp_path, photos):
 
 
 def test_the_folder_above_the_model_is_a_usual_slip(model_dir, photos):
-    with pytest.raises(InputError, match=r"Did you mean .*training/model\?"):
+    with pytest.raises(InputError, match=r"Did you mean .*training.*/model\?"):
         predict.main(["--model_dir", os.path.dirname(model_dir), photos[0]])
 
 
-def test_half_a_model(model_dir, photos):
-    shutil.rmtree(os.path.join(model_dir, "variables"))
+def test_half_a_model(model_dir, photos, tmp_path):
+    half = str(tmp_path / "half")
+    shutil.copytree(model_dir, half, ignore=shutil.ignore_patterns("variables"))
     with pytest.raises(InputError, match="cannot be loaded"):
-        predict.main(["--model_dir", model_dir, photos[0]])
+        predict.main(["--model_dir", half, photos[0]])
 
 
 @pytest.mark.parametrize("arguments", [["--top_k", "0"], ["--top_k", "x"], ["--tpo_k", "3"]])

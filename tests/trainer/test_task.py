@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from configs.errors import InputError
 from trainer import task
 
+FILES = ["checkpoints", "logs", "metrics.json", "model", "report.html"]
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -23,6 +25,10 @@ def output(arguments: list[str]) -> str:
 def metrics_of(arguments: list[str]) -> dict:
     with open(os.path.join(output(arguments), "metrics.json"), encoding="utf-8") as stream:
         return json.load(stream)
+
+
+def files_below(folder: pathlib.Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def model_info_of(arguments: list[str]) -> dict:
@@ -44,13 +50,18 @@ def test_a_run_leaves_metrics_model_checkpoints_and_logs(mean_colour_backbone, t
     assert metrics["train"]["examples"] == 90
     assert metrics["steps"] == 60
     assert metrics["options"]["hidden_units"] == 16
-    assert metrics["exported_checkpoint"]["eval_loss"] == pytest.approx(metrics["eval"]["loss"])
+    assert metrics["exported_checkpoint"]["eval_loss"] == pytest.approx(metrics["eval"]["calibration"]["loss_before"])
+    assert metrics["eval"]["loss"] == metrics["eval"]["calibration"]["loss_after"]
     assert metrics["backbone"]["random_weights"] is True
     assert any("RANDOM weights" in warning for warning in metrics["warnings"])
     info = model_info_of(task_arguments)
     assert info["head_digest"] == metrics["model"]["head_digest"]
     assert "RANDOM weights" in info["warning"]
-    assert sorted(os.listdir(output(task_arguments))) == ["checkpoints", "logs", "metrics.json", "model"]
+    assert info["temperature"] == metrics["model"]["temperature"] == metrics["eval"]["calibration"]["temperature"]
+    assert info["threshold"] == metrics["eval"]["answers"]["threshold"]
+    assert metrics["exports"]["savedmodel"]["largest_difference"] <= metrics["exports"]["savedmodel"]["tolerance"]
+    assert sorted(os.listdir(output(task_arguments))) == FILES
+    assert sorted(os.listdir(os.path.join(output(task_arguments), "logs"))) == ["eval", "final_eval", "train"]
     printed = capsys.readouterr()
     assert "always answering 'red': 33.3%" in printed.out
     assert f"python -m trainer.predict --model_dir {output(task_arguments)}/model photo.jpg" in printed.out
@@ -83,15 +94,24 @@ def test_a_run_that_fails_leaves_the_model_before_it_whole(mean_colour_backbone,
     assert metrics_of(task_arguments) == before
     assert model_info_of(task_arguments)["head_digest"] == before["model"]["head_digest"]
     task.main(task_arguments)
-    assert sorted(os.listdir(output(task_arguments))) == ["checkpoints", "logs", "metrics.json", "model"]
+    assert sorted(os.listdir(output(task_arguments))) == FILES
 
 
-def test_a_test_set_is_measured_at_the_end(mean_colour_backbone, task_arguments, write_set, tmp_path, capsys):
+def test_a_test_set_is_measured_and_the_folders_of_vertex_ai_are_filled(
+    mean_colour_backbone, task_arguments, write_set, tmp_path, capsys, monkeypatch
+):
+    for name in ("MODEL_DIR", "CHECKPOINT_DIR", "TENSORBOARD_LOG_DIR"):
+        monkeypatch.setenv(f"AIP_{name}", f"{tmp_path}/vertex/{name}/")
     embeddings = np.array([[0.5, -0.5, -0.5], [-0.5, 0.5, -0.5], [0.5, -0.5, -0.5]], np.float32)
     prefix = write_set(str(tmp_path / "preproc" / "test"), embeddings, [[0], [1], [2]])
     task.main([*task_arguments, "--test_data_paths", prefix])
     assert metrics_of(task_arguments)["test"]["accuracy"] == pytest.approx(2 / 3)
     assert "test: accuracy 66.7%" in capsys.readouterr().out
+    copied, written = tmp_path / "vertex/MODEL_DIR", pathlib.Path(output(task_arguments), "model")
+    assert files_below(copied) == files_below(written)
+    assert sorted(os.listdir(tmp_path / "vertex/CHECKPOINT_DIR")) == ["best", "last"]
+    assert sorted(os.listdir(tmp_path / "vertex/TENSORBOARD_LOG_DIR"))[0] == "eval"
+    assert sorted(os.listdir(output(task_arguments))) == ["metrics.json", "model", "report.html"]
 
 
 def test_a_class_without_evaluation_examples_is_named(

@@ -12,7 +12,7 @@ from trainer.dataset import EmbeddingDataset
 from trainer.embeddings import MemoryEmbeddings
 from trainer.evaluation import measure
 from trainer.head import build_head, head_digest, predict_logits, standardization
-from trainer.options import TrainingOptions
+from trainer.options import OPTIMIZERS, TrainingOptions
 from trainer.training import block_steps, train_head
 
 STYLE = "../shared/data/inception_v3_bottlenecks/style.npz"
@@ -86,6 +86,78 @@ def test_several_labels_a_row_can_be_trained(options):
     scores = tf.nn.softmax(predict_logits(result.head, train.embeddings.pieces())).numpy()
     assert measure(np.log(scores), train).accuracy > 0.99
     assert scores[:, 4].mean() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_learns(options, optimizer):
+    learning_rate = 0.1 if optimizer == "sgd" else 0.01
+    options = dataclasses.replace(options, optimizer=optimizer, learning_rate=learning_rate, max_steps=80)
+    assert train_head(clusters(200, 0), clusters(100, 1), options, write=False).best.eval_accuracy > 0.97
+
+
+def test_several_labels_are_learned_each_by_itself(options):
+    """Two independent questions of an image: which half in either of two directions, and a class that all have."""
+    rng = np.random.default_rng(0)
+
+    def several(num_examples):
+        embeddings = rng.normal(size=(num_examples, 8))
+        ids = [[*np.flatnonzero(row[:2] > 0), 2] for row in embeddings]
+        return dataclasses.replace(dataset(embeddings, ids, 3), label_mode="multi")
+
+    train, held_out = several(600), several(200)
+    run = dataclasses.replace(options, max_steps=300, hidden_units=0, dropout=0.0, learning_rate=0.1)
+    result = train_head(train, held_out, run, write=False)
+    logits = predict_logits(result.head, held_out.embeddings.pieces())
+    assert ((logits > 0) == held_out.label_sets()).mean() > 0.97
+    assert logits[:, 2].min() > 0
+    expected = tf.nn.sigmoid_cross_entropy_with_logits(held_out.targets(np.arange(200)), logits)
+    assert result.best.eval_loss == pytest.approx(float(tf.reduce_mean(expected)), rel=1e-5)
+
+
+def test_balanced_classes_are_found_more_often(options):
+    rng = np.random.default_rng(0)
+    embeddings = np.concatenate([rng.normal(0, 1, (190, 2)), rng.normal(1, 1, (10, 2))])
+    data = dataset(embeddings, [[0]] * 190 + [[1]] * 10, 2)
+    found = {}
+    for weights in ("none", "balanced"):
+        run = dataclasses.replace(options, class_weights=weights, hidden_units=0, dropout=0.0)
+        logits = predict_logits(train_head(data, data, run, write=False).head, [data.embeddings.array])
+        found[weights] = int(logits[190:].argmax(axis=1).sum())
+    assert found["balanced"] >= 8
+    assert found["none"] <= 4
+
+
+def test_a_penalty_keeps_weights_small(options):
+    run = dataclasses.replace(options, hidden_units=0, dropout=0.0, max_steps=60)
+    data = clusters(200, 0), clusters(100, 1)
+    free, held = (train_head(*data, dataclasses.replace(run, l2=l2), write=False) for l2 in (0.0, 0.1))
+    assert np.square(held.head.get_weights()[0]).sum() < 0.2 * np.square(free.head.get_weights()[0]).sum()
+
+
+def test_epochs_decide_the_number_of_steps(options):
+    run = dataclasses.replace(options, epochs=3)
+    assert train_head(clusters(120, 0), clusters(50, 1), run, write=False).history[-1].step == 8  # 360 / 50
+
+
+def test_training_stops_when_the_loss_on_eval_no_longer_falls(options):
+    noise = [dataset(np.random.default_rng(i).normal(size=(20, 32)), [[0], [1]] * 10, 2) for i in range(2)]
+    run = dataclasses.replace(options, early_stopping=3, eval_every_steps=5, max_steps=400)
+    result = train_head(*noise, run, write=False)
+    assert result.stopped_early
+    assert [point.step for point in result.history[-4:]] == [result.best.step + 5 * i for i in range(4)]
+    assert result.best.eval_loss == min(point.eval_loss for point in result.history)
+    assert not train_head(*noise, dataclasses.replace(run, early_stopping=0, max_steps=40), write=False).stopped_early
+
+
+def test_nothing_need_be_written(options, tmp_path):
+    train_head(clusters(100, 0), clusters(50, 1), dataclasses.replace(options, max_steps=5), write=False)
+    assert not os.listdir(tmp_path)
+
+
+def test_labels_that_all_examples_have_are_refused(options):
+    same = dataclasses.replace(dataset(np.ones((3, 32)), [[0, 1]] * 3, 4), label_mode="multi")
+    with pytest.raises(InputError, match="have the same labels"):
+        train_head(same, same, options)
 
 
 def test_the_exported_weights_are_those_of_the_best_checkpoint(options):

@@ -1,0 +1,107 @@
+"""Two processes on loopback train one model, as `TF_CONFIG` tells them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+
+from tests.trainer.test_foreign_sets import example, write
+from tests.trainer.test_resume import REPOSITORY, options_for
+from tests.trainer.test_training import clusters
+from trainer.head import head_digest
+from trainer.training import train_head
+
+PROGRAM = "import sys; from tests.trainer.test_two_workers import run_to_the_end; run_to_the_end(sys.argv[1])"
+
+
+def run_to_the_end(folder):
+    """What a worker does."""
+    from preprocess.tensorflow_import import import_tensorflow
+    from trainer.distributed import GradientExchange, read_cluster
+
+    cluster = read_cluster(os.environ)
+    import_tensorflow()
+    exchange = GradientExchange()
+    result = train_head(
+        clusters(400, 0), clusters(200, 1), options_for(folder), resume=True, cluster=cluster, exchange=exchange
+    )
+    print(json.dumps([head_digest(result.head), result.best.eval_accuracy, result.best.eval_loss]), flush=True)
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def run_both(commands):
+    """Chief and worker; gives what each printed on standard output and standard error."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    cluster = {"chief": addresses[:1], "worker": addresses[1:]}
+    workers = []
+    for role, command in zip(("chief", "worker"), commands, strict=True):
+        config = json.dumps({"cluster": cluster, "task": {"type": role, "index": 0}})
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, *command],
+                cwd=REPOSITORY,
+                env=os.environ | {"TF_CONFIG": config},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    results = []
+    for worker in workers:
+        printed, said = worker.communicate(timeout=120)
+        assert worker.returncode == 0, said
+        results.append((printed, said))
+    return results
+
+
+def train_both(folders):
+    results = run_both([["-c", PROGRAM, str(folder)] for folder in folders])
+    return [(json.loads(printed.splitlines()[-1]), said) for printed, said in results]
+
+
+def test_two_processes_train_the_model_of_one(tmp_path):
+    (chief, _), (worker, _) = train_both([tmp_path / "two", tmp_path / "worker"])
+    assert chief == worker  # The same head, to the bit.
+    assert (tmp_path / "two/checkpoints").is_dir()
+    assert not (tmp_path / "worker").exists()  # The chief alone writes.
+    alone = train_head(clusters(400, 0), clusters(200, 1), options_for(tmp_path / "one"))
+    assert chief[0] != head_digest(alone.head)  # Dropout has other random numbers,
+    assert abs(chief[1] - alone.best.eval_accuracy) <= 0.03  # which is all that differs.
+    assert abs(chief[2] - alone.best.eval_loss) <= 0.05
+    # Given again, both find the chief's checkpoint.
+    again = train_both([tmp_path / "two"] * 2)
+    assert [result for result, _ in again] == [chief, chief]
+    assert all("this training was finished before" in said for _, said in again)
+
+
+def test_the_program_as_vertex_ai_starts_it(tmp_path):
+    random_numbers = np.random.default_rng(0)
+    for name, rows in (("train", 120), ("eval", 40)):
+        embeddings = random_numbers.normal(size=(rows, 8)).astype(np.float32)
+        labels = random_numbers.integers(2, size=rows)
+        embeddings[:, :4] += 3 * labels[:, None]
+        examples = [example(f"{name}{i}.jpg", embeddings[i], [labels[i]]) for i in range(rows)]
+        write(f"{tmp_path}/{name}.tfrecord", examples)
+    (tmp_path / "dict.txt").write_text("no\nyes\n")
+    flags = ["-m", "trainer.task", "--input_dict", f"{tmp_path}/dict.txt", "--max_steps", "200", "--hidden_units", "8"]
+    for name in ("train", "eval"):
+        flags += [f"--{name}_data_paths", f"{tmp_path}/{name}.tfrecord"]
+    flags += ["--output_path", f"{tmp_path}/out"]
+    (printed, _), (nothing, said) = run_both([flags, flags])
+    assert "eval: accuracy" in printed
+    assert nothing == ""
+    assert "worker 1 of 2 is done; the chief evaluates and writes the model" in said
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["eval"]["accuracy"] > 0.85

@@ -1,0 +1,150 @@
+"""An exported model measured on record sets, without training anything."""
+
+from __future__ import annotations
+
+import functools
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs.errors import InputError
+from trainer.artifacts import PREDICTIONS_NAME, write_json
+from trainer.assessment import Calibration, LogitsOf, assess
+from trainer.dataset import EmbeddingDataset, in_label_mode
+from trainer.held_out_files import write_predictions, write_report
+from trainer.model_info import ModelInfo
+from trainer.options import TrainingOptions
+from trainer.photos import PhotoFinder, lists_of_sets
+from trainer.record_sets import RecordSet, backbone_difference
+
+# Not metrics.json and report.html, which tell of the training and may lie in the same folder.
+EVALUATION_NAME = "evaluation.json"
+EVALUATION_REPORT_NAME = "evaluation.html"
+EVALUATION_FORMAT = 1
+
+
+def require_fitting(info: ModelInfo, model_dir: str, sets: Mapping[str, tuple[RecordSet, ...]]) -> None:
+    """Refuses records that the model was not made for.
+
+    Raises:
+      InputError: their backbone or their labels are not the model's.
+    """
+    for part in sets.values():
+        for record_set in part:
+            size = record_set.manifest.backbone.embedding_size
+            if size != info.backbone.embedding_size:
+                raise InputError(
+                    f"The record set {record_set.prefix} has embeddings of {size} numbers, and the model {model_dir} "
+                    f"takes {info.backbone.embedding_size}. Embed the images with the model's backbone."
+                )
+            # Of unverified ones, no more can be told.
+            if not (info.backbone_verified and record_set.verified):
+                continue
+            if not info.backbone.agrees_with(record_set.manifest.backbone):
+                difference = backbone_difference(info.backbone, record_set.manifest.backbone)
+                raise InputError(
+                    f"The model {model_dir} and the record set {record_set.prefix} have different backbones: "
+                    f"{difference}. Embed the images with the model's."
+                )
+
+
+def require_labels(info: ModelInfo, model_dir: str, data: Mapping[str, EmbeddingDataset]) -> None:
+    """Refuses data sets whose labels are not those of the model.
+
+    Raises:
+      InputError: a label has another name, or there are more or fewer.
+    """
+    for name, dataset in data.items():
+        if dataset.labels != info.labels:
+            pairs = zip(info.labels, dataset.labels, strict=False)
+            different = next((f"label {i} is {a!r} against {b!r}" for i, (a, b) in enumerate(pairs) if a != b), None)
+            raise InputError(
+                f"--{name}_data_paths: the labels are not those of the model {model_dir}: "
+                f"{different or f'{len(info.labels)} labels against {len(dataset.labels)}'}. "
+                "Embed the images with the dict.txt that the model was trained with."
+            )
+
+
+def load_logits(model_dir: str, info: ModelInfo) -> LogitsOf:
+    """The logits of an exported model, from the scores that it answers.
+
+    Of a softmax they are known up to a constant for each example, which changes no score.
+
+    Raises:
+      InputError: the model cannot be loaded.
+    """
+    try:
+        model = tf.saved_model.load(model_dir)
+        signature = model.signatures["embeddings"]
+    except (OSError, KeyError, tf.errors.OpError) as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"--model_dir: the model in {model_dir} cannot be loaded ({cause}). Train again.") from error
+
+    def logits_of(owner: Any, piece: np.ndarray) -> np.ndarray:
+        scores = signature(embeddings=tf.constant(piece))["scores"].numpy().astype(np.float64)
+        # What float32 has rounded to 0 or 1 gets the nearest number that it can tell from them.
+        logits = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+        if info.label_mode == "multi":
+            logits -= np.log(np.maximum(1.0 - scores, np.finfo(np.float32).epsneg))
+        return (logits * info.temperature).astype(np.float32)
+
+    # A signature does not keep its model alive.
+    return functools.partial(logits_of, model)
+
+
+def evaluate_existing(
+    options: TrainingOptions,
+    sets: Mapping[str, tuple[RecordSet, ...]],
+    data: Mapping[str, EmbeddingDataset],
+    info: ModelInfo,
+) -> dict[str, Any]:
+    """Writes predictions.csv, evaluation.json and evaluation.html about an exported model into the output folder.
+
+    Args:
+      options: of the run.
+      sets: the record sets of "eval" or "test" or both.
+      data: what they hold.
+      info: from `read_model_info(options.existing_model_dir)`.
+
+    Returns:
+      What evaluation.json holds.
+
+    Raises:
+      InputError: the model or the output folder will not do, or the records do not fit the model.
+    """
+    model_dir = options.existing_model_dir
+    require_labels(info, model_dir, data)
+    data = {name: in_label_mode({"train": dataset}, info.label_mode)["train"] for name, dataset in data.items()}
+    calibration = Calibration(temperature=info.temperature, threshold=info.threshold)
+    logits_of = load_logits(model_dir, info)
+    evaluations = assess(logits_of, data, calibration, train_support=None)
+    metrics: dict[str, Any] = {
+        "format": EVALUATION_FORMAT,
+        "warnings": [info.warning] if info.warning else [],
+        **{name: evaluation.numbers for name, evaluation in evaluations.items()},
+        "labels": list(info.labels),
+        "label_mode": info.label_mode,
+        "backbone": info.backbone.to_json(),
+        "backbone_verified": info.backbone_verified
+        and all(record_set.verified for part in sets.values() for record_set in part),
+        "record_sets": {name: [record_set.prefix for record_set in part] for name, part in sets.items()},
+        "model": {
+            "model_dir": model_dir,
+            "head_digest": info.head_digest,
+            "temperature": info.temperature,
+            "threshold": info.threshold,
+        },
+    }
+    photos = PhotoFinder(lists_of_sets(prefix for part in metrics["record_sets"].values() for prefix in part))
+    try:
+        tf.io.gfile.makedirs(options.output_path)
+        write_predictions(posixpath.join(options.output_path, PREDICTIONS_NAME), logits_of, data, calibration)
+        write_json(posixpath.join(options.output_path, EVALUATION_NAME), metrics)
+        write_report(posixpath.join(options.output_path, EVALUATION_REPORT_NAME), metrics, evaluations, photos)
+    except tf.errors.OpError as error:
+        cause = (str(error.message).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"--output_path: cannot write to {options.output_path}: {cause}") from error
+    return metrics

@@ -1,0 +1,151 @@
+"""Record sets made elsewhere: TFRecords of the same three features, with no manifest to vouch for them.
+
+What a manifest says of our own sets is found out by reading the files once: how many records there are, that their
+checksums hold, and the digest that tells later readings from other files. What no reading can tell is the network that
+made the embeddings, so such a set is unverified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Iterable
+
+from configs.errors import InputError
+from preprocess.backbone_identity import BackboneIdentity
+from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE
+from preprocess.labels import parse_label_dict
+from preprocess.record_set import Compression, Manifest, Shard
+from preprocess.tensorflow_import import import_tensorflow
+
+# In the place of everything about the network that the records do not tell.
+UNVERIFIED = "unverified"
+
+_NUMBERED = re.compile(r"-(?P<index>\d{5,})-of-(?P<count>\d{5,})\D*$")
+_CHUNK_BYTES = 4 << 20
+
+
+def unverified_identity(embedding_size: int) -> BackboneIdentity:
+    """The identity of a network of which only the size of its embeddings is known."""
+    return BackboneIdentity(
+        architecture=UNVERIFIED,
+        weights=UNVERIFIED,
+        seed=None,
+        weights_digest=UNVERIFIED,
+        embedding_size=embedding_size,
+        image_definition=UNVERIFIED,
+    )
+
+
+def read_labels(path: str) -> tuple[str, ...]:
+    """The labels of a dict.txt, in order of their ids.
+
+    Raises:
+      InputError: it cannot be read or breaks a rule of such files.
+    """
+    tf = import_tensorflow()
+    try:
+        with tf.io.gfile.GFile(path, "rb") as stream:
+            raw = stream.read()
+    except tf.errors.OpError as error:
+        raise InputError(f"--input_dict: cannot read {path}: {_reason(error)}") from error
+    return parse_label_dict(raw, where=path).names
+
+
+def make_manifest(prefix: str, names: Iterable[str], labels: tuple[str, ...], *, flag: str) -> Manifest:
+    """What the manifest of a set would say if it had one; reads every file.
+
+    Args:
+      prefix: of the set.
+      names: of its files, in the folder of the prefix.
+      labels: the dictionary.
+      flag: the option the files came from, for the messages.
+
+    Raises:
+      InputError: a file is missing, damaged or no TFRecord file; or its first record lacks one of the features.
+    """
+    tf = import_tensorflow()
+    names = sorted(names)
+    _require_complete(prefix, names, flag)
+    compression = _compression(names, prefix, flag)
+    size = None
+    shards = []
+    for name in names:
+        path = posixpath.join(posixpath.dirname(prefix), name)
+        records = tf.data.TFRecordDataset(path, compression_type="GZIP" if compression == "gzip" else "")
+        try:
+            # TensorFlow's reader checks the checksums of the records, which ours leaves to the digest of the manifest.
+            count = int(records.reduce(tf.constant(0, tf.int64), lambda seen, _: seen + 1))
+            if count and size is None:
+                size = _embedding_size(next(iter(records.take(1))).numpy(), path, flag)
+            shards.append(_shard(path, count))
+        except tf.errors.OpError as error:
+            raise InputError(
+                f"--{flag}: {path} cannot be read as a TFRecord file ({_reason(error)}). Copy or make it again."
+            ) from error
+    if size is None:
+        raise InputError(f"--{flag}: the record set {prefix} holds no records.")
+    return Manifest(
+        backbone=unverified_identity(size),
+        labels=labels,
+        compression=compression,
+        records=sum(shard.records for shard in shards),
+        shards=tuple(shards),
+    )
+
+
+def _require_complete(prefix: str, names: list[str], flag: str) -> None:
+    matches = [match for name in names if (match := _NUMBERED.search(name))]
+    count = max((int(match["count"]) for match in matches), default=0)
+    missing = sorted(set(range(count)) - {int(match["index"]) for match in matches})
+    if missing:
+        raise InputError(
+            f"--{flag}: the record set {prefix} is incomplete: its files are numbered as {count}, and number "
+            f"{missing[0]} is not among those named. Name the whole set: '{prefix}*'."
+        )
+
+
+def _compression(names: list[str], prefix: str, flag: str) -> Compression:
+    compressed = {name.endswith(".gz") for name in names}
+    if len(compressed) > 1:
+        raise InputError(f"--{flag}: the record set {prefix} has files with and without .gz. Name those of one run.")
+    return "gzip" if compressed.pop() else "none"
+
+
+def _shard(path: str, records: int) -> Shard:
+    tf = import_tensorflow()
+    digest = hashlib.sha256()
+    num_bytes = 0
+    with tf.io.gfile.GFile(path, "rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            num_bytes += len(chunk)
+    return Shard(name=posixpath.basename(path), records=records, num_bytes=num_bytes, sha256=digest.hexdigest())
+
+
+def _embedding_size(record: bytes, path: str, flag: str) -> int:
+    tf = import_tensorflow()
+    wanted = {URI_FEATURE: "bytes_list", EMBEDDING_FEATURE: "float_list", LABEL_FEATURE: "int64_list"}
+    try:
+        features = tf.train.Example.FromString(record).features.feature
+    except Exception as error:  # What protobuf raises depends on its implementation.
+        raise InputError(f"--{flag}: {path} holds records that are no tf.Example.") from error
+    for name, kind in wanted.items():
+        # A record without labels may lack the feature or its kind.
+        found = features[name].WhichOneof("kind") if name in features else None
+        if found != kind and not (name == LABEL_FEATURE and found is None):
+            there = ", ".join(sorted(features)[:8]) or "nothing"
+            raise InputError(
+                f"--{flag}: {path}: a record needs the features {', '.join(wanted)} (strings, floats, integers). "
+                f"Received: {there}."
+            )
+    size = len(features[EMBEDDING_FEATURE].float_list.value)
+    if not size:
+        raise InputError(f"--{flag}: {path}: the embedding of its first record is empty.")
+    return size
+
+
+def _reason(error: Exception) -> str:
+    text = str(getattr(error, "message", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

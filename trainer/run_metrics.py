@@ -1,0 +1,77 @@
+"""metrics.json: what a training run leaves for programs to read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from preprocess.backbone_identity import BackboneIdentity
+from trainer.assessment import Calibration
+from trainer.calibration import Threshold
+from trainer.dataset import EmbeddingDataset
+from trainer.evaluation import Evaluation
+from trainer.head import head_digest
+from trainer.options import TrainingOptions
+from trainer.record_sets import RecordSet
+from trainer.training import CHECKPOINT_RULE, TrainingResult
+
+# 2: intervals, calibration, ranking measures and mistakes; `loss` is that after the temperature.
+METRICS_FORMAT = 2
+
+_OF_TRAIN = ("accuracy", "loss", "examples", "unlabeled", "multi_label")
+
+
+def run_metrics(
+    options: TrainingOptions,
+    sets: Mapping[str, tuple[RecordSet, ...]],
+    data: Mapping[str, EmbeddingDataset],
+    backbone: BackboneIdentity,
+    result: TrainingResult,
+    evaluations: Mapping[str, Evaluation],
+    calibration: Calibration,
+    threshold: Threshold,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """The metrics of a run, as JSON.
+
+    Args:
+      options: that the head was trained with.
+      sets: the record sets of "train", "eval" and perhaps "test".
+      data: what they hold.
+      backbone: of the exported model.
+      result: of the training.
+      evaluations: of each of `data`.
+      calibration: of the exported model.
+      threshold: what it was chosen by.
+      warnings: sentences.
+    """
+    trained = evaluations["train"].numbers
+    return {
+        "format": METRICS_FORMAT,
+        "warnings": list(warnings),
+        **{name: evaluations[name].numbers for name in ("eval", "test") if name in evaluations},
+        # With the exported weights and without dropout; beside eval, it shows how far the head overfits.
+        "train": {name: trained[name] for name in _OF_TRAIN},
+        "exported_checkpoint": {
+            "rule": CHECKPOINT_RULE,
+            "note": "eval chose it, the temperature and the threshold, so eval is slightly too favorable; test is not",
+            **dataclasses.asdict(result.best),
+        },
+        "history": [dataclasses.asdict(point) for point in result.history],
+        "steps": result.history[-1].step,
+        "stopped_early": result.stopped_early,
+        "resumed_step": result.resumed_step,
+        "train_sec": round(result.wall_sec, 3),
+        "labels": list(data["train"].labels),
+        "label_mode": data["train"].label_mode,
+        "backbone": backbone.to_json(),
+        "backbone_verified": sets["train"][0].verified,
+        "record_sets": {name: [record_set.prefix for record_set in part] for name, part in sets.items()},
+        "options": options.to_json(),
+        "model": {
+            "head_digest": head_digest(result.head),
+            "temperature": calibration.temperature,
+            "threshold": {"min_precision": options.min_precision, "on_eval": dataclasses.asdict(threshold)},
+        },
+    }
