@@ -134,11 +134,11 @@ def export_all(
         case that format was removed.
     """
     tf.io.gfile.makedirs(output_dir)
-    samples = embedding_samples(head.input_shape[-1]) if backbone is None else image_samples(photos)
-    expected = trainer_scores(samples, backbone=backbone, head=head, info=info)
     results: dict[str, dict[str, Any]] = {}
     classifier = None
     with without_tensorflow_noise():
+        samples = embedding_samples(head.input_shape[-1]) if backbone is None else image_samples(photos)
+        expected = trainer_scores(samples, backbone=backbone, head=head, info=info)
         for name in dict.fromkeys((SAVED_MODEL, *formats)):
             if name == SAVED_MODEL:
                 path, num_bytes = model_dir, _folder_bytes(model_dir)

@@ -16,7 +16,6 @@ from PIL import Image
 from preprocess.image import ImageError, decode_image, encode_png
 from preprocess.image_graph import NOT_READABLE, decode_image_graph, scale_pixels
 from preprocess.probe_images import probe_images
-from preprocess.tensorflow_import import without_tensorflow_noise
 from trainer.head import predict_logits
 from trainer.model_info import ModelInfo
 from trainer.scores import scores_of
@@ -133,8 +132,7 @@ def trainer_scores(samples: Samples, *, backbone: keras.Model | None, head: kera
             return inputs
         return keras.ops.convert_to_numpy(backbone(scale_pixels(tf.constant(inputs)), training=False))
 
-    with without_tensorflow_noise():
-        logits = predict_logits(head, (embeddings(samples.inputs[piece]) for piece in samples.pieces()))
+    logits = predict_logits(head, (embeddings(samples.inputs[piece]) for piece in samples.pieces()))
     return scores_of(logits, info.label_mode, temperature=info.temperature)
 
 
