@@ -8,12 +8,13 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import InputError
+from trainer.batches import block_steps
 from trainer.dataset import EmbeddingDataset
 from trainer.embeddings import MemoryEmbeddings
 from trainer.evaluation import measure
 from trainer.head import build_head, head_digest, predict_logits, standardization
 from trainer.options import OPTIMIZERS, TrainingOptions
-from trainer.training import block_steps, train_head
+from trainer.training import train_head
 
 STYLE = "../shared/data/inception_v3_bottlenecks/style.npz"
 
