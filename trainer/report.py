@@ -52,8 +52,8 @@ def confusion_table(evaluation: dict[str, Any]) -> str:
     names = [f"{i} {_short(label)}" for i, label in enumerate(labels)]
     width = max(len(name) for name in names)
     cell = max(4, *(len(str(count)) for row in counts for count in row))
-    note = ", by the first label of a row" if evaluation["multi_label"] else ""
-    lines = [f"  confusion matrix (line: true{note}; column: predicted)"]
+    line = matrix["rows"] if evaluation["multi_label"] else "true"
+    lines = [f"  confusion matrix (line: {line}; column: predicted)"]
     lines.append(" " * (width + 4) + "".join(f"{i:>{cell + 1}}" for i in range(len(labels))))
     lines += [
         f"  {name:<{width}}  " + "".join(f"{count or '·':>{cell + 1}}" for count in row)
