@@ -41,7 +41,7 @@ def free_ports(count):
     return ports
 
 
-def run_both(commands):
+def run_both(commands, expect=0):
     """Chief and worker; gives what each printed on standard output and standard error."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     cluster = {"chief": addresses[:1], "worker": addresses[1:]}
@@ -61,7 +61,7 @@ def run_both(commands):
     results = []
     for worker in workers:
         printed, said = worker.communicate(timeout=120)
-        assert worker.returncode == 0, said
+        assert worker.returncode == expect, said
         results.append((printed, said))
     return results
 
@@ -84,6 +84,10 @@ def test_two_processes_train_the_model_of_one(tmp_path):
     again = train_both([tmp_path / "two"] * 2)
     assert [result for result, _ in again] == [chief, chief]
     assert all("this training was finished before" in said for _, said in again)
+    # Workers that do not share a folder would train different heads.
+    commands = [["-c", PROGRAM, str(tmp_path / name)] for name in ("two", "elsewhere")]
+    for _, said in run_both(commands, expect=1):
+        assert "the workers do not see the same checkpoints" in said
 
 
 def test_the_program_as_vertex_ai_starts_it(tmp_path):
