@@ -135,7 +135,8 @@ def _print_summary(
         _say(line.removeprefix("  "))
     best = prediction["predictions"][0]
     _say(f"\n{prediction['image']}: {best['label']} ({best['score']:.1%}); its folder says {label}")
-    _say(f"\nrecords  {job / 'preproc'}\nmetrics  {job / 'training' / 'metrics.json'}\nmodel    {model}")
+    _say(f"\nreport   {job / 'training' / 'report.html'}  (open it in a browser)")
+    _say(f"records  {job / 'preproc'}\nmetrics  {job / 'training' / 'metrics.json'}\nmodel    {model}")
     if metrics["backbone"]["random_weights"]:
         _say("RANDOM weights: these numbers show that everything works, not what ImageNet weights give.")
 
