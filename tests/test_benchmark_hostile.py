@@ -32,5 +32,5 @@ def test_hostile(tmp_path, capsys):
     assert "'image': 23, 'too_many_pixels': 3" in out
     memory, overhead, rate = json.loads(out.splitlines()[-1])["rows"]
     assert memory["met"]
-    assert overhead["target"] == "< 0.3 ms"
+    assert overhead["ours"].endswith(" ms")
     assert rate["ratio"] > 0
