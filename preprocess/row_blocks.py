@@ -45,8 +45,3 @@ def into_blocks(rows: Iterable[Row], *, list_index: int, list_path: str, rows_pe
         if not chunk:
             return
         yield RowBlock(list_index, block_index, list_path, chunk)
-
-
-def num_blocks(rows: int, *, rows_per_block: int) -> int:
-    """How many blocks a list of `rows` rows is cut into."""
-    return -(-rows // rows_per_block)

@@ -77,11 +77,6 @@ class OutputFolder:
         """The page about that model."""
         return self._child(REPORT_NAME)
 
-    @property
-    def predictions_path(self) -> str:
-        """What that model says of each example of the held-out sets."""
-        return self._child(PREDICTIONS_NAME)
-
     def publish(
         self,
         write_model: Callable[[str], None],

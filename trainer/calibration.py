@@ -122,21 +122,6 @@ def answers_to_judge(scores: np.ndarray, member: np.ndarray, label_mode: LabelMo
     return scores[each, best], member[each, best]
 
 
-def expected_calibration_error(scores: np.ndarray, dataset: EmbeddingDataset) -> float:
-    """How far scores are from how often they are right, in [0, 1]: 0.1 means by ten points on average.
-
-    Of the best score of each example, in 15 bins of equal width; of a multi-label set, of every score.
-
-    Args:
-      scores: float64, shape [n, num_labels], for all examples of the data set in order.
-      dataset: with at least one example.
-    """
-    reliability = Reliability()
-    targets = dataset.targets(np.arange(len(dataset)))
-    reliability.update(*answers_to_judge(scores, targets > 0, dataset.label_mode))
-    return reliability.error()
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Threshold:
     """Below which best score a model says that it does not know.

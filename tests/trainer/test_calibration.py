@@ -8,13 +8,21 @@ import pytest
 from tests.trainer.evaluation_sets import dataset, noisy
 from trainer import calibration
 from trainer.calibration import (
+    Reliability,
+    answers_to_judge,
     at_threshold,
     calibration_rows,
     choose_threshold,
-    expected_calibration_error,
     fit_temperature,
 )
 from trainer.scores import losses_of, scores_of
+
+
+def expected_calibration_error(scores, dataset):
+    reliability = Reliability()
+    targets = dataset.targets(np.arange(len(dataset)))
+    reliability.update(*answers_to_judge(scores, targets > 0, dataset.label_mode))
+    return reliability.error()
 
 
 @pytest.mark.parametrize("label_mode", ["single", "multi"])
