@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import Figure, finish, say
-from benchmarks.training import split
+from benchmarks.training import dataset_of, split
 from preprocess.tensorflow_import import import_tensorflow
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -69,24 +69,19 @@ def our_accuracies(
     embeddings: np.ndarray, labels: np.ndarray, taught: np.ndarray, test: np.ndarray, *, seed: int, trials: int
 ) -> dict[str, float]:
     """Accuracies of the default settings and of those that `tune` chose, both with steps by cross-validation."""
-    from trainer.dataset import EmbeddingDataset
-    from trainer.embeddings import MemoryEmbeddings
     from trainer.options import TrainingOptions
     from trainer.tuning import tune
 
-    def dataset(rows: np.ndarray) -> EmbeddingDataset:
-        return EmbeddingDataset(
-            uris=rows.astype(str).astype(object),
-            embeddings=MemoryEmbeddings(embeddings[rows].astype(np.float32)),
-            label_ids=labels[rows].astype(np.int64),
-            label_splits=np.arange(len(rows) + 1),
-            labels=tuple(map(str, range(int(labels.max()) + 1))),
-            num_unlabeled=0,
-        )
-
     options = TrainingOptions(train_data_paths=("-",), eval_data_paths=("-",), output_path="-", seed=seed)
     # The second data set takes no part in the choice: what `tune` says of it is the measurement.
-    _, account = tune(dataset(taught), dataset(test), options, trials=trials, budget_sec=None, say=_tell)
+    _, account = tune(
+        dataset_of(embeddings, labels, taught),
+        dataset_of(embeddings, labels, test),
+        options,
+        trials=trials,
+        budget_sec=None,
+        say=_tell,
+    )
     checks = account["eval_check"]
     return {_DEFAULT: checks["given"]["accuracy"], _OURS: checks["chosen"]["accuracy"]}
 

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from preprocess.image import IMAGE_DEFINITION
 from preprocess.record_set import MANIFEST_NAME, Manifest, Shard, shard_name, sidecar_path
 from preprocess.tensorflow_import import import_tensorflow
 from preprocess.tfrecord import frame_record
+
+if TYPE_CHECKING:
+    from trainer.dataset import EmbeddingDataset
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _BOTTLENECKS = os.path.join(os.path.dirname(_ROOT), "shared/data/inception_v3_bottlenecks/style.npz")
@@ -264,30 +267,31 @@ def split(labels: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.
     return np.array(parts[0]), np.array(parts[1]), np.array(parts[2])
 
 
+def dataset_of(embeddings: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> EmbeddingDataset:
+    """Some rows of labelled embeddings as the trainer takes them."""
+    from trainer.dataset import EmbeddingDataset
+    from trainer.embeddings import MemoryEmbeddings
+
+    return EmbeddingDataset(
+        uris=rows.astype(str).astype(object),
+        embeddings=MemoryEmbeddings(embeddings[rows].astype(np.float32)),
+        label_ids=labels[rows].astype(np.int64),
+        label_splits=np.arange(len(rows) + 1),
+        labels=tuple(map(str, range(int(labels.max()) + 1))),
+        num_unlabeled=0,
+    )
+
+
 def head_accuracy(
     embeddings: np.ndarray, labels: np.ndarray, parts: Sequence[np.ndarray], *, seed: int, **changes: Any
 ) -> float:
     """Accuracy on the third part of the default head, trained on the first, its checkpoint chosen on the second."""
-    from trainer.dataset import EmbeddingDataset
-    from trainer.embeddings import MemoryEmbeddings
     from trainer.evaluation import measure
     from trainer.head import predict_logits
     from trainer.options import TrainingOptions
     from trainer.training import train_head
 
-    classes = int(labels.max()) + 1
-
-    def dataset(rows: np.ndarray) -> EmbeddingDataset:
-        return EmbeddingDataset(
-            uris=rows.astype(str).astype(object),
-            embeddings=MemoryEmbeddings(embeddings[rows].astype(np.float32)),
-            label_ids=labels[rows].astype(np.int64),
-            label_splits=np.arange(len(rows) + 1),
-            labels=tuple(map(str, range(classes))),
-            num_unlabeled=0,
-        )
-
-    train, evaluation, test = map(dataset, parts)
+    train, evaluation, test = (dataset_of(embeddings, labels, rows) for rows in parts)
     with tempfile.TemporaryDirectory() as folder:
         options = TrainingOptions(
             train_data_paths=("-",), eval_data_paths=("-",), output_path=folder, seed=seed, **changes

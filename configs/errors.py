@@ -34,6 +34,13 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     return f" Did you mean {match!r}?" if match else ""
 
 
+def cause_in_one_line(error: BaseException) -> str:
+    """The first line of what an exception says, or the name of its type; for the end of an `InputError`."""
+    # TensorFlow's errors keep what they say apart from where in the graph it happened.
+    text = str(getattr(error, "message", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Runs a program's `main(argv)` and exits the process with its code.
 

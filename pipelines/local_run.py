@@ -20,7 +20,7 @@ from pipelines.summary import print_summary
 from preprocess import faults
 from preprocess.finishing import JobFailed, finish_record_set, plan_path
 from preprocess.job import Job
-from preprocess.record_set import REPORT_NAME, sidecar_path
+from preprocess.record_set import REPORT_NAME, sidecar_dir
 from preprocess.set_files import read_results_file
 from preprocess.set_report import BOOKS_DO_NOT_BALANCE, COMPLETE
 from preprocess.storage import Storage, read_file
@@ -96,7 +96,7 @@ def conclude(job: Job, report: dict[str, Any], *, storage: Storage) -> int:
 
 
 def _sidecars(job: Job, *, complete: bool) -> str:
-    return posixpath.dirname(sidecar_path(job.output_prefix, REPORT_NAME)) if complete else job.parts_dir
+    return sidecar_dir(job.output_prefix) if complete else job.parts_dir
 
 
 def _report_of(job: Job, storage: Storage) -> dict[str, Any] | None:

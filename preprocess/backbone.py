@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import InputError, did_you_mean
+from configs.errors import InputError, cause_in_one_line, did_you_mean
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.image import IMAGE_DEFINITION, IMAGE_SIZE
 from preprocess.tensorflow_import import import_tensorflow
@@ -192,7 +192,7 @@ def _load_file(model: Any, path: str) -> None:
             else:
                 model.load_weights(local)
         except Exception as error:  # h5py, zipfile, Keras and TensorFlow each raise their own.
-            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+            cause = cause_in_one_line(error)
             raise InputError(
                 f"weights: {path!r} does not fit the network without its classification top ({cause}). Pass a "
                 ".weights.h5, .h5 (notop) or .keras file of the same architecture."

@@ -28,6 +28,7 @@ from preprocess.record_set import (
     Shard,
     set_of_shard,
     shard_name,
+    sidecar_dir,
     sidecar_path,
 )
 from preprocess.set_files import in_folder_of
@@ -91,8 +92,7 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
     storage.delete_file(sidecar_path(job.output_prefix, MANIFEST_NAME))
     _move_shards(storage, results, planned)
     _delete_other_shards(storage, job, {shard.name for shard in shards})
-    sidecars = posixpath.dirname(sidecar_path(job.output_prefix, REPORT_NAME))
-    _write_ledgers(storage, results, folder=sidecars)
+    _write_ledgers(storage, results, folder=sidecar_dir(job.output_prefix))
     content = join_content(planned)
     report["duplicates"] = report_duplicates(content, shards, prefix=job.output_prefix, storage=storage)
     report["shared_with"] = report_shared(

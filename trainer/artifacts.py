@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from configs.errors import InputError
+from configs.errors import InputError, cause_in_one_line
 from trainer.model_info import MODEL_INFO_PATH
 
 METRICS_NAME = "metrics.json"
@@ -52,7 +52,7 @@ class OutputFolder:
                 if gfile.exists(self._child(f"{name}.partial")):
                     gfile.remove(self._child(f"{name}.partial"))
         except tf.errors.OpError as error:
-            cause = (str(error.message).strip() or type(error).__name__).splitlines()[0]
+            cause = cause_in_one_line(error)
             raise InputError(f"--output_path: cannot write to {path}: {cause}") from error
 
     def _child(self, name: str) -> str:
@@ -127,7 +127,7 @@ def copy_model(source: str, target: str) -> None:
             gfile.makedirs(posixpath.dirname(copy))
             gfile.copy(path, copy, overwrite=True)
     except tf.errors.OpError as error:
-        cause = (str(error.message).strip() or type(error).__name__).splitlines()[0]
+        cause = cause_in_one_line(error)
         raise InputError(f"--export_dir: cannot write to {target}: {cause}") from error
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from configs.errors import cause_in_one_line
 from trainer.dataset import EmbeddingDataset
 from trainer.optimizers import Optimizer
 from trainer.options import TrainingOptions
@@ -173,7 +174,7 @@ class Checkpoints:
                 return None
             state = RunState.from_json(stored["state"])
         except (tf.errors.OpError, ValueError, LookupError, TypeError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = cause_in_one_line(error)
             say(f"the checkpoint in {folder} cannot be read ({reason[:200]}), so training starts anew")
             return None
         self._checkpoints["last"].restore(path).assert_consumed()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError
+from configs.errors import InputError, cause_in_one_line
 from trainer.artifacts import PREDICTIONS_NAME, write_json
 from trainer.assessment import Calibration, LogitsOf, assess
 from trainer.dataset import EmbeddingDataset, in_label_mode
@@ -80,7 +80,7 @@ def load_logits(model_dir: str, info: ModelInfo) -> LogitsOf:
         model = tf.saved_model.load(model_dir)
         signature = model.signatures["embeddings"]
     except (OSError, KeyError, tf.errors.OpError) as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        cause = cause_in_one_line(error)
         raise InputError(f"--model_dir: the model in {model_dir} cannot be loaded ({cause}). Train again.") from error
 
     def logits_of(owner: Any, piece: np.ndarray) -> np.ndarray:
@@ -145,6 +145,6 @@ def evaluate_existing(
         write_json(posixpath.join(options.output_path, EVALUATION_NAME), metrics)
         write_report(posixpath.join(options.output_path, EVALUATION_REPORT_NAME), metrics, evaluations, photos)
     except tf.errors.OpError as error:
-        cause = (str(error.message).strip() or type(error).__name__).splitlines()[0]
+        cause = cause_in_one_line(error)
         raise InputError(f"--output_path: cannot write to {options.output_path}: {cause}") from error
     return metrics

@@ -12,7 +12,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 
-from configs.errors import InputError
+from configs.errors import InputError, cause_in_one_line
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE
 from preprocess.labels import parse_label_dict
@@ -49,7 +49,7 @@ def read_labels(path: str) -> tuple[str, ...]:
         with tf.io.gfile.GFile(path, "rb") as stream:
             raw = stream.read()
     except tf.errors.OpError as error:
-        raise InputError(f"--input_dict: cannot read {path}: {_reason(error)}") from error
+        raise InputError(f"--input_dict: cannot read {path}: {cause_in_one_line(error)}") from error
     return parse_label_dict(raw, where=path).names
 
 
@@ -82,7 +82,8 @@ def make_manifest(prefix: str, names: Iterable[str], labels: tuple[str, ...], *,
             shards.append(_shard(path, count))
         except tf.errors.OpError as error:
             raise InputError(
-                f"--{flag}: {path} cannot be read as a TFRecord file ({_reason(error)}). Copy or make it again."
+                f"--{flag}: {path} cannot be read as a TFRecord file ({cause_in_one_line(error)}). "
+                "Copy or make it again."
             ) from error
     if size is None:
         raise InputError(f"--{flag}: the record set {prefix} holds no records.")
@@ -144,8 +145,3 @@ def _embedding_size(record: bytes, path: str, flag: str) -> int:
     if not size:
         raise InputError(f"--{flag}: {path}: the embedding of its first record is empty.")
     return size
-
-
-def _reason(error: Exception) -> str:
-    text = str(getattr(error, "message", None) or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from configs.arguments import OneLineParser
-from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
+from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, cause_in_one_line, run_program
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def _read_photo(path: str) -> bytes:
             with tf.io.gfile.GFile(path, "rb") as remote:
                 data = remote.read()
         except tf.errors.OpError as error:
-            raise InputError(f"{path}: cannot be read ({str(error.message).splitlines()[0]})") from error
+            raise InputError(f"{path}: cannot be read ({cause_in_one_line(error)})") from error
     else:
         if os.path.isdir(path):
             raise InputError(f"{path}: is a folder; name the photos in it")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from configs.errors import InputError
+from configs.errors import InputError, cause_in_one_line
 from preprocess.image import IMAGE_SIZE, decode_image, encode_png
 from preprocess.tensorflow_import import import_tensorflow, without_tensorflow_noise
 from trainer.model_info import MODEL_INFO_PATH, ModelInfo
@@ -115,7 +115,7 @@ class Classifier:
             with without_tensorflow_noise():
                 self.predict([encode_png(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))])
         except (OSError, KeyError, tf.errors.OpError) as error:
-            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+            cause = cause_in_one_line(error)
             raise InputError(f"model_dir: the model in {model_dir} cannot be loaded ({cause}). Train again.") from error
 
     def predict(self, images: Sequence[bytes]) -> list[Prediction]:

@@ -7,7 +7,7 @@ import os
 import posixpath
 from collections.abc import Sequence
 
-from configs.errors import InputError
+from configs.errors import InputError, cause_in_one_line
 from preprocess import record_set
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.record_set import Manifest, set_of_shard, sidecar_dir, sidecar_path
@@ -63,7 +63,7 @@ def _files(path: str, flag: str) -> list[str]:
         matched = sorted(gfile.glob(path))
         found = [name for name in matched if not _is_sidecar(name) and not gfile.isdir(name)]
     except tf.errors.OpError as error:
-        raise InputError(f"--{flag}: cannot look at {path}: {_first_line(error)}") from error
+        raise InputError(f"--{flag}: cannot look at {path}: {cause_in_one_line(error)}") from error
     if found:
         return found
     sidecars = sorted({name for name in matched if _is_sidecar(name)})
@@ -72,11 +72,6 @@ def _files(path: str, flag: str) -> list[str]:
     if "://" not in path and not any(c in folder for c in _GLOB_CHARACTERS) and not os.path.isdir(folder):
         hint = f" (there is no folder {folder})"
     raise InputError(f"--{flag}: nothing matches {path!r}{hint}. Did the pipeline run, with this output path?")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(getattr(error, "message", None) or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _read_manifest(prefix: str, flag: str) -> Manifest:
@@ -91,7 +86,7 @@ def _read_manifest(prefix: str, flag: str) -> Manifest:
             "pipeline writes last. Run the pipeline to its end. (Records made elsewhere need --input_dict dict.txt.)"
         ) from error
     except tf.errors.OpError as error:
-        raise InputError(f"--{flag}: cannot read {path}: {_first_line(error)}") from error
+        raise InputError(f"--{flag}: cannot read {path}: {cause_in_one_line(error)}") from error
     return Manifest.from_bytes(raw, where=path)
 
 
@@ -111,7 +106,7 @@ def _whole_set(prefix: str, selected: set[str], flag: str) -> RecordSet:
                 "there is no such file. Run the pipeline again."
             ) from error
         except tf.errors.OpError as error:
-            raise InputError(f"--{flag}: cannot look at {path}: {_first_line(error)}") from error
+            raise InputError(f"--{flag}: cannot look at {path}: {cause_in_one_line(error)}") from error
         if num_bytes != shard.num_bytes:
             raise InputError(
                 f"--{flag}: {path} has {num_bytes} bytes, its set's manifest says {shard.num_bytes}: the "
