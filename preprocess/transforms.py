@@ -95,7 +95,7 @@ class _ReadRowBlocks(beam.DoFn):
 
     def process(self, element: tuple[int, str]) -> Iterator[RowBlock]:
         list_index, path = element
-        with BeamStorage(self._options.images.retry).open(path) as stream:
+        with faults.noted(), BeamStorage(self._options.images.retry).open(path) as stream:
             rows = parse_rows(stream, list_path=path, labels=self._labels, unknown_labels=self._options.unknown_labels)
             yield from into_blocks(
                 rows, list_index=list_index, list_path=path, rows_per_block=self._options.rows_per_shard
@@ -113,7 +113,8 @@ class _EmbedRowBlocks(beam.DoFn):
         options = self._options
         self._engine = options.load_engine()
         self._storage = BeamStorage(options.images.retry)
-        self._earlier = EarlierWork(self._storage, self._job, self._engine)
+        with faults.noted():
+            self._earlier = EarlierWork(self._storage, self._job, self._engine)
         self._cache = None
         self._cache_fault_said = False
         if self._job.embedding_cache:

@@ -177,3 +177,12 @@ def test_hundreds_of_damaged_files_leave_the_books_balanced(thirty):
     assert 28 + 50 < report["embedded"] == sum(1 for _ in records(thirty, size=3))
     assert len(ledger(thirty, "failed.jsonl")) == sum(report["failed"].values()) > 100
     assert {entry["stage"] for entry in ledger(thirty, "failed.jsonl")} == {"read", "decode"}
+
+
+def test_a_damaged_file_of_the_set_is_one_line(thirty):
+    run(thirty)
+    blocks = thirty / "out/_train/blocks.jsonl"
+    blocks.write_bytes(blocks.read_bytes()[:100])
+    for flags in (["--retry_failures"], ["--against", str(thirty / "out/train"), "--output_path", str(thirty / "o/x")]):
+        with pytest.raises(InputError, match="blocks.jsonl:1: not the result of a block"):
+            run(thirty, *flags)
