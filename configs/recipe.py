@@ -1,6 +1,7 @@
 """Recipes: one YAML file for each data set, read into frozen dataclasses that check every field.
 
-A recipe says where the lists of a data set lie and which options its records and its model are made with.
+A recipe says where the lists of a data set lie, which options its records and its model are made with, and on which
+machines of the cloud if not here.
 Every field has a default, so a recipe names only what differs. A key that no recipe has, a key written
 twice, a wrong type and a value out of range are errors that name the file, the line, the field and the value.
 """
@@ -12,66 +13,19 @@ import dataclasses
 import importlib.resources
 import os
 import re
-import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
+from configs.cloud import CloudOptions, DataflowOptions, DeployOptions, VertexOptions
 from configs.errors import InputError, did_you_mean
+from configs.section import FieldError, Section, shown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _YAML_SUFFIXES = (".yaml", ".yml")
 
 
-class _FieldError(InputError):
-    """A field of a recipe is wrong; `field` is its dotted name, so that the reader can add its line."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field} {problem}")
-        self.field = field
-
-
-def _shown(value: Any) -> str:
-    try:
-        return repr(value)
-    except ValueError:
-        return "a number of more than 4300 digits"
-
-
-class _Section:
-    """The checks that all sections share; a section calls them from its `__post_init__`."""
-
-    _prefix: ClassVar[str] = ""
-
-    def _fail(self, field: str, rule: str) -> None:
-        raise _FieldError(f"{self._prefix}{field}", f"must be {rule}. Received: {_shown(getattr(self, field))}.")
-
-    def _check_text(self, *fields: str) -> None:
-        for field in fields:
-            value = getattr(self, field)
-            if not isinstance(value, str) or not value.strip() or len(value.splitlines()) != 1:
-                self._fail(field, "one line of text that is not empty")
-
-    def _check_choice(self, field: str, choices: Collection[str]) -> None:
-        value = getattr(self, field)
-        if value not in choices:
-            hint = did_you_mean(value, choices) if isinstance(value, str) else ""
-            raise _FieldError(
-                f"{self._prefix}{field}", f"must be one of {', '.join(choices)}. Received: {_shown(value)}.{hint}"
-            )
-
-    def _check_int(self, field: str, minimum: int) -> None:
-        value = getattr(self, field)
-        # bool is an int in Python, but `batch_size: yes` is a mistake.
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            self._fail(field, f"a whole number of at least {minimum}")
-
-    def _is_finite_number(self, field: str) -> bool:
-        value = getattr(self, field)
-        return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= sys.float_info.max
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Lists(_Section):
+class Lists(Section):
     """Where the lists of the data set lie: relative to its directory or bucket, or absolute.
 
     Attributes:
@@ -81,7 +35,7 @@ class Lists(_Section):
       test: such rows for the final measurement; None if the data set has no such list.
     """
 
-    _prefix: ClassVar[str] = "lists."
+    prefix: ClassVar[str] = "lists."
 
     dict: str = "dict.txt"
     train: str = "train.csv"
@@ -95,7 +49,7 @@ class Lists(_Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PreprocessOptions(_Section):
+class PreprocessOptions(Section):
     """How lists become records: the defaults of the flags of `pipelines.embed`.
 
     Attributes:
@@ -114,7 +68,7 @@ class PreprocessOptions(_Section):
       storage_retry_sec: how long faults of remote storage that may pass are tried again, at least 0.
     """
 
-    _prefix: ClassVar[str] = "preprocess."
+    prefix: ClassVar[str] = "preprocess."
 
     backbone: str = "inception_v3"
     weights: str = "imagenet"
@@ -149,7 +103,7 @@ class PreprocessOptions(_Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainOptions(_Section):
+class TrainOptions(Section):
     """How records become a model: the defaults of the flags of `trainer.task`.
 
     Attributes:
@@ -169,7 +123,7 @@ class TrainOptions(_Section):
       seed: of initial weights, shuffling and dropout; at least 0.
     """
 
-    _prefix: ClassVar[str] = "train."
+    prefix: ClassVar[str] = "train."
 
     hidden_units: int = 512
     dropout: float = 0.5
@@ -209,7 +163,7 @@ class TrainOptions(_Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe(_Section):
+class Recipe(Section):
     """A data set and the options that its records and its model are made with.
 
     Attributes:
@@ -217,22 +171,34 @@ class Recipe(_Section):
       lists: where its lists lie.
       preprocess: how lists become records.
       train: how records become a model.
+      cloud: where jobs run that are not run here.
+      dataflow: the machines that embed there.
+      vertex: the machines that train there.
+      deploy: what answers requests there.
     """
 
     name: str
     lists: Lists = dataclasses.field(default_factory=Lists)
     preprocess: PreprocessOptions = dataclasses.field(default_factory=PreprocessOptions)
     train: TrainOptions = dataclasses.field(default_factory=TrainOptions)
+    cloud: CloudOptions = dataclasses.field(default_factory=CloudOptions)
+    dataflow: DataflowOptions = dataclasses.field(default_factory=DataflowOptions)
+    vertex: VertexOptions = dataclasses.field(default_factory=VertexOptions)
+    deploy: DeployOptions = dataclasses.field(default_factory=DeployOptions)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             self._fail("name", 'letters, digits, ".", "_" and "-", the first a letter or digit')
 
 
-_SECTIONS: dict[str, type[Lists] | type[PreprocessOptions] | type[TrainOptions]] = {
+_SECTIONS: dict[str, Any] = {
     "lists": Lists,
     "preprocess": PreprocessOptions,
     "train": TrainOptions,
+    "cloud": CloudOptions,
+    "dataflow": DataflowOptions,
+    "vertex": VertexOptions,
+    "deploy": DeployOptions,
 }
 
 
@@ -290,7 +256,7 @@ def parse_recipe(raw: bytes, *, where: str, default_name: str) -> Recipe:
             if values is None:  # absent, or all of its fields are commented out
                 continue
             if not isinstance(values, dict):
-                raise _FieldError(key, f"must be a section with fields of its own. Received: {values!r}.")
+                raise FieldError(key, f"must be a section with fields of its own. Received: {values!r}.")
             _check_keys(values, section, prefix=f"{key}.")
             fields[key] = section(**values)
         return Recipe(**fields)
@@ -300,7 +266,7 @@ def _check_keys(values: dict[Any, Any], section: type[Any], *, prefix: str) -> N
     known = [field.name for field in dataclasses.fields(section)]
     for key in values:
         if key not in known:
-            raise _FieldError(
+            raise FieldError(
                 f"{prefix}{key}",
                 f"is not a field of a recipe; known here: {', '.join(known)}.{did_you_mean(str(key), known)}",
             )
@@ -311,7 +277,7 @@ def _located(where: str, lines: dict[str, int]) -> Iterator[None]:
     """Puts the file, and the line where it is known, in front of what is said about a field."""
     try:
         yield
-    except _FieldError as error:
+    except FieldError as error:
         line = lines.get(error.field)
         place = f"{where}, line {line}" if line else where
         raise InputError(" ".join(f"{place}: {error}".split())) from error
@@ -344,7 +310,7 @@ def _parse_yaml(raw: bytes, *, where: str) -> tuple[dict[Any, Any], dict[str, in
     except (ValueError, LookupError, AttributeError, RecursionError) as error:  # for example the date 2024-13-45
         raise InputError(f"{where}: a value cannot be read ({error}). Put it in quotes if it is text.") from error
     if not isinstance(data, dict):
-        found = "nothing" if data is None else _shown(data)[:60]
+        found = "nothing" if data is None else shown(data)[:60]
         raise InputError(f"{where}: a recipe is a mapping of fields such as `name: hugs`. Received: {found}.")
     return data, lines
 

@@ -13,10 +13,10 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from preprocess.gcs_objects import SPOOL_BYTES
-from preprocess.gcs_storage import GcsStorage
 from preprocess.retrying import RetryPolicy, as_os_error, call
 from preprocess.rows import has_scheme
-from preprocess.storage import LocalStorage, Storage, TooLarge, read_stream
+from preprocess.storage import Storage, TooLarge, read_stream
+from preprocess.uri_storage import UriStorage
 
 _Result = TypeVar("_Result")
 
@@ -114,7 +114,7 @@ class _BeamFiles:
         self._call(delete_once, path)
 
 
-class BeamStorage:
+class BeamStorage(UriStorage):
     """Local paths by the operating system, `gs://` by its own client, all others by Beam.
 
     Args:
@@ -122,32 +122,10 @@ class BeamStorage:
     """
 
     def __init__(self, retry: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 (frozen)
-        self._local = LocalStorage()
-        self._gcs = GcsStorage(retry, make=_make_gcs_client)
+        super().__init__(retry, make_gcs_client=_make_gcs_client)
         self._others = _BeamFiles(retry)
 
     def _of(self, path: str) -> Storage:
-        if path.startswith("gs://"):
-            return self._gcs
-        return self._others if has_scheme(path) else self._local
-
-    def open(self, path: str) -> BinaryIO:
-        return self._of(path).open(path)
-
-    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
-        return self._of(path).read(path, max_bytes=max_bytes)
-
-    def create(self, path: str, *, keep_partial: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
-        return self._of(path).create(path, keep_partial=keep_partial)
-
-    def match(self, pattern: str) -> list[str]:
-        return self._of(pattern).match(pattern)
-
-    def move(self, source: str, target: str) -> None:
-        self._of(source).move(source, target)
-
-    def delete_file(self, path: str) -> None:
-        self._of(path).delete_file(path)
-
-    def delete_tree(self, path: str) -> None:
-        self._of(path).delete_tree(path)
+        if has_scheme(path) and not path.startswith("gs://"):
+            return self._others
+        return super()._of(path)

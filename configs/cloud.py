@@ -1,0 +1,240 @@
+"""What a recipe says about Google Cloud: where jobs run, on which machines, and in whose name.
+
+Everything is checked when the recipe is read, so that a misspelt machine type is found before anything is sent, let
+alone paid for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import re
+from typing import Any, ClassVar, Literal
+
+from configs.errors import did_you_mean
+from configs.section import FieldError, Section, shown
+
+# https://cloud.google.com/resource-manager/docs/creating-managing-projects; with a domain for old projects.
+_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
+_SERVICE_ACCOUNT = re.compile(r"[a-zA-Z0-9-]+@[a-zA-Z0-9.-]+\.gserviceaccount\.com")
+_MACHINE_TYPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
+_IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._/:@-]*")
+_RESOURCE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBNETWORK = re.compile(r"(https://www\.googleapis\.com/compute/v1/projects/[^/]+/)?regions/[^/]+/subnetworks/[^/]+")
+_NETWORK_PATH = re.compile(r"projects/[^/]+/global/networks/[^/]+")
+_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
+_MAX_LABELS = 64
+# Which machines a GPU can be attached to: https://cloud.google.com/compute/docs/gpus.
+_MACHINES_OF_GPU = {"t4": "n1", "l4": "g2"}
+
+
+def known_regions() -> tuple[str, ...]:
+    """The regions in configs/regions.txt."""
+    text = importlib.resources.files("configs").joinpath("regions.txt").read_text(encoding="utf-8")
+    return tuple(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))
+
+
+class _CloudSection(Section):
+    def _check_pattern(self, field: str, pattern: re.Pattern[str], rule: str) -> None:
+        value = getattr(self, field)
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            self._fail(field, rule)
+
+    def _check_machine_type(self, field: str = "machine_type") -> None:
+        self._check_pattern(field, _MACHINE_TYPE, "the name of a machine type such as n2-standard-4")
+
+    def _check_image(self, field: str = "image") -> None:
+        if getattr(self, field) is not None:
+            self._check_pattern(field, _IMAGE, "a container image such as europe-docker.pkg.dev/PROJECT/REPO/hugs:1")
+
+    def _check_flag(self, *fields: str) -> None:
+        for field in fields:
+            if not isinstance(getattr(self, field), bool):
+                self._fail(field, "true or false")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CloudOptions(_CloudSection):
+    """Where jobs run, and in whose name.
+
+    Attributes:
+      project: that pays; None for GOOGLE_CLOUD_PROJECT, or what gcloud is set to.
+      region: one of configs/regions.txt; best that of the bucket.
+      service_account: e-mail address of the account that workers act as; None for the service's default.
+      labels: of the jobs, for bills.
+    """
+
+    prefix: ClassVar[str] = "cloud."
+
+    project: str | None = None
+    region: str = "us-central1"
+    service_account: str | None = None
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.project is not None:
+            self._check_pattern("project", _PROJECT, "the id of a project: 6 to 30 lower-case letters, digits and '-'")
+        regions = known_regions()
+        if self.region not in regions:
+            hint = did_you_mean(self.region, regions) if isinstance(self.region, str) else ""
+            raise FieldError(
+                "cloud.region",
+                f"must be a region of Google Cloud. Received: {shown(self.region)}.{hint} "
+                "configs/regions.txt lists those that are known; add a line for a new one.",
+            )
+        if self.service_account is not None:
+            self._check_pattern(
+                "service_account", _SERVICE_ACCOUNT, "an e-mail address that ends in gserviceaccount.com"
+            )
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        labels: Any = self.labels
+        if not isinstance(labels, dict) or len(labels) > _MAX_LABELS:
+            self._fail("labels", f"at most {_MAX_LABELS} pairs of a key and a value")
+        for key, value in labels.items():
+            if not (isinstance(key, str) and _LABEL_KEY.fullmatch(key)):
+                raise FieldError(
+                    "cloud.labels", f"keys must be lower-case letters, digits, '_' and '-'. Received: {shown(key)}."
+                )
+            if not (isinstance(value, str) and _LABEL_VALUE.fullmatch(value)):
+                raise FieldError(
+                    f"cloud.labels.{key}", f"must be lower-case letters, digits, '_' and '-'. Received: {shown(value)}."
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataflowOptions(_CloudSection):
+    """The machines that lists are embedded on.
+
+    Attributes:
+      machine_type: of a worker.
+      max_workers: how many there may be at a time, at least 1.
+      num_workers: with how many to start; None for what the service thinks.
+      autoscaling: "throughput" lets the service choose the number; "none" keeps `num_workers`.
+      disk_gb: of a worker, at least 20.
+      disk_type: of Compute Engine; None for the service's default.
+      network: name of the VPC network; None for "default".
+      subnetwork: regions/REGION/subnetworks/NAME, or its full URL.
+      public_ips: whether workers get public addresses. Without, the subnetwork needs Private Google Access.
+      image: container that workers run (Dockerfile, target `worker`); None for Beam's, where the project and
+        TensorFlow are installed when a worker starts.
+      weights_in_image: the image has the weights, so none are staged in the bucket.
+      gpu: of a worker.
+      flexrs: "cost" lets the service wait up to six hours for cheaper machines.
+    """
+
+    prefix: ClassVar[str] = "dataflow."
+
+    machine_type: str = "n2-standard-4"
+    max_workers: int = 20
+    num_workers: int | None = None
+    autoscaling: Literal["throughput", "none"] = "throughput"
+    disk_gb: int = 50
+    disk_type: Literal["pd-standard", "pd-balanced", "pd-ssd", "hyperdisk-balanced"] | None = None
+    network: str | None = None
+    subnetwork: str | None = None
+    public_ips: bool = True
+    image: str | None = None
+    weights_in_image: bool = False
+    gpu: Literal["none", "t4", "l4"] = "none"
+    flexrs: Literal["none", "cost", "speed"] = "none"
+
+    def __post_init__(self) -> None:
+        self._check_machine_type()
+        self._check_int("max_workers", minimum=1)
+        if self.num_workers is not None:
+            self._check_int("num_workers", minimum=1)
+            if self.num_workers > self.max_workers:
+                self._fail("num_workers", f"at most max_workers ({self.max_workers})")
+        self._check_choice("autoscaling", ("throughput", "none"))
+        if self.autoscaling == "none" and self.num_workers is None:
+            self._fail("num_workers", "given where autoscaling is none")
+        self._check_int("disk_gb", minimum=20)
+        if self.disk_type is not None:
+            self._check_choice("disk_type", ("pd-standard", "pd-balanced", "pd-ssd", "hyperdisk-balanced"))
+        if self.network is not None:
+            self._check_pattern("network", _RESOURCE_NAME, "the name of a VPC network")
+        if self.subnetwork is not None:
+            self._check_pattern("subnetwork", _SUBNETWORK, "regions/REGION/subnetworks/NAME, or its full URL")
+        self._check_flag("public_ips", "weights_in_image")
+        self._check_image()
+        if self.weights_in_image and self.image is None:
+            self._fail("weights_in_image", "false where dataflow.image is not given")
+        self._check_choice("gpu", ("none", "t4", "l4"))
+        self._check_gpu()
+        self._check_choice("flexrs", ("none", "cost", "speed"))
+
+    def _check_gpu(self) -> None:
+        if self.gpu == "none":
+            return
+        family = _MACHINES_OF_GPU[self.gpu]
+        if not self.machine_type.startswith(f"{family}-"):
+            self._fail("machine_type", f"one of the {family} family for gpu {self.gpu}")
+        if self.image is None:
+            self._fail("gpu", "none where dataflow.image is not given: CUDA comes with the image")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VertexOptions(_CloudSection):
+    """The machines that a model is trained on.
+
+    Attributes:
+      machine_type: of a replica.
+      replicas: that train one model together, at least 1.
+      image: container that trains: one of ours (Dockerfile, target `trainer`) with `trainer_in_image`, or any with
+        Python 3.11, into which the trainer is installed when it starts.
+      trainer_in_image: the image has the trainer, so that nothing is installed when it starts.
+      network: projects/NUMBER/global/networks/NAME, a VPC network that is peered with Vertex AI; None for none.
+      timeout_hours: after which the job is stopped, at least 1.
+    """
+
+    prefix: ClassVar[str] = "vertex."
+
+    machine_type: str = "n1-standard-8"
+    replicas: int = 1
+    image: str = "python:3.11"
+    trainer_in_image: bool = False
+    network: str | None = None
+    timeout_hours: int = 24
+
+    def __post_init__(self) -> None:
+        self._check_machine_type()
+        self._check_int("replicas", minimum=1)
+        self._check_image()
+        self._check_flag("trainer_in_image")
+        if self.network is not None:
+            self._check_pattern("network", _NETWORK_PATH, "projects/NUMBER/global/networks/NAME")
+        self._check_int("timeout_hours", minimum=1)
+        # Images for training that Vertex AI provides have their Python in their name: tf-cpu.2-17.py310.
+        python = re.search(r"\.[cp][py]3(\d+)(:|$)", self.image)
+        if python and int(python[1]) != 11 and not self.trainer_in_image:
+            self._fail("image", "one with Python 3.11, which the trainer needs")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeployOptions(_CloudSection):
+    """What answers requests once a model is deployed.
+
+    Attributes:
+      machine_type: of a replica.
+      min_replicas: that always run, at least 1.
+      max_replicas: to which the endpoint may grow, at least `min_replicas`.
+      image: container that serves a SavedModel.
+    """
+
+    prefix: ClassVar[str] = "deploy."
+
+    machine_type: str = "n1-standard-4"
+    min_replicas: int = 1
+    max_replicas: int = 1
+    image: str = "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"
+
+    def __post_init__(self) -> None:
+        self._check_machine_type()
+        self._check_int("min_replicas", minimum=1)
+        self._check_int("max_replicas", minimum=1)
+        if self.max_replicas < self.min_replicas:
+            self._fail("max_replicas", f"at least min_replicas ({self.min_replicas})")
+        self._check_image()

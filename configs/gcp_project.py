@@ -1,0 +1,46 @@
+"""Which Google Cloud project pays: as the user says, or as gcloud is set up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+from configs.cloud import CloudOptions
+from configs.errors import InputError
+
+_ENVIRONMENT = ("GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
+_GCLOUD_TIMEOUT_SEC = 60
+
+
+def find_project(options: CloudOptions, given: str | None = None) -> str:
+    """The project of a job.
+
+    Args:
+      options: of the recipe.
+      given: on the command line; goes before all others.
+
+    Raises:
+      InputError: nothing names a project, or what was given is none.
+    """
+    if given is not None:
+        return CloudOptions(project=given).project or ""
+    project = options.project or next(filter(None, map(os.environ.get, _ENVIRONMENT)), None) or _of_gcloud()
+    if not project:
+        raise InputError(
+            "project: none is given. Set cloud.project in the recipe or GOOGLE_CLOUD_PROJECT, pass --project, or run: "
+            "gcloud config set project PROJECT"
+        )
+    return project
+
+
+def _of_gcloud() -> str | None:
+    gcloud = shutil.which("gcloud")
+    if gcloud is None:
+        return None
+    command = [gcloud, "config", "get-value", "core/project", "--quiet"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_GCLOUD_TIMEOUT_SEC, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

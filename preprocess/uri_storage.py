@@ -1,0 +1,57 @@
+"""Storage for local paths and `gs://`, without Beam: for the trainer, and for what is sent to the cloud."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
+
+from preprocess.gcs_objects import make_client
+from preprocess.gcs_storage import GcsStorage
+from preprocess.retrying import RetryPolicy
+from preprocess.storage import LocalStorage, Storage
+
+if TYPE_CHECKING:
+    from google.cloud import storage
+
+
+class UriStorage:
+    """Local paths by the operating system, `gs://` by Google's client.
+
+    Args:
+      retry: how long to go on after transient faults, for each operation on remote files.
+      make_gcs_client: makes the client of `gs://`, where the process has none yet.
+    """
+
+    def __init__(
+        self,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
+        *,
+        make_gcs_client: Callable[[], storage.Client] = make_client,
+    ) -> None:
+        self._local = LocalStorage()
+        self._gcs = GcsStorage(retry, make=make_gcs_client)
+
+    def _of(self, path: str) -> Storage:
+        return self._gcs if path.startswith("gs://") else self._local
+
+    def open(self, path: str) -> BinaryIO:
+        return self._of(path).open(path)
+
+    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        return self._of(path).read(path, max_bytes=max_bytes)
+
+    def create(self, path: str, *, keep_partial: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
+        return self._of(path).create(path, keep_partial=keep_partial)
+
+    def match(self, pattern: str) -> list[str]:
+        return self._of(pattern).match(pattern)
+
+    def move(self, source: str, target: str) -> None:
+        self._of(source).move(source, target)
+
+    def delete_file(self, path: str) -> None:
+        self._of(path).delete_file(path)
+
+    def delete_tree(self, path: str) -> None:
+        self._of(path).delete_tree(path)
