@@ -10,13 +10,22 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from configs.cloud import CloudOptions, DataflowOptions, DeployOptions, VertexOptions
 from configs.errors import InputError
 from configs.recipe import Lists, PreprocessOptions, Recipe, TrainOptions, parse_recipe
 
 # The same examples in every run.
 steady = settings(deadline=None, derandomize=True, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
-SECTIONS = {"lists": Lists, "preprocess": PreprocessOptions, "train": TrainOptions}
+SECTIONS = {
+    "lists": Lists,
+    "preprocess": PreprocessOptions,
+    "train": TrainOptions,
+    "cloud": CloudOptions,
+    "dataflow": DataflowOptions,
+    "vertex": VertexOptions,
+    "deploy": DeployOptions,
+}
 FIELDS = [(name, field.name) for name, section in SECTIONS.items() for field in dataclasses.fields(section)]
 
 
@@ -59,8 +68,12 @@ def check(recipe: Recipe) -> None:
             elif field.type == "float":
                 assert type(value) in (int, float)
                 assert math.isfinite(value)
+            elif field.type == "bool":
+                assert type(value) is bool
+            elif field.type == "dict[str, str]":
+                assert all(type(text) is str for pair in value.items() for text in pair)
             else:
-                assert value is None if field.type == "str | None" and value is None else type(value) is str
+                assert (value is None and str(field.type).endswith("| None")) or type(value) is str
     assert 0 <= recipe.train.dropout < 1 <= recipe.train.batch_size
     assert type(recipe.name) is str
     assert recipe.name
@@ -68,7 +81,21 @@ def check(recipe: Recipe) -> None:
 
 _pieces = st.sampled_from(
     [
-        *("name", "lists", "preprocess", "train", "dict", "seed", "max_steps", "precision", "dropout", "hugs", "x"),
+        *(
+            "name",
+            "lists",
+            "preprocess",
+            "train",
+            "cloud",
+            "labels",
+            "dict",
+            "seed",
+            "max_steps",
+            "precision",
+            "dropout",
+            "hugs",
+            "x",
+        ),
         *(": ", ":", "\n", "\n  ", "- ", "{", "}", "[", "]", ", ", "'", '"', "#", "|", ">", "?", "? ", "%", "@", "\t"),
         *("&a ", "*a", "<<: ", "!!int ", "!!bool ", "!!float ", "!!timestamp ", "!!binary ", "!!set ", "!x ", "---\n"),
         *("1", "-1", "1e-3", "0x", "0b1", ".inf", ".nan", "1:30", "2024-13-45", "null", "~", "yes", "1_0", "\ufeff"),
