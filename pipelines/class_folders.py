@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import os
 import shlex
 import unicodedata
@@ -17,9 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from configs.errors import InputError
-from preprocess.storage import Storage
+from preprocess.storage import Storage, TooLarge
 
 _MAX_NAMED = 3
+# Of a file in a bucket that is not named like an image.
+_MAX_SNIFFED_BYTES = 64 * 1024 * 1024
 _LITTER = frozenset(
     {
         "$recycle.bin",
@@ -92,7 +95,7 @@ def find_stored_images(image_dir: str, storage: Storage) -> ClassFolders:
       storage: opens it.
 
     Raises:
-      InputError: the folder cannot be listed.
+      InputError: the folder cannot be listed, or a file whose name does not tell what it is cannot be read.
     """
     root = image_dir.rstrip("/") + "/"
     try:
@@ -107,7 +110,7 @@ def find_stored_images(image_dir: str, storage: Storage) -> ClassFolders:
             continue
         if folders:
             found.images.setdefault(folders[0], [])
-        _sort_in(found, path, is_image_name, functools.partial(storage.open, uri))
+        _sort_in(found, path, is_image_name, functools.partial(_open_stored, storage, uri))
     return found
 
 
@@ -145,6 +148,17 @@ def _is_ignored(name: str) -> bool:
 
 def _open_local(path: str) -> BinaryIO:
     return open(path, "rb")
+
+
+def _open_stored(storage: Storage, uri: str) -> BinaryIO:
+    """Raises InputError where a fault of the storage, and not the file, would decide whether it is an image."""
+    try:
+        # Bounded: the file comes whole, and a folder of photos may hold a film.
+        return io.BytesIO(storage.read(uri, max_bytes=_MAX_SNIFFED_BYTES))
+    except TooLarge:
+        raise
+    except OSError as error:
+        raise InputError(f"--image_dir: {uri} cannot be read ({error}).") from error
 
 
 def _sort_in(
@@ -185,6 +199,8 @@ def _is_image_content(open_file: Callable[[], BinaryIO]) -> bool:
                 return True
         except Image.DecompressionBombError:
             return True  # an image, if an enormous one
+        except InputError:
+            raise
         except Exception:  # whatever a reader stumbles over in bytes that are no image
             return False
 

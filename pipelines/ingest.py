@@ -196,9 +196,12 @@ def _write_lists(
             with contextlib.suppress(OSError):
                 storage.delete_file(path)
     stale = [os.path.join(output_dir, f"{split}.csv") for split in SPLITS if not photos[split]]
-    removed = [path for path in stale if storage.match(path)]
-    for path in removed:
-        storage.delete_file(path)
+    try:
+        removed = [path for path in stale if storage.match(path)]
+        for path in removed:
+            storage.delete_file(path)
+    except OSError as error:
+        raise InputError(f"--output_dir: earlier lists cannot be removed from {output_dir} ({error}).") from error
     return list(final.values()), removed
 
 
@@ -276,6 +279,10 @@ def _table(counts: Mapping[str, Mapping[str, int]]) -> str:
 def _storage_for(uri: str) -> Storage:
     if not has_scheme(uri):
         return LocalStorage()
+    if uri.startswith("gs://"):
+        from preprocess.uri_storage import UriStorage
+
+        return UriStorage()
     from preprocess.beam_storage import BeamStorage  # here: Beam takes seconds to import
 
     return BeamStorage()

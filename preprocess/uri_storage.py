@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
+from configs.errors import InputError
 from preprocess.gcs_objects import make_client
 from preprocess.gcs_storage import GcsStorage
 from preprocess.retrying import RetryPolicy
+from preprocess.rows import has_scheme
 from preprocess.storage import LocalStorage, Storage
 
 if TYPE_CHECKING:
     from google.cloud import storage
 
 
+@functools.cache
+def _require_client() -> None:
+    try:
+        import google.cloud.storage  # noqa: F401 (what is to be there)
+    except ImportError as error:
+        raise InputError(
+            f"gs:// needs the package google-cloud-storage, which is not installed ({error}). "
+            "Run: pip install 'hugs[train]'"
+        ) from error
+
+
 class UriStorage:
     """Local paths by the operating system, `gs://` by Google's client.
+
+    Operations raise InputError for other schemes, and for `gs://` where its client is not installed.
 
     Args:
       retry: how long to go on after transient faults, for each operation on remote files.
@@ -33,7 +49,12 @@ class UriStorage:
         self._gcs = GcsStorage(retry, make=make_gcs_client)
 
     def _of(self, path: str) -> Storage:
-        return self._gcs if path.startswith("gs://") else self._local
+        if path.startswith("gs://"):
+            _require_client()
+            return self._gcs
+        if has_scheme(path):
+            raise InputError(f"{path}: only local paths and gs:// can be opened here. Copy it to one of them.")
+        return self._local
 
     def open(self, path: str) -> BinaryIO:
         return self._of(path).open(path)

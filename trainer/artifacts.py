@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import posixpath
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import tensorflow as tf
-
-from configs.errors import InputError, cause_in_one_line
+from configs.errors import InputError
+from trainer.files import cause_of
 from trainer.model_info import MODEL_INFO_PATH
+from trainer.working_folder import working_folder
 
 METRICS_NAME = "metrics.json"
 MODEL_NAME = "model"
 REPORT_NAME = "report.html"
 PREDICTIONS_NAME = "predictions.csv"
+# TensorFlow takes a folder that holds it for a model.
+GRAPH_NAME = "saved_model.pb"
+_ABOUT_THE_MODEL = (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME)
 _PARTIAL_MODEL = "model.partial"
 _PREVIOUS_MODEL = "model.previous"
 
 
 class OutputFolder:
-    """Where a training run writes. An earlier run's model and metrics stay until the new ones are whole."""
+    """Where a training run writes. An earlier run's model and metrics stay until the new ones are whole.
+
+    With a folder in a bucket, the new ones are also on a local disk from `publish` on until this object goes: some 100
+    MB for Inception v3, and as much again for each further format.
+    """
 
     def __init__(self, path: str):
         """Makes the folder.
@@ -30,52 +39,53 @@ class OutputFolder:
           InputError: it cannot be made or written to, or holds something named `model` that is no model
             of ours and so must not be replaced.
         """
-        self._path = path
-        gfile = tf.io.gfile
+        self._folder = working_folder(path, flag="output_path")
+        self._folder.require_writable()
+        if self._folder.exists(MODEL_NAME) and not self._folder.exists(posixpath.join(MODEL_NAME, MODEL_INFO_PATH)):
+            raise InputError(
+                f"--output_path: {self.model_dir} is there already and is not a model of an earlier run, "
+                "so it is not replaced. Choose another folder."
+            )
         try:
-            gfile.makedirs(path)
-            probe = posixpath.join(path, f"{METRICS_NAME}.partial")
-            with gfile.GFile(probe, "w") as stream:
-                stream.write("")
-            gfile.remove(probe)
-            if gfile.exists(self.model_dir) and not gfile.exists(posixpath.join(self.model_dir, MODEL_INFO_PATH)):
-                raise InputError(
-                    f"--output_path: {self.model_dir} is there already and is not a model of an earlier run, "
-                    "so it is not replaced. Choose another folder."
-                )
             # An earlier run may have been killed while it replaced its model.
-            if gfile.exists(self._child(_PREVIOUS_MODEL)) and not gfile.exists(self.model_dir):
-                gfile.rename(self._child(_PREVIOUS_MODEL), self.model_dir)
+            if os.path.exists(self._local(_PREVIOUS_MODEL)) and not os.path.exists(self.local_model_dir):
+                os.rename(self._local(_PREVIOUS_MODEL), self.local_model_dir)
             self._remove(_PARTIAL_MODEL)
             self._remove(_PREVIOUS_MODEL)
-            for name in (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME):  # Of a run that was killed here.
-                if gfile.exists(self._child(f"{name}.partial")):
-                    gfile.remove(self._child(f"{name}.partial"))
-        except tf.errors.OpError as error:
-            cause = cause_in_one_line(error)
-            raise InputError(f"--output_path: cannot write to {path}: {cause}") from error
+            for name in _ABOUT_THE_MODEL:  # Of a run that was killed here.
+                self._remove(f"{name}.partial")
+        except OSError as error:
+            raise InputError(f"--output_path: cannot write to {path}: {cause_of(error)}") from error
 
-    def _child(self, name: str) -> str:
-        return posixpath.join(self._path, name)
+    def _local(self, name: str) -> str:
+        return os.path.join(self._folder.local, name)
 
     def _remove(self, name: str) -> None:
-        if tf.io.gfile.exists(self._child(name)):
-            tf.io.gfile.rmtree(self._child(name))
+        path = self._local(name)
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        elif os.path.exists(path):
+            os.remove(path)
 
     @property
     def model_dir(self) -> str:
         """The folder of the SavedModel."""
-        return self._child(MODEL_NAME)
+        return posixpath.join(self._folder.path, MODEL_NAME)
+
+    @property
+    def local_model_dir(self) -> str:
+        """A folder on this machine with the same files, once they are published."""
+        return self._local(MODEL_NAME)
 
     @property
     def metrics_path(self) -> str:
         """The metrics of that model."""
-        return self._child(METRICS_NAME)
+        return posixpath.join(self._folder.path, METRICS_NAME)
 
     @property
     def report_path(self) -> str:
         """The page about that model."""
-        return self._child(REPORT_NAME)
+        return posixpath.join(self._folder.path, REPORT_NAME)
 
     def publish(
         self,
@@ -89,49 +99,63 @@ class OutputFolder:
         there are none. The same holds for the other files; those that this run does not write are removed.
 
         Args:
-          write_model: called with the path of a new folder, which it fills.
+          write_model: called with the path of a new local folder, which it fills.
           metrics: JSON; written after `write_model` has returned, which may still add to it.
           files: `REPORT_NAME` or `PREDICTIONS_NAME`, and what writes the file to a path; called after `write_model`.
+
+        Raises:
+          InputError: the bucket can no longer be written to.
         """
-        gfile = tf.io.gfile
-        write_model(self._child(_PARTIAL_MODEL))
+        write_model(self._local(_PARTIAL_MODEL))
         files = files or {}
         for name, write in files.items():
-            write(self._child(f"{name}.partial"))
-        partial_metrics = f"{self.metrics_path}.partial"
-        write_json(partial_metrics, metrics)
-        for name in (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME):
-            if gfile.exists(self._child(name)):
-                gfile.remove(self._child(name))
-        if gfile.exists(self.model_dir):
-            gfile.rename(self.model_dir, self._child(_PREVIOUS_MODEL))
-        gfile.rename(self._child(_PARTIAL_MODEL), self.model_dir)
-        for name in files:
-            gfile.rename(self._child(f"{name}.partial"), self._child(name), overwrite=True)
-        gfile.rename(partial_metrics, self.metrics_path, overwrite=True)
+            write(self._local(f"{name}.partial"))
+        write_json(self._local(f"{METRICS_NAME}.partial"), metrics)
+        for name in _ABOUT_THE_MODEL:
+            self._remove(name)
+        if os.path.exists(self.local_model_dir):
+            os.rename(self.local_model_dir, self._local(_PREVIOUS_MODEL))
+        os.rename(self._local(_PARTIAL_MODEL), self.local_model_dir)
+        for name in (*files, METRICS_NAME):
+            os.replace(self._local(f"{name}.partial"), self._local(name))
         self._remove(_PREVIOUS_MODEL)
+        graph = posixpath.join(MODEL_NAME, GRAPH_NAME)
+        self._folder.send(rank=_rank, withdraw=(*_ABOUT_THE_MODEL, graph), exactly=[MODEL_NAME])
+
+
+def _rank(name: str) -> int:
+    """In which order a bucket gets the files of a model and those about it, by their paths."""
+    if name.endswith(MODEL_INFO_PATH):
+        return 0  # By it a later run knows the folder as a model of ours, even if this one is killed now.
+    if name in _ABOUT_THE_MODEL:
+        return 4 if name == METRICS_NAME else 3
+    return 2 if posixpath.basename(name) == GRAPH_NAME else 1
 
 
 def copy_model(source: str, target: str) -> None:
     """Copies an exported model to another folder, the file that makes it a model last.
 
+    Args:
+      source: a local folder.
+      target: local or gs://. What else lies there stays.
+
     Raises:
       InputError: the folder cannot be written to.
     """
-    gfile = tf.io.gfile
-    target = target.rstrip("/")
+    folder = working_folder(target, flag="export_dir")
+    folder.require_writable()
     try:
-        files = [posixpath.join(folder, name) for folder, _, names in gfile.walk(source) for name in names]
-        for path in sorted(files, key=lambda path: posixpath.basename(path) == "saved_model.pb"):
-            copy = posixpath.join(target, posixpath.relpath(path, source))
-            gfile.makedirs(posixpath.dirname(copy))
-            gfile.copy(path, copy, overwrite=True)
-    except tf.errors.OpError as error:
-        cause = cause_in_one_line(error)
-        raise InputError(f"--export_dir: cannot write to {target}: {cause}") from error
+        files = [os.path.join(parent, name) for parent, _, names in os.walk(source) for name in names]
+        for path in sorted(files, key=lambda path: os.path.basename(path) == GRAPH_NAME):
+            copy = os.path.join(folder.local, os.path.relpath(path, source))
+            os.makedirs(os.path.dirname(copy), exist_ok=True)
+            shutil.copyfile(path, copy)
+    except OSError as error:
+        raise InputError(f"--export_dir: cannot write to {target}: {cause_of(error)}") from error
+    folder.send(rank=_rank, withdraw=[GRAPH_NAME])
 
 
 def write_json(path: str, value: dict[str, Any]) -> None:
-    """Writes JSON that a person can read too."""
-    with tf.io.gfile.GFile(path, "w") as stream:
+    """Writes JSON that a person can read too, to a local file."""
+    with open(path, "w", encoding="utf-8") as stream:
         stream.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

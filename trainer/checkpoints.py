@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import posixpath
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,12 +18,16 @@ from configs.errors import cause_in_one_line
 from trainer.dataset import EmbeddingDataset
 from trainer.optimizers import Optimizer
 from trainer.options import TrainingOptions
+from trainer.working_folder import working_folder
 
 _FORMAT = 1
 # Of the time that training takes, what saving may add to it.
 _SAVING_SHARE = 0.02
 # Shorter than the start of a program, so that what a kill costs is the start.
 _MIN_SAVE_EVERY_SEC = 1.0
+_NAMES = ("best", "last")
+# The file in which TensorFlow keeps the name of the latest checkpoint of a folder.
+_LATEST_NAME = "checkpoint"
 _STATE_KEY = "state/.ATTRIBUTES/VARIABLE_VALUE"
 
 _DEFINING_OPTIONS = (
@@ -104,6 +110,7 @@ class Checkpoints:
     """Keeps `best` (the head) and `last` (all that a run consists of) under a folder.
 
     Each is one checkpoint, which the next replaces once it is whole: a kill at any moment leaves one to go on from.
+    With a folder in a bucket, both lie on a local disk too while the run lasts: 4 and 16 MB for a default head.
     """
 
     def __init__(
@@ -128,7 +135,8 @@ class Checkpoints:
           save_every_sec: seconds between two saves of `last` at least; None for as often as costs next to nothing.
           clock: seconds from any moment on.
         """
-        self._folders = {name: posixpath.join(folder, name) for name in ("best", "last")}
+        self._folder = working_folder(folder, flag="checkpoint_dir")
+        self._folders = {name: os.path.join(self._folder.local, name) for name in _NAMES}
         self._definition = json.loads(json.dumps(definition))  # As it will be read.
         self._state = tf.Variable("", dtype=tf.string)
         # `variables`, beyond the weights, holds the states of the random generators.
@@ -158,9 +166,10 @@ class Checkpoints:
         Returns:
           The state of that run; None if there is no checkpoint of this definition. Nothing has changed then.
         """
-        folder = self._folders["last"]
+        folder = posixpath.join(self._folder.path, "last")
+        self._folder.fetch("last")
         try:
-            path = tf.train.latest_checkpoint(folder)
+            path = tf.train.latest_checkpoint(self._folders["last"])
             if path is None:
                 return None
             reader = tf.train.load_checkpoint(path)
@@ -183,18 +192,17 @@ class Checkpoints:
 
     def discard(self) -> None:
         """Removes what an earlier run has left: it would outlive its numbers."""
-        for folder in self._folders.values():
-            if tf.io.gfile.isdir(folder):
-                tf.io.gfile.rmtree(folder)
+        for name in _NAMES:
+            self._folder.discard(name)
 
     def _tidy(self) -> None:
         """Removes what a kill left half-written, which no later save would."""
         for folder in self._folders.values():
             latest = tf.train.latest_checkpoint(folder)
-            for name in tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else ():
-                path = posixpath.join(folder, name.rstrip("/"))
-                if name != "checkpoint" and not (latest and path.startswith(f"{latest}.")):
-                    (tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove)(path)
+            for name in os.listdir(folder) if os.path.isdir(folder) else ():
+                path = os.path.join(folder, name)
+                if name != _LATEST_NAME and not (latest and path.startswith(f"{latest}.")):
+                    (shutil.rmtree if os.path.isdir(path) else os.remove)(path)
 
     @property
     def due(self) -> bool:
@@ -215,6 +223,8 @@ class Checkpoints:
         stored = {"format": _FORMAT, "definition": self._definition, "state": dataclasses.asdict(state)}
         self._state.assign(json.dumps(stored))
         self._managers["last"].save(checkpoint_number=state.step)
+        # Whoever reads finds a checkpoint by the file that names it.
+        self._folder.send(rank=lambda name: int(os.path.basename(name) == _LATEST_NAME), exactly=_NAMES)
         self._last_save = self._clock()
         if self._save_every_sec is None:
             self._wait_sec = max(_MIN_SAVE_EVERY_SEC, (self._last_save - started) / _SAVING_SHARE)

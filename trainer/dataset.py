@@ -18,7 +18,7 @@ from trainer.memory import MemoryBudget
 from trainer.moments import RunningMoments
 from trainer.record_sets import RecordSet
 from trainer.scores import LabelMode
-from trainer.shard_reader import read_shard
+from trainer.shard_reader import read_shards
 from trainer.wire import Records
 
 # A shuffle among fewer is hardly one, whatever the budget says.
@@ -195,8 +195,8 @@ def read_dataset(
     filled = 0  # Rows of the array; records that are left out get none.
     parts = [(record_set, shard) for record_set in record_sets for shard in record_set.manifest.shards]
     first_rows = [0]
-    for record_set, shard in parts:
-        for records in read_shard(record_set, shard):
+    for shard_records in read_shards(parts):
+        for records in shard_records:
             usable = _usable(records, default_id)
             if keep:
                 array[filled : filled + len(usable)] = usable.embeddings
@@ -237,9 +237,9 @@ def _read_parts(
     parts: Sequence[tuple[RecordSet, Shard]], first_rows: Sequence[int], default_id: int | None, order: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Row numbers and embeddings of the usable records of some shards, which are checked as at the first time."""
-    for number in order:
+    for number, shard_records in zip(order, read_shards([parts[number] for number in order]), strict=True):
         row = first_rows[number]
-        for records in read_shard(*parts[number]):
+        for records in shard_records:
             usable = _usable(records, default_id)
             if len(usable):
                 yield np.arange(row, row + len(usable)), usable.embeddings

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import posixpath
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from configs.errors import InputError
+from trainer.files import cause_of, storage
 from trainer.ranking import ThresholdCounts
+from trainer.working_folder import working_folder
 
 
 def _metadata(plugin: str, data_class: int, content: bytes = b"") -> tf.compat.v1.SummaryMetadata:
@@ -36,13 +40,18 @@ _PR_NUM_THRESHOLDS_TAG = b"\x10"  # Field 2 of PrCurvePluginData, a varint.
 class EventLog:
     """One run (a line in TensorBoard's charts): a folder with an event file.
 
-    Event files of an earlier run are deleted: TensorBoard would draw both as one zigzag line.
+    Event files of an earlier run are deleted: TensorBoard would draw both as one zigzag line. Into a bucket, the file
+    is sent now and then, and when it is closed.
     """
 
     def __init__(self, log_dir: str):
-        for path in tf.io.gfile.glob(posixpath.join(log_dir, "events.out.tfevents.*")):
-            tf.io.gfile.remove(path)
-        self._writer = tf.summary.create_file_writer(log_dir)
+        try:
+            for path in storage().match(posixpath.join(glob.escape(log_dir), "events.out.tfevents.*")):
+                storage().delete_file(path)
+        except OSError as error:
+            raise InputError(f"--log_dir: cannot write to {log_dir}: {cause_of(error)}") from error
+        self._folder = working_folder(log_dir, flag="log_dir")
+        self._writer = tf.summary.create_file_writer(self._folder.local)
 
     def write(self, step: int, **scalars: float) -> None:
         """Writes some named scalars of one step."""
@@ -50,6 +59,7 @@ class EventLog:
             for tag, value in scalars.items():
                 tf.summary.write(tag, tf.constant(value, tf.float32), step=step, metadata=_SCALAR)
         self._writer.flush()
+        self._folder.send_now_and_then()
 
     def write_image(self, step: int, tag: str, png: bytes, *, width: int, height: int) -> None:
         """Writes a picture: an encoded PNG of that many pixels."""
@@ -78,3 +88,4 @@ class EventLog:
     def close(self) -> None:
         """Closes the event file."""
         self._writer.close()
+        self._folder.send()

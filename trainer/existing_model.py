@@ -14,11 +14,13 @@ from configs.errors import InputError, cause_in_one_line
 from trainer.artifacts import PREDICTIONS_NAME, write_json
 from trainer.assessment import Calibration, LogitsOf, assess
 from trainer.dataset import EmbeddingDataset, in_label_mode
+from trainer.files import cause_of, local_folder
 from trainer.held_out_files import write_predictions, write_report
 from trainer.model_info import ModelInfo
 from trainer.options import TrainingOptions
 from trainer.photos import PhotoFinder, lists_of_sets
 from trainer.record_sets import RecordSet, backbone_difference
+from trainer.working_folder import working_folder
 
 # Not metrics.json and report.html, which tell of the training and may lie in the same folder.
 EVALUATION_NAME = "evaluation.json"
@@ -77,7 +79,8 @@ def load_logits(model_dir: str, info: ModelInfo) -> LogitsOf:
       InputError: the model cannot be loaded.
     """
     try:
-        model = tf.saved_model.load(model_dir)
+        with local_folder(model_dir) as folder:
+            model = tf.saved_model.load(folder)
         signature = model.signatures["embeddings"]
     except (OSError, KeyError, tf.errors.OpError) as error:
         cause = cause_in_one_line(error)
@@ -117,6 +120,8 @@ def evaluate_existing(
     """
     model_dir = options.existing_model_dir
     require_labels(info, model_dir, data)
+    output = working_folder(options.output_path, flag="output_path")
+    output.require_writable()
     data = {name: in_label_mode({"train": dataset}, info.label_mode)["train"] for name, dataset in data.items()}
     calibration = Calibration(temperature=info.temperature, threshold=info.threshold)
     logits_of = load_logits(model_dir, info)
@@ -140,11 +145,10 @@ def evaluate_existing(
     }
     photos = PhotoFinder(lists_of_sets(prefix for part in metrics["record_sets"].values() for prefix in part))
     try:
-        tf.io.gfile.makedirs(options.output_path)
-        write_predictions(posixpath.join(options.output_path, PREDICTIONS_NAME), logits_of, data, calibration)
-        write_json(posixpath.join(options.output_path, EVALUATION_NAME), metrics)
-        write_report(posixpath.join(options.output_path, EVALUATION_REPORT_NAME), metrics, evaluations, photos)
-    except tf.errors.OpError as error:
-        cause = cause_in_one_line(error)
-        raise InputError(f"--output_path: cannot write to {options.output_path}: {cause}") from error
+        write_predictions(posixpath.join(output.local, PREDICTIONS_NAME), logits_of, data, calibration)
+        write_json(posixpath.join(output.local, EVALUATION_NAME), metrics)
+        write_report(posixpath.join(output.local, EVALUATION_REPORT_NAME), metrics, evaluations, photos)
+    except OSError as error:
+        raise InputError(f"--output_path: cannot write to {options.output_path}: {cause_of(error)}") from error
+    output.send()
     return metrics

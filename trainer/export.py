@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import posixpath
+import os
 
 import keras
 import tensorflow as tf
@@ -84,13 +84,17 @@ class _HeadClassifier(tf.Module):
 
     def __init__(self, head: keras.Model, info: ModelInfo):
         super().__init__(name="classifier")
-        self.head = head
+        # TensorFlow Serving restores the variables that are tracked as TensorFlow's. Keras's own are saved as copies
+        # which the signatures do not read (Keras 3.15, `Variable._export_to_saved_model_graph`): only
+        # `tf.saved_model.load` brings them together.
+        self.head = lambda embeddings: head(embeddings, training=False)
+        self.head_variables = [variable.value for variable in head.variables]
         self.info = info
         self.labels = tf.constant(info.labels, tf.string)
 
     def classify_embeddings(self, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         found = answers(
-            self.head(embeddings, training=False),
+            self.head(embeddings),
             label_mode=self.info.label_mode,
             temperature=self.info.temperature,
             threshold=self.info.threshold,
@@ -103,7 +107,8 @@ class _ImageClassifier(_HeadClassifier):
 
     def __init__(self, backbone: keras.Model, head: keras.Model, info: ModelInfo):
         super().__init__(head, info)
-        self.backbone = backbone
+        self.backbone = lambda pixels: backbone(pixels, training=False)
+        self.backbone_variables = [variable.value for variable in backbone.variables]
 
     @tf.function(
         input_signature=[
@@ -118,7 +123,7 @@ class _ImageClassifier(_HeadClassifier):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def embed_images(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"embeddings": self.backbone(scale_pixels(decode_images_graph(image_bytes)), training=False)}
+        return {"embeddings": self.backbone(scale_pixels(decode_images_graph(image_bytes)))}
 
 
 def save_model(
@@ -148,7 +153,7 @@ def save_model(
     `{"b64": ...}`: `{"instances": [{"key": "1", "image_bytes": {"b64": "/9j/4AAQ..."}}]}`.
 
     Args:
-      model_dir: a new folder.
+      model_dir: a new local folder.
       backbone: float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size]; None for a model that takes
         embeddings only.
       head: float32 [n, embedding_size] to logits, float32 [n, num_labels].
@@ -180,8 +185,8 @@ def save_model(
         signatures |= {"serving_default": module.classify_images, "embed_images": module.embed_images}
     tf.saved_model.save(module, model_dir, signatures=signatures)
     # assets.extra is where TensorFlow Serving expects what is not the graph's own.
-    info_path = posixpath.join(model_dir, MODEL_INFO_PATH)
-    tf.io.gfile.makedirs(posixpath.dirname(info_path))
-    with tf.io.gfile.GFile(info_path, "w") as stream:
+    info_path = os.path.join(model_dir, MODEL_INFO_PATH)
+    os.makedirs(os.path.dirname(info_path), exist_ok=True)
+    with open(info_path, "w", encoding="utf-8") as stream:
         stream.write(json.dumps(info.to_json(), indent=2, ensure_ascii=False) + "\n")
     return info

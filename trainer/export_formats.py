@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import posixpath
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from configs.errors import InputError
 from preprocess.tensorflow_import import without_tensorflow_noise
@@ -25,6 +25,7 @@ from trainer.parity import (
     scores_in_pieces,
     trainer_scores,
 )
+from trainer.photos import Photo
 from trainer.pixel_classifier import PixelClassifier
 
 SAVED_MODEL = "savedmodel"
@@ -66,11 +67,7 @@ def require_formats(formats: Sequence[str]) -> None:
 
 
 def _folder_bytes(folder: str) -> int:
-    return sum(
-        tf.io.gfile.stat(posixpath.join(parent, name)).length
-        for parent, _, names in tf.io.gfile.walk(folder)
-        for name in names
-    )
+    return sum(os.path.getsize(os.path.join(parent, name)) for parent, _, names in os.walk(folder) for name in names)
 
 
 def _require_parity(name: str, difference: float, samples: Samples, remove: Callable[[], None]) -> None:
@@ -89,12 +86,12 @@ def _export_one(
 ) -> tuple[int, float]:
     """Converts, writes and checks; gives the size and the difference."""
     kind = _CONVERTED[name]
-    with tf.io.gfile.GFile(path, "wb") as stream:
+    with open(path, "wb") as stream:
         stream.write(kind.convert(classifier, info))
-    with tf.io.gfile.GFile(path, "rb") as stream:  # What lies there is what is checked.
+    with open(path, "rb") as stream:  # What lies there is what is checked.
         written = stream.read()
     difference = largest_difference(scores_in_pieces(kind.runner(written, info).scores, samples), expected)
-    _require_parity(name, difference, samples, lambda: tf.io.gfile.remove(path))
+    _require_parity(name, difference, samples, lambda: os.remove(path))
     return len(written), difference
 
 
@@ -103,12 +100,12 @@ def export_all(
     *,
     model_dir: str,
     output_dir: str,
-    photos: Sequence[str],
+    photos: Sequence[Photo],
     head: keras.Model,
     backbone: keras.Model | None,
     info: ModelInfo,
 ) -> dict[str, Any]:
-    """Writes the formats and the certificate of their parity, `parity.json`, into a folder.
+    """Writes the formats and the certificate of their parity, `parity.json`, into a local folder.
 
     Each format is read back, run on real photos (where there are none, on generated ones; a model without a backbone
     on generated embeddings), and compared with the trainer's own scores: the backbone and head in Keras and the
@@ -120,7 +117,8 @@ def export_all(
       formats: of "savedmodel", "litert" and "onnx".
       model_dir: the SavedModel that `trainer.export.save_model` wrote; it is always checked.
       output_dir: where the other formats and the certificate are written; may be `model_dir`.
-      photos: paths of local images; those that cannot be read are skipped, and more than 16 are not looked at.
+      photos: names and contents of image files; those that cannot be decoded are skipped, and more than 16 are not
+        looked at.
       head: as given to `save_model`.
       backbone: as given to `save_model`.
       info: from `save_model`.
@@ -133,7 +131,7 @@ def export_all(
       InputError: a converter is not installed; or the scores of a format differ by more than its tolerance, in which
         case that format was removed.
     """
-    tf.io.gfile.makedirs(output_dir)
+    os.makedirs(output_dir, exist_ok=True)
     results: dict[str, dict[str, Any]] = {}
     classifier = None
     with without_tensorflow_noise():
@@ -143,20 +141,20 @@ def export_all(
             if name == SAVED_MODEL:
                 path, num_bytes = model_dir, _folder_bytes(model_dir)
                 difference = largest_difference(saved_model_scores(model_dir, samples), expected)
-                _require_parity(name, difference, samples, lambda: tf.io.gfile.rmtree(model_dir))
+                _require_parity(name, difference, samples, lambda: shutil.rmtree(model_dir))
             else:
                 classifier = classifier or PixelClassifier(backbone, head, info)
-                path = posixpath.join(output_dir, _CONVERTED[name].file_name)
+                path = os.path.join(output_dir, _CONVERTED[name].file_name)
                 num_bytes, difference = _export_one(name, path, classifier, info, samples, expected)
             results[name] = {
-                "path": posixpath.relpath(path, output_dir),
+                "path": os.path.relpath(path, output_dir),
                 "bytes": num_bytes,
                 "largest_difference": difference,
                 "tolerance": _TOLERANCES[name],
                 "samples": len(samples),
                 "samples_are": samples.source,
             }
-    _write_certificate(posixpath.join(output_dir, CERTIFICATE_NAME), info, samples, results)
+    _write_certificate(os.path.join(output_dir, CERTIFICATE_NAME), info, samples, results)
     return results
 
 
@@ -172,5 +170,5 @@ def _write_certificate(path: str, info: ModelInfo, samples: Samples, results: di
         "sent_as_png": samples.sent_as_png,
         "formats": results,
     }
-    with tf.io.gfile.GFile(path, "w") as stream:
+    with open(path, "w", encoding="utf-8") as stream:
         stream.write(json.dumps(certificate, indent=2, ensure_ascii=False) + "\n")

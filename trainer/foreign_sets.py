@@ -18,6 +18,7 @@ from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE
 from preprocess.labels import parse_label_dict
 from preprocess.record_set import Compression, Manifest, Shard
 from preprocess.tensorflow_import import import_tensorflow
+from trainer.files import cause_of, local_file, storage
 
 # In the place of everything about the network that the records do not tell.
 UNVERIFIED = "unverified"
@@ -44,17 +45,17 @@ def read_labels(path: str) -> tuple[str, ...]:
     Raises:
       InputError: it cannot be read or breaks a rule of such files.
     """
-    tf = import_tensorflow()
     try:
-        with tf.io.gfile.GFile(path, "rb") as stream:
-            raw = stream.read()
-    except tf.errors.OpError as error:
-        raise InputError(f"--input_dict: cannot read {path}: {cause_in_one_line(error)}") from error
+        raw = storage().read(path)
+    except OSError as error:
+        raise InputError(f"--input_dict: cannot read {path}: {cause_of(error)}") from error
     return parse_label_dict(raw, where=path).names
 
 
 def make_manifest(prefix: str, names: Iterable[str], labels: tuple[str, ...], *, flag: str) -> Manifest:
     """What the manifest of a set would say if it had one; reads every file.
+
+    Of a set in a bucket, one file at a time is held on disk.
 
     Args:
       prefix: of the set.
@@ -73,18 +74,21 @@ def make_manifest(prefix: str, names: Iterable[str], labels: tuple[str, ...], *,
     shards = []
     for name in names:
         path = posixpath.join(posixpath.dirname(prefix), name)
-        records = tf.data.TFRecordDataset(path, compression_type="GZIP" if compression == "gzip" else "")
         try:
-            # TensorFlow's reader checks the checksums of the records, which ours leaves to the digest of the manifest.
-            count = int(records.reduce(tf.constant(0, tf.int64), lambda seen, _: seen + 1))
-            if count and size is None:
-                size = _embedding_size(next(iter(records.take(1))).numpy(), path, flag)
-            shards.append(_shard(path, count))
+            with local_file(path) as copy:
+                records = tf.data.TFRecordDataset(copy, compression_type="GZIP" if compression == "gzip" else "")
+                # TensorFlow's reader checks the checksums of the records; ours leaves them to the manifest's digest.
+                count = int(records.reduce(tf.constant(0, tf.int64), lambda seen, _: seen + 1))
+                if count and size is None:
+                    size = _embedding_size(next(iter(records.take(1))).numpy(), path, flag)
+                shards.append(_shard(copy, count))
         except tf.errors.OpError as error:
             raise InputError(
                 f"--{flag}: {path} cannot be read as a TFRecord file ({cause_in_one_line(error)}). "
                 "Copy or make it again."
             ) from error
+        except OSError as error:
+            raise InputError(f"--{flag}: {path} cannot be read ({cause_of(error)}).") from error
     if size is None:
         raise InputError(f"--{flag}: the record set {prefix} holds no records.")
     return Manifest(
@@ -115,10 +119,9 @@ def _compression(names: list[str], prefix: str, flag: str) -> Compression:
 
 
 def _shard(path: str, records: int) -> Shard:
-    tf = import_tensorflow()
     digest = hashlib.sha256()
     num_bytes = 0
-    with tf.io.gfile.GFile(path, "rb") as stream:
+    with open(path, "rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
             num_bytes += len(chunk)

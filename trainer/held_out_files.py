@@ -6,8 +6,6 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from trainer.assessment import Calibration, LogitsOf, logits_in_pieces
 from trainer.dataset import EmbeddingDataset
 from trainer.evaluation import Evaluation
@@ -25,7 +23,7 @@ def write_predictions(
 ) -> None:
     """Writes predictions.csv for some data sets, going once through each; see `PredictionsWriter`."""
     labels = next(iter(data.values())).labels
-    with tf.io.gfile.GFile(path, "w") as stream:
+    with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = PredictionsWriter(stream, labels, temperature=calibration.temperature, threshold=calibration.threshold)
         for name, dataset in data.items():
             writer.write(name, logits_in_pieces(logits_of, dataset), dataset)
@@ -41,5 +39,5 @@ def write_report(
         thumbnail=lambda uri: photos.thumbnail(uri, side=_THUMBNAIL_PIXELS),
         created=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
     )
-    with tf.io.gfile.GFile(path, "w") as stream:
+    with open(path, "w", encoding="utf-8") as stream:
         stream.write(page)

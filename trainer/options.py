@@ -13,13 +13,16 @@ from typing import Any, Literal
 from configs.arguments import OneLineParser
 from configs.errors import InputError
 from trainer.arguments import split_paths
+from trainer.files import supported_path
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 CLASS_WEIGHTS = ("none", "balanced")
 LABEL_MODES = ("auto", "single", "multi")
 UNLABELED = ("drop", "default_class")
 EXPORT_FORMATS = ("savedmodel", "litert", "onnx")
-_LISTS = ("train_data_paths", "eval_data_paths", "test_data_paths", "export_formats")
+_LISTS_OF_PATHS = ("train_data_paths", "eval_data_paths", "test_data_paths")
+_LISTS = (*_LISTS_OF_PATHS, "export_formats")
+_PATHS = ("output_path", "checkpoint_dir", "log_dir", "export_dir", "input_dict", "model_dir")
 
 
 # Which folders Vertex AI names in the environment of a training job.
@@ -38,6 +41,8 @@ def _require(rule: bool, field: str, words: str, value: object) -> None:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """What a training run is told. The defaults of the head are those of the published flowers sample.
+
+    Records, folders and dictionaries are local or gs://.
 
     Attributes:
       train_data_paths: shards, globs of shards or prefixes of record sets to train on. May be empty where an
@@ -351,4 +356,10 @@ def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.en
             given[field] = split_paths(given[field])
     values.update({field: environ[name] for field, name in _VERTEX_FOLDERS.items() if environ.get(name)})
     values.update({field: value for field, value in given.items() if value is not None})
+    for field in _PATHS:
+        if values.get(field) is not None:
+            values[field] = supported_path(values[field], flag=field)
+    for field in _LISTS_OF_PATHS:
+        if field in values:
+            values[field] = tuple(supported_path(path, flag=field) for path in values[field])
     return TrainingOptions(**values)

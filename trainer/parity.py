@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -18,6 +17,7 @@ from preprocess.image_graph import NOT_READABLE, decode_image_graph, scale_pixel
 from preprocess.probe_images import probe_images
 from trainer.head import predict_logits
 from trainer.model_info import ModelInfo
+from trainer.photos import Photo
 from trainer.scores import scores_of
 
 _MAX_IMAGES = 16
@@ -67,14 +67,7 @@ def _is_readable(data: bytes) -> bool:
     return True
 
 
-def _from_files(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    for path in paths:
-        if os.path.isfile(path):
-            with open(path, "rb") as stream:
-                yield path, stream.read()
-
-
-def _generated() -> Iterator[tuple[str, bytes]]:
+def _generated() -> Iterator[Photo]:
     for number, pixels in enumerate(probe_images(8)):
         width, height = _GENERATED_SIZES[number % len(_GENERATED_SIZES)]
         encoded = io.BytesIO()
@@ -82,17 +75,17 @@ def _generated() -> Iterator[tuple[str, bytes]]:
         yield f"generated image {number}, {width} x {height}", encoded.getvalue()
 
 
-def image_samples(photos: Sequence[str]) -> Samples:
-    """Up to 16 images: the photos that can be read, or, if there is none, generated JPEGs, always the same.
+def image_samples(photos: Sequence[Photo]) -> Samples:
+    """Up to 16 images: the photos that can be decoded, or, if there is none, generated JPEGs, always the same.
 
     Args:
-      photos: paths of local files.
+      photos: names and contents of image files.
     """
     source: Source = "photos"
     found: list[tuple[str, bytes, np.ndarray]] = []
-    for path, data in _from_files(photos):
+    for name, data in photos:
         try:
-            found.append((path, data, decode_image(data)))
+            found.append((name, data, decode_image(data)))
         except ImageError:  # The pipeline could not embed it either.
             continue
         if len(found) == _MAX_IMAGES:

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from configs.arguments import OneLineParser
-from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, cause_in_one_line, run_program
+from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
+from trainer.files import cause_of, is_missing_bucket, storage, supported_path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,8 +21,8 @@ class PredictOptions:
     """What the program is told.
 
     Attributes:
-      model_dir: folder of the SavedModel.
-      photos: paths of image files.
+      model_dir: folder of the SavedModel, local or gs://.
+      photos: paths of image files, local or gs://.
       top_k: labels to print for each photo.
       as_json: one JSON object a line instead of text.
 
@@ -48,7 +49,8 @@ def _parse(argv: Sequence[str] | None) -> PredictOptions:
     parser.add_argument("--top_k", type=int, default=5, help="labels to print for each photo (default: 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     given = parser.parse_args(argv)
-    return PredictOptions(model_dir=given.model_dir, photos=tuple(given.photos), top_k=given.top_k, as_json=given.json)
+    model_dir = supported_path(given.model_dir, flag="model_dir")
+    return PredictOptions(model_dir=model_dir, photos=tuple(given.photos), top_k=given.top_k, as_json=given.json)
 
 
 def _read_photo(path: str) -> bytes:
@@ -60,25 +62,14 @@ def _read_photo(path: str) -> bytes:
     from preprocess.image import ImageError
     from trainer.prediction import normalize_photo
 
-    if "://" in path:
-        from preprocess.tensorflow_import import import_tensorflow
-
-        tf = import_tensorflow()
-        try:
-            with tf.io.gfile.GFile(path, "rb") as remote:
-                data = remote.read()
-        except tf.errors.OpError as error:
-            raise InputError(f"{path}: cannot be read ({cause_in_one_line(error)})") from error
-    else:
-        if os.path.isdir(path):
-            raise InputError(f"{path}: is a folder; name the photos in it")
-        try:
-            with open(path, "rb") as stream:
-                data = stream.read()
-        except FileNotFoundError as error:
+    if os.path.isdir(path):
+        raise InputError(f"{path}: is a folder; name the photos in it")
+    try:
+        data = storage().read(path.removeprefix("file://"))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
             raise InputError(f"{path}: no such file") from error
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise InputError(f"{path}: cannot be read ({cause_of(error)})") from error
     try:
         return normalize_photo(data)
     except ImageError as error:

@@ -12,6 +12,7 @@ import numpy as np
 from configs.errors import InputError, cause_in_one_line
 from preprocess.image import IMAGE_SIZE, decode_image, encode_png
 from preprocess.tensorflow_import import import_tensorflow, without_tensorflow_noise
+from trainer.files import cause_of, is_in_bucket, is_missing_bucket, local_folder, storage
 from trainer.model_info import MODEL_INFO_PATH, ModelInfo
 
 _BATCH_SIZE = 8
@@ -52,39 +53,30 @@ def normalize_photo(data: bytes) -> bytes:
     return encode_png(decode_image(data))
 
 
-def _read(path: str) -> bytes:
-    if "://" not in path:  # A local model is described without TensorFlow, whose import takes seconds.
-        with open(path, "rb") as stream:
-            return stream.read()
-    tf = import_tensorflow()
-    try:
-        with tf.io.gfile.GFile(path, "rb") as stream:
-            return stream.read()
-    except tf.errors.NotFoundError as error:
-        raise FileNotFoundError(str(error.message)) from error
-    except tf.errors.OpError as error:
-        raise OSError(str(error.message)) from error
-
-
 def read_model_info(model_dir: str) -> ModelInfo:
-    """What lies beside a model's graph. Does not import TensorFlow for a local folder.
+    """What lies beside a model's graph. Does not import TensorFlow.
 
     Raises:
       InputError: there is no such folder, or no model that trainer.task exported in it.
     """
-    if "://" not in model_dir and not os.path.isdir(model_dir):
+    if not is_in_bucket(model_dir) and not os.path.isdir(model_dir):
         raise InputError(f"model_dir: there is no folder {model_dir}. Train first: `python -m trainer.task --help`.")
     path = posixpath.join(model_dir, MODEL_INFO_PATH)
     try:
-        raw = _read(path)
-    except FileNotFoundError as error:
-        # The folder above is the usual slip: it holds the metrics and, in `model`, the model.
-        inside = posixpath.join(model_dir, "model")
-        hint = f" Did you mean {inside}?" if os.path.isfile(posixpath.join(inside, MODEL_INFO_PATH)) else ""
-        raise InputError(f"model_dir: {model_dir} holds no model exported by trainer.task.{hint}") from error
+        raw = storage().read(path)
     except OSError as error:
-        raise InputError(f"model_dir: cannot read {path} ({error.strerror or error}).") from error
+        if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
+            raise InputError(
+                f"model_dir: {model_dir} holds no model exported by trainer.task.{_hint_of_inner(model_dir)}"
+            ) from error
+        raise InputError(f"model_dir: cannot read {path} ({cause_of(error)}).") from error
     return ModelInfo.from_bytes(raw, where=path)
+
+
+def _hint_of_inner(model_dir: str) -> str:
+    """The folder above is the usual slip: it holds the metrics and, in `model`, the model."""
+    inside = posixpath.join(model_dir, "model")
+    return f" Did you mean {inside}?" if storage().match(posixpath.join(inside, MODEL_INFO_PATH)) else ""
 
 
 class Classifier:
@@ -95,7 +87,7 @@ class Classifier:
     """
 
     def __init__(self, model_dir: str):
-        """Loads the model, which takes seconds.
+        """Loads the model, which takes seconds; from a bucket by way of a copy on disk.
 
         Raises:
           InputError: there is no whole model in the folder, or it takes embeddings only.
@@ -108,7 +100,8 @@ class Classifier:
             )
         tf = import_tensorflow()
         try:
-            self._model = tf.saved_model.load(model_dir)
+            with local_folder(model_dir) as folder:
+                self._model = tf.saved_model.load(folder)
             self._signature = self._model.signatures["serving_default"]
             # The first run optimizes the graph, notes how on standard error, and takes over a second. It is done
             # here, where one thread is, because holding the notes back is not for several at a time.

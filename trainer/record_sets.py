@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 import posixpath
 from collections.abc import Sequence
 
-from configs.errors import InputError, cause_in_one_line
+from configs.errors import InputError
 from preprocess import record_set
 from preprocess.backbone_identity import BackboneIdentity
-from preprocess.record_set import Manifest, set_of_shard, sidecar_dir, sidecar_path
-from preprocess.tensorflow_import import import_tensorflow
-
-_GLOB_CHARACTERS = "*?["
+from preprocess.record_set import Manifest, Shard, set_of_shard, sidecar_dir, sidecar_path
+from trainer.files import cause_of, has_glob, is_folder, is_in_bucket, storage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordSet:
-    """A finished set of records on disk.
+    """A finished set of records.
 
     Attributes:
       prefix: for example "out/preproc/train".
@@ -47,51 +46,67 @@ def _is_sidecar(path: str) -> bool:
 
 def _files(path: str, flag: str) -> list[str]:
     """The shard files that one path, glob or set prefix names, sorted, without sidecars."""
-    tf = import_tensorflow()
-    gfile = tf.io.gfile
     try:
-        # First by its plain name: the shell may have expanded the glob, and a name may hold a bracket.
-        if gfile.exists(path):
-            if gfile.isdir(path):
-                inside = posixpath.join(path, "train*")
-                raise InputError(f"--{flag}: {path} is a folder. Name the shards in it, for example '{inside}'.")
-            return [path]
-        if not any(character in path for character in _GLOB_CHARACTERS):
-            if gfile.isdir(sidecar_dir(path)):
+        matched = storage().match(path)
+        if matched == [path]:  # By its plain name: the shell may have expanded the glob, and a name may hold a bracket.
+            return matched
+        if is_folder(path):
+            inside = posixpath.join(path, "train*")
+            raise InputError(f"--{flag}: {path} is a folder. Name the shards in it, for example '{inside}'.")
+        if not has_glob(path):
+            if is_folder(sidecar_dir(path)):
                 return _files(f"{path}-*", flag)
             raise InputError(f"--{flag}: no such file: {path}. Name shards, or a glob such as 'out/preproc/train*'.")
-        matched = sorted(gfile.glob(path))
-        found = [name for name in matched if not _is_sidecar(name) and not gfile.isdir(name)]
-    except tf.errors.OpError as error:
-        raise InputError(f"--{flag}: cannot look at {path}: {cause_in_one_line(error)}") from error
-    if found:
+    except OSError as error:
+        raise InputError(f"--{flag}: cannot look at {path}: {cause_of(error)}") from error
+    if found := [name for name in matched if not _is_sidecar(name)]:
         return found
-    sidecars = sorted({name for name in matched if _is_sidecar(name)})
+    sidecars = sorted({name for name in (*matched, *glob.glob(path)) if _is_sidecar(name)})
     hint = f" (only {sidecars[0]}, which holds no records)" if sidecars else ""
     folder = posixpath.dirname(path) or "."
-    if "://" not in path and not any(c in folder for c in _GLOB_CHARACTERS) and not os.path.isdir(folder):
+    if not is_in_bucket(path) and not has_glob(folder) and not os.path.isdir(folder):
         hint = f" (there is no folder {folder})"
     raise InputError(f"--{flag}: nothing matches {path!r}{hint}. Did the pipeline run, with this output path?")
 
 
+def _has_sidecar(prefix: str, flag: str) -> bool:
+    try:
+        return is_folder(sidecar_dir(prefix))
+    except OSError as error:
+        raise InputError(f"--{flag}: cannot look at {sidecar_dir(prefix)}: {cause_of(error)}") from error
+
+
 def _read_manifest(prefix: str, flag: str) -> Manifest:
-    tf = import_tensorflow()
     path = sidecar_path(prefix, record_set.MANIFEST_NAME)
     try:
-        with tf.io.gfile.GFile(path, "rb") as stream:
-            raw = stream.read()
-    except tf.errors.NotFoundError as error:
+        raw = storage().read(path)
+    except FileNotFoundError as error:
         raise InputError(
             f"--{flag}: the record set {prefix} is incomplete: it has shards but no {path}, which the "
             "pipeline writes last. Run the pipeline to its end. (Records made elsewhere need --input_dict dict.txt.)"
         ) from error
-    except tf.errors.OpError as error:
-        raise InputError(f"--{flag}: cannot read {path}: {cause_in_one_line(error)}") from error
+    except OSError as error:
+        raise InputError(f"--{flag}: cannot read {path}: {cause_of(error)}") from error
     return Manifest.from_bytes(raw, where=path)
 
 
+def _require_shard(path: str, shard: Shard, *, listed: bool) -> None:
+    """Raises FileNotFoundError if there is no such shard, InputError if it is of another size than it was."""
+    if is_in_bucket(path):
+        # Objects are stored whole or not at all, and asking for the size of each would be a request each: one that was
+        # replaced is found by its digest, before training.
+        if not listed and not storage().match(path):
+            raise FileNotFoundError(path)
+        return
+    num_bytes = os.path.getsize(path)
+    if num_bytes != shard.num_bytes:
+        raise InputError(
+            f"{path} has {num_bytes} bytes, its set's manifest says {shard.num_bytes}: the file was cut short or "
+            "replaced. Run the pipeline again."
+        )
+
+
 def _whole_set(prefix: str, selected: set[str], flag: str) -> RecordSet:
-    tf = import_tensorflow()
     manifest = _read_manifest(prefix, flag)
     if manifest.records == 0 or not manifest.shards:
         raise InputError(f"--{flag}: the record set {prefix} holds no records. See the report beside its manifest.")
@@ -99,19 +114,16 @@ def _whole_set(prefix: str, selected: set[str], flag: str) -> RecordSet:
     for shard in manifest.shards:
         path = found.shard_path(shard.name)
         try:
-            num_bytes = tf.io.gfile.stat(path).length
-        except tf.errors.NotFoundError as error:
+            _require_shard(path, shard, listed=shard.name in selected)
+        except FileNotFoundError as error:
             raise InputError(
                 f"--{flag}: the record set {prefix} is incomplete: its manifest lists {shard.name}, and "
                 "there is no such file. Run the pipeline again."
             ) from error
-        except tf.errors.OpError as error:
-            raise InputError(f"--{flag}: cannot look at {path}: {cause_in_one_line(error)}") from error
-        if num_bytes != shard.num_bytes:
-            raise InputError(
-                f"--{flag}: {path} has {num_bytes} bytes, its set's manifest says {shard.num_bytes}: the "
-                "file was cut short or replaced. Run the pipeline again."
-            )
+        except InputError as error:
+            raise InputError(f"--{flag}: {error}") from error
+        except OSError as error:
+            raise InputError(f"--{flag}: cannot look at {path}: {cause_of(error)}") from error
         if shard.name not in selected:
             raise InputError(
                 f"--{flag}: only part of the record set {prefix} is named: {shard.name} is missing. Name the "
@@ -131,7 +143,7 @@ def find_record_sets(paths: Sequence[str], *, flag: str, input_dict: str | None 
     """The whole record sets that the paths name, in the order of their prefixes.
 
     Args:
-      paths: shard files, globs, or prefixes of sets, on any filesystem that `tf.io.gfile` opens.
+      paths: shard files, globs, or prefixes of sets; local or gs://.
       flag: the option they were given to, for the messages.
       input_dict: dict.txt. With it, files without a sidecar folder are taken as record sets made elsewhere, whatever
         their names; a file not named like a shard is a set of its own.
@@ -161,7 +173,7 @@ def find_record_sets(paths: Sequence[str], *, flag: str, input_dict: str | None 
     found = []
     for prefix, names in sorted(selected.items()):
         # A set of ours that is unfinished has the folder already, and is no set of others.
-        if labels is not None and not import_tensorflow().io.gfile.isdir(sidecar_dir(prefix)):
+        if labels is not None and not _has_sidecar(prefix, flag):
             found.append(_foreign_set(prefix, names, labels, flag))
             continue
         found.append(_whole_set(prefix, names, flag))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from trainer.artifacts import OutputFolder
     from trainer.dataset import EmbeddingDataset
     from trainer.evaluation import Evaluation
     from trainer.training import TrainingResult
@@ -56,6 +57,18 @@ def _find_sets(options: TrainingOptions) -> dict[str, tuple[RecordSet, ...]]:
                 require_disjoint(sets["train"], sets[name], flag=flag)
     require_agreement([record_set for part in sets.values() for record_set in part])
     return sets
+
+
+def _output_folder(options: TrainingOptions) -> OutputFolder:
+    """The folder of the run, which like all others that it writes to was found writable."""
+    from trainer.artifacts import OutputFolder
+    from trainer.working_folder import working_folder
+
+    output = OutputFolder(options.output_path)
+    for flag in ("checkpoint_dir", "log_dir", "export_dir"):
+        if path := getattr(options, flag):
+            working_folder(path, flag=flag).require_writable()
+    return output
 
 
 def _warnings(
@@ -224,8 +237,10 @@ def train_and_export(
     """
     started = time.monotonic()
     sets = _find_sets(options)
+    output = _output_folder(options)
+    import_tensorflow()  # Takes seconds; what is wrong with paths has been said by now.
 
-    from trainer.artifacts import PREDICTIONS_NAME, REPORT_NAME, OutputFolder, copy_model
+    from trainer.artifacts import PREDICTIONS_NAME, REPORT_NAME, copy_model
     from trainer.assessment import assess, calibrate
     from trainer.dataset import in_label_mode
     from trainer.export import save_model
@@ -238,7 +253,6 @@ def train_and_export(
     from trainer.training import require_trainable
     from trainer.vertex_trial import report_trial
 
-    output = OutputFolder(options.output_path)
     require_formats(options.export_formats)
     # Now and not at the export: a network that cannot be had must not cost a training.
     network, backbone = _load_backbone(sets["train"][0], options.weights)
@@ -289,8 +303,9 @@ def train_and_export(
     if options.write_predictions:
         files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration)
     output.publish(write_model, metrics, files)
-    if options.export_dir:
-        copy_model(output.model_dir, options.export_dir)
+    # Vertex AI's folder for the model is `model` in the output folder, if that is the job's base directory.
+    if options.export_dir and options.export_dir.rstrip("/") != output.model_dir:
+        copy_model(output.local_model_dir, options.export_dir)
     _write_tensorboard(options, evaluations, data["eval"], step=result.best.step)
     report_trial({"accuracy": metrics["eval"]["accuracy"], "loss": metrics["eval"]["loss"]}, step=result.best.step)
     print(
@@ -312,6 +327,7 @@ def evaluate_model(options: TrainingOptions) -> dict[str, Any]:
 
     info = read_model_info(options.existing_model_dir)
     sets = _find_sets(options)
+    import_tensorflow()
 
     from trainer.existing_model import evaluate_existing, require_fitting
     from trainer.report import evaluation_summary
@@ -332,13 +348,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parse_options(argv)
     cluster = read_cluster(os.environ)
-    import_tensorflow(start=cluster.count == 1)
     if options.evaluates_only:
         evaluate_model(options)
         return EXIT_OK
     exchange = None
     if cluster.count > 1:
         _require_one_search(options)
+        import_tensorflow(start=False)
         _say(f"worker {cluster.index} of {cluster.count}: waiting for the others")
         exchange = GradientExchange()
     if exchange and not cluster.is_chief:

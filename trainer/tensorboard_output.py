@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import posixpath
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
 from trainer.dataset import EmbeddingDataset
 from trainer.evaluation import Evaluation
 from trainer.event_log import EventLog
 from trainer.svg_charts import shortened
+from trainer.working_folder import working_folder
 
 _MAX_PICTURE_CLASSES = 50
 _MAX_CURVES = 50
@@ -125,18 +125,20 @@ def write_projector(log_dir: str, dataset: EmbeddingDataset, predictions: Sequen
         here = (rows >= start) & (rows < start + len(piece))
         points[here] = piece[rows[here] - start]
         start += len(piece)
-    tf.io.gfile.makedirs(log_dir)
-    with tf.io.gfile.GFile(posixpath.join(log_dir, "embeddings.tsv"), "w") as stream:
+    folder = working_folder(log_dir, flag="log_dir")
+    os.makedirs(folder.local, exist_ok=True)
+    with open(os.path.join(folder.local, "embeddings.tsv"), "w", encoding="utf-8") as stream:
         for point in _principal(points):
             stream.write("\t".join(f"{value:.4g}" for value in point) + "\n")
-    with tf.io.gfile.GFile(posixpath.join(log_dir, "names.tsv"), "w") as stream:
+    with open(os.path.join(folder.local, "names.tsv"), "w", encoding="utf-8") as stream:
         stream.write("label\tprediction\turi\n")
         for row in rows:
             ids = dataset.label_ids[dataset.label_splits[row] : dataset.label_splits[row + 1]]
             label = ", ".join(dataset.labels[i] for i in dict.fromkeys(ids.tolist()))
             cells = (label, predictions[row], str(dataset.uris[row]))
             stream.write("\t".join(_cell(cell) or "?" for cell in cells) + "\n")
-    with tf.io.gfile.GFile(posixpath.join(log_dir, "projector_config.pbtxt"), "w") as stream:
+    with open(os.path.join(folder.local, "projector_config.pbtxt"), "w", encoding="utf-8") as stream:
         entries = {"tensor_name": "embeddings", "tensor_path": "embeddings.tsv", "metadata_path": "names.tsv"}
         lines = "".join(f"  {name}: {json.dumps(value)}\n" for name, value in entries.items())
         stream.write(f"embeddings {{\n{lines}}}\n")
+    folder.send()

@@ -288,9 +288,7 @@ class _Fit:
         state = self._state
         earlier_sec = state.wall_sec
         with contextlib.ExitStack() as stack:
-            logs = _Logs(self._options.log_folder, state.history) if checkpoints else None
-            if logs:
-                stack.callback(logs.close)
+            logs = stack.enter_context(_Logs(self._options.log_folder, state.history)) if checkpoints else None
             blocks = stack.enter_context(
                 contextlib.closing(prefetched(batches(self._train, self._options, state.step, self._cluster), depth=1))
             )
@@ -355,6 +353,11 @@ class _Logs:
         self._logs["train"].write(point.step, loss=point.train_loss)
         self._logs["eval"].write(point.step, loss=point.eval_loss, accuracy=point.eval_accuracy)
 
-    def close(self) -> None:
+    def __enter__(self) -> _Logs:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         for log in self._logs.values():
-            log.close()
+            # What has ended the training is what is to be said.
+            with contextlib.nullcontext() if error is None else contextlib.suppress(InputError):
+                log.close()

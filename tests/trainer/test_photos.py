@@ -19,18 +19,19 @@ def photo(path, size=(40, 20)) -> str:
 def test_uris_are_found_beside_the_list_that_names_them(tmp_path):
     inside = photo(tmp_path / "photos" / "a.png")
     finder = PhotoFinder([str(tmp_path / "data" / "train.csv"), str(tmp_path / "eval.csv")])
-    assert finder.path("photos/a.png") == str(tmp_path / "photos" / "a.png")
+    content = (tmp_path / "photos" / "a.png").read_bytes()
+    assert finder.read("photos/a.png") == (str(tmp_path / "photos" / "a.png"), content)
     (tmp_path / "data").mkdir()
-    assert finder.path("../photos/a.png") == str(tmp_path / "data" / ".." / "photos" / "a.png")
-    assert finder.path(inside) == finder.path(f"file://{inside}") == inside
-    assert finder.some(["no.png", inside, inside, inside], at_most=2, tries=9) == [inside, inside]
+    assert finder.read("../photos/a.png") == (str(tmp_path / "data" / ".." / "photos" / "a.png"), content)
+    assert finder.read(inside) == finder.read(f"file://{inside}") == (inside, content)
+    assert finder.some(["no.png", inside, inside, inside], at_most=2, tries=9) == [(inside, content)] * 2
     assert finder.some(["no.png", inside], at_most=2, tries=1) == []
 
 
 def test_what_is_no_photo_at_hand_is_none(tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     finder = PhotoFinder()
-    hostile = ["gs://b/x.jpg", "/dev/zero", str(tmp_path), "a\0b", "x" * 5000, "", str(tmp_path / "text.jpg")]
+    hostile = ["s3://b/x.jpg", "/dev/zero", str(tmp_path), "a\0b", "x" * 5000, "", str(tmp_path / "text.jpg")]
     assert [finder.thumbnail(uri, side=8) for uri in hostile] == [None] * 7
 
 

@@ -1,0 +1,153 @@
+"""The files that the trainer reads, on the disks of this machine or in a bucket.
+
+TensorFlow's own `gs://` is not used: it tries again by rules of its own, checks no checksums, looks for credentials
+elsewhere than Google's client does, and cannot be pointed at another endpoint. What only TensorFlow can read gets a
+local copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import glob
+import os
+import posixpath
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from configs.errors import InputError
+
+if TYPE_CHECKING:
+    from preprocess.uri_storage import UriStorage
+
+_GLOB_CHARACTERS = "*?["
+# As `preprocess.retrying.as_os_error` and `GcsStorage.match` say it.
+_MISSING_BUCKET = re.compile(r"No such bucket: (gs://[^/]+)")
+_THREADS = 8
+_COPY_BYTES = 1 << 20
+
+
+@functools.cache
+def storage() -> UriStorage:
+    """The storage of this process."""
+    from preprocess.uri_storage import UriStorage  # here: its imports would double the time of `--help`
+
+    return UriStorage()
+
+
+def is_in_bucket(path: str) -> bool:
+    """True for `gs://`."""
+    return path.startswith("gs://")
+
+
+def supported_path(path: str, *, flag: str) -> str:
+    """A path as the trainer takes it: local paths without `file://`.
+
+    Raises:
+      InputError: it has a scheme that the trainer does not open, or names no bucket.
+    """
+    path = path.removeprefix("file://")
+    scheme, mark, rest = path.partition("://")
+    if is_in_bucket(path) and not rest.partition("/")[0]:
+        raise InputError(f"--{flag}: must name a bucket: gs://bucket/path. Received: {path!r}.")
+    if mark and scheme != "gs" and scheme.replace("+", "").replace(".", "").replace("-", "").isalnum():
+        raise InputError(
+            f"--{flag}: the trainer opens local paths and gs://, not {scheme}://. Received: {path!r}. Copy it to one "
+            "of them."
+        )
+    return path
+
+
+def has_glob(path: str) -> bool:
+    """Whether a path has a character that may stand for others."""
+    return any(character in path for character in _GLOB_CHARACTERS)
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is such a folder; in a bucket, whether any object lies below that name.
+
+    Raises:
+      OSError: the bucket cannot be looked into.
+    """
+    if not is_in_bucket(path):
+        return os.path.isdir(path)
+    return not has_glob(path) and bool(names_below(path))
+
+
+def cause_of(error: OSError) -> str:
+    """What was wrong with a file, for the end of a message that names it."""
+    if match := _MISSING_BUCKET.match(str(error)):
+        return f"there is no bucket {match[1]}. Make it, or correct the name"
+    return error.strerror or str(error) or type(error).__name__
+
+
+def is_missing_bucket(error: OSError) -> bool:
+    """Whether the bucket is not there, and so nothing is known of the file."""
+    return _MISSING_BUCKET.match(str(error)) is not None
+
+
+def names_below(folder: str) -> list[str]:
+    """The files below a folder, at any depth, by their paths within it, sorted. Raises OSError."""
+    folder = folder.rstrip("/")
+    return [path.removeprefix(f"{folder}/") for path in storage().match(f"{glob.escape(folder)}/**")]
+
+
+def _fetch(path: str, target: str) -> None:
+    """Copies a file from a bucket to a local path, whole or not at all. Raises OSError."""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with storage().open(path) as stream, storage().create(target) as copy:
+        shutil.copyfileobj(stream, copy, _COPY_BYTES)
+
+
+def fetch_folder(folder: str, target: str) -> None:
+    """Copies all files below a folder of a bucket into a local one, several at a time.
+
+    Raises:
+      InputError: one has a name by which it would lie elsewhere.
+      OSError: one of them cannot be read.
+    """
+    names = names_below(folder)
+    for name in names:
+        if not {"", ".", ".."}.isdisjoint(name.split("/")):
+            raise InputError(f"{folder}: the object {name!r} in it has no name that a file can have. Remove it.")
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for _ in threads.map(lambda name: _fetch(posixpath.join(folder, name), os.path.join(target, name)), names):
+            pass  # Iterating raises what a thread raised.
+
+
+@contextlib.contextmanager
+def local_file(path: str) -> Iterator[str]:
+    """A local path of a file: its own, or that of a copy on disk, which is removed at the end.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    if not is_in_bucket(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="hugs-") as scratch:
+        copy = os.path.join(scratch, posixpath.basename(path))
+        _fetch(path, copy)
+        yield copy
+
+
+@contextlib.contextmanager
+def local_folder(path: str) -> Iterator[str]:
+    """A local path of a folder: its own, or that of a copy of all that is in it, which is removed at the end.
+
+    A model of Inception v3 takes 90 MB of disk as a SavedModel, and as much again in each other format beside it.
+
+    Raises:
+      InputError: see `fetch_folder`.
+      OSError: a file of it cannot be read.
+    """
+    if not is_in_bucket(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="hugs-") as scratch:
+        fetch_folder(path, scratch)
+        yield scratch

@@ -1,0 +1,185 @@
+"""Folders that a run writes into; those in a bucket by way of a local one, which TensorFlow can write into."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+
+from configs.errors import InputError
+from trainer.files import cause_of, fetch_folder, is_in_bucket, names_below, storage
+
+_THREADS = 8
+_COPY_BYTES = 1 << 20
+_PROBE_NAME = ".write-test"
+# Of the time, what sending now and then may add. An object may be written about once a second, no oftener.
+_SENDING_SHARE = 0.02
+_MIN_SEND_EVERY_SEC = 2.0
+
+
+class WorkingFolder:
+    """A folder on a disk of this machine: what is written there is where it belongs.
+
+    Attributes:
+      path: the folder as the user knows it.
+      local: where its files are written.
+    """
+
+    def __init__(self, path: str, *, flag: str):
+        """Makes nothing yet; `flag` is the option that named it, for the messages."""
+        self.path = path.rstrip("/") or "/"
+        self.local = self.path
+        self._flag = flag
+
+    def require_writable(self) -> None:
+        """Makes the folder. Raises InputError if nothing can be written into it."""
+        try:
+            os.makedirs(self.local, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.local):
+                pass
+        except OSError as error:
+            raise self._fault(error) from error
+
+    def exists(self, name: str) -> bool:
+        """Whether it holds a file or folder of that name. Raises InputError if that cannot be told."""
+        return os.path.exists(os.path.join(self.local, name))
+
+    def fetch(self, name: str) -> None:
+        """Brings a sub-folder to `local`, as it was left by an earlier run. Raises InputError."""
+
+    def discard(self, name: str) -> None:
+        """Removes a sub-folder, if there is one. Raises InputError if it cannot be removed."""
+        if os.path.isdir(os.path.join(self.local, name)):
+            shutil.rmtree(os.path.join(self.local, name))
+
+    def send(
+        self,
+        *,
+        rank: Callable[[str], int] = lambda name: 0,
+        withdraw: Collection[str] = (),
+        exactly: Collection[str] = (),
+    ) -> None:
+        """Brings what is new or other than before in `local` to where it belongs.
+
+        Args:
+          rank: of a file, by its path within the folder: those of a higher rank are seen later than all of a lower one.
+          withdraw: files that disappear before anything else is done, in this order.
+          exactly: sub-folders that lose, at the end, what `local` does not hold.
+
+        Raises:
+          InputError: it cannot be written to.
+        """
+
+    def send_now_and_then(self) -> None:
+        """Like `send`, or nothing, so that sending takes little of the time. Raises InputError."""
+
+    def _fault(self, error: OSError) -> InputError:
+        return InputError(f"--{self._flag}: cannot write to {self.path}: {cause_of(error)}")
+
+
+class _BucketFolder(WorkingFolder):
+    """A folder in a bucket. What is written lies on a local disk until this object goes or the program ends."""
+
+    def __init__(self, path: str, *, flag: str):
+        super().__init__(path, flag=flag)
+        self.local = tempfile.mkdtemp(prefix="hugs-")
+        weakref.finalize(self, shutil.rmtree, self.local, ignore_errors=True)
+        # Size in bytes and time of change, in ns, of what was sent.
+        self._sent: dict[str, tuple[int, int]] = {}
+        self._next_send_sec = 0.0
+
+    def _uri(self, name: str) -> str:
+        return posixpath.join(self.path, name)
+
+    def require_writable(self) -> None:
+        try:
+            with storage().create(self._uri(_PROBE_NAME)) as stream:
+                stream.write(b"")
+            self._delete_one(_PROBE_NAME)
+        except OSError as error:
+            raise self._fault(error) from error
+
+    def exists(self, name: str) -> bool:
+        try:
+            return bool(storage().match(self._uri(name)) or names_below(self._uri(name)))
+        except OSError as error:
+            raise self._fault(error) from error
+
+    def fetch(self, name: str) -> None:
+        try:
+            fetch_folder(self._uri(name), os.path.join(self.local, name))
+        except OSError as error:
+            raise InputError(f"--{self._flag}: cannot read {self._uri(name)}: {cause_of(error)}") from error
+
+    def discard(self, name: str) -> None:
+        super().discard(name)
+        try:
+            storage().delete_tree(self._uri(name))
+        except OSError as error:
+            raise self._fault(error) from error
+
+    def send(
+        self,
+        *,
+        rank: Callable[[str], int] = lambda name: 0,
+        withdraw: Collection[str] = (),
+        exactly: Collection[str] = (),
+    ) -> None:
+        here = self._files()
+        new = [name for name, version in here.items() if self._sent.get(name) != version]
+        try:
+            for name in withdraw:
+                self._delete_one(name)
+            for level in sorted({rank(name) for name in new}):
+                self._in_threads(self._send_one, [name for name in new if rank(name) == level])
+            for folder in exactly:
+                there = [posixpath.join(folder, name) for name in names_below(self._uri(folder))]
+                self._in_threads(self._delete_one, [name for name in there if name not in here])
+        except OSError as error:
+            raise self._fault(error) from error
+        self._sent = here
+
+    def send_now_and_then(self) -> None:
+        started_sec = time.monotonic()
+        if started_sec < self._next_send_sec:
+            return
+        self.send()
+        ended_sec = time.monotonic()
+        self._next_send_sec = ended_sec + max(_MIN_SEND_EVERY_SEC, (ended_sec - started_sec) / _SENDING_SHARE)
+
+    def _files(self) -> dict[str, tuple[int, int]]:
+        found = {}
+        for folder, _, names in os.walk(self.local):
+            for name in names:
+                path = os.path.join(folder, name)
+                status = os.stat(path)
+                found[os.path.relpath(path, self.local)] = (status.st_size, status.st_mtime_ns)
+        return found
+
+    def _send_one(self, name: str) -> None:
+        with open(os.path.join(self.local, name), "rb") as source, storage().create(self._uri(name)) as target:
+            shutil.copyfileobj(source, target, _COPY_BYTES)
+
+    def _delete_one(self, name: str) -> None:
+        storage().delete_file(self._uri(name))
+
+    @staticmethod
+    def _in_threads(work: Callable[[str], None], names: Collection[str]) -> None:
+        with ThreadPoolExecutor(_THREADS) as threads:
+            for _ in threads.map(work, names):
+                pass  # Iterating raises what a thread raised.
+
+
+def working_folder(path: str, *, flag: str) -> WorkingFolder:
+    """A folder to write into, local or gs://.
+
+    Args:
+      path: of the folder.
+      flag: the option that named it, for the messages.
+    """
+    return (_BucketFolder if is_in_bucket(path) else WorkingFolder)(path, flag=flag)
