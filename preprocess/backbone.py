@@ -6,15 +6,12 @@ their network from `load_keras_backbone`, so that they cannot differ.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-import http.client
 import math
 import os
-import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,10 +20,19 @@ from configs.errors import InputError, cause_in_one_line, did_you_mean
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.image import IMAGE_DEFINITION, IMAGE_SIZE
 from preprocess.tensorflow_import import import_tensorflow
+from preprocess.weights_files import (
+    PublishedFile,
+    StagedFile,
+    check_file,
+    check_published,
+    digest_of_file,
+    fetch_published,
+    local_copy,
+    staged_copy,
+)
 
 IMAGENET = "imagenet"
 RANDOM = "random"
-_PROBE_TIMEOUT_SEC = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,14 +43,12 @@ class Architecture:
       embedding_size: floats in one embedding.
       build: makes the Keras model without weights: float32 [n, 299, 299, 3] in [-1, 1] to float32
         [n, embedding_size].
-      imagenet_url: where Keras publishes its ImageNet weights.
-      imagenet_md5: of that file, as Keras checks it.
+      imagenet: its ImageNet weights, as Keras publishes and checks them.
     """
 
     embedding_size: int
     build: Callable[[], Any]
-    imagenet_url: str
-    imagenet_md5: str
+    imagenet: PublishedFile
 
 
 def _build_inception_v3() -> Any:
@@ -60,11 +64,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "inception_v3": Architecture(
         embedding_size=2048,
         build=_build_inception_v3,
-        imagenet_url=(
-            "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
-            "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+        imagenet=PublishedFile(
+            url="https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
+            "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            md5="bcbd6486424b2319ff4ef7d526e38f63",
         ),
-        imagenet_md5="bcbd6486424b2319ff4ef7d526e38f63",
     )
 }
 
@@ -75,9 +79,11 @@ class BackboneSpec:
 
     Attributes:
       architecture: a key of `ARCHITECTURES`.
-      weights: "imagenet", "random", or the path of a weights file that Keras can read (.weights.h5, .h5,
-        .keras).
+      weights: "imagenet", "random", or the path, local or gs://, of a weights file that Keras can read (.weights.h5,
+        .h5, .keras).
       seed: of random weights; ignored for all others.
+      staged: those weights where a worker can read them (`preprocess.staged_weights`); where they lie is no part of
+        the network's identity.
 
     Raises:
       InputError: the architecture is unknown, or the seed is out of range.
@@ -86,6 +92,7 @@ class BackboneSpec:
     architecture: str = "inception_v3"
     weights: str = IMAGENET
     seed: int = 0
+    staged: StagedFile | None = None
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -102,45 +109,18 @@ class BackboneSpec:
         return self.weights == RANDOM
 
 
-def _imagenet_cache_path(architecture: Architecture) -> str:
-    # Where keras.utils.get_file puts it, so that a file cached by any Keras program serves here too.
-    home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
-    return os.path.join(home, "models", os.path.basename(architecture.imagenet_url))
-
-
 def check_weights(spec: BackboneSpec) -> None:
     """Finds out in seconds, without loading anything, whether the weights can be had.
 
     Raises:
       InputError: ImageNet weights are neither cached nor within reach, or the weights file is missing.
     """
-    if spec.is_random:
+    if spec.is_random or spec.staged is not None:
         return
-    if spec.weights != IMAGENET:
-        # Remote files are TensorFlow's business; whether they exist shows when they are read.
-        if "://" not in spec.weights and not os.path.isfile(spec.weights):
-            raise InputError(
-                f"weights: no such file: {spec.weights!r}. Pass imagenet, random, or the path of a weights file "
-                "that Keras can read (.weights.h5, .h5, .keras)."
-            )
-        return
-    architecture = ARCHITECTURES[spec.architecture]
-    if os.path.isfile(_imagenet_cache_path(architecture)):
-        return
-    request = urllib.request.Request(architecture.imagenet_url, method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT_SEC).close()
-    except (OSError, http.client.HTTPException) as error:
-        raise _imagenet_unreachable(architecture, error) from error
-
-
-def _imagenet_unreachable(architecture: Architecture, error: Exception) -> InputError:
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    return InputError(
-        f"weights: the ImageNet weights are not on this machine and {architecture.imagenet_url} cannot be "
-        f"reached ({cause}). Fetch that file on a machine that can and pass it as --weights FILE, or put it at "
-        f"{_imagenet_cache_path(architecture)}; or pass --weights random to try the pipeline without them."
-    )
+    if spec.weights == IMAGENET:
+        check_published(ARCHITECTURES[spec.architecture].imagenet)
+    else:
+        check_file(spec.weights)
 
 
 def _draw_random_weights(model: Any, seed: int) -> None:
@@ -162,41 +142,39 @@ def _draw_random_weights(model: Any, seed: int) -> None:
     model.set_weights(values)
 
 
-def _load_imagenet(model: Any, architecture: Architecture) -> None:
+@contextlib.contextmanager
+def _weights_file(spec: BackboneSpec) -> Iterator[str]:
+    """The path of the spec's weights on this machine, for as long as the `with` block."""
+    published = ARCHITECTURES[spec.architecture].imagenet
+    if spec.staged is not None:
+        # What is staged is read rather than fetched from its publisher, but an image may have it already.
+        kept = published.cache_path
+        if spec.weights == IMAGENET and os.path.isfile(kept) and digest_of_file(kept, "sha256") == spec.staged.sha256:
+            yield kept
+            return
+        with staged_copy(spec.staged) as path:
+            yield path
+    elif spec.weights == IMAGENET:
+        yield fetch_published(published)
+    else:
+        check_file(spec.weights)
+        with local_copy(spec.weights) as path:
+            yield path
+
+
+def _load_file(model: Any, path: str, spec: BackboneSpec) -> None:
     import keras
 
     try:
-        path = keras.utils.get_file(
-            os.path.basename(architecture.imagenet_url),
-            architecture.imagenet_url,
-            cache_subdir="models",
-            file_hash=architecture.imagenet_md5,
-        )
-    except Exception as error:  # Keras raises bare Exception for a failed download.
-        raise _imagenet_unreachable(architecture, error) from error
-    model.load_weights(path)
-
-
-def _load_file(model: Any, path: str) -> None:
-    tf = import_tensorflow()
-    import keras
-
-    with tempfile.TemporaryDirectory() as folder:
-        local = path
-        try:
-            if "://" in path:
-                local = os.path.join(folder, os.path.basename(path))
-                tf.io.gfile.copy(path, local)
-            if local.endswith(".keras"):
-                model.set_weights(keras.models.load_model(local, compile=False).get_weights())
-            else:
-                model.load_weights(local)
-        except Exception as error:  # h5py, zipfile, Keras and TensorFlow each raise their own.
-            cause = cause_in_one_line(error)
-            raise InputError(
-                f"weights: {path!r} does not fit the network without its classification top ({cause}). Pass a "
-                ".weights.h5, .h5 (notop) or .keras file of the same architecture."
-            ) from error
+        if path.endswith(".keras"):
+            model.set_weights(keras.models.load_model(path, compile=False).get_weights())
+        else:
+            model.load_weights(path)
+    except Exception as error:  # h5py, zipfile, Keras and TensorFlow each raise their own.
+        raise InputError(
+            f"weights: {spec.weights!r} does not fit the network without its classification top "
+            f"({cause_in_one_line(error)}). Pass a .weights.h5, .h5 (notop) or .keras file of the same architecture."
+        ) from error
 
 
 def _weights_digest(model: Any) -> str:
@@ -222,10 +200,9 @@ def load_keras_backbone(spec: BackboneSpec) -> tuple[Any, BackboneIdentity]:
     model = architecture.build()
     if spec.is_random:
         _draw_random_weights(model, spec.seed)
-    elif spec.weights == IMAGENET:
-        _load_imagenet(model, architecture)
     else:
-        _load_file(model, spec.weights)
+        with _weights_file(spec) as path:
+            _load_file(model, path, spec)
     model.trainable = False
     # "Features" of the wrong length have gone unnoticed elsewhere until training: look at the network itself.
     if model.output_shape != (None, architecture.embedding_size):

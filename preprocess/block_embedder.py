@@ -168,9 +168,11 @@ class BlockEmbedder:
         writer.waited_for_images_sec += time.perf_counter() - started
         if isinstance(image, KnownImage):
             writer.read_sec += image.read_sec
+            writer.read_bytes += image.num_bytes
             return _KnownEmbedding(image.embedding, image.digest, FROM_CACHE)
         if isinstance(image, LoadedImage):
             writer.read_sec += image.read_sec
+            writer.read_bytes += image.num_bytes
             writer.decode_sec += image.decode_sec
         return image
 

@@ -51,6 +51,7 @@ class BlockResult:
       skipped_ledger: the skipped rows likewise.
       backbone: the network that made the embeddings.
       engine: what ran it.
+      read_bytes: of the image files that were decoded, or found in the cache; 0 in what earlier versions left.
       read_sec: sum over the images, in threads that overlap.
       decode_sec: likewise.
       waited_for_images_sec: time in which no image was ready for the engine.
@@ -70,6 +71,7 @@ class BlockResult:
     skipped_ledger: PartFile | None
     backbone: BackboneIdentity
     engine: EngineInfo
+    read_bytes: int = 0
     read_sec: float = 0.0
     decode_sec: float = 0.0
     waited_for_images_sec: float = 0.0
@@ -85,6 +87,7 @@ class BlockResult:
         return dataclasses.replace(
             self,
             sources={FROM_EARLIER_RUN: self.embedded} if self.embedded else {},
+            read_bytes=0,
             read_sec=0.0,
             decode_sec=0.0,
             waited_for_images_sec=0.0,

@@ -102,6 +102,7 @@ class BlockWriter:
     Ends with `finish` once every row has its outcome, or with `abandon`, which leaves what a later run can use.
 
     Attributes:
+      read_bytes: of the image files that were decoded, or found in the cache.
       read_sec: sum over the images, in threads that overlap.
       decode_sec: likewise.
       waited_for_images_sec: time in which no image was ready for the engine.
@@ -137,6 +138,7 @@ class BlockWriter:
         self._sources: collections.Counter[str] = collections.Counter()
         self._content: list[bytes] = []
         self._unlabeled = 0
+        self.read_bytes = 0
         self.read_sec = 0.0
         self.decode_sec = 0.0
         self.waited_for_images_sec = 0.0
@@ -164,6 +166,7 @@ class BlockWriter:
             skipped_ledger=skipped_ledger,
             backbone=self._engine.identity,
             engine=self._engine.info,
+            read_bytes=self.read_bytes,
             read_sec=self.read_sec,
             decode_sec=self.decode_sec,
             waited_for_images_sec=self.waited_for_images_sec,

@@ -37,12 +37,14 @@ class LoadedImage:
     Attributes:
       pixels: uint8 [height, width, 3].
       digest: the SHA-256 of the encoded bytes, 32 bytes.
+      num_bytes: encoded bytes.
       read_sec: of reading, and of the digest and the look-up by it.
       decode_sec: of decoding.
     """
 
     pixels: np.ndarray
     digest: bytes
+    num_bytes: int
     read_sec: float
     decode_sec: float
 
@@ -54,11 +56,13 @@ class KnownImage:
     Attributes:
       embedding: float32 [n].
       digest: the SHA-256 of the encoded bytes, 32 bytes.
+      num_bytes: encoded bytes.
       read_sec: of reading, the digest and the look-up.
     """
 
     embedding: np.ndarray
     digest: bytes
+    num_bytes: int
     read_sec: float
 
 
@@ -219,7 +223,7 @@ class _LoadTask:
         embedding = find(digest) if find else None
         read_sec = time.perf_counter() - started
         if embedding is not None:
-            return KnownImage(embedding, digest, read_sec)
+            return KnownImage(embedding, digest, len(data), read_sec)
         return _Encoded(data, digest, read_sec)
 
     def finish(self) -> None:
@@ -244,7 +248,8 @@ class _LoadTask:
         outcome: Outcome
         try:
             pixels = self._decode(encoded.data)
-            outcome = LoadedImage(pixels, encoded.digest, encoded.read_sec, time.perf_counter() - started)
+            decode_sec = time.perf_counter() - started
+            outcome = LoadedImage(pixels, encoded.digest, len(encoded.data), encoded.read_sec, decode_sec)
         except ImageError as error:
             outcome = RowFailure("decode", error.reason, error.message)
         except BaseException as error:

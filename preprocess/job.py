@@ -7,9 +7,12 @@ import datetime
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preprocess.record_set import Compression, sidecar_dir
+
+if TYPE_CHECKING:
+    from preprocess.prediction import Prediction
 
 DEFINITION_NAME = "job.json"
 PLAN_NAME = "blocks.jsonl"
@@ -52,6 +55,7 @@ class Job:
       against: prefixes of finished sets to look for the same images in.
       embedding_cache: folder of embeddings by content; None for none.
       retry: rows to try again.
+      prediction: what a plan expects of it; None for none.
     """
 
     definition: Mapping[str, Any]
@@ -67,6 +71,7 @@ class Job:
     against: tuple[str, ...] = ()
     embedding_cache: str | None = None
     retry: Retry | None = None
+    prediction: Prediction | None = None
 
     @property
     def key(self) -> str:

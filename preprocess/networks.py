@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,6 +18,8 @@ from preprocess.int8_calibration import CALIBRATION_VERSION, calibrate, digest_o
 from preprocess.model_cache import ModelCache
 from preprocess.openvino_engine import read_network
 from preprocess.openvino_import import import_openvino
+from preprocess.rows import has_scheme
+from preprocess.weights_files import digest_of_file
 
 _GRAPH = "graph.pb"
 _IDENTITY = "identity.json"
@@ -107,13 +108,14 @@ def _graph_key(spec: BackboneSpec) -> dict[str, Any] | None:
     if spec.is_random:
         weights = f"random {spec.seed}"
     elif spec.weights == IMAGENET:
-        weights = f"imagenet {ARCHITECTURES[spec.architecture].imagenet_md5}"
-    elif "://" in spec.weights:
+        weights = f"imagenet {ARCHITECTURES[spec.architecture].imagenet.md5}"
+    elif spec.staged is not None:
+        weights = f"file {spec.staged.sha256}"
+    elif has_scheme(spec.weights):
         return None
     else:
         check_weights(spec)
-        with open(spec.weights, "rb") as stream:
-            weights = f"file {hashlib.file_digest(stream, 'sha256').hexdigest()}"
+        weights = f"file {digest_of_file(spec.weights, 'sha256')}"
     return {
         "kind": "graph",
         "architecture": spec.architecture,

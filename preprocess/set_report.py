@@ -9,6 +9,7 @@ from typing import Any
 
 from preprocess.block_results import COMPUTED, FROM_CACHE, BlockResult
 from preprocess.job import Job
+from preprocess.prediction import compared
 from preprocess.record_set import Shard
 
 REPORT_FORMAT = 2
@@ -82,6 +83,10 @@ def make_report(results: Sequence[BlockResult], *, job: Job, shards: Sequence[Sh
     label_counts: collections.Counter[int] = collections.Counter()
     for result in results:
         label_counts.update(result.label_counts)
+    computed = sources.get(COMPUTED, 0)
+    images_per_sec = round(computed / wall_sec, 3) if wall_sec > 0 else None
+    read_bytes = sum(result.read_bytes for result in results)
+    decode_sec = sum(result.decode_sec for result in results)
     return {
         "format": REPORT_FORMAT,
         "run_id": job.run_id,
@@ -99,9 +104,24 @@ def make_report(results: Sequence[BlockResult], *, job: Job, shards: Sequence[Sh
         "records_without_label": sum(result.unlabeled for result in results),
         "started": job.started.isoformat(timespec="seconds"),
         "wall_sec": round(wall_sec, 3),
-        "images_per_sec": round(sources.get(COMPUTED, 0) / wall_sec, 3) if wall_sec > 0 else None,
+        "images_per_sec": images_per_sec,
+        "prediction": None
+        if job.prediction is None
+        else compared(
+            job.prediction,
+            actual={
+                "wall_sec": round(wall_sec, 3),
+                "images_per_sec": images_per_sec,
+                "read_bytes": read_bytes,
+                "decode_sec_per_image": round(decode_sec / computed, 6) if computed else None,
+                "failed_percent": round(failed_percent, 3),
+            },
+            sources=sources,
+            is_retry=job.retry is not None,
+        ),
+        "read_bytes": read_bytes,
         "read_sec": round(sum(result.read_sec for result in results), 3),
-        "decode_sec": round(sum(result.decode_sec for result in results), 3),
+        "decode_sec": round(decode_sec, 3),
         "waited_for_images_sec": round(sum(result.waited_for_images_sec for result in results), 3),
         "waited_for_engine_sec": round(sum(result.waited_for_engine_sec for result in results), 3),
         "backbone": results[0].backbone.to_json(),

@@ -9,6 +9,8 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+from apache_beam.internal import pickler
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, WorkerOptions
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
@@ -34,6 +36,7 @@ from preprocess.retrying import RetryPolicy
 from preprocess.row_blocks import RowBlock, into_blocks
 from preprocess.rows import UnknownLabels, parse_rows
 from preprocess.set_report import COMPLETE
+from preprocess.source_digest import check_same_code, source_digest
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -86,10 +89,36 @@ class EngineLoader:
         return np.stack(pixels) if pixels else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
 
 
-class _ReadRowBlocks(beam.DoFn):
+class _DoFnOfThisCode(beam.DoFn):
+    """A stage that a worker with other code than the launcher's refuses in one line.
+
+    Not in `setup`: what was pickled by one version and unpickled by another fails before that, or succeeds wrongly. So
+    the digest of the code travels outside of the rest, which is unpickled once the code is known to be the same.
+
+    Args:
+      image: the container that workers run; None where it is something else.
+    """
+
+    def __init__(self, image: str | None):
+        self._image = image
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle_if_same_code, (source_digest(), self._image, pickler.dumps((type(self), self.__dict__)))
+
+
+def _unpickle_if_same_code(launcher: str, image: str | None, pickled: bytes) -> beam.DoFn:
+    check_same_code(launcher, image)
+    kind, fields = pickler.loads(pickled)
+    stage = kind.__new__(kind)
+    stage.__dict__.update(fields)
+    return stage
+
+
+class _ReadRowBlocks(_DoFnOfThisCode):
     """(position of a list, its path) to the blocks of its rows."""
 
-    def __init__(self, labels: LabelDict, options: EmbedOptions):
+    def __init__(self, labels: LabelDict, options: EmbedOptions, *, image: str | None):
+        super().__init__(image)
         self._labels = labels
         self._options = options
 
@@ -102,10 +131,11 @@ class _ReadRowBlocks(beam.DoFn):
             )
 
 
-class _EmbedRowBlocks(beam.DoFn):
+class _EmbedRowBlocks(_DoFnOfThisCode):
     """Blocks to their results; the records go to storage from here and pass no further stage."""
 
-    def __init__(self, job: Job, options: EmbedOptions):
+    def __init__(self, job: Job, options: EmbedOptions, *, image: str | None):
+        super().__init__(image)
         self._job = job
         self._options = options
 
@@ -173,10 +203,11 @@ class _EmbedRowBlocks(beam.DoFn):
         return result
 
 
-class _FinishRecordSet(beam.DoFn):
+class _FinishRecordSet(_DoFnOfThisCode):
     """The results of all blocks to the finished set; its one output is the report."""
 
-    def __init__(self, job: Job, retry: RetryPolicy):
+    def __init__(self, job: Job, retry: RetryPolicy, *, image: str | None):
+        super().__init__(image)
         self._job = job
         self._retry = retry
 
@@ -186,6 +217,15 @@ class _FinishRecordSet(beam.DoFn):
         if report["status"] != COMPLETE:
             raise JobFailed(report["error"])
         yield report
+
+
+def _worker_image(options: PipelineOptions) -> str | None:
+    """The container that the user asked for; None for Beam's own, and where workers run in none."""
+    portable = options.view_as(PortableOptions)
+    in_docker = None
+    if portable.environment_type in (None, "DOCKER"):  # It is the default of runners that have containers.
+        in_docker = portable.lookup_environment_option("docker_container_image") or portable.environment_config
+    return options.view_as(WorkerOptions).sdk_container_image or in_docker
 
 
 class EmbedLists(beam.PTransform):
@@ -203,16 +243,18 @@ class EmbedLists(beam.PTransform):
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         retry = self._options.images.retry
+        image = _worker_image(pipeline.pipeline.options)
         results = (
             pipeline
             | "Lists" >> beam.Create(list(enumerate(self._job.input_paths)))  # (int, path)
-            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._labels, self._options))  # RowBlock
+            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._labels, self._options, image=image))  # RowBlock
             # A list is one file: without this, all that follows would be one bundle on one worker.
             | "Reshuffle" >> beam.Reshuffle()  # RowBlock
-            | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options))  # BlockResult
+            | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options, image=image))  # BlockResult
         )
         return (
             pipeline
             | "Once" >> beam.Create([None])
-            | "FinishRecordSet" >> beam.ParDo(_FinishRecordSet(self._job, retry), beam.pvalue.AsList(results))  # report
+            | "FinishRecordSet"
+            >> beam.ParDo(_FinishRecordSet(self._job, retry, image=image), beam.pvalue.AsList(results))  # report
         )

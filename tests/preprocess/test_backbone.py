@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from preprocess import backbone as backbone_module
+from preprocess import weights_files
 from preprocess.backbone import BackboneSpec, check_weights, load_keras_backbone
 
 
@@ -65,7 +65,7 @@ def test_without_a_network_imagenet_says_what_to_do(monkeypatch, tmp_path):
     def unreachable(*args, **kwargs):
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(backbone_module.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(weights_files.urllib.request, "urlopen", unreachable)
     with pytest.raises(InputError) as error:
         check_weights(BackboneSpec())
     message = str(error.value)
@@ -78,5 +78,5 @@ def test_cached_imagenet_weights_need_no_network(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5").write_bytes(b"x")
-    monkeypatch.setattr(backbone_module.urllib.request, "urlopen", lambda *args, **kwargs: pytest.fail("asked"))
+    monkeypatch.setattr(weights_files.urllib.request, "urlopen", lambda *args, **kwargs: pytest.fail("asked"))
     check_weights(BackboneSpec())

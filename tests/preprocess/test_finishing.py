@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from preprocess.block_results import CONTENT_DTYPE, BlockResult, PartFile
+from preprocess.estimate import Estimate, exactly
 from preprocess.finishing import JobFailed, finish_record_set, plan_path
-from preprocess.job import Job
+from preprocess.job import Job, Retry
+from preprocess.prediction import Prediction
 from preprocess.record_set import Manifest
 from preprocess.set_files import read_results_file
 from preprocess.storage import LocalStorage, write_file
@@ -246,3 +248,56 @@ def test_workers_with_different_backbones_fail_the_job(job):
     other = dataclasses.replace(IDENTITY, weights_digest="sha256:1")
     with pytest.raises(JobFailed, match="same backbone"):
         finish(job, block(job, 0, rows=5, embedded=5), block(job, 1, rows=5, embedded=5, backbone=other))
+
+
+PREDICTION = Prediction(
+    where="here",
+    wall_sec=Estimate(1, 2, 3),
+    images_per_sec=Estimate(3, 5, 10),
+    read_bytes=Estimate(900, 1000, 1200),
+    decode_sec_per_image=Estimate(0.01, 0.02, 0.03),
+    failed_percent=exactly(20),
+)
+
+
+def test_the_report_compares_what_was_predicted_with_what_it_took(job):
+    job = dataclasses.replace(job, prediction=PREDICTION)
+    report = finish(
+        job,
+        block(job, 0, rows=6, embedded=6, read_bytes=600),
+        block(job, 1, rows=4, embedded=2, failed={"truncated": 2}, read_bytes=500),
+    )
+    assert report["read_bytes"] == 1100
+    prediction = report["prediction"]
+    assert (prediction["where"], prediction["compared"], prediction["why_not"]) == ("here", True, None)
+    quantities = prediction["quantities"]
+    assert quantities["wall_sec"] == {"low": 1, "expected": 2, "high": 3, "actual": report["wall_sec"]}
+    assert quantities["images_per_sec"]["actual"] == report["images_per_sec"]
+    assert quantities["read_bytes"]["actual"] == 1100
+    assert quantities["decode_sec_per_image"]["actual"] == 0.4 / 8
+    assert quantities["failed_percent"]["actual"] == 20
+
+
+@pytest.mark.parametrize(
+    ("sources", "retry", "why_not"),
+    [
+        ({"computed": 7, "earlier_run": 3}, None, "an earlier run embedded 3 of the records"),
+        ({"computed": 7, "cache": 3}, None, "the cache gave 3 of the records"),
+        ({"computed": 10}, Retry(), "only rows that had failed were tried again"),
+    ],
+)
+def test_what_was_not_done_in_this_run_is_not_compared(job, sources, retry, why_not):
+    job = dataclasses.replace(job, prediction=PREDICTION, retry=retry)
+    prediction = finish(job, block(job, 0, rows=10, embedded=10, sources=sources))["prediction"]
+    assert (prediction["compared"], prediction["why_not"]) == (False, why_not)
+    assert prediction["quantities"]["wall_sec"] == {"low": 1, "expected": 2, "high": 3, "actual": None}
+
+
+def test_without_a_prediction_there_is_nothing_to_compare(job):
+    assert finish(job, block(job, 0, rows=10, embedded=10))["prediction"] is None
+
+
+def test_a_block_s_line_of_an_earlier_version_is_read(job):
+    line = json.loads(block(job, 0, rows=10, embedded=10, read_bytes=5).to_json_line())
+    del line["read_bytes"]
+    assert BlockResult.from_json(json.dumps(line).encode(), where="blocks.jsonl").read_bytes == 0

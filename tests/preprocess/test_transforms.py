@@ -1,13 +1,19 @@
 import datetime
 import json
+import shutil
+import subprocess
+import sys
 
 import apache_beam as beam
 import pytest
 import tensorflow as tf
+from apache_beam.internal import pickler
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from preprocess import progress
+from configs.errors import InputError
+from preprocess import progress, source_digest
 from preprocess.image_source import ImageSource
 from preprocess.job import Job
 from preprocess.labels import LabelDict
@@ -113,3 +119,54 @@ def test_no_image_and_no_embedding_passes_a_shuffle(tmp_path):
     embed = next(t for t in transforms.values() if t.unique_name == "EmbedLists/EmbedImages")
     (reader,) = (t for t in transforms.values() if set(embed.outputs.values()) & set(t.inputs.values()))
     assert reader.unique_name == "EmbedLists/FinishRecordSet"
+
+
+def stages_with_code(tmp_path, *, beam_flags=()):
+    """The stages of ours, as they are sent to workers."""
+    proto = make_pipeline(tmp_path, ["1.jpg,a\n"], beam_flags=beam_flags).to_runner_api()
+    payloads = {
+        transform.unique_name: beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload).do_fn.payload
+        for transform in proto.components.transforms.values()
+        if transform.spec.urn == "beam:transform:pardo:v1"
+    }
+    return [payloads[f"EmbedLists/{name}"] for name in ("ReadRows", "EmbedImages", "FinishRecordSet")]
+
+
+@pytest.mark.parametrize(
+    ("beam_flags", "where"),
+    [
+        ([], "the workers' environment"),
+        (["--sdk_container_image=repo/hugs:1"], "the container image 'repo/hugs:1'"),
+        (["--environment_type=DOCKER", "--environment_config=repo/hugs:2"], "the container image 'repo/hugs:2'"),
+        (
+            ["--environment_type=DOCKER", "--environment_options=docker_container_image=repo/hugs:3"],
+            "the container image 'repo/hugs:3'",
+        ),
+        (["--environment_type=EXTERNAL", "--environment_config=localhost:1"], "the workers' environment"),
+    ],
+)
+def test_a_worker_with_other_code_refuses_every_stage_of_ours(tmp_path, monkeypatch, beam_flags, where):
+    stages = stages_with_code(tmp_path, beam_flags=beam_flags)
+    for stage in stages:
+        pickler.loads(stage)
+    monkeypatch.setattr(source_digest, "source_digest", lambda: "0123456789abcdef")
+    for stage in stages:
+        with pytest.raises(InputError, match="has other code of hugs") as error:
+            pickler.loads(stage)
+        assert where in str(error.value)
+        assert "Rebuild it" in str(error.value)
+
+
+def test_the_digest_tells_code_apart(tmp_path, monkeypatch):
+    for name in ("configs", "preprocess"):
+        shutil.copytree(source_digest.preprocess.__path__[0] + f"/../{name}", tmp_path / name)
+    source = "from preprocess.source_digest import source_digest; print(source_digest())"
+
+    def digest_there():
+        return subprocess.run(
+            [sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert digest_there() == source_digest.source_digest()
+    (tmp_path / "preprocess/image.py").write_text("# other\n")
+    assert digest_there() != source_digest.source_digest()

@@ -5,6 +5,7 @@ import numpy as np
 from preprocess import backbone
 from preprocess.backbone import Architecture
 from preprocess.image import IMAGE_SIZE
+from preprocess.weights_files import PublishedFile
 
 NAME = "tiny"
 
@@ -27,7 +28,7 @@ def build():
 
 def install(monkeypatch):
     """Lets `--backbone` name it."""
-    tiny = Architecture(embedding_size=24, build=build, imagenet_url="https://nowhere/tiny.h5", imagenet_md5="")
+    tiny = Architecture(embedding_size=24, build=build, imagenet=PublishedFile(url="https://nowhere/tiny.h5", md5=""))
     monkeypatch.setitem(backbone.ARCHITECTURES, NAME, tiny)
 
 
