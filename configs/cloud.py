@@ -204,6 +204,8 @@ class VertexOptions(_CloudSection):
         self._check_int("replicas", minimum=1)
         self._check_image()
         self._check_flag("trainer_in_image")
+        if self.trainer_in_image and self.image == VertexOptions.image:
+            self._fail("trainer_in_image", "false where vertex.image is not given: that one has only Python")
         if self.network is not None:
             self._check_pattern("network", _NETWORK_PATH, "projects/NUMBER/global/networks/NAME")
         self._check_int("timeout_hours", minimum=1)
@@ -221,7 +223,8 @@ class DeployOptions(_CloudSection):
       machine_type: of a replica.
       min_replicas: that always run, at least 1.
       max_replicas: to which the endpoint may grow, at least `min_replicas`.
-      image: container that serves a SavedModel.
+      image: of TensorFlow Serving 2.20 or later, in Artifact Registry; None for Docker Hub's, as the repository
+        docker-hub of the project passes it on.
     """
 
     prefix: ClassVar[str] = "deploy."
@@ -229,7 +232,7 @@ class DeployOptions(_CloudSection):
     machine_type: str = "n1-standard-4"
     min_replicas: int = 1
     max_replicas: int = 1
-    image: str = "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"
+    image: str | None = None
 
     def __post_init__(self) -> None:
         self._check_machine_type()
@@ -238,3 +241,6 @@ class DeployOptions(_CloudSection):
         if self.max_replicas < self.min_replicas:
             self._fail("max_replicas", f"at least min_replicas ({self.min_replicas})")
         self._check_image()
+        # Vertex AI's own end with TensorFlow 2.15, which does not know an operation of our models (DecodeWebP).
+        if self.image is not None and re.search(r"/vertex-ai/prediction/tf2-", self.image):
+            self._fail("image", "TensorFlow Serving 2.20 or later; Vertex AI's own images are older")

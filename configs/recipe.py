@@ -8,20 +8,20 @@ twice, a wrong type and a value out of range are errors that name the file, the 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.resources
 import os
 import re
-from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from configs.cloud import CloudOptions, DataflowOptions, DeployOptions, VertexOptions
 from configs.errors import InputError, did_you_mean
-from configs.section import FieldError, Section, shown
+from configs.section import FieldError, Section
+from configs.yaml_mapping import located, parse_mapping
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _YAML_SUFFIXES = (".yaml", ".yml")
+_NO_RECIPES = ("prices.yaml",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -205,7 +205,9 @@ _SECTIONS: dict[str, Any] = {
 def recipe_names() -> tuple[str, ...]:
     """Names of the recipes that come with the project, sorted."""
     names = (entry.name for entry in importlib.resources.files("configs").iterdir())
-    return tuple(sorted(os.path.splitext(name)[0] for name in names if name.endswith(".yaml")))
+    return tuple(
+        sorted(os.path.splitext(name)[0] for name in names if name.endswith(".yaml") and name not in _NO_RECIPES)
+    )
 
 
 def load_recipe(name_or_path: str) -> Recipe:
@@ -247,8 +249,8 @@ def parse_recipe(raw: bytes, *, where: str, default_name: str) -> Recipe:
     Raises:
       InputError: not YAML, or not a valid recipe.
     """
-    data, lines = _parse_yaml(raw, where=where)
-    with _located(where, lines):
+    data, lines = parse_mapping(raw, where=where, what="a recipe is a mapping of fields such as `name: hugs`")
+    with located(where, lines):
         _check_keys(data, Recipe, prefix="")
         fields: dict[str, Any] = {"name": data.get("name", default_name)}
         for key, section in _SECTIONS.items():
@@ -270,62 +272,3 @@ def _check_keys(values: dict[Any, Any], section: type[Any], *, prefix: str) -> N
                 f"{prefix}{key}",
                 f"is not a field of a recipe; known here: {', '.join(known)}.{did_you_mean(str(key), known)}",
             )
-
-
-@contextlib.contextmanager
-def _located(where: str, lines: dict[str, int]) -> Iterator[None]:
-    """Puts the file, and the line where it is known, in front of what is said about a field."""
-    try:
-        yield
-    except FieldError as error:
-        line = lines.get(error.field)
-        place = f"{where}, line {line}" if line else where
-        raise InputError(" ".join(f"{place}: {error}".split())) from error
-
-
-def _parse_yaml(raw: bytes, *, where: str) -> tuple[dict[Any, Any], dict[str, int]]:
-    """The mapping in a YAML document, and the line (from 1) of each key by its dotted name."""
-    import yaml  # here, so that `--help` of the programs that take a recipe stays quick
-
-    class Loader(yaml.SafeLoader):
-        """Reads `1e-3` as a number, as people mean it; YAML 1.1 wants `1.0e-3` and gives a text."""
-
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789")
-    )
-    try:
-        loader = Loader(raw.decode("utf-8-sig"))
-        node = loader.get_single_node()
-        lines = _lines_of_keys(node, where=where) if isinstance(node, yaml.MappingNode) else {}
-        data = loader.construct_document(node) if node is not None else None
-    except InputError:
-        raise
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 text (byte {error.start}). Save the recipe as UTF-8.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
-        problem = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{place}: not valid YAML ({' '.join(problem.split())}).") from error
-    except (ValueError, LookupError, AttributeError, RecursionError) as error:  # for example the date 2024-13-45
-        raise InputError(f"{where}: a value cannot be read ({error}). Put it in quotes if it is text.") from error
-    if not isinstance(data, dict):
-        found = "nothing" if data is None else shown(data)[:60]
-        raise InputError(f"{where}: a recipe is a mapping of fields such as `name: hugs`. Received: {found}.")
-    return data, lines
-
-
-def _lines_of_keys(node: Any, *, where: str, prefix: str = "", depth: int = 2) -> dict[str, int]:
-    """Lines of the keys of a mapping and of its sections; a key written twice is an InputError.
-
-    PyYAML keeps the last of two equal keys without a word, so the second value would win unseen.
-    """
-    lines: dict[str, int] = {}
-    for key_node, value_node in node.value:
-        key, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
-        if key in lines:
-            raise InputError(f"{where}, line {line}: {key} is given twice, first in line {lines[key]}. Remove one.")
-        lines[key] = line
-        if depth > 1 and value_node.id == "mapping":
-            lines |= _lines_of_keys(value_node, where=where, prefix=f"{key}.", depth=depth - 1)
-    return lines

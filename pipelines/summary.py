@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipelines import amounts
 from preprocess.block_results import FROM_CACHE, FROM_EARLIER_RUN
+from preprocess.estimate import Estimate
 from preprocess.record_set import FAILED_NAME, REPORT_NAME, SKIPPED_NAME
 from preprocess.set_report import COMPLETE
 from preprocess.storage import Storage
@@ -56,6 +58,28 @@ def _content_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {'shared':<12}{shared['records']:>9}  records whose image is also in {shared['prefix']}{where}"
 
 
+def _prediction_lines(prediction: Mapping[str, Any] | None) -> Iterator[str]:
+    """What a plan said beside what it took."""
+    if prediction is None:
+        return
+    if not prediction["compared"]:
+        yield f"  not compared with the plan: {prediction['why_not']}"
+        return
+    quantities = prediction["quantities"]
+    if "wall_sec" in quantities:
+        wall_sec = quantities["wall_sec"]
+        actual = wall_sec["actual"]
+        verdict = ""
+        if not wall_sec["low"] <= actual <= wall_sec["high"]:
+            verdict = f", {'less' if actual < wall_sec['low'] else 'more'} than that"
+        predicted = amounts.duration(Estimate.from_json(wall_sec))
+        yield f"  predicted {predicted}, took {amounts.duration(actual)}{verdict} ({prediction['where']})"
+    else:
+        read_bytes = quantities["read_bytes"]
+        predicted = amounts.num_bytes(Estimate.from_json(read_bytes))
+        yield f"  predicted to read {predicted}, read {amounts.num_bytes(read_bytes['actual'])}; no time was predicted"
+
+
 def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, storage: Storage) -> Iterator[str]:
     """The lines of the table for a report.
 
@@ -87,6 +111,7 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
         yield f"  {'unlabeled':<12}{report['records_without_label']:>9}  of those embedded"
     engines = ", ".join(f"{engine['engine']} {engine['precision']}" for engine in report["engines"])
     yield f"  {report['wall_sec']:.1f} s, {report['images_per_sec'] or 0:.1f} images/s, {engines}"
+    yield from _prediction_lines(report["prediction"])
     if backbone["random_weights"]:
         yield (
             f"  RANDOM weights (seed {backbone['seed']}): these embeddings are for trying things out; "

@@ -66,6 +66,8 @@ vertex: {replicas: 2, network: projects/123/global/networks/shared}
         ("vertex: {replicas: 0}", "vertex.replicas must be a whole number of at least 1"),
         ("vertex: {network: default}", "vertex.network must be projects/NUMBER/global/networks/NAME"),
         ("vertex: {image: us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest}", "Python 3.11, which the"),
+        ("vertex: {trainer_in_image: true}", "vertex.trainer_in_image must be false where vertex.image is not given"),
+        ("deploy: {image: us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest}", "TensorFlow Serving 2.20"),
         ("deploy: {min_replicas: 3}", "deploy.max_replicas must be at least min_replicas (3)"),
         ("dataflow: {machine: n2-standard-4}", "dataflow.machine is not a field of a recipe"),
     ],

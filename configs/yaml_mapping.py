@@ -1,0 +1,79 @@
+"""YAML files that people write: read strictly, and what is wrong in them is said with its line."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from configs.errors import InputError
+from configs.section import FieldError, shown
+
+
+@contextlib.contextmanager
+def located(where: str, lines: dict[str, int]) -> Iterator[None]:
+    """Puts the file, and the line where it is known, in front of what is said about a field."""
+    try:
+        yield
+    except FieldError as error:
+        line = lines.get(error.field)
+        place = f"{where}, line {line}" if line else where
+        raise InputError(" ".join(f"{place}: {error}".split())) from error
+
+
+def parse_mapping(raw: bytes, *, where: str, what: str) -> tuple[dict[Any, Any], dict[str, int]]:
+    """The mapping in a YAML document, and the line (from 1) of each key by its dotted name.
+
+    Args:
+      raw: UTF-8 YAML.
+      where: names the file in messages.
+      what: says in messages what the file should be: "a recipe is a mapping of fields such as `name: hugs`".
+
+    Raises:
+      InputError: not YAML, not a mapping, or a key is there twice.
+    """
+    import yaml  # here, so that `--help` of the programs that take a recipe stays quick
+
+    class Loader(yaml.SafeLoader):
+        """Reads `1e-3` as a number, as people mean it; YAML 1.1 wants `1.0e-3` and gives a text."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789")
+    )
+    try:
+        loader = Loader(raw.decode("utf-8-sig"))
+        node = loader.get_single_node()
+        lines = _lines_of_keys(node, where=where) if isinstance(node, yaml.MappingNode) else {}
+        data = loader.construct_document(node) if node is not None else None
+    except InputError:
+        raise
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        problem = getattr(error, "problem", None) or str(error)
+        raise InputError(f"{place}: not valid YAML ({' '.join(problem.split())}).") from error
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:  # for example the date 2024-13-45
+        raise InputError(f"{where}: a value cannot be read ({error}). Put it in quotes if it is text.") from error
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else shown(data)[:60]
+        raise InputError(f"{where}: {what}. Received: {found}.")
+    return data, lines
+
+
+def _lines_of_keys(node: Any, *, where: str, prefix: str = "", depth: int = 2) -> dict[str, int]:
+    """Lines of the keys of a mapping and of its sections; a key written twice is an InputError.
+
+    PyYAML keeps the last of two equal keys without a word, so the second value would win unseen.
+    """
+    lines: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        key, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
+        if key in lines:
+            raise InputError(f"{where}, line {line}: {key} is given twice, first in line {lines[key]}. Remove one.")
+        lines[key] = line
+        if depth > 1 and value_node.id == "mapping":
+            lines |= _lines_of_keys(value_node, where=where, prefix=f"{key}.", depth=depth - 1)
+    return lines

@@ -1,0 +1,156 @@
+"""Says what embedding the lists of a recipe will take, before anything is embedded or paid for.
+
+    python -m pipelines.plan --recipe hugs --data_dir data/
+
+Counts the rows of each list, reads and decodes a sample of its images, runs the network on some of them, and
+works out time, bytes and cost: on this machine, and on Dataflow with the recipe's workers. Writes one file,
+DATA_DIR/RECIPE_plan.json, with which a run of pipelines.preproc compares what it took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import typing
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from configs.arguments import OneLineParser
+from configs.errors import EXIT_OK, InputError, run_program
+from configs.prices import load_prices
+from configs.recipe import PreprocessOptions, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from configs.prices import RegionPrices
+    from preprocess.backbone import BackboneSpec
+
+_SAMPLE = 200
+# Of the flags of pipelines.embed that matter most here.
+_HELP = {
+    "weights": "as for pipelines.embed; random ones take the same time as real ones",
+    "engine": "as for pipelines.embed",
+    "precision": "as for pipelines.embed",
+}
+
+
+def plan_path(data_dir: str, recipe_name: str) -> str:
+    """Where the plan of a recipe lies unless the user says otherwise."""
+    return os.path.join(data_dir, f"{recipe_name}_plan.json")
+
+
+def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(
+        prog="python -m pipelines.plan",
+        description=(__doc__ or "").partition("\n\n")[0],
+        epilog="All other flags of pipelines.embed that say how images are read and embedded are taken as well.",
+    )
+    parser.add_argument("--data_dir", required=True, metavar="DIR", help="directory or bucket that has the lists")
+    parser.add_argument(
+        "--recipe", default="hugs", help="name of a recipe, or path of its YAML file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sample", type=int, default=_SAMPLE, metavar="N", help="images to try of each list (default: %(default)s)"
+    )
+    parser.add_argument("--output", metavar="FILE", help="where the plan goes (default: DATA_DIR/RECIPE_plan.json)")
+    parser.add_argument(
+        "--prices", metavar="FILE", help="prices to calculate with (default: those in configs/prices.yaml)"
+    )
+    parser.add_argument("--batch_size", type=int, metavar="N", help="images a batch (default: what suits the engine)")
+    kinds = typing.get_type_hints(PreprocessOptions)
+    for field in dataclasses.fields(PreprocessOptions):
+        kind = kinds[field.name]
+        choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else None
+        parser.add_argument(
+            f"--{field.name}",
+            type=str if choices else kind,
+            choices=choices,
+            metavar=None if choices else field.name.upper(),
+            help=_HELP.get(field.name, argparse.SUPPRESS),
+        )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program.
+
+    Raises:
+      InputError: a flag, the recipe, the prices or a list is wrong, no image of a sample can be used, or the weights
+        cannot be had.
+    """
+    args = _parse_args(argv)
+    if args.sample < 1:
+        raise InputError(f"--sample: must be at least 1. Received: {args.sample}.")
+    if args.batch_size is not None and args.batch_size < 1:
+        raise InputError(f"--batch_size: must be at least 1. Received: {args.batch_size}.")
+    recipe = load_recipe(args.recipe)
+    given = {
+        field.name: value
+        for field in dataclasses.fields(PreprocessOptions)
+        if (value := getattr(args, field.name)) is not None
+    }
+    recipe = dataclasses.replace(recipe, preprocess=dataclasses.replace(recipe.preprocess, **given))
+    prices = load_prices(recipe.cloud.region, args.prices)
+    data_dir = args.data_dir.removeprefix("file://")
+    data_dir = data_dir.rstrip("/") or data_dir[:1]
+    if "://" not in data_dir and not os.path.isdir(data_dir):
+        raise InputError(f"--data_dir: there is no directory {data_dir!r}. Give the one that has the lists.")
+    output = args.output or plan_path(data_dir, recipe.name)
+    return _plan(recipe, prices, data_dir=data_dir, output=output, sample_size=args.sample, batch_size=args.batch_size)
+
+
+def _plan(
+    recipe: Recipe, prices: RegionPrices, *, data_dir: str, output: str, sample_size: int, batch_size: int | None
+) -> int:
+    # Imported here so that --help and wrong flags answer at once.
+    from pipelines.plan_contents import CALIBRATION_IMAGES, DRAWN_PER_IMAGE, PlannedList, make_plan
+    from pipelines.plan_file import check_output, write_plan
+    from pipelines.plan_table import plan_lines
+    from pipelines.preflight import check_reachable, read_label_dict, scan_lists
+    from pipelines.preproc import plan_jobs
+    from preprocess.backbone import BackboneSpec
+    from preprocess.beam_storage import BeamStorage
+    from preprocess.engine_choice import EngineSpec, check_engine
+    from preprocess.retrying import RetryPolicy
+
+    options = recipe.preprocess
+    spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
+    check_engine(EngineSpec(engine=options.engine, precision=options.precision))
+    check_reachable([data_dir, output])
+    storage = BeamStorage(RetryPolicy(limit_sec=options.storage_retry_sec))
+    check_output(output, storage)
+    jobs = plan_jobs(recipe, data_dir=data_dir, job_dir="", storage=storage)
+    _check_weights(spec)
+    labels = read_label_dict(jobs[0].input_dict, storage)
+    lists = []
+    for job in jobs:
+        print(f"{job.split}: counting the rows of {job.input_path}", file=sys.stderr, flush=True)
+        scanned = scan_lists(
+            [job.input_path],
+            labels=labels,
+            unknown_labels=options.unknown_labels,
+            storage=storage,
+            sample_size=max(DRAWN_PER_IMAGE * sample_size, CALIBRATION_IMAGES),
+        )
+        lists.append(PlannedList(split=job.split, input_path=job.input_path, scanned=scanned))
+    plan = make_plan(
+        recipe, prices, lists, spec=spec, data_dir=data_dir, sample_size=sample_size, batch_size=batch_size
+    )
+    write_plan(plan, output, storage)
+    print("\n".join(plan_lines(plan)))
+    print(f"plan: {output}")
+    return EXIT_OK
+
+
+def _check_weights(spec: BackboneSpec) -> None:
+    from preprocess.backbone import check_weights
+
+    try:
+        check_weights(spec)
+    except InputError as error:
+        raise InputError(f"{error} Planning does without: --weights random takes the same time.") from error
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,280 @@
+"""Measures what a plan rests on, and puts the plan together."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from configs.prices import RegionPrices
+from configs.recipe import Recipe
+from pipelines import amounts, plan_model
+from pipelines.plan_file import PLAN_FORMAT, planned_options
+from pipelines.plan_machines import Machine, machine_of
+from pipelines.plan_model import Fleet, ListWork
+from pipelines.plan_sample import EngineCost, SampledImages, record_bytes, sample_images, time_engine
+from pipelines.preflight import ScannedLists
+from preprocess.backbone import BackboneSpec
+from preprocess.cores import available_cores
+from preprocess.engine_choice import EngineSpec
+from preprocess.image_source import ImageSource
+from preprocess.retrying import RetryPolicy
+from preprocess.rows import has_scheme
+from preprocess.transforms import EngineLoader
+
+# As pipelines.embed takes, so that what int8 costs the first time is done by then.
+CALIBRATION_IMAGES = 300
+# Drawn for each image to try. The sample goes by the hash of the URI, so an image that a list names ten times is drawn
+# ten times, or not at all.
+DRAWN_PER_IMAGE = 10
+_WORTH_SAYING_PERCENT = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedList:
+    """A list of the recipe: its split, where it lies, and what a look through it found, a sample included."""
+
+    split: str
+    input_path: str
+    scanned: ScannedLists
+
+
+def make_plan(
+    recipe: Recipe,
+    prices: RegionPrices,
+    lists: Sequence[PlannedList],
+    *,
+    spec: BackboneSpec,
+    data_dir: str,
+    sample_size: int,
+    batch_size: int | None,
+) -> dict[str, Any]:
+    """Measures on this machine and calculates the rest.
+
+    Args:
+      recipe: with the options of the command line in it.
+      prices: of its region.
+      lists: at least one.
+      spec: the network.
+      data_dir: where the lists lie.
+      sample_size: images to try of each list.
+      batch_size: images a batch; None for what suits the engine.
+
+    Returns:
+      The plan, as JSON: what `pipelines.plan_file` writes and `pipelines.plan_table` shows.
+
+    Raises:
+      InputError: no image of a sample can be used, or the network cannot be loaded.
+    """
+    options = recipe.preprocess
+    images = ImageSource(
+        max_bytes=options.max_image_bytes,
+        max_pixels=options.max_image_pixels,
+        deadline_sec=options.image_deadline_sec,
+        retry=RetryPolicy(limit_sec=options.storage_retry_sec),
+    )
+    samples = {}
+    for planned in lists:
+        scanned = planned.scanned
+        _say(f"{planned.split}: {scanned.rows:,} rows; trying {min(sample_size, scanned.rows):,} images")
+        samples[planned.split] = sample_images(scanned.sample, number=sample_size, lists=scanned, images=images)
+    calibration = lists[0].scanned.sample[:CALIBRATION_IMAGES]
+    pixels = samples[lists[0].split].pixels
+
+    def engine_cost(engine: EngineSpec) -> EngineCost:
+        started = time.perf_counter()
+        loaded = EngineLoader(backbone=spec, engine=engine, calibration=calibration, images=images)()
+        load_sec = time.perf_counter() - started
+        _say(f"timing {loaded.info.engine}, {loaded.info.why}")
+        return time_engine(loaded, pixels, batch_size=batch_size, load_sec=load_sec)
+
+    here = engine_cost(EngineSpec(engine=options.engine, precision=options.precision))
+    works = [_work(planned, recipe, samples[planned.split], here) for planned in lists]
+    machine = machine_of(recipe.dataflow.machine_type)
+    why_not = _why_no_dataflow(recipe, machine, here)
+    remote = here
+    fleet = None
+    if why_not is None and machine is not None:
+        fleet = Fleet(machine=machine, options=recipe.dataflow, prices=prices.prices)
+        if here.precision == "bfloat16" and not machine.has_bfloat16:
+            kind: Any = here.name.split()[0]
+            remote = engine_cost(EngineSpec(engine=kind, precision="float32"))
+    entries = [
+        _entry(planned, work, here=here, remote=remote, fleet=fleet, is_first=planned is lists[0])
+        for planned, work in zip(lists, works, strict=True)
+    ]
+    return {
+        "format": PLAN_FORMAT,
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "recipe": recipe.name,
+        "data_dir": data_dir,
+        "options": planned_options(options, batch_size),
+        "max_failed_percent": options.max_failed_percent,
+        "machine": {
+            "cores": available_cores(),
+            "free_bytes": None if has_scheme(data_dir) else shutil.disk_usage(data_dir).free,
+        },
+        "engine": _as_json(here),
+        "lists": entries,
+        "dataflow": {"why_not": why_not} if fleet is None else _dataflow(works, remote, fleet, prices),
+        "assumptions": list(_assumptions(recipe, prices, here=here, remote=remote, fleet=fleet)),
+    }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _work(planned: PlannedList, recipe: Recipe, sample: SampledImages, engine: EngineCost) -> ListWork:
+    rows_per_block = recipe.preprocess.rows_per_shard
+    return ListWork(
+        split=planned.split,
+        rows=planned.scanned.rows,
+        # At least: each of several lists ends with a block that is not full.
+        blocks=max(math.ceil(planned.scanned.rows / rows_per_block), len(planned.scanned.paths)),
+        rows_per_block=rows_per_block,
+        sample=sample,
+        record_bytes=record_bytes(sample, engine),
+        gzipped=recipe.preprocess.compression == "gzip",
+    )
+
+
+def _why_no_dataflow(recipe: Recipe, machine: Machine | None, here: EngineCost) -> str | None:
+    options = recipe.dataflow
+    if options.gpu != "none":
+        return f"the recipe's workers have a GPU (dataflow.gpu: {options.gpu}), and nothing was ever measured on one"
+    if here.device != "cpu":
+        return "the network was timed on a GPU, and the recipe's workers have none. Plan on a machine without"
+    if machine is None:
+        return (
+            f"vCPUs and memory of {options.machine_type} (dataflow.machine_type) are not known here; those of n2, "
+            "n2-custom-4-8192, c3, e2 and others are"
+        )
+    if recipe.preprocess.precision == "bfloat16" and not machine.has_bfloat16:
+        return f"--precision bfloat16 stops on {machine.name}, which lacks it. Pass auto, or take a c3 or n4 machine"
+    return None
+
+
+def _entry(
+    planned: PlannedList,
+    work: ListWork,
+    *,
+    here: EngineCost,
+    remote: EngineCost,
+    fleet: Fleet | None,
+    is_first: bool,
+) -> dict[str, Any]:
+    sample = work.sample
+    prediction = plan_model.predict_here(work, here, cores=available_cores(), is_first=is_first)
+    on_dataflow = None
+    if fleet is not None:
+        workers = fleet.numbers_of_workers(work.blocks)[-1]
+        on_dataflow = plan_model.predict_on_dataflow(work, remote, fleet, workers).to_json()
+    return {
+        "split": planned.split,
+        "input_path": planned.input_path,
+        "sha256": list(planned.scanned.sha256),
+        "rows": work.rows,
+        "blocks": work.blocks,
+        "sample": {name: value for name, value in _as_json(sample).items() if name != "pixels"},
+        "record_bytes": work.record_bytes,
+        "output_bytes": work.output_bytes.to_json(),
+        "predictions": {
+            "here": prediction.to_json(),
+            "dataflow": on_dataflow,
+            "elsewhere": plan_model.predict_elsewhere(work, where="machines that the plan does not know").to_json(),
+        },
+    }
+
+
+def _dataflow(works: list[ListWork], engine: EngineCost, fleet: Fleet, prices: RegionPrices) -> dict[str, Any]:
+    costs = plan_model.costs_by_workers(works, engine, fleet)
+    traffic = [plan_model.traffic_of(work, fleet.prices) for work in works]
+    machine, options = fleet.machine, fleet.options
+    return {
+        "why_not": None,
+        "machine_type": machine.name,
+        "vcpus": machine.vcpus,
+        "memory_gb": machine.memory_gb,
+        "disk_gb": options.disk_gb,
+        "hourly_price": fleet.hourly_price,
+        "region": prices.region,
+        "prices": {"source": prices.source, **dataclasses.asdict(prices.prices)},
+        "engine": _as_json(engine),
+        "max_workers": options.max_workers,
+        "workers_allowed": fleet.workers_allowed,
+        "most_blocks": max(work.blocks for work in works),
+        "rows_per_block": works[0].rows_per_block,
+        "by_workers": [cost.to_json() for cost in costs],
+        "recommended_workers": plan_model.recommended(costs).workers,
+        "traffic": {
+            "shuffle_bytes": sum(one.shuffle_bytes for one in traffic),
+            "class_a": sum(one.class_a for one in traffic),
+            "class_b": sum(one.class_b for one in traffic),
+            "dollars": sum(one.dollars for one in traffic),
+        },
+    }
+
+
+def _as_json(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON; arrays are for the one who looks to leave out."""
+    return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+
+
+def _plain(value: Any) -> Any:
+    return value.to_json() if hasattr(value, "to_json") else value
+
+
+def _assumptions(
+    recipe: Recipe, prices: RegionPrices, *, here: EngineCost, remote: EngineCost, fleet: Fleet | None
+) -> list[str]:
+    """What a plan rests on, a line each."""
+    speed = plan_model.HERE_SPEED
+    lines = [
+        "the first number is what is expected, those in brackets are low and high: two standard errors of the sample, "
+        "and the ranges below",
+        f"this machine runs {speed.low:g} to {speed.high:g} times as fast as when it was measured just now",
+    ]
+    taken_percent = 100 * (1 - here.share_of_machine)
+    if here.device == "cpu" and taken_percent >= _WORTH_SAYING_PERCENT:
+        lines.append(
+            f"other programs took about {taken_percent:.0f} % of this machine meanwhile, and go on to; the low end is "
+            "without them"
+        )
+    if fleet is None:
+        return lines
+    vcpu, options = plan_model.VCPU_SPEED, recipe.dataflow
+    start = fleet.start_sec(1)
+    lines.append(
+        f"a vCPU of {fleet.machine.name} does {vcpu.low:g} to {vcpu.high:g} of what a core does here, "
+        f"{vcpu.expected:g} expected. Not measured"
+    )
+    image = "with an image" if options.image else "without an image (dataflow.image: it is quicker with one)"
+    lines.append(f"workers embed {amounts.duration(start)} after the submission {image}. Not measured")
+    if options.autoscaling == "throughput":
+        lines.append(f"autoscaling takes {amounts.duration(plan_model.RAMP_UP_SEC)} to reach all workers. Not measured")
+    if remote is not here:
+        lines.append(
+            f"{fleet.machine.name} lacks bfloat16, which is what embeds here: Dataflow is planned with {remote.name}, "
+            "timed here"
+        )
+    elif fleet.machine.has_bfloat16 and here.precision == "float32" and recipe.preprocess.precision == "auto":
+        lines.append(
+            f"{fleet.machine.name} has bfloat16, which this machine lacks or did not gain by: it may be faster"
+        )
+    if options.flexrs != "none":
+        lines.append(f"with FlexRS ({options.flexrs}) the job may wait up to six hours before it starts: not counted")
+    if prices.region != recipe.cloud.region:
+        lines.append(f"{prices.source} has no prices for {recipe.cloud.region}: those of {prices.region} are used")
+    lines.append(f"list prices of {prices.region} from {prices.source}: check them before you rely on them")
+    if options.disk_type not in (None, "pd-standard", "pd-ssd"):
+        lines.append(f"a disk of type {options.disk_type} costs what pd-ssd does")
+    lines.append(
+        "images lie in a bucket of the same region. Not counted: training, keeping the records, traffic between regions"
+    )
+    return lines

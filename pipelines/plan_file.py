@@ -1,0 +1,151 @@
+"""A plan on disk: written by `pipelines.plan`, looked up by the run that it was made for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from configs.errors import InputError
+from configs.recipe import PreprocessOptions
+from pipelines.preflight import ScannedLists
+from preprocess.cores import available_cores
+from preprocess.prediction import Prediction
+from preprocess.rows import has_scheme
+from preprocess.storage import Storage, read_file, write_file
+
+PLAN_FORMAT = "hugs_plan/1"
+Where = Literal["here", "dataflow", "elsewhere"]
+_WRONG = "Give a file that pipelines.plan wrote, or delete this one."
+
+
+def planned_options(options: PreprocessOptions, batch_size: int | None) -> dict[str, Any]:
+    """The options on which the time of a run depends, as JSON."""
+    names = ("backbone", "engine", "precision")
+    return {**{name: getattr(options, name) for name in names}, "batch_size": batch_size}
+
+
+def check_output(path: str, storage: Storage) -> None:
+    """Makes sure that a plan can be written at `path`, and replaces nothing but a plan.
+
+    Raises:
+      InputError: a directory or another file lies there, there is no such folder, or storage cannot be read.
+    """
+    folder = os.path.dirname(path) or "."
+    if not has_scheme(path) and (os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK)):
+        raise InputError(f"--output: cannot write a file at {path!r}. Give a file in a folder that is there.")
+    try:
+        is_free = _read(path, storage).get("format") == PLAN_FORMAT
+    except FileNotFoundError:
+        is_free = True
+    except OSError as error:
+        raise InputError(f"--output: cannot look at {path!r} ({error}).") from error
+    except ValueError:
+        is_free = False
+    if not is_free:
+        raise InputError(f"--output: {path!r} is there and is no plan. Give another file, or delete it.")
+
+
+def write_plan(plan: Mapping[str, Any], path: str, storage: Storage) -> None:
+    """Writes a plan.
+
+    Raises:
+      InputError: storage cannot be written to.
+    """
+    try:
+        write_file(storage, path, (json.dumps(plan, indent=1, ensure_ascii=False) + "\n").encode())
+    except OSError as error:
+        raise InputError(f"--output: cannot write {path!r} ({error}).") from error
+
+
+def _read(path: str, storage: Storage) -> dict[str, Any]:
+    """The content of a plan; ValueError if it is not JSON, or no object."""
+    data = json.loads(read_file(storage, path))
+    if not isinstance(data, dict):
+        raise ValueError("no JSON object")
+    return data
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunMachines:
+    """On what a job will run.
+
+    Attributes:
+      where: on this machine, on Dataflow, or with another runner.
+      machine_type: of workers of Dataflow.
+      max_workers: of them.
+    """
+
+    where: Where
+    machine_type: str | None = None
+    max_workers: int | None = None
+
+
+def runs_on(beam_options: Any) -> RunMachines:
+    """On what Beam's options let a job run."""
+    from apache_beam.options.pipeline_options import WorkerOptions
+
+    from pipelines.beam_options import is_dataflow, is_local
+
+    if is_local(beam_options):
+        return RunMachines(where="here")
+    if not is_dataflow(beam_options):
+        return RunMachines(where="elsewhere")
+    workers = beam_options.view_as(WorkerOptions)
+    return RunMachines(where="dataflow", machine_type=workers.machine_type, max_workers=workers.max_num_workers or None)
+
+
+def find_prediction(
+    path: str, *, lists: ScannedLists, options: Mapping[str, Any], machines: RunMachines, storage: Storage
+) -> Prediction | None:
+    """What a plan says about lists; None, and a line that says why, if it does not speak of this very run.
+
+    Args:
+      path: the plan.
+      lists: what is to be embedded.
+      options: of `planned_options`.
+      machines: on what the job will run.
+      storage: where the plan lies.
+
+    Raises:
+      InputError: the file cannot be read, or is no plan.
+    """
+    try:
+        plan = _read(path, storage)
+        if plan.get("format") != PLAN_FORMAT:
+            raise InputError(f"--prediction: {path!r} is no plan of this version. {_WRONG}")
+        entry = next((entry for entry in plan["lists"] if entry["sha256"] == list(lists.sha256)), None)
+        why_not = _why_not(plan, entry, options=options, machines=machines)
+        if entry is not None and why_not is None:
+            predictions = entry["predictions"]
+            return Prediction.from_json(predictions[machines.where] or predictions["elsewhere"])
+    except FileNotFoundError as error:
+        raise InputError(f"--prediction: there is no file {path!r}. python -m pipelines.plan makes one.") from error
+    except OSError as error:
+        raise InputError(f"--prediction: cannot read {path!r} ({error}).") from error
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"--prediction: {path!r} is damaged ({error!r}). {_WRONG}") from error
+    print(f"{path}: {why_not}; going without its prediction. Make a new plan if you want one.", file=sys.stderr)
+    return None
+
+
+def _why_not(plan: Mapping[str, Any], entry: Any, *, options: Mapping[str, Any], machines: RunMachines) -> str | None:
+    """Why a plan does not speak of a run; None if it does."""
+    if entry is None:
+        return "the list has changed since, or is not in it"
+    differing = [name for name, value in options.items() if plan["options"].get(name) != value]
+    if differing:
+        return f"made for another {' and '.join(differing)}"
+    if machines.where == "here" and plan["machine"]["cores"] != available_cores():
+        return f"made on a machine with {plan['machine']['cores']} cores, and this one has {available_cores()}"
+    dataflow = plan["dataflow"]
+    if machines.where == "dataflow" and dataflow["why_not"] is None:
+        planned = (dataflow["machine_type"], dataflow["max_workers"])
+        if (machines.machine_type, machines.max_workers) != planned:
+            return f"made for at most {planned[1]} workers of type {planned[0]}"
+    return None

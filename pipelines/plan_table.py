@@ -1,0 +1,138 @@
+"""A plan as a person reads it: what each list costs here, what all cost on Dataflow, and what was assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipelines import amounts
+from preprocess.estimate import Estimate, exactly
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows with their cells under each other; the first column to the left, numbers begin alike."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield "  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _estimate(data: Any) -> Estimate:
+    return Estimate.from_json(data)
+
+
+def _sum(estimates: Sequence[Estimate]) -> Estimate:
+    total = exactly(0)
+    for estimate in estimates:
+        total = total + estimate
+    return total
+
+
+def _sample_lines(plan: dict[str, Any]) -> Iterator[str]:
+    lists, allowed = plan["lists"], plan["max_failed_percent"]
+    rows = [("list", "rows", "sample", "failed", "an image", "decoding")]
+    for entry in lists:
+        sample = entry["sample"]
+        rows.append(
+            (
+                entry["split"],
+                f"{entry['rows']:,}",
+                f"{sample['tried']:,}",
+                amounts.number(_estimate(sample["failed_share"]) * 100.0, "%"),
+                amounts.num_bytes(_estimate(sample["read_bytes"])),
+                amounts.number(_estimate(sample["decode_sec"]) * 1e3, "ms"),
+            )
+        )
+    yield from _columns(rows)
+    for entry in lists:
+        if entry["sample"]["failed"]:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in entry["sample"]["failed"].items())
+            too_many = 100 * entry["sample"]["failed_share"]["expected"] > allowed
+            outcome = f"; more than max_failed_percent ({allowed:g}) allows, so the job would fail" if too_many else ""
+            yield f"  {entry['split']}: of {entry['sample']['tried']} images tried, failed: {reasons}{outcome}"
+
+
+def _here_lines(plan: dict[str, Any]) -> Iterator[str]:
+    lists = plan["lists"]
+    cores = plan["machine"]["cores"]
+    yield f"on this machine ({cores} core{'s' if cores != 1 else ''}, {plan['engine']['name']})"
+    rows = [("list", "time", "images/s", "reads", "writes")]
+    for entry in lists:
+        here = entry["predictions"]["here"]
+        rows.append(
+            (
+                entry["split"],
+                amounts.duration(_estimate(here["wall_sec"])),
+                amounts.number(_estimate(here["images_per_sec"])),
+                amounts.num_bytes(_estimate(here["read_bytes"])),
+                amounts.num_bytes(_estimate(entry["output_bytes"])),
+            )
+        )
+    if len(lists) > 1:
+        rows.append(
+            (
+                "all",
+                amounts.duration(_sum([_estimate(entry["predictions"]["here"]["wall_sec"]) for entry in lists])),
+                "",
+                amounts.num_bytes(_sum([_estimate(entry["predictions"]["here"]["read_bytes"]) for entry in lists])),
+                amounts.num_bytes(_sum([_estimate(entry["output_bytes"]) for entry in lists])),
+            )
+        )
+    yield from _columns(rows)
+    free_bytes = plan["machine"]["free_bytes"]
+    if free_bytes is not None:
+        most = sum(entry["output_bytes"]["high"] for entry in lists)
+        verdict = "which is too little for what is written" if most > free_bytes else "which is enough"
+        yield f"  {amounts.num_bytes(free_bytes)} are free there, {verdict}"
+
+
+def _dataflow_lines(dataflow: dict[str, Any]) -> Iterator[str]:
+    if dataflow["why_not"]:
+        yield f"on Dataflow: no prediction: {dataflow['why_not']}"
+        return
+    yield (
+        f"on Dataflow ({dataflow['machine_type']}: {dataflow['vcpus']} vCPUs and {dataflow['memory_gb']:g} GB for "
+        f"{amounts.dollars(dataflow['hourly_price'])} an hour at the prices of {dataflow['region']}; "
+        f"{dataflow['engine']['name']})"
+    )
+    rows = [("", "workers a list", "time", "cost")]
+    rows += [
+        (
+            "*" if cost["workers"] == dataflow["recommended_workers"] else "",
+            f"{cost['workers']:,}",
+            amounts.duration(_estimate(cost["wall_sec"])),
+            amounts.dollars(_estimate(cost["dollars"])),
+        )
+        for cost in dataflow["by_workers"]
+    ]
+    yield from _columns(rows)
+    if len(dataflow["by_workers"]) > 1:
+        yield "  * with more, the bill grows faster than the time shrinks"
+    if dataflow["most_blocks"] < dataflow["workers_allowed"]:
+        yield (
+            f"  of {dataflow['workers_allowed']:,} workers, {dataflow['most_blocks']:,} can work at a time: the "
+            f"longest list has so many blocks of {dataflow['rows_per_block']:,} rows (--rows_per_shard)"
+        )
+    traffic = dataflow["traffic"]
+    yield (
+        f"  in that: {traffic['class_a']:,} class A and {traffic['class_b']:,} class B operations on Cloud Storage "
+        f"and {amounts.num_bytes(traffic['shuffle_bytes'])} of shuffle, {amounts.dollars(traffic['dollars'])}; "
+        f"a disk of {dataflow['disk_gb']} GB a worker"
+    )
+
+
+def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
+    """The lines of the table for a plan, as `pipelines.plan` makes it."""
+    engine = plan["engine"]
+    on_cpu = engine["device"] == "cpu"
+    per_image = engine["cpu_sec"] if on_cpu else engine["occupied_sec"]["expected"]
+    cost = f"{amounts.number(1e3 * per_image, 'ms')} of {'a core' if on_cpu else 'the GPU'}"
+    yield f"{plan['recipe']} in {plan['data_dir']}; the network takes {cost} an image ({engine['name']})"
+    yield from _sample_lines(plan)
+    yield ""
+    yield from _here_lines(plan)
+    yield ""
+    yield from _dataflow_lines(plan["dataflow"])
+    yield ""
+    yield "what this rests on"
+    for line in plan["assumptions"]:
+        yield f"  - {line}"

@@ -1,0 +1,472 @@
+"""Plans: the program as a user runs it, with a small network in Inception's place, and the arithmetic behind it."""
+
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.cloud import DataflowOptions
+from configs.errors import InputError
+from configs.prices import load_prices
+from pipelines import embed, plan, plan_contents, plan_file, plan_sample, preproc
+from pipelines.beam_options import parse_beam_options
+from pipelines.plan_file import RunMachines, find_prediction, runs_on
+from pipelines.plan_machines import machine_of
+from pipelines.plan_model import (
+    Fleet,
+    ListWork,
+    cost_on_dataflow,
+    costs_by_workers,
+    predict_here,
+    recommended,
+    traffic_of,
+)
+from pipelines.plan_sample import EngineCost, SampledImages, time_engine
+from pipelines.preflight import ScannedLists
+from preprocess.estimate import Estimate, exactly
+from preprocess.storage import LocalStorage
+from tests.preprocess import tiny_network
+from tests.preprocess.stand_ins import INFO, StandInEngine
+
+ROOT = pathlib.Path(__file__).parents[2]
+NETWORK = ("--backbone", tiny_network.NAME, "--weights", "random", "--precision", "float32")
+PRICES = load_prices("us-central1").prices
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(plan_sample, "_ROUND_SEC", 0.01)
+    tiny_network.install(monkeypatch)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """24 photos in a training list, one of them broken and one missing; 6 in the evaluation list; no test list."""
+    random = np.random.default_rng(0)
+    for number in range(24):
+        pixels = random.integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).resize((320, 240)).save(tmp_path / f"{number}.jpg")
+    (tmp_path / "3.jpg").write_text("no image")
+    (tmp_path / "dict.txt").write_text("a\nb\n")
+    (tmp_path / "train.csv").write_text("".join(f"{number}.jpg,a\n" for number in range(25)))
+    (tmp_path / "eval.csv").write_text("".join(f"{number}.jpg,b\n" for number in range(10, 16)))
+    return tmp_path
+
+
+def run_plan(data_dir, *flags):
+    assert plan.main(["--data_dir", str(data_dir), *NETWORK, *flags]) == 0
+    return json.loads((data_dir / "hugs_plan.json").read_text())
+
+
+def run_embed(data_dir, *flags):
+    argv = ["--input_path", f"{data_dir}/train.csv", "--input_dict", f"{data_dir}/dict.txt"]
+    argv += ["--output_path", f"{data_dir}/out/train", *NETWORK, "--max_failed_percent", "50", *flags]
+    assert embed.main(argv) == 0
+    return json.loads((data_dir / "out/_train/report.json").read_text())
+
+
+def test_a_plan_is_what_the_run_then_takes(data_dir, capsys):
+    before = {path.name for path in data_dir.iterdir()}
+    made = run_plan(data_dir, "--rows_per_shard", "10")
+    assert {path.name for path in data_dir.iterdir()} - before == {"hugs_plan.json"}
+    printed = capsys.readouterr().out
+    assert "of 25 images tried, failed: " in printed
+    assert "on this machine (" in printed
+    assert "n2-standard-4: 4 vCPUs and 16 GB for $0.28 an hour at the prices of us-central1" in printed
+    assert "check them before you rely on them" in printed
+    train, evaluation = made["lists"]
+    assert (train["split"], train["rows"], train["blocks"]) == ("train", 25, 3)
+    assert train["sample"]["failed"] == {"not_an_image": 1, "not_found": 1}
+    assert (evaluation["rows"], evaluation["sample"]["failed"]) == (6, {})
+    report = run_embed(data_dir, "--prediction", f"{data_dir}/hugs_plan.json")
+    prediction = report["prediction"]
+    assert prediction["compared"]
+    quantities = prediction["quantities"]
+    # All of the list was tried, so what does not depend on time is known.
+    assert quantities["read_bytes"]["expected"] == pytest.approx(report["read_bytes"], rel=1e-4)
+    assert quantities["failed_percent"] == {"low": 8, "expected": 8, "high": 8, "actual": 8}
+    # A plan knows where the images lie, and not how the list puts it.
+    unknown_bytes = 23 * (len(str(data_dir)) + 20)
+    assert made["lists"][0]["output_bytes"]["expected"] == pytest.approx(
+        report["output"]["num_bytes"], abs=unknown_bytes
+    )
+    assert quantities["wall_sec"]["actual"] == report["wall_sec"]
+    assert re.search(r"  predicted [\d.]+ s \([\d.]+ - [\d.]+\), took [\d.]+ s", capsys.readouterr().out)
+
+
+def test_what_was_not_predicted_or_not_done_is_not_compared(data_dir, monkeypatch, capsys):
+    run_plan(data_dir)
+    flags = ["--prediction", f"{data_dir}/hugs_plan.json", "--overwrite", "--embedding_cache", f"{data_dir}/cache"]
+    with monkeypatch.context() as patched:
+        patched.setattr(plan_file, "runs_on", lambda _: RunMachines(where="elsewhere"))
+        quantities = run_embed(data_dir, *flags)["prediction"]["quantities"]
+    assert set(quantities) == {"read_bytes", "decode_sec_per_image", "failed_percent"}
+    assert re.search(r"  predicted to read (.+ KB), read \1; no time was predicted", capsys.readouterr().out)
+    assert not run_embed(data_dir, *flags)["prediction"]["compared"]
+    assert "  not compared with the plan: the cache gave 23 of the records" in capsys.readouterr().out
+
+
+def test_a_plan_that_does_not_speak_of_the_run_is_left_out_and_that_is_said(data_dir, capsys):
+    run_plan(data_dir)
+    flags = ["--prediction", f"{data_dir}/hugs_plan.json", "--overwrite"]
+    assert run_embed(data_dir, *flags, "--batch_size", "2")["prediction"] is None
+    assert "made for another batch_size; going without its prediction" in capsys.readouterr().err
+    made = json.loads((data_dir / "hugs_plan.json").read_text())
+    made["machine"]["cores"] += 1
+    (data_dir / "hugs_plan.json").write_text(json.dumps(made))
+    assert run_embed(data_dir, *flags)["prediction"] is None
+    assert "made on a machine with " in capsys.readouterr().err
+    (data_dir / "train.csv").write_text("5.jpg,a\n")
+    assert run_embed(data_dir, *flags)["prediction"] is None
+    assert "the list has changed since, or is not in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("machines", "where"),
+    [
+        (RunMachines(where="here"), "this machine, "),
+        (RunMachines(where="dataflow", machine_type="n2-standard-4", max_workers=20), "Dataflow, at most 1 n2-"),
+        (RunMachines(where="dataflow", machine_type="n2-standard-8", max_workers=20), None),
+        (RunMachines(where="dataflow", machine_type="n2-standard-4", max_workers=50), None),
+        (RunMachines(where="elsewhere"), "machines that the plan does not know"),
+    ],
+)
+def test_a_plan_has_a_prediction_for_each_place_that_it_knows(data_dir, monkeypatch, capsys, machines, where):
+    monkeypatch.setattr(plan_contents, "EngineLoader", FakeLoader)
+    made = run_plan(data_dir)
+    sha256 = tuple(made["lists"][0]["sha256"])
+    lists = ScannedLists(paths=("train.csv",), sha256=sha256, rows=25, sample=())
+    path, storage = str(data_dir / "hugs_plan.json"), LocalStorage()
+    found = find_prediction(path, lists=lists, options=made["options"], machines=machines, storage=storage)
+    if where is None:
+        assert found is None
+        assert "made for at most 20 workers of type n2-standard-4" in capsys.readouterr().err
+    else:
+        assert found.where.startswith(where)
+        assert (found.wall_sec is None) == (machines.where == "elsewhere")
+
+
+def test_beam_s_options_say_on_what_a_job_runs():
+    dataflow = ["--runner=DataflowRunner", "--machine_type=n2-standard-4", "--max_num_workers=7"]
+    flags_by_machines = {
+        RunMachines(where="here"): [],
+        RunMachines(where="elsewhere"): ["--runner=PortableRunner"],
+        RunMachines(where="dataflow", machine_type="n2-standard-4", max_workers=7): dataflow,
+    }
+    for machines, flags in flags_by_machines.items():
+        assert runs_on(parse_beam_options(flags, own_flags=[])) == machines
+
+
+def test_lists_and_images_in_a_bucket(data_dir):
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
+    from tests.faulty_gcs import FaultyGcs
+
+    with FaultyGcs(buckets=["bucket"]) as gcs:
+        for path in data_dir.iterdir():
+            gcs.put("bucket", path.name, path.read_bytes())
+        before = set(gcs.names("bucket"))
+        command = [sys.executable, "-m", "tests.tiny_program", "pipelines.plan", "--data_dir", "gs://bucket"]
+        subprocess.run(
+            [*command, *NETWORK, "--sample", "10"], cwd=ROOT, check=True, env=os.environ | gcs.environment, timeout=200
+        )
+        assert set(gcs.names("bucket")) - before == {"hugs_plan.json"}
+        made = json.loads(gcs.get("bucket", "hugs_plan.json"))
+        images_read = sum("jpg" in exchange.request for exchange in gcs.exchanges)
+    assert [(entry["rows"], entry["sample"]["tried"]) for entry in made["lists"]] == [(25, 10), (6, 6)]
+    assert made["machine"]["free_bytes"] is None
+    assert images_read == 16
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "there is no file"),
+        ("no json", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"format": "hugs_plan/0"}', "no plan of this version"),
+        ('{"format": "hugs_plan/1"}', "is damaged"),
+        ('{"format": "hugs_plan/1", "lists": [{}]}', "is damaged"),
+    ],
+)
+def test_what_is_no_plan_is_one_line_before_the_run(data_dir, content, expected):
+    path = data_dir / "mine.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=expected):
+        run_embed(data_dir, "--prediction", str(path))
+    assert not list(data_dir.glob("out/train*"))
+
+
+def test_pipelines_preproc_makes_a_plan_and_the_next_run_is_compared_with_it(data_dir, capsys):
+    calls = []
+
+    def fake_embed(argv):
+        calls.append(argv)
+        return 0
+
+    flags = ["--data_dir", str(data_dir)]
+    assert preproc.main([*flags, "--plan", "--sample", "5", *NETWORK], embed=fake_embed) == 0
+    assert not calls
+    assert capsys.readouterr().out.endswith(f"plan: {data_dir}/hugs_plan.json\n")
+    preproc.main(flags, embed=fake_embed)
+    assert len(calls) == 2
+    assert all(call[call.index("--prediction") + 1] == f"{data_dir}/hugs_plan.json" for call in calls)
+    calls.clear()
+    preproc.main([*flags, "--prediction=other.json"], embed=fake_embed)
+    assert all("--prediction" not in call and "--prediction=other.json" in call for call in calls)
+
+
+def test_an_image_that_a_list_names_again_and_again_is_tried_once_and_counts_as_often(data_dir):
+    (data_dir / "train.csv").write_text("5.jpg,a\n" * 60 + "".join(f"none{number}.jpg,a\n" for number in range(20)))
+    sample = run_plan(data_dir, "--sample", "30")["lists"][0]["sample"]
+    assert sample["tried"] == 21
+    assert sample["failed"] == {"not_found": 20}
+    assert sample["failed_share"]["expected"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--sample", "0"], "--sample: must be at least 1. Received: 0."),
+        (["--sample", "many"], "--sample: invalid int value: 'many'"),
+        (["--sampel", "5"], "Did you mean '--sample'?"),
+        (["--batch_size", "0"], "--batch_size: must be at least 1"),
+        (["--data_dir", "/no/such"], "there is no directory '/no/such'"),
+        (["--recipe", "hug"], "Did you mean 'hugs'?"),
+        (["--precision", "int9"], "invalid choice: 'int9'"),
+        (["--rows_per_shard", "0"], "preprocess.rows_per_shard must be a whole number"),
+        (["--prices", "/no/such.yaml"], "prices /no/such.yaml: cannot be read"),
+        (["--output", "/no/such/plan.json"], "--output: cannot write a file at"),
+        (["--output", "{data_dir}"], "--output: cannot write a file at"),
+        (["--output", "{data_dir}/train.csv"], "is there and is no plan"),
+        (["--weights", "/no/such.h5"], "--weights random takes the same time"),
+    ],
+)
+def test_wrong_flags(data_dir, flags, expected):
+    flags = [flag.format(data_dir=data_dir) for flag in flags]
+    before = sorted(data_dir.iterdir())
+    with pytest.raises(InputError, match=re.escape(expected)):
+        plan.main(["--data_dir", str(data_dir), *NETWORK, *flags])
+    assert sorted(data_dir.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "train.csv (lists.train) not found"),
+        ("", "0 rows, none of them with an image"),
+        ("a.jpg,c\n", "'c'"),
+        ("a.jpg,a\nb.jpg,b\n", "none of the 2 images of the sample can be used: not_found 2; for example No such file"),
+    ],
+)
+def test_wrong_lists(data_dir, content, expected):
+    (data_dir / "train.csv").unlink()
+    if content is not None:
+        (data_dir / "train.csv").write_text(content)
+    with pytest.raises(InputError, match=re.escape(expected)):
+        run_plan(data_dir)
+    assert not (data_dir / "hugs_plan.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataflow", "expected"),
+    [
+        ("{machine_type: n1-standard-8, gpu: t4, image: 'a/b:1'}", "nothing was ever measured on one"),
+        ("{machine_type: x9-standard-4}", "vCPUs and memory of x9-standard-4 (dataflow.machine_type) are not known"),
+    ],
+)
+def test_where_nothing_is_known_no_number_is_given(data_dir, capsys, dataflow, expected):
+    recipe = data_dir / "hugs.yaml"
+    recipe.write_text(f"dataflow: {dataflow}\npreprocess: {{max_failed_percent: 5}}")
+    made = run_plan(data_dir, "--recipe", str(recipe))
+    assert list(made["dataflow"]) == ["why_not"]
+    printed = capsys.readouterr().out
+    assert expected in printed
+    assert "$" not in printed
+    assert "more than max_failed_percent (5) allows, so the job would fail" in printed
+
+
+def test_what_the_prices_and_the_recipe_leave_open_is_said(data_dir, capsys):
+    recipe = data_dir / "hugs.yaml"
+    recipe.write_text(
+        "cloud: {region: europe-west4}\n"
+        "dataflow: {flexrs: cost, disk_type: pd-balanced, max_workers: 30}\npreprocess: {rows_per_shard: 5}"
+    )
+    made = run_plan(data_dir, "--recipe", str(recipe))
+    printed = capsys.readouterr().out
+    assert "has no prices for europe-west4: those of us-central1 are used" in printed
+    assert "may wait up to six hours before it starts: not counted" in printed
+    assert "a disk of type pd-balanced costs what pd-ssd does" in printed
+    assert "of 30 workers, 5 can work at a time" in printed
+    assert [cost["workers"] for cost in made["dataflow"]["by_workers"]] == [1, 2, 5]
+
+
+class FakeLoader:
+    """In the place of `EngineLoader`: `auto` gives bfloat16, on a device that the test chooses."""
+
+    device = "cpu"
+
+    def __init__(self, *, engine, **_):
+        precision = "float32" if engine.precision == "float32" else "bfloat16"
+        self._info = dataclasses.replace(INFO, engine="openvino", precision=precision, device=self.device)
+
+    def __call__(self):
+        return StandInEngine(info=self._info)
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "precision", "engine", "said"),
+    [
+        ("n2-standard-4", "auto", "openvino float32", "n2-standard-4 lacks bfloat16, which is what embeds here"),
+        ("c3-standard-4", "auto", "openvino bfloat16", "c3-standard-4: 4 vCPUs"),
+        ("c3-standard-4", "float32", "openvino float32", "c3-standard-4: 4 vCPUs"),
+        ("n2-standard-4", "bfloat16", None, "--precision bfloat16 stops on n2-standard-4, which lacks it"),
+    ],
+)
+def test_workers_that_lack_bfloat16_are_planned_without(
+    data_dir, monkeypatch, capsys, machine_type, precision, engine, said
+):
+    monkeypatch.setattr(plan_contents, "EngineLoader", FakeLoader)
+    recipe = data_dir / "hugs.yaml"
+    recipe.write_text(f"dataflow: {{machine_type: {machine_type}}}")
+    made = run_plan(data_dir, "--recipe", str(recipe), "--precision", precision)
+    assert made["dataflow"].get("engine", {}).get("name") == engine
+    assert said in capsys.readouterr().out
+
+
+def test_what_was_timed_on_a_gpu_says_nothing_of_workers_without(data_dir, monkeypatch, capsys):
+    monkeypatch.setattr(plan_contents, "EngineLoader", FakeLoader)
+    monkeypatch.setattr(FakeLoader, "device", "gpu")
+    made = run_plan(data_dir)
+    assert made["lists"][0]["predictions"]["here"]["wall_sec"]["expected"] > 0
+    printed = capsys.readouterr().out
+    assert "of the GPU an image" in printed
+    assert "on Dataflow: no prediction: the network was timed on a GPU" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "vcpus", "memory_gb", "has_bfloat16"),
+    [
+        ("n2-standard-4", 4, 16, False),
+        ("n1-standard-8", 8, 30, False),
+        ("n1-highmem-2", 2, 13, False),
+        ("n1-highcpu-16", 16, 14.4, False),
+        ("e2-highcpu-8", 8, 8, False),
+        ("c3-highcpu-22", 22, 44, True),
+        ("c3-standard-4-lssd", 4, 16, True),
+        ("n2-custom-4-8192", 4, 8, False),
+        ("custom-2-5120-ext", 2, 5, False),
+    ],
+)
+def test_a_machine_s_name_says_what_it_has(name, vcpus, memory_gb, has_bfloat16):
+    machine = machine_of(name)
+    assert (machine.vcpus, machine.memory_gb, machine.has_bfloat16) == (vcpus, pytest.approx(memory_gb), has_bfloat16)
+
+
+@pytest.mark.parametrize("name", ["e2-micro", "x9-standard-4", "n2-standard-0", "n2-mega-4", "x9-custom-4-8192"])
+def test_what_is_not_known_of_a_machine_is_not_invented(name):
+    assert machine_of(name) is None
+
+
+SAMPLE = SampledImages(
+    tried=200,
+    failed={},
+    failed_share=exactly(0),
+    read_bytes=exactly(50_000),
+    read_sec=exactly(0.01),
+    decode_sec=exactly(0.002),
+    handling_core_sec=0.001,
+    record_uri_bytes=40,
+    pixels=np.zeros((1, 2, 2, 3), np.uint8),
+)
+ENGINE = EngineCost(
+    name="openvino float32",
+    precision="float32",
+    device="cpu",
+    occupied_sec=Estimate(0.05, 0.057, 0.07),
+    cpu_sec=0.057,
+    load_sec=2.0,
+    embedding_size=2048,
+)
+
+
+def work_of(rows, **changes):
+    blocks = -(-rows // 1000)
+    fields = {"split": "train", "rows": rows, "blocks": blocks, "rows_per_block": 1000, "record_bytes": 8300}
+    return ListWork(**{**fields, "sample": SAMPLE, "gzipped": False, **changes})
+
+
+def fleet_of(**options):
+    return Fleet(machine=machine_of("n2-standard-4"), options=DataflowOptions(**options), prices=PRICES)
+
+
+def test_time_here_is_core_seconds_over_cores():
+    wall_sec = predict_here(work_of(100_000), ENGINE, cores=4, is_first=False).wall_sec
+    assert wall_sec.expected == pytest.approx(100_000 * 0.06 / 4, rel=0.05)
+    assert wall_sec.low < 100_000 * 0.06 / 4 < wall_sec.high
+    # Half of what is tried fails: it is read, and no more.
+    halved = work_of(100_000, sample=dataclasses.replace(SAMPLE, failed_share=exactly(0.5)))
+    assert predict_here(halved, ENGINE, cores=4, is_first=False).wall_sec.expected == pytest.approx(781, rel=0.05)
+    # Storage that takes a second an image is what it waits for.
+    slow = work_of(100_000, sample=dataclasses.replace(SAMPLE, read_sec=exactly(1)))
+    assert predict_here(slow, ENGINE, cores=4, is_first=False).wall_sec.expected == pytest.approx(3222, rel=0.05)
+
+
+def test_no_more_workers_take_part_than_there_are_blocks():
+    work, fleet = work_of(10_000), fleet_of(image="a/b:1")
+    ten, more = (cost_on_dataflow(work, ENGINE, fleet, workers) for workers in (10, 1000))
+    assert ten == more
+    one = cost_on_dataflow(work, ENGINE, fleet, 1)
+    assert one.wall_sec.expected > ten.wall_sec.expected
+    # Seven workers have ten blocks: some of them embed two, and that is how long it takes at the least that is likely.
+    seven, five = (cost_on_dataflow(work, ENGINE, fleet, workers) for workers in (7, 5))
+    assert seven.wall_sec.expected == pytest.approx(five.wall_sec.expected)
+
+
+def test_the_bill_is_worker_hours_and_what_moves():
+    work, fleet = work_of(1_000_000), fleet_of(image="a/b:1")
+    cost = cost_on_dataflow(work, ENGINE, fleet, 1)
+    traffic = traffic_of(work, PRICES)
+    assert traffic.class_b >= work.rows
+    assert fleet.hourly_price == pytest.approx(4 * 0.056 + 16 * 0.003557 + 50 * 0.000054)
+    assert cost.dollars.expected == pytest.approx(cost.wall_sec.expected / 3600 * fleet.hourly_price + traffic.dollars)
+    flexible = fleet_of(image="a/b:1", flexrs="cost")
+    assert cost_on_dataflow(work, ENGINE, flexible, 1).dollars.expected < cost.dollars.expected
+    # Without autoscaling, workers without work are paid as well.
+    ten, twenty = (fleet_of(autoscaling="none", num_workers=number) for number in (10, 20))
+    small = work_of(10_000)
+    paid = [cost_on_dataflow(small, ENGINE, fixed, fixed.workers_allowed).dollars.expected for fixed in (ten, twenty)]
+    assert paid[1] == pytest.approx(2 * paid[0], rel=0.01)
+
+
+def test_workers_are_recommended_for_as_long_as_they_pay():
+    small = recommended(costs_by_workers([work_of(1000)], ENGINE, fleet_of()))
+    assert small.workers == 1
+    costs = costs_by_workers([work_of(50_000_000), work_of(1000, split="eval")], ENGINE, fleet_of(max_workers=300))
+    assert [cost.workers for cost in costs] == [1, 2, 5, 10, 20, 50, 100, 200, 300]
+    assert recommended(costs).workers == 300
+    assert all(one.wall_sec.expected > other.wall_sec.expected for one, other in itertools.pairwise(costs))
+    assert costs[-1].wall_sec == costs[-1].jobs["train"].wall_sec
+
+
+def test_an_image_is_quicker_than_installing():
+    image, none = fleet_of(image="a/b:1").start_sec(1), fleet_of().start_sec(1)
+    assert image.expected < none.expected
+    assert fleet_of().start_sec(2).high > none.high
+
+
+def test_an_engine_is_timed_on_full_batches():
+    engine = StandInEngine()
+    cost = time_engine(engine, np.zeros((3, 2, 2, 3), np.uint8), batch_size=None, load_sec=1.5)
+    assert set(engine.batches) == {4}
+    assert 0 < cost.cpu_sec <= cost.occupied_sec.expected
+    assert 0 < cost.share_of_machine <= 1
+    assert (cost.name, cost.load_sec, cost.embedding_size) == ("stand_in float32", 1.5, 3)
