@@ -12,8 +12,9 @@ from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from configs.errors import InputError, did_you_mean
+from pipelines.dataflow import runner_kind
 
-_LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
+_LOCAL_RUNNERS = ("direct", "fnapi")
 
 
 class _BeamArgumentParser(argparse.ArgumentParser):
@@ -48,10 +49,18 @@ def parse_beam_options(flags: Sequence[str], *, own_flags: Sequence[str]) -> Pip
     return PipelineOptions(list(flags))
 
 
+def _kind_of(options: PipelineOptions) -> str:
+    return runner_kind(options.view_as(StandardOptions).runner or "direct")
+
+
 def is_local(options: PipelineOptions) -> bool:
     """True if the pipeline runs in this process."""
-    runner = options.view_as(StandardOptions).runner
-    return runner is None or runner in _LOCAL_RUNNERS
+    return _kind_of(options) in _LOCAL_RUNNERS
+
+
+def is_dataflow(options: PipelineOptions) -> bool:
+    """True if the pipeline runs in Google's Dataflow."""
+    return _kind_of(options) == "dataflow"
 
 
 def make_runner(options: PipelineOptions) -> Any:

@@ -36,8 +36,12 @@ class Claim(enum.Enum):
     DONE = "done"  # The finished set, and nothing to do.
 
 
-def check_prefix(prefix: str) -> None:
+def check_prefix(prefix: str, *, create: bool = True) -> None:
     """Makes sure that a set can be written at `prefix`.
+
+    Args:
+      prefix: of the set.
+      create: make its local folders; else only look at the nearest that is there.
 
     Raises:
       InputError: it names no file, or cannot be written to.
@@ -53,11 +57,22 @@ def check_prefix(prefix: str) -> None:
         return
     sidecars = sidecar_dir(prefix)
     try:
-        os.makedirs(sidecars, exist_ok=True)
-        if not os.access(directory or ".", os.W_OK) or not os.access(sidecars, os.W_OK):
-            raise PermissionError(f"no permission to write in {directory or '.'}")
+        if create:
+            os.makedirs(sidecars, exist_ok=True)
+        for folder in (_nearest_folder(directory), _nearest_folder(sidecars)):
+            if not os.path.isdir(folder):
+                raise NotADirectoryError(f"{folder} is not a directory")
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(f"no permission to write in {folder}")
     except OSError as error:
         raise InputError(f"output_path: cannot write to {prefix!r} ({error}).") from error
+
+
+def _nearest_folder(path: str) -> str:
+    """The path itself, or the nearest above it that is there."""
+    while path and not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path or "."
 
 
 class Output:

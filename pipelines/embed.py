@@ -6,7 +6,8 @@
 Writes the shards `out/preproc/train-*` and, beside them, `out/preproc/_train/` with the report, the ledgers
 of failed and skipped rows, and the manifest that completes the set. The same command again, after whatever
 stopped it, goes on where it was stopped. Flags that are not listed here are Beam's own and are passed through,
-`--runner` and the rest.
+`--runner` and the rest. With `--runner DataflowRunner` the job is handed over and goes on by itself; the recipe says
+on which machines.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import posixpath
 import sys
 import uuid
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError, run_program
-from configs.recipe import PreprocessOptions, load_recipe
+from configs.recipe import PreprocessOptions, Recipe, load_recipe
 
 if TYPE_CHECKING:
     from pipelines.preflight import ScannedLists
-    from preprocess.job import Job
+    from pipelines.prepared_job import PreparedJob
 
 _CALIBRATION_IMAGES = 300
 
@@ -132,6 +132,21 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what lies at --output_path, once the new set is ready"
     )
+    parser.add_argument(
+        "--prediction",
+        metavar="FILE",
+        help="a plan that pipelines.plan made of these lists: the report compares it with what the run took",
+    )
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="for a job on Dataflow, and end as a run on this machine does; all other runners are waited for anyway",
+    )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="check what can be checked without writing, print the command with all of Beam's flags, start nothing",
+    )
     return parser
 
 
@@ -156,15 +171,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       InputError: something that the user gave is wrong, nothing could be embedded, or too many images failed.
     """
+    prepared = prepare(argv)
+    if prepared.dry_run:
+        print(prepared.describe())
+        return EXIT_OK
+    started = prepared.start()
+    if isinstance(started, int):
+        return started
+    return started.wait() if prepared.wait else EXIT_OK
+
+
+def prepare(argv: Sequence[str] | None = None) -> PreparedJob:
+    """Reads the flags and checks everything that can be checked before the job starts.
+
+    Raises:
+      InputError: something that the user gave is wrong.
+    """
     parser = _parser()
     args, beam_flags = parser.parse_known_args(argv)
-    recipe = load_recipe(args.recipe).preprocess if args.recipe else PreprocessOptions()
-    options = _with_flags(recipe, args)
+    recipe = load_recipe(args.recipe) if args.recipe else Recipe(name="none")
+    options = _with_flags(recipe.preprocess, args)
     if args.batch_size is not None and args.batch_size < 1:
         raise InputError(f"batch_size: must be at least 1. Received: {args.batch_size}")
     if args.retry_failures is not None and args.overwrite:
         raise InputError("retry_failures: completes the set that is there, which --overwrite would replace. Pass one.")
-    return _embed(args, options, beam_flags, own_flags=parser.flags)
+    given = list(sys.argv[1:] if argv is None else argv)
+    own_words = _without(given, beam_flags)
+    return _prepare(args, recipe, options, beam_flags, own_words=own_words, own_flags=parser.flags)
+
+
+def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The words of a command line that the parser took, in their order; it left the others in theirs."""
+    left = iter(others)
+    other = next(left, None)
+    taken = []
+    for word in words:
+        if word == other:
+            other = next(left, None)
+        else:
+            taken.append(word)
+    return taken
 
 
 def _definition(options: PreprocessOptions, lists: ScannedLists, labels: Sequence[str]) -> dict[str, Any]:
@@ -202,17 +248,40 @@ def _retry(reasons: str | None) -> Any:
     return Retry(reasons=None if names == {"all"} else names, of_finished_set=True)
 
 
-def _embed(
+def _prediction(
+    args: argparse.Namespace, options: PreprocessOptions, lists: ScannedLists, beam_options: Any, storage: Any
+) -> Any:
+    from pipelines.plan_file import find_prediction, planned_options, runs_on
+
+    if args.prediction is None:
+        return None
+    return find_prediction(
+        args.prediction,
+        lists=lists,
+        options=planned_options(options, args.batch_size),
+        machines=runs_on(beam_options),
+        storage=storage,
+    )
+
+
+def _prepare(
     args: argparse.Namespace,
+    recipe: Recipe,
     options: PreprocessOptions,
     beam_flags: Sequence[str],
     *,
+    own_words: Sequence[str],
     own_flags: Sequence[str],
-) -> int:
+) -> PreparedJob:
     # Imported here so that --help and wrong flags answer at once.
-    from pipelines.beam_options import is_local, make_runner, parse_beam_options
-    from pipelines.claim import Claim, Output, check_prefix, locked
-    from pipelines.preflight import check_against, check_reachable, read_label_dict, scan_lists
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import WorkerOptions
+
+    from pipelines.beam_options import is_dataflow, is_local, make_runner, parse_beam_options
+    from pipelines.claim import Output, check_prefix
+    from pipelines.dataflow import complete_flags, pins_versions, staging_folder, worker_requirements
+    from pipelines.preflight import check_against, check_reachable, check_remote, read_label_dict, scan_lists
+    from pipelines.prepared_job import PreparedJob
     from preprocess import embedding_cache
     from preprocess.backbone import BackboneSpec, check_weights
     from preprocess.beam_storage import BeamStorage
@@ -220,17 +289,48 @@ def _embed(
     from preprocess.image_source import ImageSource
     from preprocess.job import Job
     from preprocess.retrying import RetryPolicy
-    from preprocess.transforms import EmbedLists, EmbedOptions, EngineLoader
+    from preprocess.transforms import EmbedOptions, EngineLoader
 
     beam_options = parse_beam_options(beam_flags, own_flags=own_flags)
-    runner = make_runner(beam_options)
-    spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
     caches = [args.embedding_cache] if args.embedding_cache else []
-    check_reachable([*args.input_path, args.input_dict, args.output_path, *caches, *args.against])
+    on_dataflow = is_dataflow(beam_options)
+    if on_dataflow:
+        check_remote({"input_path": args.input_path, "embedding_cache": caches, "against": args.against})
+        beam_flags = complete_flags(recipe, beam_flags, output_prefix=args.output_path)
+        beam_options = parse_beam_options(beam_flags, own_flags=own_flags)
+    runner = make_runner(beam_options)
+    # What reads the lists takes the credentials that the flags name, as the pipeline does.
+    FileSystems.set_options(beam_options)
+    spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
+    engine = EngineSpec(engine=options.engine, precision=options.precision)
+    pins = on_dataflow and pins_versions(beam_flags, None)
+    if is_local(beam_options) or pins:
+        # Workers have what this machine has; all others may have more.
+        check_engine(engine)
+    if pins and beam_options.view_as(WorkerOptions).use_public_ips is False:
+        print(
+            "note: workers without public addresses install packages only if Cloud NAT lets them; a dataflow.image "
+            "has all that they need",
+            file=sys.stderr,
+        )
+    if on_dataflow:
+        from pipelines.dataflow_service import check_credentials
+
+        check_credentials(beam_options)
+    plans = [args.prediction] if args.prediction else []
+    check_reachable([*args.input_path, args.input_dict, args.output_path, *caches, *args.against, *plans])
     retry = RetryPolicy(limit_sec=options.storage_retry_sec)
     storage = BeamStorage(retry)
-    engine = EngineSpec(engine=options.engine, precision=options.precision)
-    check_engine(engine)
+    if not is_local(beam_options):
+        from pipelines.submission import check_options
+
+        check_options(runner, beam_options)
+    if on_dataflow:
+        from pipelines.dataflow_service import check_service, check_writable
+
+        check_service(beam_options)
+        if not args.dry_run:
+            check_writable(beam_options, storage)
     labels = read_label_dict(args.input_dict, storage)
     lists = scan_lists(
         args.input_path,
@@ -238,12 +338,16 @@ def _embed(
         unknown_labels=options.unknown_labels,
         storage=storage,
         sample_size=_CALIBRATION_IMAGES if options.precision == "int8" else 0,
+        remote_images_only=on_dataflow,
     )
-    check_weights(spec)
-    check_prefix(args.output_path)
+    in_image = recipe.dataflow.weights_in_image and not is_local(beam_options)
+    if not in_image:
+        check_weights(spec)
+    stages_weights = args.output_path.startswith("gs://") and not is_local(beam_options) and not in_image
+    check_prefix(args.output_path, create=not args.dry_run)
     check_against(args.against, storage=storage)
-    for folder in caches:
-        embedding_cache.check(folder, storage)
+    for folder in caches if not args.dry_run else ():
+        embedding_cache.check(folder, storage)  # Writes to it.
     job = Job(
         definition=_definition(options, lists, labels.names),
         run_id=uuid.uuid4().hex[:12],
@@ -258,67 +362,37 @@ def _embed(
         against=tuple(args.against),
         embedding_cache=args.embedding_cache,
         retry=_retry(args.retry_failures),
+        prediction=_prediction(args, options, lists, beam_options, storage),
     )
+    if on_dataflow or args.dry_run:
+        # What is wrong with one of several outputs is to be found before the first job is handed over.
+        Output(job, storage).claim(overwrite=args.overwrite)
     images = ImageSource(
         max_bytes=options.max_image_bytes,
         max_pixels=options.max_image_pixels,
         deadline_sec=options.image_deadline_sec,
         retry=retry,
     )
-    embed_options = EmbedOptions(
-        unknown_labels=options.unknown_labels,
-        load_engine=EngineLoader(backbone=spec, engine=engine, calibration=lists.sample, images=images),
-        images=images,
-        rows_per_shard=options.rows_per_shard,
-        batch_size=args.batch_size,
+    return PreparedJob(
+        job=job,
+        labels=labels,
+        options=EmbedOptions(
+            unknown_labels=options.unknown_labels,
+            load_engine=EngineLoader(backbone=spec, engine=engine, calibration=lists.sample, images=images),
+            images=images,
+            rows_per_shard=options.rows_per_shard,
+            batch_size=args.batch_size,
+        ),
+        runner=runner,
+        beam_options=beam_options,
+        storage=storage,
+        flags=(*(word for word in own_words if word != "--dry_run"), *beam_flags),
+        weights_folder=f"{staging_folder(args.output_path)}/weights" if stages_weights and not spec.is_random else None,
+        requirements=tuple(worker_requirements(int8=options.precision == "int8")) if pins else (),
+        overwrite=args.overwrite,
+        wait=args.wait,
+        dry_run=args.dry_run,
     )
-    with locked(job.output_prefix):
-        output = Output(job, storage)
-        claim = output.claim(overwrite=args.overwrite)
-        if claim is Claim.DONE:
-            return _say_done(job)
-        if claim is Claim.PLANNED:
-            from pipelines.local_run import finish_here
-
-            return finish_here(job, storage=storage)
-        if not is_local(beam_options):
-            job = output.prepare()
-            return _submit(EmbedLists(job=job, labels=labels, options=embed_options), job, runner, beam_options)
-        from pipelines.local_run import run_here
-
-        # The stage that embeds would load it as well; loaded here, what is wrong with it is still one clear line.
-        loaded = embed_options.load_engine()
-        name = posixpath.basename(job.output_prefix)
-        job = output.prepare()
-        going_on = ", going on where an earlier run was stopped" if claim is Claim.UNFINISHED else ""
-        print(
-            f"{name}: embedding {job.rows_expected} rows with {loaded.identity.describe()}{going_on}", file=sys.stderr
-        )
-        print(f"{name}: {loaded.info.engine}, {loaded.info.why}", file=sys.stderr)
-        transform = EmbedLists(job=job, labels=labels, options=embed_options)
-        return run_here(job, transform, runner=runner, beam_options=beam_options, storage=storage)
-
-
-def _say_done(job: Job) -> int:
-    """There is nothing left to do."""
-    what = "no row in its ledger to try again" if job.retry is not None else "nothing to do"
-    print(f"{job.output_prefix}: this very job has finished this set of records; {what}.")
-    return EXIT_OK
-
-
-def _submit(transform: Any, job: Job, runner: Any, beam_options: Any) -> int:
-    """Hands the job to another runner and says where its report will be."""
-    import apache_beam as beam
-
-    from preprocess.record_set import REPORT_NAME, sidecar_path
-
-    pipeline = beam.Pipeline(runner=runner, options=beam_options)
-    _ = pipeline | "EmbedLists" >> transform
-    result = pipeline.run()
-    job_id = getattr(result, "job_id", None)
-    print(f"Submitted {job.rows_expected} rows{f' as job {job_id()}' if callable(job_id) else ''}.")
-    print(f"When the job is done, its report is at {sidecar_path(job.output_prefix, REPORT_NAME)}")
-    return EXIT_OK
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from preprocess.set_report import BOOKS_DO_NOT_BALANCE, COMPLETE
 from preprocess.storage import Storage, read_file
 
 EXIT_BUG = 1
-_GO_ON = "What was embedded is kept: give the same command again to go on."
+GO_ON = "What was embedded is kept: give the same command again to go on."
 
 
 def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options: Any, storage: Storage) -> int:
@@ -53,12 +53,12 @@ def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options:
             pipeline.run().wait_until_finish()
         except Exception:
             # A job that ran to its end and failed has said why in its report.
-            report = _report_of(job, storage)
+            report = report_of(job, storage)
             if report is None:
                 _explain(job, faults.first_fault())
                 raise
         else:
-            report = _report_of(job, storage)
+            report = report_of(job, storage)
     if report is None:
         raise AssertionError(f"The job ended without a report at {job.output_prefix!r}.")
     return conclude(job, report, storage=storage)
@@ -99,7 +99,7 @@ def _sidecars(job: Job, *, complete: bool) -> str:
     return sidecar_dir(job.output_prefix) if complete else job.parts_dir
 
 
-def _report_of(job: Job, storage: Storage) -> dict[str, Any] | None:
+def report_of(job: Job, storage: Storage) -> dict[str, Any] | None:
     """The report that this very run wrote; None if it did not get that far."""
     for complete in (True, False):
         try:
@@ -119,7 +119,7 @@ def _explain(job: Job, fault: BaseException | None) -> None:
         raise InputError(f"{job.output_prefix}: {fault}") from fault
     if isinstance(fault, OSError):
         cause = f"{fault.strerror}: {fault.filename}" if fault.strerror and fault.filename else str(fault)
-        raise InputError(f"{job.output_prefix}: storage failed ({cause}). {_GO_ON}") from fault
+        raise InputError(f"{job.output_prefix}: storage failed ({cause}). {GO_ON}") from fault
 
 
 @contextlib.contextmanager
@@ -131,7 +131,7 @@ def _stops_are_explained(job: Job) -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        sys.stderr.write(f"\n{posixpath.basename(job.output_prefix)}: stopped. {_GO_ON}\n")
+        sys.stderr.write(f"\n{posixpath.basename(job.output_prefix)}: stopped. {GO_ON}\n")
         sys.stderr.flush()
         os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
 

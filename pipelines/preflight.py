@@ -10,7 +10,7 @@ import os
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, cast
 
 from configs.errors import InputError
@@ -106,6 +106,24 @@ def check_reachable(paths: Iterable[str]) -> None:
         ) from error
 
 
+def check_remote(paths: Mapping[str, Iterable[str]]) -> None:
+    """Makes sure that workers on other machines can open what a job reads.
+
+    Args:
+      paths: those of each flag.
+
+    Raises:
+      InputError: one is on this machine.
+    """
+    for flag, of_flag in paths.items():
+        for path in of_flag:
+            if not has_scheme(path) or path.startswith("file://"):
+                raise InputError(
+                    f"{flag}: {path!r} is on this machine, where Dataflow's workers cannot read it. Copy it to a "
+                    "bucket and pass gs://BUCKET/..., or --runner DirectRunner to run here."
+                )
+
+
 def read_label_dict(path: str, storage: Storage) -> LabelDict:
     """Reads dict.txt.
 
@@ -130,12 +148,13 @@ def scan_lists(
     unknown_labels: UnknownLabels,
     storage: Storage,
     sample_size: int = 0,
+    remote_images_only: bool = False,
 ) -> ScannedLists:
     """Reads every list once: finds bad rows before hours are spent, and counts the rows for the books.
 
     Raises:
       InputError: a pattern names no file, a list cannot be read or is not a list, a label is unknown while
-        `unknown_labels` is "fail", or there is no row at all.
+        `unknown_labels` is "fail", an image is on this machine with `remote_images_only`, or there is no row at all.
     """
     paths: dict[str, None] = {}
     for pattern in patterns:
@@ -162,8 +181,14 @@ def scan_lists(
                     rows += 1
                     if row.outcome is None:
                         images += 1
+                        location = resolve_uri(row.uri, path)
+                        if remote_images_only and not has_scheme(location):
+                            raise InputError(
+                                f"{path}:{row.line}: {row.uri!r} is on this machine, where Dataflow's workers cannot "
+                                "read it. Images must be gs://BUCKET/..., or relative to the list."
+                            )
                         if sample_size:
-                            sample.offer(resolve_uri(row.uri, path), row.uri)
+                            sample.offer(location, row.uri)
                 digests.append(hashing.sha256)
         except OSError as error:
             raise _cannot_read("input_path", path, error) from error

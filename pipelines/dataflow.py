@@ -1,0 +1,281 @@
+"""Dataflow as a recipe describes it: its machines as flags of Beam, the names of its jobs, and where to watch them.
+
+No Beam in here, and no service is asked anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import posixpath
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+
+from configs.cloud import CloudOptions
+from configs.errors import InputError
+from configs.gcp_project import find_project
+from configs.recipe import Recipe
+from pipelines.plan_machines import machine_of
+
+RUNNER = "DataflowRunner"
+_REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# In the bucket of the output: what workers are given, and what Beam puts aside.
+STAGING_FOLDER = "hugs_staging"
+# Each thread runs a bundle of its own through the stage that embeds. Engine, readers and decoders are one set a
+# process, so one thread would keep the machine busy, but for the end of a bundle, when its last batches are waited
+# for. The second has begun on the next by then. More would only hold more images at a time (128 decoded and up to
+# 256 MiB encoded each).
+_HARNESS_THREADS = 2
+# What the process of a worker may take at its peak, with its decoders and one engine. Measured as the sum of the PSS of
+# all its processes every 0.1 s, on 2 cores, 144 photos of 12 megapixels (JPEG and PNG), Inception v3: OpenVINO 1.1 GB,
+# 2.0 GB in the start that converts the network; TensorFlow 2.4 GB, 4.7 GB in the start that converts it and compares
+# precisions. The rest is for more cores, each of which adds a decoder.
+_WORKER_RAM_GB = 6
+_ACCELERATORS = {"t4": "nvidia-tesla-t4", "l4": "nvidia-l4"}
+_FLEXRS = {"cost": "COST_OPTIMIZED", "speed": "SPEED_OPTIMIZED"}
+_AUTOSCALING = {"throughput": "THROUGHPUT_BASED", "none": "NONE"}
+# What the workers must have in the launcher's own version, since it makes the pixels and the embeddings.
+_PINNED = ("tensorflow", "keras", "numpy", "pillow")
+_PINNED_WHERE_INSTALLED = ("openvino",)
+_PINNED_FOR_INT8 = ("nncf",)
+_REFUSED = ("--template_location", "--update", "--streaming", "--create_from_snapshot")
+# Flags with several names in Beam.
+_ALIASES = (
+    ("--machine_type", "--worker_machine_type"),
+    ("--worker_disk_type", "--disk_type"),
+    ("--no_use_public_ips", "--use_public_ips"),
+    ("--labels", "--label"),
+    ("--sdk_container_image", "--worker_harness_container_image"),
+    ("--experiments", "--experiment"),
+    ("--dataflow_service_options", "--dataflow_service_option"),
+    ("--resource_hint", "--resource_hints"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where jobs run, for those who want to watch them."""
+
+    project: str
+    region: str
+
+    def console_url(self, job_id: str) -> str:
+        """The page of a job."""
+        return f"https://console.cloud.google.com/dataflow/jobs/{self.region}/{job_id}?project={self.project}"
+
+    def command(self, verb: str, *words: str) -> str:
+        """A gcloud command about jobs, such as `describe JOB_ID`, as it can be typed."""
+        where = (f"--region={self.region}", f"--project={self.project}")
+        return shlex.join(["gcloud", "dataflow", "jobs", verb, *words, *where])
+
+
+def job_name(output_prefix: str) -> str:
+    """The name of the job that writes a set, by which the service refuses a second one at the same time.
+
+    gs://bucket/hugs_20260102_030405/preproc/train gives hugs-20260102-030405-train.
+    """
+    folder, split = posixpath.split(output_prefix)
+    job_dir = folder.removesuffix("/preproc").partition("://")[2].partition("/")[2]
+    words = re.sub("[^a-z0-9]+", "-", f"{job_dir}/{split}".lower()).strip("-")
+    return words if words[:1].isalpha() else f"embed-{words}".rstrip("-")
+
+
+def staging_folder(output_prefix: str) -> str:
+    """gs://BUCKET/hugs_staging of the bucket that a set is written to."""
+    bucket = output_prefix.removeprefix("gs://").partition("/")[0]
+    return f"gs://{bucket}/{STAGING_FOLDER}"
+
+
+class GivenFlags:
+    """Beam's flags on a command line."""
+
+    def __init__(self, flags: Sequence[str]):
+        self._flags = flags
+
+    def values(self, flag: str) -> list[str]:
+        """What is given for a flag, under any of its names; the empty text where it stands alone."""
+        names = next((names for names in _ALIASES if flag in names), (flag,))
+        return [value for name, value in self._pairs() if name in names]
+
+    def value(self, flag: str) -> str | None:
+        """The last value given for a flag, which is the one that counts; None if there is none."""
+        return next(reversed(self.values(flag)), None)
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        for position, word in enumerate(self._flags):
+            if not word.startswith("--"):
+                continue
+            name, has_value, value = word.partition("=")
+            following = self._flags[position + 1 : position + 2]
+            if not has_value and following and not following[0].startswith("--"):
+                value = following[0]
+            yield name, value
+
+
+def runner_kind(runner: str) -> str:
+    """The runner that a name means to Beam, which takes it in any case, with or without "Runner", and in full."""
+    return runner.rpartition(".")[2].lower().removesuffix("runner")
+
+
+def uses_dataflow(flags: Sequence[str]) -> bool:
+    """True if flags of Beam name its Dataflow runner."""
+    return runner_kind(GivenFlags(flags).value("--runner") or "") == "dataflow"
+
+
+def complete_flags(recipe: Recipe, given: Sequence[str], *, output_prefix: str) -> list[str]:
+    """All of Beam's flags for a job that this machine starts; see `dataflow_flags`.
+
+    Raises:
+      InputError: nothing names a project, or `dataflow_flags` says why.
+    """
+    setup_file = os.path.join(_REPOSITORY, "setup.py")
+    return dataflow_flags(
+        recipe,
+        given,
+        output_prefix=output_prefix,
+        project=find_project(recipe.cloud, GivenFlags(given).value("--project")),
+        setup_file=setup_file if os.path.isfile(setup_file) else None,
+    )
+
+
+def dataflow_flags(
+    recipe: Recipe, given: Sequence[str], *, output_prefix: str, project: str, setup_file: str | None
+) -> list[str]:
+    """All of Beam's flags for a job: those of the recipe, then the given ones, which win. Depends on nothing else.
+
+    Args:
+      recipe: its sections `cloud` and `dataflow` count.
+      given: Beam's flags on the command line. The result, given, comes back as it is.
+      output_prefix: of the set, on gs://.
+      project: that pays.
+      setup_file: of the checkout, absolute; None where the project is installed.
+
+    Raises:
+      InputError: the output is not on gs://, region and subnetwork disagree, or workers could not be given the project.
+    """
+    if not output_prefix.startswith("gs://"):
+        raise InputError(
+            f"output_path: Dataflow's workers write to a bucket. Received: {output_prefix!r}. Pass gs://BUCKET/..., "
+            "or --runner DirectRunner to run here."
+        )
+    options, flags = recipe.dataflow, GivenFlags(given)
+    region = flags.value("--region") or recipe.cloud.region
+    CloudOptions(project=project, region=region)  # Checks what was given.
+    for flag in ("--temp_location", "--staging_location"):
+        given_location = flags.value(flag)
+        # Beam would take the one that is right for both, and if neither is, make a bucket.
+        if given_location is not None and not re.fullmatch("gs://[^/]+/.+", given_location):
+            raise InputError(f"{flag}: must be a folder in a bucket, gs://BUCKET/FOLDER. Received: {given_location!r}")
+    given_setup = flags.value("--setup_file")
+    if given_setup is not None and not os.path.dirname(given_setup):  # Beam changes to the folder that is named.
+        raise InputError(f"--setup_file: must name a folder as well, for example ./setup.py. Received: {given_setup!r}")
+    for flag in _REFUSED:
+        if flags.values(flag):
+            raise InputError(f"{flag}: embedding is a batch job that is run once. Leave the flag out.")
+    _check_subnetwork(flags.value("--subnetwork") or options.subnetwork, region)
+    _check_memory(flags.value("--machine_type") or options.machine_type)
+    staging = staging_folder(output_prefix)
+    image = flags.value("--sdk_container_image") or options.image
+    wanted: list[tuple[str, object | None]] = [
+        ("--runner", RUNNER),
+        ("--project", project),
+        ("--region", region),
+        ("--job_name", job_name(output_prefix)),
+        ("--temp_location", f"{staging}/temp"),
+        ("--staging_location", f"{staging}/jobs"),
+        ("--machine_type", options.machine_type),
+        ("--num_workers", options.num_workers),
+        ("--max_num_workers", options.max_workers),
+        ("--autoscaling_algorithm", _AUTOSCALING[options.autoscaling]),
+        ("--disk_size_gb", options.disk_gb),
+        ("--worker_disk_type", _disk_type(options.disk_type)),
+        ("--network", options.network),
+        ("--subnetwork", options.subnetwork),
+        ("--no_use_public_ips", None if options.public_ips else ""),
+        ("--service_account_email", recipe.cloud.service_account),
+        ("--flexrs_goal", _FLEXRS.get(options.flexrs)),
+        ("--number_of_worker_harness_threads", _HARNESS_THREADS),
+        ("--sdk_container_image", image),
+        ("--setup_file", None if image else setup_file),
+    ]
+    added = [f"{flag}={value}".removesuffix("=") for flag, value in wanted if value is not None]
+    added = [word for word in added if not flags.values(word.partition("=")[0])]
+    if not image and not flags.value("--setup_file") and setup_file is None:
+        raise InputError(
+            "dataflow.image: there is no checkout here whose setup.py workers could install, and no image. Run from a "
+            "checkout of the project, set dataflow.image in the recipe (see the Dockerfile), or pass --setup_file."
+        )
+    if pins_versions(given, image):
+        # The workers install the versions that are listed; nothing has to be downloaded here for them.
+        added += [] if flags.values("--requirements_cache") else ["--requirements_cache=skip"]
+    return [*added, *_added_to_lists(recipe, flags), *given]
+
+
+def _added_to_lists(recipe: Recipe, flags: GivenFlags) -> Iterator[str]:
+    """What the recipe adds to flags that may be given several times."""
+    labels = {label.partition("=")[0] for label in flags.values("--labels")}
+    yield from (f"--labels={key}={value}" for key, value in recipe.cloud.labels.items() if key not in labels)
+    # One process a worker, whose threads and child processes use all cores, and so one copy of the network. (Runner v2
+    # is what every job of this Beam runs on: it takes no flag.)
+    if not any(value.endswith("use_multiple_sdk_containers") for value in flags.values("--experiments")):
+        yield "--experiments=no_use_multiple_sdk_containers"
+    accelerator = _ACCELERATORS.get(recipe.dataflow.gpu)
+    has_accelerator = any("worker_accelerator=" in value for value in flags.values("--dataflow_service_options"))
+    if accelerator and not has_accelerator:
+        yield f"--dataflow_service_options=worker_accelerator=type:{accelerator};count:1;install-nvidia-driver"
+    # Hints turn right fitting on, which goes neither with that option nor with FlexRS:
+    # https://cloud.google.com/dataflow/docs/guides/right-fitting. Of the whole pipeline, since a step with hints of its
+    # own is an environment of its own, and so a second container on each worker.
+    flexible = recipe.dataflow.flexrs != "none" or flags.value("--flexrs_goal") is not None
+    if not (accelerator or has_accelerator or flexible or flags.values("--resource_hint")):
+        yield f"--resource_hint=min_ram={_WORKER_RAM_GB}GB"
+
+
+def _disk_type(name: str | None) -> str | None:
+    # Project and zone are the worker's own where they are left out.
+    return f"compute.googleapis.com/projects//zones//diskTypes/{name}" if name else None
+
+
+def _check_subnetwork(subnetwork: str | None, region: str) -> None:
+    found = re.search("regions/([^/]+)/", subnetwork or "")
+    if found and found[1] != region:
+        raise InputError(
+            f"subnetwork: {subnetwork} is not in the region of the job, {region}. Give one of that region, or set "
+            "cloud.region (--region)."
+        )
+
+
+def _check_memory(machine_type: str) -> None:
+    machine = machine_of(machine_type)
+    if machine is not None and machine.memory_gb < _WORKER_RAM_GB:
+        raise InputError(
+            f"dataflow.machine_type: {machine_type} has {machine.memory_gb:g} GB of memory, and a worker may need "
+            f"{_WORKER_RAM_GB} GB. Choose a larger one."
+        )
+
+
+def pins_versions(flags: Sequence[str], image: str | None) -> bool:
+    """Whether workers are to install the versions of this machine: not with an image, or with requirements given."""
+    given = GivenFlags(flags)
+    return not image and not given.value("--sdk_container_image") and given.value("--requirements_file") is None
+
+
+def worker_requirements(*, int8: bool) -> list[str]:
+    """What workers without an image install, as lines of a requirements file: the launcher's own versions.
+
+    Args:
+      int8: whether the network will be calibrated for that.
+    """
+    names = [*_PINNED, *_PINNED_WHERE_INSTALLED, *(_PINNED_FOR_INT8 if int8 else ())]
+    versions = {name: _installed_version(name) for name in names}
+    # What follows a + names a build that the registry does not have.
+    return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items() if version is not None]
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

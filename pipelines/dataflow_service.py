@@ -1,0 +1,172 @@
+"""The Dataflow service itself: whether it lets us in, whether a job is there already, and what its refusals mean."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+
+from configs.errors import InputError, cause_in_one_line
+from pipelines.dataflow import Place
+from preprocess.storage import Storage, write_file
+
+_TIMEOUT_SEC = 30.0
+_LOG_IN = (
+    "Run: gcloud auth application-default login; or set GOOGLE_APPLICATION_CREDENTIALS to a service account's key."
+)
+
+
+def place_of(options: PipelineOptions) -> Place:
+    """Where the options put a job."""
+    cloud = options.view_as(GoogleCloudOptions)
+    return Place(project=cloud.project, region=cloud.region)
+
+
+def check_credentials(options: PipelineOptions) -> None:
+    """Looks for credentials. Beam would look for half a minute, and then go on without any.
+
+    Raises:
+      InputError: there are none on this machine.
+    """
+    cloud = options.view_as(GoogleCloudOptions)
+    if cloud.no_auth:
+        return
+    import google.auth
+    import google.auth.exceptions
+
+    try:
+        # Logs warnings about the kinds of credentials that it finds.
+        logging.getLogger("google.auth").setLevel(logging.ERROR)
+        google.auth.default(scopes=cloud.gcp_oauth_scopes)
+    except google.auth.exceptions.GoogleAuthError as error:
+        raise InputError(f"credentials: none for Google Cloud ({_cause(error)}). {_LOG_IN}") from error
+
+
+def check_service(options: PipelineOptions) -> None:
+    """Asks the service for an active job of the options' name, and so finds out whether it lets us in.
+
+    Raises:
+      InputError: there is such a job, or the service cannot be reached or refuses.
+    """
+    from apache_beam.runners.dataflow.internal import apiclient
+    from google.cloud import dataflow
+
+    cloud = options.view_as(GoogleCloudOptions)
+    request = dataflow.ListJobsRequest(
+        project_id=cloud.project,
+        location=cloud.region,
+        filter=dataflow.ListJobsRequest.Filter.ACTIVE,
+        name=cloud.job_name,
+    )
+    with explained(options):
+        jobs = apiclient.DataflowApplicationClient(options)._jobs_client
+        found = jobs.list_jobs(request, retry=None, timeout=_TIMEOUT_SEC)
+        active = next((job for job in found if job.name == cloud.job_name), None)
+    if active is not None:
+        raise _already_active(options, active.id)
+
+
+def check_writable(options: PipelineOptions, storage: Storage) -> None:
+    """Writes a small object where Beam will put files, and deletes it again.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    cloud = options.view_as(GoogleCloudOptions)
+    for flag, folder in (("temp_location", cloud.temp_location), ("staging_location", cloud.staging_location)):
+        probe = f"{folder.rstrip('/')}/probe-{uuid.uuid4().hex}"
+        try:
+            write_file(storage, probe, b"")
+            storage.delete_file(probe)
+        except OSError as error:
+            raise InputError(
+                f"{flag}: cannot write to {folder!r} ({_cause(error)}). Check that the bucket exists and that your "
+                "credentials may write to it."
+            ) from error
+
+
+def _already_active(options: PipelineOptions, job_id: str | None) -> InputError:
+    place, name = place_of(options), options.view_as(GoogleCloudOptions).job_name
+    job = f"{name} ({job_id})" if job_id else name
+    watch = place.console_url(job_id) if job_id else place.command("list", "--status=active")
+    stop = place.command("cancel", job_id) if job_id else "cancel it"
+    return InputError(f"job_name: {job} is still running. Watch it: {watch} - wait for its end, or stop it: {stop}")
+
+
+def _cause(error: BaseException) -> str:
+    return cause_in_one_line(error).rstrip(".")
+
+
+@contextlib.contextmanager
+def explained(options: PipelineOptions) -> Iterator[None]:
+    """Turns what the service, the network and the packing of the project can raise into one line.
+
+    Raises:
+      InputError: one of them did.
+    """
+    import requests
+    from apache_beam.runners.dataflow.internal import apiclient
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except apiclient.DataflowJobAlreadyExistsError as error:
+        # "There is already active job named NAME with id: ID. If ..."
+        raise _already_active(options, str(error).partition("with id: ")[2].partition(".")[0] or None) from error
+    except exceptions.GoogleAPICallError as error:
+        raise _refusal(error, options) from error
+    except GoogleAuthError as error:
+        raise InputError(f"credentials: Google does not take them ({_cause(error)}). {_LOG_IN}") from error
+    except (exceptions.RetryError, requests.RequestException) as error:
+        raise _unreachable(error, options) from error
+    except OSError as error:
+        raise InputError(f"dataflow: the job cannot be handed over ({_cause(error)}).") from error
+    except RuntimeError as error:
+        # Of Beam's stager: a line, or the traceback of a child process that has said itself what is wrong.
+        why = "; see above" if "\n" in str(error) else f" ({_cause(error)})"
+        raise InputError(f"dataflow: the project cannot be packed for the workers{why}.") from error
+
+
+def _unreachable(error: BaseException, options: PipelineOptions) -> InputError:
+    endpoint = options.view_as(GoogleCloudOptions).dataflow_endpoint
+    return InputError(
+        f"dataflow: {endpoint} does not answer ({_cause(error)}). Check the network, and give the same command again."
+    )
+
+
+def _refusal(error: Any, options: PipelineOptions) -> InputError:
+    """What an answer of the service with an error means. gRPC and REST raise subclasses of the same, with `code`."""
+    place, cause = place_of(options), _cause(error)
+    code = int(error.code or 0)
+    if "Getting metadata from plugin failed" in cause or code == 401:
+        return InputError(f"credentials: Google does not take them ({cause}). {_LOG_IN}")
+    if code == 403 and any(words in cause for words in ("has not been used", "is disabled", "SERVICE_DISABLED")):
+        enable = f"gcloud services enable dataflow.googleapis.com --project={place.project}"
+        return InputError(f"dataflow: its API is off in project {place.project} ({cause}). Run: {enable}")
+    if code == 403:
+        return InputError(
+            f"dataflow: no permission in project {place.project} ({cause}). You need roles/dataflow.developer and "
+            "roles/iam.serviceAccountUser there, and the workers' account roles/dataflow.worker."
+        )
+    if code == 404:
+        return InputError(
+            f"dataflow: no such project or region: {place.project}, {place.region} ({cause}). Check --project and "
+            "--region."
+        )
+    if code == 409:
+        return _already_active(options, None)
+    if code == 429:
+        return InputError(
+            f"dataflow: a quota of project {place.project} is used up ({cause}). Wait and give the same command again, "
+            "lower dataflow.max_workers, or ask for more quota."
+        )
+    if code in (503, 504):
+        return _unreachable(error, options)
+    if code >= 500:
+        return InputError(f"dataflow: the service failed ({cause}). Give the same command again.")
+    return InputError(f"dataflow: the service refuses the job ({cause}).")

@@ -1,0 +1,140 @@
+"""A job that is ready to start: checked, and not yet handed to a runner."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import posixpath
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+
+from configs.errors import EXIT_OK
+from pipelines.beam_options import is_dataflow, is_local
+from pipelines.claim import Claim, Output, locked
+from pipelines.local_run import finish_here, run_here
+from pipelines.submission import RemoteRun, run_remotely, submit
+from preprocess.job import Job
+from preprocess.labels import LabelDict
+from preprocess.staged_weights import stage_weights
+from preprocess.storage import Storage
+from preprocess.transforms import EmbedLists, EmbedOptions, EngineLoader
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreparedJob:
+    """A job that is ready to start.
+
+    Attributes:
+      job: the job.
+      labels: the dictionary.
+      options: how rows become records.
+      runner: of the pipeline.
+      beam_options: of the pipeline.
+      storage: of the output.
+      flags: of this program, with all of Beam's, that give this job.
+      weights_folder: where to put weights for workers that are to read them; None for where they are.
+      requirements: what workers install, as lines of a requirements file; empty for what they have.
+      overwrite: replace what lies at the output.
+      wait: for the end, wherever it runs.
+      dry_run: do not start it.
+    """
+
+    job: Job
+    labels: LabelDict
+    options: EmbedOptions
+    runner: Any
+    beam_options: PipelineOptions
+    storage: Storage
+    flags: tuple[str, ...]
+    weights_folder: str | None
+    requirements: tuple[str, ...]
+    overwrite: bool
+    wait: bool
+    dry_run: bool
+
+    def describe(self) -> str:
+        """The command that gives this job, and what is not part of it."""
+        lines = [shlex.join(["python", "-m", "pipelines.embed", *self.flags])]
+        if self.requirements:
+            lines.append(f"  workers install: {' '.join(self.requirements)}")
+        if self.weights_folder:
+            lines.append(f"  workers read the weights from: {self.weights_folder}")
+        return "\n".join(lines)
+
+    def start(self) -> int | RemoteRun:
+        """Starts the job.
+
+        Returns:
+          The exit code once it is over; the run if it goes on elsewhere.
+
+        Raises:
+          InputError: something that the user gave is wrong, nothing could be embedded, or too many images failed.
+        """
+        job, storage = self.job, self.storage
+        with locked(job.output_prefix):
+            output = Output(job, storage)
+            claim = output.claim(overwrite=self.overwrite)
+            if claim is Claim.DONE:
+                return _say_done(job)
+            if claim is Claim.PLANNED:
+                return finish_here(job, storage=storage)
+            going_on = ", going on where an earlier run was stopped" if claim is Claim.UNFINISHED else ""
+            run: dict[str, Any] = {"runner": self.runner, "beam_options": self.beam_options, "storage": storage}
+            if not is_local(self.beam_options):
+                job = output.prepare()
+                with self._requirements_file():
+                    transform = self._transform(job)
+                    if not is_dataflow(self.beam_options):
+                        where = self.beam_options.view_as(StandardOptions).runner
+                        name = posixpath.basename(job.output_prefix)
+                        print(f"{name}: embedding {job.rows_expected} rows on {where}{going_on}", file=sys.stderr)
+                        return run_remotely(job, transform, **run)
+                    started = submit(job, transform, **run)
+                print(f"submitted {job.rows_expected} rows as Dataflow job {started.job_id}{going_on}")
+                print("\n".join(started.describe()), flush=True)
+                return started
+            # The stage that embeds would load it as well; loaded here, what is wrong with it is still one clear line.
+            loaded = self.options.load_engine()
+            name = posixpath.basename(job.output_prefix)
+            job = output.prepare()
+            print(
+                f"{name}: embedding {job.rows_expected} rows with {loaded.identity.describe()}{going_on}",
+                file=sys.stderr,
+            )
+            print(f"{name}: {loaded.info.engine}, {loaded.info.why}", file=sys.stderr)
+            return run_here(job, self._transform(job), **run)
+
+    def _transform(self, job: Job) -> EmbedLists:
+        options = self.options
+        if self.weights_folder:
+            loader = options.load_engine
+            assert isinstance(loader, EngineLoader)
+            backbone = stage_weights(loader.backbone, self.weights_folder, self.storage)
+            options = dataclasses.replace(options, load_engine=dataclasses.replace(loader, backbone=backbone))
+        return EmbedLists(job=job, labels=self.labels, options=options)
+
+    @contextlib.contextmanager
+    def _requirements_file(self) -> Iterator[None]:
+        """Names the requirements to Beam, which reads them from a file when the pipeline is submitted."""
+        if not self.requirements:
+            yield
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "requirements.txt")
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.writelines(f"{line}\n" for line in self.requirements)
+            self.beam_options.view_as(SetupOptions).requirements_file = path
+            yield
+
+
+def _say_done(job: Job) -> int:
+    """There is nothing left to do."""
+    what = "no row in its ledger to try again" if job.retry is not None else "nothing to do"
+    print(f"{job.output_prefix}: this very job has finished this set of records; {what}.")
+    return EXIT_OK

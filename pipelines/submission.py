@@ -1,0 +1,229 @@
+"""Hands a job to a runner that is not in this process, waits for it, and concludes as local runs do."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import posixpath
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners.runner import PipelineState
+
+from configs.errors import InputError, cause_in_one_line
+from pipelines.beam_options import is_dataflow
+from pipelines.dead_workers import watch_workers
+from pipelines.local_run import GO_ON, conclude, report_of
+from preprocess.job import Job
+from preprocess.record_set import REPORT_NAME, sidecar_path
+from preprocess.storage import Storage
+
+# What Beam logs about a fault that is raised as well: for some, with the critical level.
+_ABOVE_ALL_LEVELS = logging.CRITICAL + 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RemoteRun:
+    """A job that a runner has taken.
+
+    Attributes:
+      job: the job.
+      result: Beam's handle of it.
+      storage: where the output will lie.
+      where: what a person can look at, for the end of a sentence.
+      job_id: that the runner gave it; None if it gives none.
+      outlives_us: whether it goes on when this process ends.
+      commands: that tell more of it.
+      list_command: that lists all jobs that are running; empty if there is none.
+    """
+
+    job: Job
+    result: Any
+    storage: Storage
+    where: str
+    job_id: str | None
+    outlives_us: bool
+    commands: tuple[str, ...] = ()
+    list_command: str = ""
+
+    def describe(self) -> list[str]:
+        """Lines that say where to watch the job, and where its work will lie."""
+        commands = [f"  {'':<10}{command}" for command in self.commands]
+        return [
+            f"  {'watch':<10}{self.where}",
+            *commands,
+            f"  {'records':<10}{self.job.output_prefix}-*",
+            f"  {'report':<10}{sidecar_path(self.job.output_prefix, REPORT_NAME)}",
+        ]
+
+    def wait(self) -> int:
+        """Waits for the end of the job, and says what came of it as a local run does.
+
+        Returns:
+          0; 1 if the books do not balance.
+
+        Raises:
+          InputError: the job failed or was cancelled, nothing could be embedded, or too many rows failed.
+        """
+        failure = None
+        try:
+            # Some runners raise when a job fails, others return the state.
+            with quiet_beam() if self.outlives_us else contextlib.nullcontext():
+                state = self.result.wait_until_finish()
+        except KeyboardInterrupt:
+            if self.outlives_us:
+                print(f"{self._name}: no longer waited for; the job goes on. Look at {self.where}", file=sys.stderr)
+            raise
+        except Exception as error:
+            failure = error
+            state = _state_of(self.result)
+        # A job that ran to its end and failed has said why in its report.
+        report = report_of(self.job, self.storage)
+        if report is None:
+            cause = f" ({_last_line(failure)})" if failure else ""
+            what = "the job ended in state" if PipelineState.is_terminal(state) else "lost sight of the job in state"
+            raise InputError(
+                f"{self.job.output_prefix}: {what} {state}{cause}, without a report. Look at {self.where}. {GO_ON}"
+            ) from failure
+        return conclude(self.job, report, storage=self.storage)
+
+    @property
+    def _name(self) -> str:
+        return posixpath.basename(self.job.output_prefix)
+
+
+def check_options(runner: Any, beam_options: PipelineOptions) -> None:
+    """Looks for what Beam would refuse when the pipeline is made.
+
+    Raises:
+      InputError: the options contradict each other or lack one.
+    """
+    errors = PipelineOptionsValidator(beam_options, runner).validate()
+    if errors:
+        raise InputError(f"Beam's options: {' '.join(map(str, errors))} See the pipeline options of Apache Beam.")
+
+
+def submit(
+    job: Job, transform: beam.PTransform, *, runner: Any, beam_options: PipelineOptions, storage: Storage
+) -> RemoteRun:
+    """Gives a job to a runner.
+
+    Args:
+      job: the job.
+      transform: what runs it.
+      runner: that is not in this process.
+      beam_options: of the pipeline.
+      storage: where the output will lie.
+
+    Raises:
+      InputError: the runner cannot be reached, or refused the job.
+    """
+    pipeline = beam.Pipeline(runner=runner, options=beam_options)
+    _ = pipeline | "EmbedLists" >> transform
+    if is_dataflow(beam_options):
+        from pipelines import dataflow_service
+
+        with quiet_children(), quiet_beam(), dataflow_service.explained(beam_options):
+            result = pipeline.run()
+        job_id = result.job_id()
+        place = dataflow_service.place_of(beam_options)
+        return RemoteRun(
+            job=job,
+            result=result,
+            storage=storage,
+            where=place.console_url(job_id),
+            job_id=job_id,
+            outlives_us=True,
+            commands=(place.command("describe", job_id),),
+            list_command=place.command("list", "--status=active"),
+        )
+    name = beam_options.view_as(StandardOptions).runner
+    if beam_options.view_as(PortableOptions).job_endpoint == "embed":
+        watch_workers()
+    try:
+        result = pipeline.run()
+    except Exception as error:
+        _explain(error, name)
+        raise
+    where = f"what {name} and its workers logged"
+    return RemoteRun(job=job, result=result, storage=storage, where=where, job_id=None, outlives_us=False)
+
+
+def run_remotely(
+    job: Job, transform: beam.PTransform, *, runner: Any, beam_options: PipelineOptions, storage: Storage
+) -> int:
+    """Gives a job to a runner and waits for it; see `submit` and `RemoteRun.wait`."""
+    run = submit(job, transform, runner=runner, beam_options=beam_options, storage=storage)
+    return run.wait()
+
+
+@contextlib.contextmanager
+def quiet_beam() -> Iterator[None]:
+    """Beam says nothing: it logs, some with tracebacks, what it raises as well."""
+    logger = logging.getLogger("apache_beam")
+    level = logger.level
+    logger.setLevel(_ABOVE_ALL_LEVELS)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def quiet_children() -> Iterator[None]:
+    """Child processes, in which Beam packs the project, write on standard error only what explains why one failed."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept, contextlib.ExitStack() as stack:
+        stderr = os.dup(2)
+        stack.callback(os.close, stderr)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, InputError) or isinstance(error.__cause__, RuntimeError):
+                stack.callback(_copy_to, stderr, kept)
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+
+
+def _copy_to(descriptor: int, stream: IO[bytes]) -> None:
+    stream.seek(0)
+    os.write(descriptor, stream.read())
+
+
+def _last_line(error: Exception) -> str:
+    """The end of what a runner says: what comes before is a traceback, or that the job failed."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip().rstrip(".") if lines else type(error).__name__
+
+
+def _state_of(result: Any) -> str:
+    try:
+        return str(result.state)
+    except Exception:  # The runner is gone, and with it the state.
+        return "UNKNOWN"
+
+
+def _explain(error: Exception, runner: str) -> None:
+    """Raises what a person can do something about as one line; everything else is the caller's."""
+    import grpc  # type: ignore[import-untyped]
+
+    if isinstance(error, grpc.FutureTimeoutError):
+        raise InputError(
+            f"runner: {runner} cannot reach its job server. Check --job_endpoint, and that the server runs."
+        ) from error
+    if isinstance(error, grpc.RpcError):
+        details = getattr(error, "details", lambda: None)() or str(error)
+        raise InputError(f"runner: the job server of {runner} refused the job ({details}).") from error
+    if isinstance(error, RuntimeError | OSError):
+        cause = cause_in_one_line(error).rstrip(".")
+        raise InputError(f"runner: {runner} could not be started ({cause}).") from error
