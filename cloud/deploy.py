@@ -1,0 +1,244 @@
+"""Puts a trained model behind an endpoint of Vertex AI and asks it about one photo: what `./hugs_deploy.sh` runs.
+
+python -m cloud.deploy --model_dir gs://BUCKET/hugs_DATE_TIME/training
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from cloud.gcloud import Gcloud, Runner, run_command
+from cloud.job_storage import job_storage, require_folder
+from cloud.serving_model import (
+    HUB_REPOSITORY,
+    ServingModel,
+    best_answers,
+    container_flags,
+    find_model,
+    hub_image,
+    prediction_request,
+)
+from configs.arguments import OneLineParser
+from configs.cloud import CloudOptions
+from configs.errors import EXIT_OK, InputError, run_program
+from configs.gcp_project import find_project
+from configs.recipe import Recipe, load_recipe
+
+_DIGEST_LABEL = "hugs_model"
+_MAX_NAME = 128
+_REQUEST_NAME = "request.json"
+_REPOSITORY_MISSING = "NOT_FOUND"
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(
+        prog="python -m cloud.deploy",
+        description="Deploys a model to an endpoint of Vertex AI, and asks it about one photo.",
+    )
+    parser.add_argument("--model_dir", required=True, metavar="URI", help="gs://…/JOB_ID or gs://…/JOB_ID/model")
+    parser.add_argument("--endpoint_name", metavar="NAME", help="made if there is none (default: the recipe's name)")
+    parser.add_argument("--image", metavar="FILE", help="photo to ask about (default: a drawn one)")
+    parser.add_argument("--recipe", default="hugs", help="name or file of a recipe (default: %(default)s)")
+    parser.add_argument("--project", help="that pays (default: the recipe's, GOOGLE_CLOUD_PROJECT, or gcloud's)")
+    parser.add_argument("--region", help="where to deploy (default: the recipe's)")
+    parser.add_argument("--dry_run", action="store_true", help="check everything, print the commands, send nothing")
+    return parser.parse_args(argv)
+
+
+def _require_image(image: str, gcloud: Gcloud) -> None:
+    """Checks that Artifact Registry passes Docker Hub's images on, where the image is to come from there.
+
+    Raises:
+      InputError: the repository is not there.
+    """
+    place = ["gcloud", "artifacts", "repositories", "describe", HUB_REPOSITORY]
+    try:
+        gcloud.call([*place, f"--location={gcloud.region}", f"--project={gcloud.project}"])
+    except InputError as error:
+        if _REPOSITORY_MISSING not in str(error):
+            raise
+        raise InputError(
+            f"deploy.image: {image} is not there, since project {gcloud.project} has no repository {HUB_REPOSITORY} in "
+            f"{gcloud.region}. Make it, once: gcloud artifacts repositories create {HUB_REPOSITORY} --project "
+            f"{gcloud.project} --location {gcloud.region} --repository-format=docker --mode=remote-repository "
+            "--remote-docker-repo=DOCKER-HUB. Or name another image of TensorFlow Serving in the recipe."
+        ) from error
+
+
+def _upload_command(model: ServingModel, image: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
+    return gcloud.command(
+        "ai",
+        "models",
+        "upload",
+        display_name=model.model_dir.removeprefix("gs://")[-_MAX_NAME:],
+        artifact_uri=model.artifact_uri,
+        labels={**recipe.cloud.labels, _DIGEST_LABEL: model.digest},
+        **container_flags(image),
+    )
+
+
+def _endpoint_command(name: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
+    return gcloud.command("ai", "endpoints", "create", display_name=name, labels=recipe.cloud.labels)
+
+
+def _deploy_command(endpoint: str, model: str, name: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
+    return gcloud.command(
+        "ai",
+        "endpoints",
+        "deploy-model",
+        endpoint,
+        model=model,
+        display_name=name,
+        machine_type=recipe.deploy.machine_type,
+        min_replica_count=recipe.deploy.min_replicas,
+        max_replica_count=recipe.deploy.max_replicas,
+        service_account=recipe.cloud.service_account,
+        traffic_split="0=100",  # 0 stands for the model that is deployed now.
+    )
+
+
+def _predict_command(endpoint: str, request_path: str, gcloud: Gcloud) -> list[str]:
+    return gcloud.command("ai", "endpoints", "predict", endpoint, json_request=request_path)
+
+
+def _number(resource_name: object) -> str:
+    return str(resource_name).rpartition("/")[2]
+
+
+def _find_or_upload(model: ServingModel, image: str, recipe: Recipe, gcloud: Gcloud) -> str:
+    """The number of the model in Vertex AI's registry; the same content and image are uploaded once."""
+    found = gcloud.call(gcloud.command("ai", "models", "list", filter=f"labels.{_DIGEST_LABEL}={model.digest}")) or []
+    if found:
+        number = _number(found[0].get("name"))
+        print(f"model     {number} (uploaded before)", flush=True)
+        return number
+    print("uploading the model …", flush=True)
+    model.stage(job_storage())
+    number = _number((gcloud.call(_upload_command(model, image, recipe, gcloud)) or {}).get("model"))
+    print(f"model     {number}", flush=True)
+    return number
+
+
+def _find_endpoint(name: str, gcloud: Gcloud) -> dict[str, Any] | None:
+    listed = gcloud.call(gcloud.command("ai", "endpoints", "list", filter=f'displayName="{name}"')) or []
+    found: list[dict[str, Any]] = [endpoint for endpoint in listed if endpoint.get("displayName") == name]
+    if len(found) > 1:
+        numbers = ", ".join(_number(endpoint.get("name")) for endpoint in found)
+        raise InputError(
+            f"ENDPOINT_NAME: {len(found)} endpoints are named {name!r}: {numbers}. Delete all but one, or choose "
+            "another name."
+        )
+    return found[0] if found else None
+
+
+def _deploy(endpoint: dict[str, Any], model_number: str, name: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
+    """Deploys a model, unless it is; gives the ids of all that run at the endpoint then, which all cost money."""
+    number = _number(endpoint["name"])
+    models = {_number(one.get("model")).partition("@")[0] for one in endpoint.get("deployedModels") or []}
+    if model_number in models:
+        print("deployed before", flush=True)
+    else:
+        print(f"deploying to {recipe.deploy.machine_type}, which takes ten minutes or so …", flush=True)
+        gcloud.call(_deploy_command(number, model_number, name, recipe, gcloud))
+        # gcloud says the id in a sentence alone.
+        endpoint = gcloud.call(gcloud.command("ai", "endpoints", "describe", number)) or {}
+    return [str(one.get("id")) for one in endpoint.get("deployedModels") or []]
+
+
+def _print_costs(endpoint: str, deployed: Sequence[str], model_number: str, gcloud: Gcloud) -> None:
+    """How to end what costs money."""
+    print(
+        "\nThe endpoint costs money as long as a model is deployed there, asked or not"
+        + (f", and {len(deployed)} are, of which one gets all requests" if len(deployed) > 1 else "")
+        + ". To end that:"
+    )
+    commands = [
+        *(gcloud.command("ai", "endpoints", "undeploy-model", endpoint, deployed_model_id=one) for one in deployed),
+        gcloud.command("ai", "endpoints", "delete", endpoint),
+        gcloud.command("ai", "models", "delete", model_number),
+    ]
+    for command in commands:
+        print(f"  {shlex.join(command)}")
+    print(flush=True)
+
+
+def _ask(endpoint: str, request: dict[str, Any], model: ServingModel, gcloud: Gcloud) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, _REQUEST_NAME)
+        with open(path, "w", encoding="utf-8") as stream:
+            json.dump(request, stream)
+        answer = gcloud.call(_predict_command(endpoint, path, gcloud))
+    label, confident, best = best_answers(answer, model.info.labels)
+    print(f"{request['instances'][0]['key']}: {label}" + ("" if confident else "  (not sure)"))
+    for name, score in best:
+        print(f"  {score:6.1%}  {name}")
+    if model.info.warning:
+        print(f"warning: {model.info.warning}")
+
+
+def _read_photo(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise InputError(f"--image: {path}: cannot be read ({error.strerror or error}).") from error
+
+
+def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int:
+    """Runs the program with the arguments; `run` replaces the running of gcloud.
+
+    Raises:
+      InputError: the user's input is wrong, or Google's services refuse it. The same command goes on where it ended.
+    """
+    args = _parse(argv)
+    recipe = load_recipe(args.recipe)
+    folder = require_folder(args.model_dir, field="MODEL_DIR")
+    name = recipe.name if args.endpoint_name is None else args.endpoint_name
+    if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or '"' in name or "\\" in name:
+        raise InputError(f"ENDPOINT_NAME: must be 1 to {_MAX_NAME} characters without quotes. Received: {name!r}.")
+    region = recipe.cloud.region if args.region is None else CloudOptions(region=args.region).region
+    gcloud = Gcloud(find_project(recipe.cloud, args.project), region, run)
+    request = prediction_request(_read_photo(args.image), key=args.image or "a drawn picture")
+    image = recipe.deploy.image or hub_image(gcloud.project, region)
+    if not args.dry_run:
+        gcloud.require_new_enough()
+    model = find_model(folder, image=image, storage=job_storage())
+    if args.dry_run:
+        print(f"# the model is copied to {model.artifact_uri}/1 first")
+        for command in (
+            _upload_command(model, image, recipe, gcloud),
+            _endpoint_command(name, recipe, gcloud),
+            _deploy_command("ENDPOINT", "MODEL", name, recipe, gcloud),
+            _predict_command("ENDPOINT", _REQUEST_NAME, gcloud),
+        ):
+            print(shlex.join(command))
+        print("\ndry run: this would be sent, as far as it is not there; nothing was")
+        return EXIT_OK
+    if recipe.deploy.image is None:
+        _require_image(image, gcloud)
+    endpoint = _find_endpoint(name, gcloud)
+    model_number = _find_or_upload(model, image, recipe, gcloud)
+    if endpoint is None:
+        endpoint = gcloud.call(_endpoint_command(name, recipe, gcloud)) or {}
+    number = _number(endpoint["name"])
+    print(
+        f"endpoint  {number} ({name})\n          https://console.cloud.google.com/vertex-ai/online-prediction/locations/"
+        f"{region}/endpoints/{number}?project={gcloud.project}",
+        flush=True,
+    )
+    deployed = _deploy(endpoint, model_number, name, recipe, gcloud)
+    _print_costs(number, deployed, model_number, gcloud)
+    _ask(number, request, model, gcloud)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,138 @@
+"""Google's `gcloud`, run as a program: is it there and new enough, and what it refuses as one line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from configs.errors import InputError
+
+# Of 2022. Everything was tried with 528; what came before this one is refused rather than met with an unknown flag.
+_OLDEST = 400
+_INSTALL = "Install it: https://cloud.google.com/sdk/docs/install. --dry_run shows what would be sent without it."
+# What gcloud's message holds, and what helps. The first that is found counts.
+_REMEDIES = (
+    (r"ConnectionError|ServerNotFoundError|Max retries", "Check the network, and whether there is such a region."),
+    (r"active account|UNAUTHENTICATED|[Rr]eauthenticat|auth tokens|invalid_grant", "Log in: gcloud auth login"),
+    (
+        r"SERVICE_DISABLED|has not been used in project|API .*not enabled",
+        "Turn the API on: gcloud services enable aiplatform.googleapis.com --project {project}",
+    ),
+    (
+        r"PERMISSION_DENIED|does not have permission",
+        "Your account needs the role roles/aiplatform.user in project {project}, and for a service account of its own "
+        "roles/iam.serviceAccountUser on that.",
+    ),
+    (
+        r"RESOURCE_EXHAUSTED|[Qq]uota",
+        "Choose another machine type, fewer replicas or another region in the recipe, or ask for more: "
+        "https://console.cloud.google.com/iam-admin/quotas?project={project}",
+    ),
+    (r"INVALID_ARGUMENT", "Correct the recipe's section, or the flags given."),
+)
+
+Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+
+
+def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a program without input; its output and its messages as text.
+
+    Raises:
+      InputError: it is not there.
+    """
+    path = shutil.which(command[0])
+    if path is None:
+        raise InputError(f"{command[0]}: not found on this machine. {_INSTALL}")
+    return subprocess.run(
+        [path, *command[1:]], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, errors="replace"
+    )
+
+
+def flags_of(values: Mapping[str, object]) -> list[str]:
+    """Flags as `--name=value`; a mapping becomes `key=value,key=value`, and what is None or empty is left out."""
+    flags = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            value = ",".join(f"{key}={one}" for key, one in value.items())
+        if value not in (None, ""):
+            flags.append(f"--{name}={value}")
+    return flags
+
+
+class Gcloud:
+    """Runs gcloud for one project and region.
+
+    Args:
+      project: that pays.
+      region: where.
+      run: runs a command.
+    """
+
+    def __init__(self, project: str, region: str, run: Runner = run_command) -> None:
+        self.project = project
+        self.region = region
+        self._run = run
+
+    def command(self, *words: str, **flags: object) -> list[str]:
+        """The command for a person to read or type; underscores in the names of flags stand for dashes."""
+        named = {name.replace("_", "-"): value for name, value in flags.items()}
+        return ["gcloud", *words, *flags_of({"project": self.project, "region": self.region, **named})]
+
+    def require_new_enough(self) -> None:
+        """Checks that gcloud is there and knows the flags that are used.
+
+        Raises:
+          InputError: it is missing, or too old.
+        """
+        version = str((self._json(["gcloud", "version", "--format=json"]) or {}).get("Google Cloud SDK", ""))
+        number = re.match(r"\d+", version)
+        if number and int(number[0]) < _OLDEST:
+            raise InputError(
+                f"gcloud: version {version} is too old; {_OLDEST} or newer is needed. Run: gcloud components update"
+            )
+
+    def call(self, command: Sequence[str]) -> Any:
+        """Runs a command and reads its answer.
+
+        Args:
+          command: as `command` makes it.
+
+        Returns:
+          What gcloud printed as JSON; None if it printed nothing.
+
+        Raises:
+          InputError: gcloud refused; the message has gcloud's own last line of error.
+        """
+        return self._json([*command, "--format=json", "--quiet"])
+
+    def _json(self, command: Sequence[str]) -> Any:
+        done = self._run(command)
+        # Words up to the first flag name the command; arguments of it may be long.
+        name = " ".join(word for word in command[:5] if not word.startswith("-"))
+        if done.returncode != 0:
+            said = last_error(done.stderr) or f"exit code {done.returncode}"
+            raise InputError(f"{name}: {said.rstrip('.')}. {self._remedy(said)}".rstrip())
+        try:
+            return json.loads(done.stdout) if done.stdout.strip() else None
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{name}: gcloud's answer is not JSON ({done.stdout[:80]!r}). Run: gcloud components update"
+            ) from error
+
+    def _remedy(self, said: str) -> str:
+        for pattern, words in _REMEDIES:
+            if re.search(pattern, said):
+                return words.format(project=self.project)
+        return ""
+
+
+def last_error(stderr: str) -> str:
+    """The last thing that gcloud calls an error, without its prefix; else its last line; "" for nothing."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    last = (errors or lines or [""])[-1]
+    return re.sub(r"^ERROR: (\(gcloud[^)]*\) )?", "", last)

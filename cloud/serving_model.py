@@ -1,0 +1,148 @@
+"""A model in the shape in which TensorFlow Serving takes it, and the request that it answers.
+
+Vertex AI's own TensorFlow images end with 2.15, which does not know an operation of our models (`DecodeWebP`: "Op type
+not registered" at the first request). TensorFlow Serving of 2.20 does, and wants its models in numbered folders.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cloud.job_storage import copy_files, faults_of, is_there, read_file
+from configs.errors import InputError, cause_in_one_line
+from preprocess.storage import Storage
+from trainer.model_info import MODEL_INFO_PATH, ModelInfo
+
+GRAPH_NAME = "saved_model.pb"
+# What TensorFlow Serving reads, in the order in which it is copied: the graph makes a folder a model.
+_FILES = ("variables/*", "assets/*", "assets.extra/*", "fingerprint.pb", GRAPH_NAME)
+_DIGEST_LENGTH = 16
+_PORT = 8501
+_ROUTE = "/v1/models/model"
+# Where models get their images: Vertex AI takes those of Artifact Registry alone, which can pass on Docker Hub's.
+HUB_REPOSITORY = "docker-hub"
+_HUB_IMAGE = "tensorflow/serving:2.20.0"
+
+
+def hub_image(project: str, region: str) -> str:
+    """TensorFlow Serving as Artifact Registry passes it on from Docker Hub."""
+    return f"{region}-docker.pkg.dev/{project}/{HUB_REPOSITORY}/{_HUB_IMAGE}"
+
+
+def container_flags(image: str) -> dict[str, object]:
+    """Flags of `gcloud ai models upload` that start TensorFlow Serving on the model."""
+    return {
+        "container_image_uri": image,
+        # Its name is "model" unless told otherwise. Vertex AI puts in where its copy of the artifact lies.
+        "container_args": "--model_base_path=$(AIP_STORAGE_URI)",
+        "container_ports": _PORT,
+        "container_predict_route": f"{_ROUTE}:predict",
+        "container_health_route": _ROUTE,
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServingModel:
+    """An exported model in a bucket.
+
+    Attributes:
+      model_dir: its folder.
+      info: what it says of itself.
+      digest: of its graph, its description and the image that is to serve it, in hexadecimal digits.
+    """
+
+    model_dir: str
+    info: ModelInfo
+    digest: str
+
+    @property
+    def artifact_uri(self) -> str:
+        """The folder beside it that TensorFlow Serving is given; it has a folder named 1."""
+        return f"{posixpath.dirname(self.model_dir)}/serving/{self.digest}"
+
+    def stage(self, storage: Storage) -> None:
+        """Copies the model to `artifact_uri`, unless it is there.
+
+        Raises:
+          InputError: a file cannot be read, or not be written.
+        """
+        target = f"{self.artifact_uri}/1"
+        if is_there(f"{target}/{GRAPH_NAME}", storage):
+            return
+        with faults_of(self.model_dir):
+            paths = [path for pattern in _FILES for path in storage.match(f"{self.model_dir}/{pattern}")]
+        copy_files([path.removeprefix(f"{self.model_dir}/") for path in paths], self.model_dir, target, storage)
+
+
+def find_model(folder: str, *, image: str, storage: Storage) -> ServingModel:
+    """The model in a folder, or in its folder `model`, as the trainer leaves it.
+
+    Raises:
+      InputError: there is none that answers for photos.
+    """
+    for model_dir in (folder, f"{folder}/model"):
+        info_path = f"{model_dir}/{MODEL_INFO_PATH}"
+        raw = read_file(info_path, storage)
+        graph = read_file(f"{model_dir}/{GRAPH_NAME}", storage) if raw is not None else None
+        if raw is not None and graph is not None:
+            break
+    else:
+        raise InputError(
+            f"MODEL_DIR: {folder} holds no model exported by trainer.task (there is no {MODEL_INFO_PATH} with a "
+            f"{GRAPH_NAME}). Give the folder that hugs_train.sh named, once the training has succeeded."
+        )
+    info = ModelInfo.from_bytes(raw, where=info_path)
+    if not info.takes_images:
+        raise InputError(
+            f"MODEL_DIR: the model in {model_dir} takes embeddings and no photos. Train with --weights for one that "
+            "can be asked about photos."
+        )
+    digest = hashlib.sha256(b"\0".join([hashlib.sha256(graph).digest(), raw, image.encode()]))
+    return ServingModel(model_dir=model_dir, info=info, digest=digest.hexdigest()[:_DIGEST_LENGTH])
+
+
+def prediction_request(photo: bytes | None, *, key: str) -> dict[str, Any]:
+    """The request for one photo, shrunk first: a photo as it is may exceed the 1.5 MB that Vertex AI takes.
+
+    Args:
+      photo: the file's content; None for a drawn one.
+      key: by which the answer names it.
+
+    Raises:
+      InputError: it is no image.
+    """
+    # Imported here so that --help stays quick.
+    from preprocess.image import ImageError, decode_image, encode_png
+    from preprocess.probe_images import probe_images
+
+    try:
+        pixels = probe_images(1)[0] if photo is None else decode_image(photo)
+    except ImageError as error:
+        raise InputError(f"--image: {key}: {error.message} ({error.reason})") from error
+    return {"instances": [{"key": key, "image_bytes": {"b64": base64.b64encode(encode_png(pixels)).decode()}}]}
+
+
+def best_answers(answer: Any, labels: Sequence[str], *, at_most: int = 5) -> tuple[str, bool, list[tuple[str, float]]]:
+    """Reads the endpoint's answer to one photo.
+
+    Returns:
+      The label, whether the model is confident, and the best labels with their scores.
+
+    Raises:
+      InputError: it is not what our models answer.
+    """
+    try:
+        prediction: Mapping[str, Any] = answer["predictions"][0]
+        scores = [float(score) for score in prediction["scores"]]
+        best = sorted(zip(labels, scores, strict=True), key=lambda pair: -pair[1])[:at_most]
+        return str(prediction["label"]), bool(prediction["confident"]), best
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"test prediction: the endpoint did not answer as our models do ({cause_in_one_line(error)}): "
+            f"{str(answer)[:200]!r}"
+        ) from error

@@ -1,0 +1,228 @@
+"""Trains on Vertex AI, on the records that a Dataflow job made: what `./hugs_train.sh gs://BUCKET PATH` runs.
+
+python -m cloud.train --data_dir gs://BUCKET --job_dir gs://BUCKET/hugs_DATE_TIME
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cloud.gcloud import Gcloud, Runner, run_command
+from cloud.job_storage import is_there, job_storage, put_file, read_file, require_folder
+from cloud.trainer_package import build_package
+from cloud.training_job import TrainingJob, custom_job_spec, require_weights
+from configs.arguments import OneLineParser
+from configs.cloud import CloudOptions
+from configs.errors import EXIT_OK, InputError, run_program
+from configs.gcp_project import find_project
+from configs.recipe import Recipe, load_recipe
+from preprocess.record_set import MANIFEST_NAME, Manifest, sidecar_path
+from preprocess.storage import Storage
+
+EXIT_JOB_FAILED = 1
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_CONFIG_NAME = "custom_job.yaml"
+_SUCCEEDED = "JOB_STATE_SUCCEEDED"
+_ENDED = (_SUCCEEDED, "JOB_STATE_PARTIALLY_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED")
+_POLL_SEC = 20.0
+_POLL_FAILURES = 5
+
+
+def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[str, ...]]:
+    """The program's options, and the flags of the trainer, which stand after `--`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    split = words.index("--") if "--" in words else len(words)
+    parser = OneLineParser(
+        prog="python -m cloud.train",
+        usage="%(prog)s --data_dir gs://BUCKET --job_dir gs://BUCKET/PATH [flags] [-- flags of trainer.task …]",
+        description="Starts a job of Vertex AI that trains on PATH/preproc/train* and writes to PATH/JOB_ID.",
+    )
+    parser.add_argument("--data_dir", required=True, metavar="URI", help="the bucket that has the lists")
+    parser.add_argument("--job_dir", required=True, metavar="URI", help="the job directory that has the records")
+    parser.add_argument("--job_id", default="training", help="folder in it for the result (default: %(default)s)")
+    parser.add_argument("--recipe", default="hugs", help="name or file of a recipe (default: %(default)s)")
+    parser.add_argument("--project", help="that pays (default: the recipe's, GOOGLE_CLOUD_PROJECT, or gcloud's)")
+    parser.add_argument("--region", help="where to train (default: the recipe's)")
+    parser.add_argument("--wait", action="store_true", help="wait for the end; exit with 1 if training failed")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check everything, print what would be sent, send nothing"
+    )
+    try:
+        return parser.parse_args(words[:split]), tuple(words[split + 1 :])
+    except InputError as error:
+        if "unrecognized" not in str(error):
+            raise
+        raise InputError(f"{error} Flags of the trainer stand after '--'.") from error
+
+
+def _find_records(args: argparse.Namespace, gcloud: Gcloud, storage: Storage) -> tuple[Manifest, bool]:
+    """The manifest of the training set, and whether there is a test set.
+
+    Raises:
+      InputError: the training or the evaluation set is not finished.
+    """
+    manifests = {}
+    for split in ("train", "eval"):
+        path = sidecar_path(f"{args.job_dir}/preproc/{split}", MANIFEST_NAME)
+        content = read_file(path, storage)
+        if content is None:
+            raise InputError(
+                f"{path}: not there, so the records are not finished: the Dataflow job still runs, failed, or was "
+                f"never started. Look: gcloud dataflow jobs list --project {gcloud.project} --region {gcloud.region}. "
+                f"Start it, or go on where it was stopped: ./hugs_preproc.sh {shlex.quote(args.data_dir)} --job_dir "
+                f"{shlex.quote(args.job_dir)}"
+            )
+        manifests[split] = Manifest.from_bytes(content, where=path)
+    has_test = is_there(sidecar_path(f"{args.job_dir}/preproc/test", MANIFEST_NAME), storage)
+    return manifests["train"], has_test
+
+
+def _require_free(name: str, gcloud: Gcloud) -> None:
+    """Refuses a job while one that writes to the same folder is active."""
+    jobs = gcloud.call(gcloud.command("ai", "custom-jobs", "list", filter=f'displayName="{name}"')) or []
+    for job in jobs:
+        if job.get("displayName") == name and job.get("state") not in _ENDED:
+            number = _number(job)
+            raise InputError(
+                f"job name taken: job {number} ({_state(job)}) already writes to gs://{name}. Watch it: "
+                f"{shlex.join(gcloud.command('ai', 'custom-jobs', 'stream-logs', number))}. Cancel it with "
+                "'cancel' in place of 'stream-logs', or choose another JOB_ID."
+            )
+
+
+def _number(job: dict[str, Any]) -> str:
+    return str(job.get("name", "")).rpartition("/")[2]
+
+
+def _state(job: dict[str, Any]) -> str:
+    return str(job.get("state", "JOB_STATE_PENDING")).removeprefix("JOB_STATE_").lower()
+
+
+def _to_yaml(spec: dict[str, Any]) -> str:
+    import yaml  # here, so that --help stays quick
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True  # The pools share their arguments; an anchor is harder to read than a repetition.
+
+    return yaml.dump(spec, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def _create(job: TrainingJob, spec: dict[str, Any], recipe: Recipe, gcloud: Gcloud) -> str:
+    """Posts the job; gives its number."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, _CONFIG_NAME)
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(_to_yaml(spec))
+        return _number(gcloud.call(_create_command(job, path, recipe, gcloud)) or {})
+
+
+def _create_command(job: TrainingJob, config_path: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
+    return gcloud.command(
+        "ai",
+        "custom-jobs",
+        "create",
+        display_name=job.display_name,
+        config=config_path,
+        labels=recipe.cloud.labels,
+    )
+
+
+def _wait(number: str, gcloud: Gcloud) -> int:
+    """Polls a job until it ends, and says each new state.
+
+    Raises:
+      InputError: gcloud cannot say how the job is, several times in a row.
+    """
+    seen, failures = "", 0
+    while True:
+        try:
+            job = gcloud.call(gcloud.command("ai", "custom-jobs", "describe", number)) or {}
+            failures = 0
+        except InputError as error:
+            failures += 1
+            if failures == _POLL_FAILURES:
+                raise InputError(f"{error} The job itself goes on.") from error
+            job = {}
+        state = job.get("state", "")
+        if state and state != seen:
+            print(f"{time.strftime('%H:%M:%S')} job {number}: {_state(job)}", flush=True)
+            seen = state
+        if state in _ENDED:
+            break
+        time.sleep(_POLL_SEC)
+    if state == _SUCCEEDED:
+        return EXIT_OK
+    cause = " ".join(str((job.get("error") or {}).get("message", "")).split())
+    print(f"training {_state(job)}" + (f": {cause}" if cause else ""), file=sys.stderr)
+    return EXIT_JOB_FAILED
+
+
+def _report(number: str, job: TrainingJob, args: argparse.Namespace, gcloud: Gcloud) -> None:
+    choice = "" if args.recipe == "hugs" else f"RECIPE={shlex.quote(args.recipe)} "
+    print(f"job {number} was started in {gcloud.region}; the machines take some minutes to come up")
+    print(f"watch    {shlex.join(gcloud.command('ai', 'custom-jobs', 'stream-logs', number))}")
+    print(
+        f"         https://console.cloud.google.com/ai/platform/locations/{gcloud.region}/training/{number}"
+        f"?project={gcloud.project}"
+    )
+    print(f"cancel   {shlex.join(gcloud.command('ai', 'custom-jobs', 'cancel', number))}")
+    print(f"model    {job.output_path}/model\nreport   {job.output_path}/report.html")
+    print(f"\nnext, once it has succeeded: {choice}{shlex.join(['./hugs_deploy.sh', job.output_path])}", flush=True)
+
+
+def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int:
+    """Runs the program with the arguments; `run` replaces the running of gcloud.
+
+    Returns:
+      0 if the job was started, or with --wait if it succeeded; 1 if it did not.
+
+    Raises:
+      InputError: the user's input is wrong, or Google's services refuse it. No job was started.
+    """
+    args, flags = _parse(argv)
+    recipe = load_recipe(args.recipe)
+    args.data_dir = require_folder(args.data_dir, field="--data_dir", within_bucket=False)
+    args.job_dir = require_folder(args.job_dir, field="--job_dir")
+    if not _JOB_ID.fullmatch(args.job_id) or args.job_id == "preproc":
+        raise InputError(
+            "--job_id: must be letters, digits, '.', '_' and '-', the first a letter or digit, and not 'preproc'. "
+            f"Received: {args.job_id!r}."
+        )
+    region = recipe.cloud.region if args.region is None else CloudOptions(region=args.region).region
+    gcloud = Gcloud(find_project(recipe.cloud, args.project), region, run)
+    package_name, package = ("", b"") if recipe.vertex.trainer_in_image else build_package()
+    job = TrainingJob(job_dir=args.job_dir, job_id=args.job_id, has_test=False, flags=flags)
+    package_uri = f"{job.output_path}/package/{package_name}" if package else None
+    custom_job_spec(job, recipe, package_uri=package_uri)  # The flags are checked before anything is asked for.
+    if not args.dry_run:
+        gcloud.require_new_enough()
+
+    storage = job_storage()
+    manifest, has_test = _find_records(args, gcloud, storage)
+    require_weights(manifest.backbone.weights, job, recipe)
+    job = TrainingJob(job_dir=args.job_dir, job_id=args.job_id, has_test=has_test, flags=flags)
+    spec = custom_job_spec(job, recipe, package_uri=package_uri)
+    if args.dry_run:
+        print(f"# {_CONFIG_NAME}\n{_to_yaml(spec)}\n{shlex.join(_create_command(job, _CONFIG_NAME, recipe, gcloud))}")
+        sent = f"package {package_uri} ({len(package)} bytes) and the job" if package_uri else "job"
+        print(f"\ndry run: the {sent} would be sent; nothing was")
+        return EXIT_OK
+    _require_free(job.display_name, gcloud)
+    if package_uri:
+        put_file(package, package_uri, storage)
+    number = _create(job, spec, recipe, gcloud)
+    _report(number, job, args, gcloud)
+    return _wait(number, gcloud) if args.wait else EXIT_OK
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,176 @@
+"""A training job as Vertex AI wants it: which containers, with which arguments, on which machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from configs.errors import InputError
+from configs.recipe import Recipe, TrainOptions
+from trainer.options import TrainingOptions, parse_options
+
+# Images of Vertex AI that install a Python package themselves. As of 2026 those with TensorFlow have Python 3.10, which
+# the recipe refuses; what they have of later ones will be called the same.
+_PREBUILT = re.compile(r"([a-z]+-docker\.pkg\.dev/vertex-ai|gcr\.io/cloud-aiplatform)/training/")
+# Vertex AI mounts all buckets at /gcs, so pip needs neither credentials nor a client. $0 is the package with its
+# extras, "$@" the flags: nothing is quoted twice.
+_INSTALL_AND_TRAIN = 'python -m pip install --no-cache-dir "$0" && exec python -m trainer.task "$@"'
+_MOUNT = "/gcs/"
+_INPUT_FLAGS = ("train_data_paths", "eval_data_paths", "test_data_paths", "input_dict", "weights", "model_dir")
+_OUTPUT_FLAGS = ("checkpoint_dir", "log_dir", "export_dir")
+_REACHABLE = ("gs://", _MOUNT)
+_MAX_NAME = 128
+_WEIGHTS_WITHOUT_FILE = ("imagenet", "random")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What is to be trained on, and where the result goes.
+
+    Attributes:
+      job_dir: gs:// folder that has the records in `preproc`.
+      job_id: folder in it that takes checkpoints, metrics and the model.
+      has_test: whether there is a finished test set.
+      flags: of the trainer, as the user gave them; they win over the recipe.
+    """
+
+    job_dir: str
+    job_id: str
+    has_test: bool
+    flags: tuple[str, ...] = ()
+
+    @property
+    def output_path(self) -> str:
+        """Where the trainer writes."""
+        return f"{self.job_dir}/{self.job_id}"
+
+    @property
+    def display_name(self) -> str:
+        """One name for one output, so that a job of this name writes there too."""
+        return self.output_path.removeprefix("gs://")[-_MAX_NAME:]
+
+
+def trainer_arguments(job: TrainingJob, recipe: Recipe) -> list[str]:
+    """The trainer's command line: the recipe's options spelled out, since its file is not in the container.
+
+    Raises:
+      InputError: the trainer would refuse them, or they name a file of this machine.
+    """
+    given = {flag.split("=")[0].removeprefix("--") for flag in job.flags if flag.startswith("--")}
+    if "recipe" in given:
+        raise InputError("--recipe: the container has no recipes of yours. Set RECIPE in front of the command.")
+    if "output_path" in given:
+        raise InputError("--output_path: is PATH/JOB_ID. Give the JOB_ID of the folder instead.")
+    arguments = []
+    for split in ("train", "eval", *(["test"] if job.has_test else [])):
+        arguments += [f"--{split}_data_paths={job.job_dir}/preproc/{split}*"]
+    arguments += [f"--output_path={job.output_path}", *_recipe_flags(recipe.train, given), *job.flags]
+    options = parse_options(arguments, environ={})
+    _require_reachable(options, recipe)
+    if options.tune and recipe.vertex.replicas > 1:
+        raise InputError(f"--tune: takes one worker, and vertex.replicas of the recipe is {recipe.vertex.replicas}.")
+    return arguments
+
+
+def _recipe_flags(train: TrainOptions, given: set[str]) -> list[str]:
+    values = dataclasses.asdict(train)
+    # One says how long to train; the trainer refuses both.
+    length = {"epochs", "max_steps"}
+    values.pop("max_steps" if train.epochs is not None else "epochs")
+    skipped = given | (length if given & length else set())
+    return [f"--{name}={value}" for name, value in values.items() if name not in skipped]
+
+
+def _require_reachable(options: TrainingOptions, recipe: Recipe) -> None:
+    for field in _INPUT_FLAGS:
+        if field == "weights" and recipe.vertex.trainer_in_image:
+            continue  # They may be in the image as well.
+        value = getattr(options, field)
+        for path in (value,) if isinstance(value, str) else value or ():
+            if not path.startswith(_REACHABLE) and path not in _WEIGHTS_WITHOUT_FILE:
+                raise InputError(
+                    f"--{field}: the container does not have what is on this machine. Copy it to the bucket and give "
+                    f"gs://BUCKET/... Received: {path!r}."
+                )
+    for field in _OUTPUT_FLAGS:
+        value = getattr(options, field)
+        if value is not None and not value.startswith(_REACHABLE):
+            raise InputError(
+                f"--{field}: must be in a bucket, since the container's disk goes with it. Received: {value!r}."
+            )
+
+
+def require_weights(weights: str, job: TrainingJob, recipe: Recipe) -> None:
+    """Checks that the container can have the weights of the network that made the records.
+
+    Args:
+      weights: as the records' manifest names them.
+      job: of training.
+      recipe: an image with the trainer may have the file too.
+
+    Raises:
+      InputError: they are a file of another machine.
+    """
+    elsewhere = recipe.vertex.trainer_in_image or any(flag.split("=")[0] == "--weights" for flag in job.flags)
+    if not elsewhere and weights not in _WEIGHTS_WITHOUT_FILE and not weights.startswith(_REACHABLE):
+        raise InputError(
+            f"weights: the records were made with the weights in {weights}, a file that the container does not have. "
+            "Copy it to the bucket and add: -- --weights gs://BUCKET/..."
+        )
+
+
+def custom_job_spec(job: TrainingJob, recipe: Recipe, *, package_uri: str | None) -> dict[str, Any]:
+    """The `CustomJobSpec` of Vertex AI.
+
+    Args:
+      job: of training.
+      recipe: with the sections `cloud`, `vertex` and `train`.
+      package_uri: the staged package; None where the image has the trainer.
+
+    Returns:
+      What `gcloud ai custom-jobs create --config` reads, with https://cloud.google.com/vertex-ai's names.
+
+    Raises:
+      InputError: see `trainer_arguments`.
+    """
+    vertex = recipe.vertex
+    pool = {
+        "machineSpec": {"machineType": vertex.machine_type},
+        "replicaCount": 1,
+        **_container(vertex.image, package_uri, trainer_arguments(job, recipe)),
+    }
+    pools = [pool]
+    if vertex.replicas > 1:
+        # The first pool is the chief, which must be one; Vertex AI tells all of each other in TF_CONFIG.
+        pools.append({**pool, "replicaCount": vertex.replicas - 1})
+    spec: dict[str, Any] = {
+        "workerPoolSpecs": pools,
+        # The trainer goes on from its last checkpoint.
+        "scheduling": {"timeout": f"{vertex.timeout_hours * 3600}s", "restartJobOnWorkerRestart": True},
+    }
+    if recipe.cloud.service_account:
+        spec["serviceAccount"] = recipe.cloud.service_account
+    if vertex.network:
+        spec["network"] = vertex.network
+    return spec
+
+
+def _container(image: str, package_uri: str | None, arguments: Sequence[str]) -> dict[str, Any]:
+    if package_uri is None:
+        return {"containerSpec": {"imageUri": image, "args": list(arguments)}}
+    if _PREBUILT.match(image):
+        return {
+            "pythonPackageSpec": {
+                "executorImageUri": image,
+                "packageUris": [package_uri],
+                "pythonModule": "trainer.task",
+                "args": list(arguments),
+            }
+        }
+    # The default, python:3.11 from Docker Hub, is here: Vertex AI has no image with TensorFlow and Python 3.11.
+    extras = "train,export" if "onnx" in parse_options(arguments, environ={}).export_formats else "train"
+    package = f"{_MOUNT}{package_uri.removeprefix('gs://')}[{extras}]"
+    command = ["sh", "-c", _INSTALL_AND_TRAIN, package]
+    return {"containerSpec": {"imageUri": image, "command": command, "args": list(arguments)}}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Puts a model that hugs_train.sh made in a bucket behind an endpoint of Vertex AI.
+set -euo pipefail
+here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+# shellcheck source=scripts/wrapper.sh
+source "$here/scripts/wrapper.sh"
+
+usage() {
+  cat <<'USAGE'
+usage: ./hugs_deploy.sh MODEL_DIR [ENDPOINT_NAME] [--image PHOTO] [--dry_run] [--project P] [--region R]
+
+Uploads the model in MODEL_DIR (gs://BUCKET/PATH/JOB_ID, or the folder model in it) to Vertex AI, deploys it to the
+endpoint of that name (default: the recipe's name), which is made if there is none, and asks it about one photo.
+Given again, the command goes on where it ended. The machines are those of the recipe (section deploy).
+
+  ./hugs_deploy.sh gs://bucket/hugs_20260102_030405/training --dry_run     # prints what would be sent; sends nothing
+  ./hugs_deploy.sh gs://bucket/hugs_20260102_030405/training
+  ./hugs_deploy.sh gs://bucket/hugs_20260102_030405/training my-endpoint --image photo.jpg
+
+An endpoint costs money as long as a model is deployed there; the commands that end it are printed.
+
+Environment:
+  RECIPE   name of a recipe, or path of its YAML file (default: hugs)
+  PYTHON   the interpreter (default: .venv/bin/python beside this script if there is one, else python3)
+USAGE
+}
+
+case "${1-}" in
+  -h | --help) usage; exit 0 ;;
+  '') usage >&2; fail 'no model given. The first argument is gs://BUCKET/PATH/JOB_ID.' ;;
+  gs://?*) ;;
+  *) fail "$1: MODEL_DIR must be in a bucket. Copy a model there with: gcloud storage cp -r $1 gs://BUCKET/" ;;
+esac
+
+flags=(--recipe "${RECIPE:-hugs}" --model_dir "$1")
+shift
+if [[ $# -gt 0 && "$1" != -* ]]; then
+  flags+=(--endpoint_name "$1")
+  shift
+fi
+
+find_python train google.cloud.storage yaml
+run_module cloud.deploy "${flags[@]}" "$@"

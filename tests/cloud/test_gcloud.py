@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+
+from cloud.gcloud import Gcloud, last_error, run_command
+from configs.errors import InputError
+from tests.cloud.cloud_job import FakeGcloud
+
+
+def gcloud(**answers):
+    return Gcloud("my-project", "us-central1", FakeGcloud(**answers))
+
+
+def test_commands():
+    command = gcloud().command("ai", "models", "list", labels={"a": "b", "c": "d"}, service_account=None, filter="x=1")
+    assert command == [
+        *("gcloud", "ai", "models", "list", "--project=my-project", "--region=us-central1"),
+        *("--labels=a=b,c=d", "--filter=x=1"),
+    ]
+    assert gcloud().command("x", labels={}) == ["gcloud", "x", "--project=my-project", "--region=us-central1"]
+
+
+def test_versions():
+    gcloud().require_new_enough()
+    with pytest.raises(InputError, match=r"gcloud: version 312\.0\.0 is too old; 400 or newer .* components update"):
+        gcloud(version={"Google Cloud SDK": "312.0.0"}).require_new_enough()
+
+
+def test_a_missing_gcloud_is_one_line(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(InputError, match=r"gcloud: not found on this machine\. Install it"):
+        run_command(["gcloud", "version"])
+
+
+@pytest.mark.parametrize(
+    ("stderr", "said"),
+    [
+        ("", ""),
+        ("Using endpoint [x]\nERROR: (gcloud.ai.x.list) Bad thing.\n\nMore words.\n", "Bad thing."),
+        ("ERROR: (gcloud) first\nERROR: gcloud crashed (KeyError): 'x'\n", "gcloud crashed (KeyError): 'x'"),
+        ("Traceback\n  Killed\n", "Killed"),
+    ],
+)
+def test_the_last_error_of_gcloud(stderr, said):
+    assert last_error(stderr) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("You do not currently have an active account selected.", "selected. Log in: gcloud auth login"),
+        ("PERMISSION_DENIED: Vertex AI API has not been used in project 4 before", "gcloud services enable aiplatform"),
+        (
+            "PERMISSION_DENIED: Permission 'aiplatform.customJobs.create' denied",
+            "role roles/aiplatform.user in project my",
+        ),
+        ("RESOURCE_EXHAUSTED: quotas are exceeded", "quotas?project=my-project"),
+        ("INVALID_ARGUMENT: Machine type x is not supported", "supported. Correct the recipe's section"),
+        ("gcloud crashed (ConnectionError): HTTPConnectionPool", "HTTPConnectionPool. Check the network, and whether"),
+        ("Something new", "gcloud ai models list: Something new."),
+    ],
+)
+def test_refusals_say_what_to_do(said, remedy):
+    with pytest.raises(InputError) as refusal:
+        gcloud(models=f"ERROR: (gcloud.ai.models.list) {said}\n").call(["gcloud", "ai", "models", "list", "--x=y"])
+    assert remedy in str(refusal.value)
+    assert str(refusal.value).startswith("gcloud ai models list: ")
+
+
+def test_an_answer_that_is_no_json(monkeypatch):
+    import subprocess
+
+    broken = Gcloud("p", "r", lambda command: subprocess.CompletedProcess(command, 0, "hello", ""))
+    with pytest.raises(InputError, match="gcloud's answer is not JSON"):
+        broken.call(["gcloud", "ai", "models", "list"])

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from cloud.trainer_package import REPOSITORY, build_package
+from configs.errors import InputError
+
+
+def test_the_same_source_is_the_same_file():
+    name, content = build_package()
+    assert (name, content) == build_package()
+    digest = hashlib.sha256(content).hexdigest()
+    assert name == f"hugs-0.1.0-{digest[:12]}.tar.gz"
+
+
+def test_pip_installs_it_with_the_trainers_extra(tmp_path):
+    name, content = build_package()
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    site = tmp_path / "site"
+    flags = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(site))
+    install = [sys.executable, "-m", "pip", "install", *flags, f"{folder / name}[train]"]
+    done = subprocess.run(install, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "does not provide" not in done.stderr
+    program = f"""
+import sys; sys.path.insert(0, {str(site)!r})
+import runpy, trainer, configs.recipe
+assert trainer.__file__.startswith({str(site)!r})
+assert configs.recipe.recipe_names()
+sys.argv = ["trainer.task", "--help"]
+runpy.run_module("trainer.task", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--train_data_paths" in done.stdout
+
+
+def test_without_a_checkout_it_says_what_to_do(tmp_path):
+    shutil.copy(f"{REPOSITORY}/pyproject.toml", tmp_path)
+    with pytest.raises(
+        InputError, match=r"(setup\.py|configs|cloud) is not there\. Run hugs_train\.sh from a checkout"
+    ):
+        build_package(str(tmp_path))
