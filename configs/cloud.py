@@ -24,7 +24,7 @@ _SUBNETWORK = re.compile(r"(https://www\.googleapis\.com/compute/v1/projects/[^/
 _NETWORK_PATH = re.compile(r"projects/[^/]+/global/networks/[^/]+")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
-_MAX_LABELS = 64
+_MAX_LABELS = 63  # Of 64; models that are served get one of ours.
 # Which machines a GPU can be attached to: https://cloud.google.com/compute/docs/gpus.
 _MACHINES_OF_GPU = {"t4": "n1", "l4": "g2"}
 
@@ -41,12 +41,11 @@ class _CloudSection(Section):
         if not isinstance(value, str) or not pattern.fullmatch(value):
             self._fail(field, rule)
 
-    def _check_machine_type(self, field: str = "machine_type") -> None:
-        self._check_pattern(field, _MACHINE_TYPE, "the name of a machine type such as n2-standard-4")
+    def _check_machine_type(self) -> None:
+        self._check_pattern("machine_type", _MACHINE_TYPE, "the name of a machine type such as n2-standard-4")
 
-    def _check_image(self, field: str = "image") -> None:
-        if getattr(self, field) is not None:
-            self._check_pattern(field, _IMAGE, "a container image such as europe-docker.pkg.dev/PROJECT/REPO/hugs:1")
+    def _check_image(self) -> None:
+        self._check_pattern("image", _IMAGE, "a container image such as europe-docker.pkg.dev/PROJECT/REPO/hugs:1")
 
     def _check_flag(self, *fields: str) -> None:
         for field in fields:
@@ -159,7 +158,8 @@ class DataflowOptions(_CloudSection):
         if self.subnetwork is not None:
             self._check_pattern("subnetwork", _SUBNETWORK, "regions/REGION/subnetworks/NAME, or its full URL")
         self._check_flag("public_ips", "weights_in_image")
-        self._check_image()
+        if self.image is not None:
+            self._check_image()
         if self.weights_in_image and self.image is None:
             self._fail("weights_in_image", "false where dataflow.image is not given")
         self._check_choice("gpu", ("none", "t4", "l4"))
@@ -240,7 +240,8 @@ class DeployOptions(_CloudSection):
         self._check_int("max_replicas", minimum=1)
         if self.max_replicas < self.min_replicas:
             self._fail("max_replicas", f"at least min_replicas ({self.min_replicas})")
-        self._check_image()
+        if self.image is not None:
+            self._check_image()
         # Vertex AI's own end with TensorFlow 2.15, which does not know an operation of our models (DecodeWebP).
         if self.image is not None and re.search(r"/vertex-ai/prediction/tf2-", self.image):
             self._fail("image", "TensorFlow Serving 2.20 or later; Vertex AI's own images are older")

@@ -8,6 +8,7 @@ import subprocess
 
 from configs.cloud import CloudOptions
 from configs.errors import InputError
+from configs.section import FieldError
 
 _ENVIRONMENT = ("GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
 _GCLOUD_TIMEOUT_SEC = 60
@@ -21,16 +22,29 @@ def find_project(options: CloudOptions, given: str | None = None) -> str:
       given: on the command line; goes before all others.
 
     Raises:
-      InputError: nothing names a project, or what was given is none.
+      InputError: nothing names a project, or what does names none.
     """
     if given is not None:
         return CloudOptions(project=given).project or ""
-    project = options.project or next(filter(None, map(os.environ.get, _ENVIRONMENT)), None) or _of_gcloud()
+    if options.project:
+        return options.project
+    for variable in _ENVIRONMENT:
+        if project := os.environ.get(variable):
+            return _checked(project, place=variable)
+    project = _of_gcloud()
     if not project:
         raise InputError(
             "project: none is given. Set cloud.project in the recipe or GOOGLE_CLOUD_PROJECT, pass --project, or run: "
             "gcloud config set project PROJECT"
         )
+    return _checked(project, place="gcloud config get-value core/project")
+
+
+def _checked(project: str, *, place: str) -> str:
+    try:
+        CloudOptions(project=project)
+    except FieldError as error:
+        raise InputError(f"{place}: {error}") from error
     return project
 
 

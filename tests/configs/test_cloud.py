@@ -44,7 +44,7 @@ vertex: {replicas: 2, network: projects/123/global/networks/shared}
         ("cloud: {region: us-central1-a}", "cloud.region must be a region of Google Cloud. Received: 'us-central1-a'."),
         ("cloud: {region: 3}", "cloud.region must be a region of Google Cloud. Received: 3."),
         ("cloud: {service_account: me@gmail.com}", "an e-mail address that ends in gserviceaccount.com"),
-        ("cloud: {labels: [a]}", "cloud.labels must be at most 64 pairs"),
+        ("cloud: {labels: [a]}", "cloud.labels must be at most 63 pairs"),
         ("cloud:\n  labels: {Team: x}", "line 2: cloud.labels keys must be lower-case"),
         ("cloud:\n  labels:\n    team: Vision", "cloud.labels.team must be lower-case"),
         ("cloud:\n  labels:\n    team: 3", "cloud.labels.team must be lower-case"),
@@ -66,6 +66,7 @@ vertex: {replicas: 2, network: projects/123/global/networks/shared}
         ("vertex: {replicas: 0}", "vertex.replicas must be a whole number of at least 1"),
         ("vertex: {network: default}", "vertex.network must be projects/NUMBER/global/networks/NAME"),
         ("vertex: {image: us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest}", "Python 3.11, which the"),
+        ("vertex: {image: null}", "vertex.image must be a container image"),
         ("vertex: {trainer_in_image: true}", "vertex.trainer_in_image must be false where vertex.image is not given"),
         ("deploy: {image: us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest}", "TensorFlow Serving 2.20"),
         ("deploy: {min_replicas: 3}", "deploy.max_replicas must be at least min_replicas (3)"),
@@ -96,6 +97,9 @@ def test_the_project_as_given_goes_before_all_others(no_project, monkeypatch):
     assert find_project(CloudOptions(project="of-recipe"), "of-flag") == "of-flag"
     assert find_project(CloudOptions(project="of-recipe")) == "of-recipe"
     assert find_project(CloudOptions()) == "of-environment"
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "of the environment")
+    with pytest.raises(InputError, match="GOOGLE_CLOUD_PROJECT: cloud.project must be the id of a project"):
+        find_project(CloudOptions())
 
 
 def test_the_project_that_gcloud_is_set_to(no_project):
