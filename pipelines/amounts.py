@@ -1,4 +1,4 @@
-"""Times, bytes, money and rates as people write them."""
+"""Times, bytes, money, rates and counts as people write them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ def num_bytes(amount: Estimate | float) -> str:
 def number(amount: Estimate | float, unit: str = "") -> str:
     """`61 (50 - 65)`, with a unit after the first number if one is given."""
     return _with_unit(amount, unit, 1.0)
+
+
+def count(number: int, what: str) -> str:
+    """`1 shard`, `4 shards`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _cents(amount: float) -> str:

@@ -161,19 +161,9 @@ def dataflow_flags(
             "or --runner DirectRunner to run here."
         )
     options, flags = recipe.dataflow, GivenFlags(given)
+    _check_given(flags)
     region = flags.value("--region") or recipe.cloud.region
     CloudOptions(project=project, region=region)  # Checks what was given.
-    for flag in ("--temp_location", "--staging_location"):
-        given_location = flags.value(flag)
-        # Beam would take the one that is right for both, and if neither is, make a bucket.
-        if given_location is not None and not re.fullmatch("gs://[^/]+/.+", given_location):
-            raise InputError(f"{flag}: must be a folder in a bucket, gs://BUCKET/FOLDER. Received: {given_location!r}")
-    given_setup = flags.value("--setup_file")
-    if given_setup is not None and not os.path.dirname(given_setup):  # Beam changes to the folder that is named.
-        raise InputError(f"--setup_file: must name a folder as well, for example ./setup.py. Received: {given_setup!r}")
-    for flag in _REFUSED:
-        if flags.values(flag):
-            raise InputError(f"{flag}: embedding is a batch job that is run once. Leave the flag out.")
     _check_subnetwork(flags.value("--subnetwork") or options.subnetwork, region)
     _check_memory(flags.value("--machine_type") or options.machine_type)
     staging = staging_folder(output_prefix)
@@ -236,6 +226,20 @@ def _added_to_lists(recipe: Recipe, flags: GivenFlags) -> Iterator[str]:
 def _disk_type(name: str | None) -> str | None:
     # Project and zone are the worker's own where they are left out.
     return f"compute.googleapis.com/projects//zones//diskTypes/{name}" if name else None
+
+
+def _check_given(flags: GivenFlags) -> None:
+    for flag in ("--temp_location", "--staging_location"):
+        given_location = flags.value(flag)
+        # Beam would take the one that is right for both, and if neither is, make a bucket.
+        if given_location is not None and not re.fullmatch("gs://[^/]+/.+", given_location):
+            raise InputError(f"{flag}: must be a folder in a bucket, gs://BUCKET/FOLDER. Received: {given_location!r}")
+    given_setup = flags.value("--setup_file")
+    if given_setup is not None and not os.path.dirname(given_setup):  # Beam changes to the folder that is named.
+        raise InputError(f"--setup_file: must name a folder as well, for example ./setup.py. Received: {given_setup!r}")
+    for flag in _REFUSED:
+        if flags.values(flag):
+            raise InputError(f"{flag}: embedding is a batch job that is run once. Leave the flag out.")
 
 
 def _check_subnetwork(subnetwork: str | None, region: str) -> None:

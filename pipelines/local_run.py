@@ -48,7 +48,7 @@ def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options:
     pipeline = beam.Pipeline(runner=runner, options=beam_options)
     _ = pipeline | "EmbedLists" >> transform
     faults.forget()
-    with _stops_are_explained(job), show_progress(job.rows_expected, posixpath.basename(job.output_prefix)):
+    with stops_are_explained(job), show_progress(job.rows_expected, posixpath.basename(job.output_prefix)):
         try:
             pipeline.run().wait_until_finish()
         except Exception:
@@ -123,7 +123,7 @@ def _explain(job: Job, fault: BaseException | None) -> None:
 
 
 @contextlib.contextmanager
-def _stops_are_explained(job: Job) -> Iterator[None]:
+def stops_are_explained(job: Job) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the process at once, with a line that says how to go on.
 
     Not by an exception: threads of the runner and of storage clients would keep the process for as long as their last

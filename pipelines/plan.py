@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 import typing
 from collections.abc import Sequence
@@ -21,6 +20,8 @@ from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError, run_program
 from configs.prices import load_prices
 from configs.recipe import PreprocessOptions, Recipe, load_recipe
+from pipelines.embed_flags import with_flags
+from pipelines.recipe_lists import check_data_dir, find_lists, plan_path
 
 if TYPE_CHECKING:
     from configs.prices import RegionPrices
@@ -33,11 +34,6 @@ _HELP = {
     "engine": "as for pipelines.embed",
     "precision": "as for pipelines.embed",
 }
-
-
-def plan_path(data_dir: str, recipe_name: str) -> str:
-    """Where the plan of a recipe lies unless the user says otherwise."""
-    return os.path.join(data_dir, f"{recipe_name}_plan.json")
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -85,17 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.batch_size is not None and args.batch_size < 1:
         raise InputError(f"--batch_size: must be at least 1. Received: {args.batch_size}.")
     recipe = load_recipe(args.recipe)
-    given = {
-        field.name: value
-        for field in dataclasses.fields(PreprocessOptions)
-        if (value := getattr(args, field.name)) is not None
-    }
-    recipe = dataclasses.replace(recipe, preprocess=dataclasses.replace(recipe.preprocess, **given))
+    recipe = dataclasses.replace(recipe, preprocess=with_flags(recipe.preprocess, args))
     prices = load_prices(recipe.cloud.region, args.prices)
-    data_dir = args.data_dir.removeprefix("file://")
-    data_dir = data_dir.rstrip("/") or data_dir[:1]
-    if "://" not in data_dir and not os.path.isdir(data_dir):
-        raise InputError(f"--data_dir: there is no directory {data_dir!r}. Give the one that has the lists.")
+    data_dir = check_data_dir(args.data_dir)
     output = args.output or plan_path(data_dir, recipe.name)
     return _plan(recipe, prices, data_dir=data_dir, output=output, sample_size=args.sample, batch_size=args.batch_size)
 
@@ -104,11 +92,10 @@ def _plan(
     recipe: Recipe, prices: RegionPrices, *, data_dir: str, output: str, sample_size: int, batch_size: int | None
 ) -> int:
     # Imported here so that --help and wrong flags answer at once.
-    from pipelines.plan_contents import CALIBRATION_IMAGES, DRAWN_PER_IMAGE, PlannedList, make_plan
+    from pipelines.plan_contents import DRAWN_PER_IMAGE, PlannedList, make_plan
     from pipelines.plan_file import check_output, write_plan
     from pipelines.plan_table import plan_lines
-    from pipelines.preflight import check_reachable, read_label_dict, scan_lists
-    from pipelines.preproc import plan_jobs
+    from pipelines.preflight import CALIBRATION_IMAGES, check_reachable, read_label_dict, scan_lists
     from preprocess.backbone import BackboneSpec
     from preprocess.beam_storage import BeamStorage
     from preprocess.engine_choice import EngineSpec, check_engine
@@ -120,20 +107,20 @@ def _plan(
     check_reachable([data_dir, output])
     storage = BeamStorage(RetryPolicy(limit_sec=options.storage_retry_sec))
     check_output(output, storage)
-    jobs = plan_jobs(recipe, data_dir=data_dir, job_dir="", storage=storage)
+    found = find_lists(recipe, data_dir=data_dir, job_dir="", storage=storage)
     _check_weights(spec)
-    labels = read_label_dict(jobs[0].input_dict, storage)
+    labels = read_label_dict(found[0].input_dict, storage)
     lists = []
-    for job in jobs:
-        print(f"{job.split}: counting the rows of {job.input_path}", file=sys.stderr, flush=True)
+    for entry in found:
+        print(f"{entry.split}: counting the rows of {entry.input_path}", file=sys.stderr, flush=True)
         scanned = scan_lists(
-            [job.input_path],
+            [entry.input_path],
             labels=labels,
             unknown_labels=options.unknown_labels,
             storage=storage,
             sample_size=max(DRAWN_PER_IMAGE * sample_size, CALIBRATION_IMAGES),
         )
-        lists.append(PlannedList(split=job.split, input_path=job.input_path, scanned=scanned))
+        lists.append(PlannedList(split=entry.split, input_path=entry.input_path, scanned=scanned))
     plan = make_plan(
         recipe, prices, lists, spec=spec, data_dir=data_dir, sample_size=sample_size, batch_size=batch_size
     )

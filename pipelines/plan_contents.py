@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import math
 import shutil
 import sys
@@ -11,14 +12,18 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from configs.prices import RegionPrices
 from configs.recipe import Recipe
-from pipelines import amounts, plan_model
+from pipelines import plan_dataflow, plan_model
+from pipelines.plan_assumptions import assumptions_of
+from pipelines.plan_dataflow import Fleet
 from pipelines.plan_file import PLAN_FORMAT, planned_options
 from pipelines.plan_machines import Machine, machine_of
-from pipelines.plan_model import Fleet, ListWork
+from pipelines.plan_model import ListWork
 from pipelines.plan_sample import EngineCost, SampledImages, record_bytes, sample_images, time_engine
-from pipelines.preflight import ScannedLists
+from pipelines.preflight import CALIBRATION_IMAGES, ScannedLists
 from preprocess.backbone import BackboneSpec
 from preprocess.cores import available_cores
 from preprocess.engine_choice import EngineSpec
@@ -27,12 +32,9 @@ from preprocess.retrying import RetryPolicy
 from preprocess.rows import has_scheme
 from preprocess.transforms import EngineLoader
 
-# As pipelines.embed takes, so that what int8 costs the first time is done by then.
-CALIBRATION_IMAGES = 300
 # Drawn for each image to try. The sample goes by the hash of the URI, so an image that a list names ten times is drawn
 # ten times, or not at all.
 DRAWN_PER_IMAGE = 10
-_WORTH_SAYING_PERCENT = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,21 +80,16 @@ def make_plan(
         deadline_sec=options.image_deadline_sec,
         retry=RetryPolicy(limit_sec=options.storage_retry_sec),
     )
-    samples = {}
-    for planned in lists:
-        scanned = planned.scanned
-        _say(f"{planned.split}: {scanned.rows:,} rows; trying {min(sample_size, scanned.rows):,} images")
-        samples[planned.split] = sample_images(scanned.sample, number=sample_size, lists=scanned, images=images)
-    calibration = lists[0].scanned.sample[:CALIBRATION_IMAGES]
-    pixels = samples[lists[0].split].pixels
-
-    def engine_cost(engine: EngineSpec) -> EngineCost:
-        started = time.perf_counter()
-        loaded = EngineLoader(backbone=spec, engine=engine, calibration=calibration, images=images)()
-        load_sec = time.perf_counter() - started
-        _say(f"timing {loaded.info.engine}, {loaded.info.why}")
-        return time_engine(loaded, pixels, batch_size=batch_size, load_sec=load_sec)
-
+    samples = _sample(lists, sample_size, images)
+    engine_cost = functools.partial(
+        _engine_cost,
+        spec=spec,
+        # As pipelines.embed draws them, so that what int8 costs the first time is done by then.
+        calibration=lists[0].scanned.sample[:CALIBRATION_IMAGES],
+        images=images,
+        pixels=samples[lists[0].split].pixels,
+        batch_size=batch_size,
+    )
     here = engine_cost(EngineSpec(engine=options.engine, precision=options.precision))
     works = [_work(planned, recipe, samples[planned.split], here) for planned in lists]
     machine = machine_of(recipe.dataflow.machine_type)
@@ -122,8 +119,35 @@ def make_plan(
         "engine": _as_json(here),
         "lists": entries,
         "dataflow": {"why_not": why_not} if fleet is None else _dataflow(works, remote, fleet, prices),
-        "assumptions": list(_assumptions(recipe, prices, here=here, remote=remote, fleet=fleet)),
+        "assumptions": assumptions_of(recipe, prices, here=here, remote=remote, fleet=fleet),
     }
+
+
+def _sample(lists: Sequence[PlannedList], size: int, images: ImageSource) -> dict[str, SampledImages]:
+    """What images of each list cost, by split."""
+    samples = {}
+    for planned in lists:
+        scanned = planned.scanned
+        _say(f"{planned.split}: {scanned.rows:,} rows; trying {min(size, scanned.images):,} images")
+        samples[planned.split] = sample_images(scanned.sample, number=size, lists=scanned, images=images)
+    return samples
+
+
+def _engine_cost(
+    engine: EngineSpec,
+    *,
+    spec: BackboneSpec,
+    calibration: Sequence[str],
+    images: ImageSource,
+    pixels: np.ndarray,
+    batch_size: int | None,
+) -> EngineCost:
+    """Loads an engine and times it on the pixels of a sample."""
+    started = time.perf_counter()
+    loaded = EngineLoader(backbone=spec, engine=engine, calibration=tuple(calibration), images=images)()
+    load_sec = time.perf_counter() - started
+    _say(f"timing {loaded.info.engine}, {loaded.info.why}")
+    return time_engine(loaded, pixels, batch_size=batch_size, load_sec=load_sec)
 
 
 def _say(line: str) -> None:
@@ -135,6 +159,7 @@ def _work(planned: PlannedList, recipe: Recipe, sample: SampledImages, engine: E
     return ListWork(
         split=planned.split,
         rows=planned.scanned.rows,
+        images=planned.scanned.images,
         # At least: each of several lists ends with a block that is not full.
         blocks=max(math.ceil(planned.scanned.rows / rows_per_block), len(planned.scanned.paths)),
         rows_per_block=rows_per_block,
@@ -174,12 +199,13 @@ def _entry(
     on_dataflow = None
     if fleet is not None:
         workers = fleet.numbers_of_workers(work.blocks)[-1]
-        on_dataflow = plan_model.predict_on_dataflow(work, remote, fleet, workers).to_json()
+        on_dataflow = plan_dataflow.predict_on_dataflow(work, remote, fleet, workers).to_json()
     return {
         "split": planned.split,
         "input_path": planned.input_path,
         "sha256": list(planned.scanned.sha256),
         "rows": work.rows,
+        "images": work.images,
         "blocks": work.blocks,
         "sample": {name: value for name, value in _as_json(sample).items() if name != "pixels"},
         "record_bytes": work.record_bytes,
@@ -193,8 +219,8 @@ def _entry(
 
 
 def _dataflow(works: list[ListWork], engine: EngineCost, fleet: Fleet, prices: RegionPrices) -> dict[str, Any]:
-    costs = plan_model.costs_by_workers(works, engine, fleet)
-    traffic = [plan_model.traffic_of(work, fleet.prices) for work in works]
+    costs = plan_dataflow.costs_by_workers(works, engine, fleet)
+    traffic = [plan_dataflow.traffic_of(work, fleet.prices) for work in works]
     machine, options = fleet.machine, fleet.options
     return {
         "why_not": None,
@@ -211,7 +237,7 @@ def _dataflow(works: list[ListWork], engine: EngineCost, fleet: Fleet, prices: R
         "most_blocks": max(work.blocks for work in works),
         "rows_per_block": works[0].rows_per_block,
         "by_workers": [cost.to_json() for cost in costs],
-        "recommended_workers": plan_model.recommended(costs).workers,
+        "recommended_workers": plan_dataflow.recommended(costs).workers,
         "traffic": {
             "shuffle_bytes": sum(one.shuffle_bytes for one in traffic),
             "class_a": sum(one.class_a for one in traffic),
@@ -228,53 +254,3 @@ def _as_json(value: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return value.to_json() if hasattr(value, "to_json") else value
-
-
-def _assumptions(
-    recipe: Recipe, prices: RegionPrices, *, here: EngineCost, remote: EngineCost, fleet: Fleet | None
-) -> list[str]:
-    """What a plan rests on, a line each."""
-    speed = plan_model.HERE_SPEED
-    lines = [
-        "the first number is what is expected, those in brackets are low and high: two standard errors of the sample, "
-        "and the ranges below",
-        f"this machine runs {speed.low:g} to {speed.high:g} times as fast as when it was measured just now",
-    ]
-    taken_percent = 100 * (1 - here.share_of_machine)
-    if here.device == "cpu" and taken_percent >= _WORTH_SAYING_PERCENT:
-        lines.append(
-            f"other programs took about {taken_percent:.0f} % of this machine meanwhile, and go on to; the low end is "
-            "without them"
-        )
-    if fleet is None:
-        return lines
-    vcpu, options = plan_model.VCPU_SPEED, recipe.dataflow
-    start = fleet.start_sec(1)
-    lines.append(
-        f"a vCPU of {fleet.machine.name} does {vcpu.low:g} to {vcpu.high:g} of what a core does here, "
-        f"{vcpu.expected:g} expected. Not measured"
-    )
-    image = "with an image" if options.image else "without an image (dataflow.image: it is quicker with one)"
-    lines.append(f"workers embed {amounts.duration(start)} after the submission {image}. Not measured")
-    if options.autoscaling == "throughput":
-        lines.append(f"autoscaling takes {amounts.duration(plan_model.RAMP_UP_SEC)} to reach all workers. Not measured")
-    if remote is not here:
-        lines.append(
-            f"{fleet.machine.name} lacks bfloat16, which is what embeds here: Dataflow is planned with {remote.name}, "
-            "timed here"
-        )
-    elif fleet.machine.has_bfloat16 and here.precision == "float32" and recipe.preprocess.precision == "auto":
-        lines.append(
-            f"{fleet.machine.name} has bfloat16, which this machine lacks or did not gain by: it may be faster"
-        )
-    if options.flexrs != "none":
-        lines.append(f"with FlexRS ({options.flexrs}) the job may wait up to six hours before it starts: not counted")
-    if prices.region != recipe.cloud.region:
-        lines.append(f"{prices.source} has no prices for {recipe.cloud.region}: those of {prices.region} are used")
-    lines.append(f"list prices of {prices.region} from {prices.source}: check them before you rely on them")
-    if options.disk_type not in (None, "pd-standard", "pd-ssd"):
-        lines.append(f"a disk of type {options.disk_type} costs what pd-ssd does")
-    lines.append(
-        "images lie in a bucket of the same region. Not counted: training, keeping the records, traffic between regions"
-    )
-    return lines

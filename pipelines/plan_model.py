@@ -1,4 +1,4 @@
-"""From what a sample costs here to what a whole list will cost, here and on Dataflow: arithmetic alone.
+"""From what a sample costs here to what a whole list will cost: arithmetic alone.
 
 The pipeline keeps the cores of a machine busy and waits for nothing else (`benchmarks.pipeline` measures 0.95 and more
 of that bound), so time is images times core-seconds an image, over cores. Ranges are multiplied end by end, which is
@@ -8,12 +8,8 @@ wider than chance alone would make them.
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any
 
-from configs.cloud import DataflowOptions
-from configs.prices import Prices
-from pipelines.plan_machines import Machine
+from pipelines import amounts
 from pipelines.plan_sample import EngineCost, SampledImages
 from preprocess.estimate import Estimate, exactly
 from preprocess.image_loader import READ_THREADS
@@ -27,26 +23,6 @@ _HERE_OVERHEAD_SEC = Estimate(0.2, 0.7, 3.0)
 # Loading a network that has been prepared before, as it has after the plan (`benchmarks.startup`).
 _PREPARED_LOAD_SEC = 3.0
 
-# A vCPU is a hardware thread, often half of a core; which processor a worker gets is the service's choice.
-VCPU_SPEED = Estimate(0.5, 0.75, 1.1)
-# From the submission until workers embed. None of this was measured: machines start, an image is fetched, or else the
-# project and TensorFlow are installed on each worker.
-START_WITH_IMAGE_SEC = Estimate(120, 210, 360)
-START_WITHOUT_IMAGE_SEC = Estimate(240, 420, 900)
-# Until autoscaling has all workers at work. Not measured either.
-RAMP_UP_SEC = Estimate(0, 120, 360)
-# A last step that moves shards and writes the report, by one worker.
-_FINISH_SEC_PER_BLOCK = Estimate(0.01, 0.03, 0.1)
-_WORKER_NUMBERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000)
-
-# Of a row that passes the shuffle, and of its result: labels, line number, digest, what pickling adds.
-_SHUFFLED_BYTES_PER_ROW = 200
-# Writing and reading.
-_SHUFFLE_PASSES = 2
-# Shard, result, a ledger, and the shard's move to its name; lists of folders, report, manifest and the like. Counted on
-# an emulator, where two jobs of five blocks in all made 60 of class A and 14 of class B besides those for images.
-_CLASS_A_PER_BLOCK, _CLASS_A_PER_JOB = 4, 20
-_CLASS_B_PER_BLOCK, _CLASS_B_PER_JOB = 1, 10
 # A shard of embeddings with gzip.
 _GZIP = Estimate(0.7, 0.75, 0.95)
 
@@ -57,7 +33,8 @@ class ListWork:
 
     Attributes:
       split: "train", "eval" or "test".
-      rows: of the list; those that will be skipped count like the others.
+      rows: of the list.
+      images: rows that name an image to embed; the others cost nothing.
       blocks: of rows, each of which one worker embeds.
       rows_per_block: of all but the last.
       sample: what its sample cost.
@@ -67,6 +44,7 @@ class ListWork:
 
     split: str
     rows: int
+    images: int
     blocks: int
     rows_per_block: int
     sample: SampledImages
@@ -76,36 +54,36 @@ class ListWork:
     @property
     def read_bytes(self) -> Estimate:
         """Of all image files that can be decoded."""
-        return self.sample.read_bytes * self._good_rows
+        return self.sample.read_bytes * self._good_images
 
     @property
     def output_bytes(self) -> Estimate:
         """Of all shards."""
-        return self._good_rows * self.record_bytes * (_GZIP if self.gzipped else 1.0)
+        return self._good_images * self.record_bytes * (_GZIP if self.gzipped else 1.0)
 
     @property
     def failed_percent(self) -> Estimate:
-        """Of the rows."""
+        """Of the images."""
         return self.sample.failed_share * 100.0
 
     @property
-    def _good_rows(self) -> Estimate:
-        return _without(self.sample.failed_share) * self.rows
+    def _good_images(self) -> Estimate:
+        return _without(self.sample.failed_share) * self.images
 
-    def core_sec_per_row(self, engine: EngineCost) -> Estimate:
-        """Core-seconds of this machine that the average row needs, whatever other programs do meanwhile."""
+    def core_sec_per_image(self, engine: EngineCost) -> Estimate:
+        """Core-seconds of this machine that the average image needs, whatever other programs do meanwhile."""
         # Decoders, too, waited for their turn while the machine was busy; how long is known of the engine alone.
         decode_sec = self.sample.decode_sec
         own = decode_sec * engine.share_of_machine if engine.device == "cpu" else decode_sec
         decode = Estimate(own.low, own.expected, decode_sec.high)
-        return self._per_row(decode, engine, exactly(engine.cpu_sec))
+        return self._per_image(decode, engine, exactly(engine.cpu_sec))
 
-    def occupied_sec_per_row(self, engine: EngineCost) -> Estimate:
+    def occupied_sec_per_image(self, engine: EngineCost) -> Estimate:
         """Core-seconds of this machine that go by: as it was when measured, at best without what others took."""
-        busy = self._per_row(self.sample.decode_sec, engine, engine.occupied_sec)
-        return Estimate(min(self.core_sec_per_row(engine).low, busy.low), busy.expected, busy.high)
+        busy = self._per_image(self.sample.decode_sec, engine, engine.occupied_sec)
+        return Estimate(min(self.core_sec_per_image(engine).low, busy.low), busy.expected, busy.high)
 
-    def _per_row(self, decode_sec: Estimate, engine: EngineCost, engine_sec: Estimate) -> Estimate:
+    def _per_image(self, decode_sec: Estimate, engine: EngineCost, engine_sec: Estimate) -> Estimate:
         image = decode_sec + engine_sec if engine.device == "cpu" else decode_sec
         return image * _without(self.sample.failed_share) + exactly(self.sample.handling_core_sec)
 
@@ -123,35 +101,37 @@ def predict_here(work: ListWork, engine: EngineCost, *, cores: int, is_first: bo
       cores: of this machine.
       is_first: the network is loaded for it; for the lists after it, it is there.
     """
-    sec_per_row = work.occupied_sec_per_row(engine) * (1 / cores)
+    sec_per_image = work.occupied_sec_per_image(engine) * (1 / cores)
     # What overlaps with the work of the cores, and may take longer.
     others = [work.sample.read_sec * (1 / READ_THREADS)]
     if engine.device == "gpu":
         others.append(engine.occupied_sec)
     for other in others:
-        sec_per_row = _longer_of(sec_per_row, other)
+        sec_per_image = longer_of(sec_per_image, other)
     load_sec = Estimate(
         0, min(engine.load_sec, _PREPARED_LOAD_SEC) if is_first else 0, max(engine.load_sec, _PREPARED_LOAD_SEC)
     )
-    wall_sec = _over(sec_per_row * work.rows, HERE_SPEED) + load_sec + _HERE_OVERHEAD_SEC
-    return _prediction(work, wall_sec, where=f"this machine, {_count(cores, 'core')}, {engine.name}")
+    wall_sec = at_speed(sec_per_image * work.images, HERE_SPEED) + load_sec + _HERE_OVERHEAD_SEC
+    return prediction_of(work, wall_sec, where=f"this machine, {amounts.count(cores, 'core')}, {engine.name}")
 
 
-def _longer_of(one: Estimate, other: Estimate) -> Estimate:
+def longer_of(one: Estimate, other: Estimate) -> Estimate:
+    """What two take that overlap."""
     return Estimate(max(one.low, other.low), max(one.expected, other.expected), max(one.high, other.high))
 
 
-def _over(seconds: Estimate, speed: Estimate) -> Estimate:
+def at_speed(seconds: Estimate, speed: Estimate) -> Estimate:
     """Time at another speed: the faster, the shorter."""
     return seconds * (1.0 / speed)
 
 
-def _prediction(work: ListWork, wall_sec: Estimate | None, *, where: str) -> Prediction:
-    good_rows = work.rows * (1 - work.sample.failed_share.expected)
+def prediction_of(work: ListWork, wall_sec: Estimate | None, *, where: str) -> Prediction:
+    """What is known of a list once its time is, or is not."""
+    good_images = work.images * (1 - work.sample.failed_share.expected)
     return Prediction(
         where=where,
         wall_sec=wall_sec,
-        images_per_sec=wall_sec and good_rows / wall_sec,
+        images_per_sec=wall_sec and good_images / wall_sec,
         read_bytes=work.read_bytes,
         decode_sec_per_image=work.sample.decode_sec,
         failed_percent=work.failed_percent,
@@ -160,185 +140,4 @@ def _prediction(work: ListWork, wall_sec: Estimate | None, *, where: str) -> Pre
 
 def predict_elsewhere(work: ListWork, *, where: str) -> Prediction:
     """What is known of a list whatever machines embed it."""
-    return _prediction(work, None, where=where)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Fleet:
-    """The workers of a Dataflow job, as the recipe has them.
-
-    Attributes:
-      machine: of a worker.
-      options: the recipe's section.
-      prices: of the region.
-    """
-
-    machine: Machine
-    options: DataflowOptions
-    prices: Prices
-
-    @property
-    def hourly_price(self) -> float:
-        """Of a worker, with its disk, in US dollars."""
-        prices, options = self.prices, self.options
-        flexible = options.flexrs != "none"
-        vcpu = prices.flexrs_vcpu_hour if flexible else prices.dataflow_vcpu_hour
-        memory = prices.flexrs_memory_gb_hour if flexible else prices.dataflow_memory_gb_hour
-        standard = options.disk_type in (None, "pd-standard")
-        disk = prices.disk_standard_gb_hour if standard else prices.disk_ssd_gb_hour
-        return self.machine.vcpus * vcpu + self.machine.memory_gb * memory + options.disk_gb * disk
-
-    def start_sec(self, workers: int) -> Estimate:
-        """From the submission until `workers` of them embed."""
-        start = START_WITHOUT_IMAGE_SEC if self.options.image is None else START_WITH_IMAGE_SEC
-        grows = self._grows and (self.options.num_workers or 1) < workers
-        return start + RAMP_UP_SEC if grows else start
-
-    @property
-    def _grows(self) -> bool:
-        return self.options.autoscaling == "throughput"
-
-    @property
-    def workers_allowed(self) -> int:
-        """The most that the recipe allows; without autoscaling there are so many from beginning to end."""
-        return self.options.max_workers if self._grows else self.options.num_workers or 1
-
-    def workers_paid(self, taking_part: int) -> int:
-        """Those that are paid when so many have work."""
-        return taking_part if self._grows else self.workers_allowed
-
-    def numbers_of_workers(self, most_blocks: int) -> list[int]:
-        """The numbers of workers to plan for: up to what the recipe allows and the longest list can use."""
-        if not self._grows:
-            return [self.workers_allowed]
-        most = min(self.workers_allowed, most_blocks)
-        return [number for number in _WORKER_NUMBERS if number < most] + [most]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class JobCost:
-    """What embedding one list on Dataflow takes.
-
-    Attributes:
-      workers: that take part.
-      wall_sec: from the submission to the report.
-      dollars: workers, shuffle and operations on storage.
-    """
-
-    workers: int
-    wall_sec: Estimate
-    dollars: Estimate
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """What the jobs move, whatever the number of workers.
-
-    Attributes:
-      shuffle_bytes: rows and results of blocks that pass Dataflow Shuffle.
-      class_a: operations of Cloud Storage that write or list.
-      class_b: that read.
-      dollars: of all three.
-    """
-
-    shuffle_bytes: float
-    class_a: int
-    class_b: int
-    dollars: float
-
-
-def traffic_of(work: ListWork, prices: Prices) -> Traffic:
-    """What embedding a list moves; images that are not in a bucket now are counted as if they were."""
-    row_bytes = work.sample.record_uri_bytes + _SHUFFLED_BYTES_PER_ROW
-    shuffle_bytes = work.rows * row_bytes * _SHUFFLE_PASSES
-    class_a = work.blocks * _CLASS_A_PER_BLOCK + _CLASS_A_PER_JOB
-    class_b = work.rows + work.blocks * _CLASS_B_PER_BLOCK + _CLASS_B_PER_JOB
-    dollars = (
-        shuffle_bytes / 1e9 * prices.shuffle_gb
-        + class_a / 1e4 * prices.storage_class_a_10000
-        + class_b / 1e4 * prices.storage_class_b_10000
-    )
-    return Traffic(shuffle_bytes=shuffle_bytes, class_a=class_a, class_b=class_b, dollars=dollars)
-
-
-def cost_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: int) -> JobCost:
-    """What a list takes on Dataflow with so many workers at the most.
-
-    A block is embedded by one worker, with all of its vCPUs, so more workers than blocks are of no use, and the last
-    blocks leave some idle.
-    """
-    taking_part = min(workers, work.blocks)
-    sec_per_row = _over(work.core_sec_per_row(engine), VCPU_SPEED) * (1 / fleet.machine.vcpus)
-    evenly = work.rows / taking_part
-    longest = min(math.ceil(work.blocks / taking_part) * work.rows_per_block, work.rows)
-    work_sec = sec_per_row * Estimate(min(evenly, longest), longest, longest)
-    load_sec = exactly(engine.load_sec)
-    wall_sec = fleet.start_sec(taking_part) + load_sec + work_sec + _FINISH_SEC_PER_BLOCK * work.blocks
-    # Workers that autoscaling adds later, or ends sooner, are paid for a shorter time than this.
-    paid_hours = wall_sec * (fleet.workers_paid(taking_part) / 3600)
-    dollars = paid_hours * fleet.hourly_price + exactly(traffic_of(work, fleet.prices).dollars)
-    return JobCost(workers=taking_part, wall_sec=wall_sec, dollars=dollars)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FleetCost:
-    """What all lists take on Dataflow, each in a job of its own, submitted at the same time.
-
-    Attributes:
-      workers: of a job, at the most.
-      wall_sec: until the last is done.
-      dollars: of all.
-      jobs: by split.
-    """
-
-    workers: int
-    wall_sec: Estimate
-    dollars: Estimate
-    jobs: dict[str, JobCost]
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON."""
-        return {
-            "workers": self.workers,
-            "wall_sec": self.wall_sec.to_json(),
-            "dollars": self.dollars.to_json(),
-            "jobs": {
-                split: {
-                    "workers": job.workers,
-                    "wall_sec": job.wall_sec.to_json(),
-                    "dollars": job.dollars.to_json(),
-                }
-                for split, job in self.jobs.items()
-            },
-        }
-
-
-def costs_by_workers(works: list[ListWork], engine: EngineCost, fleet: Fleet) -> list[FleetCost]:
-    """What all lists take, for several numbers of workers, from the fewest to the most."""
-    costs = []
-    for workers in fleet.numbers_of_workers(max(work.blocks for work in works)):
-        jobs = {work.split: cost_on_dataflow(work, engine, fleet, workers) for work in works}
-        longest, dollars = exactly(0), exactly(0)
-        for job in jobs.values():
-            longest = _longer_of(longest, job.wall_sec)
-            dollars = dollars + job.dollars
-        costs.append(FleetCost(workers=workers, wall_sec=longest, dollars=dollars, jobs=jobs))
-    return costs
-
-
-def recommended(costs: list[FleetCost]) -> FleetCost:
-    """The one from which on more workers make the bill grow by a larger factor than they shorten the time by."""
-    return min(costs, key=lambda cost: cost.wall_sec.expected * cost.dollars.expected)
-
-
-def predict_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: int) -> Prediction:
-    """What a list takes on Dataflow with the most workers that the recipe allows."""
-    cost = cost_on_dataflow(work, engine, fleet, workers)
-    where = f"Dataflow, at most {_count(workers, fleet.machine.name)}, {engine.name}"
-    if fleet.options.flexrs != "none":
-        where += ", the wait of FlexRS not counted"
-    return _prediction(work, cost.wall_sec, where=where)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return prediction_of(work, None, where=where)

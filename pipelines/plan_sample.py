@@ -39,7 +39,7 @@ class SampledImages:
     Attributes:
       tried: images of the sample.
       failed: how many of them cannot be used, by reason.
-      failed_share: of all of the list.
+      failed_share: of all images of the list.
       read_bytes: of an image file that can be decoded.
       read_sec: of reading one, while others are read.
       decode_sec: of decoding one, in a process of its own.
@@ -103,7 +103,7 @@ def sample_images(drawn: Sequence[str], *, number: int, lists: ScannedLists, ima
       OSError: storage does not answer.
     """
     times = dict(itertools.islice(collections.Counter(drawn).items(), number))
-    is_all = sum(times.values()) >= lists.rows
+    is_all = sum(times.values()) >= lists.images
     _start_decoders(images)
     loader = images.make_loader()
     cpu_started = time.process_time()

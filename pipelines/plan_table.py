@@ -16,8 +16,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _estimate(data: Any) -> Estimate:
-    return Estimate.from_json(data)
+_estimate = Estimate.from_json
 
 
 def _sum(estimates: Sequence[Estimate]) -> Estimate:
@@ -29,13 +28,14 @@ def _sum(estimates: Sequence[Estimate]) -> Estimate:
 
 def _sample_lines(plan: dict[str, Any]) -> Iterator[str]:
     lists, allowed = plan["lists"], plan["max_failed_percent"]
-    rows = [("list", "rows", "sample", "failed", "an image", "decoding")]
+    rows = [("list", "rows", "images", "sample", "failed", "an image", "decoding")]
     for entry in lists:
         sample = entry["sample"]
         rows.append(
             (
                 entry["split"],
                 f"{entry['rows']:,}",
+                f"{entry['images']:,}",
                 f"{sample['tried']:,}",
                 amounts.number(_estimate(sample["failed_share"]) * 100.0, "%"),
                 amounts.num_bytes(_estimate(sample["read_bytes"])),
@@ -54,7 +54,7 @@ def _sample_lines(plan: dict[str, Any]) -> Iterator[str]:
 def _here_lines(plan: dict[str, Any]) -> Iterator[str]:
     lists = plan["lists"]
     cores = plan["machine"]["cores"]
-    yield f"on this machine ({cores} core{'s' if cores != 1 else ''}, {plan['engine']['name']})"
+    yield f"on this machine ({amounts.count(cores, 'core')}, {plan['engine']['name']})"
     rows = [("list", "time", "images/s", "reads", "writes")]
     for entry in lists:
         here = entry["predictions"]["here"]

@@ -20,6 +20,8 @@ from preprocess.rows import UnknownLabels, has_scheme, parse_rows, resolve_uri
 from preprocess.set_files import read_content
 from preprocess.storage import Storage, read_file
 
+# Drawn from the lists, for what int8 is calibrated on.
+CALIBRATION_IMAGES = 300
 _CONNECT_TIMEOUT_SEC = 10
 _READ_BYTES = 1 << 20
 
@@ -32,12 +34,14 @@ class ScannedLists:
       paths: the lists, in order.
       sha256: of the contents of each.
       rows: of all of them.
+      images: rows that name an image to embed; the others are blank, headers, or left out by a rule.
       sample: locations of images, drawn by the hash of their URIs: a list always gives the same.
     """
 
     paths: tuple[str, ...]
     sha256: tuple[str, ...]
     rows: int
+    images: int
     sample: tuple[str, ...]
 
 
@@ -156,19 +160,7 @@ def scan_lists(
       InputError: a pattern names no file, a list cannot be read or is not a list, a label is unknown while
         `unknown_labels` is "fail", an image is on this machine with `remote_images_only`, or there is no row at all.
     """
-    paths: dict[str, None] = {}
-    for pattern in patterns:
-        try:
-            matches = storage.match(pattern)
-        except OSError as error:
-            raise _cannot_read("input_path", pattern, error) from error
-        if not matches:
-            what = "it is a directory" if os.path.isdir(pattern) else "no such file"
-            raise InputError(
-                f"input_path: {what}: {pattern!r}. Pass a CSV list of rows image_uri,label, or a glob of such lists; "
-                "python -m pipelines.ingest makes lists from a folder of photos."
-            )
-        paths.update(dict.fromkeys(matches))
+    paths = _lists_of(patterns, storage)
     rows = images = 0
     digests = []
     sample = _Sample(sample_size)
@@ -197,7 +189,25 @@ def scan_lists(
             f"input_path: {', '.join(paths)}: {rows} rows, none of them with an image to embed. "
             "Each row is image_uri,label[,label...]."
         )
-    return ScannedLists(paths=tuple(paths), sha256=tuple(digests), rows=rows, sample=sample.locations())
+    return ScannedLists(paths=tuple(paths), sha256=tuple(digests), rows=rows, images=images, sample=sample.locations())
+
+
+def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
+    """The files of globs, each once."""
+    paths: dict[str, None] = {}
+    for pattern in patterns:
+        try:
+            matches = storage.match(pattern)
+        except OSError as error:
+            raise _cannot_read("input_path", pattern, error) from error
+        if not matches:
+            what = "it is a directory" if os.path.isdir(pattern) else "no such file"
+            raise InputError(
+                f"input_path: {what}: {pattern!r}. Pass a CSV list of rows image_uri,label, or a glob of such lists; "
+                "python -m pipelines.ingest makes lists from a folder of photos."
+            )
+        paths.update(dict.fromkeys(matches))
+    return list(paths)
 
 
 def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:

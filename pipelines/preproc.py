@@ -13,12 +13,11 @@ are handed over all at once, after all of them have been checked, and go on by t
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from configs.arguments import OneLineParser
@@ -26,7 +25,16 @@ from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
 from configs.recipe import Recipe, load_recipe
 from pipelines import plan
 from pipelines.dataflow import RUNNER, GivenFlags, uses_dataflow
-from preprocess.job import DEFINITION_NAME
+from pipelines.recipe_lists import (
+    LIST_FLAGS,
+    RecipeList,
+    check_data_dir,
+    exists,
+    find_lists,
+    in_folder,
+    plan_path,
+    unfinished_job_dir,
+)
 from preprocess.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.rows import has_scheme
 from preprocess.storage import LocalStorage, Storage
@@ -36,32 +44,8 @@ if TYPE_CHECKING:
     from pipelines.submission import RemoteRun
 
 _REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# Set for each list by this program.
-_OWN_EMBED_FLAGS = ("--input_path", "--input_dict", "--output_path")
 # Made from the output, so that no two lists have the same.
 _MADE_BY_EMBED = ("--job_name",)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmbedJob:
-    """One list to embed.
-
-    Attributes:
-      split: "train", "eval" or "test".
-      input_path: the list, or a glob of lists.
-      input_dict: its dict.txt.
-      output_path: prefix of the record set.
-    """
-
-    split: str
-    input_path: str
-    input_dict: str
-    output_path: str
-
-    def flags(self) -> list[str]:
-        """The job as flags of `pipelines.embed`."""
-        paths = (self.input_path, self.input_dict, self.output_path)
-        return [word for pair in zip(_OWN_EMBED_FLAGS, paths, strict=True) for word in pair]
 
 
 def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -98,7 +82,7 @@ def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
     args, embed_flags = parser.parse_known_args(argv)
     for flag in embed_flags:
         name = flag.split("=")[0]
-        if name in (*_OWN_EMBED_FLAGS, *_MADE_BY_EMBED):
+        if name in (*LIST_FLAGS, *_MADE_BY_EMBED):
             raise InputError(
                 f"{name} is set by this program for each list. Name the lists in the recipe, or run "
                 "pipelines.embed on one."
@@ -106,84 +90,20 @@ def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
     return args, embed_flags
 
 
-def plan_jobs(recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage) -> list[EmbedJob]:
-    """The lists of a recipe that are there, as jobs; the test list may be missing, no other.
-
-    Raises:
-      InputError: the dictionary, the training list or the evaluation list is missing.
-    """
-    lists = {"train": recipe.lists.train, "eval": recipe.lists.eval, "test": recipe.lists.test}
-    input_dict = _in_folder(data_dir, recipe.lists.dict)
-    required = {
-        "dict": input_dict,
-        "train": _in_folder(data_dir, recipe.lists.train),
-        "eval": _in_folder(data_dir, recipe.lists.eval),
-    }
-    missing = [f"{path} (lists.{field})" for field, path in required.items() if not _exists(path, storage)]
-    if missing:
-        raise InputError(
-            f"recipe {recipe.name}: {', '.join(missing)} not found. To make the lists from a folder of class "
-            f"folders: python -m pipelines.ingest --image_dir PHOTOS --output_dir {shlex.quote(data_dir)}"
-        )
-    return [
-        EmbedJob(
-            split=split,
-            input_path=_in_folder(data_dir, path),
-            input_dict=input_dict,
-            output_path=_in_folder(job_dir, f"preproc/{split}"),
-        )
-        for split, path in lists.items()
-        if path is not None and (split in required or _exists(_in_folder(data_dir, path), storage))
-    ]
-
-
-def unfinished_job_dir(recipe: Recipe, splits: Iterable[str], *, data_dir: str, storage: Storage) -> str | None:
-    """The newest job directory of a recipe, if a run was stopped in it; None if it is finished, or there is none.
-
-    Args:
-      recipe: its name begins the names of the directories.
-      splits: those that a finished job has.
-      data_dir: where the directories lie.
-      storage: of `data_dir`.
-    """
-    folders: dict[str, set[str]] = {}
-    for name in (MANIFEST_NAME, f"parts-*/{DEFINITION_NAME}"):
-        for path in storage.match(_in_folder(data_dir, f"{recipe.name}_*/preproc/_*/{name}")):
-            job_dir, _, rest = path.rpartition("/preproc/_")
-            folders.setdefault(job_dir, set()).add(rest)
-    if not folders:
-        return None
-    newest = max(folders)
-    found = folders[newest]
-    finished = all(f"{split}/{MANIFEST_NAME}" in found for split in splits)
-    return newest if not finished or any(rest.endswith(DEFINITION_NAME) for rest in found) else None
-
-
-def _against(job: EmbedJob, jobs: Sequence[EmbedJob], storage: Storage) -> list[str]:
+def _against(entry: RecipeList, lists: Sequence[RecipeList], storage: Storage) -> list[str]:
     """Flags that compare a set with the training set, if that is finished by now."""
-    training = jobs[0].output_path
-    if job.output_path == training or not _exists(sidecar_path(training, MANIFEST_NAME), storage):
+    training = lists[0].output_path
+    if entry.output_path == training or not exists(sidecar_path(training, MANIFEST_NAME), storage):
         return []
     return ["--against", training]
 
 
 def _prediction(data_dir: str, recipe: Recipe, embed_flags: Sequence[str], storage: Storage) -> list[str]:
     """Flags that compare a run with the recipe's plan, if one lies where `pipelines.plan` puts it."""
-    path = plan.plan_path(data_dir, recipe.name)
-    if GivenFlags(embed_flags).value("--prediction") is not None or not _exists(path, storage):
+    path = plan_path(data_dir, recipe.name)
+    if GivenFlags(embed_flags).value("--prediction") is not None or not exists(path, storage):
         return []
     return ["--prediction", path]
-
-
-def _in_folder(folder: str, path: str) -> str:
-    return path if has_scheme(path) else os.path.join(folder, path)
-
-
-def _exists(path: str, storage: Storage) -> bool:
-    try:
-        return bool(storage.match(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be looked for ({error}).") from error
 
 
 def _storage_for(uri: str, beam_flags: Sequence[str]) -> Storage:
@@ -217,67 +137,84 @@ def _prepare_embed(argv: Sequence[str]) -> PreparedJob:
     return embed.prepare(argv)
 
 
-def _train_command(args: argparse.Namespace, recipe: Recipe, job_dir: str) -> str:
+def _train_command(recipe: str, data_dir: str, job_dir: str) -> str:
     """The command that trains on what was embedded, as it can be typed where this program was started."""
     script = os.path.join(_REPOSITORY, "hugs_train.sh")
     if os.path.realpath(os.getcwd()) == os.path.realpath(_REPOSITORY):
         script = "./hugs_train.sh"
-    choice = "" if args.recipe == "hugs" else f"RECIPE={shlex.quote(args.recipe)} "
-    return choice + shlex.join([script, args.data_dir, job_dir])
+    choice = "" if recipe == "hugs" else f"RECIPE={shlex.quote(recipe)} "
+    return choice + shlex.join([script, data_dir, job_dir])
+
+
+def _choose_job_dir(data_dir: str, recipe: Recipe, storage: Storage) -> str:
+    """Where the records go if the user does not say: where a run was stopped, or a new folder."""
+    planned = find_lists(recipe, data_dir=data_dir, job_dir="", storage=storage)
+    splits = [entry.split for entry in planned]
+    unfinished = unfinished_job_dir(recipe, splits, data_dir=data_dir, storage=storage)
+    if unfinished is None:
+        return in_folder(data_dir, f"{recipe.name}_{datetime.datetime.now():%Y%m%d_%H%M%S}")
+    print(f"going on in {unfinished}, where a run was stopped; --job_dir names another")
+    return unfinished
 
 
 def _embed_here(
-    jobs: Sequence[EmbedJob], flags: Sequence[str], storage: Storage, embed: Callable[[Sequence[str]], int]
+    lists: Sequence[RecipeList], flags: Sequence[str], storage: Storage, embed: Callable[[Sequence[str]], int]
 ) -> int:
     """Embeds one list after the other, up to the first that fails; gives its exit code."""
-    for position, job in enumerate(jobs, start=1):
-        print(f"\n{job.split} ({position} of {len(jobs)}): {job.input_path} -> {job.output_path}", flush=True)
-        code = embed([*job.flags(), *_against(job, jobs, storage), *flags])
+    for position, entry in enumerate(lists, start=1):
+        where = f"{entry.input_path} -> {entry.output_path}"
+        print(f"\n{entry.split} ({position} of {len(lists)}): {where}", flush=True)
+        code = embed([*entry.flags(), *_against(entry, lists, storage), *flags])
         if code != EXIT_OK:
-            skipped = ", ".join(later.split for later in jobs[position:])
-            print(f"{job.split} failed" + (f"; not started: {skipped}" if skipped else ""), file=sys.stderr)
+            skipped = ", ".join(later.split for later in lists[position:])
+            print(f"{entry.split} failed" + (f"; not started: {skipped}" if skipped else ""), file=sys.stderr)
             return code
     return EXIT_OK
 
 
-def _embed_on_dataflow(
-    jobs: Sequence[EmbedJob],
+def _hand_over(
+    lists: Sequence[RecipeList],
     flags: Sequence[str],
     storage: Storage,
     prepare: Callable[[Sequence[str]], PreparedJob],
-    *,
-    wait: bool,
-) -> int:
-    """Hands over all lists, once all are known to be right; gives the worst exit code."""
-    against = {job.split: _against(job, jobs, storage) for job in jobs}
-    prepared = [(job, prepare([*job.flags(), *against[job.split], *flags])) for job in jobs]
-    runs: list[tuple[EmbedJob, RemoteRun]] = []
-    codes = [EXIT_OK]
-    for job, ready in prepared:
-        print(f"\n{job.split}: {job.input_path} -> {job.output_path}", flush=True)
-        started = ready.start()
+) -> tuple[int, dict[str, RemoteRun]]:
+    """Hands all lists over to Dataflow, once all are known to be right.
+
+    Returns:
+      The worst exit code of those for which nothing was left to do there; the others' runs, by split.
+    """
+    against = {entry.split: _against(entry, lists, storage) for entry in lists}
+    prepared = [(entry, prepare([*entry.flags(), *against[entry.split], *flags])) for entry in lists]
+    runs: dict[str, RemoteRun] = {}
+    worst = EXIT_OK
+    for entry, job in prepared:
+        print(f"\n{entry.split}: {entry.input_path} -> {entry.output_path}", flush=True)
+        started = job.start()
         if isinstance(started, int):
-            codes.append(started)
+            worst = max(worst, started)
         else:
-            runs.append((job, started))
+            runs[entry.split] = started
     if runs:
-        print(f"\nall active jobs: {runs[0][1].list_command}")
-    left_out = [job.split for job, _ in runs if job is not jobs[0] and not against[job.split]]
+        print(f"\nall active jobs: {next(iter(runs.values())).list_command}")
+    left_out = [entry.split for entry in lists[1:] if entry.split in runs and not against[entry.split]]
     if left_out:
-        print(
-            f"not compared with the training set, which is not finished yet (--against): {', '.join(left_out)}",
-            flush=True,
-        )
-    for job, run in runs if wait else ():
-        print(f"\n{job.split}: waiting for {run.job_id}", flush=True)
+        print(f"not compared with the training set, which is not finished yet (--against): {', '.join(left_out)}")
+    sys.stdout.flush()
+    return worst, runs
+
+
+def _wait_for(runs: Mapping[str, RemoteRun]) -> int:
+    """Waits for jobs one after the other, also when one fails; gives the worst exit code."""
+    worst = EXIT_OK
+    for split, run in runs.items():
+        print(f"\n{split}: waiting for {run.job_id}", flush=True)
         try:
-            codes.append(run.wait())
+            code = run.wait()
         except InputError as error:  # The others are still to be heard of.
             print(f"error: {error}", file=sys.stderr)
-            codes.append(EXIT_INPUT_ERROR)
-    if runs and not wait:
-        print("\nonce all of them are done (--wait waits for that, and says what came of them),")
-    return max(codes)
+            code = EXIT_INPUT_ERROR
+        worst = max(worst, code)
+    return worst
 
 
 def main(
@@ -293,40 +230,38 @@ def main(
     """
     args, embed_flags = _parse_args(argv)
     recipe = load_recipe(args.recipe)
-    args.data_dir = args.data_dir.removeprefix("file://")
-    args.data_dir = args.data_dir.rstrip("/") or args.data_dir[:1]  # "/" stays "/"
-    if not has_scheme(args.data_dir) and not os.path.isdir(args.data_dir):
-        raise InputError(f"--data_dir: there is no directory {args.data_dir!r}. Give the one that has the lists.")
+    data_dir = check_data_dir(args.data_dir)
     if args.plan:
-        return plan.main(["--recipe", args.recipe, "--data_dir", args.data_dir, *embed_flags])
-    if args.data_dir.startswith("gs://") and GivenFlags(embed_flags).value("--runner") is None:
+        return plan.main(["--recipe", args.recipe, "--data_dir", data_dir, *embed_flags])
+    if data_dir.startswith("gs://") and GivenFlags(embed_flags).value("--runner") is None:
         embed_flags = [f"--runner={RUNNER}", *embed_flags]
-    on_dataflow = uses_dataflow(embed_flags)
-    storage = _storage_for(args.data_dir, embed_flags)
+    storage = _storage_for(data_dir, embed_flags)
     job_dir = args.job_dir
     if job_dir is None:
-        planned = plan_jobs(recipe, data_dir=args.data_dir, job_dir="", storage=storage)
-        splits = [job.split for job in planned]
-        job_dir = unfinished_job_dir(recipe, splits, data_dir=args.data_dir, storage=storage)
-        if job_dir is None:
-            job_dir = _in_folder(args.data_dir, f"{recipe.name}_{datetime.datetime.now():%Y%m%d_%H%M%S}")
-        else:
-            print(f"going on in {job_dir}, where a run was stopped; --job_dir names another")
+        job_dir = _choose_job_dir(data_dir, recipe, storage)
     if any(character in job_dir for character in ",*?["):
         # Found out now, and not when hours of embedding are done.
         raise InputError(
             f"--job_dir: must not hold any of , * ? [ since training takes lists of patterns. Received: {job_dir!r}."
         )
-    jobs = plan_jobs(recipe, data_dir=args.data_dir, job_dir=job_dir, storage=storage)
-    flags = ["--recipe", args.recipe, *_prediction(args.data_dir, recipe, embed_flags, storage), *embed_flags]
+    lists = find_lists(recipe, data_dir=data_dir, job_dir=job_dir, storage=storage)
+    flags = ["--recipe", args.recipe, *_prediction(data_dir, recipe, embed_flags, storage), *embed_flags]
+    runs: dict[str, RemoteRun] = {}
     if args.dry_run:
-        code = _embed_here(jobs, ["--dry_run", *flags], storage, embed)
-    elif on_dataflow:
-        code = _embed_on_dataflow(jobs, flags, storage, prepare, wait=args.wait)
+        code = _embed_here(lists, ["--dry_run", *flags], storage, embed)
+    elif uses_dataflow(embed_flags):
+        code, runs = _hand_over(lists, flags, storage, prepare)
+        if args.wait:
+            code = max(code, _wait_for(runs))
     else:
-        code = _embed_here(jobs, flags, storage, embed)
+        code = _embed_here(lists, flags, storage, embed)
     if code == EXIT_OK:
-        print(f"\nnext: {_train_command(args, recipe, job_dir)}")
+        train = _train_command(args.recipe, data_dir, job_dir)
+        if runs and not args.wait:
+            print("\nnext, once all of them are done (--wait waits for that, and says what came of them):")
+            print(f"  {train}")
+        else:
+            print(f"\nnext: {train}")
     return code
 
 

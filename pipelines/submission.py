@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import dataclasses
-import logging
-import os
 import posixpath
 import sys
-import tempfile
-from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
@@ -18,15 +15,17 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners.runner import PipelineState
 
 from configs.errors import InputError, cause_in_one_line
+from pipelines.beam_noise import quiet_beam, quiet_children, quiet_job_service
 from pipelines.beam_options import is_dataflow
 from pipelines.dead_workers import watch_workers
-from pipelines.local_run import GO_ON, conclude, report_of
+from pipelines.local_run import GO_ON, conclude, report_of, stops_are_explained
 from preprocess.job import Job
 from preprocess.record_set import REPORT_NAME, sidecar_path
 from preprocess.storage import Storage
 
-# What Beam logs about a fault that is raised as well: for some, with the critical level.
-_ABOVE_ALL_LEVELS = logging.CRITICAL + 1
+_TRACEBACK = "Traceback (most recent call last):"
+# Whose message says it all.
+_EXPLAINED = ("configs.errors.InputError", "preprocess.finishing.JobFailed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,14 +144,15 @@ def submit(
             list_command=place.command("list", "--status=active"),
         )
     name = beam_options.view_as(StandardOptions).runner
-    if beam_options.view_as(PortableOptions).job_endpoint == "embed":
+    where = f"what {name} and its workers logged"
+    if _has_job_service_here(beam_options):
+        where = "what its workers logged"
         watch_workers()
     try:
         result = pipeline.run()
     except Exception as error:
         _explain(error, name)
         raise
-    where = f"what {name} and its workers logged"
     return RemoteRun(job=job, result=result, storage=storage, where=where, job_id=None, outlives_us=False)
 
 
@@ -160,44 +160,35 @@ def run_remotely(
     job: Job, transform: beam.PTransform, *, runner: Any, beam_options: PipelineOptions, storage: Storage
 ) -> int:
     """Gives a job to a runner and waits for it; see `submit` and `RemoteRun.wait`."""
-    run = submit(job, transform, runner=runner, beam_options=beam_options, storage=storage)
-    return run.wait()
-
-
-@contextlib.contextmanager
-def quiet_beam() -> Iterator[None]:
-    """Beam says nothing: it logs, some with tracebacks, what it raises as well."""
-    logger = logging.getLogger("apache_beam")
-    level = logger.level
-    logger.setLevel(_ABOVE_ALL_LEVELS)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def quiet_children() -> Iterator[None]:
-    """Child processes, in which Beam packs the project, write on standard error only what explains why one failed."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as kept, contextlib.ExitStack() as stack:
-        stderr = os.dup(2)
-        stack.callback(os.close, stderr)
-        os.dup2(kept.fileno(), 2)
+    submitted: dict[str, Any] = {"runner": runner, "beam_options": beam_options, "storage": storage}
+    if not _has_job_service_here(beam_options):
+        return submit(job, transform, **submitted).wait()
+    # Its threads would keep a process that is asked to stop for as long as the job takes.
+    with stops_are_explained(job), quiet_job_service():
         try:
-            yield
-        except Exception as error:
-            if not isinstance(error, InputError) or isinstance(error.__cause__, RuntimeError):
-                stack.callback(_copy_to, stderr, kept)
+            return submit(job, transform, **submitted).wait()
+        except InputError as error:
+            print(_traceback_of_bug(error.__cause__), end="", file=sys.stderr)
             raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
 
 
-def _copy_to(descriptor: int, stream: IO[bytes]) -> None:
-    stream.seek(0)
-    os.write(descriptor, stream.read())
+def _has_job_service_here(beam_options: PipelineOptions) -> bool:
+    """Whether Beam's own job service, in this process, runs the job."""
+    return beam_options.view_as(PortableOptions).job_endpoint == "embed"
+
+
+def _traceback_of_bug(failure: BaseException | None) -> str:
+    """The traceback of a worker's exception, which nobody else shows; empty if its message is enough."""
+    # Beam's own job service raises it again, as the message of an error of its own.
+    _, failed_in_worker, frames = str(failure or "").rpartition(f"RuntimeError: {_TRACEBACK}")
+    frames = frames.rstrip()
+    if not failed_in_worker or not frames:
+        return ""
+    name = frames.splitlines()[-1].partition(":")[0]
+    kind = getattr(builtins, name, None)
+    if name in _EXPLAINED or (isinstance(kind, type) and issubclass(kind, OSError)):
+        return ""
+    return f"{_TRACEBACK}{frames}\n"
 
 
 def _last_line(error: Exception) -> str:

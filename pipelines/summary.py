@@ -94,7 +94,7 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
     backbone = report["backbone"]
     yield f"{prefix}: {report['rows_read']} rows read"
     megabytes = output["num_bytes"] / 1e6
-    shards = "1 shard" if output["shards"] == 1 else f"{output['shards']} shards"
+    shards = amounts.count(output["shards"], "shard")
     where = f"  {prefix}-* ({shards}, {megabytes:.1f} MB)" if complete else ""
     yield f"  {'embedded':<12}{report['embedded']:>9}{where}"
     for source, title in ((FROM_EARLIER_RUN, "by earlier runs"), (FROM_CACHE, "from the cache")):

@@ -14,9 +14,8 @@ import time
 import numpy as np
 
 from configs.errors import run_program
-from pipelines import embed
+from pipelines import embed, preparation
 from pipelines.dead_workers import WatchedConnection
-from preprocess import transforms
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.engine import EngineInfo
 
@@ -58,7 +57,7 @@ class LoadSums:
 
 def main(argv=None):
     WatchedConnection.start_limit_sec = float(os.environ.get("START_LIMIT_SEC", WatchedConnection.start_limit_sec))
-    transforms.EngineLoader = lambda **_: LoadSums(float(sys.argv[1]))
+    preparation.EngineLoader = lambda **_: LoadSums(float(sys.argv[1]))
     return embed.main(sys.argv[2:])
 
 

@@ -8,13 +8,12 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
 from tests.faulty_gcs import FaultPlan, FaultyGcs
+from tests.pipelines.photos import write_photos
 
 ROOT = pathlib.Path(__file__).parents[2]
 _ROWS = 120
@@ -22,16 +21,7 @@ _ROWS = 120
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "dict.txt").write_text("a\nb\n")
-    random_numbers = np.random.default_rng(0)
-    for number in range(_ROWS):
-        if number == 40:
-            (folder / f"{number}.png").write_bytes(b"no image")
-        elif number != 70:  # That one is missing.
-            Image.fromarray(random_numbers.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / f"{number}.png")
-    (folder / "train.csv").write_text("".join(f"{number}.png,{'ab'[number % 2]}\n" for number in range(_ROWS)))
-    return folder
+    return write_photos(tmp_path_factory.mktemp("data"), _ROWS, side=40, broken={40}, missing={70})
 
 
 @pytest.fixture

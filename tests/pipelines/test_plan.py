@@ -1,7 +1,6 @@
-"""Plans: the program as a user runs it, with a small network in Inception's place, and the arithmetic behind it."""
+"""Plans: the program as a user runs it, with a small network in Inception's place."""
 
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
@@ -13,32 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs.cloud import DataflowOptions
 from configs.errors import InputError
-from configs.prices import load_prices
-from pipelines import embed, plan, plan_contents, plan_file, plan_sample, preproc
+from pipelines import embed, plan, plan_contents, plan_sample, preparation, preproc
 from pipelines.beam_options import parse_beam_options
 from pipelines.plan_file import RunMachines, find_prediction, runs_on
-from pipelines.plan_machines import machine_of
-from pipelines.plan_model import (
-    Fleet,
-    ListWork,
-    cost_on_dataflow,
-    costs_by_workers,
-    predict_here,
-    recommended,
-    traffic_of,
-)
-from pipelines.plan_sample import EngineCost, SampledImages, time_engine
 from pipelines.preflight import ScannedLists
-from preprocess.estimate import Estimate, exactly
 from preprocess.storage import LocalStorage
 from tests.preprocess import tiny_network
 from tests.preprocess.stand_ins import INFO, StandInEngine
 
 ROOT = pathlib.Path(__file__).parents[2]
 NETWORK = ("--backbone", tiny_network.NAME, "--weights", "random", "--precision", "float32")
-PRICES = load_prices("us-central1").prices
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +90,7 @@ def test_what_was_not_predicted_or_not_done_is_not_compared(data_dir, monkeypatc
     run_plan(data_dir)
     flags = ["--prediction", f"{data_dir}/hugs_plan.json", "--overwrite", "--embedding_cache", f"{data_dir}/cache"]
     with monkeypatch.context() as patched:
-        patched.setattr(plan_file, "runs_on", lambda _: RunMachines(where="elsewhere"))
+        patched.setattr(preparation, "runs_on", lambda _: RunMachines(where="elsewhere"))
         quantities = run_embed(data_dir, *flags)["prediction"]["quantities"]
     assert set(quantities) == {"read_bytes", "decode_sec_per_image", "failed_percent"}
     assert re.search(r"  predicted to read (.+ KB), read \1; no time was predicted", capsys.readouterr().out)
@@ -143,7 +127,7 @@ def test_a_plan_has_a_prediction_for_each_place_that_it_knows(data_dir, monkeypa
     monkeypatch.setattr(plan_contents, "EngineLoader", FakeLoader)
     made = run_plan(data_dir)
     sha256 = tuple(made["lists"][0]["sha256"])
-    lists = ScannedLists(paths=("train.csv",), sha256=sha256, rows=25, sample=())
+    lists = ScannedLists(paths=("train.csv",), sha256=sha256, rows=25, images=25, sample=())
     path, storage = str(data_dir / "hugs_plan.json"), LocalStorage()
     found = find_prediction(path, lists=lists, options=made["options"], machines=machines, storage=storage)
     if where is None:
@@ -230,6 +214,18 @@ def test_an_image_that_a_list_names_again_and_again_is_tried_once_and_counts_as_
     assert sample["tried"] == 21
     assert sample["failed"] == {"not_found": 20}
     assert sample["failed_share"]["expected"] == 0.25
+
+
+def test_rows_that_will_be_skipped_are_not_waited_for(data_dir):
+    skipped = "image_uri,label\n\n" + "5.jpg,c\n" * 17
+    (data_dir / "train.csv").write_text(skipped + "".join(f"{number}.jpg,a\n" for number in range(4)))
+    entry = run_plan(data_dir, "--unknown_labels", "skip")["lists"][0]
+    assert (entry["rows"], entry["images"], entry["sample"]["tried"]) == (23, 4, 4)
+    report = run_embed(data_dir, "--unknown_labels", "skip", "--prediction", f"{data_dir}/hugs_plan.json")
+    quantities = report["prediction"]["quantities"]
+    assert quantities["read_bytes"]["low"] == quantities["read_bytes"]["high"]
+    assert quantities["read_bytes"]["expected"] == pytest.approx(report["read_bytes"], rel=1e-4)
+    assert quantities["failed_percent"] == {"low": 25, "expected": 25, "high": 25, "actual": 25}
 
 
 @pytest.mark.parametrize(
@@ -350,123 +346,3 @@ def test_what_was_timed_on_a_gpu_says_nothing_of_workers_without(data_dir, monke
     printed = capsys.readouterr().out
     assert "of the GPU an image" in printed
     assert "on Dataflow: no prediction: the network was timed on a GPU" in printed
-
-
-@pytest.mark.parametrize(
-    ("name", "vcpus", "memory_gb", "has_bfloat16"),
-    [
-        ("n2-standard-4", 4, 16, False),
-        ("n1-standard-8", 8, 30, False),
-        ("n1-highmem-2", 2, 13, False),
-        ("n1-highcpu-16", 16, 14.4, False),
-        ("e2-highcpu-8", 8, 8, False),
-        ("c3-highcpu-22", 22, 44, True),
-        ("c3-standard-4-lssd", 4, 16, True),
-        ("n2-custom-4-8192", 4, 8, False),
-        ("custom-2-5120-ext", 2, 5, False),
-    ],
-)
-def test_a_machine_s_name_says_what_it_has(name, vcpus, memory_gb, has_bfloat16):
-    machine = machine_of(name)
-    assert (machine.vcpus, machine.memory_gb, machine.has_bfloat16) == (vcpus, pytest.approx(memory_gb), has_bfloat16)
-
-
-@pytest.mark.parametrize("name", ["e2-micro", "x9-standard-4", "n2-standard-0", "n2-mega-4", "x9-custom-4-8192"])
-def test_what_is_not_known_of_a_machine_is_not_invented(name):
-    assert machine_of(name) is None
-
-
-SAMPLE = SampledImages(
-    tried=200,
-    failed={},
-    failed_share=exactly(0),
-    read_bytes=exactly(50_000),
-    read_sec=exactly(0.01),
-    decode_sec=exactly(0.002),
-    handling_core_sec=0.001,
-    record_uri_bytes=40,
-    pixels=np.zeros((1, 2, 2, 3), np.uint8),
-)
-ENGINE = EngineCost(
-    name="openvino float32",
-    precision="float32",
-    device="cpu",
-    occupied_sec=Estimate(0.05, 0.057, 0.07),
-    cpu_sec=0.057,
-    load_sec=2.0,
-    embedding_size=2048,
-)
-
-
-def work_of(rows, **changes):
-    blocks = -(-rows // 1000)
-    fields = {"split": "train", "rows": rows, "blocks": blocks, "rows_per_block": 1000, "record_bytes": 8300}
-    return ListWork(**{**fields, "sample": SAMPLE, "gzipped": False, **changes})
-
-
-def fleet_of(**options):
-    return Fleet(machine=machine_of("n2-standard-4"), options=DataflowOptions(**options), prices=PRICES)
-
-
-def test_time_here_is_core_seconds_over_cores():
-    wall_sec = predict_here(work_of(100_000), ENGINE, cores=4, is_first=False).wall_sec
-    assert wall_sec.expected == pytest.approx(100_000 * 0.06 / 4, rel=0.05)
-    assert wall_sec.low < 100_000 * 0.06 / 4 < wall_sec.high
-    # Half of what is tried fails: it is read, and no more.
-    halved = work_of(100_000, sample=dataclasses.replace(SAMPLE, failed_share=exactly(0.5)))
-    assert predict_here(halved, ENGINE, cores=4, is_first=False).wall_sec.expected == pytest.approx(781, rel=0.05)
-    # Storage that takes a second an image is what it waits for.
-    slow = work_of(100_000, sample=dataclasses.replace(SAMPLE, read_sec=exactly(1)))
-    assert predict_here(slow, ENGINE, cores=4, is_first=False).wall_sec.expected == pytest.approx(3222, rel=0.05)
-
-
-def test_no_more_workers_take_part_than_there_are_blocks():
-    work, fleet = work_of(10_000), fleet_of(image="a/b:1")
-    ten, more = (cost_on_dataflow(work, ENGINE, fleet, workers) for workers in (10, 1000))
-    assert ten == more
-    one = cost_on_dataflow(work, ENGINE, fleet, 1)
-    assert one.wall_sec.expected > ten.wall_sec.expected
-    # Seven workers have ten blocks: some of them embed two, and that is how long it takes at the least that is likely.
-    seven, five = (cost_on_dataflow(work, ENGINE, fleet, workers) for workers in (7, 5))
-    assert seven.wall_sec.expected == pytest.approx(five.wall_sec.expected)
-
-
-def test_the_bill_is_worker_hours_and_what_moves():
-    work, fleet = work_of(1_000_000), fleet_of(image="a/b:1")
-    cost = cost_on_dataflow(work, ENGINE, fleet, 1)
-    traffic = traffic_of(work, PRICES)
-    assert traffic.class_b >= work.rows
-    assert fleet.hourly_price == pytest.approx(4 * 0.056 + 16 * 0.003557 + 50 * 0.000054)
-    assert cost.dollars.expected == pytest.approx(cost.wall_sec.expected / 3600 * fleet.hourly_price + traffic.dollars)
-    flexible = fleet_of(image="a/b:1", flexrs="cost")
-    assert cost_on_dataflow(work, ENGINE, flexible, 1).dollars.expected < cost.dollars.expected
-    # Without autoscaling, workers without work are paid as well.
-    ten, twenty = (fleet_of(autoscaling="none", num_workers=number) for number in (10, 20))
-    small = work_of(10_000)
-    paid = [cost_on_dataflow(small, ENGINE, fixed, fixed.workers_allowed).dollars.expected for fixed in (ten, twenty)]
-    assert paid[1] == pytest.approx(2 * paid[0], rel=0.01)
-
-
-def test_workers_are_recommended_for_as_long_as_they_pay():
-    small = recommended(costs_by_workers([work_of(1000)], ENGINE, fleet_of()))
-    assert small.workers == 1
-    costs = costs_by_workers([work_of(50_000_000), work_of(1000, split="eval")], ENGINE, fleet_of(max_workers=300))
-    assert [cost.workers for cost in costs] == [1, 2, 5, 10, 20, 50, 100, 200, 300]
-    assert recommended(costs).workers == 300
-    assert all(one.wall_sec.expected > other.wall_sec.expected for one, other in itertools.pairwise(costs))
-    assert costs[-1].wall_sec == costs[-1].jobs["train"].wall_sec
-
-
-def test_an_image_is_quicker_than_installing():
-    image, none = fleet_of(image="a/b:1").start_sec(1), fleet_of().start_sec(1)
-    assert image.expected < none.expected
-    assert fleet_of().start_sec(2).high > none.high
-
-
-def test_an_engine_is_timed_on_full_batches():
-    engine = StandInEngine()
-    cost = time_engine(engine, np.zeros((3, 2, 2, 3), np.uint8), batch_size=None, load_sec=1.5)
-    assert set(engine.batches) == {4}
-    assert 0 < cost.cpu_sec <= cost.occupied_sec.expected
-    assert 0 < cost.share_of_machine <= 1
-    assert (cost.name, cost.load_sec, cost.embedding_size) == ("stand_in float32", 1.5, 3)

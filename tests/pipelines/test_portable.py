@@ -16,9 +16,9 @@ import time
 import tomllib
 import venv
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests.pipelines.photos import write_photos
 
 ROOT = pathlib.Path(__file__).parents[2]
 _ROWS = 60
@@ -28,16 +28,7 @@ _LIMIT_SEC = 120
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "dict.txt").write_text("a\nb\n")
-    random_numbers = np.random.default_rng(0)
-    for number in range(_ROWS):
-        if number == 40:
-            (folder / f"{number}.png").write_bytes(b"no image")
-        else:
-            Image.fromarray(random_numbers.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f"{number}.png")
-    (folder / "train.csv").write_text("".join(f"{number}.png,{'ab'[number % 2]}\n" for number in range(_ROWS)))
-    return folder
+    return write_photos(tmp_path_factory.mktemp("data"), _ROWS, side=20, broken={40})
 
 
 @pytest.fixture(scope="module")
@@ -162,18 +153,24 @@ def workers_of(pool):
     return {worker: children.get(worker, []) for worker in children.get(pool.pid, [])}
 
 
+def start_and_wait_for_a_block(data, out, port):
+    process = start(data, out, port=port, batch_sec=0.3)
+    deadline = time.monotonic() + _LIMIT_SEC
+    while not list(out.glob("_train/parts-*/*.result.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
 def test_a_worker_that_is_killed_fails_the_job_and_the_same_command_goes_on(data, undisturbed, environment, tmp_path):
     with worker_pool(environment) as (pool, port):
-        process = start(data, tmp_path, port=port, batch_sec=0.3)
-        deadline = time.monotonic() + _LIMIT_SEC
-        while not list(tmp_path.glob("_train/parts-*/*.result.json")):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        process = start_and_wait_for_a_block(data, tmp_path, port)
         # The worker that embeds is the one with processes that decode.
         (embedding,) = (worker for worker, decoders in workers_of(pool).items() if decoders)
         os.kill(embedding, signal.SIGKILL)
         _, stderr = end_of(process, expect=2)
+    assert "Traceback" not in stderr
     last = stderr.splitlines()[-1]
     assert last.startswith("error: ")
     assert last.endswith("give the same command again to go on.")
@@ -183,6 +180,30 @@ def test_a_worker_that_is_killed_fails_the_job_and_the_same_command_goes_on(data
         end_of(start(data, tmp_path, port=port))
     assert shards(tmp_path) == shards(undisturbed)
     assert json.loads((tmp_path / "_train/report.json").read_text())["embedded_by"]["earlier_run"] >= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_stops_it_is_told_at_once_how_to_go_on_and_workers_end(data, environment, tmp_path, number):
+    with worker_pool(environment) as (pool, port):
+        process = start_and_wait_for_a_block(data, tmp_path, port)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=20)
+        assert process.returncode == 128 + number
+        assert "Traceback" not in stderr
+        assert stderr.endswith("\ntrain: stopped. What was embedded is kept: give the same command again to go on.\n")
+        assert stdout == ""
+        assert not (tmp_path / "_train/manifest.json").exists()
+        # They are of the other environment, and nobody else tells them.
+        for worker in workers_of(pool):
+            wait_for_the_end_of(worker)
+
+
+def wait_for_the_end_of(process_id):
+    deadline = time.monotonic() + _LIMIT_SEC
+    with contextlib.suppress(OSError):
+        while pathlib.Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def test_workers_that_never_come_up_fail_the_job(data, environment, tmp_path):
@@ -205,4 +226,5 @@ def test_workers_with_other_code_are_refused(data, environment, tmp_path):
     finally:
         module.write_text(code)
     assert "has other code of hugs than the program that started the job" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
     assert not list(tmp_path.glob("_train/parts-*/*.result.json"))

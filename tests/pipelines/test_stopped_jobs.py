@@ -9,9 +9,9 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests.pipelines.photos import write_photos
 
 ROOT = pathlib.Path(__file__).parents[2]
 _KILLS = 20
@@ -20,19 +20,8 @@ _ROWS = 240
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "dict.txt").write_text("a\nb\n")
-    random_numbers = np.random.default_rng(0)
-    lines = []
-    for number in range(_ROWS):
-        if number % 11 == 5:
-            (folder / f"{number}.png").write_bytes(b"no image")
-        elif number % 13 != 7:  # Those are missing.
-            pixels = random_numbers.integers(0, 256, (4, 4, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / f"{number}.png")
-        lines.append(f"{number}.png,{'ab'[number % 2]}\n")
-    (folder / "train.csv").write_text("".join(lines))
-    return folder
+    broken, missing = set(range(5, _ROWS, 11)), set(range(7, _ROWS, 13))
+    return write_photos(tmp_path_factory.mktemp("data"), _ROWS, side=4, broken=broken, missing=missing)
 
 
 def start(data, out, *flags, batch_sec=0.02, **popen):

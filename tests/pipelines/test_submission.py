@@ -9,9 +9,10 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from configs.errors import InputError
-from pipelines import local_run
+from pipelines import local_run, submission
+from pipelines.beam_noise import quiet_children
 from pipelines.beam_options import make_runner
-from pipelines.submission import RemoteRun, quiet_children, submit
+from pipelines.submission import RemoteRun, run_remotely, submit
 from preprocess.job import Job
 from preprocess.labels import parse_label_dict
 from preprocess.set_report import BOOKS_DO_NOT_BALANCE, COMPLETE, NOTHING_EMBEDDED
@@ -138,6 +139,34 @@ def test_a_job_server_that_is_not_there_is_one_line(job, labels, flags, words):
     with pytest.raises(InputError) as caught:
         submit(job, transform, runner=make_runner(options), beam_options=options, storage=LocalStorage())
     assert words in str(caught.value)
+
+
+_FAILED_IN_WORKER = """\
+Pipeline job-7 failed in state FAILED: Traceback (most recent call last):
+  File "local_job_service.py", line 293, in _run_job
+RuntimeError: Traceback (most recent call last):
+  File "transforms.py", line 1, in process
+{error}
+"""
+
+
+@pytest.mark.parametrize(
+    ("failure", "shown"),
+    [
+        (_FAILED_IN_WORKER.format(error="KeyError: 'x'"), True),
+        (_FAILED_IN_WORKER.format(error="configs.errors.InputError: worker: other code."), False),
+        (_FAILED_IN_WORKER.format(error="PermissionError: [Errno 13] Permission denied: 'out'"), False),
+        ("Pipeline job-7 failed in state FAILED: Traceback ...\nRuntimeError: Channel closed prematurely.", False),
+    ],
+)
+def test_of_a_job_service_of_ours_the_traceback_is_shown_if_it_is_a_bug(job, monkeypatch, capsys, failure, shown):
+    run = run_of(job, outlives_us=False, state="FAILED", failure=RuntimeError(failure))
+    monkeypatch.setattr(submission, "submit", lambda *_, **__: run)
+    options = PipelineOptions(["--runner=PortableRunner", "--job_endpoint=embed"])
+    with pytest.raises(InputError, match="the job ended in state FAILED"):
+        run_remotely(job, None, runner=None, beam_options=options, storage=LocalStorage())
+    traceback = "Traceback (most recent call last):\n  File \"transforms.py\", line 1, in process\nKeyError: 'x'\n"
+    assert capsys.readouterr().err == (traceback if shown else "")
 
 
 def test_what_children_say_is_shown_if_something_unforeseen_happens(capfd):

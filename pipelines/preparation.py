@@ -1,0 +1,289 @@
+"""Finds out what is wrong with a job of `pipelines.embed` before it starts, and makes it ready to start.
+
+The order matters: what is asked of nobody comes first, then what storage and services say about reading, then the
+lists, which may take minutes, and what writes comes last. Nothing is left behind by a job that is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import sys
+import uuid
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
+
+from pipelines.beam_options import is_dataflow, is_local, make_runner, parse_beam_options
+from pipelines.claim import Output, check_prefix
+from pipelines.dataflow import complete_flags, pins_versions, staging_folder, worker_requirements
+from pipelines.dataflow_service import check_credentials, check_service, check_writable
+from pipelines.embed_flags import EmbedFlags
+from pipelines.plan_file import find_prediction, planned_options, runs_on
+from pipelines.preflight import (
+    CALIBRATION_IMAGES,
+    ScannedLists,
+    check_against,
+    check_reachable,
+    check_remote,
+    read_label_dict,
+    scan_lists,
+)
+from pipelines.prepared_job import PreparedJob
+from pipelines.submission import check_options
+from preprocess import embedding_cache
+from preprocess.backbone import BackboneSpec, check_weights
+from preprocess.beam_storage import BeamStorage
+from preprocess.engine_choice import EngineSpec, check_engine
+from preprocess.image import IMAGE_DEFINITION
+from preprocess.image_source import ImageSource
+from preprocess.job import Job, Retry
+from preprocess.labels import LabelDict
+from preprocess.prediction import Prediction
+from preprocess.retrying import RetryPolicy
+from preprocess.rows import has_scheme
+from preprocess.storage import Storage
+from preprocess.transforms import EmbedOptions, EngineLoader
+
+# Of the options, those that make the records what they are.
+_DEFINING = (
+    "backbone",
+    "weights",
+    "seed",
+    "engine",
+    "precision",
+    "compression",
+    "unknown_labels",
+    "rows_per_shard",
+)
+_REPORTED_PACKAGES = ("apache-beam", "tensorflow", "keras", "pillow", "numpy")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Target:
+    """Where a job is to run.
+
+    Attributes:
+      runner: of the pipeline.
+      beam_options: of the pipeline.
+      beam_flags: that give them, those of the recipe included.
+    """
+
+    runner: Any
+    beam_options: PipelineOptions
+    beam_flags: tuple[str, ...]
+
+    @property
+    def is_here(self) -> bool:
+        return is_local(self.beam_options)
+
+    @property
+    def on_dataflow(self) -> bool:
+        return is_dataflow(self.beam_options)
+
+    @property
+    def installs_our_versions(self) -> bool:
+        """Whether workers install what this machine has."""
+        return self.on_dataflow and pins_versions(self.beam_flags, None)
+
+
+def prepare_job(flags: EmbedFlags) -> PreparedJob:
+    """Checks everything that can be checked before a job starts.
+
+    Raises:
+      InputError: something that the user gave is wrong.
+    """
+    options = flags.options
+    target = _choose_target(flags)
+    # What reads the lists takes the credentials that the flags name, as the pipeline does.
+    FileSystems.set_options(target.beam_options)
+    spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
+    engine = EngineSpec(engine=options.engine, precision=options.precision)
+    _check_workers(target, engine)
+    retry = RetryPolicy(limit_sec=options.storage_retry_sec)
+    storage = BeamStorage(retry)
+    _check_services(flags, target, storage)
+    labels = read_label_dict(flags.input_dict, storage)
+    lists = scan_lists(
+        flags.input_path,
+        labels=labels,
+        unknown_labels=options.unknown_labels,
+        storage=storage,
+        sample_size=CALIBRATION_IMAGES if options.precision == "int8" else 0,
+        remote_images_only=target.on_dataflow,
+    )
+    weights_folder = _check_weights(flags, target, spec)
+    _check_places(flags, storage)
+    job = _job_of(flags, lists, labels, _prediction(flags, target, lists, storage))
+    if target.on_dataflow or flags.dry_run:
+        # What is wrong with one of several outputs is to be found before the first job is handed over.
+        Output(job, storage).claim(overwrite=flags.overwrite)
+    images = ImageSource(
+        max_bytes=options.max_image_bytes,
+        max_pixels=options.max_image_pixels,
+        deadline_sec=options.image_deadline_sec,
+        retry=retry,
+    )
+    return PreparedJob(
+        job=job,
+        labels=labels,
+        options=EmbedOptions(
+            unknown_labels=options.unknown_labels,
+            load_engine=EngineLoader(backbone=spec, engine=engine, calibration=lists.sample, images=images),
+            images=images,
+            rows_per_shard=options.rows_per_shard,
+            batch_size=flags.batch_size,
+        ),
+        runner=target.runner,
+        beam_options=target.beam_options,
+        storage=storage,
+        flags=(*(word for word in flags.own_words if word != "--dry_run"), *target.beam_flags),
+        weights_folder=weights_folder,
+        requirements=tuple(worker_requirements(int8=options.precision == "int8"))
+        if target.installs_our_versions
+        else (),
+        overwrite=flags.overwrite,
+        wait=flags.wait,
+        dry_run=flags.dry_run,
+    )
+
+
+def _choose_target(flags: EmbedFlags) -> _Target:
+    """Where the flags let the job run; on Dataflow, with the flags of Beam that the recipe gives.
+
+    Raises:
+      InputError: a flag is unknown, there is no such runner, or workers could not read or write what the job does.
+    """
+    beam_flags = flags.beam_flags
+    beam_options = parse_beam_options(beam_flags, own_flags=flags.own_names)
+    if is_dataflow(beam_options):
+        of_flags = {
+            "input_path": flags.input_path,
+            "embedding_cache": flags.embedding_caches,
+            "against": flags.against,
+        }
+        check_remote(of_flags)
+        beam_flags = tuple(complete_flags(flags.recipe, beam_flags, output_prefix=flags.output_path))
+        beam_options = parse_beam_options(beam_flags, own_flags=flags.own_names)
+    return _Target(runner=make_runner(beam_options), beam_options=beam_options, beam_flags=beam_flags)
+
+
+def _check_workers(target: _Target, engine: EngineSpec) -> None:
+    """What can be said of the workers without asking anybody.
+
+    Raises:
+      InputError: they will lack the engine.
+    """
+    if target.is_here or target.installs_our_versions:
+        # Workers have what this machine has; all others may have more.
+        check_engine(engine)
+    if target.installs_our_versions and target.beam_options.view_as(WorkerOptions).use_public_ips is False:
+        print(
+            "note: workers without public addresses install packages only if Cloud NAT lets them; a dataflow.image "
+            "has all that they need",
+            file=sys.stderr,
+        )
+
+
+def _check_services(flags: EmbedFlags, target: _Target, storage: Storage) -> None:
+    """Whether storage and the runner's service let us in, in a few requests.
+
+    Raises:
+      InputError: one of them does not, or Beam refuses its options.
+    """
+    if target.on_dataflow:
+        check_credentials(target.beam_options)
+    predictions = [flags.prediction] if flags.prediction else []
+    paths = [*flags.input_path, flags.input_dict, flags.output_path]
+    check_reachable([*paths, *flags.embedding_caches, *flags.against, *predictions])
+    if not target.is_here:
+        check_options(target.runner, target.beam_options)
+    if target.on_dataflow:
+        check_service(target.beam_options)
+        if not flags.dry_run:
+            check_writable(target.beam_options, storage)
+
+
+def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec) -> str | None:
+    """Looks for the weights, unless the workers' image has them; gives the folder to put them into for workers.
+
+    Raises:
+      InputError: they are not on this machine.
+    """
+    if flags.recipe.dataflow.weights_in_image and not target.is_here:
+        return None
+    check_weights(spec)
+    if target.is_here or spec.is_random or not flags.output_path.startswith("gs://"):
+        return None
+    return f"{staging_folder(flags.output_path)}/weights"
+
+
+def _check_places(flags: EmbedFlags, storage: Storage) -> None:
+    """What the job writes to, and the sets that it compares with.
+
+    Raises:
+      InputError: one of them cannot be used.
+    """
+    check_prefix(flags.output_path, create=not flags.dry_run)
+    check_against(flags.against, storage=storage)
+    for folder in flags.embedding_caches if not flags.dry_run else ():
+        embedding_cache.check(folder, storage)  # Writes to it.
+
+
+def _prediction(flags: EmbedFlags, target: _Target, lists: ScannedLists, storage: Storage) -> Prediction | None:
+    if flags.prediction is None:
+        return None
+    return find_prediction(
+        flags.prediction,
+        lists=lists,
+        options=planned_options(flags.options, flags.batch_size),
+        machines=runs_on(target.beam_options),
+        storage=storage,
+    )
+
+
+def _job_of(flags: EmbedFlags, lists: ScannedLists, labels: LabelDict, prediction: Prediction | None) -> Job:
+    return Job(
+        definition=_definition(flags, lists, labels),
+        run_id=uuid.uuid4().hex[:12],
+        output_prefix=flags.output_path,
+        compression=flags.options.compression,
+        labels=labels.names,
+        input_paths=lists.paths,
+        rows_expected=lists.rows,
+        started=datetime.datetime.now(datetime.UTC),
+        versions=_versions(),
+        max_failed_percent=flags.options.max_failed_percent,
+        against=flags.against,
+        embedding_cache=flags.embedding_cache,
+        retry=_retry(flags.retry_failures),
+        prediction=prediction,
+    )
+
+
+def _definition(flags: EmbedFlags, lists: ScannedLists, labels: LabelDict) -> dict[str, Any]:
+    """What makes the records what they are."""
+    paths = [path if has_scheme(path) else os.path.abspath(path) for path in lists.paths]
+    return {
+        "input_path": [list(pair) for pair in zip(paths, lists.sha256, strict=True)],
+        "input_dict": hashlib.sha256(json.dumps(list(labels.names)).encode()).hexdigest(),
+        "image_definition": IMAGE_DEFINITION,
+        **{name: getattr(flags.options, name) for name in _DEFINING},
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: importlib.metadata.version(name) for name in _REPORTED_PACKAGES}
+    return {"python": sys.version.split()[0], **packages}
+
+
+def _retry(reasons: str | None) -> Retry | None:
+    if reasons is None:
+        return None
+    names = frozenset(filter(None, (name.strip() for name in reasons.split(","))))
+    return Retry(reasons=None if names == {"all"} else names, of_finished_set=True)

@@ -1,0 +1,134 @@
+"""The lists of a recipe in a directory or bucket, and where the files of their jobs lie there."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Iterable
+
+from configs.errors import InputError
+from configs.recipe import Recipe
+from preprocess.job import DEFINITION_NAME
+from preprocess.record_set import MANIFEST_NAME
+from preprocess.rows import has_scheme
+from preprocess.storage import Storage
+
+# Of `pipelines.embed`: what a list is given for.
+LIST_FLAGS = ("--input_path", "--input_dict", "--output_path")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipeList:
+    """A list of a recipe, to be embedded.
+
+    Attributes:
+      split: "train", "eval" or "test".
+      input_path: the list, or a glob of lists.
+      input_dict: its dict.txt.
+      output_path: prefix of the record set.
+    """
+
+    split: str
+    input_path: str
+    input_dict: str
+    output_path: str
+
+    def flags(self) -> list[str]:
+        """The list as flags of `pipelines.embed`."""
+        paths = (self.input_path, self.input_dict, self.output_path)
+        return [word for pair in zip(LIST_FLAGS, paths, strict=True) for word in pair]
+
+
+def check_data_dir(path: str) -> str:
+    """The directory or bucket of lists that a user names, without what it can be written with as well.
+
+    Raises:
+      InputError: there is no such directory.
+    """
+    path = path.removeprefix("file://")
+    path = path.rstrip("/") or path[:1]  # "/" stays "/"
+    if not has_scheme(path) and not os.path.isdir(path):
+        raise InputError(f"--data_dir: there is no directory {path!r}. Give the one that has the lists.")
+    return path
+
+
+def find_lists(recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage) -> list[RecipeList]:
+    """The lists of a recipe that are there; the test list may be missing, no other.
+
+    Args:
+      recipe: that names them.
+      data_dir: where they lie.
+      job_dir: where their records go.
+      storage: of `data_dir`.
+
+    Raises:
+      InputError: the dictionary, the training list or the evaluation list is missing.
+    """
+    lists = {"train": recipe.lists.train, "eval": recipe.lists.eval, "test": recipe.lists.test}
+    input_dict = in_folder(data_dir, recipe.lists.dict)
+    required = {
+        "dict": input_dict,
+        "train": in_folder(data_dir, recipe.lists.train),
+        "eval": in_folder(data_dir, recipe.lists.eval),
+    }
+    missing = [f"{path} (lists.{field})" for field, path in required.items() if not exists(path, storage)]
+    if missing:
+        raise InputError(
+            f"recipe {recipe.name}: {', '.join(missing)} not found. To make the lists from a folder of class "
+            f"folders: python -m pipelines.ingest --image_dir PHOTOS --output_dir {shlex.quote(data_dir)}"
+        )
+    return [
+        RecipeList(
+            split=split,
+            input_path=in_folder(data_dir, path),
+            input_dict=input_dict,
+            output_path=in_folder(job_dir, f"preproc/{split}"),
+        )
+        for split, path in lists.items()
+        if path is not None and (split in required or exists(in_folder(data_dir, path), storage))
+    ]
+
+
+def unfinished_job_dir(recipe: Recipe, splits: Iterable[str], *, data_dir: str, storage: Storage) -> str | None:
+    """The newest job directory of a recipe, if a run was stopped in it; None if it is finished, or there is none.
+
+    Args:
+      recipe: its name begins the names of the directories.
+      splits: those that a finished job has.
+      data_dir: where the directories lie.
+      storage: of `data_dir`.
+    """
+    folders: dict[str, set[str]] = {}
+    for name in (MANIFEST_NAME, f"parts-*/{DEFINITION_NAME}"):
+        for path in storage.match(in_folder(data_dir, f"{recipe.name}_*/preproc/_*/{name}")):
+            job_dir, _, rest = path.rpartition("/preproc/_")
+            folders.setdefault(job_dir, set()).add(rest)
+    if not folders:
+        return None
+    newest = max(folders)
+    found = folders[newest]
+    finished = all(f"{split}/{MANIFEST_NAME}" in found for split in splits)
+    return newest if not finished or any(rest.endswith(DEFINITION_NAME) for rest in found) else None
+
+
+def plan_path(data_dir: str, recipe_name: str) -> str:
+    """Where the plan of a recipe lies unless the user says otherwise."""
+    return in_folder(data_dir, f"{recipe_name}_plan.json")
+
+
+def in_folder(folder: str, path: str) -> str:
+    """A path that may be relative to a folder."""
+    return path if has_scheme(path) else os.path.join(folder, path)
+
+
+def exists(path: str, storage: Storage) -> bool:
+    """Whether a file is there.
+
+    Raises:
+      InputError: storage does not say.
+    """
+    try:
+        return bool(storage.match(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be looked for ({error}).") from error

@@ -1,0 +1,101 @@
+"""All lists of a recipe on Dataflow at once: checked, handed over, waited for."""
+
+import logging
+import time
+import types
+
+import pytest
+from apache_beam.runners.dataflow import dataflow_runner
+
+from configs.errors import InputError
+from pipelines import embed, preproc
+from tests.pipelines.dataflow_job import QUICK
+
+
+def run_preproc(service, *flags, prepare=embed.prepare):
+    argv = ["--data_dir", "gs://bucket", "--job_dir", "gs://bucket/job", "--weights", "random"]
+    return preproc.main([*argv, f"--dataflow_endpoint={service.url}", *flags], prepare=prepare)
+
+
+def test_a_dry_run_prints_commands_that_can_be_given_and_writes_nothing(cloud, capsys):
+    gcs, service = cloud
+    before = gcs.names("bucket")
+    assert run_preproc(service, "--dry_run", "--embedding_cache=gs://bucket/cache") == 0
+    assert {exchange.request.partition(" ")[0] for exchange in gcs.exchanges} == {"GET"}
+    commands = [line for line in capsys.readouterr().out.splitlines() if line.startswith("python -m pipelines.embed")]
+    assert len(commands) == 2
+    assert "--job_name=job-eval" in commands[1]
+    assert "--runner=DataflowRunner" in commands[1]
+    assert "--dry_run" not in commands[1]
+    argv = commands[1].split()[3:]
+    again = embed.prepare(argv)
+    assert list(again.flags) == argv
+    assert not any(request.startswith("POST") for request in service.requests)
+    # Preparing without --dry_run tries whether it can write, and leaves nothing.
+    assert gcs.names("bucket") == before
+
+
+def test_nothing_is_handed_over_if_one_of_the_lists_is_wrong(cloud):
+    gcs, service = cloud
+    gcs.put("bucket", "eval.csv", b"1.png,neither\n")
+    with pytest.raises(InputError, match=r"eval.csv:1: Label 'neither'"):
+        run_preproc(service)
+    assert not service.jobs
+    assert not [name for name in gcs.names("bucket") if name.startswith("job/")]
+
+
+def test_who_does_not_wait_is_told_what_comes_then(cloud, capsys):
+    _, service = cloud
+    assert run_preproc(service, *QUICK) == 0
+    assert [job.name for job in service.jobs] == ["job-train", "job-eval"]
+    *_, blank, once, command = capsys.readouterr().out.splitlines()
+    assert blank == ""
+    assert once == "next, once all of them are done (--wait waits for that, and says what came of them):"
+    assert command.endswith("hugs_train.sh gs://bucket gs://bucket/job")
+
+
+def test_jobs_that_fail_are_all_heard_of_and_named(cloud, monkeypatch, capsys, caplog):
+    _, service = cloud
+    caplog.set_level(logging.WARNING, logger="apache_beam")
+    short = types.SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.02)), time=time.time)
+    monkeypatch.setattr(dataflow_runner, "time", short)
+    service.new_states = ["JOB_STATE_RUNNING", "JOB_STATE_FAILED"]
+    service.new_messages = [("JOB_MESSAGE_ERROR", "Workflow failed. Causes: no\nStockout in the zone.")]
+    assert run_preproc(service, "--wait", *QUICK) == 2
+    stdout, stderr = capsys.readouterr()
+    for line, split in zip(stderr.splitlines(), ("train", "eval"), strict=True):
+        assert line.startswith(f"error: gs://bucket/job/preproc/{split}: the job ended in state FAILED (Stockout in")
+        assert "https://console.cloud.google.com/dataflow/jobs/" in line
+        assert "give the same command again" in line
+    assert "next:" not in stdout
+    # Beam logs the same, with more lines.
+    assert not [record for record in caplog.records if record.name.startswith("apache_beam.runners")]
+    # And so is one that somebody stopped.
+    service.new_states = ["JOB_STATE_CANCELLED"]
+    assert run_preproc(service, "--wait", *QUICK) == 2
+    assert capsys.readouterr().err.count("the job ended in state CANCELLED") == 2
+
+
+def test_a_bucket_with_the_direct_runner_stays_here(cloud):
+    calls = []
+    _, service = cloud
+    argv = ["--data_dir", "gs://bucket", "--runner", "DirectRunner"]
+    assert preproc.main(argv, embed=lambda flags: calls.append(list(flags)) or 0) == 0
+    assert len(calls) == 2
+    assert not service.requests
+
+
+def test_a_directory_goes_to_dataflow_only_if_asked_to(cloud, photos):
+    _, service = cloud
+    calls = []
+    assert preproc.main(["--data_dir", str(photos)], embed=lambda flags: calls.append(list(flags)) or 0) == 0
+    assert not any("DataflowRunner" in flag for call in calls for flag in call)
+    with pytest.raises(InputError, match="train.csv' is on this machine"):
+        preproc.main(["--data_dir", str(photos), "--runner=DataflowRunner", f"--dataflow_endpoint={service.url}"])
+
+
+def test_a_local_dry_run_makes_no_folder(photos, tmp_path, capsys):
+    argv = ["--data_dir", str(photos), "--job_dir", str(tmp_path / "job"), "--weights=random", "--dry_run"]
+    assert preproc.main(argv) == 0
+    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr().out.count("python -m pipelines.embed --input_path") == 2
