@@ -113,21 +113,21 @@ def _number(resource_name: object) -> str:
 
 def _find_or_upload(model: ServingModel, image: str, recipe: Recipe, gcloud: Gcloud) -> str:
     """The number of the model in Vertex AI's registry; the same content and image are uploaded once."""
-    found = gcloud.call(gcloud.command("ai", "models", "list", filter=f"labels.{_DIGEST_LABEL}={model.digest}")) or []
+    found = gcloud.listed(gcloud.command("ai", "models", "list", filter=f"labels.{_DIGEST_LABEL}={model.digest}"))
     if found:
         number = _number(found[0].get("name"))
         print(f"model     {number} (uploaded before)", flush=True)
         return number
     print("uploading the model …", flush=True)
     model.stage(job_storage())
-    number = _number((gcloud.call(_upload_command(model, image, recipe, gcloud)) or {}).get("model"))
+    number = _number(gcloud.resource(_upload_command(model, image, recipe, gcloud), key="model")["model"])
     print(f"model     {number}", flush=True)
     return number
 
 
 def _find_endpoint(name: str, gcloud: Gcloud) -> dict[str, Any] | None:
-    listed = gcloud.call(gcloud.command("ai", "endpoints", "list", filter=f'displayName="{name}"')) or []
-    found: list[dict[str, Any]] = [endpoint for endpoint in listed if endpoint.get("displayName") == name]
+    listed = gcloud.listed(gcloud.command("ai", "endpoints", "list", filter=f'displayName="{name}"'))
+    found = [endpoint for endpoint in listed if endpoint.get("displayName") == name]
     if len(found) > 1:
         numbers = ", ".join(_number(endpoint.get("name")) for endpoint in found)
         raise InputError(
@@ -147,7 +147,7 @@ def _deploy(endpoint: dict[str, Any], model_number: str, name: str, recipe: Reci
         print(f"deploying to {recipe.deploy.machine_type}, which takes ten minutes or so …", flush=True)
         gcloud.call(_deploy_command(number, model_number, name, recipe, gcloud))
         # gcloud says the id in a sentence alone.
-        endpoint = gcloud.call(gcloud.command("ai", "endpoints", "describe", number)) or {}
+        endpoint = gcloud.resource(gcloud.command("ai", "endpoints", "describe", number))
     return [str(one.get("id")) for one in endpoint.get("deployedModels") or []]
 
 
@@ -227,7 +227,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     endpoint = _find_endpoint(name, gcloud)
     model_number = _find_or_upload(model, image, recipe, gcloud)
     if endpoint is None:
-        endpoint = gcloud.call(_endpoint_command(name, recipe, gcloud)) or {}
+        endpoint = gcloud.resource(_endpoint_command(name, recipe, gcloud))
     number = _number(endpoint["name"])
     print(
         f"endpoint  {number} ({name})\n          https://console.cloud.google.com/vertex-ai/online-prediction/locations/"

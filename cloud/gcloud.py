@@ -42,14 +42,22 @@ def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Runs a program without input; its output and its messages as text.
 
     Raises:
-      InputError: it is not there.
+      InputError: it is not there, or cannot be run.
     """
     path = shutil.which(command[0])
     if path is None:
         raise InputError(f"{command[0]}: not found on this machine. {_INSTALL}")
-    return subprocess.run(
-        [path, *command[1:]], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, errors="replace"
-    )
+    try:
+        return subprocess.run(
+            [path, *command[1:]],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            errors="replace",
+        )
+    except OSError as error:
+        raise InputError(f"{command[0]}: {path} cannot be run ({error.strerror or error}). {_INSTALL}") from error
 
 
 def flags_of(values: Mapping[str, object]) -> list[str]:
@@ -88,7 +96,8 @@ class Gcloud:
         Raises:
           InputError: it is missing, or too old.
         """
-        version = str((self._json(["gcloud", "version", "--format=json"]) or {}).get("Google Cloud SDK", ""))
+        versions = self._json(["gcloud", "version", "--format=json"])
+        version = str(versions.get("Google Cloud SDK", "")) if isinstance(versions, dict) else ""
         number = re.match(r"\d+", version)
         if number and int(number[0]) < _OLDEST:
             raise InputError(
@@ -109,10 +118,29 @@ class Gcloud:
         """
         return self._json([*command, "--format=json", "--quiet"])
 
+    def listed(self, command: Sequence[str]) -> list[dict[str, Any]]:
+        """Runs a command that lists resources; what is raised is as in `call`."""
+        answer = self.call(command) or []
+        if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
+            raise self._unexpected(command, answer, "a list")
+        return answer
+
+    def resource(self, command: Sequence[str], *, key: str = "name") -> dict[str, Any]:
+        """Runs a command that answers with one resource, named under `key`; what is raised is as in `call`."""
+        answer = self.call(command)
+        if not isinstance(answer, dict) or not isinstance(answer.get(key), str):
+            raise self._unexpected(command, answer, f"{key!r}")
+        return answer
+
+    @staticmethod
+    def _unexpected(command: Sequence[str], answer: object, wanted: str) -> InputError:
+        return InputError(
+            f"{_name(command)}: gcloud's answer has not {wanted} ({str(answer)[:80]!r}). Run: gcloud components update"
+        )
+
     def _json(self, command: Sequence[str]) -> Any:
         done = self._run(command)
-        # Words up to the first flag name the command; arguments of it may be long.
-        name = " ".join(word for word in command[:5] if not word.startswith("-"))
+        name = _name(command)
         if done.returncode != 0:
             said = last_error(done.stderr) or f"exit code {done.returncode}"
             raise InputError(f"{name}: {said.rstrip('.')}. {self._remedy(said)}".rstrip())
@@ -128,6 +156,11 @@ class Gcloud:
             if re.search(pattern, said):
                 return words.format(project=self.project)
         return ""
+
+
+def _name(command: Sequence[str]) -> str:
+    # Words up to the first flag name the command; arguments of it may be long.
+    return " ".join(word for word in command[:5] if not word.startswith("-"))
 
 
 def last_error(stderr: str) -> str:

@@ -12,7 +12,10 @@ from configs.errors import InputError, cause_in_one_line
 from preprocess.retrying import RetryPolicy
 from preprocess.storage import Storage
 
-_FOLDER = re.compile(r"""gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[^,*?\[\]"\\\n]+)?""")
+# A semicolon ends the name of a package for pip.
+_FOLDER = re.compile(r"""gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[^,;*?\[\]"\\\x00-\x1f\x7f]+)?""")
+# No folders, but steps from one to another, where the bucket is mounted as a disk.
+_STEPS = frozenset(("", ".", ".."))
 _COPY_BYTES = 1024 * 1024
 _RETRY_LIMIT_SEC = 30.0  # A person waits.
 
@@ -36,10 +39,12 @@ def require_folder(uri: str, *, field: str, within_bucket: bool = True) -> str:
       InputError: it is none, or has a character that flags or patterns give a meaning to.
     """
     folder = uri.rstrip("/")
-    if not _FOLDER.fullmatch(folder) or (within_bucket and folder.count("/") < 3):
+    steps = not _STEPS.isdisjoint(folder.removeprefix("gs://").split("/"))
+    if not _FOLDER.fullmatch(folder) or steps or (within_bucket and folder.count("/") < 3):
         rule = "gs://BUCKET/FOLDER" if within_bucket else "gs://BUCKET or a folder in it"
         raise InputError(
-            f"{field}: must be {rule}, without commas, quotes, backslashes and * ? [ ]. Received: {uri!r}."
+            f"{field}: must be {rule}, without commas, semicolons, quotes, backslashes and * ? [ ], and without "
+            f"folders named '', '.' or '..'. Received: {uri!r}."
         )
     return folder
 
@@ -50,8 +55,9 @@ def faults_of(uri: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        cause = cause_in_one_line(error).removeprefix(f"{uri}: ").rstrip(".")
         raise InputError(
-            f"{uri}: {cause_in_one_line(error).rstrip('.')}. Check the name of the bucket, and that you may use it: "
+            f"{uri}: {cause}. Check the name of the bucket, and that you may use it: "
             "gcloud auth application-default login"
         ) from error
 

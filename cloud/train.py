@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cloud.gcloud import Gcloud, Runner, run_command
+from cloud.gcloud import Gcloud, Runner, flags_of, run_command
 from cloud.job_storage import is_there, job_storage, put_file, read_file, require_folder
 from cloud.trainer_package import build_package
 from cloud.training_job import TrainingJob, custom_job_spec, require_weights
@@ -26,6 +26,8 @@ from configs.gcp_project import find_project
 from configs.recipe import Recipe, load_recipe
 from preprocess.record_set import MANIFEST_NAME, Manifest, sidecar_path
 from preprocess.storage import Storage
+from trainer.model_info import MODEL_INFO_PATH
+from trainer.record_sets import RecordSet, require_agreement
 
 EXIT_JOB_FAILED = 1
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
@@ -67,28 +69,48 @@ def _find_records(args: argparse.Namespace, gcloud: Gcloud, storage: Storage) ->
     """The manifest of the training set, and whether there is a test set.
 
     Raises:
-      InputError: the training or the evaluation set is not finished.
+      InputError: the training or the evaluation set is not finished, or sets do not go together.
     """
-    manifests = {}
-    for split in ("train", "eval"):
-        path = sidecar_path(f"{args.job_dir}/preproc/{split}", MANIFEST_NAME)
+    sets = {}
+    for split in ("train", "eval", "test"):
+        prefix = f"{args.job_dir}/preproc/{split}"
+        path = sidecar_path(prefix, MANIFEST_NAME)
         content = read_file(path, storage)
-        if content is None:
+        if content is not None:
+            sets[split] = RecordSet(prefix=prefix, manifest=Manifest.from_bytes(content, where=path))
+        elif split != "test":
             raise InputError(
                 f"{path}: not there, so the records are not finished: the Dataflow job still runs, failed, or was "
                 f"never started. Look: gcloud dataflow jobs list --project {gcloud.project} --region {gcloud.region}. "
-                f"Start it, or go on where it was stopped: ./hugs_preproc.sh {shlex.quote(args.data_dir)} --job_dir "
-                f"{shlex.quote(args.job_dir)}"
+                "Start it, or go on where it was stopped: "
+                + _command(args, "./hugs_preproc.sh", args.data_dir, "--job_dir", args.job_dir)
             )
-        manifests[split] = Manifest.from_bytes(content, where=path)
-    has_test = is_there(sidecar_path(f"{args.job_dir}/preproc/test", MANIFEST_NAME), storage)
-    return manifests["train"], has_test
+    require_agreement(list(sets.values()))
+    return sets["train"].manifest, "test" in sets
+
+
+def _require_replaceable(model_dir: str, storage: Storage) -> None:
+    """Refuses what the trainer would refuse once its machines run.
+
+    Raises:
+      InputError: the folder holds something that is no model of ours.
+    """
+    if is_there(f"{model_dir}/**", storage) and not is_there(f"{model_dir}/{MODEL_INFO_PATH}", storage):
+        raise InputError(
+            f"JOB_ID: {model_dir} is there already and is not a model of an earlier run, so it is not replaced. Choose "
+            "another JOB_ID."
+        )
+
+
+def _command(args: argparse.Namespace, *words: str) -> str:
+    """A command of ours, with the recipe, project and region of this one."""
+    choice = "" if args.recipe == "hugs" else f"RECIPE={shlex.quote(args.recipe)} "
+    return choice + shlex.join([*words, *flags_of({"project": args.project, "region": args.region})])
 
 
 def _require_free(name: str, gcloud: Gcloud) -> None:
     """Refuses a job while one that writes to the same folder is active."""
-    jobs = gcloud.call(gcloud.command("ai", "custom-jobs", "list", filter=f'displayName="{name}"')) or []
-    for job in jobs:
+    for job in gcloud.listed(gcloud.command("ai", "custom-jobs", "list", filter=f'displayName="{name}"')):
         if job.get("displayName") == name and job.get("state") not in _ENDED:
             number = _number(job)
             raise InputError(
@@ -122,7 +144,7 @@ def _create(job: TrainingJob, spec: dict[str, Any], recipe: Recipe, gcloud: Gclo
         path = os.path.join(folder, _CONFIG_NAME)
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(_to_yaml(spec))
-        return _number(gcloud.call(_create_command(job, path, recipe, gcloud)) or {})
+        return _number(gcloud.resource(_create_command(job, path, recipe, gcloud)))
 
 
 def _create_command(job: TrainingJob, config_path: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
@@ -145,7 +167,7 @@ def _wait(number: str, gcloud: Gcloud) -> int:
     seen, failures = "", 0
     while True:
         try:
-            job = gcloud.call(gcloud.command("ai", "custom-jobs", "describe", number)) or {}
+            job = gcloud.resource(gcloud.command("ai", "custom-jobs", "describe", number))
             failures = 0
         except InputError as error:
             failures += 1
@@ -167,7 +189,6 @@ def _wait(number: str, gcloud: Gcloud) -> int:
 
 
 def _report(number: str, job: TrainingJob, args: argparse.Namespace, gcloud: Gcloud) -> None:
-    choice = "" if args.recipe == "hugs" else f"RECIPE={shlex.quote(args.recipe)} "
     print(f"job {number} was started in {gcloud.region}; the machines take some minutes to come up")
     print(f"watch    {shlex.join(gcloud.command('ai', 'custom-jobs', 'stream-logs', number))}")
     print(
@@ -176,7 +197,7 @@ def _report(number: str, job: TrainingJob, args: argparse.Namespace, gcloud: Gcl
     )
     print(f"cancel   {shlex.join(gcloud.command('ai', 'custom-jobs', 'cancel', number))}")
     print(f"model    {job.output_path}/model\nreport   {job.output_path}/report.html")
-    print(f"\nnext, once it has succeeded: {choice}{shlex.join(['./hugs_deploy.sh', job.output_path])}", flush=True)
+    print(f"\nnext, once it has succeeded: {_command(args, './hugs_deploy.sh', job.output_path)}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int:
@@ -209,6 +230,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     storage = job_storage()
     manifest, has_test = _find_records(args, gcloud, storage)
     require_weights(manifest.backbone.weights, job, recipe)
+    _require_replaceable(f"{job.output_path}/model", storage)
     job = TrainingJob(job_dir=args.job_dir, job_id=args.job_id, has_test=has_test, flags=flags)
     spec = custom_job_spec(job, recipe, package_uri=package_uri)
     if args.dry_run:

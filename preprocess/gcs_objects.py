@@ -40,7 +40,9 @@ def make_client() -> storage.Client:
     from google.cloud import storage
 
     try:
-        return storage.Client()
+        # Objects belong to no project, and without None the client raises where nothing names one: on a machine that
+        # has a user's credentials and no `gcloud config set project`.
+        return storage.Client(project=None)
     except google.auth.exceptions.DefaultCredentialsError:
         return storage.Client.create_anonymous_client()
 

@@ -22,7 +22,7 @@ class Prediction:
       images_per_sec: rows that become records, over `wall_sec`; None likewise.
       read_bytes: of the image files that can be decoded.
       decode_sec_per_image: in a decoder, an image that can be decoded.
-      failed_percent: of the rows.
+      failed_percent: of the images.
     """
 
     where: str

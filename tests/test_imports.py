@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "cloud": {"cloud", "trainer", "preprocess", "configs"},
 }
 # The modules of the trainer that say what it takes and what it leaves; without TensorFlow, as all of `cloud` is.
-TRAINER_FOR_CLOUD = {"trainer.options", "trainer.model_info"}
+TRAINER_FOR_CLOUD = {"trainer.options", "trainer.model_info", "trainer.record_sets"}
 # The modules of preprocess that import Beam; all others must work without it, for the trainer and for tests.
 BEAM_MODULES = {"preprocess.transforms", "preprocess.counters", "preprocess.beam_storage"}
 # What --help must not wait for.

@@ -112,5 +112,5 @@ class ModelInfo:
             )
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{where}: not the description of a model that trainer.task exported.") from error

@@ -32,6 +32,14 @@ def test_a_missing_gcloud_is_one_line(monkeypatch):
         run_command(["gcloud", "version"])
 
 
+def test_a_gcloud_that_is_no_program_is_one_line(monkeypatch, tmp_path):
+    (tmp_path / "gcloud").write_bytes(b"\0")
+    (tmp_path / "gcloud").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"gcloud: .* cannot be run \(Exec format error\)\. Install it"):
+        run_command(["gcloud", "version"])
+
+
 @pytest.mark.parametrize(
     ("stderr", "said"),
     [
@@ -65,6 +73,15 @@ def test_refusals_say_what_to_do(said, remedy):
         gcloud(models=f"ERROR: (gcloud.ai.models.list) {said}\n").call(["gcloud", "ai", "models", "list", "--x=y"])
     assert remedy in str(refusal.value)
     assert str(refusal.value).startswith("gcloud ai models list: ")
+
+
+@pytest.mark.parametrize("answer", [{"a": 1}, [1]])
+def test_an_answer_of_another_kind(answer):
+    other = gcloud(models=answer)
+    with pytest.raises(InputError, match="gcloud ai models list: gcloud's answer has not a list"):
+        other.listed(["gcloud", "ai", "models", "list"])
+    with pytest.raises(InputError, match="gcloud ai models list: gcloud's answer has not 'name'"):
+        other.resource(["gcloud", "ai", "models", "list"])
 
 
 def test_an_answer_that_is_no_json(monkeypatch):

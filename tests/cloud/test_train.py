@@ -5,7 +5,7 @@ import yaml
 
 from cloud import train
 from configs.errors import InputError
-from tests.cloud.cloud_job import JOB_DIR, FakeGcloud, put_records
+from tests.cloud.cloud_job import JOB_DIR, FakeGcloud, put_model, put_records
 
 ARGUMENTS = ("--data_dir", "gs://bucket/", "--job_dir", f"{JOB_DIR}/")
 CREATED = {"name": "projects/1/locations/us-central1/customJobs/55", "state": "JOB_STATE_PENDING"}
@@ -96,6 +96,25 @@ def test_unfinished_records(gcs):
     assert f"{JOB_DIR}/preproc/_eval/manifest.json: not there, so the records are not finished" in said
     assert "gcloud dataflow jobs list --project loopback --region us-central1" in said
     assert f"./hugs_preproc.sh gs://bucket --job_dir {JOB_DIR}" in said
+    assert f"RECIPE=flowers ./hugs_preproc.sh gs://bucket --job_dir {JOB_DIR} --region=europe-west4" in refusal(
+        "--recipe", "flowers", "--region", "europe-west4"
+    )
+
+
+@pytest.mark.parametrize("split", ["eval", "test"])
+def test_records_of_another_network(gcs, split):
+    put_records(gcs, "train", "eval", "test")
+    path = f"hugs_1/preproc/_{split}/manifest.json"
+    gcs.put("bucket", path, gcs.get("bucket", path).replace(b"sha256:0", b"sha256:1"))
+    assert f"{JOB_DIR}/preproc/train and {JOB_DIR}/preproc/{split} come from different backbones" in refusal()
+
+
+def test_a_folder_that_is_no_model_of_ours_is_not_replaced(gcs):
+    put_records(gcs, "train", "eval")
+    gcs.put("bucket", "hugs_1/training/model/saved_model.pb", b"of somebody else")
+    assert f"JOB_ID: {JOB_DIR}/training/model is there already and is not a model of an earlier run" in refusal()
+    put_model(gcs)
+    assert train.main([*ARGUMENTS, "--dry_run"], run=fake()) == 0
 
 
 def test_weights_that_the_container_cannot_have(gcs):
@@ -131,6 +150,9 @@ def test_nothing_is_sent_where_gcloud_refuses(gcs):
     [
         (["--job_dir", "gs://bucket"], "--job_dir: must be gs://BUCKET/FOLDER"),
         (["--job_dir", "gs://bucket/a*b"], "--job_dir: must be gs://BUCKET/FOLDER"),
+        (["--job_dir", "gs://bucket/a;b"], "--job_dir: must be gs://BUCKET/FOLDER"),
+        (["--job_dir", "gs://bucket/a/../b"], "--job_dir: must be gs://BUCKET/FOLDER"),
+        (["--job_dir", "gs://bucket//b"], "--job_dir: must be gs://BUCKET/FOLDER"),
         (["--data_dir", "gs://"], "--data_dir: must be gs://BUCKET"),
         (["--job_id", "a/b"], "--job_id: must be letters, digits"),
         (["--region", "us-centrall"], "cloud.region must be"),
@@ -166,7 +188,7 @@ def test_waiting(gcs, capsys, monkeypatch, state, code):
 
     def describe(_):
         answer = next(states)
-        return answer if answer is busy else {"state": f"JOB_STATE_{answer}", "error": error}
+        return answer if answer is busy else {**CREATED, "state": f"JOB_STATE_{answer}", "error": error}
 
     assert train.main([*ARGUMENTS, "--wait"], run=fake(**{"custom-jobs describe": describe})) == code
     said = capsys.readouterr()
@@ -177,6 +199,13 @@ def test_waiting(gcs, capsys, monkeypatch, state, code):
     ]
     if state == "FAILED":
         assert said.err == "training failed: The replica exited with 1.\n"
+
+
+@pytest.mark.parametrize("answer", [None, {}, [1]])
+def test_no_job_is_reported_where_gcloud_names_none(gcs, answer):
+    put_records(gcs, "train", "eval")
+    said = refusal(run=fake(**{"custom-jobs create": answer}))
+    assert "gcloud ai custom-jobs create: gcloud's answer has not 'name'" in said
 
 
 def test_waiting_ends_where_gcloud_does_not_answer(gcs, monkeypatch):

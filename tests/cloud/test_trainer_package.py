@@ -14,6 +14,7 @@ from configs.errors import InputError
 def test_the_same_source_is_the_same_file():
     name, content = build_package()
     assert (name, content) == build_package()
+    assert content[4:8] == bytes(4)  # Where gzip says when.
     digest = hashlib.sha256(content).hexdigest()
     assert name == f"hugs-0.1.0-{digest[:12]}.tar.gz"
 

@@ -277,6 +277,18 @@ def test_what_is_no_object():
         GcsStorage().match("gs://bucket")
 
 
+def test_credentials_that_name_no_project_will_do(monkeypatch, tmp_path):
+    """As `gcloud auth application-default login` leaves them on a machine without `gcloud config set project`."""
+    path = tmp_path / "credentials.json"
+    path.write_text('{"type": "authorized_user", "client_id": "x", "client_secret": "y", "refresh_token": "z"}')
+    for name in ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    assert gcs_objects.make_client()._credentials.refresh_token == "z"
+
+
 def test_credentials_are_those_of_the_pipeline(monkeypatch):
     from apache_beam.io.gcp import gcsio
 

@@ -157,7 +157,8 @@ def test_a_worker_with_other_code_refuses_every_stage_of_ours(tmp_path, monkeypa
         assert "Rebuild it" in str(error.value)
 
 
-def test_the_digest_tells_code_apart(tmp_path, monkeypatch):
+@pytest.mark.parametrize("module", ["preprocess/image.py", "configs/prices.py"])
+def test_the_digest_tells_code_apart(tmp_path, module):
     for name in ("configs", "preprocess"):
         shutil.copytree(source_digest.preprocess.__path__[0] + f"/../{name}", tmp_path / name)
     source = "from preprocess.source_digest import source_digest; print(source_digest())"
@@ -168,5 +169,5 @@ def test_the_digest_tells_code_apart(tmp_path, monkeypatch):
         ).stdout.strip()
 
     assert digest_there() == source_digest.source_digest()
-    (tmp_path / "preprocess/image.py").write_text("# other\n")
+    (tmp_path / module).write_text("# other\n")
     assert digest_there() != source_digest.source_digest()

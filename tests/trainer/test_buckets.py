@@ -78,6 +78,20 @@ def note_uploads(gcs, *, close_at: str = "nothing") -> list[str]:
     return sent
 
 
+@pytest.fixture
+def sent_together(monkeypatch) -> list[set[str]]:
+    """The base names of the files that are sent, or deleted, in no order among each other."""
+    groups: list[set[str]] = []
+    in_threads = working_folder._BucketFolder._in_threads
+
+    def note(work, names):
+        groups.append({os.path.basename(name) for name in names})
+        in_threads(work, names)
+
+    monkeypatch.setattr(working_folder._BucketFolder, "_in_threads", staticmethod(note))
+    return groups
+
+
 def complaint_about(path: str, **more) -> str:
     with pytest.raises(InputError) as caught:
         find_record_sets([path], flag="train_data_paths", **more)
@@ -153,7 +167,16 @@ def test_photos_are_found_until_the_bucket_no_longer_answers(gcs, monkeypatch, c
     assert len(gcs.exchanges) == asked
 
 
-def test_metrics_that_are_seen_are_those_of_the_model_beside_them(gcs):
+def test_only_what_is_new_or_other_is_sent(gcs):
+    folder = working_folder.working_folder("gs://bucket/out", flag="output_path")
+    sent = note_uploads(gcs)
+    for name, content in (("a", "1"), ("b", "1"), ("a", "22")):
+        pathlib.Path(folder.local, name).write_text(content)
+        folder.send()
+    assert sent == ["out/a", "out/b", "out/a"]
+
+
+def test_metrics_that_are_seen_are_those_of_the_model_beside_them(gcs, sent_together):
     folder = "out [1]*"  # A name that is a glob too.
 
     def publish(digest: str, **more: str) -> None:
@@ -171,7 +194,10 @@ def test_metrics_that_are_seen_are_those_of_the_model_beside_them(gcs):
     gcs.put("bucket", f"{folder}/checkpoints/keep", b"")
     gcs.exchanges.clear()
     sent = note_uploads(gcs)
+    sent_together.clear()
     publish("two")
+    graph, info = "saved_model.pb", os.path.basename(MODEL_INFO_PATH)
+    assert sent_together == [{info}, {"v.index"}, {graph}, {"report.html"}, {"metrics.json"}, {"old"}]
     requests = [one.request.partition("?")[0] for one in gcs.exchanges if one.request.startswith("DELETE")]
     probe, *deleted = [request.rpartition("%2F")[2] for request in requests]
     assert deleted == ["metrics.json", "report.html", "predictions.csv", "saved_model.pb", "old"]
@@ -219,7 +245,7 @@ def test_a_copy_of_a_model_leaves_what_lies_there(gcs, tmp_path):
 
 
 def test_a_run_with_the_folders_of_vertex_ai_and_its_model_again(
-    gcs, mean_colour_backbone, bucket_arguments, monkeypatch, capsys
+    gcs, mean_colour_backbone, bucket_arguments, monkeypatch, capsys, sent_together
 ):
     # Vertex AI names them below the base directory of the job, which is also what it gives as the output path.
     folders = {"MODEL_DIR": "model", "CHECKPOINT_DIR": "checkpoints", "TENSORBOARD_LOG_DIR": "logs"}
@@ -227,6 +253,9 @@ def test_a_run_with_the_folders_of_vertex_ai_and_its_model_again(
         monkeypatch.setenv(f"AIP_{name}", f"gs://bucket/training/{folder}/")
     task.main([*bucket_arguments, "--write_predictions"])
     metrics = json.loads(gcs.get("bucket", "training/metrics.json"))
+    # TensorFlow finds a checkpoint by the file of that name, which must not be seen before the rest.
+    assert {"checkpoint"} in sent_together
+    assert not any("checkpoint" in names and len(names) > 1 for names in sent_together)
     assert metrics["eval"]["accuracy"] > 0.9
     assert "gs://bucket/training/model photo.jpg" in capsys.readouterr().out
     assert metrics["options"]["output_path"] == "gs://bucket/training"

@@ -55,7 +55,9 @@ def test_values_out_of_range_are_refused(info, name, value):
         ModelInfo.from_bytes(json.dumps({**info.to_json(), name: value}).encode(), where="here/model.json")
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"format": 9}', b"\xff", b'{"format": 1, "labels": ["a"]}'])
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"{}", b'{"format": 9}', b"\xff", b'{"format": 1, "labels": ["a"]}', b"[" * 100_000]
+)
 def test_anything_else_is_refused_with_its_place(raw):
     with pytest.raises(InputError, match=r"^here/model\.json: "):
         ModelInfo.from_bytes(raw, where="here/model.json")
