@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cloud.gcloud import Gcloud, Runner, run_command
-from cloud.job_storage import job_storage, require_folder
+from cloud.job_storage import job_storage
 from cloud.serving_model import (
     HUB_REPOSITORY,
     ServingModel,
@@ -25,6 +25,7 @@ from cloud.serving_model import (
     prediction_request,
 )
 from configs.arguments import OneLineParser
+from configs.bucket_folder import require_folder
 from configs.cloud import CloudOptions
 from configs.errors import EXIT_OK, InputError, run_program
 from configs.gcp_project import find_project

@@ -32,6 +32,7 @@ _REMEDIES = (
         "Choose another machine type, fewer replicas or another region in the recipe, or ask for more: "
         "https://console.cloud.google.com/iam-admin/quotas?project={project}",
     ),
+    (r"UNAVAILABLE", "The service does not answer at the moment; later it may."),
     (r"INVALID_ARGUMENT", "Correct the recipe's section, or the flags given."),
 )
 

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cloud.gcloud import Gcloud, Runner, flags_of, run_command
-from cloud.job_storage import is_there, job_storage, put_file, read_file, require_folder
-from cloud.trainer_package import build_package
-from cloud.training_job import TrainingJob, custom_job_spec, require_weights
+from cloud.job_storage import is_there, job_storage, put_file, read_file
+from cloud.trainer_package import TrainerPackage, build_package
+from cloud.training_job import StagedPackage, TrainingJob, custom_job_spec, require_weights
 from configs.arguments import OneLineParser
+from configs.bucket_folder import require_folder
 from configs.cloud import CloudOptions
 from configs.errors import EXIT_OK, InputError, run_program
 from configs.gcp_project import find_project
@@ -200,6 +201,11 @@ def _report(number: str, job: TrainingJob, args: argparse.Namespace, gcloud: Gcl
     print(f"\nnext, once it has succeeded: {_command(args, './hugs_deploy.sh', job.output_path)}", flush=True)
 
 
+def _place_of(package: TrainerPackage, job: TrainingJob) -> StagedPackage:
+    folder = f"{job.output_path}/package"
+    return StagedPackage(uri=f"{folder}/{package.name}", pins_uri=f"{folder}/{package.pins_name}")
+
+
 def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int:
     """Runs the program with the arguments; `run` replaces the running of gcloud.
 
@@ -220,10 +226,10 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         )
     region = recipe.cloud.region if args.region is None else CloudOptions(region=args.region).region
     gcloud = Gcloud(find_project(recipe.cloud, args.project), region, run)
-    package_name, package = ("", b"") if recipe.vertex.trainer_in_image else build_package()
+    package = None if recipe.vertex.trainer_in_image else build_package()
     job = TrainingJob(job_dir=args.job_dir, job_id=args.job_id, has_test=False, flags=flags)
-    package_uri = f"{job.output_path}/package/{package_name}" if package else None
-    custom_job_spec(job, recipe, package_uri=package_uri)  # The flags are checked before anything is asked for.
+    staged = _place_of(package, job) if package else None
+    custom_job_spec(job, recipe, package=staged)  # The flags are checked before anything is asked for.
     if not args.dry_run:
         gcloud.require_new_enough()
 
@@ -232,15 +238,16 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     require_weights(manifest.backbone.weights, job, recipe)
     _require_replaceable(f"{job.output_path}/model", storage)
     job = TrainingJob(job_dir=args.job_dir, job_id=args.job_id, has_test=has_test, flags=flags)
-    spec = custom_job_spec(job, recipe, package_uri=package_uri)
+    spec = custom_job_spec(job, recipe, package=staged)
     if args.dry_run:
         print(f"# {_CONFIG_NAME}\n{_to_yaml(spec)}\n{shlex.join(_create_command(job, _CONFIG_NAME, recipe, gcloud))}")
-        sent = f"package {package_uri} ({len(package)} bytes) and the job" if package_uri else "job"
+        sent = f"package {staged.uri} ({len(package.content)} bytes) and the job" if package and staged else "job"
         print(f"\ndry run: the {sent} would be sent; nothing was")
         return EXIT_OK
     _require_free(job.display_name, gcloud)
-    if package_uri:
-        put_file(package, package_uri, storage)
+    if package and staged:
+        put_file(package.content, staged.uri, storage)
+        put_file(package.pins, staged.pins_uri, storage)
     number = _create(job, spec, recipe, gcloud)
     _report(number, job, args, gcloud)
     return _wait(number, gcloud) if args.wait else EXIT_OK

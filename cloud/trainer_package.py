@@ -1,14 +1,16 @@
-"""The project's source as one file that pip installs: the trainer of a container that does not have it.
+"""The project's source as one file that pip installs, and the versions of all else: for containers without a trainer.
 
 The same source gives the same bytes, so the digest in the name tells whether it was sent before.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import io
 import os
+import re
 import tarfile
 import tomllib
 
@@ -16,17 +18,33 @@ from configs.errors import InputError
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _BESIDE_PACKAGES = ("pyproject.toml", "setup.py", "README.md")
+_LOCK = "requirements.lock"
 _DIGEST_LENGTH = 12
 
 
-def build_package(root: str = REPOSITORY) -> tuple[str, bytes]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainerPackage:
+    """What a container installs.
+
+    Attributes:
+      name: `hugs-VERSION-DIGEST.tar.gz`.
+      content: the source distribution.
+      pins_name: `pins-DIGEST.txt`.
+      pins: the versions of requirements.lock, as constraints of pip: without its checksums, since with any pip wants
+        one of the project itself as well.
+    """
+
+    name: str
+    content: bytes
+    pins_name: str
+    pins: bytes
+
+
+def build_package(root: str = REPOSITORY) -> TrainerPackage:
     """Packs the source distribution of the checkout.
 
     Args:
       root: of the checkout.
-
-    Returns:
-      The file's name, `hugs-VERSION-DIGEST.tar.gz`, and its content.
 
     Raises:
       InputError: this is no checkout.
@@ -37,12 +55,23 @@ def build_package(root: str = REPOSITORY) -> tuple[str, bytes]:
         paths = [*_BESIDE_PACKAGES, *_modules(root, metadata["tool"]["setuptools"]["packages"])]
         version = metadata["project"]["version"]
         content = _pack(root, paths, folder=f"hugs-{version}")
+        with open(os.path.join(root, _LOCK), encoding="utf-8") as stream:
+            pins = re.sub(r" *\\\n( +--hash=\S+)", "", stream.read()).encode()
     except FileNotFoundError as error:
         raise InputError(
             f"trainer package: {error.filename} is not there. Run hugs_train.sh from a checkout of the project, or set "
             "vertex.trainer_in_image with an image that has the trainer."
         ) from error
-    return f"hugs-{version}-{hashlib.sha256(content).hexdigest()[:_DIGEST_LENGTH]}.tar.gz", content
+    return TrainerPackage(
+        name=f"hugs-{version}-{_digest(content)}.tar.gz",
+        content=content,
+        pins_name=f"pins-{_digest(pins)}.txt",
+        pins=pins,
+    )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_DIGEST_LENGTH]
 
 
 def _modules(root: str, packages: list[str]) -> list[str]:

@@ -14,15 +14,31 @@ from trainer.options import TrainingOptions, parse_options
 # Images of Vertex AI that install a Python package themselves. As of 2026 those with TensorFlow have Python 3.10, which
 # the recipe refuses; what they have of later ones will be called the same.
 _PREBUILT = re.compile(r"([a-z]+-docker\.pkg\.dev/vertex-ai|gcr\.io/cloud-aiplatform)/training/")
-# Vertex AI mounts all buckets at /gcs, so pip needs neither credentials nor a client. $0 is the package with its
-# extras, "$@" the flags: nothing is quoted twice.
-_INSTALL_AND_TRAIN = 'python -m pip install --no-cache-dir "$0" && exec python -m trainer.task "$@"'
+# Vertex AI mounts all buckets at /gcs, so pip needs neither credentials nor a client. $0 are the versions to install,
+# $1 is the package with its extras, the rest are the flags: nothing is quoted twice.
+_INSTALL_AND_TRAIN = (
+    'package="$1"; shift; python -m pip install --no-cache-dir --constraint "$0" "$package" '
+    '&& exec python -m trainer.task "$@"'
+)
 _MOUNT = "/gcs/"
 _INPUT_FLAGS = ("train_data_paths", "eval_data_paths", "test_data_paths", "input_dict", "weights", "model_dir")
 _OUTPUT_FLAGS = ("checkpoint_dir", "log_dir", "export_dir")
 _REACHABLE = ("gs://", _MOUNT)
 _MAX_NAME = 128
 _WEIGHTS_WITHOUT_FILE = ("imagenet", "random")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StagedPackage:
+    """Where in the bucket the trainer lies for containers that do not have it.
+
+    Attributes:
+      uri: of the source distribution, gs://.
+      pins_uri: of the versions to install with it, gs://.
+    """
+
+    uri: str
+    pins_uri: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,13 +137,13 @@ def require_weights(weights: str, job: TrainingJob, recipe: Recipe) -> None:
         )
 
 
-def custom_job_spec(job: TrainingJob, recipe: Recipe, *, package_uri: str | None) -> dict[str, Any]:
+def custom_job_spec(job: TrainingJob, recipe: Recipe, *, package: StagedPackage | None) -> dict[str, Any]:
     """The `CustomJobSpec` of Vertex AI.
 
     Args:
       job: of training.
       recipe: with the sections `cloud`, `vertex` and `train`.
-      package_uri: the staged package; None where the image has the trainer.
+      package: what the container installs; None where the image has the trainer.
 
     Returns:
       What `gcloud ai custom-jobs create --config` reads, with https://cloud.google.com/vertex-ai's names.
@@ -139,7 +155,7 @@ def custom_job_spec(job: TrainingJob, recipe: Recipe, *, package_uri: str | None
     pool = {
         "machineSpec": {"machineType": vertex.machine_type},
         "replicaCount": 1,
-        **_container(vertex.image, package_uri, trainer_arguments(job, recipe)),
+        **_container(vertex.image, package, trainer_arguments(job, recipe)),
     }
     pools = [pool]
     if vertex.replicas > 1:
@@ -157,20 +173,20 @@ def custom_job_spec(job: TrainingJob, recipe: Recipe, *, package_uri: str | None
     return spec
 
 
-def _container(image: str, package_uri: str | None, arguments: Sequence[str]) -> dict[str, Any]:
-    if package_uri is None:
+def _container(image: str, package: StagedPackage | None, arguments: Sequence[str]) -> dict[str, Any]:
+    if package is None:
         return {"containerSpec": {"imageUri": image, "args": list(arguments)}}
     if _PREBUILT.match(image):
         return {
             "pythonPackageSpec": {
                 "executorImageUri": image,
-                "packageUris": [package_uri],
+                "packageUris": [package.uri],
                 "pythonModule": "trainer.task",
                 "args": list(arguments),
             }
         }
     # The default, python:3.11 from Docker Hub, is here: Vertex AI has no image with TensorFlow and Python 3.11.
     extras = "train,export" if "onnx" in parse_options(arguments, environ={}).export_formats else "train"
-    package = f"{_MOUNT}{package_uri.removeprefix('gs://')}[{extras}]"
-    command = ["sh", "-c", _INSTALL_AND_TRAIN, package]
+    pins, path = (f"{_MOUNT}{uri.removeprefix('gs://')}" for uri in (package.pins_uri, package.uri))
+    command = ["sh", "-c", _INSTALL_AND_TRAIN, pins, f"{path}[{extras}]"]
     return {"containerSpec": {"imageUri": image, "command": command, "args": list(arguments)}}

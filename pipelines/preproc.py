@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from configs.arguments import OneLineParser
+from configs.bucket_folder import require_folder
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
 from configs.recipe import Recipe, load_recipe
 from pipelines import plan
@@ -239,8 +240,10 @@ def main(
     job_dir = args.job_dir
     if job_dir is None:
         job_dir = _choose_job_dir(data_dir, recipe, storage)
-    if any(character in job_dir for character in ",*?["):
-        # Found out now, and not when hours of embedding are done.
+    # What training would refuse is found out now, and not when hours of embedding are done.
+    if job_dir.startswith("gs://"):
+        job_dir = require_folder(job_dir, field="--job_dir")
+    elif any(character in job_dir for character in ",*?["):
         raise InputError(
             f"--job_dir: must not hold any of , * ? [ since training takes lists of patterns. Received: {job_dir!r}."
         )

@@ -33,13 +33,14 @@ def test_a_job_is_started(gcs, capsys):
 
     run.answers["custom-jobs create"] = create
     assert train.main([*ARGUMENTS, "--project", "my-project", "--", "--max_steps", "5"], run=run) == 0
-    (package,) = (name for name in gcs.names("bucket") if "/package/" in name)
+    package, pins = sorted(name for name in gcs.names("bucket") if "/package/" in name)
     assert package.startswith("hugs_1/training/package/hugs-0.1.0-")
+    assert b"\ntensorflow==" in gcs.get("bucket", pins)
     (create_command,) = run.named("ai", "custom-jobs", "create")
     assert "--project=my-project" in create_command
     assert "--display-name=bucket/hugs_1/training" in create_command
     container = configs[0]["workerPoolSpecs"][0]["containerSpec"]
-    assert container["command"][-1] == f"/gcs/bucket/{package}[train]"
+    assert container["command"][-2:] == [f"/gcs/bucket/{pins}", f"/gcs/bucket/{package}[train]"]
     assert container["args"][-2:] == ["--max_steps", "5"]
     assert f"--test_data_paths={JOB_DIR}/preproc/test*" in container["args"]
     said = capsys.readouterr().out
@@ -212,4 +213,4 @@ def test_waiting_ends_where_gcloud_does_not_answer(gcs, monkeypatch):
     monkeypatch.setattr(train, "_POLL_SEC", 0)
     put_records(gcs, "train", "eval")
     broken = fake(**{"custom-jobs describe": "ERROR: (gcloud) UNAVAILABLE: busy\n"})
-    assert refusal("--wait", run=broken).endswith("UNAVAILABLE: busy. The job itself goes on.")
+    assert refusal("--wait", run=broken).endswith("later it may. The job itself goes on.")

@@ -12,21 +12,35 @@ from configs.errors import InputError
 
 
 def test_the_same_source_is_the_same_file():
-    name, content = build_package()
-    assert (name, content) == build_package()
-    assert content[4:8] == bytes(4)  # Where gzip says when.
-    digest = hashlib.sha256(content).hexdigest()
-    assert name == f"hugs-0.1.0-{digest[:12]}.tar.gz"
+    package = build_package()
+    assert package == build_package()
+    assert package.content[4:8] == bytes(4)  # Where gzip says when.
+    digest = hashlib.sha256(package.content).hexdigest()
+    assert package.name == f"hugs-0.1.0-{digest[:12]}.tar.gz"
+
+
+def test_the_versions_are_those_of_the_lock():
+    with open(f"{REPOSITORY}/requirements.lock") as stream:
+        locked = [line.split(" ")[0] for line in stream if "==" in line]
+    package = build_package()
+    pins = package.pins.decode()
+    assert [line.split(" ")[0] for line in pins.splitlines() if "==" in line] == locked
+    assert len(locked) > 100
+    assert "--hash" not in pins
+    assert "\\" not in pins
+    assert package.pins_name == f"pins-{hashlib.sha256(package.pins).hexdigest()[:12]}.txt"
 
 
 def test_pip_installs_it_with_the_trainers_extra(tmp_path):
-    name, content = build_package()
+    package = build_package()
     folder = tmp_path / "a folder"
     folder.mkdir()
-    (folder / name).write_bytes(content)
+    (folder / package.name).write_bytes(package.content)
+    (folder / package.pins_name).write_bytes(package.pins)
     site = tmp_path / "site"
     flags = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(site))
-    install = [sys.executable, "-m", "pip", "install", *flags, f"{folder / name}[train]"]
+    pinned = ("--constraint", str(folder / package.pins_name))
+    install = [sys.executable, "-m", "pip", "install", *flags, *pinned, f"{folder / package.name}[train]"]
     done = subprocess.run(install, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "does not provide" not in done.stderr

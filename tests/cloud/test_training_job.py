@@ -6,14 +6,17 @@ import subprocess
 
 import pytest
 
-from cloud.training_job import TrainingJob, custom_job_spec, require_weights, trainer_arguments
+from cloud.training_job import StagedPackage, TrainingJob, custom_job_spec, require_weights, trainer_arguments
 from configs.cloud import CloudOptions, VertexOptions
 from configs.errors import InputError
 from configs.recipe import Recipe, TrainOptions, load_recipe
 from trainer.options import parse_options
 
 JOB = TrainingJob(job_dir="gs://bucket/a b/hugs_1", job_id="training", has_test=False)
-PACKAGE = "gs://bucket/a b/hugs_1/training/package/hugs-0.1.0-0123.tar.gz"
+PACKAGE = StagedPackage(
+    uri="gs://bucket/a b/hugs_1/training/package/hugs-0.1.0-0123.tar.gz",
+    pins_uri="gs://bucket/a b/hugs_1/training/package/pins-4567.txt",
+)
 RECIPE = Recipe(name="hugs")
 
 
@@ -81,7 +84,7 @@ def test_weights_must_be_where_the_container_can_read_them():
 
 
 def test_a_plain_image_installs_the_package_first():
-    spec = custom_job_spec(JOB, RECIPE, package_uri=PACKAGE)
+    spec = custom_job_spec(JOB, RECIPE, package=PACKAGE)
     (pool,) = spec["workerPoolSpecs"]
     assert pool["machineSpec"] == {"machineType": "n1-standard-8"}
     assert pool["replicaCount"] == 1
@@ -94,7 +97,7 @@ def test_a_plain_image_installs_the_package_first():
 
 
 def test_onnx_brings_its_extra():
-    (pool,) = custom_job_spec(with_flags("--export_formats=onnx"), RECIPE, package_uri=PACKAGE)["workerPoolSpecs"]
+    (pool,) = custom_job_spec(with_flags("--export_formats=onnx"), RECIPE, package=PACKAGE)["workerPoolSpecs"]
     assert pool["containerSpec"]["command"][-1].endswith(".tar.gz[train,export]")
 
 
@@ -109,14 +112,13 @@ def test_what_the_container_runs(tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" -- >> "{tmp_path}/calls"\nexit "${{FAIL:-0}}"\n')
     python.chmod(0o755)
-    container = custom_job_spec(with_flags("--l2", "0"), RECIPE, package_uri=PACKAGE)["workerPoolSpecs"][0][
-        "containerSpec"
-    ]
+    container = custom_job_spec(with_flags("--l2", "0"), RECIPE, package=PACKAGE)["workerPoolSpecs"][0]["containerSpec"]
     command = [*container["command"], *container["args"], "--a=b c,$d \"'"]
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     install, train = (tmp_path / "calls").read_text().removesuffix("\n--\n").split("\n--\n")
     assert install.splitlines()[:3] == ["-m", "pip", "install"]
+    assert install.splitlines()[-3:-1] == ["--constraint", "/gcs/bucket/a b/hugs_1/training/package/pins-4567.txt"]
     assert install.splitlines()[-1] == "/gcs/bucket/a b/hugs_1/training/package/hugs-0.1.0-0123.tar.gz[train]"
     assert train.splitlines() == ["-m", "trainer.task", *container["args"], "--a=b c,$d \"'"]
     # Without the package nothing is trained.
@@ -127,7 +129,7 @@ def test_what_the_container_runs(tmp_path):
 
 def test_an_image_that_has_the_trainer_gets_its_flags_alone():
     recipe = Recipe(name="x", vertex=VertexOptions(image="eu-docker.pkg.dev/p/r/hugs:1", trainer_in_image=True))
-    (pool,) = custom_job_spec(JOB, recipe, package_uri=None)["workerPoolSpecs"]
+    (pool,) = custom_job_spec(JOB, recipe, package=None)["workerPoolSpecs"]
     assert set(pool["containerSpec"]) == {"imageUri", "args"}
     assert pool["containerSpec"]["args"] == trainer_arguments(JOB, recipe)
 
@@ -136,10 +138,10 @@ def test_an_image_of_vertex_installs_the_package_itself():
     recipe = Recipe(
         name="x", vertex=VertexOptions(image="us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-21.py311:latest")
     )
-    (pool,) = custom_job_spec(JOB, recipe, package_uri=PACKAGE)["workerPoolSpecs"]
+    (pool,) = custom_job_spec(JOB, recipe, package=PACKAGE)["workerPoolSpecs"]
     package = pool["pythonPackageSpec"]
     assert package["executorImageUri"] == recipe.vertex.image
-    assert package["packageUris"] == [PACKAGE]
+    assert package["packageUris"] == [PACKAGE.uri]
     assert package["pythonModule"] == "trainer.task"
     assert package["args"] == trainer_arguments(JOB, recipe)
 
@@ -150,7 +152,7 @@ def test_several_replicas_are_a_chief_and_workers():
         cloud=CloudOptions(service_account="hugs@my-project.iam.gserviceaccount.com"),
         vertex=VertexOptions(replicas=4, timeout_hours=2, network="projects/1/global/networks/n"),
     )
-    spec = custom_job_spec(JOB, recipe, package_uri=PACKAGE)
+    spec = custom_job_spec(JOB, recipe, package=PACKAGE)
     chief, workers = spec["workerPoolSpecs"]
     assert (chief["replicaCount"], workers["replicaCount"]) == (1, 3)
     assert chief["containerSpec"] == workers["containerSpec"]

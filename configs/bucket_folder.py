@@ -1,0 +1,34 @@
+"""Folders in a bucket that every part of the road can take: as a flag, as a pattern, as a path below /gcs, by pip."""
+
+from __future__ import annotations
+
+import re
+
+from configs.errors import InputError
+
+# A semicolon ends the name of a package for pip.
+_FOLDER = re.compile(r"""gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[^,;*?\[\]"\\\x00-\x1f\x7f]+)?""")
+# No folders, but steps from one to another, where the bucket is mounted as a disk.
+_STEPS = frozenset(("", ".", ".."))
+
+
+def require_folder(uri: str, *, field: str, within_bucket: bool = True) -> str:
+    """A folder in a bucket, without the slash at its end.
+
+    Args:
+      uri: as given.
+      field: names it in messages.
+      within_bucket: whether it may not be the bucket itself.
+
+    Raises:
+      InputError: it is none, or has a character that flags or patterns give a meaning to.
+    """
+    folder = uri.rstrip("/")
+    steps = not _STEPS.isdisjoint(folder.removeprefix("gs://").split("/"))
+    if not _FOLDER.fullmatch(folder) or steps or (within_bucket and folder.count("/") < 3):
+        rule = "gs://BUCKET/FOLDER" if within_bucket else "gs://BUCKET or a folder in it"
+        raise InputError(
+            f"{field}: must be {rule}, without commas, semicolons, quotes, backslashes and * ? [ ], and without "
+            f"folders named '', '.' or '..'. Received: {uri!r}."
+        )
+    return folder
