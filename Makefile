@@ -37,11 +37,12 @@ bench: $(VENV)/installed $(VENV)/demo-photos ## every number of the README, besi
 test: $(VENV)/installed ## the whole suite
 	@$(BIN)/python -m pytest
 
-lint: $(VENV)/installed ## lint, format and types
+lint: $(VENV)/installed ## lint, format, types and shell scripts
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
-	@echo "lint, format and types are clean"
+	@$(BIN)/shellcheck -x hugs_*.sh scripts/*.sh .ci/run
+	@echo "lint, format, types and shell scripts are clean"
 
 format: $(VENV)/installed ## rewrite the sources in the project's format
 	@$(BIN)/ruff check --fix-only $(SOURCES)
