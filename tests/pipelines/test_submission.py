@@ -1,7 +1,6 @@
 """Jobs of runners that are not in this process: how they end, and what is said about it."""
 
 import dataclasses
-import datetime
 import json
 import os
 
@@ -13,27 +12,16 @@ from pipelines import local_run, submission
 from pipelines.beam_noise import quiet_children
 from pipelines.beam_options import make_runner
 from pipelines.submission import RemoteRun, run_remotely, submit
-from preprocess.job import Job
 from preprocess.labels import parse_label_dict
 from preprocess.set_report import BOOKS_DO_NOT_BALANCE, COMPLETE, NOTHING_EMBEDDED
 from preprocess.storage import LocalStorage, write_file
 from preprocess.transforms import EmbedLists, EmbedOptions
-from tests.preprocess.stand_ins import load_stand_in
+from tests.preprocess.stand_ins import load_stand_in, make_job
 
 
 @pytest.fixture
 def job(tmp_path):
-    return Job(
-        definition={},
-        run_id="r1",
-        output_prefix=str(tmp_path / "out" / "train"),
-        compression="none",
-        labels=("a", "b"),
-        input_paths=("list.csv",),
-        rows_expected=10,
-        started=datetime.datetime.now(datetime.UTC),
-        versions={},
-    )
+    return make_job(tmp_path)
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 import concurrent.futures
 import dataclasses
+import datetime
 
 import numpy as np
 
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.engine import EngineInfo
 from preprocess.image import ImageError
+from preprocess.job import Job
 from preprocess.outcomes import RowFailure
 
 IDENTITY = BackboneIdentity(
@@ -21,6 +23,22 @@ IDENTITY = BackboneIdentity(
 
 
 INFO = EngineInfo(engine="stand_in", precision="float32", device="cpu", fidelity=None, why="for tests")
+
+
+def make_job(folder, **changes):
+    """A job that writes a set into a folder."""
+    fields = {
+        "definition": {},
+        "run_id": "r1",
+        "output_prefix": str(folder / "out" / "train"),
+        "compression": "none",
+        "labels": ("a", "b"),
+        "input_paths": ("list.csv",),
+        "rows_expected": 10,
+        "started": datetime.datetime.now(datetime.UTC),
+        "versions": {},
+    }
+    return Job(**(fields | changes))
 
 
 @dataclasses.dataclass

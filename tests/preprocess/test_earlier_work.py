@@ -1,7 +1,6 @@
 """What a run that was stopped leaves, and what the next one makes of it."""
 
 import dataclasses
-import datetime
 import io
 import pathlib
 
@@ -14,13 +13,13 @@ from preprocess.block_writer import BlockWriter
 from preprocess.earlier_work import EarlierWork
 from preprocess.finishing import finish_record_set
 from preprocess.image_loader import ImageLoader
-from preprocess.job import Job, Retry
+from preprocess.job import Retry
 from preprocess.labels import LabelDict
 from preprocess.outcomes import RowFailure
 from preprocess.row_blocks import into_blocks
 from preprocess.rows import parse_rows
 from preprocess.storage import LocalStorage
-from tests.preprocess.stand_ins import IDENTITY, INFO, StandInEngine, decode_stand_in, read_stand_in
+from tests.preprocess.stand_ins import IDENTITY, INFO, StandInEngine, decode_stand_in, make_job, read_stand_in
 
 LABELS = LabelDict(("a", "b"))
 TEXT = "".join(f"{i}.jpg,a\n" if i % 7 else f"missing{i}.jpg,b\n" for i in range(1, 41))
@@ -41,17 +40,7 @@ class Engine(StandInEngine):
 
 @pytest.fixture
 def job(tmp_path):
-    return Job(
-        definition={},
-        run_id="r1",
-        output_prefix=str(tmp_path / "out" / "train"),
-        compression="none",
-        labels=LABELS.names,
-        input_paths=("d/list.csv",),
-        rows_expected=40,
-        started=datetime.datetime.now(datetime.UTC),
-        versions={},
-    )
+    return make_job(tmp_path, labels=LABELS.names, input_paths=("d/list.csv",), rows_expected=40)
 
 
 def blocks(text=TEXT, rows_per_block=12):

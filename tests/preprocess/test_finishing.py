@@ -1,5 +1,4 @@
 import dataclasses
-import datetime
 import hashlib
 import itertools
 import json
@@ -12,27 +11,17 @@ import pytest
 from preprocess.block_results import CONTENT_DTYPE, BlockResult, PartFile
 from preprocess.estimate import Estimate, exactly
 from preprocess.finishing import JobFailed, finish_record_set, plan_path
-from preprocess.job import Job, Retry
+from preprocess.job import Retry
 from preprocess.prediction import Prediction
 from preprocess.record_set import Manifest
 from preprocess.set_files import read_results_file
 from preprocess.storage import LocalStorage, write_file
-from tests.preprocess.stand_ins import IDENTITY, INFO
+from tests.preprocess.stand_ins import IDENTITY, INFO, make_job
 
 
 @pytest.fixture
 def job(tmp_path):
-    return Job(
-        definition={},
-        run_id="r1",
-        output_prefix=str(tmp_path / "out" / "train"),
-        compression="none",
-        labels=("a", "b"),
-        input_paths=("list.csv",),
-        rows_expected=10,
-        started=datetime.datetime.now(datetime.UTC),
-        versions={},
-    )
+    return make_job(tmp_path)
 
 
 def distinct_content(index, records):

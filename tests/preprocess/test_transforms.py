@@ -1,4 +1,3 @@
-import datetime
 import json
 import shutil
 import subprocess
@@ -15,10 +14,9 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from configs.errors import InputError
 from preprocess import progress, source_digest
 from preprocess.image_source import ImageSource
-from preprocess.job import Job
 from preprocess.labels import LabelDict
 from preprocess.transforms import EmbedLists, EmbedOptions
-from tests.preprocess.stand_ins import decode_stand_in, load_stand_in, read_stand_in
+from tests.preprocess.stand_ins import decode_stand_in, load_stand_in, make_job, read_stand_in
 
 LABELS = LabelDict(("a", "b"))
 
@@ -29,19 +27,15 @@ def make_pipeline(tmp_path, texts, rows_per_shard=10, compression="none", beam_f
         path = tmp_path / f"list{number}.csv"
         path.write_text(text)
         paths.append(str(path))
-    job = Job(
+    job = make_job(
+        tmp_path,
         **{
-            "definition": {},
-            "run_id": "r",
-            "output_prefix": str(tmp_path / "out" / "train"),
             "compression": compression,
             "labels": LABELS.names,
             "input_paths": tuple(paths),
             "rows_expected": sum(text.count("\n") for text in texts),
-            "started": datetime.datetime.now(datetime.UTC),
-            "versions": {},
         }
-        | job_changes
+        | job_changes,
     )
     options = EmbedOptions(
         unknown_labels="skip",
