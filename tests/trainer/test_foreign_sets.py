@@ -114,6 +114,7 @@ def test_a_file_that_changes_after_it_was_looked_at_is_found(tmp_path, dictionar
         (tf.train.Example().SerializeToString(), "Received: nothing"),
         (example("a", [], [1]), "is empty"),
     ],
+    ids=["nonsense", "nothing", "no embedding"],  # Protobuf's bytes differ from process to process.
 )
 def test_other_records_are_refused(tmp_path, dictionary, record, words):
     with pytest.raises(InputError, match=words):
