@@ -17,7 +17,7 @@ Given again, the command goes on where it ended. The machines are those of the r
   ./hugs_deploy.sh gs://bucket/hugs_20260102_030405/training
   ./hugs_deploy.sh gs://bucket/hugs_20260102_030405/training my-endpoint --image photo.jpg
 
-An endpoint costs money as long as a model is deployed there; the commands that end it are printed.
+An endpoint costs money as long as a model is deployed there, asked or not; the commands that end it are printed.
 
 Environment:
   RECIPE   name of a recipe, or path of its YAML file (default: hugs)

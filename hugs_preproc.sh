@@ -11,7 +11,8 @@ usage: ./hugs_preproc.sh DIR_OR_BUCKET [flags of pipelines.preproc and pipelines
 
 Embeds the training, evaluation and test lists that lie in a directory or bucket (dict.txt, train.csv, eval.csv and,
 if there is one, test.csv) into a new DIR_OR_BUCKET/RECIPE_DATE_TIME/preproc, and prints the command that trains on
-it. python -m pipelines.ingest makes such lists from a folder of photos.
+it. Where the newest such directory is unfinished, it goes on there. python -m pipelines.ingest makes such lists from a
+folder of photos.
 
 A directory is worked on here:
 
@@ -21,6 +22,7 @@ A directory is worked on here:
 A bucket is worked on by Dataflow, on the machines and in the project that the recipe names (sections cloud and
 dataflow):
 
+  ./hugs_preproc.sh gs://bucket --plan        # says what it will take and cost, from a sample (also for a directory)
   ./hugs_preproc.sh gs://bucket --dry_run     # checks everything and prints what would be run; sends nothing
   ./hugs_preproc.sh gs://bucket               # starts the jobs, and says where to watch them
   ./hugs_preproc.sh gs://bucket --wait        # waits for them, and says what became of every image

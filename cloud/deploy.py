@@ -146,6 +146,7 @@ def _deploy(endpoint: dict[str, Any], model_number: str, name: str, recipe: Reci
         print("deployed before", flush=True)
     else:
         print(f"deploying to {recipe.deploy.machine_type}, which takes ten minutes or so …", flush=True)
+        print("From then on the endpoint costs money, asked or not, until the model is undeployed.", flush=True)
         gcloud.call(_deploy_command(number, model_number, name, recipe, gcloud))
         # gcloud says the id in a sentence alone.
         endpoint = gcloud.resource(gcloud.command("ai", "endpoints", "describe", number))
@@ -222,6 +223,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         ):
             print(shlex.join(command))
         print("\ndry run: this would be sent, as far as it is not there; nothing was")
+        print("Once a model is deployed, the endpoint costs money until it is undeployed, asked or not.")
         return EXIT_OK
     if recipe.deploy.image is None:
         _require_image(image, gcloud)

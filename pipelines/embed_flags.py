@@ -247,7 +247,7 @@ def _add_course(parser: OneLineParser) -> None:
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="for a job on Dataflow, and end as a run on this machine does; all other runners are waited for anyway",
+        help="wait for a job on Dataflow, and end as a run on this machine does; other runners are waited for anyway",
     )
     parser.add_argument(
         "--dry_run",

@@ -52,7 +52,7 @@ _MADE_BY_EMBED = ("--job_name",)
 def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = OneLineParser(
         prog="python -m pipelines.preproc",
-        usage="%(prog)s --data_dir DIR [--recipe RECIPE] [--job_dir DIR] [--wait] [--dry_run] "
+        usage="%(prog)s --data_dir DIR [--recipe RECIPE] [--job_dir DIR] [--wait] [--dry_run] [--plan] "
         "[flags of pipelines.embed …]",
         description="Embeds the training, evaluation and test lists of a recipe: those in a directory one after the "
         "other, those in a bucket all at once on Dataflow (--runner DirectRunner: here).",
@@ -68,7 +68,7 @@ def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
         metavar="DIR",
         help="where the records go (default: the newest DATA_DIR/RECIPE_DATE_TIME if it is unfinished, else a new one)",
     )
-    parser.add_argument("--wait", action="store_true", help="for the jobs on Dataflow, and say what came of them")
+    parser.add_argument("--wait", action="store_true", help="wait for the jobs on Dataflow, and say what came of them")
     parser.add_argument(
         "--dry_run",
         action="store_true",
@@ -258,7 +258,9 @@ def main(
             code = max(code, _wait_for(runs))
     else:
         code = _embed_here(lists, flags, storage, embed)
-    if code == EXIT_OK:
+    if code == EXIT_OK and args.dry_run:
+        print("\ndry run: this would be run, unless it is done already; nothing was")
+    elif code == EXIT_OK:
         train = _train_command(args.recipe, data_dir, job_dir)
         if runs and not args.wait:
             print("\nnext, once all of them are done (--wait waits for that, and says what came of them):")

@@ -22,7 +22,10 @@ def test_a_dry_run_prints_commands_that_can_be_given_and_writes_nothing(cloud, c
     before = gcs.names("bucket")
     assert run_preproc(service, "--dry_run", "--embedding_cache=gs://bucket/cache") == 0
     assert {exchange.request.partition(" ")[0] for exchange in gcs.exchanges} == {"GET"}
-    commands = [line for line in capsys.readouterr().out.splitlines() if line.startswith("python -m pipelines.embed")]
+    printed = capsys.readouterr().out
+    assert printed.endswith("\ndry run: this would be run, unless it is done already; nothing was\n")
+    assert "hugs_train.sh" not in printed  # There is nothing to train on.
+    commands = [line for line in printed.splitlines() if line.startswith("python -m pipelines.embed")]
     assert len(commands) == 2
     assert "--job_name=job-eval" in commands[1]
     assert "--runner=DataflowRunner" in commands[1]
