@@ -33,8 +33,8 @@ from pipelines.recipe_lists import (
     exists,
     find_lists,
     in_folder,
+    newest_job_dir,
     plan_path,
-    unfinished_job_dir,
 )
 from preprocess.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.rows import has_scheme
@@ -151,11 +151,14 @@ def _choose_job_dir(data_dir: str, recipe: Recipe, storage: Storage) -> str:
     """Where the records go if the user does not say: where a run was stopped, or a new folder."""
     planned = find_lists(recipe, data_dir=data_dir, job_dir="", storage=storage)
     splits = [entry.split for entry in planned]
-    unfinished = unfinished_job_dir(recipe, splits, data_dir=data_dir, storage=storage)
-    if unfinished is None:
-        return in_folder(data_dir, f"{recipe.name}_{datetime.datetime.now():%Y%m%d_%H%M%S}")
-    print(f"going on in {unfinished}, where a run was stopped; --job_dir names another")
-    return unfinished
+    found = newest_job_dir(recipe, splits, data_dir=data_dir, storage=storage)
+    if found is not None and not found[1]:
+        print(f"going on in {found[0]}, where a run was stopped; --job_dir names another")
+        return found[0]
+    new = in_folder(data_dir, f"{recipe.name}_{datetime.datetime.now():%Y%m%d_%H%M%S}")
+    if found is not None:
+        print(f"{found[0]} is finished; all lists are embedded anew into {new}")
+    return new
 
 
 def _embed_here(

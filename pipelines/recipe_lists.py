@@ -90,8 +90,10 @@ def find_lists(recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage)
     ]
 
 
-def unfinished_job_dir(recipe: Recipe, splits: Iterable[str], *, data_dir: str, storage: Storage) -> str | None:
-    """The newest job directory of a recipe, if a run was stopped in it; None if it is finished, or there is none.
+def newest_job_dir(
+    recipe: Recipe, splits: Iterable[str], *, data_dir: str, storage: Storage
+) -> tuple[str, bool] | None:
+    """The newest job directory of a recipe, and whether it is finished; None if there is none.
 
     Args:
       recipe: its name begins the names of the directories.
@@ -108,8 +110,8 @@ def unfinished_job_dir(recipe: Recipe, splits: Iterable[str], *, data_dir: str, 
         return None
     newest = max(folders)
     found = folders[newest]
-    finished = all(f"{split}/{MANIFEST_NAME}" in found for split in splits)
-    return newest if not finished or any(rest.endswith(DEFINITION_NAME) for rest in found) else None
+    has_all_sets = all(f"{split}/{MANIFEST_NAME}" in found for split in splits)
+    return newest, has_all_sets and not any(rest.endswith(DEFINITION_NAME) for rest in found)
 
 
 def plan_path(data_dir: str, recipe_name: str) -> str:
@@ -131,4 +133,5 @@ def exists(path: str, storage: Storage) -> bool:
     try:
         return bool(storage.match(path))
     except OSError as error:
-        raise InputError(f"{path}: cannot be looked for ({error}).") from error
+        hint = " Check the name of the bucket, and that you may read it." if has_scheme(path) else ""
+        raise InputError(f"{path}: cannot be looked for ({error}).{hint}") from error

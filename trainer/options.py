@@ -71,7 +71,7 @@ class TrainingOptions:
       label_mode: "single" (softmax, one right class) or "multi" (sigmoids, any number of right classes);
         "auto" for multi if a tenth of the training examples or more have several labels.
       unlabeled: "drop" leaves records without a label out, "default_class" makes a class of them.
-      standardize: whether the head first centres and scales its inputs (see `trainer.head`).
+      standardize: whether the head first centers and scales its inputs (see `trainer.head`).
       seed: of the initial weights, the order of examples and dropout.
       seeds: how many seeds to train with, to tell skill from luck; the first is the exported model's.
       tune: trials of a search for the head's settings; 0 for no search.
@@ -301,7 +301,7 @@ def _parser() -> OneLineParser:
     add("label_smoothing", float, "share of a training target that goes to all classes equally")
     add("l2", float, "weight of the squared weights in the training loss; with adamw its weight decay")
     add("seed", int, "the same seed gives the same model")
-    add_switch("standardize", "centre and scale the embeddings by the training set's statistics (default: yes)")
+    add_switch("standardize", "center and scale the embeddings by the training set's statistics (default: yes)")
 
     add("tune", int, "trials of a search for the head's settings by cross-validation; 0 for none")
     parser.add_argument(

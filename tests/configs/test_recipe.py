@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
+import yaml
 
+import configs
 from configs.errors import InputError
 from configs.recipe import (
     Lists,
@@ -34,7 +37,13 @@ def test_every_recipe_of_the_project_loads_and_is_named_after_its_file():
 
 
 def test_hugs_spells_out_every_default():
-    assert load_recipe("hugs") == Recipe(name="hugs")
+    recipe = load_recipe("hugs")
+    assert recipe == Recipe(name="hugs")
+    with open(os.path.join(os.path.dirname(configs.__file__), "hugs.yaml")) as stream:
+        written = yaml.safe_load(stream)
+    sections = dataclasses.asdict(recipe)
+    assert set(written) == set(sections)
+    assert all(set(written[name]) == set(fields) for name, fields in sections.items() if name != "name")
 
 
 def test_fields_have_defaults():

@@ -111,7 +111,9 @@ def test_the_same_command_goes_on_in_the_directory_of_a_run_that_was_stopped(dat
     (job_dir,) = data_dir.glob("hugs_*")
     job_dir.rename(data_dir / "hugs_20200101_000000")
     preproc.main(argv, embed=FinishingEmbed())
-    assert "going on in " not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "going on in " not in said
+    assert f"{data_dir}/hugs_20200101_000000 is finished; all lists are embedded anew into {data_dir}/hugs_2" in said
     assert len(list(data_dir.glob("hugs_*"))) == 2
 
 
