@@ -15,9 +15,8 @@ import tarfile
 import tomllib
 
 from configs.errors import InputError
+from configs.source_files import REPOSITORY, source_files
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_BESIDE_PACKAGES = ("pyproject.toml", "setup.py", "README.md")
 _LOCK = "requirements.lock"
 _DIGEST_LENGTH = 12
 
@@ -51,10 +50,8 @@ def build_package(root: str = REPOSITORY) -> TrainerPackage:
     """
     try:
         with open(os.path.join(root, "pyproject.toml"), "rb") as stream:
-            metadata = tomllib.load(stream)
-        paths = [*_BESIDE_PACKAGES, *_modules(root, metadata["tool"]["setuptools"]["packages"])]
-        version = metadata["project"]["version"]
-        content = _pack(root, paths, folder=f"hugs-{version}")
+            version = tomllib.load(stream)["project"]["version"]
+        content = _pack(root, source_files(root), folder=f"hugs-{version}")
         with open(os.path.join(root, _LOCK), encoding="utf-8") as stream:
             pins = re.sub(r" *\\\n( +--hash=\S+)", "", stream.read()).encode()
     except FileNotFoundError as error:
@@ -72,16 +69,6 @@ def build_package(root: str = REPOSITORY) -> TrainerPackage:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:_DIGEST_LENGTH]
-
-
-def _modules(root: str, packages: list[str]) -> list[str]:
-    suffixes = (".py", ".yaml", ".txt")
-    return [
-        f"{package}/{name}"
-        for package in sorted(packages)
-        for name in sorted(os.listdir(os.path.join(root, package)))
-        if name.endswith(suffixes)
-    ]
 
 
 def _pack(root: str, paths: list[str], *, folder: str) -> bytes:

@@ -17,10 +17,11 @@ from configs.cloud import CloudOptions
 from configs.errors import InputError
 from configs.gcp_project import find_project
 from configs.recipe import Recipe
+from configs.source_files import REPOSITORY
 from pipelines.plan_machines import machine_of
 
 RUNNER = "DataflowRunner"
-_REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SETUP_FILE = os.path.join(REPOSITORY, "setup.py")
 # In the bucket of the output: what workers are given, and what Beam puts aside.
 STAGING_FOLDER = "hugs_staging"
 # Each thread runs a bundle of its own through the stage that embeds. Engine, readers and decoders are one set a
@@ -130,13 +131,12 @@ def complete_flags(recipe: Recipe, given: Sequence[str], *, output_prefix: str) 
     Raises:
       InputError: nothing names a project, or `dataflow_flags` says why.
     """
-    setup_file = os.path.join(_REPOSITORY, "setup.py")
     return dataflow_flags(
         recipe,
         given,
         output_prefix=output_prefix,
         project=find_project(recipe.cloud, GivenFlags(given).value("--project")),
-        setup_file=setup_file if os.path.isfile(setup_file) else None,
+        setup_file=SETUP_FILE if os.path.isfile(SETUP_FILE) else None,
     )
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import posixpath
 import shlex
 import sys
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from configs.errors import EXIT_OK
 from pipelines.beam_options import is_dataflow, is_local
 from pipelines.claim import Claim, Output, locked
 from pipelines.local_run import finish_here, run_here
 from pipelines.submission import RemoteRun, run_remotely, submit
+from pipelines.worker_files import worker_files
 from preprocess.job import Job
 from preprocess.labels import LabelDict
 from preprocess.staged_weights import stage_weights
@@ -88,7 +85,7 @@ class PreparedJob:
             run: dict[str, Any] = {"runner": self.runner, "beam_options": self.beam_options, "storage": storage}
             if not is_local(self.beam_options):
                 job = output.prepare()
-                with self._requirements_file():
+                with worker_files(self.beam_options, self.requirements):
                     transform = self._transform(job)
                     if not is_dataflow(self.beam_options):
                         where = self.beam_options.view_as(StandardOptions).runner
@@ -118,19 +115,6 @@ class PreparedJob:
             backbone = stage_weights(loader.backbone, self.weights_folder, self.storage)
             options = dataclasses.replace(options, load_engine=dataclasses.replace(loader, backbone=backbone))
         return EmbedLists(job=job, labels=self.labels, options=options)
-
-    @contextlib.contextmanager
-    def _requirements_file(self) -> Iterator[None]:
-        """Names the requirements to Beam, which reads them from a file when the pipeline is submitted."""
-        if not self.requirements:
-            yield
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "requirements.txt")
-            with open(path, "w", encoding="utf-8") as stream:
-                stream.writelines(f"{line}\n" for line in self.requirements)
-            self.beam_options.view_as(SetupOptions).requirements_file = path
-            yield
 
 
 def _say_done(job: Job) -> int:

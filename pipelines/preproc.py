@@ -24,6 +24,7 @@ from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
 from configs.recipe import Recipe, load_recipe
+from configs.source_files import REPOSITORY
 from pipelines import plan
 from pipelines.dataflow import RUNNER, GivenFlags, uses_dataflow
 from pipelines.recipe_lists import (
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from pipelines.prepared_job import PreparedJob
     from pipelines.submission import RemoteRun
 
-_REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Made from the output, so that no two lists have the same.
 _MADE_BY_EMBED = ("--job_name",)
 
@@ -140,8 +140,8 @@ def _prepare_embed(argv: Sequence[str]) -> PreparedJob:
 
 def _train_command(recipe: str, data_dir: str, job_dir: str) -> str:
     """The command that trains on what was embedded, as it can be typed where this program was started."""
-    script = os.path.join(_REPOSITORY, "hugs_train.sh")
-    if os.path.realpath(os.getcwd()) == os.path.realpath(_REPOSITORY):
+    script = os.path.join(REPOSITORY, "hugs_train.sh")
+    if os.path.realpath(os.getcwd()) == os.path.realpath(REPOSITORY):
         script = "./hugs_train.sh"
     choice = "" if recipe == "hugs" else f"RECIPE={shlex.quote(recipe)} "
     return choice + shlex.join([script, data_dir, job_dir])

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from cloud.trainer_package import REPOSITORY, build_package
+from cloud.trainer_package import build_package
 from configs.errors import InputError
+from configs.source_files import REPOSITORY
 
 
 def test_the_same_source_is_the_same_file():

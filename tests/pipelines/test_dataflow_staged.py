@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -110,6 +111,16 @@ def test_a_job_is_posted_for_every_list_as_the_recipe_says(submitted):
     assert pool["subnetwork"] == "regions/us-central1/subnetworks/sub"
     assert pool["numThreadsPerWorker"] == 2
     assert {package["name"] for package in pool["packages"]} >= {"workflow.tar.gz", "requirements.txt"}
+
+
+def test_nothing_that_is_sent_names_the_checkout_and_nothing_is_left_there(submitted):
+    sent = [json.dumps(job.posted).encode() for job in submitted.service.jobs]
+    staged = [name for name in submitted.gcs.names("bucket") if "hugs_staging/" in name]
+    assert any(name.endswith("pipeline.pb") for name in staged)
+    # Of what Beam itself stages, a list of its environment's packages, and the name of the interpreter.
+    sent += [submitted.gcs.get("bucket", name) for name in staged if "submission_environment" not in name]
+    assert not [content for content in sent if f"{ROOT}/".encode() in content]
+    assert not list(ROOT.glob("*.egg-info"))
 
 
 def test_no_image_and_no_embedding_passes_a_shuffle(submitted):

@@ -1,0 +1,27 @@
+"""Which files of a checkout are the project: what workers and containers that do not have it are given."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_BESIDE_PACKAGES = ("pyproject.toml", "setup.py", "README.md")
+_SUFFIXES = (".py", ".yaml", ".txt")
+
+
+def source_files(root: str = REPOSITORY) -> list[str]:
+    """What the project is built from, as paths relative to the checkout.
+
+    Raises:
+      FileNotFoundError: this is no checkout.
+    """
+    with open(os.path.join(root, "pyproject.toml"), "rb") as stream:
+        packages = tomllib.load(stream)["tool"]["setuptools"]["packages"]
+    modules = [
+        f"{package}/{name}"
+        for package in sorted(packages)
+        for name in sorted(os.listdir(os.path.join(root, package)))
+        if name.endswith(_SUFFIXES)
+    ]
+    return [*_BESIDE_PACKAGES, *modules]

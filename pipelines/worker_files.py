@@ -1,0 +1,40 @@
+"""The files that Beam takes for workers without an image, for as long as it takes them: when a job is submitted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+
+from configs.source_files import REPOSITORY, source_files
+from pipelines.dataflow import SETUP_FILE
+
+
+@contextlib.contextmanager
+def worker_files(options: PipelineOptions, requirements: Sequence[str]) -> Iterator[None]:
+    """Lets the options name a file of requirements, and a copy of the checkout in its place.
+
+    Building a source distribution leaves files beside it, and the job that is sent names the folder that it was built
+    in: that of the checkout is nobody's business.
+
+    Args:
+      options: of the pipeline.
+      requirements: what workers install, as lines of a requirements file; empty for what they have.
+    """
+    setup = options.view_as(SetupOptions)
+    with tempfile.TemporaryDirectory(prefix="hugs-") as folder:
+        if requirements:
+            setup.requirements_file = os.path.join(folder, "requirements.txt")
+            with open(setup.requirements_file, "w", encoding="utf-8") as stream:
+                stream.writelines(f"{line}\n" for line in requirements)
+        if setup.setup_file == SETUP_FILE:
+            source = os.path.join(folder, "source")
+            for path in source_files():
+                os.makedirs(os.path.dirname(os.path.join(source, path)), exist_ok=True)
+                shutil.copyfile(os.path.join(REPOSITORY, path), os.path.join(source, path))
+            setup.setup_file = os.path.join(source, os.path.basename(SETUP_FILE))
+        yield
