@@ -77,8 +77,8 @@ class RemoteRun:
             with quiet_beam() if self.outlives_us else contextlib.nullcontext():
                 state = self.result.wait_until_finish()
         except KeyboardInterrupt:
-            if self.outlives_us:
-                print(f"{self._name}: no longer waited for; the job goes on. Look at {self.where}", file=sys.stderr)
+            what = "the job goes on" if self.outlives_us else "whether the job goes on is up to its runner"
+            print(f"{self._name}: no longer waited for; {what}. Look at {self.where}", file=sys.stderr)
             raise
         except Exception as error:
             failure = error
