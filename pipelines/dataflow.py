@@ -18,7 +18,7 @@ from configs.errors import InputError
 from configs.gcp_project import find_project
 from configs.recipe import Recipe
 from configs.source_files import REPOSITORY
-from pipelines.plan_machines import machine_of
+from pipelines.machine_types import machine_of
 
 RUNNER = "DataflowRunner"
 SETUP_FILE = os.path.join(REPOSITORY, "setup.py")

@@ -17,10 +17,10 @@ import numpy as np
 from configs.prices import RegionPrices
 from configs.recipe import Recipe
 from pipelines import plan_dataflow, plan_model
+from pipelines.machine_types import Machine, machine_of
 from pipelines.plan_assumptions import assumptions_of
 from pipelines.plan_dataflow import Fleet
 from pipelines.plan_file import PLAN_FORMAT, planned_options
-from pipelines.plan_machines import Machine, machine_of
 from pipelines.plan_model import ListWork
 from pipelines.plan_sample import EngineCost, SampledImages, record_bytes, sample_images, time_engine
 from pipelines.preflight import CALIBRATION_IMAGES, ScannedLists
@@ -28,7 +28,6 @@ from preprocess.backbone import BackboneSpec
 from preprocess.cores import available_cores
 from preprocess.engine_choice import EngineSpec
 from preprocess.image_source import ImageSource
-from preprocess.retrying import RetryPolicy
 from preprocess.rows import has_scheme
 from preprocess.transforms import EngineLoader
 
@@ -74,12 +73,7 @@ def make_plan(
       InputError: no image of a sample can be used, or the network cannot be loaded.
     """
     options = recipe.preprocess
-    images = ImageSource(
-        max_bytes=options.max_image_bytes,
-        max_pixels=options.max_image_pixels,
-        deadline_sec=options.image_deadline_sec,
-        retry=RetryPolicy(limit_sec=options.storage_retry_sec),
-    )
+    images = ImageSource.of_options(options)
     samples = _sample(lists, sample_size, images)
     engine_cost = functools.partial(
         _engine_cost,

@@ -9,7 +9,7 @@ from typing import Any
 from configs.cloud import DataflowOptions
 from configs.prices import Prices
 from pipelines import amounts
-from pipelines.plan_machines import Machine
+from pipelines.machine_types import Machine
 from pipelines.plan_model import ListWork, at_speed, longer_of, prediction_of
 from pipelines.plan_sample import EngineCost
 from preprocess.estimate import Estimate, exactly

@@ -45,7 +45,6 @@ from preprocess.image_source import ImageSource
 from preprocess.job import Job, Retry
 from preprocess.labels import LabelDict
 from preprocess.prediction import Prediction
-from preprocess.retrying import RetryPolicy
 from preprocess.rows import has_scheme
 from preprocess.storage import Storage
 from preprocess.transforms import EmbedOptions, EngineLoader
@@ -105,8 +104,8 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
     engine = EngineSpec(engine=options.engine, precision=options.precision)
     _check_workers(target, engine)
-    retry = RetryPolicy(limit_sec=options.storage_retry_sec)
-    storage = BeamStorage(retry)
+    images = ImageSource.of_options(options)
+    storage = BeamStorage(images.retry)
     _check_services(flags, target, storage)
     labels = read_label_dict(flags.input_dict, storage)
     lists = scan_lists(
@@ -123,12 +122,6 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     if target.on_dataflow or flags.dry_run:
         # What is wrong with one of several outputs is to be found before the first job is handed over.
         Output(job, storage).claim(overwrite=flags.overwrite)
-    images = ImageSource(
-        max_bytes=options.max_image_bytes,
-        max_pixels=options.max_image_pixels,
-        deadline_sec=options.image_deadline_sec,
-        retry=retry,
-    )
     return PreparedJob(
         job=job,
         labels=labels,

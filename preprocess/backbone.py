@@ -18,6 +18,7 @@ import numpy as np
 
 from configs.errors import InputError, cause_in_one_line, did_you_mean
 from preprocess.backbone_identity import BackboneIdentity
+from preprocess.file_digest import digest_of_file
 from preprocess.image import IMAGE_DEFINITION, IMAGE_SIZE
 from preprocess.tensorflow_import import import_tensorflow
 from preprocess.weights_files import (
@@ -25,7 +26,6 @@ from preprocess.weights_files import (
     StagedFile,
     check_file,
     check_published,
-    digest_of_file,
     fetch_published,
     local_copy,
     staged_copy,
@@ -149,7 +149,7 @@ def _weights_file(spec: BackboneSpec) -> Iterator[str]:
     if spec.staged is not None:
         # What is staged is read rather than fetched from its publisher, but an image may have it already.
         kept = published.cache_path
-        if spec.weights == IMAGENET and os.path.isfile(kept) and digest_of_file(kept, "sha256") == spec.staged.sha256:
+        if spec.weights == IMAGENET and os.path.isfile(kept) and digest_of_file(kept) == spec.staged.sha256:
             yield kept
             return
         with staged_copy(spec.staged) as path:
@@ -157,7 +157,6 @@ def _weights_file(spec: BackboneSpec) -> Iterator[str]:
     elif spec.weights == IMAGENET:
         yield fetch_published(published)
     else:
-        check_file(spec.weights)
         with local_copy(spec.weights) as path:
             yield path
 

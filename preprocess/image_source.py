@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from configs.recipe import PreprocessOptions
 from preprocess.beam_storage import BeamStorage
 from preprocess.image import MAX_IMAGE_PIXELS
 from preprocess.image_loader import ImageLoader
@@ -54,6 +55,16 @@ class ImageSource:
     read: Callable[[str], bytes] | None = None
     decode: Callable[[bytes], np.ndarray] | None = None
     read_ahead: int = 128
+
+    @classmethod
+    def of_options(cls, options: PreprocessOptions) -> ImageSource:
+        """As a recipe and the flags say."""
+        return cls(
+            max_bytes=options.max_image_bytes,
+            max_pixels=options.max_image_pixels,
+            deadline_sec=options.image_deadline_sec,
+            retry=RetryPolicy(limit_sec=options.storage_retry_sec),
+        )
 
     def make_loader(self, find_embedding: Callable[[bytes], np.ndarray | None] | None = None) -> ImageLoader:
         """What loads the images; `find_embedding` looks for an embedding by the SHA-256 of an image file."""

@@ -20,6 +20,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from preprocess.file_digest import digest_of_file
+
 # An entry is a network of 25 to 90 MB; int8 makes one for each list that it was calibrated on.
 MAX_ENTRIES = 20
 
@@ -54,7 +56,7 @@ class ModelCache:
             if entry["key"] != _as_json(key):
                 return None
             for name, digest in entry["files"].items():
-                if _digest(os.path.join(folder, os.path.basename(name))) != digest:
+                if digest_of_file(os.path.join(folder, os.path.basename(name))) != digest:
                     return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -93,7 +95,7 @@ class ModelCache:
         try:
             os.makedirs(self._folder, exist_ok=True)
             shutil.copytree(made, staged)
-            files = {name: _digest(os.path.join(staged, name)) for name in sorted(os.listdir(staged))}
+            files = {name: digest_of_file(os.path.join(staged, name)) for name in sorted(os.listdir(staged))}
             with open(os.path.join(staged, _ENTRY), "w", encoding="utf-8") as stream:
                 json.dump({"key": _as_json(key), "files": files}, stream, indent=1)
             if os.path.lexists(final) and self.find(key) is None:
@@ -128,8 +130,3 @@ class ModelCache:
 
 def _as_json(key: Key) -> Any:
     return json.loads(json.dumps(dict(key)))
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

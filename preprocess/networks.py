@@ -12,6 +12,7 @@ import numpy as np
 
 from preprocess.backbone import ARCHITECTURES, IMAGENET, BackboneSpec, check_weights, load_keras_backbone
 from preprocess.backbone_identity import BackboneIdentity
+from preprocess.file_digest import digest_of_file
 from preprocess.image import IMAGE_DEFINITION
 from preprocess.inference_graph import GRAPH_VERSION, inference_graph
 from preprocess.int8_calibration import CALIBRATION_VERSION, calibrate, digest_of_pixels
@@ -19,7 +20,6 @@ from preprocess.model_cache import ModelCache
 from preprocess.openvino_engine import read_network
 from preprocess.openvino_import import import_openvino
 from preprocess.rows import has_scheme
-from preprocess.weights_files import digest_of_file
 
 _GRAPH = "graph.pb"
 _IDENTITY = "identity.json"
@@ -115,7 +115,7 @@ def _graph_key(spec: BackboneSpec) -> dict[str, Any] | None:
         return None
     else:
         check_weights(spec)
-        weights = f"file {digest_of_file(spec.weights, 'sha256')}"
+        weights = f"file {digest_of_file(spec.weights)}"
     return {
         "kind": "graph",
         "architecture": spec.architecture,

@@ -11,8 +11,9 @@ import shutil
 
 from configs.errors import InputError, cause_in_one_line
 from preprocess.backbone import ARCHITECTURES, IMAGENET, BackboneSpec
+from preprocess.file_digest import digest_of_file
 from preprocess.storage import Storage
-from preprocess.weights_files import StagedFile, check_file, digest_of_file, fetch_published, local_copy
+from preprocess.weights_files import StagedFile, check_file, fetch_published, local_copy
 
 
 def stage_weights(spec: BackboneSpec, folder: str, storage: Storage) -> BackboneSpec:
@@ -40,7 +41,7 @@ def stage_weights(spec: BackboneSpec, folder: str, storage: Storage) -> Backbone
         check_file(spec.weights)
         source = spec.weights
     with local_copy(source) as path:
-        sha256 = digest_of_file(path, "sha256")
+        sha256 = digest_of_file(path)
         uri = f"{folder.rstrip('/')}/{sha256}-{os.path.basename(source)}"
         try:
             # A file appears in storage only when it is whole, so the one of this name has this content.

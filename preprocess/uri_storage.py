@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from configs.errors import InputError
@@ -16,6 +20,8 @@ from preprocess.storage import LocalStorage, Storage
 
 if TYPE_CHECKING:
     from google.cloud import storage
+
+_COPY_BYTES = 1 << 20
 
 
 @functools.cache
@@ -76,3 +82,24 @@ class UriStorage:
 
     def delete_tree(self, path: str) -> None:
         self._of(path).delete_tree(path)
+
+
+@contextlib.contextmanager
+def local_copy(path: str, storage: Storage) -> Iterator[str]:
+    """The path of a file on this machine for as long as the `with` block: its own, or that of a copy of a remote one.
+
+    Args:
+      path: a local path or gs://.
+      storage: of the file.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    if not path.startswith("gs://"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="hugs-") as folder:
+        copy = os.path.join(folder, posixpath.basename(path))
+        with storage.open(path) as source, open(copy, "wb") as target:
+            shutil.copyfileobj(source, target, _COPY_BYTES)
+        yield copy

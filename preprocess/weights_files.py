@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import http.client
 import os
-import shutil
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import Literal
 
 from configs.errors import InputError, cause_in_one_line
+from preprocess import uri_storage
+from preprocess.file_digest import digest_of_file
 from preprocess.rows import has_scheme
 from preprocess.uri_storage import UriStorage
 
@@ -126,14 +124,9 @@ def local_copy(path: str) -> Iterator[str]:
     Raises:
       InputError: it cannot be read.
     """
-    if not path.startswith("gs://"):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="hugs-") as folder:
-        copy = os.path.join(folder, os.path.basename(path))
+    with contextlib.ExitStack() as stack:
         try:
-            with UriStorage().open(path) as source, open(copy, "wb") as target:
-                shutil.copyfileobj(source, target, 1024 * 1024)
+            copy = stack.enter_context(uri_storage.local_copy(path, UriStorage()))
         except OSError as error:
             raise InputError(f"weights: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
         yield copy
@@ -148,7 +141,7 @@ def staged_copy(staged: StagedFile) -> Iterator[str]:
     """
     with local_copy(staged.uri) as path:
         try:
-            sha256 = digest_of_file(path, "sha256")
+            sha256 = digest_of_file(path)
         except OSError as error:
             raise InputError(f"weights: {staged.uri!r} cannot be read ({cause_in_one_line(error)}).") from error
         if sha256 != staged.sha256:
@@ -158,9 +151,3 @@ def staged_copy(staged: StagedFile) -> Iterator[str]:
                 "same command again."
             )
         yield path
-
-
-def digest_of_file(path: str, algorithm: Literal["md5", "sha256"]) -> str:
-    """The digest of a local file's content, hex digits. Raises OSError if it cannot be read."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, algorithm).hexdigest()

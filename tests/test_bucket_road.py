@@ -6,8 +6,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -20,6 +18,7 @@ from configs.errors import InputError
 from pipelines import class_folders, ingest
 from pipelines.ingest import name_share, split_of
 from tests.faulty_gcs import FaultPlan, FaultyGcs
+from tests.programs import end_program, start_program
 
 ROOT = pathlib.Path(__file__).parents[1]
 BASES = {"dark": 40, "light": 200}
@@ -40,23 +39,11 @@ def start(gcs, module, *flags, tiny=True):
     environment = gcs.environment
     # What a killed program leaves on the disk goes with the service.
     environment["TMPDIR"] = os.path.dirname(environment["GOOGLE_APPLICATION_CREDENTIALS"])
-    return subprocess.Popen(
-        [sys.executable, *program, *flags],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | environment,
-    )
+    return start_program([*program, *flags], environment)
 
 
 def run(*args, expect=0, **changes):
-    process = start(*args, **changes)
-    stdout, stderr = process.communicate(timeout=200)
-    assert process.returncode == expect, stderr
-    assert "Traceback" not in stderr
-    return stdout, stderr
+    return end_program(start(*args, **changes), expect=expect)
 
 
 def train(gcs, output, *flags, **changes):

@@ -120,22 +120,6 @@ def fetch_folder(folder: str, target: str) -> None:
 
 
 @contextlib.contextmanager
-def local_file(path: str) -> Iterator[str]:
-    """A local path of a file: its own, or that of a copy on disk, which is removed at the end.
-
-    Raises:
-      OSError: it cannot be read.
-    """
-    if not is_in_bucket(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="hugs-") as scratch:
-        copy = os.path.join(scratch, posixpath.basename(path))
-        _fetch(path, copy)
-        yield copy
-
-
-@contextlib.contextmanager
 def local_folder(path: str) -> Iterator[str]:
     """A local path of a folder: its own, or that of a copy of all that is in it, which is removed at the end.
 

@@ -7,7 +7,7 @@ made the embeddings, so such a set is unverified.
 
 from __future__ import annotations
 
-import hashlib
+import os
 import posixpath
 import re
 from collections.abc import Iterable
@@ -15,16 +15,17 @@ from collections.abc import Iterable
 from configs.errors import InputError, cause_in_one_line
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE
+from preprocess.file_digest import digest_of_file
 from preprocess.labels import parse_label_dict
 from preprocess.record_set import Compression, Manifest, Shard
 from preprocess.tensorflow_import import import_tensorflow
-from trainer.files import cause_of, local_file, storage
+from preprocess.uri_storage import local_copy
+from trainer.files import cause_of, storage
 
 # In the place of everything about the network that the records do not tell.
 UNVERIFIED = "unverified"
 
 _NUMBERED = re.compile(r"-(?P<index>\d{5,})-of-(?P<count>\d{5,})\D*$")
-_CHUNK_BYTES = 4 << 20
 
 
 def unverified_identity(embedding_size: int) -> BackboneIdentity:
@@ -75,7 +76,7 @@ def make_manifest(prefix: str, names: Iterable[str], labels: tuple[str, ...], *,
     for name in names:
         path = posixpath.join(posixpath.dirname(prefix), name)
         try:
-            with local_file(path) as copy:
+            with local_copy(path, storage()) as copy:
                 records = tf.data.TFRecordDataset(copy, compression_type="GZIP" if compression == "gzip" else "")
                 # TensorFlow's reader checks the checksums of the records; ours leaves them to the manifest's digest.
                 count = int(records.reduce(tf.constant(0, tf.int64), lambda seen, _: seen + 1))
@@ -119,13 +120,8 @@ def _compression(names: list[str], prefix: str, flag: str) -> Compression:
 
 
 def _shard(path: str, records: int) -> Shard:
-    digest = hashlib.sha256()
-    num_bytes = 0
-    with open(path, "rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            num_bytes += len(chunk)
-    return Shard(name=posixpath.basename(path), records=records, num_bytes=num_bytes, sha256=digest.hexdigest())
+    name, num_bytes = posixpath.basename(path), os.path.getsize(path)
+    return Shard(name=name, records=records, num_bytes=num_bytes, sha256=digest_of_file(path))
 
 
 def _embedding_size(record: bytes, path: str, flag: str) -> int:

@@ -4,8 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,6 +12,7 @@ pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not 
 
 from tests.faulty_gcs import FaultPlan, FaultyGcs
 from tests.pipelines.photos import write_photos
+from tests.programs import end_program, start_program
 
 ROOT = pathlib.Path(__file__).parents[2]
 _ROWS = 120
@@ -33,26 +32,14 @@ def gcs(data):
 
 
 def start(source, out, *flags, environment=None, batch_sec=0.0):
-    command = [sys.executable, "-m", "tests.pipelines.slow_job", str(batch_sec), "--weights", "random"]
+    command = ["-m", "tests.pipelines.slow_job", str(batch_sec), "--weights", "random"]
     command += ["--input_path", f"{source}/train.csv", "--input_dict", f"{source}/dict.txt"]
     command += ["--output_path", f"{out}/train", "--rows_per_shard", "25", *flags]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | (environment or {}),
-    )
+    return start_program(command, environment)
 
 
 def run(*args, expect=0, **changes):
-    process = start(*args, **changes)
-    stdout, stderr = process.communicate(timeout=200)
-    assert process.returncode == expect, stderr
-    assert "Traceback" not in stderr
-    return stdout, stderr
+    return end_program(start(*args, **changes), expect=expect)
 
 
 def objects(gcs):

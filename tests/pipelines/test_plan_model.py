@@ -9,8 +9,8 @@ import pytest
 from configs.cloud import DataflowOptions
 from configs.prices import load_prices
 from pipelines import plan_sample
+from pipelines.machine_types import machine_of
 from pipelines.plan_dataflow import Fleet, cost_on_dataflow, costs_by_workers, recommended, traffic_of
-from pipelines.plan_machines import machine_of
 from pipelines.plan_model import ListWork, predict_here
 from pipelines.plan_sample import EngineCost, SampledImages, time_engine
 from preprocess.estimate import Estimate, exactly

@@ -19,6 +19,7 @@ import venv
 import pytest
 
 from tests.pipelines.photos import write_photos
+from tests.programs import start_program
 
 ROOT = pathlib.Path(__file__).parents[2]
 _ROWS = 60
@@ -91,21 +92,13 @@ def worker_pool(environment, *, programs=None):
 
 
 def start(data, out, *, batch_sec=0.0, port=None, **environment):
-    command = [sys.executable, "-m", "tests.pipelines.portable_job", str(batch_sec), "--weights", "random"]
+    command = ["-m", "tests.pipelines.portable_job", str(batch_sec), "--weights", "random"]
     command += ["--input_path", str(data / "train.csv"), "--input_dict", str(data / "dict.txt")]
     command += ["--output_path", str(out / "train"), "--rows_per_shard", "10"]
     if port is not None:
         command += ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=EXTERNAL"]
         command += [f"--environment_config=localhost:{port}"]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | environment,
-    )
+    return start_program(command, environment)
 
 
 def end_of(process, *, expect=0):

@@ -6,12 +6,12 @@ import pathlib
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
 from tests.pipelines.photos import write_photos
+from tests.programs import start_program
 
 ROOT = pathlib.Path(__file__).parents[2]
 _KILLS = 20
@@ -25,12 +25,10 @@ def data(tmp_path_factory):
 
 
 def start(data, out, *flags, batch_sec=0.02, **popen):
-    command = [sys.executable, "-m", "tests.pipelines.slow_job", str(batch_sec)]
+    command = ["-m", "tests.pipelines.slow_job", str(batch_sec)]
     command += ["--input_path", str(data / "train.csv"), "--input_dict", str(data / "dict.txt"), "--weights", "random"]
     command += ["--output_path", str(out / "train"), "--rows_per_shard", "25", "--max_failed_percent", "50", *flags]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **popen
-    )
+    return start_program(command, **popen)
 
 
 def run(data, out, *flags, batch_sec=0.0, expect=0):
