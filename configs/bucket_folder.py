@@ -29,6 +29,7 @@ def require_folder(uri: str, *, field: str, within_bucket: bool = True) -> str:
         rule = "gs://BUCKET/FOLDER" if within_bucket else "gs://BUCKET or a folder in it"
         raise InputError(
             f"{field}: must be {rule}, without commas, semicolons, quotes, backslashes and * ? [ ], and without "
-            f"folders named '', '.' or '..'. Received: {uri!r}."
+            f"folders named '', '.' or '..', in a bucket whose name has 3 or more of a-z, 0-9, '.', '_' and '-'. "
+            f"Received: {uri!r}."
         )
     return folder
