@@ -18,7 +18,7 @@ from typing import Any
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.block_results import BlockResult, PartFile, join_content
 from preprocess.content_report import report_duplicates, report_shared
-from preprocess.job import PLAN_NAME, Job
+from preprocess.job import DEFINITION_NAME, PLAN_NAME, Job
 from preprocess.record_set import (
     FAILED_NAME,
     MANIFEST_NAME,
@@ -113,8 +113,15 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
         shards=shards,
     )
     write_file(storage, sidecar_path(job.output_prefix, MANIFEST_NAME), manifest.to_bytes())
-    storage.delete_tree(job.parts_dir)
+    _delete_parts(storage, job)
     return report
+
+
+def _delete_parts(storage: Storage, job: Job) -> None:
+    """Deletes what the set was made from; a folder does not go at once, so first what says that there is work in it."""
+    storage.delete_file(plan_path(job))
+    storage.delete_file(posixpath.join(job.parts_dir, DEFINITION_NAME))
+    storage.delete_tree(job.parts_dir)
 
 
 def _finished_report(job: Job, storage: Storage) -> dict[str, Any] | None:

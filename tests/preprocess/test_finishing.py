@@ -11,9 +11,9 @@ import pytest
 from preprocess.block_results import CONTENT_DTYPE, BlockResult, PartFile
 from preprocess.estimate import Estimate, exactly
 from preprocess.finishing import JobFailed, finish_record_set, plan_path
-from preprocess.job import Retry
+from preprocess.job import DEFINITION_NAME, PLAN_NAME, Retry
 from preprocess.prediction import Prediction
-from preprocess.record_set import Manifest
+from preprocess.record_set import Manifest, sidecar_path
 from preprocess.set_files import read_results_file
 from preprocess.storage import LocalStorage, write_file
 from tests.preprocess.stand_ins import IDENTITY, INFO, make_job
@@ -209,12 +209,37 @@ def test_whatever_step_it_is_stopped_at_the_plan_finishes_the_set(tmp_path, job)
         else:
             break
         if not pathlib.Path(plan_path(job)).exists():
+            report = json.loads(pathlib.Path(sidecar_path(job.output_prefix, "report.json")).read_text())
+            if report["run_id"] == "r2":  # Stopped when only the parts were left to delete: the set is finished.
+                assert undisturbed.items() <= files().items()
+                continue
             assert files() == before  # The older set is whole.
         else:
             results = [r.of_earlier_run() for r in read_results_file(plan_path(job), LocalStorage())]
         finish_record_set(results, job=dataclasses.replace(job, run_id="r3"), storage=LocalStorage())
         assert files() == undisturbed
     assert stopped >= 10
+
+
+def test_stopped_while_the_parts_are_deleted_the_set_is_finished_and_no_plan_is_left(tmp_path, job):
+    class StopsWithin(LocalStorage):
+        def delete_tree(self, path):
+            for part in sorted(pathlib.Path(path).iterdir())[::2]:
+                part.unlink()
+            raise OSError("gone")
+
+    results = [block(job, n, rows=5, embedded=4, failed={"not_found": 1}) for n in range(2)]
+    write_file(LocalStorage(), f"{job.parts_dir}/{DEFINITION_NAME}", b"{}")
+    with pytest.raises(OSError, match="gone"):
+        finish_record_set(results, job=job, storage=StopsWithin())
+    manifest = Manifest.from_bytes(
+        pathlib.Path(sidecar_path(job.output_prefix, "manifest.json")).read_bytes(), where="manifest.json"
+    )
+    assert manifest.records == 8
+    left = [path.name for path in pathlib.Path(job.parts_dir).iterdir()]
+    assert left
+    # What remains says of itself neither that it is to be finished nor that a job is unfinished.
+    assert not {PLAN_NAME, DEFINITION_NAME} & set(left)
 
 
 def test_a_lost_part_fails_the_job(job):
