@@ -1,7 +1,8 @@
 """Whose output is it? Decides, before a job starts, what is to become of what lies where it wants to write.
 
 The same command again goes on where an earlier run was stopped, or finds that nothing is left to do. What belongs to
-another job is never mixed in, and replaced only if the user says so.
+another job is never mixed in, and replaced only if the user says so. Every state that a stop or a fault of storage can
+leave has a claim, so there is none in which no command helps.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from configs.errors import InputError
-from preprocess.finishing import plan_path
+from preprocess.finished_set import find_damage
 from preprocess.job import DEFINITION_NAME, Job, Retry, differences
 from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, set_of_shard, sidecar_dir, sidecar_path
 from preprocess.rows import has_scheme
+from preprocess.set_files import read_block_results
+from preprocess.set_plan import note_replaced, plan_path
 from preprocess.storage import Storage, read_file, write_file
 
 _GLOB_CHARACTERS = "*?["
@@ -33,6 +36,7 @@ class Claim(enum.Enum):
     NEW = "new"  # Nothing of its own.
     UNFINISHED = "unfinished"  # Blocks that an earlier run of the same job left.
     PLANNED = "planned"  # All blocks, and a plan: the earlier run was stopped while it finished the set.
+    DAMAGED = "damaged"  # The set of the same job, of which something is gone or cut: the rest is kept.
     DONE = "done"  # The finished set, and nothing to do.
 
 
@@ -78,6 +82,9 @@ def _nearest_folder(path: str) -> str:
 class Output:
     """What lies at a job's output, as it was when this was made.
 
+    Attributes:
+      damage: what `claim` found to be wrong with the set, in words.
+
     Raises:
       InputError: storage cannot be read.
     """
@@ -85,6 +92,7 @@ class Output:
     def __init__(self, job: Job, storage: Storage):
         self._job = job
         self._storage = storage
+        self.damage: list[str] = []
         prefix = job.output_prefix
         sidecars = sidecar_dir(prefix)
         try:
@@ -95,28 +103,32 @@ class Output:
                 for path in storage.match(f"{sidecars}/{_PARTS}*/{DEFINITION_NAME}")
             }
             self._has_plan = bool(storage.match(plan_path(job)))
-            self.finished = MANIFEST_NAME in names
+            self._has_manifest = MANIFEST_NAME in names
             self._has_report = REPORT_NAME in names
+            self._report = self._read_json(sidecar_path(prefix, REPORT_NAME)) if self._has_report else {}
         except OSError as error:
             raise InputError(f"output_path: cannot look at {prefix!r} ({error}).") from error
 
-    def claim(self, *, overwrite: bool) -> Claim:
+    def claim(self, *, overwrite: bool, verify: bool = False) -> Claim:
         """What the job is to do.
 
         Args:
           overwrite: replace what belongs to other jobs, or the finished set.
+          verify: read every file of a finished set; else look at their sizes.
 
         Raises:
           InputError: what lies there belongs to another job, or there is no finished set to retry the failures of.
         """
         job = self._job
-        if job.retry is not None and job.retry.of_finished_set:
-            return self._claim_retry()
+        is_retry = job.retry is not None and job.retry.of_finished_set
+        if self._has_manifest and not overwrite:
+            self._require_same_job("the finished set lies" if is_retry else "a finished set of records lies")
         if self._has_plan:
             return Claim.PLANNED
-        if self.finished and not overwrite:
-            self._require_same_job("a finished set of records lies")
-            return Claim.DONE
+        if is_retry:
+            return self._claim_retry(verify=verify)
+        if self._has_manifest and not overwrite:
+            return Claim.DAMAGED if self._find_damage(verify=verify) else Claim.DONE
         if self._has_shards and not self._has_report and not self._jobs and not overwrite:
             raise InputError(
                 f"output_path: shards that this pipeline did not finish lie at {job.output_prefix!r}. Pass --overwrite "
@@ -130,53 +142,96 @@ class Output:
                     f"{fields or 'nothing that is known'}. Give that job's command again to finish it, pass "
                     "--overwrite to throw away what it embedded, or choose another output_path."
                 )
+        if not overwrite and self._is_of_same_job() and self._fault_of_blocks() is None:
+            self.damage = [f"{sidecar_path(job.output_prefix, MANIFEST_NAME)} is not there"]
+            return Claim.DAMAGED
         return Claim.UNFINISHED if job.key in self._jobs else Claim.NEW
 
-    def _claim_retry(self) -> Claim:
-        if self._has_plan:
-            return Claim.PLANNED
-        if not self.finished:
+    def _claim_retry(self, *, verify: bool) -> Claim:
+        if not self._has_manifest:
             raise InputError(
                 f"retry_failures: there is no finished set of records at {self._job.output_prefix!r}. Run the job "
                 "without --retry_failures: the same command goes on where it was stopped."
             )
-        self._require_same_job("the finished set lies")
         assert self._job.retry is not None
-        report = self._read_json(sidecar_path(self._job.output_prefix, REPORT_NAME))
-        if not any(self._job.retry.wants(reason) for reason in report.get("failed", ())):
+        if self._find_damage(verify=verify):
+            return Claim.DAMAGED
+        if fault := self._fault_of_blocks():
+            raise InputError(f"retry_failures: {fault} Pass --overwrite in its stead to embed the set again.")
+        if not any(self._job.retry.wants(reason) for reason in self._report.get("failed", ())):
             return Claim.DONE
         return Claim.UNFINISHED
 
+    def _find_damage(self, *, verify: bool) -> list[str]:
+        try:
+            self.damage = find_damage(self._job.output_prefix, self._storage, digests=verify)
+        except OSError as error:
+            raise InputError(f"output_path: cannot look at {self._job.output_prefix!r} ({error}).") from error
+        if self.damage and (fault := self._fault_of_blocks()):
+            raise InputError(
+                f"output_path: {self.damage[0]}, and what is whole of the set cannot be kept: {fault} Pass --overwrite "
+                "to embed the set again."
+            )
+        return self.damage
+
+    def _fault_of_blocks(self) -> str | None:
+        """Why nobody knows what became of the blocks of the set; None if it is known."""
+        try:
+            read_block_results(self._job.output_prefix, self._storage)
+        except (OSError, InputError) as error:
+            return str(error)
+        return None
+
+    def _is_of_same_job(self) -> bool:
+        """Whether the set, finished or not, was made by this very job."""
+        return bool(self._report) and not differences(self._job.definition, self._report.get("definition") or {})
+
     def _require_same_job(self, what: str) -> None:
-        report = self._read_json(sidecar_path(self._job.output_prefix, REPORT_NAME))
-        fields = differences(self._job.definition, report.get("definition") or {})
+        prefix = self._job.output_prefix
+        if not isinstance(self._report.get("definition"), dict):
+            raise InputError(
+                f"output_path: {what} at {prefix!r}, of which {sidecar_path(prefix, REPORT_NAME)} does not say how it "
+                "was made: it is gone or damaged. Pass --overwrite to embed the set again, or choose another "
+                "output_path."
+            )
+        fields = differences(self._job.definition, self._report["definition"])
         if fields:
             raise InputError(
-                f"output_path: {what} at {self._job.output_prefix!r} that was made with other {', '.join(fields)}. "
+                f"output_path: {what} at {prefix!r} that was made with other {', '.join(fields)}. "
                 "Pass --overwrite to replace it once the new one is ready, or choose another output_path."
             )
 
-    def prepare(self) -> Job:
-        """Makes the folder of parts, and removes those of other jobs; to be called with the output locked.
+    def prepare(self, *, claim: Claim, overwrite: bool) -> Job:
+        """Makes the folder of parts; to be called with the output locked.
+
+        What the job is to replace stays until its set is finished.
+
+        Args:
+          claim: that was made.
+          overwrite: replace what belongs to other jobs.
 
         Returns:
-          The job; rows that failed are tried again if an earlier run ended because too many did.
+          The job; rows that failed are tried again if an earlier run ended because too many did, and what is whole of
+          a damaged set is kept.
 
         Raises:
           InputError: storage cannot be written to.
         """
-        job = self._job
+        job, storage = self._job, self._storage
         try:
-            for key, path in self._jobs.items():
-                if key != job.key:
-                    self._storage.delete_tree(posixpath.dirname(path))
+            if job.key not in self._jobs:
+                storage.delete_tree(job.parts_dir)  # Left over of a set that was finished.
+            others = [key for key in self._jobs if key != job.key] if overwrite else []
+            note_replaced(job, storage, jobs=others)
             definition = json.dumps(dict(job.definition), indent=1).encode()
-            write_file(self._storage, posixpath.join(job.parts_dir, DEFINITION_NAME), definition)
-            ended = bool(self._storage.match(posixpath.join(job.parts_dir, REPORT_NAME)))
+            write_file(storage, posixpath.join(job.parts_dir, DEFINITION_NAME), definition)
+            ended = bool(storage.match(posixpath.join(job.parts_dir, REPORT_NAME)))
         except OSError as error:
             raise InputError(f"output_path: cannot write to {job.output_prefix!r} ({error}).") from error
-        if ended and job.retry is None:
-            return dataclasses.replace(job, retry=Retry())
+        if job.retry is None and (ended or claim is Claim.DAMAGED):
+            # For no reason at all: what failed has failed, and only what is lost is embedded.
+            reasons = None if ended else frozenset[str]()
+            return dataclasses.replace(job, retry=Retry(reasons=reasons, of_finished_set=claim is Claim.DAMAGED))
         return job
 
     def _read_json(self, path: str) -> dict[str, Any]:

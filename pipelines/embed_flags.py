@@ -27,6 +27,7 @@ class EmbedFlags:
       against: prefixes of finished sets to compare with.
       retry_failures: reasons of the rows to try again, with commas between them, or "all"; None for a whole list.
       overwrite: replace what lies at the output.
+      verify: read every file of a finished set, before there is nothing to do.
       prediction: a plan to compare with.
       wait: for the end, wherever the job runs.
       dry_run: start nothing.
@@ -45,6 +46,7 @@ class EmbedFlags:
     against: tuple[str, ...]
     retry_failures: str | None
     overwrite: bool
+    verify: bool
     prediction: str | None
     wait: bool
     dry_run: bool
@@ -76,6 +78,8 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
         raise InputError(f"batch_size: must be at least 1. Received: {args.batch_size}")
     if args.retry_failures is not None and args.overwrite:
         raise InputError("retry_failures: completes the set that is there, which --overwrite would replace. Pass one.")
+    if args.verify and args.overwrite:
+        raise InputError("verify: looks at the set that is there, which --overwrite would replace. Pass one.")
     return EmbedFlags(
         input_path=tuple(args.input_path),
         input_dict=args.input_dict,
@@ -87,6 +91,7 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
         against=tuple(args.against),
         retry_failures=args.retry_failures,
         overwrite=args.overwrite,
+        verify=args.verify,
         prediction=args.prediction,
         wait=args.wait,
         dry_run=args.dry_run,
@@ -238,6 +243,12 @@ def _add_course(parser: OneLineParser) -> None:
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what lies at --output_path, once the new set is ready"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="of a finished set: read every file and compare its digest; what is lost is embedded again, or with "
+        "--dry_run only named",
     )
     parser.add_argument(
         "--prediction",

@@ -18,10 +18,11 @@ from configs.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
 from pipelines.progress_bar import show_progress
 from pipelines.summary import print_summary
 from preprocess import faults
-from preprocess.finishing import JobFailed, finish_record_set, plan_path
+from preprocess.finished_set import read_finished
+from preprocess.finishing import JobFailed
 from preprocess.job import Job
 from preprocess.record_set import REPORT_NAME, sidecar_dir
-from preprocess.set_files import read_results_file
+from preprocess.set_plan import PlanUnusable, discard_plan, finish_planned, tidy
 from preprocess.set_report import BOOKS_DO_NOT_BALANCE, COMPLETE
 from preprocess.storage import Storage, read_file
 
@@ -64,13 +65,25 @@ def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options:
     return conclude(job, report, storage=storage)
 
 
-def finish_here(job: Job, *, storage: Storage) -> int:
-    """Finishes the set of a job whose blocks are all done, as `run_here` would have."""
-    print(f"{posixpath.basename(job.output_prefix)}: all rows are done; finishing the set", file=sys.stderr)
+def finish_here(job: Job, *, storage: Storage) -> int | None:
+    """Finishes the set of a job whose blocks are all done, as `run_here` would have.
+
+    Returns:
+      0; None if what the plan names is not there any more: the plan is gone then, and the job unfinished.
+
+    Raises:
+      InputError: storage failed.
+    """
+    name = posixpath.basename(job.output_prefix)
+    print(f"{name}: all rows are done; finishing the set", file=sys.stderr)
     try:
-        results = [result.of_earlier_run() for result in read_results_file(plan_path(job), storage)]
-        report = finish_record_set(results, job=job, storage=storage)
-    except (OSError, JobFailed) as error:
+        try:
+            report = finish_planned(job, storage)
+        except PlanUnusable as error:
+            print(f"{name}: the set cannot be finished of what is there ({error}); going on without", file=sys.stderr)
+            discard_plan(job, storage)
+            return None
+    except OSError as error:
         _explain(job, error)
         raise
     return conclude(job, report, storage=storage)
@@ -92,6 +105,7 @@ def conclude(job: Job, report: dict[str, Any], *, storage: Storage) -> int:
             f"{job.output_prefix}: {report['error']} The table above says why. Correct what is wrong, or pass another "
             "--max_failed_percent, and give the same command again: only the rows that failed are tried again."
         )
+    tidy(job, storage)
     return EXIT_OK
 
 
@@ -100,15 +114,23 @@ def _sidecars(job: Job, *, complete: bool) -> str:
 
 
 def report_of(job: Job, storage: Storage) -> dict[str, Any] | None:
-    """The report that this very run wrote; None if it did not get that far."""
-    for complete in (True, False):
-        try:
-            report = json.loads(read_file(storage, f"{_sidecars(job, complete=complete)}/{REPORT_NAME}"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(report, dict) and report.get("run_id") == job.run_id:
-            return report
-    return None
+    """The report that this very run wrote; None if it did not get that far.
+
+    A report that says "complete" counts only with the manifest that completes the set.
+    """
+    report: Any
+    try:
+        _, report = read_finished(job.output_prefix, storage)
+        if report.get("run_id") == job.run_id:
+            return dict(report)
+    except (OSError, InputError):
+        pass
+    try:
+        report = json.loads(read_file(storage, f"{_sidecars(job, complete=False)}/{REPORT_NAME}"))
+    except (OSError, ValueError):
+        return None
+    ended = isinstance(report, dict) and report.get("run_id") == job.run_id and report.get("status") != COMPLETE
+    return report if ended else None
 
 
 def _explain(job: Job, fault: BaseException | None) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 
+from configs.errors import InputError
 from pipelines.beam_options import is_dataflow, is_local, make_runner, parse_beam_options
 from pipelines.claim import Output, check_prefix
 from pipelines.dataflow import complete_flags, pins_versions, staging_folder, worker_requirements
@@ -121,7 +122,10 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     job = _job_of(flags, lists, labels, _prediction(flags, target, lists, storage))
     if target.on_dataflow or flags.dry_run:
         # What is wrong with one of several outputs is to be found before the first job is handed over.
-        Output(job, storage).claim(overwrite=flags.overwrite)
+        output = Output(job, storage)
+        output.claim(overwrite=flags.overwrite, verify=flags.verify and flags.dry_run)
+        if output.damage and flags.dry_run and flags.verify:
+            raise InputError(f"{output.damage[0]}. Without --dry_run, what is lost of the set is embedded again.")
     return PreparedJob(
         job=job,
         labels=labels,
@@ -141,6 +145,7 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
         if target.installs_our_versions
         else (),
         overwrite=flags.overwrite,
+        verify=flags.verify,
         wait=flags.wait,
         dry_run=flags.dry_run,
     )

@@ -18,6 +18,7 @@ from pipelines.submission import RemoteRun, run_remotely, submit
 from pipelines.worker_files import worker_files
 from preprocess.job import Job
 from preprocess.labels import LabelDict
+from preprocess.set_plan import tidy
 from preprocess.staged_weights import stage_weights
 from preprocess.storage import Storage
 from preprocess.transforms import EmbedLists, EmbedOptions, EngineLoader
@@ -38,6 +39,7 @@ class PreparedJob:
       weights_folder: where to put weights for workers that are to read them; None for where they are.
       requirements: what workers install, as lines of a requirements file; empty for what they have.
       overwrite: replace what lies at the output.
+      verify: read every file of a finished set, before there is nothing to do.
       wait: for the end, wherever it runs.
       dry_run: do not start it.
     """
@@ -52,6 +54,7 @@ class PreparedJob:
     weights_folder: str | None
     requirements: tuple[str, ...]
     overwrite: bool
+    verify: bool
     wait: bool
     dry_run: bool
 
@@ -76,15 +79,22 @@ class PreparedJob:
         job, storage = self.job, self.storage
         with locked(job.output_prefix):
             output = Output(job, storage)
-            claim = output.claim(overwrite=self.overwrite)
-            if claim is Claim.DONE:
-                return _say_done(job)
+            claim = output.claim(overwrite=self.overwrite, verify=self.verify)
             if claim is Claim.PLANNED:
-                return finish_here(job, storage=storage)
+                code = finish_here(job, storage=storage)
+                if code is not None:
+                    return code
+                output = Output(job, storage)  # Without the plan, which was of no use.
+                claim = output.claim(overwrite=self.overwrite, verify=self.verify)
+            if claim is Claim.DONE:
+                tidy(job, storage)
+                return _say_done(job, verified=self.verify)
+            if claim is Claim.DAMAGED:
+                print(f"note: {output.damage[0]}; what is lost of the set is embedded again", file=sys.stderr)
             going_on = ", going on where an earlier run was stopped" if claim is Claim.UNFINISHED else ""
             run: dict[str, Any] = {"runner": self.runner, "beam_options": self.beam_options, "storage": storage}
             if not is_local(self.beam_options):
-                job = output.prepare()
+                job = output.prepare(claim=claim, overwrite=self.overwrite)
                 with worker_files(self.beam_options, self.requirements):
                     transform = self._transform(job)
                     if not is_dataflow(self.beam_options):
@@ -99,7 +109,7 @@ class PreparedJob:
             # The stage that embeds would load it as well; loaded here, what is wrong with it is still one clear line.
             loaded = self.options.load_engine()
             name = posixpath.basename(job.output_prefix)
-            job = output.prepare()
+            job = output.prepare(claim=claim, overwrite=self.overwrite)
             print(
                 f"{name}: embedding {job.rows_expected} rows with {loaded.identity.describe()}{going_on}",
                 file=sys.stderr,
@@ -117,8 +127,10 @@ class PreparedJob:
         return EmbedLists(job=job, labels=self.labels, options=options)
 
 
-def _say_done(job: Job) -> int:
+def _say_done(job: Job, *, verified: bool) -> int:
     """There is nothing left to do."""
+    if verified:
+        print(f"{job.output_prefix}: every file of the set was read, and every digest agrees")
     what = "no row in its ledger to try again" if job.retry is not None else "nothing to do"
     print(f"{job.output_prefix}: this very job has finished this set of records; {what}.")
     return EXIT_OK

@@ -89,7 +89,8 @@ class RemoteRun:
             cause = f" ({_last_line(failure)})" if failure else ""
             what = "the job ended in state" if PipelineState.is_terminal(state) else "lost sight of the job in state"
             raise InputError(
-                f"{self.job.output_prefix}: {what} {state}{cause}, without a report. Look at {self.where}. {GO_ON}"
+                f"{self.job.output_prefix}: {what} {state}{cause}, without a report of a finished set. "
+                f"Look at {self.where}. {GO_ON}"
             ) from failure
         return conclude(self.job, report, storage=self.storage)
 

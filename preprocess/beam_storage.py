@@ -86,6 +86,12 @@ class _BeamFiles:
         (result,) = self._call(lambda: FileSystems.match([pattern]), pattern)
         return sorted(metadata.path for metadata in result.metadata_list)
 
+    def sizes(self, pattern: str) -> dict[str, int]:
+        (result,) = self._call(lambda: FileSystems.match([pattern]), pattern)
+        return {
+            metadata.path: metadata.size_in_bytes for metadata in sorted(result.metadata_list, key=lambda m: m.path)
+        }
+
     def move(self, source: str, target: str) -> None:
         tries = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,12 +26,31 @@ CONTENT_DTYPE = np.dtype([("image", "V16"), ("labels", "<u8")])
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PartFile:
-    """A file that one block wrote: path, records or lines, bytes, SHA-256."""
+    """A file that one block wrote: name, records or lines, bytes, SHA-256.
 
-    path: str
+    The name is relative to the set's own folder (`preprocess.set_files.own_path` makes a path of it), so that a set
+    that is copied or moved names its own files and no others.
+    """
+
+    name: str
     records: int
     num_bytes: int
     sha256: str
+
+    @classmethod
+    def from_json(cls, data: Any) -> PartFile | None:
+        """Reads what `dataclasses.asdict` made of one, or None. Raises TypeError, ValueError or KeyError."""
+        if data is None:
+            return None
+        if "path" in data:
+            # Earlier versions stored whole paths. In a finished set they are those of shards, which lie beside it.
+            data = {"name": posixpath.basename(data["path"])} | {key: data[key] for key in data if key != "path"}
+        part = cls(**data)
+        if not isinstance(part.name, str) or not isinstance(part.sha256, str):
+            raise TypeError(f"texts are wanted, not {part.name!r} and {part.sha256!r}")
+        if any(type(count) is not int or count < 0 for count in (part.records, part.num_bytes)):
+            raise ValueError(f"counts are wanted, not {part.records!r} and {part.num_bytes!r}")
+        return part
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +102,11 @@ class BlockResult:
         """Rows that became records."""
         return sum(self.sources.values())
 
+    @property
+    def parts(self) -> tuple[PartFile, ...]:
+        """The files that the block wrote."""
+        return tuple(part for part in (self.shard, self.failed_ledger, self.skipped_ledger) if part is not None)
+
     def of_earlier_run(self) -> BlockResult:
         """The same, as a later run counts it that found it done: nothing computed, no time spent."""
         return dataclasses.replace(
@@ -111,7 +136,7 @@ class BlockResult:
         try:
             data: dict[str, Any] = json.loads(raw)
             for name in ("shard", "failed_ledger", "skipped_ledger"):
-                data[name] = PartFile(**data[name]) if data[name] is not None else None
+                data[name] = PartFile.from_json(data[name])
             data["order"] = (int(data["order"][0]), int(data["order"][1]))
             data["label_counts"] = {int(label_id): count for label_id, count in data["label_counts"].items()}
             data["content"] = base64.b64decode(data["content"], validate=True)

@@ -20,13 +20,14 @@ import numpy as np
 
 from preprocess.block_results import BlockResult, PartFile
 from preprocess.duplicates import label_key
-from preprocess.earlier_work import RESULT_SUFFIX, engine_tag
+from preprocess.earlier_work import engine_tag
 from preprocess.engine import Engine
 from preprocess.example import encode_example
 from preprocess.outcomes import RowFailure, RowSkip
 from preprocess.record_set import Compression
 from preprocess.row_blocks import RowBlock
 from preprocess.rows import Row
+from preprocess.set_files import RESULT_SUFFIX
 from preprocess.storage import Storage, write_file
 from preprocess.tfrecord import frame_record
 
@@ -59,6 +60,11 @@ class _HashingStream(io.RawIOBase):
         return self._digest.hexdigest()
 
 
+def _name_of_part(path: str) -> str:
+    """The name of a part, relative to the set's folder: two folders of it are the set's own."""
+    return "/".join(path.split("/")[-3:])
+
+
 class _PartWriter:
     """One part file, created with its first record."""
 
@@ -66,6 +72,7 @@ class _PartWriter:
         self._storage = storage
         self._keep_partial = keep_partial
         self._path = path
+        self._name = _name_of_part(path)
         self._compression = compression
         self._stack = contextlib.ExitStack()
         self._hashing: _HashingStream | None = None
@@ -90,7 +97,7 @@ class _PartWriter:
         self._stack.close()
         if self._hashing is None:
             return None
-        return PartFile(self._path, self._records, self._hashing.num_bytes, self._hashing.sha256)
+        return PartFile(self._name, self._records, self._hashing.num_bytes, self._hashing.sha256)
 
     def abandon(self, error: BaseException) -> None:
         self._stack.__exit__(type(error), error, error.__traceback__)

@@ -6,9 +6,11 @@ Images are the same if their files are, byte for byte.
 from __future__ import annotations
 
 import bisect
+import errno
 import gzip
 import itertools
 import json
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +18,7 @@ import numpy as np
 
 from preprocess.duplicates import find_duplicates, find_shared
 from preprocess.example import decode_example
-from preprocess.record_set import Shard, sidecar_path
-from preprocess.set_files import in_folder_of, read_content
+from preprocess.set_files import read_content
 from preprocess.storage import Storage, read_file
 from preprocess.tfrecord import whole_records
 
@@ -37,12 +38,29 @@ class _Image(NamedTuple):
     sha256: bytes
 
 
+class ShardFile(NamedTuple):
+    """A shard of the set: the paths at which it may lie, in the order in which it passes them, and its records."""
+
+    paths: tuple[str, ...]
+    records: int
+
+
+def _read_shard(shard: ShardFile, storage: Storage) -> bytes:
+    """The records of a shard, framed, wherever it is by now."""
+    for path in shard.paths:
+        try:
+            data = read_file(storage, path)
+        except FileNotFoundError:
+            continue  # Another try at the last step has moved it.
+        return gzip.decompress(data) if path.endswith(".gz") else data
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shard.paths[0])
+
+
 class _RecordsOfSet:
     """Records by their position in a set; each shard that is asked for is read once."""
 
-    def __init__(self, shards: Sequence[Shard], *, prefix: str, storage: Storage):
+    def __init__(self, shards: Sequence[ShardFile], *, storage: Storage):
         self._shards = shards
-        self._prefix = prefix
         self._storage = storage
         self._ends = list(itertools.accumulate(shard.records for shard in shards))
 
@@ -53,8 +71,9 @@ class _RecordsOfSet:
         found = {}
         for number, members in sorted(wanted.items()):
             shard = self._shards[number]
-            data = read_file(self._storage, in_folder_of(self._prefix, shard.name))
-            records = list(whole_records(gzip.decompress(data) if shard.name.endswith(".gz") else data))
+            records = list(whole_records(_read_shard(shard, self._storage)))
+            if len(records) != shard.records:
+                raise OSError(f"{shard.paths[0]} has {len(records)} whole records, {shard.records} were written")
             first = self._ends[number] - shard.records
             for position in members:
                 example = decode_example(records[position - first])
@@ -62,14 +81,17 @@ class _RecordsOfSet:
         return found
 
 
-def report_duplicates(content: np.ndarray, shards: Sequence[Shard], *, prefix: str, storage: Storage) -> dict[str, Any]:
-    """Looks for the same image under several rows of a set, and writes what it finds to `duplicates.jsonl`.
+def report_duplicates(
+    content: np.ndarray, shards: Sequence[ShardFile], *, path: str, called: str, storage: Storage
+) -> dict[str, Any]:
+    """Looks for the same image under several rows of a set, and writes what it finds to a file.
 
     Args:
       content: of the records in order: `CONTENT_DTYPE`, shape [records].
       shards: of the set, in order.
-      prefix: of the set.
-      storage: where it lies.
+      path: of the file; there is none if nothing was found.
+      called: what the counts call the file.
+      storage: where all lies.
 
     Returns:
       Counts for the report.
@@ -78,11 +100,10 @@ def report_duplicates(content: np.ndarray, shards: Sequence[Shard], *, prefix: s
       OSError: storage failed.
     """
     duplicates = find_duplicates(_digests(content), content["labels"])
-    path = sidecar_path(prefix, DUPLICATES_NAME)
     if not duplicates.num_groups:
         storage.delete_file(path)
     else:
-        images = _RecordsOfSet(shards, prefix=prefix, storage=storage).images_at(duplicates.members.tolist())
+        images = _RecordsOfSet(shards, storage=storage).images_at(duplicates.members.tolist())
         with storage.create(path) as stream:
             for start, end in itertools.pairwise(duplicates.splits.tolist()):
                 members = duplicates.members[start:end]
@@ -96,19 +117,26 @@ def report_duplicates(content: np.ndarray, shards: Sequence[Shard], *, prefix: s
         "images": duplicates.num_groups,
         "extra_records": duplicates.num_extra,
         "images_with_different_labels": duplicates.num_conflicting,
-        "file": path if duplicates.num_groups else None,
+        "file": called if duplicates.num_groups else None,
     }
 
 
 def report_shared(
-    content: np.ndarray, shards: Sequence[Shard], *, prefix: str, others: Sequence[str], storage: Storage
+    content: np.ndarray,
+    shards: Sequence[ShardFile],
+    *,
+    path: str,
+    called: str,
+    others: Sequence[str],
+    storage: Storage,
 ) -> list[dict[str, Any]]:
-    """Looks for images of a set that other sets hold as well, and writes their URIs to `shared_images.jsonl`.
+    """Looks for images of a set that other sets hold as well, and writes their URIs to a file.
 
     Args:
       content: of the records in order: `CONTENT_DTYPE`, shape [records].
       shards: of the set, in order.
-      prefix: of the set.
+      path: of the file; there is none if nothing was found.
+      called: what the counts call the file.
       others: prefixes of the other sets, which are finished.
       storage: where all lie.
 
@@ -121,18 +149,17 @@ def report_shared(
     """
     digests = _digests(content)
     shared = {other: find_shared(digests, _digests(read_content(other, storage))).tolist() for other in others}
-    path = sidecar_path(prefix, SHARED_NAME)
     if not any(shared.values()):
         storage.delete_file(path)
     else:
         everyone = sorted({position for positions in shared.values() for position in positions})
-        images = _RecordsOfSet(shards, prefix=prefix, storage=storage).images_at(everyone)
+        images = _RecordsOfSet(shards, storage=storage).images_at(everyone)
         with storage.create(path) as stream:
             for other, positions in shared.items():
                 for position in positions:
                     entry = {"uri": images[position].uri, "also_in": other}
                     stream.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
     return [
-        {"prefix": other, "records": len(positions), "file": path if positions else None}
+        {"prefix": other, "records": len(positions), "file": called if positions else None}
         for other, positions in shared.items()
     ]

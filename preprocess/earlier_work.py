@@ -17,18 +17,18 @@ from collections.abc import Mapping
 
 from configs.errors import InputError
 from preprocess.backbone_identity import BackboneIdentity
-from preprocess.block_results import BlockResult
+from preprocess.block_results import BlockResult, PartFile
 from preprocess.engine import Engine
 from preprocess.example import DecodedExample, decode_example
 from preprocess.job import Job
 from preprocess.outcomes import RowFailure
 from preprocess.record_set import FAILED_NAME, sidecar_path
 from preprocess.row_blocks import BLOCK_NAME_LENGTH, RowBlock
-from preprocess.set_files import read_block_results
+from preprocess.rows import has_scheme
+from preprocess.set_files import RESULT_SUFFIX, digest_of, own_path, read_block_results
 from preprocess.storage import PARTIAL_SUFFIX, Storage, read_file
 from preprocess.tfrecord import whole_records
 
-RESULT_SUFFIX = ".result.json"
 _GZIP_WBITS = 31
 _SHARD_SUFFIXES = (".tfrecord", ".tfrecord.gz")
 
@@ -95,21 +95,30 @@ class EarlierWork:
         self._identity: BackboneIdentity = engine.identity
         self._tag = engine_tag(engine)
         self._files: dict[str, list[str]] = collections.defaultdict(list)
-        self._sizes_known = set(storage.match(f"{job.parts_dir}/*"))
-        for path in sorted(self._sizes_known):
+        self._sizes = storage.sizes(f"{job.parts_dir}/*")
+        for path in sorted(self._sizes):
             self._files[posixpath.basename(path)[:BLOCK_NAME_LENGTH]].append(path)
         self._finished: dict[tuple[int, int], BlockResult] = {}
         self._failed_lines: dict[tuple[str, int], RowFailure] = {}
         if job.retry is not None and job.retry.of_finished_set:
+            self._sizes |= storage.sizes(f"{job.output_prefix}-*")
             self._finished = {result.order: result for result in read_block_results(job.output_prefix, storage)}
             self._failed_lines = self._read_ledger()
 
     def _read_ledger(self) -> dict[tuple[str, int], RowFailure]:
+        """The failures of the finished set by (list, line); those that cannot be read are tried again, like any row."""
         failures = {}
-        for line in read_file(self._storage, sidecar_path(self._job.output_prefix, FAILED_NAME)).splitlines():
-            entry = json.loads(line)
-            failure = RowFailure(entry["stage"], entry["reason"], entry["message"])
-            failures[entry["list"], entry["line"]] = failure
+        try:
+            lines = read_file(self._storage, sidecar_path(self._job.output_prefix, FAILED_NAME)).splitlines()
+        except FileNotFoundError:
+            return {}
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                failure = RowFailure(entry["stage"], entry["reason"], entry["message"])
+                failures[entry["list"], entry["line"]] = failure
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                continue
         return failures
 
     def find(self, block: RowBlock) -> EarlierBlock:
@@ -122,7 +131,9 @@ class EarlierWork:
             return EarlierBlock(records=self._records_of(done))
         finished = self._finished.get((block.list_index, block.block_index))
         if finished is not None and retry is not None:
-            if not finished.failed and not finished.skipped:
+            is_whole = finished.backbone.agrees_with(self._identity) and finished.rows == len(block.rows)
+            is_whole = is_whole and (finished.shard is None or self._is_whole(finished.shard))
+            if is_whole and not finished.failed and not finished.skipped:
                 return EarlierBlock(result=finished.of_earlier_run())
             failures = {
                 row.line: failure
@@ -139,19 +150,43 @@ class EarlierWork:
                     result = BlockResult.from_json(read_file(self._storage, path), where=path)
                 except (InputError, FileNotFoundError):
                     continue
-                parts = (result.shard, result.failed_ledger, result.skipped_ledger)
                 if (
-                    result.backbone.agrees_with(self._identity)
+                    result.order == (block.list_index, block.block_index)
+                    and result.backbone.agrees_with(self._identity)
                     and result.rows == len(block.rows)
-                    and all(part is None or part.path in self._sizes_known for part in parts)
+                    and all(self._is_whole(part) for part in result.parts)
                 ):
                     return result
         return None
 
+    def _path_of(self, part: PartFile) -> str | None:
+        """Where a part lies; None if its name is not that of a file of the set."""
+        try:
+            return own_path(self._job.output_prefix, part.name, where=self._job.parts_dir)
+        except InputError:
+            return None
+
+    def _is_whole(self, part: PartFile) -> bool:
+        """Whether a part is what was written.
+
+        Told by its size; on local disks, which a power cut may leave with other bytes, by its digest as well. Object
+        stores compare checksums by themselves.
+        """
+        path = self._path_of(part)
+        if path is None or self._sizes.get(path) != part.num_bytes:
+            return False
+        if has_scheme(path):
+            return True
+        try:
+            return digest_of(path, self._storage) == (part.num_bytes, part.sha256)
+        except FileNotFoundError:
+            return False
+
     def _records_of(self, result: BlockResult) -> dict[str, DecodedExample]:
         if result.shard is None or not result.backbone.agrees_with(self._identity):
             return {}
-        return self._recover(result.shard.path)
+        path = self._path_of(result.shard)
+        return self._recover(path) if path is not None else {}
 
     def _records_cut_off(self, block: RowBlock) -> dict[str, DecodedExample]:
         records: dict[str, DecodedExample] = {}

@@ -1,51 +1,41 @@
-"""Makes a finished set of records out of what the blocks left behind: names, ledgers, books, manifest.
+"""Finishes a set of records of what the blocks left behind: checks the books, then makes the set, or says why not.
 
-The order of the steps is what makes every stop harmless. Before the first file moves, a plan (the results of all
-blocks) is written beside the parts: whoever finds it can finish the set without embedding anything. The manifest of an
-older set goes next and the new one comes last, so whatever lies between is without one. Each step can be done twice.
+The order of the steps is what makes every stop harmless. First everything is read and checked, and what the set holds
+besides its shards is written beside the parts (`stage`). The plan comes last there; only then is an older set touched
+(`preprocess.set_plan`), and the new manifest comes last of all.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
-import hashlib
 import json
 import posixpath
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from configs.errors import InputError
 from preprocess.backbone_identity import BackboneIdentity
-from preprocess.block_results import BlockResult, PartFile, join_content
-from preprocess.content_report import report_duplicates, report_shared
-from preprocess.job import DEFINITION_NAME, PLAN_NAME, Job
-from preprocess.record_set import (
-    FAILED_NAME,
-    MANIFEST_NAME,
-    REPORT_NAME,
-    SKIPPED_NAME,
-    Manifest,
-    Shard,
-    set_of_shard,
-    shard_name,
-    sidecar_dir,
-    sidecar_path,
+from preprocess.block_results import BlockResult, join_content
+from preprocess.content_report import DUPLICATES_NAME, SHARED_NAME, ShardFile, report_duplicates, report_shared
+from preprocess.finished_set import FILES, read_finished
+from preprocess.job import PLAN_NAME, Job
+from preprocess.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_NAME, SKIPPED_NAME, Manifest, Shard, sidecar_path
+from preprocess.set_files import digest_of, own_path
+from preprocess.set_plan import (
+    Placement,
+    PlanUnusable,
+    make_set,
+    plan_path,
+    require_parts,
+    staged_path,
+    with_final_names,
 )
-from preprocess.set_files import in_folder_of
 from preprocess.set_report import COMPLETE, make_report
 from preprocess.storage import Storage, read_file, write_file
-
-# Object stores take 100 ms or more for each.
-_MOVES_AT_ONCE = 16
 
 
 class JobFailed(RuntimeError):  # noqa: N818 (what it says is what happened)
     """The job ran to its end, and its report says that it failed."""
-
-
-def plan_path(job: Job) -> str:
-    """Where the plan of a job lies once all its blocks are done."""
-    return posixpath.join(job.parts_dir, PLAN_NAME)
 
 
 def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Storage) -> dict[str, Any]:
@@ -54,6 +44,8 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
     If nothing was embedded, too many rows failed or the books do not balance (rows read = embedded + failed +
     skipped, in each block and in all, and as many rows as were counted before the start), nothing of the set is
     touched: ledgers and report are left in the job's folder of parts, and with them the parts, for a later run.
+
+    Runners may run this step twice, also at once: both end in the same set.
 
     Args:
       results: of all blocks, in any order.
@@ -64,47 +56,76 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
       The report, as written to `report.json`.
 
     Raises:
-      OSError: storage failed; the set has no manifest then.
-      JobFailed: workers used different backbones, or a part is gone.
+      OSError: storage failed; the set has no manifest then, or its own.
+      JobFailed: workers used different backbones, or a part is gone or cut; nothing was touched.
     """
-    already = _finished_report(job, storage)
-    if already is not None:
-        return already  # Runners may run the last step twice.
-    results = sorted(results, key=lambda result: result.order)
+    ordered = sorted(results, key=lambda result: result.order)
+    try:
+        return _finished_report(job, storage) or _finish(ordered, job, storage)
+    except (FileNotFoundError, PlanUnusable, JobFailed) as error:
+        # Another try at this very step may have finished the set meanwhile, and deleted what it was made from.
+        report = _finished_report(job, storage)
+        if report is not None:
+            return report
+        if isinstance(error, PlanUnusable):
+            raise JobFailed(
+                f"{error}. Give the same command again: what is gone is embedded again, all else is kept."
+            ) from error
+        raise
+
+
+def _finish(results: Sequence[BlockResult], job: Job, storage: Storage) -> dict[str, Any]:
     _require_one_backbone(results)
-    planned = _with_final_names(results, job)
+    planned = with_final_names(results, job)
     shards = tuple(
-        Shard(
-            name=posixpath.basename(result.shard.path),
-            records=result.shard.records,
-            num_bytes=result.shard.num_bytes,
-            sha256=result.shard.sha256,
-        )
+        Shard(name=shard.name, records=shard.records, num_bytes=shard.num_bytes, sha256=shard.sha256)
         for result in planned
-        if result.shard is not None
+        if (shard := result.shard) is not None
     )
     report = make_report(results, job=job, shards=shards)
     if report["status"] != COMPLETE:
-        _write_ledgers(storage, results, folder=job.parts_dir)
+        _write_ledgers(storage, results, job, folder=job.parts_dir)
         write_file(storage, posixpath.join(job.parts_dir, REPORT_NAME), _json_bytes(report))
         return report
+    placed = require_parts(results, job, storage, of_this_run=True)
+    _stage(results, planned, placed, shards, report, job=job, storage=storage)
     write_file(storage, plan_path(job), b"".join(result.to_json_line() for result in results))
-    storage.delete_file(sidecar_path(job.output_prefix, MANIFEST_NAME))
-    _move_shards(storage, results, planned)
-    _delete_other_shards(storage, job, {shard.name for shard in shards})
-    _write_ledgers(storage, results, folder=sidecar_dir(job.output_prefix))
+    make_set(results, job=job, storage=storage)
+    return report
+
+
+def _stage(
+    results: Sequence[BlockResult],
+    planned: Sequence[BlockResult],
+    placed: Sequence[Placement],
+    shards: tuple[Shard, ...],
+    report: dict[str, Any],
+    *,
+    job: Job,
+    storage: Storage,
+) -> None:
+    """Writes what the set holds besides its shards beside the parts, and completes the report."""
+    folder = posixpath.dirname(staged_path(job, REPORT_NAME))
+    _write_ledgers(storage, results, job, folder=folder)
     content = join_content(planned)
-    report["duplicates"] = report_duplicates(content, shards, prefix=job.output_prefix, storage=storage)
+    files = [ShardFile(placement.paths, placement.part.records) for placement in placed]
+    report["duplicates"] = report_duplicates(
+        content,
+        files,
+        path=staged_path(job, DUPLICATES_NAME),
+        called=sidecar_path(job.output_prefix, DUPLICATES_NAME),
+        storage=storage,
+    )
     report["shared_with"] = report_shared(
-        content, shards, prefix=job.output_prefix, others=job.against, storage=storage
+        content,
+        files,
+        path=staged_path(job, SHARED_NAME),
+        called=sidecar_path(job.output_prefix, SHARED_NAME),
+        others=job.against,
+        storage=storage,
     )
     without_ledgers = (dataclasses.replace(result, failed_ledger=None, skipped_ledger=None) for result in planned)
-    write_file(
-        storage,
-        sidecar_path(job.output_prefix, PLAN_NAME),
-        b"".join(result.to_json_line() for result in without_ledgers),
-    )
-    write_file(storage, sidecar_path(job.output_prefix, REPORT_NAME), _json_bytes(report))
+    write_file(storage, staged_path(job, PLAN_NAME), b"".join(result.to_json_line() for result in without_ledgers))
     manifest = Manifest(
         backbone=results[0].backbone,
         labels=job.labels,
@@ -112,24 +133,21 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
         records=report["embedded"],
         shards=shards,
     )
-    write_file(storage, sidecar_path(job.output_prefix, MANIFEST_NAME), manifest.to_bytes())
-    _delete_parts(storage, job)
-    return report
-
-
-def _delete_parts(storage: Storage, job: Job) -> None:
-    """Deletes what the set was made from; a folder does not go at once, so first what says that there is work in it."""
-    storage.delete_file(plan_path(job))
-    storage.delete_file(posixpath.join(job.parts_dir, DEFINITION_NAME))
-    storage.delete_tree(job.parts_dir)
+    write_file(storage, staged_path(job, MANIFEST_NAME), manifest.to_bytes())
+    report[FILES] = {}
+    for name in (PLAN_NAME, FAILED_NAME, SKIPPED_NAME, DUPLICATES_NAME, SHARED_NAME, MANIFEST_NAME):
+        path = staged_path(job, name)
+        if storage.match(path):
+            num_bytes, sha256 = digest_of(path, storage)
+            report[FILES][name] = {"num_bytes": num_bytes, "sha256": sha256}
+    write_file(storage, staged_path(job, REPORT_NAME), _json_bytes(report))
 
 
 def _finished_report(job: Job, storage: Storage) -> dict[str, Any] | None:
     """The report of the set, if this very run has finished it."""
     try:
-        read_file(storage, sidecar_path(job.output_prefix, MANIFEST_NAME))
-        report: dict[str, Any] = json.loads(read_file(storage, sidecar_path(job.output_prefix, REPORT_NAME)))
-    except (FileNotFoundError, ValueError):
+        _, report = read_finished(job.output_prefix, storage)
+    except InputError:
         return None
     return report if report.get("run_id") == job.run_id else None
 
@@ -140,51 +158,7 @@ def _require_one_backbone(results: Sequence[BlockResult]) -> None:
         raise JobFailed(f"The workers did not all use the same backbone: {backbones}")
 
 
-def _with_final_names(results: Sequence[BlockResult], job: Job) -> list[BlockResult]:
-    """The results with the shards where the finished set has them."""
-    prefix_name = posixpath.basename(job.output_prefix)
-    count = sum(result.shard is not None for result in results)
-    planned = []
-    index = 0
-    for result in results:
-        if result.shard is not None:
-            name = shard_name(prefix_name, index, count, job.compression)
-            shard = dataclasses.replace(result.shard, path=in_folder_of(job.output_prefix, name))
-            result = dataclasses.replace(result, shard=shard)
-            index += 1
-        planned.append(result)
-    return planned
-
-
-def _move_shards(storage: Storage, results: Sequence[BlockResult], planned: Sequence[BlockResult]) -> None:
-    moves = [
-        (result.shard, final.shard.path)
-        for result, final in zip(results, planned, strict=True)
-        if result.shard is not None and final.shard is not None and result.shard.path != final.shard.path
-    ]
-    with concurrent.futures.ThreadPoolExecutor(_MOVES_AT_ONCE) as pool:
-        # Listed, so that what one of them raises is raised.
-        list(pool.map(lambda move: _move(storage, *move), moves))
-
-
-def _move(storage: Storage, part: PartFile, target: str) -> None:
-    try:
-        storage.move(part.path, target)
-    except FileNotFoundError as error:
-        # Moved already by a run that did not get to its end? Then it is there, byte for byte.
-        if not storage.match(target) or hashlib.sha256(read_file(storage, target)).hexdigest() != part.sha256:
-            raise JobFailed(
-                f"{part.path} is gone, and {target} is not what it held. Run the job again with --overwrite."
-            ) from error
-
-
-def _delete_other_shards(storage: Storage, job: Job, names: set[str]) -> None:
-    for path in storage.match(f"{job.output_prefix}-*"):
-        if set_of_shard(path) == job.output_prefix and posixpath.basename(path) not in names:
-            storage.delete_file(path)
-
-
-def _write_ledgers(storage: Storage, results: Sequence[BlockResult], *, folder: str) -> None:
+def _write_ledgers(storage: Storage, results: Sequence[BlockResult], job: Job, *, folder: str) -> None:
     """Joins the blocks' ledgers; an empty one says that there was nothing to enter."""
     for name, parts in (
         (FAILED_NAME, [result.failed_ledger for result in results]),
@@ -193,7 +167,7 @@ def _write_ledgers(storage: Storage, results: Sequence[BlockResult], *, folder: 
         with storage.create(posixpath.join(folder, name)) as ledger:
             for part in parts:
                 if part is not None:
-                    ledger.write(read_file(storage, part.path))
+                    ledger.write(read_file(storage, own_path(job.output_prefix, part.name, where=part.name)))
 
 
 def _json_bytes(data: Any) -> bytes:

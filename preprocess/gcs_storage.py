@@ -153,6 +153,25 @@ class GcsStorage:
         # A name that ends with a slash is what consoles make to show an empty folder.
         return [f"gs://{bucket}/{name}" for name in names if regex.fullmatch(name) and not name.endswith("/")]
 
+    def sizes(self, pattern: str) -> dict[str, int]:
+        """The objects that a path or glob names, with their bytes: one listing, however many there are."""
+        bucket, glob = split_uri(pattern)
+        start = _GLOB_START.search(glob)
+        regex = glob_regex(glob)
+
+        def list_once() -> dict[str, int]:
+            blobs = client_of_process(self._make).list_blobs(
+                bucket,
+                prefix=glob[: start.start()] if start else glob,
+                fields="items(name,size),nextPageToken",
+                timeout=self._timeout(),
+                retry=None,
+            )
+            return {blob.name: blob.size for blob in blobs if blob.name == glob or regex.fullmatch(blob.name)}
+
+        found = self._call(list_once, pattern)
+        return {f"gs://{bucket}/{name}": size for name, size in sorted(found.items()) if not name.endswith("/")}
+
     def move(self, source: str, target: str) -> None:
         # Each half is tried again by itself: a copy done twice gives the same, and what is deleted may be missing.
         self._call(lambda: self._copy(source, target), source)

@@ -7,6 +7,7 @@ manifest in it is written last: a set without one is not finished.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import posixpath
@@ -94,13 +95,22 @@ class Manifest:
         """Raises TypeError or ValueError for a field of the wrong kind, which JSON lets through."""
         if self.compression not in _SUFFIXES:
             raise ValueError(f"compression {self.compression!r} is none of {', '.join(_SUFFIXES)}")
+        if type(self.records) is not int:
+            raise TypeError(f"a count is wanted, not {self.records!r}")
         for shard in self.shards:
             for text in (shard.name, shard.sha256):
                 if not isinstance(text, str):
                     raise TypeError(f"a text is wanted, not {text!r}")
+            if not shard.name or "/" in shard.name or "\0" in shard.name or shard.name in (".", ".."):
+                raise ValueError(f"the name of a file beside the manifest's folder is wanted, not {shard.name!r}")
             for count in (shard.records, shard.num_bytes):
                 if type(count) is not int:
                     raise TypeError(f"a count is wanted, not {count!r}")
+                if count < 0:
+                    raise ValueError(f"a count is not negative, as {count} is")
+        repeated = [name for name, times in collections.Counter(s.name for s in self.shards).items() if times > 1]
+        if repeated:
+            raise ValueError(f"the shard {repeated[0]} is listed more than once")
         self.to_bytes()  # ValueError for half a surrogate pair, which JSON can spell and UTF-8 cannot.
 
     @classmethod
@@ -128,7 +138,7 @@ class Manifest:
                 backbone=backbone,
                 labels=tuple(str(label) for label in data["labels"]),
                 compression=data["compression"],
-                records=int(data["records"]),
+                records=data["records"],
                 shards=tuple(Shard(**shard) for shard in data["shards"]),
             )
             manifest._require_sound()

@@ -49,6 +49,10 @@ class Storage(Protocol):
         """The files that a path or glob names, sorted; empty if there is none."""
         ...
 
+    def sizes(self, pattern: str) -> dict[str, int]:
+        """The files that a path or glob names, as `match` gives them, each with its size in bytes."""
+        ...
+
     def move(self, source: str, target: str) -> None:
         """Moves one file, replacing what is at the target."""
         ...
@@ -93,6 +97,13 @@ class LocalStorage:
         if os.path.isfile(pattern):
             return [pattern]
         return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+
+    def sizes(self, pattern: str) -> dict[str, int]:
+        found = {}
+        for path in self.match(pattern):
+            with contextlib.suppress(FileNotFoundError):  # It went after it was listed.
+                found[path] = os.path.getsize(path)
+        return found
 
     def move(self, source: str, target: str) -> None:
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)

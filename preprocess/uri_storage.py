@@ -74,6 +74,9 @@ class UriStorage:
     def match(self, pattern: str) -> list[str]:
         return self._of(pattern).match(pattern)
 
+    def sizes(self, pattern: str) -> dict[str, int]:
+        return self._of(pattern).sizes(pattern)
+
     def move(self, source: str, target: str) -> None:
         self._of(source).move(source, target)
 

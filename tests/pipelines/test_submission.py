@@ -13,10 +13,11 @@ from pipelines.beam_noise import quiet_children
 from pipelines.beam_options import make_runner
 from pipelines.submission import RemoteRun, run_remotely, submit
 from preprocess.labels import parse_label_dict
+from preprocess.record_set import MANIFEST_NAME, Manifest, sidecar_path
 from preprocess.set_report import BOOKS_DO_NOT_BALANCE, COMPLETE, NOTHING_EMBEDDED
 from preprocess.storage import LocalStorage, write_file
 from preprocess.transforms import EmbedLists, EmbedOptions
-from tests.preprocess.stand_ins import load_stand_in, make_job
+from tests.preprocess.stand_ins import IDENTITY, load_stand_in, make_job
 
 
 @pytest.fixture
@@ -60,14 +61,27 @@ def short_table(monkeypatch):
 
 def leave_report(job, status, *, run_id="r1", error=None):
     folder = f"{job.output_prefix.removesuffix('train')}_train" if status == COMPLETE else job.parts_dir
-    report = {"run_id": run_id, "status": status, "error": error}
+    report = {"run_id": run_id, "status": status, "error": error, "embedded": 0, "output": {"shards": 0}}
     write_file(LocalStorage(), f"{folder}/report.json", json.dumps(report).encode())
+
+
+def leave_manifest(job):
+    manifest = Manifest(backbone=IDENTITY, labels=("a",), compression="none", records=0, shards=())
+    write_file(LocalStorage(), sidecar_path(job.output_prefix, MANIFEST_NAME), manifest.to_bytes())
 
 
 def test_a_finished_job_ends_with_the_table_of_its_report(job, capsys):
     leave_report(job, COMPLETE)
+    leave_manifest(job)
     assert run_of(job).wait() == 0
     assert capsys.readouterr().out == f"{job.output_prefix}: complete\n"
+
+
+@pytest.mark.parametrize("state", ["DONE", "FAILED"])
+def test_a_report_that_says_complete_without_a_manifest_is_no_finished_set(job, state):
+    leave_report(job, COMPLETE)
+    with pytest.raises(InputError, match=f"the job ended in state {state}, without a report of a finished set"):
+        run_of(job, state=state).wait()
 
 
 def test_a_job_that_failed_by_its_own_verdict_is_told_as_here(job, capsys):
@@ -90,7 +104,10 @@ def test_the_report_of_another_run_is_not_taken_for_this_one(job, state):
     leave_report(job, COMPLETE, run_id="r0")
     with pytest.raises(InputError) as caught:
         run_of(job, state=state).wait()
-    assert f"the job ended in state {state}, without a report. Look at https://console/jobs/7." in str(caught.value)
+    assert (
+        f"the job ended in state {state}, without a report of a finished set. Look at https://console/jobs/7."
+        in str(caught.value)
+    )
 
 
 def test_of_a_failure_the_last_line_is_told(job):

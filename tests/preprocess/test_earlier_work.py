@@ -18,6 +18,7 @@ from preprocess.labels import LabelDict
 from preprocess.outcomes import RowFailure
 from preprocess.row_blocks import into_blocks
 from preprocess.rows import parse_rows
+from preprocess.set_plan import tidy
 from preprocess.storage import LocalStorage
 from tests.preprocess.stand_ins import IDENTITY, INFO, StandInEngine, decode_stand_in, make_job, read_stand_in
 
@@ -82,6 +83,7 @@ def embed(job, engine, *, read=read_stand_in, text=TEXT):
 
 def finish(job, results):
     report = finish_record_set(results, job=job, storage=LocalStorage())
+    tidy(job, LocalStorage())
     folder = pathlib.Path(job.output_prefix).parent
     files = {
         path.name: path.read_bytes() for path in folder.rglob("*") if path.name != "report.json" and path.is_file()

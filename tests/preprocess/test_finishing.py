@@ -10,11 +10,11 @@ import pytest
 
 from preprocess.block_results import CONTENT_DTYPE, BlockResult, PartFile
 from preprocess.estimate import Estimate, exactly
-from preprocess.finishing import JobFailed, finish_record_set, plan_path
+from preprocess.finishing import JobFailed, finish_record_set
 from preprocess.job import DEFINITION_NAME, PLAN_NAME, Retry
 from preprocess.prediction import Prediction
 from preprocess.record_set import Manifest, sidecar_path
-from preprocess.set_files import read_results_file
+from preprocess.set_plan import finish_planned, note_replaced, plan_path
 from preprocess.storage import LocalStorage, write_file
 from tests.preprocess.stand_ins import IDENTITY, INFO, make_job
 
@@ -34,7 +34,8 @@ def distinct_content(index, records):
 def part(job, name, data, records):
     path = f"{job.parts_dir}/{name}"
     write_file(LocalStorage(), path, data)
-    return PartFile(path, records, len(data), hashlib.sha256(data).hexdigest())
+    name = f"_train/{pathlib.Path(path).parent.name}/{name}"
+    return PartFile(name, records, len(data), hashlib.sha256(data).hexdigest())
 
 
 def block(job, index, *, rows, embedded, failed=None, **changes):
@@ -139,6 +140,7 @@ def test_an_older_set_goes_only_when_the_new_one_is_there(tmp_path, job):
     neighbour = tmp_path / "out" / "train-extra-00000-of-00001.tfrecord"
     neighbour.write_text("another set's")
     newer = dataclasses.replace(job, run_id="r2")
+    note_replaced(newer, LocalStorage(), jobs=())
     finish(newer, block(newer, 0, rows=10, embedded=10))
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["_train", "train-00000-of-00001.tfrecord", neighbour.name]
@@ -184,7 +186,7 @@ def test_whatever_step_it_is_stopped_at_the_plan_finishes_the_set(tmp_path, job)
         return {
             path.name: path.read_bytes()
             for path in (tmp_path / "out").rglob("*")
-            if path.is_file() and path.name not in ("report.json", "blocks.jsonl")
+            if path.is_file() and path.name not in ("report.json", "blocks.jsonl") and "parts-" not in str(path)
         }
 
     def blocks():
@@ -193,6 +195,7 @@ def test_whatever_step_it_is_stopped_at_the_plan_finishes_the_set(tmp_path, job)
     # An older set with as many shards, so that names clash.
     older = dataclasses.replace(job, definition={"seed": 9}, run_id="r0", rows_expected=6)
     finish(older, *(block(older, n + 2, rows=3, embedded=3) for n in range(2)))
+    note_replaced(job, LocalStorage(), jobs=())
     shutil.copytree(tmp_path / "out", tmp_path / "older")
     finish(job, *blocks())
     undisturbed = files()
@@ -214,24 +217,24 @@ def test_whatever_step_it_is_stopped_at_the_plan_finishes_the_set(tmp_path, job)
                 assert undisturbed.items() <= files().items()
                 continue
             assert files() == before  # The older set is whole.
+            finish_record_set(results, job=dataclasses.replace(job, run_id="r3"), storage=LocalStorage())
         else:
-            results = [r.of_earlier_run() for r in read_results_file(plan_path(job), LocalStorage())]
-        finish_record_set(results, job=dataclasses.replace(job, run_id="r3"), storage=LocalStorage())
+            finish_planned(dataclasses.replace(job, run_id="r3"), LocalStorage())
         assert files() == undisturbed
     assert stopped >= 10
 
 
 def test_stopped_while_the_parts_are_deleted_the_set_is_finished_and_no_plan_is_left(tmp_path, job):
     class StopsWithin(LocalStorage):
-        def delete_tree(self, path):
-            for part in sorted(pathlib.Path(path).iterdir())[::2]:
-                part.unlink()
-            raise OSError("gone")
+        def delete_file(self, path):
+            if path.endswith("1.tfrecord"):
+                raise OSError("gone")
+            super().delete_file(path)
 
     results = [block(job, n, rows=5, embedded=4, failed={"not_found": 1}) for n in range(2)]
     write_file(LocalStorage(), f"{job.parts_dir}/{DEFINITION_NAME}", b"{}")
-    with pytest.raises(OSError, match="gone"):
-        finish_record_set(results, job=job, storage=StopsWithin())
+    write_file(LocalStorage(), f"{job.parts_dir}/2.tfrecord", b"of another run")
+    finish_record_set(results, job=job, storage=StopsWithin())
     manifest = Manifest.from_bytes(
         pathlib.Path(sidecar_path(job.output_prefix, "manifest.json")).read_bytes(), where="manifest.json"
     )
@@ -254,7 +257,7 @@ def test_another_set_s_shard_does_not_pass_for_one_that_was_moved(job):
     finish(older, block(older, 0, rows=10, embedded=10))
     result = block(job, 1, rows=10, embedded=10)
     LocalStorage().delete_tree(job.parts_dir)
-    with pytest.raises(JobFailed, match="is not what it held"):
+    with pytest.raises(JobFailed, match="is gone"):
         finish(job, result)
 
 

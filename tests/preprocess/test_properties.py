@@ -145,12 +145,13 @@ _backbones = st.builds(
     embedding_size=_counts,
     image_definition=_names,
 )
-_shards = st.builds(Shard, name=_names, records=_counts, num_bytes=_counts, sha256=_names)
+_file_names = _names.filter(lambda name: name not in ("", ".", "..") and not {"/", "\0"} & set(name))
+_shards = st.builds(Shard, name=_file_names, records=_counts, num_bytes=_counts, sha256=_names)
 
 
 @st.composite
 def _manifests(draw):
-    shards = tuple(draw(st.lists(_shards, max_size=4)))
+    shards = tuple(draw(st.lists(_shards, max_size=4, unique_by=lambda shard: shard.name)))
     return Manifest(
         backbone=draw(_backbones),
         labels=tuple(draw(st.lists(_names, max_size=4))),

@@ -53,6 +53,13 @@ def test_a_manifest_comes_back():
         (lambda data: data.pop("backbone"), "no valid backbone"),
         (lambda data: data["backbone"].pop("weights_digest"), "no valid backbone"),
         (lambda data: data["shards"][0].pop("sha256"), "missing or wrong"),
+        (lambda data: data["shards"][0].update(num_bytes=-1), "a count is not negative, as -1 is"),
+        (lambda data: (data["shards"][0].update(records=-1), data.update(records=1)), "a count is not negative"),
+        (lambda data: data["shards"][0].update(name="../../elsewhere"), "the name of a file beside"),
+        (lambda data: data["shards"][0].update(name="a\0b"), "the name of a file beside"),
+        (lambda data: data["shards"][0].update(name=""), "the name of a file beside"),
+        (lambda data: data["shards"].append(data["shards"][0]) or data.update(records=4), "listed more than once"),
+        (lambda data: data.update(records=3.5), "a count is wanted, not 3.5"),
     ],
 )
 def test_a_manifest_that_is_wrong_says_so(change, words):
