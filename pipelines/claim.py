@@ -221,10 +221,9 @@ class Output:
         try:
             if job.key not in self._jobs:
                 storage.delete_tree(job.parts_dir)  # Left over of a set that was finished.
-            others = [key for key in self._jobs if key != job.key] if overwrite else []
-            note_replaced(job, storage, jobs=others)
             definition = json.dumps(dict(job.definition), indent=1).encode()
             write_file(storage, posixpath.join(job.parts_dir, DEFINITION_NAME), definition)
+            note_replaced(job, storage, jobs=self._other_jobs() if overwrite else ())
             ended = bool(storage.match(posixpath.join(job.parts_dir, REPORT_NAME)))
         except OSError as error:
             raise InputError(f"output_path: cannot write to {job.output_prefix!r} ({error}).") from error
@@ -233,6 +232,12 @@ class Output:
             reasons = None if ended else frozenset[str]()
             return dataclasses.replace(job, retry=Retry(reasons=reasons, of_finished_set=claim is Claim.DAMAGED))
         return job
+
+    def _other_jobs(self) -> set[str]:
+        """The keys of all other jobs of which something lies there."""
+        pattern = f"{sidecar_dir(self._job.output_prefix)}/{_PARTS}*/*"
+        folders = {posixpath.dirname(path) for path in self._storage.match(pattern)}
+        return {posixpath.basename(folder).removeprefix(_PARTS) for folder in folders} - {self._job.key}
 
     def _read_json(self, path: str) -> dict[str, Any]:
         try:
