@@ -134,12 +134,16 @@ def _stage(
         shards=shards,
     )
     write_file(storage, staged_path(job, MANIFEST_NAME), manifest.to_bytes())
+    names = [PLAN_NAME, FAILED_NAME, SKIPPED_NAME, MANIFEST_NAME]
+    if report["duplicates"]["file"]:
+        names.append(DUPLICATES_NAME)
+    if any(entry["file"] for entry in report["shared_with"]):
+        names.append(SHARED_NAME)
     report[FILES] = {}
-    for name in (PLAN_NAME, FAILED_NAME, SKIPPED_NAME, DUPLICATES_NAME, SHARED_NAME, MANIFEST_NAME):
-        path = staged_path(job, name)
-        if storage.match(path):
-            num_bytes, sha256 = digest_of(path, storage)
-            report[FILES][name] = {"num_bytes": num_bytes, "sha256": sha256}
+    for name in names:
+        # Not all that is there: another try at this step may have deleted one, and that must not pass for none.
+        num_bytes, sha256 = digest_of(staged_path(job, name), storage)
+        report[FILES][name] = {"num_bytes": num_bytes, "sha256": sha256}
     write_file(storage, staged_path(job, REPORT_NAME), _json_bytes(report))
 
 

@@ -39,8 +39,8 @@ from preprocess.storage import Storage, read_file, write_file
 
 REPLACED_NAME = "replaced.json"
 _STAGED = "set"
-# The manifest is none of these: it is written last, by itself.
-_SIDECARS = (PLAN_NAME, FAILED_NAME, SKIPPED_NAME, DUPLICATES_NAME, SHARED_NAME, REPORT_NAME)
+# Without the report and the manifest, which are written after them.
+_SIDECARS = (PLAN_NAME, FAILED_NAME, SKIPPED_NAME, DUPLICATES_NAME, SHARED_NAME)
 # Object stores take 100 ms or more for each.
 _AT_ONCE = 16
 _COPY_BYTES = 1 << 20
@@ -271,6 +271,8 @@ def make_set(results: Sequence[BlockResult], *, job: Job, storage: Storage) -> N
       PlanUnusable: a shard is gone.
     """
     manifest = read_file(storage, staged_path(job, MANIFEST_NAME))
+    report = read_file(storage, staged_path(job, REPORT_NAME))
+    staged: Mapping[str, Any] = json.loads(report)[FILES]
     placed = placements(results, job)
     target = sidecar_path(job.output_prefix, MANIFEST_NAME)
     if _read_if_there(target, storage) != manifest:
@@ -284,12 +286,18 @@ def make_set(results: Sequence[BlockResult], *, job: Job, storage: Storage) -> N
         path = in_folder_of(job.output_prefix, name)
         if "/" not in name and set_of_shard(path) == job.output_prefix and path not in finals:
             storage.delete_file(path)
-    staged = set(storage.match(staged_path(job, "*")))
     for name in _SIDECARS:
-        if staged_path(job, name) in staged:
-            _copy(staged_path(job, name), sidecar_path(job.output_prefix, name), storage)
-        else:
-            storage.delete_file(sidecar_path(job.output_prefix, name))
+        path = sidecar_path(job.output_prefix, name)
+        if name not in staged:
+            storage.delete_file(path)
+            continue
+        try:
+            _copy(staged_path(job, name), path, storage)
+        except FileNotFoundError:
+            # Another try at this step got to its end meanwhile: then it is there.
+            if digest_of(path, storage) != (staged[name]["num_bytes"], staged[name]["sha256"]):
+                raise
+    write_file(storage, sidecar_path(job.output_prefix, REPORT_NAME), report)
     write_file(storage, target, manifest)
     with contextlib.suppress(OSError):  # The set is finished; what is left over goes with the next command.
         _delete_work(results, placed, replaced["jobs"], job, storage)

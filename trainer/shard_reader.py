@@ -40,7 +40,7 @@ def _verified(chunks: Iterator[bytes], path: str, shard: Shard) -> Iterator[byte
     if digest.hexdigest() != shard.sha256:
         raise InputError(
             f"{path}: its contents are not what its set's manifest says (SHA-256 differs): the file was "
-            "damaged or replaced. Run the pipeline again."
+            "damaged or replaced. Run the pipeline again with --verify."
         )
 
 
@@ -120,7 +120,7 @@ def _read_shard(record_set: RecordSet, shard: Shard, open_file: Callable[[], Bin
             yield records
         if count != shard.records:
             raise _FaultError(
-                f"holds {count} records, its set's manifest says {shard.records}. Run the pipeline again."
+                f"holds {count} records, its set's manifest says {shard.records}. Run the pipeline again with --verify."
             )
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({cause_of(error)}).") from error
@@ -129,7 +129,7 @@ def _read_shard(record_set: RecordSet, shard: Shard, open_file: Callable[[], Bin
             pass
         words = str(error)
         if isinstance(error, MalformedRecordError):
-            words = f"cannot be read as a shard of examples ({words}). Run the pipeline again."
+            words = f"cannot be read as a shard of examples ({words}). Run the pipeline again with --verify."
         raise InputError(f"{path}: {words}") from error
     finally:
         verified.close()

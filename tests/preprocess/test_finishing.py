@@ -10,6 +10,7 @@ import pytest
 
 from preprocess.block_results import CONTENT_DTYPE, BlockResult, PartFile
 from preprocess.estimate import Estimate, exactly
+from preprocess.finished_set import find_damage
 from preprocess.finishing import JobFailed, finish_record_set
 from preprocess.job import DEFINITION_NAME, PLAN_NAME, Retry
 from preprocess.prediction import Prediction
@@ -318,3 +319,86 @@ def test_a_block_s_line_of_an_earlier_version_is_read(job):
     line = json.loads(block(job, 0, rows=10, embedded=10, read_bytes=5).to_json_line())
     del line["read_bytes"]
     assert BlockResult.from_json(json.dumps(line).encode(), where="blocks.jsonl").read_bytes == 0
+
+
+class RunsAnotherTry(LocalStorage):
+    """Storage before the n-th change of which the last step is tried a second time, and gets to its end."""
+
+    def __init__(self, changes, another_try):
+        self.left = changes
+        self._another_try = another_try
+
+    def _change(self):
+        self.left -= 1
+        if self.left == -1:
+            self._another_try()
+
+    def create(self, path, *, keep_partial=False):
+        self._change()
+        return super().create(path, keep_partial=keep_partial)
+
+    def move(self, source, target):
+        self._change()
+        super().move(source, target)
+
+    def delete_file(self, path):
+        self._change()
+        super().delete_file(path)
+
+
+def test_two_tries_at_the_last_step_that_overlap_end_in_a_whole_set(tmp_path, job):
+    """Beam may run it twice, at once: one is held before each of its changes while the other does all of it."""
+    older = dataclasses.replace(job, definition={"seed": 9}, run_id="r0", rows_expected=6)
+    finish(older, *(block(older, n + 2, rows=3, embedded=3) for n in range(2)))
+    shutil.copytree(tmp_path / "out", tmp_path / "older")
+    for changes in itertools.count():
+        shutil.rmtree(tmp_path / "out")
+        shutil.copytree(tmp_path / "older", tmp_path / "out")
+        note_replaced(job, LocalStorage(), jobs=())
+        results = [block(job, n, rows=5, embedded=4, failed={"not_found": 1}) for n in range(2)]
+        storage = RunsAnotherTry(changes, lambda results=results: finish(job, *results))
+        report = finish_record_set(results, job=job, storage=storage)
+        assert (report["status"], report["embedded"]) == ("complete", 8)
+        assert find_damage(job.output_prefix, LocalStorage(), digests=True) == []
+        assert (tmp_path / "out/_train/failed.jsonl").read_text() == "failed 0\nfailed 1\n"
+        if storage.left >= 0:
+            break
+    assert changes > 15
+
+
+def test_a_run_deletes_nothing_of_another_run_of_the_same_job(tmp_path, job):
+    """Two runs of one job in a bucket, where no lock keeps them apart: the last to end counts, and the set is whole."""
+    first = [block(job, n, rows=5, embedded=5) for n in range(2)]
+    job2 = dataclasses.replace(job, run_id="r2")
+    second = [
+        dataclasses.replace(b, shard=part(job, f"second-{n}.tfrecord", f"shard {n}".encode(), 5))
+        for n, b in enumerate(first)
+    ]
+    others = pathlib.Path(job.parts_dir) / "00000-0000009-of-a-third-run.tfrecord"
+    others.write_text("being written")
+    finish(job, *first)
+    assert (pathlib.Path(job.parts_dir) / "second-0.tfrecord").exists()
+    finish(job2, *second)
+    assert find_damage(job.output_prefix, LocalStorage(), digests=True) == []
+    assert [path.name for path in pathlib.Path(job.parts_dir).iterdir()] == [others.name]
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "named twice"])
+def test_what_is_wrong_with_the_parts_is_found_before_an_older_set_is_touched(tmp_path, job, how):
+    finish(job, block(job, 0, rows=10, embedded=10))
+    newer = dataclasses.replace(job, definition={"seed": 1}, run_id="r2")
+    note_replaced(newer, LocalStorage(), jobs=())
+    results = [block(newer, n, rows=5, embedded=5) for n in range(2)]
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    path = pathlib.Path(newer.parts_dir) / "1.tfrecord"
+    if how == "gone":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        results[1] = dataclasses.replace(results[1], shard=results[0].shard)
+    with pytest.raises(JobFailed, match="is gone|has 6 bytes, 7 were written|name the same shard"):
+        finish(newer, *results)
+    after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert before.items() - after.items() <= {(path, b"shard 1")}
+    assert find_damage(job.output_prefix, LocalStorage(), digests=True) == []
