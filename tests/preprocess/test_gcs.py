@@ -247,6 +247,9 @@ def test_patterns(gcs, storage):
     assert matched("p/[!a].*") == ["p/b.png"]
     assert matched("p*") == ["pp.jpg"]
     assert matched("p") == []
+    assert storage.sizes("gs://bucket/p/*") == {"gs://bucket/p/a.jpg": 1, "gs://bucket/p/b.png": 1}
+    assert storage.sizes("gs://bucket/pp.jpg") == {"gs://bucket/pp.jpg": 1}
+    assert storage.sizes("gs://bucket/p/q/*.png") == {}
     storage.delete_tree("gs://bucket/p")
     assert gcs.names("bucket") == ["pp.jpg"]
 

@@ -20,6 +20,8 @@ def test_files_are_written_matched_moved_and_deleted(storage, tmp_path):
     write_file(storage, f"{folder}/x-1", b"one")
     write_file(storage, f"{folder}/x-2", b"two")
     assert storage.match(f"{folder}/x-*") == [f"{folder}/x-1", f"{folder}/x-2"]
+    assert storage.sizes(f"{folder}/x-*") == {f"{folder}/x-1": 3, f"{folder}/x-2": 3}
+    assert storage.sizes(f"{folder}/x-1") == {f"{folder}/x-1": 3}
     assert storage.match(f"{folder}/y*") == []
     storage.move(f"{folder}/x-1", f"{tmp_path}/c/y")
     assert read_file(storage, f"{tmp_path}/c/y") == b"one"
@@ -118,7 +120,8 @@ class Files:
 
     def match(self, patterns):
         paths = [path for path in self.files if fnmatch.fnmatchcase(path, patterns[0])]
-        return self._do("match", lambda: [SimpleNamespace(metadata_list=[SimpleNamespace(path=one) for one in paths])])
+        found = [SimpleNamespace(path=one, size_in_bytes=len(self.files[one])) for one in paths]
+        return self._do("match", lambda: [SimpleNamespace(metadata_list=found)])
 
     def rename(self, sources, targets):
         self._do("rename", lambda: self.files.__setitem__(targets[0], self.files.pop(sources[0])))
@@ -137,6 +140,7 @@ def test_other_filesystems_are_tried_again(monkeypatch, late):
         assert stream.read() == b"content"
     assert storage.read("s3://b/x") == b"content"
     assert storage.match("s3://b/*") == ["s3://b/x"]
+    assert storage.sizes("s3://b/*") == {"s3://b/x": 7}
     storage.move("s3://b/x", "s3://b/f/y")
     assert files.files == {"s3://b/f/y": b"content"}
     storage.delete_file("s3://b/f/y")
