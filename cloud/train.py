@@ -203,7 +203,7 @@ def _report(number: str, job: TrainingJob, args: argparse.Namespace, gcloud: Gcl
 
 def _place_of(package: TrainerPackage, job: TrainingJob) -> StagedPackage:
     folder = f"{job.output_path}/package"
-    return StagedPackage(uri=f"{folder}/{package.name}", pins_uri=f"{folder}/{package.pins_name}")
+    return StagedPackage(uri=f"{folder}/{package.name}", lock_uri=f"{folder}/{package.lock_name}")
 
 
 def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int:
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     _require_free(job.display_name, gcloud)
     if package and staged:
         put_file(package.content, staged.uri, storage)
-        put_file(package.pins, staged.pins_uri, storage)
+        put_file(package.lock, staged.lock_uri, storage)
     number = _create(job, spec, recipe, gcloud)
     _report(number, job, args, gcloud)
     return _wait(number, gcloud) if args.wait else EXIT_OK

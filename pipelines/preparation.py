@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 
 from pipelines.beam_options import is_dataflow, is_local, make_runner, parse_beam_options
 from pipelines.claim import Output, check_prefix
-from pipelines.dataflow import complete_flags, pins_versions, staging_folder, worker_requirements
+from pipelines.dataflow import complete_flags, pins_versions, staging_folder
 from pipelines.dataflow_service import check_credentials, check_service, check_writable
 from pipelines.embed_flags import EmbedFlags
 from pipelines.plan_file import find_prediction, planned_options, runs_on
@@ -36,6 +36,7 @@ from pipelines.preflight import (
 )
 from pipelines.prepared_job import PreparedJob
 from pipelines.submission import check_options
+from pipelines.worker_requirements import worker_requirements
 from preprocess import embedding_cache
 from preprocess.backbone import BackboneSpec, check_weights
 from preprocess.beam_storage import BeamStorage

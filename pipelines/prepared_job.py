@@ -16,6 +16,7 @@ from pipelines.claim import Claim, Output, locked
 from pipelines.local_run import finish_here, run_here
 from pipelines.submission import RemoteRun, run_remotely, submit
 from pipelines.worker_files import worker_files
+from pipelines.worker_requirements import ROOTS
 from preprocess.job import Job
 from preprocess.labels import LabelDict
 from preprocess.staged_weights import stage_weights
@@ -59,7 +60,8 @@ class PreparedJob:
         """The command that gives this job, and what is not part of it."""
         lines = [shlex.join(["python", "-m", "pipelines.embed", *self.flags])]
         if self.requirements:
-            lines.append(f"  workers install: {' '.join(self.requirements)}")
+            shown, more = self.requirements[: len(ROOTS)], len(self.requirements) - len(ROOTS)
+            lines.append(f"  workers install: {' '.join(shown)} and the {more} packages that go with them here")
         if self.weights_folder:
             lines.append(f"  workers read the weights from: {self.weights_folder}")
         return "\n".join(lines)

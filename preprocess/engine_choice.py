@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from configs.errors import InputError, did_you_mean
+from configs.install_hint import install_hint
 from preprocess.backbone import BackboneSpec
 from preprocess.cores import available_cores
 from preprocess.engine import Engine
@@ -74,7 +75,7 @@ def check_engine(spec: EngineSpec) -> None:
     """
     if (spec.engine == "openvino" or spec.precision == "int8") and not has_openvino():
         field, value = ("engine", "openvino") if spec.engine == "openvino" else ("precision", "int8")
-        raise InputError(f"{field}: {value} needs OpenVINO. Install it: pip install 'hugs[openvino]'.")
+        raise InputError(f"{field}: {value} needs OpenVINO. {install_hint('openvino')}")
 
 
 _load_lock = threading.Lock()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from configs.errors import InputError
+from configs.install_hint import install_hint
 from preprocess.gcs_objects import make_client
 from preprocess.gcs_storage import GcsStorage
 from preprocess.retrying import RetryPolicy
@@ -30,8 +31,7 @@ def _require_client() -> None:
         import google.cloud.storage  # noqa: F401 (what is to be there)
     except ImportError as error:
         raise InputError(
-            f"gs:// needs the package google-cloud-storage, which is not installed ({error}). "
-            "Run: pip install 'hugs[train]'"
+            f"gs:// needs the package google-cloud-storage, which is not installed ({error}). {install_hint('train')}"
         ) from error
 
 

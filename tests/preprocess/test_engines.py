@@ -156,7 +156,7 @@ def test_without_openvino_auto_takes_tensorflow(tiny, fresh, monkeypatch):
     monkeypatch.setattr(engine_choice, "has_openvino", lambda: False)
     assert load_engine(tiny, EngineSpec(precision="float32")).info.engine == "tensorflow"
     for spec in (EngineSpec(engine="openvino"), EngineSpec(precision="int8")):
-        with pytest.raises(InputError, match=r"needs OpenVINO.*pip install 'hugs\[openvino\]'"):
+        with pytest.raises(InputError, match=r"needs OpenVINO.*pip install --editable .*\[openvino\]"):
             check_engine(spec)
 
 
