@@ -30,9 +30,9 @@ ARG WEIGHTS=imagenet
 ENV HUGS_CACHE_DIR=/opt/hugs/cache KERAS_HOME=/opt/hugs/keras
 WORKDIR /opt/hugs
 COPY --from=source / /tmp/hugs/
-# A lock is installed as it is: nothing is resolved.
-RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/hugs/requirements-worker.lock \
-    && pip install --no-cache-dir --no-deps /tmp/hugs \
+# A lock is installed as it is: nothing is resolved, and what comes as source is built with the setuptools that is there.
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --require-hashes -r /tmp/hugs/requirements-worker.lock \
+    && pip install --no-cache-dir --no-deps --no-build-isolation /tmp/hugs \
     && rm -r /tmp/hugs
 # The folder weights/ is there only if you make it; README.md because COPY wants at least one file.
 COPY README.md weights* /opt/hugs/weights/
@@ -56,7 +56,7 @@ ENV KERAS_HOME=/opt/hugs/keras
 WORKDIR /opt/hugs
 COPY --from=source / /tmp/hugs/
 RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/hugs/requirements-trainer.lock \
-    && pip install --no-cache-dir --no-deps /tmp/hugs \
+    && pip install --no-cache-dir --no-deps --no-build-isolation /tmp/hugs \
     && pip check \
     && rm -r /tmp/hugs
 COPY README.md weights* /opt/hugs/weights/

@@ -18,7 +18,7 @@ _PREBUILT = re.compile(r"([a-z]+-docker\.pkg\.dev/vertex-ai|gcr\.io/cloud-aiplat
 # installed as it is; $1 is the package; the rest are the flags: nothing is quoted twice.
 _INSTALL_AND_TRAIN = (
     'package="$1"; shift; python -m pip install --no-cache-dir --no-deps --require-hashes --requirement "$0" '
-    '&& python -m pip install --no-cache-dir --no-deps "$package" '
+    '&& python -m pip install --no-cache-dir --no-deps --no-build-isolation "$package" '
     '&& exec python -m trainer.task "$@"'
 )
 _MOUNT = "/gcs/"

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 EXIT_FAILED = 2
 PYTHON_VERSIONS = ((3, 11), (3, 12), (3, 13))
 _PACKAGES_PER_LINE = 20
+_BUILD_PACKAGES = ("setuptools", "wheel")
 # pip's settings and the variables by which uv takes the same. With hashes, where a file comes from does not matter.
 _UV_VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -89,16 +90,19 @@ class Environment:
         Raises:
           InstallError: it could not be installed.
         """
-        packages = sum(1 for _ in entries(lock))
-        if self._has_uv(lock):
-            self.say(f"installing up to {packages} packages of {lock} with uv")
-            if self._run_uv("install", "--no-deps", "--require-hashes", "--requirement", lock):
+        packages = dict(entries(lock))
+        # A package that comes as source is built with what the lock has, and not with what is newest today.
+        flags = ("--no-deps", "--require-hashes", "--no-build-isolation", "--requirement", lock)
+        self._install_first(packages)
+        if self._may_use_uv():
+            self.say(f"installing up to {len(packages)} packages of {lock} with uv")
+            if self._run_uv("install", *flags):
                 return
             if self._installer == "uv":
                 raise InstallError(f"uv could not install {lock}; what it said stands above.")
             self.say("uv could not do it; what it said stands above. pip is tried")
-        self.say(f"installing up to {packages} packages of {lock} with pip, which takes some minutes")
-        if not self._run_pip("install", "--no-deps", "--require-hashes", "--requirement", lock):
+        self.say(f"installing up to {len(packages)} packages of {lock} with pip, which takes some minutes")
+        if not self._run_pip("install", *flags):
             raise InstallError(
                 f"pip could not install {lock}; what it said stands above. Is the package registry that pip is set up "
                 "for reachable? Then give the same command again."
@@ -133,28 +137,35 @@ class Environment:
             raise InstallError(f"the lock is not complete: {found}. Run `make lock` and report this.")
         self.say("checked: every package has what it requires")
 
-    def _has_uv(self, lock: str) -> bool:
-        """Whether uv may be used, which is fetched with pip, by the lock's checksum, where it is not there yet."""
-        if self._installer == "pip":
-            return False
-        if not os.path.exists(self._uv):
-            entry = next((text for name, text in entries(lock) if name == "uv"), None)
-            if entry is None:
-                return False
-            self.say(f"fetching the installer {entry.split()[0]}")
-            with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as requirement:
-                requirement.write(entry)
-                requirement.flush()
-                flags = ("--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement")
-                done = subprocess.run(
-                    self._pip("install", *flags, requirement.name), capture_output=True, text=True, check=False
-                )
-            if done.returncode != 0:
-                reason = done.stderr.strip().rpartition("\n")[2]
-                if self._installer == "uv":
-                    raise InstallError(f"uv cannot be had: {reason}")
+    def _install_first(self, packages: Mapping[str, str]) -> None:
+        """Installs, with pip, what builds packages, and uv where it is wanted and can be had.
+
+        Args:
+          packages: of the lock; those that it lacks are done without.
+
+        Raises:
+          InstallError: uv was asked for and cannot be had.
+        """
+        if self._installer != "pip" and "uv" in packages and not os.path.exists(self._uv):
+            self.say(f"fetching the installer {packages['uv'].split()[0]}")
+            reason = self._install_entries([packages["uv"]])
+            if reason and self._installer == "uv":
+                raise InstallError(f"uv cannot be had: {reason}")
+            if reason:
                 self.say(f"uv cannot be had ({reason}); pip does the work")
-        return self._may_use_uv()
+        self._install_entries([packages[name] for name in _BUILD_PACKAGES if name in packages])
+
+    def _install_entries(self, texts: Sequence[str]) -> str:
+        """Installs entries of a lock with pip; gives the last line of what it complains about, or the empty text."""
+        if not texts:
+            return ""
+        with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as requirements:
+            requirements.writelines(texts)
+            requirements.flush()
+            flags = ("--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement")
+            command = self._pip("install", *flags, requirements.name)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return "" if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2] or "pip failed"
 
     def _may_use_uv(self) -> bool:
         return self._installer != "pip" and os.path.exists(self._uv)

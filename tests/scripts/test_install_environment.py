@@ -13,6 +13,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 
@@ -29,15 +30,15 @@ INSTALLERS = [
 ]
 
 
-def add_wheel(folder: pathlib.Path, name: str, version: str, *, requires=(), extras=()) -> str:
-    """Writes a wheel and returns its SHA-256."""
+def add_wheel(folder: pathlib.Path, name: str, version: str, *, requires=(), extras=(), code="") -> str:
+    """Writes a wheel with one module and returns its SHA-256."""
     path = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     info = f"{name.replace('-', '_')}-{version}.dist-info"
     metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"]
     metadata += [f"Provides-Extra: {extra}\n" for extra in extras]
     metadata += [f"Requires-Dist: {line}\n" for line in requires]
     with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr(f"{name.replace('-', '_')}.py", f"version = {version!r}\n")
+        wheel.writestr(f"{name.replace('-', '_')}.py", f"version = {version!r}\n{code}")
         wheel.writestr(f"{info}/METADATA", "".join(metadata))
         wheel.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -59,7 +60,7 @@ def serve(folder: pathlib.Path):
             if kind == "files":
                 content = (folder / name).read_bytes()
             else:
-                wheels = sorted(folder.glob(f"{name.strip('/').replace('-', '_')}-*.whl"))
+                wheels = sorted(folder.glob(f"{name.strip(chr(47)).replace(chr(45), chr(95))}-*"))
                 links = [f'<a href="/files/{path.name}">{path.name}</a>' for path in wheels]
                 content = f"<!DOCTYPE html><html><body>{' '.join(links)}</body></html>".encode()
             self.send_response(200 if content else 404)
@@ -257,3 +258,39 @@ def test_another_python_is_refused(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: Python 3.11, 3.12, 3.13 is needed. Found: 3.")
     assert len(done.stderr.splitlines()) == 1
+
+
+# A build backend of one module, which goes by the name of the one that the lock has for that.
+BACKEND = """
+import pathlib, zipfile
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    name, info = "hugs_test_source-1.0-py3-none-any.whl", "hugs_test_source-1.0.dist-info"
+    with zipfile.ZipFile(pathlib.Path(wheel_directory) / name, "w") as wheel:
+        wheel.writestr("hugs_test_source.py", f"built_with = {version!r}")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: hugs-test-source\\nVersion: 1.0\\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return name
+"""
+
+
+@pytest.mark.parametrize("installer", INSTALLERS)
+def test_what_comes_as_source_is_built_with_what_the_lock_has(environment, index, installer, tmp_path):
+    url, lock, _, asked = index
+    wheels = tmp_path / "wheels"
+    source = tmp_path / "hugs_test_source-1.0"
+    source.mkdir()
+    (source / "pyproject.toml").write_text('[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools"\n')
+    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: hugs-test-source\nVersion: 1.0\n")
+    with tarfile.open(wheels / "hugs_test_source-1.0.tar.gz", "w:gz") as stream:
+        stream.add(source, source.name)
+    digest = hashlib.sha256((wheels / "hugs_test_source-1.0.tar.gz").read_bytes()).hexdigest()
+    write_lock(lock, {"hugs-test-source": digest, "setuptools": add_wheel(wheels, "setuptools", "1.0", code=BACKEND)})
+    add_wheel(wheels, "setuptools", "999.0", code=BACKEND)
+    done = install(environment, "--keep", "--lock", lock, index_url=url, installer=installer)
+    assert done.returncode == 0, done.stdout + done.stderr
+    program = "import hugs_test_source; print(hugs_test_source.built_with)"
+    here = subprocess.run([environment / "bin" / "python", "-c", program], capture_output=True, text=True, check=True)
+    assert here.stdout == "1.0\n"
+    assert not [path for path in asked if "999" in path]
