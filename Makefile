@@ -17,7 +17,8 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
 
 $(VENV)/installed: requirements.lock
-	@test -n "$(PYTHON)" || { echo "error: Python 3.11 is needed, and there is none. Pass PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@command -v "$(PYTHON)" >/dev/null || \
+	  { echo "error: Python 3.11 is needed, and there is no '$(PYTHON)'. Pass PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(INSTALL) --lock requirements.lock
 	@touch $@
 

@@ -162,7 +162,8 @@ class Environment:
         with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as requirements:
             requirements.writelines(texts)
             requirements.flush()
-            flags = ("--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement")
+            # (One try more, no longer: pip tries all packages again in a moment, and says so.)
+            flags = ("--quiet", "--retries=1", "--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement")
             command = self._pip("install", *flags, requirements.name)
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         return "" if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2] or "pip failed"
