@@ -248,6 +248,7 @@ def _job_of(flags: EmbedFlags, lists: ScannedLists, labels: LabelDict, predictio
         compression=flags.options.compression,
         labels=labels.names,
         input_paths=lists.paths,
+        input_sha256=lists.sha256,
         rows_expected=lists.rows,
         started=datetime.datetime.now(datetime.UTC),
         versions=_versions(),

@@ -27,6 +27,7 @@ from preprocess.embedding_cache import EmbeddingCache
 from preprocess.engine import Engine
 from preprocess.engine_choice import EngineSpec, load_engine
 from preprocess.finishing import JobFailed, finish_record_set
+from preprocess.hashing_reader import HashingReader
 from preprocess.image import IMAGE_SIZE
 from preprocess.image_loader import LoadedImage
 from preprocess.image_source import ImageSource
@@ -34,7 +35,7 @@ from preprocess.job import Job
 from preprocess.labels import LabelDict
 from preprocess.retrying import RetryPolicy
 from preprocess.row_blocks import RowBlock, into_blocks
-from preprocess.rows import UnknownLabels, parse_rows
+from preprocess.rows import UnknownLabels, check_unchanged, parse_rows
 from preprocess.set_report import COMPLETE
 from preprocess.source_digest import check_same_code, source_digest
 
@@ -115,20 +116,32 @@ def _unpickle_if_same_code(launcher: str, image: str | None, pickled: bytes) -> 
 
 
 class _ReadRowBlocks(_DoFnOfThisCode):
-    """(position of a list, its path) to the blocks of its rows."""
+    """(position of a list, its path) to the blocks of its rows.
 
-    def __init__(self, labels: LabelDict, options: EmbedOptions, *, image: str | None):
+    A list that is not the one that was checked fails the job before any of its rows is embedded: the blocks of a list
+    go on to the next stage once it was read to its end, and not if that raises.
+    """
+
+    def __init__(self, job: Job, labels: LabelDict, options: EmbedOptions, *, image: str | None):
         super().__init__(image)
+        self._sha256 = job.input_sha256
         self._labels = labels
         self._options = options
 
     def process(self, element: tuple[int, str]) -> Iterator[RowBlock]:
         list_index, path = element
         with faults.noted(), BeamStorage(self._options.images.retry).open(path) as stream:
-            rows = parse_rows(stream, list_path=path, labels=self._labels, unknown_labels=self._options.unknown_labels)
+            hashing = HashingReader(stream)
+            rows = parse_rows(
+                hashing.buffered(),
+                list_path=path,
+                labels=self._labels,
+                unknown_labels=self._options.unknown_labels,
+            )
             yield from into_blocks(
                 rows, list_index=list_index, list_path=path, rows_per_block=self._options.rows_per_shard
             )
+            check_unchanged(path, checked=self._sha256[list_index], read=hashing.sha256)
 
 
 class _EmbedRowBlocks(_DoFnOfThisCode):
@@ -247,7 +260,7 @@ class EmbedLists(beam.PTransform):
         results = (
             pipeline
             | "Lists" >> beam.Create(list(enumerate(self._job.input_paths)))  # (int, path)
-            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._labels, self._options, image=image))  # RowBlock
+            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._job, self._labels, self._options, image=image))  # RowBlock
             # A list is one file: without this, all that follows would be one bundle on one worker.
             | "Reshuffle" >> beam.Reshuffle()  # RowBlock
             | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options, image=image))  # BlockResult
