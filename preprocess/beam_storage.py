@@ -82,6 +82,14 @@ class _BeamFiles:
 
             self._call(write_once, path)
 
+    def create_new(self, path: str, data: bytes) -> bool:
+        # Beam's filesystems have nothing that only one of several can do: what is read afterwards counts.
+        if self.match(path):
+            return False
+        with self.create(path) as stream:
+            stream.write(data)
+        return self.read(path) == data
+
     def match(self, pattern: str) -> list[str]:
         (result,) = self._call(lambda: FileSystems.match([pattern]), pattern)
         return sorted(metadata.path for metadata in result.metadata_list)

@@ -165,12 +165,14 @@ def upload(
     stream: BinaryIO,
     size_bytes: int,
     *,
+    only_new: bool = False,
     timeout_sec: float = DEFAULT_TIMEOUT_SEC,
     make: Callable[[], storage.Client] = make_client,
 ) -> None:
     """Sends one object, once, from the start of `stream`; its checksum is verified.
 
     Raises:
+      FileExistsError: there is an object of this name, with `only_new`; the service lets one of several through.
       DamagedUpload: the service says so.
       Exception: what the client raises.
     """
@@ -182,10 +184,13 @@ def upload(
             size=size_bytes,
             content_type="application/octet-stream",
             checksum="crc32c",
+            if_generation_match=0 if only_new else None,
             timeout=(CONNECT_TIMEOUT_SEC, timeout_sec),
             retry=None,
         )
     except Exception as error:
+        if only_new and getattr(error, "code", None) == 412:
+            raise FileExistsError(errno.EEXIST, "there is such an object", uri) from error
         # The service compares the checksums of small uploads itself, and answers with 400 as for a wrong request.
         if getattr(error, "code", None) == 400 and "match calculated" in str(error):
             raise DamagedUpload(f"The upload of {uri} was damaged on its way") from error

@@ -21,9 +21,11 @@ class HashingReader(io.RawIOBase):
         self._digest = hashlib.sha256()
 
     def readable(self) -> bool:
+        """True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """As `io.RawIOBase.readinto`."""
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         self._digest.update(data)

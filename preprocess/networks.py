@@ -76,19 +76,29 @@ def load_int8_network(network: Network, pixels: np.ndarray, cache: ModelCache) -
     Raises:
       InputError: OpenVINO or NNCF is not installed, or the images are too few.
     """
-    key = {
-        "kind": "int8",
-        "network": network.key,
-        "pixels": digest_of_pixels(pixels),
-        "code": [GRAPH_VERSION, CALIBRATION_VERSION],
-        "versions": versions_of("openvino", "nncf"),
-    }
+    key = _int8_key(network, digest_of_pixels(pixels))
 
     def write(folder: str) -> None:
         quantized = calibrate(read_network(network.graph_path), pixels)
         import_openvino().save_model(quantized, os.path.join(folder, _INT8), compress_to_fp16=False)
 
     return read_network(os.path.join(cache.find_or_make(key, write), _INT8))
+
+
+def find_int8_network(network: Network, calibration: str, cache: ModelCache) -> Any | None:
+    """The int8 `ov.Model` that was made of a network before, by the digest of the images; None if it is not kept."""
+    folder = cache.find(_int8_key(network, calibration))
+    return None if folder is None else read_network(os.path.join(folder, _INT8))
+
+
+def _int8_key(network: Network, calibration: str) -> dict[str, Any]:
+    return {
+        "kind": "int8",
+        "network": network.key,
+        "pixels": calibration,
+        "code": [GRAPH_VERSION, CALIBRATION_VERSION],
+        "versions": versions_of("openvino", "nncf"),
+    }
 
 
 def versions_of(*packages: str) -> dict[str, str | None]:

@@ -24,7 +24,7 @@ from preprocess.block_writer import BlockWriter
 from preprocess.counters import count_block
 from preprocess.earlier_work import EarlierWork
 from preprocess.embedding_cache import EmbeddingCache
-from preprocess.engine import Engine
+from preprocess.engine import Engine, EngineInfo
 from preprocess.engine_choice import EngineSpec, load_engine
 from preprocess.finishing import JobFailed, finish_record_set
 from preprocess.hashing_reader import HashingReader
@@ -33,6 +33,7 @@ from preprocess.image_loader import LoadedImage
 from preprocess.image_source import ImageSource
 from preprocess.job import Job
 from preprocess.labels import LabelDict
+from preprocess.made_with import load_for_worker
 from preprocess.retrying import RetryPolicy
 from preprocess.row_blocks import RowBlock, into_blocks
 from preprocess.rows import UnknownLabels, check_unchanged, parse_rows
@@ -80,6 +81,10 @@ class EngineLoader:
 
     def __call__(self) -> Engine:
         return load_engine(self.backbone, self.engine, self._calibration_pixels)
+
+    def obeying(self, recorded: EngineInfo) -> EngineLoader:
+        """The loader of what a job was begun with, where the options leave it open."""
+        return dataclasses.replace(self, engine=dataclasses.replace(self.engine, begun_with=recorded))
 
     def _calibration_pixels(self) -> np.ndarray:
         """The calibration images that can be read: uint8 [n, 299, 299, 3]."""
@@ -154,9 +159,9 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
 
     def setup(self) -> None:
         options = self._options
-        self._engine = options.load_engine()
         self._storage = BeamStorage(options.images.retry)
         with faults.noted():
+            self._engine = load_for_worker(options.load_engine, self._job, self._storage)
             self._earlier = EarlierWork(self._storage, self._job, self._engine)
         self._cache = None
         self._cache_fault_said = False
@@ -165,7 +170,7 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
                 self._job.embedding_cache,
                 storage=self._storage,
                 identity=self._engine.identity,
-                arithmetic=self._engine.info.arithmetic,
+                engine=self._engine.info,
             )
 
     def start_bundle(self) -> None:

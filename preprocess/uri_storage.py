@@ -71,6 +71,9 @@ class UriStorage:
     def create(self, path: str, *, keep_partial: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
         return self._of(path).create(path, keep_partial=keep_partial)
 
+    def create_new(self, path: str, data: bytes) -> bool:
+        return self._of(path).create_new(path, data)
+
     def match(self, pattern: str) -> list[str]:
         return self._of(pattern).match(pattern)
 
