@@ -7,7 +7,6 @@ import functools
 import os
 import posixpath
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,6 +15,7 @@ from preprocess.gcs_objects import make_client
 from preprocess.gcs_storage import GcsStorage
 from preprocess.retrying import RetryPolicy
 from preprocess.rows import has_scheme
+from preprocess.scratch import scratch_folder
 from preprocess.storage import LocalStorage, Storage
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def local_copy(path: str, storage: Storage) -> Iterator[str]:
     if not path.startswith("gs://"):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="hugs-") as folder:
+    with scratch_folder() as folder:
         copy = os.path.join(folder, posixpath.basename(path))
         with storage.open(path) as source, open(copy, "wb") as target:
             shutil.copyfileobj(source, target, _COPY_BYTES)
