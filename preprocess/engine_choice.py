@@ -26,6 +26,7 @@ from preprocess.networks import Network, find_int8_network, load_int8_network, l
 from preprocess.openvino_engine import OpenVinoEngine, cpu_has_bfloat16, read_network
 from preprocess.openvino_import import has_openvino
 from preprocess.probe_images import PROBE_VERSION, probe_images
+from preprocess.storage import Storage
 from preprocess.tensorflow_engine import TensorFlowEngine, gpu_has_float16, has_gpu
 
 ENGINES = ("auto", "tensorflow", "openvino")
@@ -86,7 +87,10 @@ _loaded: dict[tuple[BackboneSpec, EngineSpec], Engine] = {}
 
 
 def load_engine(
-    backbone: BackboneSpec, engine: EngineSpec, calibration_pixels: Callable[[], np.ndarray] | None = None
+    backbone: BackboneSpec,
+    engine: EngineSpec,
+    calibration_pixels: Callable[[], np.ndarray] | None = None,
+    storage: Storage | None = None,
 ) -> Engine:
     """The engine of a spec, loaded once a process however many threads ask for it.
 
@@ -95,6 +99,7 @@ def load_engine(
       engine: what is to run it.
       calibration_pixels: gives uint8 [n, 299, 299, 3], images like those that will be embedded; for int8, which has
         to be calibrated, and otherwise not called.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
 
     Raises:
       InputError: the weights cannot be had or do not fit; OpenVINO is needed and not installed; the processor lacks
@@ -106,11 +111,16 @@ def load_engine(
                 if of_backbone == backbone and loaded.info.same_numbers_as(engine.begun_with):
                     return loaded
         if (backbone, engine) not in _loaded:
-            _loaded[backbone, engine] = _load(backbone, engine, calibration_pixels)
+            _loaded[backbone, engine] = _load(backbone, engine, calibration_pixels, storage)
         return _loaded[backbone, engine]
 
 
-def _load(backbone: BackboneSpec, spec: EngineSpec, calibration_pixels: Callable[[], np.ndarray] | None) -> Engine:
+def _load(
+    backbone: BackboneSpec,
+    spec: EngineSpec,
+    calibration_pixels: Callable[[], np.ndarray] | None,
+    storage: Storage | None,
+) -> Engine:
     check_engine(spec)
     if _engine_kind(spec) == "openvino" and not has_openvino():
         raise InputError(
@@ -119,7 +129,7 @@ def _load(backbone: BackboneSpec, spec: EngineSpec, calibration_pixels: Callable
             "embeds all anew."
         )
     cache = ModelCache()
-    network = load_network(backbone, cache)
+    network = load_network(backbone, cache, storage)
     engine = _load_with(network, spec, calibration_pixels, cache)
     made_by = libraries(
         engine=engine.info.engine, precision=engine.info.precision, network_sha256=digest_of_file(network.graph_path)

@@ -20,6 +20,7 @@ from preprocess.model_cache import ModelCache
 from preprocess.openvino_engine import read_network
 from preprocess.openvino_import import import_openvino
 from preprocess.rows import has_scheme
+from preprocess.storage import Storage
 
 _GRAPH = "graph.pb"
 _IDENTITY = "identity.json"
@@ -50,13 +51,18 @@ class Network:
             return stream.read()
 
 
-def load_network(spec: BackboneSpec, cache: ModelCache) -> Network:
+def load_network(spec: BackboneSpec, cache: ModelCache, storage: Storage | None = None) -> Network:
     """The constant graph of a backbone.
+
+    Args:
+      spec: the backbone.
+      cache: where it is looked up and kept.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
 
     Raises:
       InputError: the weights cannot be had or do not fit.
     """
-    folder = cache.find_or_make(_graph_key(spec), lambda folder: _write_graph(spec, folder))
+    folder = cache.find_or_make(_graph_key(spec), lambda folder: _write_graph(spec, folder, storage))
     with open(os.path.join(folder, _IDENTITY), encoding="utf-8") as stream:
         identity = BackboneIdentity.from_json(json.load(stream), where=folder)
     # The key tells weights files apart by their content; the same weights may lie elsewhere today.
@@ -137,8 +143,8 @@ def _graph_key(spec: BackboneSpec) -> dict[str, Any] | None:
     }
 
 
-def _write_graph(spec: BackboneSpec, folder: str) -> None:
-    model, identity = load_keras_backbone(spec)
+def _write_graph(spec: BackboneSpec, folder: str, storage: Storage | None) -> None:
+    model, identity = load_keras_backbone(spec, storage)
     with open(os.path.join(folder, _GRAPH), "wb") as stream:
         stream.write(inference_graph(model))
     with open(os.path.join(folder, _IDENTITY), "w", encoding="utf-8") as stream:

@@ -80,7 +80,7 @@ class EngineLoader:
     images: ImageSource = dataclasses.field(default_factory=ImageSource)
 
     def __call__(self) -> Engine:
-        return load_engine(self.backbone, self.engine, self._calibration_pixels)
+        return load_engine(self.backbone, self.engine, self._calibration_pixels, BeamStorage(self.images.retry))
 
     def obeying(self, recorded: EngineInfo) -> EngineLoader:
         """The loader of what a job was begun with, where the options leave it open."""
