@@ -86,8 +86,11 @@ class PreparedJob:
             if claim is Claim.PLANNED:
                 return finish_here(job, storage=storage)
             going_on = ", going on where an earlier run was stopped" if claim is Claim.UNFINISHED else ""
+            keeps_finished = job.retry is not None and job.retry.of_finished_set
             # What --overwrite replaces binds nobody.
-            record = self._told_on_failure(lambda: None if self.overwrite else recorded(job, storage))
+            record = self._told_on_failure(
+                lambda: None if self.overwrite else recorded(job, storage, of_finished_set=keeps_finished)
+            )
             run: dict[str, Any] = {"runner": self.runner, "beam_options": self.beam_options, "storage": storage}
             if not is_local(self.beam_options):
                 job = output.prepare()

@@ -18,7 +18,6 @@ from preprocess.backbone import BackboneSpec
 from preprocess.cores import available_cores
 from preprocess.engine import Engine, EngineInfo
 from preprocess.fidelity import centred_cosines, embed_all, seconds_for
-from preprocess.file_digest import digest_of_file
 from preprocess.int8_calibration import digest_of_pixels
 from preprocess.libraries import libraries
 from preprocess.model_cache import ModelCache
@@ -131,9 +130,7 @@ def _load(
     cache = ModelCache()
     network = load_network(backbone, cache, storage)
     engine = _load_with(network, spec, calibration_pixels, cache)
-    made_by = libraries(
-        engine=engine.info.engine, precision=engine.info.precision, network_sha256=digest_of_file(network.graph_path)
-    )
+    made_by = libraries(engine=engine.info.engine, precision=engine.info.precision, network_sha256=network.graph_sha256)
     engine.info = dataclasses.replace(engine.info, libraries=made_by)
     return engine
 

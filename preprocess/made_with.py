@@ -39,15 +39,20 @@ def record_path(job: Job) -> str:
     return posixpath.join(job.parts_dir, RECORD_NAME)
 
 
-def recorded(job: Job, storage: Storage) -> EngineInfo | None:
+def recorded(job: Job, storage: Storage, *, of_finished_set: bool) -> EngineInfo | None:
     """What a job is to embed with; None if that is still open.
 
+    Args:
+      job: the job.
+      storage: of its output.
+      of_finished_set: records of the finished set are to be kept; else what an unfinished run left.
+
     Raises:
-      InputError: the record is damaged; or rows of a finished set are to be tried again, and it does not say with what
-        it was made, or was made with several.
+      InputError: the record is damaged; or the finished set does not say with what it was made, or was made with
+        several.
       OSError: storage failed.
     """
-    if job.retry is not None and job.retry.of_finished_set:
+    if of_finished_set:
         return _of_finished_set(job, storage)
     return _read_record(record_path(job), storage)
 
@@ -68,20 +73,23 @@ def _of_finished_set(job: Job, storage: Storage) -> EngineInfo:
     try:
         engines = json.loads(read_file(storage, path))["engines"]
         # Sets of earlier versions name the engine and not the libraries.
-        made_by = [EngineInfo.from_json(engine) for engine in engines if engine["libraries"] is not None]
-        first, *others = made_by
+        first, *others = [EngineInfo.from_json(engine) for engine in engines if engine["libraries"] is not None]
     except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"retry_failures: {path} does not say with which libraries the set was made ({error!r}), so what is added "
-            f"to it might differ from what is there. Instead of --retry_failures, {_ANEW}."
+            f"{path}: does not say with which libraries the set was made ({error!r}), so what would be added to it "
+            f"might differ from what is there. Leave the set as it is, or {_instead(job)}."
         ) from error
     for other in others:
         if differs := differences(first, other):
             raise InputError(
-                f"retry_failures: the set at {job.output_prefix!r} is a mixture already ({'; '.join(differs)}). "
-                f"Instead of --retry_failures, {_ANEW}."
+                f"{path}: the set is a mixture already ({'; '.join(differs)}), and nothing is added to it. Leave it as "
+                f"it is, or {_instead(job)}."
             )
     return first
+
+
+def _instead(job: Job) -> str:
+    return f"{'instead of --retry_failures ' if job.retry is not None else ''}{_ANEW}"
 
 
 def write_record(job: Job, storage: Storage, info: EngineInfo) -> None:
@@ -114,17 +122,15 @@ def load_recorded(load: Callable[[], Engine], record: EngineInfo | None, job: Jo
     engine = (load.obeying(record) if isinstance(load, Obeys) else load)()
     differs = differences(record, engine.info)
     if differs:
-        retry = job.retry is not None and job.retry.of_finished_set
         pins = " ".join(
             library.replace(" ", "==")
             for library in record.libraries
             if library not in engine.info.libraries and library.startswith(INSTALLABLE)
         )
         raise InputError(
-            f"{job.output_prefix}: {'the finished set was made' if retry else 'this job was begun'} with other "
-            f"arithmetic or libraries ({'; '.join(differs)}), and one set is not made of both. Go on where they are as "
-            f"they were{f' (pip install {pins})' if pins else ''}, or{' instead of --retry_failures' if retry else ''} "
-            f"{_ANEW}."
+            f"{job.output_prefix}: this was begun with other arithmetic or libraries ({'; '.join(differs)}), and one "
+            f"set is not made of both. Go on where they are as they were{f' (pip install {pins})' if pins else ''}, or "
+            f"{_instead(job)}."
         )
     return engine
 

@@ -58,6 +58,7 @@ class ModelCache:
     def __init__(self, folder: str | None = None):
         self._folder = folder or cache_folder()
         self._unkept: list[Scratch] = []
+        self._digests: dict[str, str] = {}  # Of files that were found whole, by path.
 
     def find(self, key: Key) -> str | None:
         """The folder of the entry's files; None if there is none, or it is not exactly what this user stored."""
@@ -70,7 +71,9 @@ class ModelCache:
             if entry["key"] != _as_json(key) or {_ENTRY, *entry["files"]} != set(os.listdir(folder)):
                 return None
             for name, digest in entry["files"].items():
-                if digest_of_file(os.path.join(folder, name)) != digest:
+                path = os.path.join(folder, name)
+                self._digests[path] = digest_of_file(path)
+                if self._digests[path] != digest:
                     return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -96,6 +99,12 @@ class ModelCache:
             "used, and networks are prepared anew by each program. Set HUGS_CACHE_DIR to a folder of your own."
         )
         return False
+
+    def sha256_of(self, path: str) -> str:
+        """The digest of a file of an entry, from its bytes: 64 hex digits. Raises OSError if it cannot be read."""
+        if path not in self._digests:
+            self._digests[path] = digest_of_file(path)
+        return self._digests[path]
 
     def find_or_make(self, key: Key | None, write: Callable[[str], None]) -> str:
         """The folder of the entry's files; `write` makes them in the folder that it is given, if there is no entry.

@@ -33,10 +33,12 @@ class Network:
 
     Attributes:
       graph_path: the file; exists as long as the cache that it came from.
+      graph_sha256: of its content, 64 hex digits.
       identity: the network.
     """
 
     graph_path: str
+    graph_sha256: str
     identity: BackboneIdentity
 
     @property
@@ -66,8 +68,11 @@ def load_network(spec: BackboneSpec, cache: ModelCache, storage: Storage | None 
     with open(os.path.join(folder, _IDENTITY), encoding="utf-8") as stream:
         identity = BackboneIdentity.from_json(json.load(stream), where=folder)
     # The key tells weights files apart by their content; the same weights may lie elsewhere today.
+    graph_path = os.path.join(folder, _GRAPH)
     return Network(
-        graph_path=os.path.join(folder, _GRAPH), identity=dataclasses.replace(identity, weights=spec.weights)
+        graph_path=graph_path,
+        graph_sha256=cache.sha256_of(graph_path),
+        identity=dataclasses.replace(identity, weights=spec.weights),
     )
 
 

@@ -99,7 +99,7 @@ def test_failures_are_tried_again_with_what_made_the_set_or_not_at_all(start, tm
     assert start()["failed"] == {"not_found": 1}
     (tmp_path / "4.png").rename(tmp_path / "photos/4.png")
     files = {path: path.read_bytes() for path in (tmp_path / "out").glob("train-*")}
-    with pytest.raises(InputError, match="the finished set was made with other.*instead of --retry_failures"):
+    with pytest.raises(InputError, match="begun with other.*instead of --retry_failures"):
         start("--retry_failures", precision="bfloat16")
     assert {path: path.read_bytes() for path in (tmp_path / "out").glob("train-*")} == files
     report = start("--retry_failures")

@@ -45,12 +45,12 @@ def report(job, *engines):
 
 
 def test_what_is_written_comes_back(job):
-    assert recorded(job, STORAGE) is None
+    assert recorded(job, STORAGE, of_finished_set=False) is None
     write_record(job, STORAGE, HERE)
-    assert recorded(job, STORAGE) == HERE
+    assert recorded(job, STORAGE, of_finished_set=False) == HERE
     assert load_recorded(loads(why="otherwise", fidelity=0.5), HERE, job).info.why == "otherwise"
     forget_record(job, STORAGE)
-    assert recorded(job, STORAGE) is None
+    assert recorded(job, STORAGE, of_finished_set=False) is None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_what_is_written_comes_back(job):
 def test_what_differs_is_refused_by_name_with_the_way_out(job, changes, words):
     with pytest.raises(InputError, match=words) as raised:
         load_recorded(loads(**changes), HERE, job)
-    assert "this job was begun with other" in str(raised.value)
+    assert "this was begun with other" in str(raised.value)
     assert "give the same command with --overwrite" in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -94,7 +94,7 @@ def test_a_damaged_record_is_one_line(job, content):
     write_record(job, STORAGE, HERE)
     pathlib.Path(record_path(job)).write_bytes(content)
     with pytest.raises(InputError, match="made_with.json: does not say what the job embeds with.*--overwrite"):
-        recorded(job, STORAGE)
+        recorded(job, STORAGE, of_finished_set=False)
 
 
 def test_rows_of_a_finished_set_are_tried_again_with_what_made_it(job):
@@ -102,16 +102,18 @@ def test_rows_of_a_finished_set_are_tried_again_with_what_made_it(job):
     # A run with --overwrite that was killed leaves a record beside its parts, which says nothing of the set.
     write_record(job, STORAGE, dataclasses.replace(HERE, precision="bfloat16"))
     report(job, HERE.to_json(), {**HERE.to_json(), "why": "otherwise"})
-    assert recorded(retry, STORAGE) == HERE
-    with pytest.raises(InputError, match="the finished set was made with other.*instead of --retry_failures"):
+    assert recorded(retry, STORAGE, of_finished_set=True) == HERE
+    with pytest.raises(InputError, match="begun with other.*instead of --retry_failures"):
         load_recorded(loads(precision="int8"), HERE, retry)
     report(job, HERE.to_json(), {**HERE.to_json(), "precision": "bfloat16"})
-    with pytest.raises(InputError, match="is a mixture already .precision float32 then, bfloat16 now.*--overwrite"):
-        recorded(retry, STORAGE)
+    with pytest.raises(
+        InputError, match="the set is a mixture already .precision float32 then, bfloat16 now.*--overwrite"
+    ):
+        recorded(retry, STORAGE, of_finished_set=True)
     of_earlier_version = {name: value for name, value in HERE.to_json().items() if name != "libraries"}
     report(job, of_earlier_version)
     with pytest.raises(InputError, match="does not say with which libraries the set was made.*--overwrite"):
-        recorded(retry, STORAGE)
+        recorded(retry, STORAGE, of_finished_set=True)
     assert EngineInfo.from_json(of_earlier_version).libraries == ()
 
 
@@ -127,7 +129,7 @@ def test_the_first_worker_decides_and_the_others_obey_or_refuse(job):
     with concurrent.futures.ThreadPoolExecutor(16) as threads:
         found = list(threads.map(work, choices))
     (chosen,) = {precision for precision in found if precision}
-    assert recorded(job, STORAGE).precision == chosen
+    assert recorded(job, STORAGE, of_finished_set=False).precision == chosen
     assert [precision for precision in choices if precision == chosen] == [
         precision for precision in found if precision
     ]
