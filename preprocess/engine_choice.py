@@ -168,7 +168,8 @@ def _load_begun_with(begun: EngineInfo, kind: str, make: Callable[[str], Engine]
         raise InputError(
             f"precision: the job was begun in {begun.precision}, which {kind} has no arithmetic for on this machine "
             f"({_processor()}), and one set is not made of two precisions. Go on where the job was begun, or give the "
-            "same command with --overwrite, which embeds all anew in what suits this machine."
+            "same command with --overwrite, and for workers of several kinds with --precision float32, which all have; "
+            "it embeds all anew."
         )
     return _explained(make(begun.precision), f"{begun.precision}: as this job was begun", fidelity=begun.fidelity)
 
