@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from preprocess import model_cache
 from preprocess.model_cache import MAX_ENTRIES, ModelCache, cache_folder
 
 KEY = {"kind": "test", "code": [1, 2]}
@@ -165,7 +166,9 @@ def test_a_folder_of_ours_that_others_may_write_is_closed_to_them(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_a_folder_of_another_user_is_not_used_and_that_is_said(tmp_path, caplog):
+def test_a_folder_of_another_user_is_not_used_and_that_is_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(model_cache._LOGGER, "warning", lambda template, message: said.append(message))
     cache = ModelCache(str(tmp_path / "cache"))
     cache.find_or_make(KEY, Writer(b"planted"))
     os.chown(tmp_path / "cache", 12345, 12345)
@@ -173,7 +176,9 @@ def test_a_folder_of_another_user_is_not_used_and_that_is_said(tmp_path, caplog)
     assert read(cache.find_or_make(KEY, writer)) == b"mine"
     assert read(cache.find_or_make(KEY, writer)) == b"mine"
     assert writer.calls == 2
-    assert len([record for record in caplog.records if "belongs to another user" in record.message]) == 1
+    assert len(said) == 1
+    assert "belongs to another user" in said[0]
+    assert "Set HUGS_CACHE_DIR to a folder of your own" in said[0]
 
 
 def test_a_kill_while_a_network_is_prepared_leaves_nothing_for_long(tmp_path):
