@@ -117,7 +117,7 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
         sample_size=CALIBRATION_IMAGES if options.precision == "int8" else 0,
         remote_images_only=target.on_dataflow,
     )
-    weights_folder = _check_weights(flags, target, spec)
+    weights_folder = _check_weights(flags, target, spec, storage)
     _check_places(flags, storage)
     job = _job_of(flags, lists, labels, _prediction(flags, target, lists, storage))
     if target.on_dataflow or flags.dry_run:
@@ -203,7 +203,7 @@ def _check_services(flags: EmbedFlags, target: _Target, storage: Storage) -> Non
             check_writable(target.beam_options, storage)
 
 
-def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec) -> str | None:
+def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec, storage: Storage) -> str | None:
     """Looks for the weights, unless the workers' image has them; gives the folder to put them into for workers.
 
     Raises:
@@ -211,7 +211,7 @@ def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec) -> st
     """
     if flags.recipe.dataflow.weights_in_image and not target.is_here:
         return None
-    check_weights(spec)
+    check_weights(spec, storage)
     if target.is_here or spec.is_random or not flags.output_path.startswith("gs://"):
         return None
     return f"{staging_folder(flags.output_path)}/weights"
@@ -249,6 +249,7 @@ def _job_of(flags: EmbedFlags, lists: ScannedLists, labels: LabelDict, predictio
         compression=flags.options.compression,
         labels=labels.names,
         input_paths=lists.paths,
+        input_sha256=lists.sha256,
         rows_expected=lists.rows,
         started=datetime.datetime.now(datetime.UTC),
         versions=_versions(),

@@ -6,11 +6,12 @@ import dataclasses
 import posixpath
 import shlex
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from configs.errors import EXIT_OK
+from configs.errors import EXIT_OK, InputError
 from pipelines.beam_options import is_dataflow, is_local
 from pipelines.claim import Claim, Output, locked
 from pipelines.local_run import finish_here, run_here
@@ -19,9 +20,12 @@ from pipelines.worker_files import worker_files
 from pipelines.worker_requirements import ROOTS
 from preprocess.job import Job
 from preprocess.labels import LabelDict
+from preprocess.made_with import forget_record, load_recorded, recorded, write_record
 from preprocess.staged_weights import stage_weights
 from preprocess.storage import Storage
 from preprocess.transforms import EmbedLists, EmbedOptions, EngineLoader
+
+_Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,9 +88,18 @@ class PreparedJob:
             if claim is Claim.PLANNED:
                 return finish_here(job, storage=storage)
             going_on = ", going on where an earlier run was stopped" if claim is Claim.UNFINISHED else ""
+            keeps_finished = job.retry is not None and job.retry.of_finished_set
+            # What --overwrite replaces binds nobody.
+            record = self._told_on_failure(
+                lambda: None if self.overwrite else recorded(job, storage, of_finished_set=keeps_finished)
+            )
             run: dict[str, Any] = {"runner": self.runner, "beam_options": self.beam_options, "storage": storage}
             if not is_local(self.beam_options):
                 job = output.prepare()
+                # The first worker decides what is still open.
+                self._told_on_failure(
+                    lambda: forget_record(job, storage) if record is None else write_record(job, storage, record)
+                )
                 with worker_files(self.beam_options, self.requirements):
                     transform = self._transform(job)
                     if not is_dataflow(self.beam_options):
@@ -99,15 +112,22 @@ class PreparedJob:
                 print("\n".join(started.describe()), flush=True)
                 return started
             # The stage that embeds would load it as well; loaded here, what is wrong with it is still one clear line.
-            loaded = self.options.load_engine()
+            loaded = load_recorded(self.options.load_engine, record, job)
             name = posixpath.basename(job.output_prefix)
             job = output.prepare()
+            self._told_on_failure(lambda: write_record(job, storage, loaded.info))
             print(
                 f"{name}: embedding {job.rows_expected} rows with {loaded.identity.describe()}{going_on}",
                 file=sys.stderr,
             )
             print(f"{name}: {loaded.info.engine}, {loaded.info.why}", file=sys.stderr)
             return run_here(job, self._transform(job), **run)
+
+    def _told_on_failure(self, use_storage: Callable[[], _Result]) -> _Result:
+        try:
+            return use_storage()
+        except OSError as error:
+            raise InputError(f"output_path: cannot use {self.job.output_prefix!r} ({error}).") from error
 
     def _transform(self, job: Job) -> EmbedLists:
         options = self.options

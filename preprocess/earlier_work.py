@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from configs.errors import InputError
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.block_results import BlockResult
-from preprocess.engine import Engine
+from preprocess.engine import Engine, EngineInfo
 from preprocess.example import DecodedExample, decode_example
 from preprocess.job import Job
 from preprocess.outcomes import RowFailure
@@ -56,7 +56,7 @@ def engine_tag(engine: Engine) -> str:
 
     The records of a shard that was cut off are used again only by an engine with the same tag.
     """
-    made_by = [engine.identity.network, engine.info.arithmetic]
+    made_by = [engine.identity.network, engine.info.arithmetic, *engine.info.libraries]
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -83,7 +83,7 @@ class EarlierWork:
     Args:
       storage: where parts and set lie.
       job: the job.
-      engine: what this run embeds with; results of another backbone are of no use.
+      engine: what this run embeds with; what other numbers come from is of no use.
 
     Raises:
       OSError: storage failed.
@@ -93,6 +93,7 @@ class EarlierWork:
         self._storage = storage
         self._job = job
         self._identity: BackboneIdentity = engine.identity
+        self._engine: EngineInfo = engine.info
         self._tag = engine_tag(engine)
         self._files: dict[str, list[str]] = collections.defaultdict(list)
         self._sizes_known = set(storage.match(f"{job.parts_dir}/*"))
@@ -122,7 +123,7 @@ class EarlierWork:
             return EarlierBlock(records=self._records_of(done))
         finished = self._finished.get((block.list_index, block.block_index))
         if finished is not None and retry is not None:
-            if not finished.failed and not finished.skipped:
+            if not finished.failed and not finished.skipped and self._has_our_numbers(finished):
                 return EarlierBlock(result=finished.of_earlier_run())
             failures = {
                 row.line: failure
@@ -141,15 +142,18 @@ class EarlierWork:
                     continue
                 parts = (result.shard, result.failed_ledger, result.skipped_ledger)
                 if (
-                    result.backbone.agrees_with(self._identity)
+                    self._has_our_numbers(result)
                     and result.rows == len(block.rows)
                     and all(part is None or part.path in self._sizes_known for part in parts)
                 ):
                     return result
         return None
 
+    def _has_our_numbers(self, result: BlockResult) -> bool:
+        return result.backbone.agrees_with(self._identity) and result.engine.same_numbers_as(self._engine)
+
     def _records_of(self, result: BlockResult) -> dict[str, DecodedExample]:
-        if result.shard is None or not result.backbone.agrees_with(self._identity):
+        if result.shard is None or not self._has_our_numbers(result):
             return {}
         return self._recover(result.shard.path)
 

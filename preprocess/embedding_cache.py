@@ -1,7 +1,8 @@
 """Embeddings kept by content: an image that was embedded before, in whatever list, under whatever name, is not again.
 
 An embedding is found again by the SHA-256 of the image file's bytes and by everything that made it: the backbone's
-identity and the precision. On local disks and object stores alike an entry is one small file:
+identity, the precision, and the versions of the libraries that decide its numbers (`preprocess.libraries`).
+On local disks and object stores alike an entry is one small file:
 
     FOLDER/<identity, 16 hex digits>/identity.json                      what the embeddings beside it were made with
     FOLDER/<identity, 16 hex digits>/<2 hex digits>/<62>.embedding      magic, identity, digest, floats, CRC-32C
@@ -34,6 +35,7 @@ import numpy as np
 
 from configs.errors import InputError
 from preprocess.backbone_identity import BackboneIdentity
+from preprocess.engine import EngineInfo
 from preprocess.rows import has_scheme
 from preprocess.storage import Storage, TooLarge, read_file, write_file
 
@@ -78,12 +80,17 @@ class EmbeddingCache:
       folder: a local path or a URI; made when the first entry is written.
       storage: opens it.
       identity: the network whose embeddings are looked for.
-      arithmetic: what tells its embeddings from those of another engine, as `EngineInfo.arithmetic`.
+      engine: what runs it: embeddings of another arithmetic, or that other versions of libraries made, are not found.
     """
 
-    def __init__(self, folder: str, *, storage: Storage, identity: BackboneIdentity, arithmetic: str):
+    def __init__(self, folder: str, *, storage: Storage, identity: BackboneIdentity, engine: EngineInfo):
         self._storage = storage
-        self._made_with = {"format": _MAGIC.decode(), "network": identity.network, "arithmetic": arithmetic}
+        self._made_with = {
+            "format": _MAGIC.decode(),
+            "network": identity.network,
+            "arithmetic": engine.arithmetic,
+            "libraries": list(engine.libraries),
+        }
         self._identity_digest = hashlib.sha256(json.dumps(self._made_with, sort_keys=True).encode()).digest()
         self._folder = f"{folder.rstrip('/')}/{self._identity_digest.hex()[:16]}"
         self._embedding_size = identity.embedding_size

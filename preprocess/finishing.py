@@ -19,6 +19,7 @@ from preprocess.backbone_identity import BackboneIdentity
 from preprocess.block_results import BlockResult, PartFile, join_content
 from preprocess.content_report import report_duplicates, report_shared
 from preprocess.job import DEFINITION_NAME, PLAN_NAME, Job
+from preprocess.made_with import differences
 from preprocess.record_set import (
     FAILED_NAME,
     MANIFEST_NAME,
@@ -65,13 +66,13 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
 
     Raises:
       OSError: storage failed; the set has no manifest then.
-      JobFailed: workers used different backbones, or a part is gone.
+      JobFailed: workers used different backbones, precisions or libraries, or a part is gone.
     """
     already = _finished_report(job, storage)
     if already is not None:
         return already  # Runners may run the last step twice.
     results = sorted(results, key=lambda result: result.order)
-    _require_one_backbone(results)
+    _require_one_arithmetic(results)
     planned = _with_final_names(results, job)
     shards = tuple(
         Shard(
@@ -134,10 +135,16 @@ def _finished_report(job: Job, storage: Storage) -> dict[str, Any] | None:
     return report if report.get("run_id") == job.run_id else None
 
 
-def _require_one_backbone(results: Sequence[BlockResult]) -> None:
+def _require_one_arithmetic(results: Sequence[BlockResult]) -> None:
     backbones: set[BackboneIdentity] = {result.backbone for result in results}
     if any(not backbone.agrees_with(results[0].backbone) for backbone in backbones):
         raise JobFailed(f"The workers did not all use the same backbone: {backbones}")
+    for result in results:
+        if differs := differences(results[0].engine, result.engine):
+            raise JobFailed(
+                f"The rows were not all embedded with the same arithmetic and libraries ({'; '.join(differs)}). Give "
+                "the same command again: what differs is embedded anew."
+            )
 
 
 def _with_final_names(results: Sequence[BlockResult], job: Job) -> list[BlockResult]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import io
 import os
 import re
 import tempfile
@@ -118,6 +119,17 @@ class GcsStorage:
             stream = cast(BinaryIO, spool)
             size_bytes = stream.seek(0, os.SEEK_END)
             self._call(lambda: upload(path, stream, size_bytes, timeout_sec=self._timeout_sec, make=self._make), path)
+
+    def create_new(self, path: str, data: bytes) -> bool:
+        def send() -> None:
+            upload(path, io.BytesIO(data), len(data), only_new=True, timeout_sec=self._timeout_sec, make=self._make)
+
+        try:
+            self._call(send, path)
+        except FileExistsError:
+            # The answer to a first try may have been lost.
+            return self.read(path) == data
+        return True
 
     def _list(self, bucket: str, prefix: str, *, max_results: int | None = None) -> list[str]:
         """The names of the objects that begin with `prefix`, sorted."""

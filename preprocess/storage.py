@@ -10,6 +10,7 @@ import contextlib
 import glob
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
@@ -43,6 +44,10 @@ class Storage(Protocol):
         With `keep_partial`, what was written before a fault stays under `path` + `PARTIAL_SUFFIX`, where storage
         can do that.
         """
+        ...
+
+    def create_new(self, path: str, data: bytes) -> bool:
+        """Writes a whole file unless there is one; False if there is. Of several at once, one gets True."""
         ...
 
     def match(self, pattern: str) -> list[str]:
@@ -87,6 +92,26 @@ class LocalStorage:
             if not keep_partial:
                 self.delete_file(partial)
             raise
+
+    def create_new(self, path: str, data: bytes) -> bool:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        mine = f"{path}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
+        try:
+            with open(mine, "xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            try:
+                os.link(mine, path)
+            except PermissionError:  # A filesystem without hard links.
+                if os.path.lexists(path):
+                    return False
+                os.replace(mine, path)
+        except FileExistsError:
+            return False
+        finally:
+            self.delete_file(mine)
+        return True
 
     def match(self, pattern: str) -> list[str]:
         # A file whose name happens to hold [ or * is still found by its plain name.

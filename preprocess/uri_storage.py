@@ -7,20 +7,16 @@ import functools
 import os
 import posixpath
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from configs.errors import InputError
 from configs.install_hint import install_hint
-from preprocess.gcs_objects import make_client
 from preprocess.gcs_storage import GcsStorage
 from preprocess.retrying import RetryPolicy
 from preprocess.rows import has_scheme
+from preprocess.scratch import scratch_folder
 from preprocess.storage import LocalStorage, Storage
-
-if TYPE_CHECKING:
-    from google.cloud import storage
 
 _COPY_BYTES = 1 << 20
 
@@ -42,22 +38,19 @@ class UriStorage:
 
     Args:
       retry: how long to go on after transient faults, for each operation on remote files.
-      make_gcs_client: makes the client of `gs://`, where the process has none yet.
     """
 
-    def __init__(
-        self,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
-        *,
-        make_gcs_client: Callable[[], storage.Client] = make_client,
-    ) -> None:
+    def __init__(self, retry: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 (frozen)
         self._local = LocalStorage()
-        self._gcs = GcsStorage(retry, make=make_gcs_client)
+        self._retry = retry
+
+    def _gcs(self) -> Storage:
+        return GcsStorage(self._retry)
 
     def _of(self, path: str) -> Storage:
         if path.startswith("gs://"):
             _require_client()
-            return self._gcs
+            return self._gcs()
         if has_scheme(path):
             raise InputError(f"{path}: only local paths and gs:// can be opened here. Copy it to one of them.")
         return self._local
@@ -70,6 +63,9 @@ class UriStorage:
 
     def create(self, path: str, *, keep_partial: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
         return self._of(path).create(path, keep_partial=keep_partial)
+
+    def create_new(self, path: str, data: bytes) -> bool:
+        return self._of(path).create_new(path, data)
 
     def match(self, pattern: str) -> list[str]:
         return self._of(pattern).match(pattern)
@@ -98,7 +94,7 @@ def local_copy(path: str, storage: Storage) -> Iterator[str]:
     if not path.startswith("gs://"):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="hugs-") as folder:
+    with scratch_folder() as folder:
         copy = os.path.join(folder, posixpath.basename(path))
         with storage.open(path) as source, open(copy, "wb") as target:
             shutil.copyfileobj(source, target, _COPY_BYTES)

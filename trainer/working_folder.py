@@ -7,11 +7,11 @@ import posixpath
 import shutil
 import tempfile
 import time
-import weakref
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from configs.errors import InputError
+from preprocess.scratch import Scratch
 from trainer.files import cause_of, fetch_folder, is_in_bucket, names_below, storage
 
 _THREADS = 8
@@ -87,8 +87,8 @@ class _BucketFolder(WorkingFolder):
 
     def __init__(self, path: str, *, flag: str):
         super().__init__(path, flag=flag)
-        self.local = tempfile.mkdtemp(prefix="hugs-")
-        weakref.finalize(self, shutil.rmtree, self.local, ignore_errors=True)
+        self._scratch = Scratch()
+        self.local = self._scratch.path
         # Size in bytes and time of change, in ns, of what was sent.
         self._sent: dict[str, tuple[int, int]] = {}
         self._next_send_sec = 0.0

@@ -13,6 +13,7 @@ from configs.errors import InputError
 from preprocess import embedding_cache
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.embedding_cache import CacheCounts, EmbeddingCache, check
+from preprocess.engine import EngineInfo
 from preprocess.storage import LocalStorage, read_stream
 
 SIZE = 5
@@ -23,6 +24,9 @@ IDENTITY = BackboneIdentity(
     weights_digest="sha256:0",
     embedding_size=SIZE,
     image_definition="stand-in/1",
+)
+INFO = EngineInfo(
+    engine="stand_in", precision="float32", device="cpu", fidelity=None, why="for tests", libraries=("pillow 1",)
 )
 
 
@@ -77,8 +81,9 @@ def embedding_of(number):
     return np.arange(number, number + SIZE, dtype=np.float32) + np.float32(0.1)
 
 
-def open_cache(folder, *, storage=None, identity=IDENTITY, arithmetic="float32"):
-    return EmbeddingCache(str(folder), storage=storage or LocalStorage(), identity=identity, arithmetic=arithmetic)
+def open_cache(folder, *, storage=None, identity=IDENTITY, **engine):
+    info = dataclasses.replace(INFO, **engine)
+    return EmbeddingCache(str(folder), storage=storage or LocalStorage(), identity=identity, engine=info)
 
 
 def entries(folder):
@@ -123,7 +128,8 @@ def test_entries_lie_where_the_docstring_says(cache, tmp_path):
     assert len(folder.name) == 16
     assert len(entry.read_bytes()) == 8 + 32 + 32 + 4 * SIZE + 4
     made_with = json.loads((folder / "identity.json").read_text())
-    assert made_with["arithmetic"] == "float32"
+    assert made_with["arithmetic"] == "stand_in/float32"
+    assert made_with["libraries"] == ["pillow 1"]
     assert made_with["network"] == IDENTITY.network
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -144,7 +150,13 @@ def test_another_network_finds_nothing(cache, tmp_path, change):
 
 
 def test_another_precision_finds_nothing(cache, tmp_path):
-    assert open_cache(tmp_path, arithmetic="bfloat16").find(digest_of(1)) is None
+    assert open_cache(tmp_path, precision="bfloat16").find(digest_of(1)) is None
+
+
+@pytest.mark.parametrize("libraries", [("pillow 2",), ("pillow 1", "webp 1.6.0"), ()])
+def test_other_versions_of_libraries_find_nothing(cache, tmp_path, libraries):
+    assert open_cache(tmp_path, libraries=libraries).find(digest_of(1)) is None
+    assert open_cache(tmp_path).find(digest_of(1)) is not None
 
 
 def test_every_damaged_byte_is_noticed_and_the_entry_replaced(cache, tmp_path):
@@ -174,7 +186,7 @@ def test_an_entry_under_another_name_is_foreign(cache, tmp_path):
 
 
 def test_an_entry_of_another_network_is_foreign(cache, tmp_path):
-    other = open_cache(tmp_path, arithmetic="bfloat16")
+    other = open_cache(tmp_path, precision="bfloat16")
     other.keep(digest_of(1), embedding_of(7))
     other.flush()
     ours, theirs = sorted(
