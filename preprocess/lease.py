@@ -222,11 +222,13 @@ class Lease:
             except Exception:
                 continue  # Tried again soon, and by `check` where it matters.
 
-    def _renew(self, lock: VersionedObject) -> None:
+    def _renew(self, lock: VersionedObject, *, only_if_due: bool = False) -> None:
         with self._mutex:
             while True:
                 if self._lost is not None:
                     raise self._lost
+                if only_if_due and self._timing.clock() < self._relied_until:
+                    return  # Another thread was faster.
                 asked_sec = self._timing.clock()
                 version = lock.replace(self.holder.to_text(), self._version)
                 if version is not None:
@@ -257,7 +259,7 @@ class Lease:
         if self._lost is not None:
             raise self._lost
         if self._timing.clock() >= self._relied_until:
-            self._renew(self._lock)
+            self._renew(self._lock, only_if_due=True)
 
     def confirm(self) -> None:
         """Asks the service whether the lease is still this process's: no clock is believed, not even one's own.

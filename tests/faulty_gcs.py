@@ -29,6 +29,7 @@ from gcp_storage_emulator.storage import Storage
 
 # A number is an HTTP status. The request is carried out before "lost", "cut", "short" and "damaged", not before others.
 ALL_FAULTS = ("429", "500", "503", "stall", "drop", "lost", "cut", "short", "damaged")
+_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _OF_MEDIA = {"short", "damaged"}
 _MESSAGES = {404: "No such object: {name}", 403: "The caller lacks storage.objects access.", 503: "Backend error"}
 
@@ -203,6 +204,13 @@ class FaultyGcs:
         with self._lock:
             return [one["name"] for one in self._storage.get_file_list(bucket)[0]]
 
+    def make_older(self, bucket: str, name: str, seconds: float) -> None:
+        """Makes an object one that was written so much earlier."""
+        with self._lock:
+            found = self._storage.objects[bucket][name]
+            written = datetime.datetime.strptime(found["timeCreated"], _TIME) - datetime.timedelta(seconds=seconds)
+            found["timeCreated"] = written.strftime(_TIME)
+
     def faults(self) -> collections.Counter[str]:
         """How often each fault was met so far."""
         return collections.Counter(one.fault for one in self.exchanges if one.fault)
@@ -231,7 +239,7 @@ class FaultyGcs:
             name = json.JSONDecoder().raw_decode(text, text.index("{"))[0]["name"]
         found = self._storage.objects.get(bucket, {}).get(name)
         if found is not None and handler.command == "PATCH":
-            found["updated"] = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%S.%fZ}"  # Nor does it do that.
+            found["updated"] = datetime.datetime.now(datetime.UTC).strftime(_TIME)  # Nor does it do that.
         return int(wanted[0]) == (0 if found is None else int(found["generation"]))
 
     def answer(self, handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
