@@ -9,7 +9,7 @@ import sys
 from typing import BinaryIO
 
 from configs.errors import InputError
-from preprocess.lock_holder import Holder
+from preprocess.lock_holder import Holder, LockLost
 
 try:
     import fcntl
@@ -100,15 +100,17 @@ class FileLock:
         return os.path.samestat(there, os.fstat(stream.fileno()))
 
     def check(self) -> None:
-        """Makes sure that the lock is still this process's: its folder may have been removed, and made by another one.
+        """Makes sure that the file is still there: without it another process may have had the lock meanwhile.
 
         Raises:
-          InputError: another process has it now.
+          LockLost: it was removed, as a rule with its folder.
         """
         if self._stream is not None and not self._is_at_path(self._stream):
-            self._stream.close()
-            self._stream = None
-            self._acquire()
+            raise LockLost(
+                f"{self._flag}: this run has lost {self.output!r}: its lock {self._path} was removed while it ran, and "
+                "another process may have written there since. It stops here and changes nothing more. Give the same "
+                "command again once nothing else writes there."
+            )
 
     confirm = check
 

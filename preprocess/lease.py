@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 
 from configs.errors import InputError
-from preprocess.lock_holder import Holder
+from preprocess.lock_holder import Holder, LockLost
 from preprocess.versioned_object import Version, VersionedObject
 
 TERM_SEC = 60.0
@@ -29,10 +29,6 @@ _POLL_SEC = 2.0
 # Whether the service's job that a holder names is active: how to watch it if so, empty if not. Raises OSError or
 # InputError if that cannot be told.
 AskService = Callable[[tuple[str, str, str]], str]
-
-
-class LockLost(InputError):  # noqa: N818 (what it says is what happened)
-    """Another run has taken over what this one had locked."""
 
 
 def elapsed_sec() -> float:

@@ -11,10 +11,16 @@ import socket
 import uuid
 from typing import Any
 
+from configs.errors import InputError
+
 _MAX_SHOWN = 100
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _PROCESS_NAMESPACE = "/proc/self/ns/pid"
 _DEAD_STATES = ("Z", "X")  # Of a process that ended and that its parent has not asked for.
+
+
+class LockLost(InputError):  # noqa: N818 (what it says is what happened)
+    """A run no longer holds what it had locked, and must not change it any more."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 from preprocess.file_lock import FileLock
-from preprocess.lease import AskService, Lease, LockLost, Timing, elapsed_sec
-from preprocess.lock_holder import Holder, shown
+from preprocess.lease import AskService, Lease, Timing, elapsed_sec
+from preprocess.lock_holder import Holder, LockLost, shown
 from preprocess.rows import has_scheme
 from preprocess.storage import Storage, read_file
 from preprocess.uri_storage import UriStorage

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -10,7 +12,7 @@ pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not 
 
 from tests.faulty_gcs import FaultyGcs
 from tests.pipelines.photos import write_photos
-from tests.programs import start_program
+from tests.programs import end_program, start_program
 
 _ROWS = 100
 _LOCK = "out/_train/.lock"
@@ -57,16 +59,35 @@ def require_whole(gcs):
 
 
 def test_two_runs_of_one_job_at_the_same_time_leave_the_set_whole(gcs):
-    first = start(gcs, batch_sec=0.1)
-    wait_for(has_parts(gcs), first)
-    second = start(gcs, batch_sec=0.1)
-    codes = []
-    for process in (first, second):
-        _, stderr = process.communicate(timeout=200)
-        print(stderr[-1500:])
-        codes.append(process.returncode)
-    third = start(gcs)
-    stdout, stderr = third.communicate(timeout=200)
-    assert (codes, third.returncode, stderr) == ([0, 2], 0, stderr)
-    assert "nothing to do" in stdout
+    # Slow enough for both to be at it at the same time, whichever has started first.
+    runs = [start(gcs, batch_sec=0.7), start(gcs, batch_sec=0.7)]
+    said = {}
+    for process in runs:
+        _, stderr = process.communicate(timeout=300)
+        assert "Traceback" not in stderr
+        said[process.returncode] = stderr
+    assert sorted(said) == [0, 2], said
+    assert "another process is writing 'gs://bucket/out/train' at this moment (pipelines.embed, process" in said[2]
+    assert said[2].count("\n") == 1
     require_whole(gcs)
+    stdout, _ = end_program(start(gcs))
+    assert "nothing to do" in stdout
+
+
+def test_a_run_that_was_suspended_and_has_lost_its_lease_changes_nothing(gcs):
+    first = start(gcs, batch_sec=0.3)
+    wait_for(has_parts(gcs), first)
+    os.killpg(first.pid, signal.SIGSTOP)
+    gcs.make_older("bucket", _LOCK, 61)
+    end_program(start(gcs))
+    require_whole(gcs)
+    before = {name: gcs.get("bucket", name) for name in gcs.names("bucket")}
+    os.killpg(first.pid, signal.SIGCONT)
+    _, stderr = end_program(first, expect=2)
+    assert stderr.splitlines()[-1].startswith("error: output_path: this run has lost 'gs://bucket/out/train': ")
+    left = {name: gcs.get("bucket", name) for name in gcs.names("bucket")}
+    assert {name: left.get(name) for name in before} == before
+    # What it had begun to write has names of its own.
+    assert all("/parts-" in name for name in left.keys() - before.keys())
+    stdout, _ = end_program(start(gcs))
+    assert "nothing to do" in stdout

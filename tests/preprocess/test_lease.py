@@ -15,8 +15,8 @@ pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not 
 
 from configs.errors import InputError
 from preprocess.gcs_storage import GcsStorage
-from preprocess.lease import Lease, LockLost, Timing
-from preprocess.lock_holder import Holder, this_process
+from preprocess.lease import Lease, Timing
+from preprocess.lock_holder import Holder, LockLost, this_process
 from preprocess.output_lock import Witness, fenced
 from preprocess.retrying import RetryPolicy
 from preprocess.storage import write_file
