@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import posixpath
 import shlex
 import sys
@@ -14,13 +15,16 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from configs.errors import EXIT_OK, InputError
 from pipelines.beam_options import is_dataflow, is_local
 from pipelines.claim import Claim, Output, locked
+from pipelines.dataflow_service import service_job_of, watch_if_active
 from pipelines.local_run import finish_here, run_here
 from pipelines.submission import RemoteRun, run_remotely, submit
 from pipelines.worker_files import worker_files
 from pipelines.worker_requirements import ROOTS
 from preprocess.job import Job
 from preprocess.labels import LabelDict
+from preprocess.lease import Lease
 from preprocess.made_with import forget_record, load_recorded, recorded, write_record
+from preprocess.output_lock import fenced
 from preprocess.staged_weights import stage_weights
 from preprocess.storage import Storage
 from preprocess.transforms import EmbedLists, EmbedOptions, EngineLoader
@@ -80,7 +84,10 @@ class PreparedJob:
           InputError: something that the user gave is wrong, nothing could be embedded, or too many images failed.
         """
         job, storage = self.job, self.storage
-        with locked(job.output_prefix):
+        service_job = service_job_of(self.beam_options) if is_dataflow(self.beam_options) else None
+        ask_service = functools.partial(watch_if_active, options=self.beam_options)
+        with locked(job, storage, service_job=service_job, ask_service=ask_service) as lock:
+            storage = fenced(storage, lock)
             output = Output(job, storage)
             claim = output.claim(overwrite=self.overwrite)
             if claim is Claim.DONE:
@@ -110,6 +117,8 @@ class PreparedJob:
                     started = submit(job, transform, **run)
                 print(f"submitted {job.rows_expected} rows as Dataflow job {started.job_id}{going_on}")
                 print("\n".join(started.describe()), flush=True)
+                if isinstance(lock, Lease):
+                    lock.hand_over()
                 return started
             # The stage that embeds would load it as well; loaded here, what is wrong with it is still one clear line.
             loaded = load_recorded(self.options.load_engine, record, job)

@@ -125,8 +125,7 @@ def _load(
     if _engine_kind(spec) == "openvino" and not has_openvino():
         raise InputError(
             "engine: the job was begun with OpenVINO, which is not installed here, and one set is not made with two "
-            "engines. Install it (pip install 'hugs[openvino]'), or give the same command with --overwrite, which "
-            "embeds all anew."
+            f"engines. Or give the same command with --overwrite, which embeds all anew. {install_hint('openvino')}"
         )
     cache = ModelCache()
     network = load_network(backbone, cache, storage)

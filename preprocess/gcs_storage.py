@@ -24,6 +24,7 @@ from preprocess.gcs_objects import (
     upload,
 )
 from preprocess.retrying import RetryPolicy, as_os_error, call
+from preprocess.versioned_object import VersionedObject
 
 if TYPE_CHECKING:
     from google.cloud import storage
@@ -93,6 +94,10 @@ class GcsStorage:
 
     def _timeout(self, timeout_sec: float = 0) -> tuple[float, float]:
         return CONNECT_TIMEOUT_SEC, max(timeout_sec, self._timeout_sec)
+
+    def versioned(self, path: str) -> VersionedObject:
+        """An object that is written only over what was seen of it."""
+        return VersionedObject(path, lambda: self._blob(path), self._retry)
 
     def open(self, path: str) -> BinaryIO:
         # The whole object first, so that what is read from it is checked, and cannot break off in the middle.

@@ -34,6 +34,8 @@ from preprocess.image_source import ImageSource
 from preprocess.job import Job
 from preprocess.labels import LabelDict
 from preprocess.made_with import load_for_worker
+from preprocess.output_lock import Witness, check_held, fence_of, fenced
+from preprocess.record_set import sidecar_dir
 from preprocess.retrying import RetryPolicy
 from preprocess.row_blocks import RowBlock, into_blocks
 from preprocess.rows import UnknownLabels, check_unchanged, parse_rows
@@ -184,6 +186,7 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
         )
 
     def _open_writer(self, block: RowBlock) -> BlockWriter:
+        check_held()
         return BlockWriter(
             block,
             storage=self._storage,
@@ -230,10 +233,15 @@ class _FinishRecordSet(_DoFnOfThisCode):
         self._retry = retry
 
     def process(self, _: None, results: Iterable[BlockResult]) -> Iterator[dict[str, Any]]:
+        job, storage = self._job, BeamStorage(self._retry)
+        folder = sidecar_dir(job.output_prefix)
         with faults.noted():
-            report = finish_record_set(results, job=self._job, storage=BeamStorage(self._retry))
+            fence = fence_of(folder, run_id=job.run_id, output=job.output_prefix, storage=storage)
+            report = finish_record_set(results, job=job, storage=fenced(storage, fence))
         if report["status"] != COMPLETE:
             raise JobFailed(report["error"])
+        if isinstance(fence, Witness):
+            fence.release()
         yield report
 
 

@@ -17,6 +17,7 @@ from preprocess.retrying import RetryPolicy
 from preprocess.rows import has_scheme
 from preprocess.scratch import scratch_folder
 from preprocess.storage import LocalStorage, Storage
+from preprocess.versioned_object import VersionedObject
 
 _COPY_BYTES = 1 << 20
 
@@ -54,6 +55,11 @@ class UriStorage:
         if has_scheme(path):
             raise InputError(f"{path}: only local paths and gs:// can be opened here. Copy it to one of them.")
         return self._local
+
+    def versioned(self, path: str) -> VersionedObject | None:
+        """An object that is written only over what was seen of it; None where storage has no such thing."""
+        of_path = self._of(path)
+        return of_path.versioned(path) if isinstance(of_path, GcsStorage) else None
 
     def open(self, path: str) -> BinaryIO:
         return self._of(path).open(path)

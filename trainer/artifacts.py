@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from configs.errors import InputError
+from preprocess.output_lock import confirm_held
 from trainer.files import cause_of
 from trainer.model_info import MODEL_INFO_PATH
 from trainer.working_folder import working_folder
@@ -104,13 +105,14 @@ class OutputFolder:
           files: `REPORT_NAME` or `PREDICTIONS_NAME`, and what writes the file to a path; called after `write_model`.
 
         Raises:
-          InputError: the bucket can no longer be written to.
+          InputError: the bucket can no longer be written to, or another run has taken over the folder.
         """
         write_model(self._local(_PARTIAL_MODEL))
         files = files or {}
         for name, write in files.items():
             write(self._local(f"{name}.partial"))
         write_json(self._local(f"{METRICS_NAME}.partial"), metrics)
+        confirm_held()
         for name in _ABOUT_THE_MODEL:
             self._remove(name)
         if os.path.exists(self.local_model_dir):

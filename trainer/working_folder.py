@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from configs.errors import InputError
+from preprocess.output_lock import check_held
 from preprocess.scratch import Scratch
 from trainer.files import cause_of, fetch_folder, is_in_bucket, names_below, storage
 
@@ -72,7 +73,7 @@ class WorkingFolder:
           exactly: sub-folders that lose, at the end, what `local` does not hold.
 
         Raises:
-          InputError: it cannot be written to.
+          InputError: it cannot be written to, or another run has taken it over.
         """
 
     def send_now_and_then(self) -> None:
@@ -119,6 +120,7 @@ class _BucketFolder(WorkingFolder):
     def discard(self, name: str) -> None:
         super().discard(name)
         try:
+            check_held()
             storage().delete_tree(self._uri(name))
         except OSError as error:
             raise self._fault(error) from error
@@ -162,10 +164,12 @@ class _BucketFolder(WorkingFolder):
         return found
 
     def _send_one(self, name: str) -> None:
+        check_held()
         with open(os.path.join(self.local, name), "rb") as source, storage().create(self._uri(name)) as target:
             shutil.copyfileobj(source, target, _COPY_BYTES)
 
     def _delete_one(self, name: str) -> None:
+        check_held()
         storage().delete_file(self._uri(name))
 
     @staticmethod
