@@ -42,7 +42,8 @@ class DeadlineWatch:
         # Guards all that follows; notified when a deadline comes before the moment that is waited for.
         self._changed = threading.Condition()
         self._tokens = itertools.count()
-        self._under_way: dict[int, tuple[float, Callable[[], None]]] = {}
+        # By token: when it was started, when it is due, what to call then.
+        self._under_way: dict[int, tuple[float, float, Callable[[], None]]] = {}
         self._next_look = _NEVER
         self._looked = clock()
         self._idle = False
@@ -59,10 +60,11 @@ class DeadlineWatch:
         Returns:
           A token for `end`.
         """
-        due = self._clock() + seconds
+        started = self._clock()
+        due = started + seconds
         with self._changed:
             token = next(self._tokens)
-            self._under_way[token] = (due, late)
+            self._under_way[token] = (started, due, late)
             if due < self._next_look:
                 self._changed.notify()
         return token
@@ -89,12 +91,12 @@ class DeadlineWatch:
                 self._looked = self._clock()
             # One more round with nothing to do before that: else each of many short tasks would wake this thread.
             self._idle = not self._under_way
-            first = min((due for due, _ in self._under_way.values()), default=_NEVER)
+            first = min((due for _, due, _ in self._under_way.values()), default=_NEVER)
             self._next_look = planned = min(first, self._looked + _TICK_SEC)
             if planned > self._looked:
                 self._changed.wait(planned - self._looked)
                 self._look(planned=planned)
-            over = [(token, late) for token, (due, late) in self._under_way.items() if due <= self._looked]
+            over = [(token, late) for token, (_, due, late) in self._under_way.items() if due <= self._looked]
             for token, _ in over:
                 del self._under_way[token]
             return [late for _, late in over]
@@ -104,7 +106,10 @@ class DeadlineWatch:
         self._looked = self._clock()
         late_sec = self._looked - planned
         if late_sec > _LATE_SEC:
-            self._under_way = {token: (due + late_sec, late) for token, (due, late) in self._under_way.items()}
+            self._under_way = {
+                token: (started, due + min(late_sec, self._looked - started), late)
+                for token, (started, due, late) in self._under_way.items()
+            }
 
 
 def start_thread(target: Callable[[], None], name: str) -> bool:

@@ -35,9 +35,10 @@ REQUEST = struct.Struct("=QQ")
 REPLY = struct.Struct("=BQ")
 PIXELS, IMAGE_ERROR, OTHER_ERROR = range(3)
 
-# What the process may allocate for an image. Measured at 24 megapixels, in bytes a pixel: PNG, BMP and GIF 4 to 9,
-# JPEG 0.1 (progressive 6), AVIF 9, PPM of 16 bits 13, WebP 17, JPEG 2000 and CMYK TIFF 20.
-_BYTES_PER_PIXEL = 24
+# What the process may allocate for an image. Measured at 24 megapixels as the smallest limit with which it decodes, in
+# bytes a pixel: PNG, BMP, GIF and TIFF 1 to 9, JPEG 0.1 (progressive 4, of CMYK 8), AVIF 4 to 13, PPM of 16 bits 13,
+# WebP 17, CMYK TIFF 20, JPEG 2000 20, and with alpha 25.
+_BYTES_PER_PIXEL = 32
 # The interpreter, NumPy and Pillow take 30 MB before the first image, and codecs some for themselves.
 _BASE_BYTES = 512 * 1024 * 1024
 # The encoded image and copies of parts of it: chunks put together, profiles, strips.

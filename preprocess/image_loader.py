@@ -92,7 +92,7 @@ class ImageLoader:
     All calls from one thread. What it holds at most: the pixels of `max_ahead` images; `max_encoded_bytes` of encoded
     images that wait or are decoded, and beyond them one file for each of the READ_THREADS whose reads had begun; and
     for each core what decoding one image takes, in this process or in the decoder's child. For one of 100 megapixels
-    that is 0.4 to 0.9 GB in most formats, and 2 GB as JPEG 2000 or CMYK TIFF.
+    that is 0.1 to 1.3 GB in most formats, and 2 to 2.5 GB as JPEG 2000 or CMYK TIFF.
 
     Args:
       read: location of an image to its bytes; raises RowFailure. Runs in threads.

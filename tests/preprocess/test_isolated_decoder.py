@@ -122,6 +122,7 @@ print(*[decoder(b"slow").max() for _ in range(8)])
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout.readline() == "ready 1\n"
+    threading.Event().wait(0.2)  # It is in the middle of an image.
     os.killpg(process.pid, signal.SIGSTOP)
     threading.Event().wait(5)
     os.killpg(process.pid, signal.SIGCONT)
@@ -144,6 +145,27 @@ def test_memory_is_bounded():
     limits = pathlib.Path(f"/proc/{pid}/limits").read_text()
     soft = next(line for line in limits.splitlines() if line.startswith("Max data size")).split()[3]
     assert 2e9 < int(soft) < 5e9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize(("mode", "format"), [("RGBA", "JPEG2000"), ("CMYK", "TIFF"), ("RGBA", "WEBP")])
+def test_the_largest_images_of_each_format_need_no_more_than_the_limit(mode, format):
+    """Without the 512 MiB on top, which hide at this size what they would not at 120 megapixels."""
+    program = """
+import resource, sys
+import preprocess.decode_worker as worker
+pixels = 2000 * 1500
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+data = sys.stdin.buffer.read()
+worker._limit_memory(int(status["VmData"].split()[0]) * 1024 + 2 * len(data) + worker._BYTES_PER_PIXEL * pixels)
+print(worker.decode_image(data).shape)
+"""
+    data = encode(photo(2000, 1500, mode), format)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | isolated_decoder._MALLOC, input=data, capture_output=True, check=False
+    )
+    assert done.stdout == b"(299, 299, 3)\n", done.stderr
 
 
 def test_our_own_bugs_are_not_blamed_on_the_image():
