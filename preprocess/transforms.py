@@ -23,7 +23,7 @@ from preprocess.block_results import BlockResult
 from preprocess.block_writer import BlockWriter
 from preprocess.counters import count_block
 from preprocess.earlier_work import EarlierWork
-from preprocess.embedding_cache import EmbeddingCache
+from preprocess.embedding_cache import RETRY_SEC, EmbeddingCache
 from preprocess.engine import Engine
 from preprocess.engine_choice import EngineSpec, load_engine
 from preprocess.finishing import JobFailed, finish_record_set
@@ -147,10 +147,11 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
             self._earlier = EarlierWork(self._storage, self._job, self._engine)
         self._cache = None
         self._cache_fault_said = False
+        retry = options.images.retry
         if self._job.embedding_cache:
             self._cache = EmbeddingCache(
                 self._job.embedding_cache,
-                storage=self._storage,
+                storage=BeamStorage(dataclasses.replace(retry, limit_sec=min(retry.limit_sec, RETRY_SEC))),
                 identity=self._engine.identity,
                 arithmetic=self._engine.info.arithmetic,
             )

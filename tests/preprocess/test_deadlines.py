@@ -32,15 +32,14 @@ def test_what_is_late_is_told_and_what_is_in_time_is_not():
     assert not never.is_set()
 
 
-@pytest.mark.parametrize("tick_sec", [0.02, 60])
-def test_time_in_which_the_process_did_not_run_is_given_back(monkeypatch, tick_sec):
-    monkeypatch.setattr(deadlines, "_TICK_SEC", tick_sec)
+def test_time_in_which_the_process_did_not_run_is_given_back(monkeypatch):
+    monkeypatch.setattr(deadlines, "_TICK_SEC", 0.02)
     clock = Clock()
     watch = DeadlineWatch("test", clock=clock)
     late, waking = threading.Event(), threading.Event()
     token = watch.start(100, late.set)
     clock.ahead_sec += 1000
-    # With long ticks, something else wakes the thread meanwhile.
+    # What is started later is late as soon as ever.
     watch.start(0.01, waking.set)
     assert waking.wait(WAIT_SEC)
     time.sleep(0.1)
