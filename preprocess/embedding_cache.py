@@ -174,7 +174,8 @@ class EmbeddingCache:
             start, self._started = not self._started, True
         if start:
             writers = _REMOTE_WRITERS if self._remote else _LOCAL_WRITERS
-            self._has_writers = 0 < sum(start_thread(self._write_queued, "embedding-cache") for _ in range(writers))
+            started = [start_thread(self._write_queued, "embedding-cache") for _ in range(writers)]
+            self._has_writers = any(started)
             if self._has_writers:
                 self._queue.put(self._describe)
             else:
