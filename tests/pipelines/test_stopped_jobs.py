@@ -136,7 +136,7 @@ def test_a_limit_on_open_files_stops_the_job_and_no_row_is_entered_as_failed(dat
         resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10))
 
     process = start(data, tmp_path, environment={"TRY_AGAIN_SEC": "0.5"}, preexec_fn=limit_open_files)
-    stdout, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 2, stderr
     last = stderr.rstrip().splitlines()[-1]
     assert "Too many open files" in last and last.endswith("give the same command again to go on.")
