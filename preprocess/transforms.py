@@ -15,6 +15,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from configs.errors import InputError
 from preprocess import faults, progress
 from preprocess.backbone import BackboneSpec
 from preprocess.beam_storage import BeamStorage
@@ -32,6 +33,7 @@ from preprocess.image_loader import LoadedImage
 from preprocess.image_source import ImageSource
 from preprocess.job import Job
 from preprocess.labels import LabelDict
+from preprocess.machine_faults import MachineFault
 from preprocess.retrying import RetryPolicy
 from preprocess.row_blocks import RowBlock, into_blocks
 from preprocess.rows import UnknownLabels, parse_rows
@@ -85,7 +87,10 @@ class EngineLoader:
         loader = self.images.make_loader()
         loader.add(self.calibration)
         images = (loader.next() for _ in self.calibration)
-        pixels = [image.pixels for image in images if isinstance(image, LoadedImage)]
+        try:
+            pixels = [image.pixels for image in images if isinstance(image, LoadedImage)]
+        except MachineFault as fault:
+            raise InputError(f"calibration images: {fault}") from fault
         return np.stack(pixels) if pixels else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
 
 
