@@ -15,6 +15,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from configs.errors import InputError
 from preprocess import faults, progress
 from preprocess.backbone import BackboneSpec
 from preprocess.beam_storage import BeamStorage
@@ -23,7 +24,7 @@ from preprocess.block_results import BlockResult
 from preprocess.block_writer import BlockWriter
 from preprocess.counters import count_block
 from preprocess.earlier_work import EarlierWork
-from preprocess.embedding_cache import EmbeddingCache
+from preprocess.embedding_cache import RETRY_SEC, EmbeddingCache
 from preprocess.engine import Engine, EngineInfo
 from preprocess.engine_choice import EngineSpec, load_engine
 from preprocess.finishing import JobFailed, finish_record_set
@@ -33,6 +34,7 @@ from preprocess.image_loader import LoadedImage
 from preprocess.image_source import ImageSource
 from preprocess.job import Job
 from preprocess.labels import LabelDict
+from preprocess.machine_faults import MachineFault
 from preprocess.made_with import load_for_worker
 from preprocess.output_lock import Witness, check_held, fence_of, fenced
 from preprocess.record_set import sidecar_dir
@@ -93,7 +95,10 @@ class EngineLoader:
         loader = self.images.make_loader()
         loader.add(self.calibration)
         images = (loader.next() for _ in self.calibration)
-        pixels = [image.pixels for image in images if isinstance(image, LoadedImage)]
+        try:
+            pixels = [image.pixels for image in images if isinstance(image, LoadedImage)]
+        except MachineFault as fault:
+            raise InputError(f"calibration images: {fault}") from fault
         return np.stack(pixels) if pixels else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
 
 
@@ -167,10 +172,11 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
             self._earlier = EarlierWork(self._storage, self._job, self._engine)
         self._cache = None
         self._cache_fault_said = False
+        retry = options.images.retry
         if self._job.embedding_cache:
             self._cache = EmbeddingCache(
                 self._job.embedding_cache,
-                storage=self._storage,
+                storage=BeamStorage(dataclasses.replace(retry, limit_sec=min(retry.limit_sec, RETRY_SEC))),
                 identity=self._engine.identity,
                 engine=self._engine.info,
             )

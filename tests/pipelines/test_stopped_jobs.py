@@ -131,6 +131,24 @@ def test_another_job_s_unfinished_work_is_not_mixed_in_or_thrown_away_unasked(da
     assert not list((tmp_path / "_train").glob("parts-*"))
 
 
+def test_a_limit_on_open_files_stops_the_job_and_no_row_is_entered_as_failed(data, tmp_path):
+    import resource
+
+    def limit_open_files():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10))
+
+    process = start(data, tmp_path, environment={"TRY_AGAIN_SEC": "0.5"}, preexec_fn=limit_open_files)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2, stderr
+    last = stderr.rstrip().splitlines()[-1]
+    assert "Too many open files" in last and last.endswith("give the same command again to go on.")
+    assert "Traceback" not in stderr
+    assert not list(tmp_path.rglob("report.json"))
+    run(data, tmp_path)
+    run(data, tmp_path / "whole")
+    assert {name: data for name, data in files(tmp_path).items() if "whole" not in name} == files(tmp_path / "whole")
+
+
 def test_a_full_disk_is_one_line_and_the_job_goes_on_from_there(data, tmp_path):
     import resource
 

@@ -352,3 +352,78 @@ def test_a_local_file_that_cannot_be_renamed_leaves_nothing(cache, tmp_path):
     assert cache.find(digest_of(1)) is None
     assert cache.counts().faults == 2
     assert list(path.parent.iterdir()) == [path]
+
+
+class FrozenStore(ObjectStore):
+    """Storage whose calls hang until it is thawed."""
+
+    def __init__(self):
+        super().__init__()
+        self.thawed = threading.Event()
+
+    def _called(self):
+        super()._called()
+        self.thawed.wait(60)
+
+
+@pytest.fixture
+def frozen(monkeypatch):
+    """Storage that hangs, for caches with short deadlines."""
+    monkeypatch.setattr(embedding_cache, "_DEADLINE_SEC", 0.05)
+    storage = FrozenStore()
+    yield storage
+    storage.thawed.set()
+
+
+def test_storage_that_hangs_is_waited_for_neither_when_the_queue_is_full_nor_at_the_end(frozen, monkeypatch):
+    monkeypatch.setattr(embedding_cache, "_MAX_QUEUED", 4)
+    monkeypatch.setattr(embedding_cache, "_REMOTE_WRITERS", 2)
+    cache = open_cache("mem://b", storage=frozen)
+    for number in range(100):
+        cache.keep(digest_of(number), embedding_of(number))
+    cache.flush()
+    cache.flush()
+    assert frozen.calls == 2
+    assert "storage does not answer" in cache.counts().first_fault
+    # Once it answers, it is asked again.
+    frozen.thawed.set()
+    cache.flush()
+    cache.keep(digest_of(1000), embedding_of(1000))
+    cache.flush()
+    assert cache.find(digest_of(1000)) is not None
+
+
+def test_look_ups_that_hang_keep_others_from_asking(frozen):
+    cache = open_cache("mem://b", storage=frozen)
+    threads = [threading.Thread(target=cache.find, args=(digest_of(number),), daemon=True) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    while not cache._hangs():
+        pass
+    for number in range(100):
+        assert cache.find(digest_of(number)) is None
+    assert frozen.calls == 2
+    frozen.thawed.set()
+    for thread in threads:
+        thread.join()
+    assert cache.find(digest_of(1)) is None
+    assert frozen.calls == 3
+
+
+def test_a_folder_that_does_not_answer_is_one_line(frozen, monkeypatch):
+    monkeypatch.setattr(embedding_cache, "_CHECK_DEADLINE_SEC", 0.05)
+    with pytest.raises(InputError, match=r"cannot write to the folder 'mem://b' \(it does not answer within 0.05 s\)"):
+        check("mem://b", frozen)
+
+
+def test_without_threads_that_write_nothing_is_kept_and_nobody_waits(tmp_path, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    cache = open_cache(tmp_path)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for number in range(2000):
+        cache.keep(digest_of(number), embedding_of(number))
+    cache.flush()
+    assert cache.counts().first_fault == "no thread can be started that writes"
+    assert cache.find(digest_of(1)) is None
