@@ -1,8 +1,8 @@
 """What a power cut leaves on the disks of this machine: the order in which files and folders are synced.
 
-A kill loses nothing that was written: the kernel has it. A power cut loses whatever is not synced, and what is lost need
-not be what came last: a file may be empty under its new name while the older one is gone already. So a file is synced
-before it gets its name, its folder after that, and both before anything older goes.
+A kill loses nothing that was written: the kernel has it. A power cut loses whatever is not synced, and what is lost
+need not be what came last: a file may be empty under its new name while the older one is gone already. So a file is
+synced before it gets its name, its folder after that, and both before anything older goes.
 
 Syncing a folder costs some milliseconds, so changes of one kind share one sync: see `FolderChanges`.
 """

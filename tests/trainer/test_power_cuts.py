@@ -30,9 +30,7 @@ def whole_or_none(folder: pathlib.Path, models: list[dict[str, bytes]]) -> int |
     return number
 
 
-def test_a_power_cut_at_each_step_leaves_one_of_two_models(
-    mean_colour_backbone, task_arguments, tmp_path, monkeypatch
-):
+def test_a_power_cut_at_each_step_leaves_one_of_two_models(mean_colour_backbone, task_arguments, tmp_path, monkeypatch):
     training = tmp_path / "training"
     task.main(task_arguments)
     models = [files_below(training / MODEL_NAME)]
