@@ -61,6 +61,11 @@ class _Descriptor(io.RawIOBase):
         self._descriptor = descriptor
         self.fault = fault
 
+    @property
+    def name(self) -> int:
+        """The descriptor, as files that were opened by it have it."""
+        return self._descriptor
+
     def fileno(self) -> int:
         return self._descriptor
 
@@ -100,9 +105,9 @@ class _Stream(io.TextIOWrapper):
     def __init__(self, raw: _Descriptor, *, encoding: str, line_buffering: bool):
         # The raw writes all or nothing, so nothing is to be buffered below: a handler of signals may write at any time.
         options: dict[str, Any] = {"encoding": encoding, "errors": _ESCAPES, "newline": "\n"}
-        super().__init__(raw, line_buffering=line_buffering, **options)  # type: ignore[arg-type]
+        super().__init__(raw, line_buffering=line_buffering, **options)
         self.raw = raw
-        self.unescaped = io.TextIOWrapper(raw, write_through=True, **options)  # type: ignore[arg-type]
+        self.unescaped = io.TextIOWrapper(raw, write_through=True, **options)
 
     def write(self, text: str) -> int:
         super().write(printable(text))

@@ -20,7 +20,7 @@ from trainer.files import cause_of, local_folder
 from trainer.held_out_files import write_predictions, write_report
 from trainer.model_info import ModelInfo
 from trainer.options import TrainingOptions
-from trainer.photos import PhotoFinder, lists_of_sets
+from trainer.photos import finder_of_sets
 from trainer.record_sets import RecordSet, backbone_difference
 from trainer.working_folder import working_folder
 
@@ -145,7 +145,7 @@ def evaluate_existing(
             "threshold": info.threshold,
         },
     }
-    photos = PhotoFinder(lists_of_sets(prefix for part in metrics["record_sets"].values() for prefix in part))
+    photos = finder_of_sets((record_set for part in sets.values() for record_set in part), options.photo_dirs)
     names = (PREDICTIONS_NAME, EVALUATION_NAME, EVALUATION_REPORT_NAME)
     final = [posixpath.join(output.local, name) for name in names]
     partial = [f"{path}.partial" for path in final]
