@@ -134,7 +134,8 @@ class LocalStorage:
 
 def write_file(storage: Storage, path: str, data: bytes, *, durable: bool = True) -> None:
     """Writes a whole file; see `Storage.create`."""
-    with storage.create(path, durable=durable) as stream:
+    # Storage that knows no difference is not asked for one.
+    with storage.create(path) if durable else storage.create(path, durable=False) as stream:
         stream.write(data)
 
 
