@@ -22,6 +22,7 @@ from cloud.training_job import StagedPackage, TrainingJob, custom_job_spec, requ
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.cloud import CloudOptions
+from configs.console import require_printed
 from configs.errors import EXIT_OK, InputError, run_program
 from configs.gcp_project import find_project
 from configs.recipe import Recipe, load_recipe
@@ -243,6 +244,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         print(f"# {_CONFIG_NAME}\n{_to_yaml(spec)}\n{shlex.join(_create_command(job, _CONFIG_NAME, recipe, gcloud))}")
         sent = f"package {staged.uri} ({len(package.content)} bytes) and the job" if package and staged else "job"
         print(f"\ndry run: the {sent} would be sent; nothing was")
+        require_printed()
         return EXIT_OK
     _require_free(job.display_name, gcloud)
     if package and staged:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from configs.console import require_printed
 from configs.errors import InputError, did_you_mean
 
 _names: dict[str, str] = {}
@@ -37,6 +38,11 @@ class OneLineParser(argparse.ArgumentParser):
     def flags(self) -> list[str]:
         """All flags that the parser knows, with their dashes."""
         return [flag for action in self._actions for flag in action.option_strings]
+
+    def print_help(self, file: Any = None) -> None:
+        """Prints the help. Raises InputError if it could not be written."""
+        super().print_help(file)
+        require_printed()
 
     def error(self, message: str) -> NoReturn:
         """Raises the complaint instead of printing it.

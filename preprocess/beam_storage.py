@@ -103,7 +103,7 @@ class _BeamFiles:
         return self._call(read_once, path)
 
     @contextlib.contextmanager
-    def create(self, path: str, *, keep_partial: bool = False) -> Iterator[BinaryIO]:
+    def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
         """A new file, sent whole when its stream is closed; nothing is sent if the `with` block raises."""
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             yield cast(BinaryIO, spool)

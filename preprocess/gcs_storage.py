@@ -114,7 +114,7 @@ class GcsStorage:
         return read_object(path, max_bytes=max_bytes, retry=self._retry, timeout_sec=self._timeout_sec, make=self._make)
 
     @contextlib.contextmanager
-    def create(self, path: str, *, keep_partial: bool = False) -> Iterator[BinaryIO]:
+    def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
         """A new object, sent whole when its stream is closed; nothing is sent if the `with` block raises.
 
         An object cannot be appended to, so nothing is kept of one that was not finished.

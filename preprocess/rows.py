@@ -82,6 +82,11 @@ def _cells(stream: BinaryIO, list_path: str) -> Iterator[tuple[int, list[str]]]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
+            if "field limit" in str(error):
+                raise InputError(
+                    f"{list_path}:{first_line}: a field has more than {csv.field_size_limit()} characters, as no path "
+                    "and no label has. Is this a list of images, and is the quote at the end of the field there?"
+                ) from error
             raise InputError(
                 f"{list_path}:{first_line}: not valid CSV ({error}). A field that holds a comma, a quote or a line "
                 'break must stand in double quotes, and a quote within it is written "".'

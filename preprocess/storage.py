@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
+from preprocess.durable import FolderChanges, make_folders, sync_folder
+
 PARTIAL_SUFFIX = ".partial"
 
 
@@ -28,6 +30,9 @@ class Storage(Protocol):
     """The operations on files that reading lists and finishing a set of records need.
 
     Paths are local paths or URIs with a scheme. Faults raise OSError; a missing file, FileNotFoundError.
+
+    A power cut finds the operations done in their order: whatever is there of one, all of those before it is there,
+    except that several moves, several deletions, and files that are not `durable` may come in any order.
     """
 
     def open(self, path: str) -> BinaryIO:
@@ -38,11 +43,14 @@ class Storage(Protocol):
         """Reads a whole file. Raises TooLarge if it has more than `max_bytes` bytes, without reading them all."""
         ...
 
-    def create(self, path: str, *, keep_partial: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
+    def create(
+        self, path: str, *, keep_partial: bool = False, durable: bool = True
+    ) -> contextlib.AbstractContextManager[BinaryIO]:
         """Opens a new file for writing, with the folders above it; complete only once closed.
 
         With `keep_partial`, what was written before a fault stays under `path` + `PARTIAL_SUFFIX`, where storage
-        can do that.
+        can do that. With `durable`, no power cut takes the file away once it is closed; without, one may, until the
+        next change that is durable; it is whole or not there even so.
         """
         ...
 
@@ -67,6 +75,10 @@ class Storage(Protocol):
         ...
 
 
+# Of this process: whoever creates a file may have got its storage elsewhere than who moved the one before.
+_changes = FolderChanges()
+
+
 class LocalStorage:
     """The filesystem of this machine."""
 
@@ -78,16 +90,23 @@ class LocalStorage:
             return read_stream(stream, path, max_bytes=max_bytes)
 
     @contextlib.contextmanager
-    def create(self, path: str, *, keep_partial: bool = False) -> Iterator[BinaryIO]:
+    def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
         """A file that appears under its name only when it is whole: written beside it, then renamed."""
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        folder = os.path.dirname(path) or "."
+        _changes.note("create", make_folders(folder))
         partial = f"{path}{PARTIAL_SUFFIX}"
         try:
             with open(partial, "wb") as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
+            if durable:
+                _changes.settle()
             os.replace(partial, path)
+            if durable:
+                sync_folder(folder)
+            else:
+                _changes.note("create", [folder])
         except BaseException:
             if not keep_partial:
                 self.delete_file(partial)
@@ -120,20 +139,28 @@ class LocalStorage:
         return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
 
     def move(self, source: str, target: str) -> None:
-        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        folder = os.path.dirname(target) or "."
+        made = make_folders(folder)
+        _changes.settle(before="move")
         os.replace(source, target)
+        _changes.note("move", [*made, folder, os.path.dirname(source) or "."])
 
     def delete_file(self, path: str) -> None:
+        _changes.settle(before="delete")
         with contextlib.suppress(FileNotFoundError):
             os.remove(path)
+            _changes.note("delete", [os.path.dirname(path) or "."])
 
     def delete_tree(self, path: str) -> None:
+        _changes.settle(before="delete")
         shutil.rmtree(path, ignore_errors=True)
+        _changes.note("delete", [os.path.dirname(path.rstrip("/")) or "."])
 
 
-def write_file(storage: Storage, path: str, data: bytes) -> None:
-    """Writes a whole file."""
-    with storage.create(path) as stream:
+def write_file(storage: Storage, path: str, data: bytes, *, durable: bool = True) -> None:
+    """Writes a whole file; see `Storage.create`."""
+    # Storage that knows no difference is not asked for one.
+    with storage.create(path) if durable else storage.create(path, durable=False) as stream:
         stream.write(data)
 
 

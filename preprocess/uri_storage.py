@@ -67,8 +67,10 @@ class UriStorage:
     def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
         return self._of(path).read(path, max_bytes=max_bytes)
 
-    def create(self, path: str, *, keep_partial: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
-        return self._of(path).create(path, keep_partial=keep_partial)
+    def create(
+        self, path: str, *, keep_partial: bool = False, durable: bool = True
+    ) -> contextlib.AbstractContextManager[BinaryIO]:
+        return self._of(path).create(path, keep_partial=keep_partial, durable=durable)
 
     def create_new(self, path: str, data: bytes) -> bool:
         return self._of(path).create_new(path, data)

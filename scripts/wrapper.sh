@@ -1,8 +1,11 @@
 # shellcheck shell=bash
 # What the hugs_*.sh scripts share. They set `here`, the folder of the checkout, and source this file.
 
+# Whoever reads what is printed may be gone: that ends neither this shell nor what it starts, and changes no exit code.
+trap '' PIPE
+
 fail() {
-  printf 'error: %s\n' "$1" >&2
+  printf 'error: %s\n' "$1" >&2 || :
   exit 2
 }
 

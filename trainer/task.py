@@ -262,7 +262,7 @@ def _train_and_export(
     from trainer.export_formats import export_all, require_formats
     from trainer.head import predict_logits
     from trainer.held_out_files import write_predictions, write_report
-    from trainer.photos import PhotoFinder, lists_of_sets
+    from trainer.photos import finder_of_sets
     from trainer.report import summary
     from trainer.run_metrics import run_metrics
     from trainer.training import require_trainable
@@ -288,7 +288,7 @@ def _train_and_export(
     metrics = run_metrics(options, sets, data, backbone, result, evaluations, calibration, threshold, warnings)
     metrics |= extras
     held_out = {name: dataset for name, dataset in data.items() if name != "train"}
-    photos = PhotoFinder(lists_of_sets(record_set.prefix for part in sets.values() for record_set in part))
+    photos = finder_of_sets((record_set for part in sets.values() for record_set in part), options.photo_dirs)
 
     def write_model(model_dir: str) -> None:
         info = save_model(

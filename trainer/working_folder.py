@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import posixpath
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from configs.errors import InputError
+from preprocess.durable import sync_folder, sync_tree
 from preprocess.output_lock import check_held
 from preprocess.scratch import Scratch
 from trainer.files import cause_of, fetch_folder, is_in_bucket, names_below, storage
@@ -36,6 +38,7 @@ class WorkingFolder:
         self.path = path.rstrip("/") or "/"
         self.local = self.path
         self._flag = flag
+        self._parents_synced = False
 
     def require_writable(self) -> None:
         """Makes the folder. Raises InputError if nothing can be written into it."""
@@ -57,6 +60,26 @@ class WorkingFolder:
         """Removes a sub-folder, if there is one. Raises InputError if it cannot be removed."""
         if os.path.isdir(os.path.join(self.local, name)):
             shutil.rmtree(os.path.join(self.local, name))
+
+    def sync(self, *names: str) -> None:
+        """Waits until no power cut takes away files and sub-folders, nor what was renamed or removed before.
+
+        Args:
+          names: of files and sub-folders, with all that is in them.
+
+        Raises:
+          InputError: the disk failed.
+        """
+        try:
+            for name in names:
+                sync_tree(os.path.join(self.local, name))
+            sync_folder(self.local)
+            if not self._parents_synced:  # Whoever made the folder may have made those above it.
+                for folder in pathlib.Path(os.path.abspath(self.local)).parents:
+                    sync_folder(str(folder))
+                self._parents_synced = True
+        except OSError as error:
+            raise self._fault(error) from error
 
     def send(
         self,
@@ -116,6 +139,9 @@ class _BucketFolder(WorkingFolder):
             fetch_folder(self._uri(name), os.path.join(self.local, name))
         except OSError as error:
             raise InputError(f"--{self._flag}: cannot read {self._uri(name)}: {cause_of(error)}") from error
+
+    def sync(self, *names: str) -> None:
+        pass  # An object is durable once it is sent; what lies here goes with the process.
 
     def discard(self, name: str) -> None:
         super().discard(name)
