@@ -113,7 +113,8 @@ class LocalStorage:
             raise
 
     def create_new(self, path: str, data: bytes) -> bool:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        folder = os.path.dirname(path) or "."
+        _changes.note("create", make_folders(folder))
         mine = f"{path}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
         try:
             with open(mine, "xb") as stream:
@@ -130,6 +131,8 @@ class LocalStorage:
             return False
         finally:
             self.delete_file(mine)
+        _changes.settle()
+        sync_folder(folder)
         return True
 
     def match(self, pattern: str) -> list[str]:
