@@ -8,25 +8,31 @@
 #
 # --build-arg WEIGHTS=imagenet (default), random, or weights/FILE: a file in the folder weights/ beside this one. In
 # the image it lies at /opt/hugs/weights/FILE; give that path as --weights to the job as well.
+#
+# --build-arg PYTHON=3.11 (default), 3.12 or 3.13: for workers, the version that starts the jobs, which Beam asks for.
+
+ARG PYTHON=3.11
 
 FROM scratch AS source
-COPY README.md pyproject.toml setup.py requirements.lock /
+COPY LICENSE README.md pyproject.toml setup.py /
+COPY requirements-worker.lock requirements-worker-gpu.lock requirements-trainer.lock /
 COPY configs /configs
 COPY preprocess /preprocess
 COPY pipelines /pipelines
 COPY trainer /trainer
 COPY cloud /cloud
+COPY commands /commands
 
 
 # The entry point is that of Beam's image, which starts the worker.
-FROM apache/beam_python3.11_sdk:2.77.0 AS worker
+FROM apache/beam_python${PYTHON}_sdk:2.77.0 AS worker
 ARG WEIGHTS=imagenet
 ENV HUGS_CACHE_DIR=/opt/hugs/cache KERAS_HOME=/opt/hugs/keras
 WORKDIR /opt/hugs
 COPY --from=source / /tmp/hugs/
-# The versions of requirements.lock. Its checksums cannot stay: with any, pip wants one of the project itself as well.
-RUN sed -E '/^ +--hash/d; s/ *\\$//' /tmp/hugs/requirements.lock > /tmp/hugs/pins.txt \
-    && pip install --no-cache-dir -c /tmp/hugs/pins.txt '/tmp/hugs[pipeline,openvino]' \
+# A lock is installed as it is: nothing is resolved, and what comes as source is built with the setuptools that is there.
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --require-hashes -r /tmp/hugs/requirements-worker.lock \
+    && pip install --no-cache-dir --no-deps --no-build-isolation /tmp/hugs \
     && rm -r /tmp/hugs
 # The folder weights/ is there only if you make it; README.md because COPY wants at least one file.
 COPY README.md weights* /opt/hugs/weights/
@@ -39,17 +45,19 @@ RUN python -m preprocess.bake --weights "$WEIGHTS" \
 # driver at /usr/local/nvidia; CUDA comes with TensorFlow.
 FROM worker AS worker-gpu
 ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64
-RUN version="$(python -c 'import importlib.metadata as m; print(m.version("tensorflow"))')" \
-    && pip install --no-cache-dir "tensorflow[and-cuda]==$version"
+COPY --from=source /requirements-worker-gpu.lock /tmp/
+RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements-worker-gpu.lock \
+    && rm /tmp/requirements-worker-gpu.lock
 
 
-FROM python:3.11-slim AS trainer
+FROM python:${PYTHON}-slim AS trainer
 ARG WEIGHTS=imagenet
 ENV KERAS_HOME=/opt/hugs/keras
 WORKDIR /opt/hugs
 COPY --from=source / /tmp/hugs/
-RUN sed -E '/^ +--hash/d; s/ *\\$//' /tmp/hugs/requirements.lock > /tmp/hugs/pins.txt \
-    && pip install --no-cache-dir -c /tmp/hugs/pins.txt '/tmp/hugs[train]' \
+RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/hugs/requirements-trainer.lock \
+    && pip install --no-cache-dir --no-deps --no-build-isolation /tmp/hugs \
+    && pip check \
     && rm -r /tmp/hugs
 COPY README.md weights* /opt/hugs/weights/
 # The exported model contains the network.

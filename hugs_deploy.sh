@@ -27,7 +27,7 @@ USAGE
 
 case "${1-}" in
   -h | --help) usage; exit 0 ;;
-  '') usage >&2; fail 'no model given. The first argument is gs://BUCKET/PATH/JOB_ID.' ;;
+  '') usage >&2 || :; fail 'no model given. The first argument is gs://BUCKET/PATH/JOB_ID.' ;;
   gs://?*) ;;
   *) fail "$1: MODEL_DIR must be in a bucket. Copy a model there with: gcloud storage cp -r $1 gs://BUCKET/" ;;
 esac

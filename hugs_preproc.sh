@@ -35,7 +35,7 @@ USAGE
 
 case "${1-}" in
   -h | --help) usage; exit 0 ;;
-  '') usage >&2; fail 'no directory given. The first argument is the directory or bucket that has the lists.' ;;
+  '') usage >&2 || :; fail 'no directory given. The first argument is the directory or bucket that has the lists.' ;;
 esac
 
 data_dir=$1

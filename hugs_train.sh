@@ -48,7 +48,7 @@ any_file() {
 
 case "${1-}" in
   -h | --help) usage; exit 0 ;;
-  '') usage >&2; fail 'no directory given. The arguments are the data directory and the job directory in it.' ;;
+  '') usage >&2 || :; fail 'no directory given. The arguments are the data directory and the job directory in it.' ;;
 esac
 
 data_dir=$1

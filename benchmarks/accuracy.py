@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.report import Figure, finish, say
 from benchmarks.training import dataset_of, split
+from configs.errors import run_program
 from preprocess.tensorflow_import import import_tensorflow
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -151,4 +152,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -84,6 +84,7 @@ def embed(list_path: str, dict_path: str, output_prefix: str, options: EmbedOpti
         compression="none",
         labels=labels.names,
         input_paths=lists.paths,
+        input_sha256=lists.sha256,
         rows_expected=lists.rows,
         started=datetime.datetime.now(datetime.UTC),
         versions={},

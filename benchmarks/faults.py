@@ -30,6 +30,7 @@ from unittest import mock
 from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, say
 from configs.errors import EXIT_OK, InputError, run_program
+from configs.install_hint import install_hint
 from preprocess.gcs_objects import NUM_CONNECTIONS
 from preprocess.gcs_storage import GcsStorage
 from preprocess.retrying import RetryPolicy
@@ -67,7 +68,7 @@ def measure(*, num_objects: int, num_shards: int, shard_bytes: int, latency_sec:
     try:
         from tests.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
     except ImportError as error:
-        raise InputError(f"faults: {error}. It is one of the development packages: pip install '.[dev]'") from error
+        raise InputError(f"faults: {error}. It is one of the development packages. {install_hint('dev')}") from error
     # The latter: in the background, Google's credentials ask a host for regions that loopback does not have.
     for noisy in ("gcp_storage_emulator", "urllib3.connectionpool"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)

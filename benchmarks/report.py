@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from configs.console import require_printed
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -69,3 +71,4 @@ def finish(benchmark: str, rows: Sequence[Figure], **more: Any) -> None:
     for row in rows:
         say(row.line())
     say(json.dumps({"benchmark": benchmark, "rows": [dataclasses.asdict(row) for row in rows], **more}))
+    require_printed()

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import io
 import json
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from configs.errors import run_program
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, encode_example
 from preprocess.image import IMAGE_DEFINITION
@@ -50,7 +50,10 @@ _SEEDS = 10
 _C_GRID = (1e-4, 1e-3, 1e-2, 1e-1)
 _FOLDS = 3
 
-say = functools.partial(print, file=sys.stderr, flush=True)
+
+def say(text: str) -> None:
+    """One line for people, at once."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def synthetic(examples: int, *, seed: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -391,7 +394,6 @@ def main() -> None:
         if args.json:
             quiet = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stderr(quiet))
-            globals()["say"] = functools.partial(print, file=quiet)
         import_tensorflow()
         if args.examples:
             rows.append(speed_row(args))
@@ -403,4 +405,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(lambda _: main())

@@ -27,6 +27,7 @@ from cloud.serving_model import (
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.cloud import CloudOptions
+from configs.console import require_printed
 from configs.errors import EXIT_OK, InputError, run_program
 from configs.gcp_project import find_project
 from configs.recipe import Recipe, load_recipe
@@ -224,6 +225,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
             print(shlex.join(command))
         print("\ndry run: this would be sent, as far as it is not there; nothing was")
         print("Once a model is deployed, the endpoint costs money until it is undeployed, asked or not.")
+        require_printed()
         return EXIT_OK
     if recipe.deploy.image is None:
         _require_image(image, gcloud)

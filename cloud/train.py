@@ -22,6 +22,7 @@ from cloud.training_job import StagedPackage, TrainingJob, custom_job_spec, requ
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.cloud import CloudOptions
+from configs.console import require_printed
 from configs.errors import EXIT_OK, InputError, run_program
 from configs.gcp_project import find_project
 from configs.recipe import Recipe, load_recipe
@@ -203,7 +204,7 @@ def _report(number: str, job: TrainingJob, args: argparse.Namespace, gcloud: Gcl
 
 def _place_of(package: TrainerPackage, job: TrainingJob) -> StagedPackage:
     folder = f"{job.output_path}/package"
-    return StagedPackage(uri=f"{folder}/{package.name}", pins_uri=f"{folder}/{package.pins_name}")
+    return StagedPackage(uri=f"{folder}/{package.name}", lock_uri=f"{folder}/{package.lock_name}")
 
 
 def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int:
@@ -243,11 +244,12 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         print(f"# {_CONFIG_NAME}\n{_to_yaml(spec)}\n{shlex.join(_create_command(job, _CONFIG_NAME, recipe, gcloud))}")
         sent = f"package {staged.uri} ({len(package.content)} bytes) and the job" if package and staged else "job"
         print(f"\ndry run: the {sent} would be sent; nothing was")
+        require_printed()
         return EXIT_OK
     _require_free(job.display_name, gcloud)
     if package and staged:
         put_file(package.content, staged.uri, storage)
-        put_file(package.pins, staged.pins_uri, storage)
+        put_file(package.lock, staged.lock_uri, storage)
     number = _create(job, spec, recipe, gcloud)
     _report(number, job, args, gcloud)
     return _wait(number, gcloud) if args.wait else EXIT_OK

@@ -1,4 +1,4 @@
-"""The project's source as one file that pip installs, and the versions of all else: for containers without a trainer.
+"""The project's source as one file that pip installs, and the lock of all else: for containers without a trainer.
 
 The same source gives the same bytes, so the digest in the name tells whether it was sent before.
 """
@@ -10,14 +10,13 @@ import gzip
 import hashlib
 import io
 import os
-import re
 import tarfile
 import tomllib
 
 from configs.errors import InputError
 from configs.source_files import REPOSITORY, source_files
 
-_LOCK = "requirements.lock"
+_LOCK = "requirements-trainer.lock"
 _DIGEST_LENGTH = 12
 
 
@@ -28,15 +27,14 @@ class TrainerPackage:
     Attributes:
       name: `hugs-VERSION-DIGEST.tar.gz`.
       content: the source distribution.
-      pins_name: `pins-DIGEST.txt`.
-      pins: the versions of requirements.lock, as constraints of pip: without its checksums, since with any pip wants
-        one of the project itself as well.
+      lock_name: `requirements-DIGEST.txt`.
+      lock: what the trainer needs, with versions and checksums: requirements-trainer.lock.
     """
 
     name: str
     content: bytes
-    pins_name: str
-    pins: bytes
+    lock_name: str
+    lock: bytes
 
 
 def build_package(root: str = REPOSITORY) -> TrainerPackage:
@@ -52,8 +50,8 @@ def build_package(root: str = REPOSITORY) -> TrainerPackage:
         with open(os.path.join(root, "pyproject.toml"), "rb") as stream:
             version = tomllib.load(stream)["project"]["version"]
         content = _pack(root, source_files(root), folder=f"hugs-{version}")
-        with open(os.path.join(root, _LOCK), encoding="utf-8") as stream:
-            pins = re.sub(r" *\\\n( +--hash=\S+)", "", stream.read()).encode()
+        with open(os.path.join(root, _LOCK), "rb") as stream:
+            lock = stream.read()
     except FileNotFoundError as error:
         raise InputError(
             f"trainer package: {error.filename} is not there. Run hugs_train.sh from a checkout of the project, or set "
@@ -62,8 +60,8 @@ def build_package(root: str = REPOSITORY) -> TrainerPackage:
     return TrainerPackage(
         name=f"hugs-{version}-{_digest(content)}.tar.gz",
         content=content,
-        pins_name=f"pins-{_digest(pins)}.txt",
-        pins=pins,
+        lock_name=f"requirements-{_digest(lock)}.txt",
+        lock=lock,
     )
 
 

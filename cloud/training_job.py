@@ -14,10 +14,11 @@ from trainer.options import TrainingOptions, parse_options
 # Images of Vertex AI that install a Python package themselves. As of 2026 those with TensorFlow have Python 3.10, which
 # the recipe refuses; what they have of later ones will be called the same.
 _PREBUILT = re.compile(r"([a-z]+-docker\.pkg\.dev/vertex-ai|gcr\.io/cloud-aiplatform)/training/")
-# Vertex AI mounts all buckets at /gcs, so pip needs neither credentials nor a client. $0 are the versions to install,
-# $1 is the package with its extras, the rest are the flags: nothing is quoted twice.
+# Vertex AI mounts all buckets at /gcs, so pip needs neither credentials nor a client. $0 is the lock, which is
+# installed as it is; $1 is the package; the rest are the flags: nothing is quoted twice.
 _INSTALL_AND_TRAIN = (
-    'package="$1"; shift; python -m pip install --no-cache-dir --constraint "$0" "$package" '
+    'package="$1"; shift; python -m pip install --no-cache-dir --no-deps --require-hashes --requirement "$0" '
+    '&& python -m pip install --no-cache-dir --no-deps --no-build-isolation "$package" '
     '&& exec python -m trainer.task "$@"'
 )
 _MOUNT = "/gcs/"
@@ -34,11 +35,11 @@ class StagedPackage:
 
     Attributes:
       uri: of the source distribution, gs://.
-      pins_uri: of the versions to install with it, gs://.
+      lock_uri: of the lock with all that it needs, gs://.
     """
 
     uri: str
-    pins_uri: str
+    lock_uri: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,7 +187,6 @@ def _container(image: str, package: StagedPackage | None, arguments: Sequence[st
             }
         }
     # The default, python:3.11 from Docker Hub, is here: Vertex AI has no image with TensorFlow and Python 3.11.
-    extras = "train,export" if "onnx" in parse_options(arguments, environ={}).export_formats else "train"
-    pins, path = (f"{_MOUNT}{uri.removeprefix('gs://')}" for uri in (package.pins_uri, package.uri))
-    command = ["sh", "-c", _INSTALL_AND_TRAIN, pins, f"{path}[{extras}]"]
+    lock, path = (f"{_MOUNT}{uri.removeprefix('gs://')}" for uri in (package.lock_uri, package.uri))
+    command = ["sh", "-c", _INSTALL_AND_TRAIN, lock, path]
     return {"containerSpec": {"imageUri": image, "command": command, "args": list(arguments)}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
@@ -45,11 +44,13 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Runs a program's `main(argv)` and exits the process with its code.
 
     `InputError` becomes one `error:` line on standard error and exit code 2; Ctrl-C becomes exit code
-    130; a reader that closes standard output early (`| head`) ends the program quietly.
+    130. Nothing that becomes of what is printed changes that: see `configs.console`.
     """
+    from configs.console import settle_streams  # here: it raises InputError itself
+
+    settle_streams()
     try:
         code = main(None) or EXIT_OK
-        sys.stdout.flush()
     except InputError as error:
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)
@@ -57,7 +58,4 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_OK
     sys.exit(code)

@@ -6,8 +6,8 @@ import os
 import tomllib
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_BESIDE_PACKAGES = ("pyproject.toml", "setup.py", "README.md")
-_SUFFIXES = (".py", ".yaml", ".txt")
+_BESIDE_PACKAGES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
+_SUFFIXES = (".py", ".yaml", ".txt", ".typed")
 
 
 def source_files(root: str = REPOSITORY) -> list[str]:

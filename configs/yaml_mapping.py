@@ -31,12 +31,24 @@ def parse_mapping(raw: bytes, *, where: str, what: str) -> tuple[dict[Any, Any],
       what: says in messages what the file should be: "a recipe is a mapping of fields such as `name: hugs`".
 
     Raises:
-      InputError: not YAML, not a mapping, or a key is there twice.
+      InputError: not YAML, not a mapping, a key is there twice, or a value stands for another one (`*name`).
     """
     import yaml  # here, so that `--help` of the programs that take a recipe stays quick
 
     class Loader(yaml.SafeLoader):
-        """Reads `1e-3` as a number, as people mean it; YAML 1.1 wants `1.0e-3` and gives a text."""
+        """Reads `1e-3` as a number, as people mean it; YAML 1.1 wants `1.0e-3` and gives a text.
+
+        Aliases are refused: a few lines of them stand for more values than any memory holds, and no field needs them.
+        """
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                event = self.peek_event()
+                raise InputError(
+                    f"{where}, line {event.start_mark.line + 1}: *{event.anchor} stands for a value that is written "
+                    "elsewhere, which is not taken here. Write the value itself."
+                )
+            return super().compose_node(parent, index)
 
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789")

@@ -98,7 +98,9 @@ def _prediction(model: pathlib.Path, data: pathlib.Path) -> tuple[str, dict[str,
     photo = os.path.normpath(data / uri)
     command = [sys.executable, "-m", "trainer.predict", "--model_dir", str(model), "--json", photo]
     _say(f"\n$ python -m {shlex.join(command[2:])}")
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    # Its own answer is ASCII then, whatever the locale is, so that this one can read it.
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode != EXIT_OK:
         sys.exit(done.returncode)
     _say(done.stdout.rstrip())

@@ -80,4 +80,5 @@ def quiet_children() -> Iterator[None]:
 
 def _copy_to(descriptor: int, stream: IO[bytes]) -> None:
     stream.seek(0)
-    os.write(descriptor, stream.read())
+    with contextlib.suppress(OSError):  # Nobody reads it.
+        os.write(descriptor, stream.read())

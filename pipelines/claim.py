@@ -13,12 +13,15 @@ import enum
 import json
 import os
 import posixpath
-from collections.abc import Iterator
 from typing import Any
 
 from configs.errors import InputError
+from preprocess import output_lock
+from preprocess.file_lock import FileLock
 from preprocess.finished_set import find_damage
 from preprocess.job import DEFINITION_NAME, Job, Retry, differences
+from preprocess.lease import AskService, Lease
+from preprocess.lock_holder import this_process
 from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, set_of_shard, sidecar_dir, sidecar_path
 from preprocess.rows import has_scheme
 from preprocess.set_files import read_block_results
@@ -27,7 +30,6 @@ from preprocess.storage import Storage, read_file, write_file
 
 _GLOB_CHARACTERS = "*?["
 _PARTS = "parts-"
-_LOCK_NAME = ".lock"
 
 
 class Claim(enum.Enum):
@@ -247,27 +249,25 @@ class Output:
         return data if isinstance(data, dict) else {}
 
 
-@contextlib.contextmanager
-def locked(prefix: str) -> Iterator[None]:
-    """Keeps other processes of this machine from writing the same set; the lock goes with the process, however it ends.
+def locked(
+    job: Job, storage: Storage, *, service_job: tuple[str, str, str] | None, ask_service: AskService
+) -> contextlib.AbstractContextManager[Lease | FileLock | None]:
+    """Keeps other runs from writing the set of a job; see `preprocess.output_lock.locked`.
 
-    Object stores have no such locks: there, two runs of one job at a time waste work, and the last one to end counts.
+    Args:
+      job: the job.
+      storage: where its output lies.
+      service_job: the job on Dataflow that the run will become, as (project, region, name); None for none.
+      ask_service: whether such a job is active.
 
     Raises:
-      InputError: another process is at it.
+      InputError: another run is at it.
     """
-    if has_scheme(prefix) or os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    path = f"{sidecar_dir(prefix)}/{_LOCK_NAME}"
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "ab") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"output_path: another process is writing {prefix!r} at this moment. Wait for it, or stop it first."
-            ) from error
-        yield
+    return output_lock.locked(
+        sidecar_dir(job.output_prefix),
+        holder=this_process(program="pipelines.embed", run_id=job.run_id, service_job=service_job),
+        flag="output_path",
+        output=job.output_prefix,
+        storage=storage,
+        ask_service=ask_service,
+    )

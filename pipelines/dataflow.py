@@ -6,7 +6,6 @@ No Beam in here, and no service is asked anything.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import os
 import posixpath
 import re
@@ -37,10 +36,6 @@ _WORKER_RAM_GB = 6
 _ACCELERATORS = {"t4": "nvidia-tesla-t4", "l4": "nvidia-l4"}
 _FLEXRS = {"cost": "COST_OPTIMIZED", "speed": "SPEED_OPTIMIZED"}
 _AUTOSCALING = {"throughput": "THROUGHPUT_BASED", "none": "NONE"}
-# What the workers must have in the launcher's own version, since it makes the pixels and the embeddings.
-_PINNED = ("tensorflow", "keras", "numpy", "pillow")
-_PINNED_WHERE_INSTALLED = ("openvino",)
-_PINNED_FOR_INT8 = ("nncf",)
 _REFUSED = ("--template_location", "--update", "--streaming", "--create_from_snapshot")
 # Flags with several names in Beam.
 _ALIASES = (
@@ -264,22 +259,3 @@ def pins_versions(flags: Sequence[str], image: str | None) -> bool:
     """Whether workers are to install the versions of this machine: not with an image, or with requirements given."""
     given = GivenFlags(flags)
     return not image and not given.value("--sdk_container_image") and given.value("--requirements_file") is None
-
-
-def worker_requirements(*, int8: bool) -> list[str]:
-    """What workers without an image install, as lines of a requirements file: the launcher's own versions.
-
-    Args:
-      int8: whether the network will be calibrated for that.
-    """
-    names = [*_PINNED, *_PINNED_WHERE_INSTALLED, *(_PINNED_FOR_INT8 if int8 else ())]
-    versions = {name: _installed_version(name) for name in names}
-    # What follows a + names a build that the registry does not have.
-    return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items() if version is not None]
-
-
-def _installed_version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -52,22 +52,53 @@ def check_service(options: PipelineOptions) -> None:
     Raises:
       InputError: there is such a job, or the service cannot be reached or refuses.
     """
+    active = _active_job_id(service_job_of(options), options)
+    if active is not None:
+        raise _already_active(options, active)
+
+
+def service_job_of(options: PipelineOptions) -> tuple[str, str, str]:
+    """The (project, region, name) of the job that options describe; of all active jobs there is one of that name."""
+    cloud = options.view_as(GoogleCloudOptions)
+    return cloud.project, cloud.region, cloud.job_name
+
+
+def watch_if_active(job: tuple[str, str, str], *, options: PipelineOptions) -> str:
+    """Asks the service for a job, with the credentials that the options name.
+
+    Args:
+      job: its (project, region, name).
+      options: of the pipeline that wants to know.
+
+    Returns:
+      Where to watch it; empty if it is not active.
+
+    Raises:
+      InputError: the service cannot be reached or refuses.
+    """
+    project, region, name = job
+    asked = PipelineOptions(**options.get_all_options(drop_default=True))
+    cloud = asked.view_as(GoogleCloudOptions)
+    cloud.project, cloud.region, cloud.job_name = project, region, name
+    active = _active_job_id(job, asked)
+    return "" if active is None else Place(project=project, region=region).console_url(active)
+
+
+def _active_job_id(job: tuple[str, str, str], options: PipelineOptions) -> str | None:
     from apache_beam.runners.dataflow.internal import apiclient
     from google.cloud import dataflow
 
-    cloud = options.view_as(GoogleCloudOptions)
+    project, region, name = job
     request = dataflow.ListJobsRequest(
-        project_id=cloud.project,
-        location=cloud.region,
+        project_id=project,
+        location=region,
         filter=dataflow.ListJobsRequest.Filter.ACTIVE,
-        name=cloud.job_name,
+        name=name,
     )
     with explained(options):
         jobs = apiclient.DataflowApplicationClient(options)._jobs_client
         found = jobs.list_jobs(request, retry=None, timeout=_TIMEOUT_SEC)
-        active = next((job for job in found if job.name == cloud.job_name), None)
-    if active is not None:
-        raise _already_active(options, active.id)
+        return next((job.id for job in found if job.name == name), None)
 
 
 def check_writable(options: PipelineOptions, storage: Storage) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from configs.console import require_printed
 from configs.errors import EXIT_OK, run_program
 from pipelines.embed_flags import read_flags
 
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepared = prepare(argv)
     if prepared.dry_run:
         print(prepared.describe())
+        require_printed()
         return EXIT_OK
     started = prepared.start()
     if isinstance(started, int):

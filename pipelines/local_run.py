@@ -21,6 +21,7 @@ from preprocess import faults
 from preprocess.finished_set import read_finished
 from preprocess.finishing import JobFailed
 from preprocess.job import Job
+from preprocess.machine_faults import MachineFault
 from preprocess.record_set import REPORT_NAME, sidecar_dir
 from preprocess.set_plan import PlanUnusable, discard_plan, finish_planned, tidy
 from preprocess.set_report import BOOKS_DO_NOT_BALANCE, COMPLETE
@@ -139,6 +140,8 @@ def _explain(job: Job, fault: BaseException | None) -> None:
         raise fault
     if isinstance(fault, JobFailed):
         raise InputError(f"{job.output_prefix}: {fault}") from fault
+    if isinstance(fault, MachineFault):
+        raise InputError(f"{job.output_prefix}: {fault} {GO_ON}") from fault
     if isinstance(fault, OSError):
         cause = f"{fault.strerror}: {fault.filename}" if fault.strerror and fault.filename else str(fault)
         raise InputError(f"{job.output_prefix}: storage failed ({cause}). {GO_ON}") from fault

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import heapq
-import io
 import os
 import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, BinaryIO, cast
 
 from configs.errors import InputError
+from preprocess.hashing_reader import HashingReader
 from preprocess.labels import LabelDict, parse_label_dict
 from preprocess.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.rows import UnknownLabels, has_scheme, parse_rows, resolve_uri
@@ -23,7 +22,6 @@ from preprocess.storage import Storage, read_file
 # Drawn from the lists, for what int8 is calibrated on.
 CALIBRATION_IMAGES = 300
 _CONNECT_TIMEOUT_SEC = 10
-_READ_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,27 +41,6 @@ class ScannedLists:
     rows: int
     images: int
     sample: tuple[str, ...]
-
-
-class _HashingReader(io.RawIOBase):
-    """Passes on what is read from a stream, and hashes it."""
-
-    def __init__(self, stream: BinaryIO):
-        self._stream = stream
-        self._digest = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        self._digest.update(data)
-        return len(data)
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
 
 
 class _Sample:
@@ -167,9 +144,8 @@ def scan_lists(
     for path in paths:
         try:
             with storage.open(path) as stream:
-                hashing = _HashingReader(stream)
-                buffered = cast(BinaryIO, io.BufferedReader(hashing, _READ_BYTES))
-                for row in parse_rows(buffered, list_path=path, labels=labels, unknown_labels=unknown_labels):
+                hashing = HashingReader(stream)
+                for row in parse_rows(hashing.buffered(), list_path=path, labels=labels, unknown_labels=unknown_labels):
                     rows += 1
                     if row.outcome is None:
                         images += 1

@@ -22,7 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 from configs.errors import InputError
 from pipelines.beam_options import is_dataflow, is_local, make_runner, parse_beam_options
 from pipelines.claim import Output, check_prefix
-from pipelines.dataflow import complete_flags, pins_versions, staging_folder, worker_requirements
+from pipelines.dataflow import complete_flags, pins_versions, staging_folder
 from pipelines.dataflow_service import check_credentials, check_service, check_writable
 from pipelines.embed_flags import EmbedFlags
 from pipelines.plan_file import find_prediction, planned_options, runs_on
@@ -37,6 +37,7 @@ from pipelines.preflight import (
 )
 from pipelines.prepared_job import PreparedJob
 from pipelines.submission import check_options
+from pipelines.worker_requirements import worker_requirements
 from preprocess import embedding_cache
 from preprocess.backbone import BackboneSpec, check_weights
 from preprocess.beam_storage import BeamStorage
@@ -117,7 +118,7 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
         sample_size=CALIBRATION_IMAGES if options.precision == "int8" else 0,
         remote_images_only=target.on_dataflow,
     )
-    weights_folder = _check_weights(flags, target, spec)
+    weights_folder = _check_weights(flags, target, spec, storage)
     _check_places(flags, storage)
     job = _job_of(flags, lists, labels, _prediction(flags, target, lists, storage))
     if target.on_dataflow or flags.dry_run:
@@ -207,7 +208,7 @@ def _check_services(flags: EmbedFlags, target: _Target, storage: Storage) -> Non
             check_writable(target.beam_options, storage)
 
 
-def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec) -> str | None:
+def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec, storage: Storage) -> str | None:
     """Looks for the weights, unless the workers' image has them; gives the folder to put them into for workers.
 
     Raises:
@@ -215,7 +216,7 @@ def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec) -> st
     """
     if flags.recipe.dataflow.weights_in_image and not target.is_here:
         return None
-    check_weights(spec)
+    check_weights(spec, storage)
     if target.is_here or spec.is_random or not flags.output_path.startswith("gs://"):
         return None
     return f"{staging_folder(flags.output_path)}/weights"
@@ -253,6 +254,7 @@ def _job_of(flags: EmbedFlags, lists: ScannedLists, labels: LabelDict, predictio
         compression=flags.options.compression,
         labels=labels.names,
         input_paths=lists.paths,
+        input_sha256=lists.sha256,
         rows_expected=lists.rows,
         started=datetime.datetime.now(datetime.UTC),
         versions=_versions(),

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import posixpath
 import shlex
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from configs.errors import EXIT_OK
+from configs.errors import EXIT_OK, InputError
 from pipelines.beam_options import is_dataflow, is_local
 from pipelines.claim import Claim, Output, locked
+from pipelines.dataflow_service import service_job_of, watch_if_active
 from pipelines.local_run import finish_here, run_here
 from pipelines.submission import RemoteRun, run_remotely, submit
 from pipelines.worker_files import worker_files
+from pipelines.worker_requirements import ROOTS
 from preprocess.job import Job
 from preprocess.labels import LabelDict
+from preprocess.lease import Lease
+from preprocess.made_with import forget_record, load_recorded, recorded, write_record
+from preprocess.output_lock import fenced
 from preprocess.set_plan import tidy
 from preprocess.staged_weights import stage_weights
 from preprocess.storage import Storage
 from preprocess.transforms import EmbedLists, EmbedOptions, EngineLoader
+
+_Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +71,8 @@ class PreparedJob:
         """The command that gives this job, and what is not part of it."""
         lines = [shlex.join(["python", "-m", "pipelines.embed", *self.flags])]
         if self.requirements:
-            lines.append(f"  workers install: {' '.join(self.requirements)}")
+            shown, more = self.requirements[: len(ROOTS)], len(self.requirements) - len(ROOTS)
+            lines.append(f"  workers install: {' '.join(shown)} and the {more} packages that go with them here")
         if self.weights_folder:
             lines.append(f"  workers read the weights from: {self.weights_folder}")
         return "\n".join(lines)
@@ -77,7 +87,10 @@ class PreparedJob:
           InputError: something that the user gave is wrong, nothing could be embedded, or too many images failed.
         """
         job, storage = self.job, self.storage
-        with locked(job.output_prefix):
+        service_job = service_job_of(self.beam_options) if is_dataflow(self.beam_options) else None
+        ask_service = functools.partial(watch_if_active, options=self.beam_options)
+        with locked(job, storage, service_job=service_job, ask_service=ask_service) as lock:
+            storage = fenced(storage, lock)
             output = Output(job, storage)
             claim = output.claim(overwrite=self.overwrite, verify=self.verify)
             if claim is Claim.PLANNED:
@@ -92,9 +105,18 @@ class PreparedJob:
             if claim is Claim.DAMAGED:
                 print(f"note: {output.damage[0]}; what is lost of the set is embedded again", file=sys.stderr)
             going_on = ", going on where an earlier run was stopped" if claim is Claim.UNFINISHED else ""
+            keeps_finished = claim is Claim.DAMAGED or (job.retry is not None and job.retry.of_finished_set)
+            # What --overwrite replaces binds nobody.
+            record = self._told_on_failure(
+                lambda: None if self.overwrite else recorded(job, storage, of_finished_set=keeps_finished)
+            )
             run: dict[str, Any] = {"runner": self.runner, "beam_options": self.beam_options, "storage": storage}
             if not is_local(self.beam_options):
                 job = output.prepare(claim=claim, overwrite=self.overwrite)
+                # The first worker decides what is still open.
+                self._told_on_failure(
+                    lambda: forget_record(job, storage) if record is None else write_record(job, storage, record)
+                )
                 with worker_files(self.beam_options, self.requirements):
                     transform = self._transform(job)
                     if not is_dataflow(self.beam_options):
@@ -105,17 +127,26 @@ class PreparedJob:
                     started = submit(job, transform, **run)
                 print(f"submitted {job.rows_expected} rows as Dataflow job {started.job_id}{going_on}")
                 print("\n".join(started.describe()), flush=True)
+                if isinstance(lock, Lease):
+                    lock.hand_over()
                 return started
             # The stage that embeds would load it as well; loaded here, what is wrong with it is still one clear line.
-            loaded = self.options.load_engine()
+            loaded = load_recorded(self.options.load_engine, record, job)
             name = posixpath.basename(job.output_prefix)
             job = output.prepare(claim=claim, overwrite=self.overwrite)
+            self._told_on_failure(lambda: write_record(job, storage, loaded.info))
             print(
                 f"{name}: embedding {job.rows_expected} rows with {loaded.identity.describe()}{going_on}",
                 file=sys.stderr,
             )
             print(f"{name}: {loaded.info.engine}, {loaded.info.why}", file=sys.stderr)
             return run_here(job, self._transform(job), **run)
+
+    def _told_on_failure(self, use_storage: Callable[[], _Result]) -> _Result:
+        try:
+            return use_storage()
+        except OSError as error:
+            raise InputError(f"output_path: cannot use {self.job.output_prefix!r} ({error}).") from error
 
     def _transform(self, job: Job) -> EmbedLists:
         options = self.options

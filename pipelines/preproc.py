@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
+from configs.console import require_printed
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
 from configs.recipe import Recipe, load_recipe
 from configs.source_files import REPOSITORY
@@ -263,6 +264,7 @@ def main(
         code = _embed_here(lists, flags, storage, embed)
     if code == EXIT_OK and args.dry_run:
         print("\ndry run: this would be run, unless it is done already; nothing was")
+        require_printed()
     elif code == EXIT_OK:
         train = _train_command(args.recipe, data_dir, job_dir)
         if runs and not args.wait:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from configs.console import bar_stream, printable
 from preprocess import progress
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -53,7 +54,14 @@ def show_progress(total: int, name: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if sys.stderr.isatty():
             bar: tqdm | _Lines = stack.enter_context(
-                tqdm(total=total, desc=name, unit=" rows", file=sys.stderr, dynamic_ncols=True, smoothing=0.1)
+                tqdm(
+                    total=total,
+                    desc=printable(name),
+                    unit=" rows",
+                    file=bar_stream(),
+                    dynamic_ncols=True,
+                    smoothing=0.1,
+                )
             )
         else:
             bar = _Lines(total, name)

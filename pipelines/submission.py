@@ -25,7 +25,7 @@ from preprocess.storage import Storage
 
 _TRACEBACK = "Traceback (most recent call last):"
 # Whose message says it all.
-_EXPLAINED = ("configs.errors.InputError", "preprocess.finishing.JobFailed")
+_EXPLAINED = ("configs.errors.InputError", "preprocess.finishing.JobFailed", "preprocess.lock_holder.LockLost")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

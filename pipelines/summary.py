@@ -25,7 +25,8 @@ def _first_of_each(path: str, field: str, storage: Storage, *, number: int) -> d
             entry = json.loads(line)
             of_this = examples.setdefault(entry[field], [])
             if len(of_this) < number:
-                of_this.append(f"{entry['list']}:{entry['line']}: {entry['message']}")
+                # One line, whatever a URI holds.
+                of_this.append(" ".join(f"{entry['list']}:{entry['line']}: {entry['message']}".split()))
     return examples
 
 

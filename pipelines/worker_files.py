@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
 from configs.source_files import REPOSITORY, source_files
 from pipelines.dataflow import SETUP_FILE
+from preprocess.scratch import scratch_folder
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def worker_files(options: PipelineOptions, requirements: Sequence[str]) -> Itera
       requirements: what workers install, as lines of a requirements file; empty for what they have.
     """
     setup = options.view_as(SetupOptions)
-    with tempfile.TemporaryDirectory(prefix="hugs-") as folder:
+    with scratch_folder() as folder:
         if requirements:
             setup.requirements_file = os.path.join(folder, "requirements.txt")
             with open(setup.requirements_file, "w", encoding="utf-8") as stream:

@@ -20,6 +20,7 @@ from configs.errors import InputError, cause_in_one_line, did_you_mean
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.file_digest import digest_of_file
 from preprocess.image import IMAGE_DEFINITION, IMAGE_SIZE
+from preprocess.storage import Storage
 from preprocess.tensorflow_import import import_tensorflow
 from preprocess.weights_files import (
     PublishedFile,
@@ -109,8 +110,12 @@ class BackboneSpec:
         return self.weights == RANDOM
 
 
-def check_weights(spec: BackboneSpec) -> None:
+def check_weights(spec: BackboneSpec, storage: Storage | None = None) -> None:
     """Finds out in seconds, without loading anything, whether the weights can be had.
+
+    Args:
+      spec: the backbone.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
 
     Raises:
       InputError: ImageNet weights are neither cached nor within reach, or the weights file is missing.
@@ -120,7 +125,7 @@ def check_weights(spec: BackboneSpec) -> None:
     if spec.weights == IMAGENET:
         check_published(ARCHITECTURES[spec.architecture].imagenet)
     else:
-        check_file(spec.weights)
+        check_file(spec.weights, storage)
 
 
 def _draw_random_weights(model: Any, seed: int) -> None:
@@ -143,7 +148,7 @@ def _draw_random_weights(model: Any, seed: int) -> None:
 
 
 @contextlib.contextmanager
-def _weights_file(spec: BackboneSpec) -> Iterator[str]:
+def _weights_file(spec: BackboneSpec, storage: Storage | None) -> Iterator[str]:
     """The path of the spec's weights on this machine, for as long as the `with` block."""
     published = ARCHITECTURES[spec.architecture].imagenet
     if spec.staged is not None:
@@ -152,12 +157,12 @@ def _weights_file(spec: BackboneSpec) -> Iterator[str]:
         if spec.weights == IMAGENET and os.path.isfile(kept) and digest_of_file(kept) == spec.staged.sha256:
             yield kept
             return
-        with staged_copy(spec.staged) as path:
+        with staged_copy(spec.staged, storage) as path:
             yield path
     elif spec.weights == IMAGENET:
         yield fetch_published(published)
     else:
-        with local_copy(spec.weights) as path:
+        with local_copy(spec.weights, storage) as path:
             yield path
 
 
@@ -184,8 +189,12 @@ def _weights_digest(model: Any) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def load_keras_backbone(spec: BackboneSpec) -> tuple[Any, BackboneIdentity]:
+def load_keras_backbone(spec: BackboneSpec, storage: Storage | None = None) -> tuple[Any, BackboneIdentity]:
     """Builds the network and gives it its weights.
+
+    Args:
+      spec: the backbone.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
 
     Returns:
       The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size], and what
@@ -194,13 +203,13 @@ def load_keras_backbone(spec: BackboneSpec) -> tuple[Any, BackboneIdentity]:
     Raises:
       InputError: the weights cannot be had or do not fit.
     """
-    check_weights(spec)
+    check_weights(spec, storage)
     architecture = ARCHITECTURES[spec.architecture]
     model = architecture.build()
     if spec.is_random:
         _draw_random_weights(model, spec.seed)
     else:
-        with _weights_file(spec) as path:
+        with _weights_file(spec, storage) as path:
             _load_file(model, path, spec)
     model.trainable = False
     # "Features" of the wrong length have gone unnoticed elsewhere until training: look at the network itself.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,9 +11,10 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from preprocess.gcs_objects import SPOOL_BYTES
+from preprocess.gcs_storage import GcsStorage
 from preprocess.retrying import RetryPolicy, as_os_error, call
 from preprocess.rows import has_scheme
 from preprocess.storage import Storage, TooLarge, read_stream
@@ -21,11 +23,44 @@ from preprocess.uri_storage import UriStorage
 _Result = TypeVar("_Result")
 
 
-def _make_gcs_client() -> Any:
-    """A client with the credentials, project and headers of the pipeline's options, as Beam makes it for itself."""
-    from apache_beam.io.gcp.gcsio import create_storage_client
+@dataclasses.dataclass(frozen=True)
+class _ClientOfOptions:
+    """Makes a client with the credentials, project and headers of a pipeline's options, as Beam makes it for itself.
 
-    return create_storage_client(FileSystems._pipeline_options or PipelineOptions([]))
+    Attributes:
+      credentials: what the options say of them and of what is billed; those who say the same share a client.
+      options: the options.
+    """
+
+    credentials: str
+    options: PipelineOptions = dataclasses.field(compare=False)
+
+    def __call__(self) -> Any:
+        from apache_beam.internal.gcp import auth
+        from apache_beam.io.gcp.gcsio import create_storage_client
+
+        with auth._Credentials._credentials_lock:
+            # Beam keeps the first credentials of a process for whatever options come later.
+            auth._Credentials._credentials_init = False
+        return create_storage_client(self.options)
+
+
+# Reading the options takes a millisecond, and whoever reads an image asks: they are read once.
+_last_maker: tuple[PipelineOptions | None, _ClientOfOptions] | None = None
+
+
+def _gcs_client_maker() -> _ClientOfOptions:
+    """What makes clients with the options that Beam's filesystems have in this process."""
+    global _last_maker
+    last, current = _last_maker, FileSystems._pipeline_options
+    if last is not None and last[0] is current:
+        return last[1]
+    options = current or PipelineOptions([])
+    named = options.view_as(GoogleCloudOptions)
+    fields = ("impersonate_service_account", "gcp_oauth_scopes", "project", "gcs_custom_audit_entries")
+    maker = _ClientOfOptions(repr([getattr(named, field) for field in fields]), options)
+    _last_maker = (current, maker)
+    return maker
 
 
 class _BeamFiles:
@@ -68,7 +103,7 @@ class _BeamFiles:
         return self._call(read_once, path)
 
     @contextlib.contextmanager
-    def create(self, path: str, *, keep_partial: bool = False) -> Iterator[BinaryIO]:
+    def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
         """A new file, sent whole when its stream is closed; nothing is sent if the `with` block raises."""
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             yield cast(BinaryIO, spool)
@@ -81,6 +116,14 @@ class _BeamFiles:
                 stream.close()
 
             self._call(write_once, path)
+
+    def create_new(self, path: str, data: bytes) -> bool:
+        # Beam's filesystems have nothing that only one of several can do: what is read afterwards counts.
+        if self.match(path):
+            return False
+        with self.create(path) as stream:
+            stream.write(data)
+        return self.read(path) == data
 
     def match(self, pattern: str) -> list[str]:
         (result,) = self._call(lambda: FileSystems.match([pattern]), pattern)
@@ -128,8 +171,11 @@ class BeamStorage(UriStorage):
     """
 
     def __init__(self, retry: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 (frozen)
-        super().__init__(retry, make_gcs_client=_make_gcs_client)
+        super().__init__(retry)
         self._others = _BeamFiles(retry)
+
+    def _gcs(self) -> Storage:
+        return GcsStorage(self._retry, make=_gcs_client_maker())
 
     def _of(self, path: str) -> Storage:
         if has_scheme(path) and not path.startswith("gs://"):

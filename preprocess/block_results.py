@@ -140,7 +140,7 @@ class BlockResult:
             data["order"] = (int(data["order"][0]), int(data["order"][1]))
             data["label_counts"] = {int(label_id): count for label_id, count in data["label_counts"].items()}
             data["content"] = base64.b64decode(data["content"], validate=True)
-            data["engine"] = EngineInfo(**data["engine"])
+            data["engine"] = EngineInfo.from_json(data["engine"])
             data["backbone"] = BackboneIdentity.from_json(data["backbone"], where=where)
             return cls(**data)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

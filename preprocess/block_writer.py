@@ -82,7 +82,9 @@ class _PartWriter:
     def write(self, data: bytes) -> None:
         if self._hashing is None:
             self._hashing = _HashingStream(
-                self._stack.enter_context(self._storage.create(self._path, keep_partial=self._keep_partial))
+                self._stack.enter_context(
+                    self._storage.create(self._path, keep_partial=self._keep_partial, durable=False)
+                )
             )
             self._stream = self._hashing
             if self._compression == "gzip":
@@ -179,8 +181,9 @@ class BlockWriter:
             waited_for_images_sec=self.waited_for_images_sec,
             waited_for_engine_sec=self.waited_for_engine_sec,
         )
-        # Last: where there is a result, the files that it names are whole.
-        write_file(self._storage, self._result_path, result.to_json_line())
+        # Last: where there is a result, the files that it names are whole. None of them has to be durable: what a power
+        # cut takes away of a block is embedded again, and finishing begins with a file that is.
+        write_file(self._storage, self._result_path, result.to_json_line(), durable=False)
         return result
 
     def abandon(self, error: BaseException) -> None:

@@ -1,19 +1,20 @@
 """The child process of `preprocess.isolated_decoder`: image bytes in on a pipe, pixels or a reason out on another.
 
 Started as `python -m preprocess.decode_worker`. It imports NumPy, Pillow and `preprocess.image` and nothing else, so
-that it is ready in a moment and what it may allocate is for images. It ends itself where an image takes too long or
-too much memory: by the kernel's alarm, which needs no Python code to run and so ends a C library that hangs, and
-by a limit on its memory.
+that it is ready in a moment and what it may allocate is for images. Before the first image it gives up whatever
+decoding does not need (`preprocess.confinement`), so all that Pillow imports on the way is imported here. Its memory is
+limited for each image; that it takes no longer than it may is its parent's affair.
 
 The formats of the pipes, in the machine's byte order, since both ends are on one machine:
 
-    ready    READY, once
-    request  REQUEST: bytes that follow, largest accepted number of pixels, deadline in seconds; the encoded image
+    ready    CONFINED or UNCONFINED, once: whether the kernel filters the system calls
+    request  REQUEST: bytes that follow, largest accepted number of pixels; the encoded image
     reply    REPLY: status, bytes that follow; pixels (uint8 [299, 299, 3]), or reason and message with a NUL between
 """
 
 from __future__ import annotations
 
+import copy  # noqa: F401 (like ImageCms: Pillow imports it when an image first needs it, and by then it cannot)
 import ctypes
 import os
 import resource
@@ -24,17 +25,20 @@ from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 import numpy as np
+from PIL import AvifImagePlugin, ImageCms  # noqa: F401 (see above)
 
+from preprocess.confinement import confine
 from preprocess.image import ImageError, decode_image
 
-READY = b"\1"
-REQUEST = struct.Struct("=QQd")
+CONFINED, UNCONFINED = b"\1", b"\2"
+REQUEST = struct.Struct("=QQ")
 REPLY = struct.Struct("=BQ")
 PIXELS, IMAGE_ERROR, OTHER_ERROR = range(3)
 
-# What the process may allocate for an image. Measured at 24 megapixels, in bytes a pixel: PNG, BMP and GIF 4 to 9,
-# JPEG 0.1 (progressive 6), AVIF 9, PPM of 16 bits 13, WebP 17, JPEG 2000 and CMYK TIFF 20.
-_BYTES_PER_PIXEL = 24
+# What the process may allocate for an image. Measured at 24 megapixels as the smallest limit with which it decodes, in
+# bytes a pixel: PNG, BMP, GIF and TIFF 1 to 9, JPEG 0.1 (progressive 4, of CMYK 8), AVIF 4 to 13, PPM of 16 bits 13,
+# WebP 17, CMYK TIFF 20, JPEG 2000 20, and with alpha 25.
+_BYTES_PER_PIXEL = 32
 # The interpreter, NumPy and Pillow take 30 MB before the first image, and codecs some for themselves.
 _BASE_BYTES = 512 * 1024 * 1024
 # The encoded image and copies of parts of it: chunks put together, profiles, strips.
@@ -60,12 +64,9 @@ def write_all(descriptor: int, header: bytes, body: bytes | memoryview) -> None:
 
 
 def serve(decode: Decode = decode_image) -> None:
-    """Answers requests on standard input until it ends. Changes signals and limits of the whole process."""
+    """Answers requests on standard input until it ends. Changes signals, limits and rights of the whole process."""
     # Ctrl-C goes to the whole group of processes; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A disposition and a mask are inherited, and the alarm must end this process whatever the parent does with it.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         _end_with_parent()
@@ -74,7 +75,9 @@ def serve(decode: Decode = decode_image) -> None:
     # What a C library prints must not come between replies.
     replies = os.dup(1)
     os.dup2(2, 1)
-    os.write(replies, READY)
+    # As many children as there are cores decode at once, and none may start a thread.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    os.write(replies, CONFINED if confine() else UNCONFINED)
     try:
         while _answer_one(requests, replies, decode):
             pass
@@ -101,15 +104,12 @@ def _answer_one(requests: BinaryIO, replies: int, decode: Decode) -> bool:
     header = requests.read(REQUEST.size)
     if len(header) < REQUEST.size:
         return False
-    num_bytes, max_pixels, deadline_sec = REQUEST.unpack(header)
+    num_bytes, max_pixels = REQUEST.unpack(header)
     _limit_memory(_BASE_BYTES + _COPIES_OF_ENCODED * num_bytes + _BYTES_PER_PIXEL * max_pixels)
     data = requests.read(num_bytes)
     if len(data) < num_bytes:
         return False
-    # Real time, not CPU time: a decoder that waits for ever uses none.
-    signal.setitimer(signal.ITIMER_REAL, deadline_sec)
     status, body = _outcome(lambda: decode(data, max_pixels=max_pixels))
-    signal.setitimer(signal.ITIMER_REAL, 0)
     write_all(replies, REPLY.pack(status, len(body)), body)
     return True
 
@@ -125,6 +125,9 @@ def _outcome(decode: Callable[[], np.ndarray]) -> tuple[int, bytes | memoryview]
     try:
         return PIXELS, np.ascontiguousarray(decode()).reshape(-1).data
     except ImageError as error:
+        if isinstance(error.__cause__, (ImportError, PermissionError)):
+            # Not the image: what decodes it wants something that this process has given up.
+            return OTHER_ERROR, _reason_and_message(type(error.__cause__).__name__, str(error.__cause__))
         return IMAGE_ERROR, _reason_and_message(error.reason, error.message)
     except MemoryError:
         return IMAGE_ERROR, _reason_and_message("out_of_memory", "decoding takes more memory than it may have")

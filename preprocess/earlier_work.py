@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from configs.errors import InputError
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.block_results import BlockResult, PartFile
-from preprocess.engine import Engine
+from preprocess.engine import Engine, EngineInfo
 from preprocess.example import DecodedExample, decode_example
 from preprocess.job import Job
 from preprocess.outcomes import RowFailure
@@ -56,7 +56,7 @@ def engine_tag(engine: Engine) -> str:
 
     The records of a shard that was cut off are used again only by an engine with the same tag.
     """
-    made_by = [engine.identity.network, engine.info.arithmetic]
+    made_by = [engine.identity.network, engine.info.arithmetic, *engine.info.libraries]
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -83,7 +83,7 @@ class EarlierWork:
     Args:
       storage: where parts and set lie.
       job: the job.
-      engine: what this run embeds with; results of another backbone are of no use.
+      engine: what this run embeds with; what other numbers come from is of no use.
 
     Raises:
       OSError: storage failed.
@@ -93,6 +93,7 @@ class EarlierWork:
         self._storage = storage
         self._job = job
         self._identity: BackboneIdentity = engine.identity
+        self._engine: EngineInfo = engine.info
         self._tag = engine_tag(engine)
         self._files: dict[str, list[str]] = collections.defaultdict(list)
         self._sizes = storage.sizes(f"{job.parts_dir}/*")
@@ -131,7 +132,7 @@ class EarlierWork:
             return EarlierBlock(records=self._records_of(done))
         finished = self._finished.get((block.list_index, block.block_index))
         if finished is not None and retry is not None:
-            is_whole = finished.backbone.agrees_with(self._identity) and finished.rows == len(block.rows)
+            is_whole = self._has_our_numbers(finished) and finished.rows == len(block.rows)
             is_whole = is_whole and (finished.shard is None or self._is_whole(finished.shard))
             if is_whole and not finished.failed and not finished.skipped:
                 return EarlierBlock(result=finished.of_earlier_run())
@@ -152,7 +153,7 @@ class EarlierWork:
                     continue
                 if (
                     result.order == (block.list_index, block.block_index)
-                    and result.backbone.agrees_with(self._identity)
+                    and self._has_our_numbers(result)
                     and result.rows == len(block.rows)
                     and all(self._is_whole(part) for part in result.parts)
                 ):
@@ -182,8 +183,11 @@ class EarlierWork:
         except FileNotFoundError:
             return False
 
+    def _has_our_numbers(self, result: BlockResult) -> bool:
+        return result.backbone.agrees_with(self._identity) and result.engine.same_numbers_as(self._engine)
+
     def _records_of(self, result: BlockResult) -> dict[str, DecodedExample]:
-        if result.shard is None or not result.backbone.agrees_with(self._identity):
+        if result.shard is None or not self._has_our_numbers(result):
             return {}
         path = self._path_of(result.shard)
         return self._recover(path) if path is not None else {}

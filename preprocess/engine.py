@@ -23,6 +23,8 @@ class EngineInfo:
         images, or for int8 of images that it was calibrated on; None where nothing was compared (float32 itself).
       why: one line on how the engine and the precision came to be chosen.
       calibration: for int8, the digest of the images that it was calibrated on; else None.
+      libraries: that decide the numbers, by name and version, as `preprocess.libraries` gives them; empty in what
+        earlier versions wrote.
     """
 
     engine: str
@@ -31,15 +33,28 @@ class EngineInfo:
     fidelity: float | None
     why: str
     calibration: str | None = None
+    libraries: tuple[str, ...] = ()
 
     @property
     def arithmetic(self) -> str:
         """What tells an engine's numbers from another's for the same network, for example "openvino/bfloat16"."""
         return "/".join(filter(None, (self.engine, self.precision, self.calibration)))
 
+    def same_numbers_as(self, other: EngineInfo) -> bool:
+        """True if both give the same embeddings of the same network, on one machine."""
+        return (self.arithmetic, self.libraries) == (other.arithmetic, other.libraries)
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "libraries": list(self.libraries)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> EngineInfo:
+        """Reads what `to_json` wrote. Raises TypeError if it is something else."""
+        info = cls(**{**data, "libraries": tuple(data.get("libraries", ())) if isinstance(data, dict) else ()})
+        if not all(isinstance(text, str) for text in (info.engine, info.precision, *info.libraries)):
+            raise TypeError(f"engine, precision and libraries must be text. Received: {data!r}")
+        return info
 
 
 class Engine(Protocol):

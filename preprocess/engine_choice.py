@@ -14,16 +14,19 @@ from typing import Any, Literal
 import numpy as np
 
 from configs.errors import InputError, did_you_mean
+from configs.install_hint import install_hint
 from preprocess.backbone import BackboneSpec
 from preprocess.cores import available_cores
-from preprocess.engine import Engine
+from preprocess.engine import Engine, EngineInfo
 from preprocess.fidelity import centred_cosines, embed_all, seconds_for
 from preprocess.int8_calibration import digest_of_pixels
+from preprocess.libraries import libraries
 from preprocess.model_cache import ModelCache
-from preprocess.networks import Network, load_int8_network, load_network, versions_of
+from preprocess.networks import Network, find_int8_network, load_int8_network, load_network, versions_of
 from preprocess.openvino_engine import OpenVinoEngine, cpu_has_bfloat16, read_network
 from preprocess.openvino_import import has_openvino
 from preprocess.probe_images import PROBE_VERSION, probe_images
+from preprocess.storage import Storage
 from preprocess.tensorflow_engine import TensorFlowEngine, gpu_has_float16, has_gpu
 
 ENGINES = ("auto", "tensorflow", "openvino")
@@ -47,6 +50,7 @@ class EngineSpec:
       engine: "auto" takes TensorFlow where it sees a GPU, and on CPUs OpenVINO if it is installed.
       precision: "auto" takes the fastest of float32 and bfloat16 (on a GPU float16) that agrees with float32 on probe
         images.
+      begun_with: what an earlier run of the job took, which is taken again; None if the choice is open.
 
     Raises:
       InputError: an unknown name, or int8 with TensorFlow.
@@ -54,6 +58,7 @@ class EngineSpec:
 
     engine: Literal["auto", "tensorflow", "openvino"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    begun_with: EngineInfo | None = None
 
     def __post_init__(self) -> None:
         for field, known in (("engine", ENGINES), ("precision", PRECISIONS)):
@@ -74,7 +79,7 @@ def check_engine(spec: EngineSpec) -> None:
     """
     if (spec.engine == "openvino" or spec.precision == "int8") and not has_openvino():
         field, value = ("engine", "openvino") if spec.engine == "openvino" else ("precision", "int8")
-        raise InputError(f"{field}: {value} needs OpenVINO. Install it: pip install 'hugs[openvino]'.")
+        raise InputError(f"{field}: {value} needs OpenVINO. {install_hint('openvino')}")
 
 
 _load_lock = threading.Lock()
@@ -82,7 +87,10 @@ _loaded: dict[tuple[BackboneSpec, EngineSpec], Engine] = {}
 
 
 def load_engine(
-    backbone: BackboneSpec, engine: EngineSpec, calibration_pixels: Callable[[], np.ndarray] | None = None
+    backbone: BackboneSpec,
+    engine: EngineSpec,
+    calibration_pixels: Callable[[], np.ndarray] | None = None,
+    storage: Storage | None = None,
 ) -> Engine:
     """The engine of a spec, loaded once a process however many threads ask for it.
 
@@ -91,25 +99,51 @@ def load_engine(
       engine: what is to run it.
       calibration_pixels: gives uint8 [n, 299, 299, 3], images like those that will be embedded; for int8, which has
         to be calibrated, and otherwise not called.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
 
     Raises:
       InputError: the weights cannot be had or do not fit; OpenVINO is needed and not installed; the processor lacks
         bfloat16; int8 without enough images to calibrate with.
     """
     with _load_lock:
+        if engine.begun_with is not None:
+            for (of_backbone, _), loaded in _loaded.items():
+                if of_backbone == backbone and loaded.info.same_numbers_as(engine.begun_with):
+                    return loaded
         if (backbone, engine) not in _loaded:
-            _loaded[backbone, engine] = _load(backbone, engine, calibration_pixels)
+            _loaded[backbone, engine] = _load(backbone, engine, calibration_pixels, storage)
         return _loaded[backbone, engine]
 
 
-def _load(backbone: BackboneSpec, spec: EngineSpec, calibration_pixels: Callable[[], np.ndarray] | None) -> Engine:
+def _load(
+    backbone: BackboneSpec,
+    spec: EngineSpec,
+    calibration_pixels: Callable[[], np.ndarray] | None,
+    storage: Storage | None,
+) -> Engine:
     check_engine(spec)
+    if _engine_kind(spec) == "openvino" and not has_openvino():
+        raise InputError(
+            "engine: the job was begun with OpenVINO, which is not installed here, and one set is not made with two "
+            f"engines. Or give the same command with --overwrite, which embeds all anew. {install_hint('openvino')}"
+        )
     cache = ModelCache()
-    network = load_network(backbone, cache)
+    network = load_network(backbone, cache, storage)
+    engine = _load_with(network, spec, calibration_pixels, cache)
+    made_by = libraries(engine=engine.info.engine, precision=engine.info.precision, network_sha256=network.graph_sha256)
+    engine.info = dataclasses.replace(engine.info, libraries=made_by)
+    return engine
+
+
+def _load_with(
+    network: Network, spec: EngineSpec, calibration_pixels: Callable[[], np.ndarray] | None, cache: ModelCache
+) -> Engine:
     if spec.precision == "int8":
-        return _load_int8(network, calibration_pixels, cache)
+        return _load_int8(network, spec.begun_with, calibration_pixels, cache)
     kind = _engine_kind(spec)
     make = functools.partial(_make_engine, network, kind)
+    if spec.begun_with is not None:
+        return _load_begun_with(spec.begun_with, kind, make)
     if spec.precision == "float32":
         return make("float32")
     lower = _lower_precision(kind)
@@ -126,6 +160,18 @@ def _load(backbone: BackboneSpec, spec: EngineSpec, calibration_pixels: Callable
         return _explained(make("float32"), f"float32: {lower} is {measured}")
     asked = "" if spec.precision == "auto" else "asked for; "
     return _explained(make(lower), f"{lower}: {asked}{measured}", fidelity=measured.worst)
+
+
+def _load_begun_with(begun: EngineInfo, kind: str, make: Callable[[str], Engine]) -> Engine:
+    """What an earlier run chose, whatever would be measured today; who asked compares it with what comes of this."""
+    if begun.precision not in ("float32", _lower_precision(kind)):
+        raise InputError(
+            f"precision: the job was begun in {begun.precision}, which {kind} has no arithmetic for on this machine "
+            f"({_processor()}), and one set is not made of two precisions. Go on where the job was begun, or give the "
+            "same command with --overwrite, and for workers of several kinds with --precision float32, which all have; "
+            "it embeds all anew."
+        )
+    return _explained(make(begun.precision), f"{begun.precision}: as this job was begun", fidelity=begun.fidelity)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,7 +229,20 @@ def _measure(
         return _Measured(**json.load(stream))
 
 
-def _load_int8(network: Network, calibration_pixels: Callable[[], np.ndarray] | None, cache: ModelCache) -> Engine:
+def _load_int8(
+    network: Network,
+    begun: EngineInfo | None,
+    calibration_pixels: Callable[[], np.ndarray] | None,
+    cache: ModelCache,
+) -> Engine:
+    if begun is not None and begun.calibration is not None:
+        # Images that were missing when the job began may be there by now, and would change the calibration.
+        kept = find_int8_network(network, begun.calibration, cache)
+        if kept is not None:
+            engine: Engine = OpenVinoEngine(kept, network.identity, precision="int8")
+            engine = _explained(engine, "int8: as this job was begun", fidelity=begun.fidelity)
+            engine.info = dataclasses.replace(engine.info, calibration=begun.calibration)
+            return engine
     if calibration_pixels is None:
         raise InputError("precision: int8 needs images to calibrate with; pass --precision bfloat16 without them.")
     pixels = calibration_pixels()
@@ -208,6 +267,9 @@ def _load_int8(network: Network, calibration_pixels: Callable[[], np.ndarray] | 
 
 
 def _engine_kind(spec: EngineSpec) -> Literal["tensorflow", "openvino"]:
+    if spec.begun_with is not None and spec.engine == "auto":
+        # A set that TensorFlow began is one that OpenVINO may not finish, although it is installed by now.
+        return "tensorflow" if spec.begun_with.engine == "tensorflow" else "openvino"
     if spec.engine != "auto":
         return spec.engine
     return "openvino" if has_openvino() and not has_gpu() else "tensorflow"

@@ -19,6 +19,7 @@ from preprocess.block_results import BlockResult, join_content
 from preprocess.content_report import DUPLICATES_NAME, SHARED_NAME, ShardFile, report_duplicates, report_shared
 from preprocess.finished_set import FILES, read_finished
 from preprocess.job import PLAN_NAME, Job
+from preprocess.made_with import differences
 from preprocess.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_NAME, SKIPPED_NAME, Manifest, Shard, sidecar_path
 from preprocess.set_files import digest_of, own_path
 from preprocess.set_plan import (
@@ -57,7 +58,8 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
 
     Raises:
       OSError: storage failed; the set has no manifest then, or its own.
-      JobFailed: workers used different backbones, or a part is gone or cut; nothing was touched.
+      JobFailed: workers used different backbones, precisions or libraries, or a part is gone or cut; nothing was
+        touched.
     """
     ordered = sorted(results, key=lambda result: result.order)
     try:
@@ -75,7 +77,7 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
 
 
 def _finish(results: Sequence[BlockResult], job: Job, storage: Storage) -> dict[str, Any]:
-    _require_one_backbone(results)
+    _require_one_arithmetic(results)
     planned = with_final_names(results, job)
     shards = tuple(
         Shard(name=shard.name, records=shard.records, num_bytes=shard.num_bytes, sha256=shard.sha256)
@@ -156,10 +158,16 @@ def _finished_report(job: Job, storage: Storage) -> dict[str, Any] | None:
     return report if report.get("run_id") == job.run_id else None
 
 
-def _require_one_backbone(results: Sequence[BlockResult]) -> None:
+def _require_one_arithmetic(results: Sequence[BlockResult]) -> None:
     backbones: set[BackboneIdentity] = {result.backbone for result in results}
     if any(not backbone.agrees_with(results[0].backbone) for backbone in backbones):
         raise JobFailed(f"The workers did not all use the same backbone: {backbones}")
+    for result in results:
+        if differs := differences(results[0].engine, result.engine):
+            raise JobFailed(
+                f"The rows were not all embedded with the same arithmetic and libraries ({'; '.join(differs)}). Give "
+                "the same command again: what differs is embedded anew."
+            )
 
 
 def _write_ledgers(storage: Storage, results: Sequence[BlockResult], job: Job, *, folder: str) -> None:

@@ -30,7 +30,7 @@ SPOOL_BYTES = 32 * 1024 * 1024
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 _URI = re.compile(r"gs://([^/]+)/(.*)", re.DOTALL)
 
-_clients: dict[str, storage.Client] = {}
+_clients: dict[tuple[str, Callable[[], storage.Client]], storage.Client] = {}
 _clients_lock = threading.Lock()
 
 
@@ -48,14 +48,16 @@ def make_client() -> storage.Client:
 
 
 def client_of_process(make: Callable[[], storage.Client] = make_client) -> storage.Client:
-    """The one client that all threads of this process share.
+    """The one client of some credentials that all threads of this process share.
 
     Args:
-      make: makes it on the first call. With STORAGE_EMULATOR_HOST set, a client without credentials is made instead.
+      make: makes it on the first call. Those that give other credentials must not be equal: who comes first decides
+        for nobody else. With STORAGE_EMULATOR_HOST set, a client without credentials is made instead.
     """
     endpoint = os.environ.get(_EMULATOR, "")
+    key = (endpoint, make_client if endpoint else make)
     with _clients_lock:
-        if endpoint not in _clients:
+        if key not in _clients:
             # Else the client (3.17) asks for each bucket's metadata in a thread of its own, for traces nobody takes.
             os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
             import requests.adapters
@@ -66,8 +68,8 @@ def client_of_process(make: Callable[[], storage.Client] = make_client) -> stora
             adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=NUM_CONNECTIONS)
             for scheme in ("http://", "https://"):
                 client._http.mount(scheme, adapter)
-            _clients[endpoint] = client
-        return _clients[endpoint]
+            _clients[key] = client
+        return _clients[key]
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -165,12 +167,14 @@ def upload(
     stream: BinaryIO,
     size_bytes: int,
     *,
+    only_new: bool = False,
     timeout_sec: float = DEFAULT_TIMEOUT_SEC,
     make: Callable[[], storage.Client] = make_client,
 ) -> None:
     """Sends one object, once, from the start of `stream`; its checksum is verified.
 
     Raises:
+      FileExistsError: there is an object of this name, with `only_new`; the service lets one of several through.
       DamagedUpload: the service says so.
       Exception: what the client raises.
     """
@@ -182,10 +186,13 @@ def upload(
             size=size_bytes,
             content_type="application/octet-stream",
             checksum="crc32c",
+            if_generation_match=0 if only_new else None,
             timeout=(CONNECT_TIMEOUT_SEC, timeout_sec),
             retry=None,
         )
     except Exception as error:
+        if only_new and getattr(error, "code", None) == 412:
+            raise FileExistsError(errno.EEXIST, "there is such an object", uri) from error
         # The service compares the checksums of small uploads itself, and answers with 400 as for a wrong request.
         if getattr(error, "code", None) == 400 and "match calculated" in str(error):
             raise DamagedUpload(f"The upload of {uri} was damaged on its way") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import io
 import os
 import re
 import tempfile
@@ -23,6 +24,7 @@ from preprocess.gcs_objects import (
     upload,
 )
 from preprocess.retrying import RetryPolicy, as_os_error, call
+from preprocess.versioned_object import VersionedObject
 
 if TYPE_CHECKING:
     from google.cloud import storage
@@ -93,6 +95,10 @@ class GcsStorage:
     def _timeout(self, timeout_sec: float = 0) -> tuple[float, float]:
         return CONNECT_TIMEOUT_SEC, max(timeout_sec, self._timeout_sec)
 
+    def versioned(self, path: str) -> VersionedObject:
+        """An object that is written only over what was seen of it."""
+        return VersionedObject(path, lambda: self._blob(path), self._retry)
+
     def open(self, path: str) -> BinaryIO:
         # The whole object first, so that what is read from it is checked, and cannot break off in the middle.
         spool = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))  # noqa: SIM115 (the caller closes it)
@@ -108,7 +114,7 @@ class GcsStorage:
         return read_object(path, max_bytes=max_bytes, retry=self._retry, timeout_sec=self._timeout_sec, make=self._make)
 
     @contextlib.contextmanager
-    def create(self, path: str, *, keep_partial: bool = False) -> Iterator[BinaryIO]:
+    def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
         """A new object, sent whole when its stream is closed; nothing is sent if the `with` block raises.
 
         An object cannot be appended to, so nothing is kept of one that was not finished.
@@ -118,6 +124,17 @@ class GcsStorage:
             stream = cast(BinaryIO, spool)
             size_bytes = stream.seek(0, os.SEEK_END)
             self._call(lambda: upload(path, stream, size_bytes, timeout_sec=self._timeout_sec, make=self._make), path)
+
+    def create_new(self, path: str, data: bytes) -> bool:
+        def send() -> None:
+            upload(path, io.BytesIO(data), len(data), only_new=True, timeout_sec=self._timeout_sec, make=self._make)
+
+        try:
+            self._call(send, path)
+        except FileExistsError:
+            # The answer to a first try may have been lost.
+            return self.read(path) == data
+        return True
 
     def _list(self, bucket: str, prefix: str, *, max_results: int | None = None) -> list[str]:
         """The names of the objects that begin with `prefix`, sorted."""

@@ -3,12 +3,16 @@
 Two pools of threads, because the two wait for different things: many readers hide the latency of storage (50 ms an
 object are hidden at 600 images a second by 32 of them), while decoding is work for the cores, and each image being
 decoded may fill hundreds of megabytes.
+
+What fails because of the image is that image's outcome. What fails because of the machine (`preprocess.machine_faults`)
+is tried again, and where that does not help it is raised: no image is entered as failed that might be good.
 """
 
 from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -19,15 +23,22 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from configs.errors import InputError
 from preprocess.cores import available_cores
 from preprocess.daemon_threads import DaemonThreads, TimedThreads
 from preprocess.image import ImageError
+from preprocess.machine_faults import TRY_AGAIN, MachineFault, Patience, in_one_line, is_machine_fault
 from preprocess.outcomes import RowFailure, Stage
+from preprocess.retrying import RetryPolicy
 
 READ_THREADS = 32
 # Encoded images that wait for a decoder. Photos of 5 MB each: fifty of them.
 MAX_ENCODED_BYTES = 256 * 1024 * 1024
 DEFAULT_DEADLINE_SEC = 60.0
+# Looking an embedding up is to save time, so it does not get much.
+LOOK_UP_DEADLINE_SEC = 10.0
+# Images that are decoded again because of the machine are so one after the other: it may be short of memory.
+_decoded_again = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +92,7 @@ class ImageLoader:
     All calls from one thread. What it holds at most: the pixels of `max_ahead` images; `max_encoded_bytes` of encoded
     images that wait or are decoded, and beyond them one file for each of the READ_THREADS whose reads had begun; and
     for each core what decoding one image takes, in this process or in the decoder's child. For one of 100 megapixels
-    that is 0.4 to 0.9 GB in most formats, and 2 GB as JPEG 2000 or CMYK TIFF.
+    that is 0.1 to 1.3 GB in most formats, and 2 to 2.5 GB as JPEG 2000 or CMYK TIFF.
 
     Args:
       read: location of an image to its bytes; raises RowFailure. Runs in threads.
@@ -89,9 +100,11 @@ class ImageLoader:
         `preprocess.isolated_decoder` does.
       max_ahead: images loaded ahead.
       max_encoded_bytes: no further read starts while the images that wait for a decoder hold as much.
-      deadline_sec: an image that takes longer to read fails, and its thread is given up.
+      deadline_sec: a read that takes longer has failed because of the machine, and its thread is given up.
       find_embedding: digest (SHA-256, 32 bytes) to an embedding that is there already, float32 [n], or None. Runs
-        in threads, within the deadline.
+        in threads.
+      look_up_deadline_sec: an embedding that takes longer to find is taken for not there.
+      try_again: how long what the machine failed at is tried again, beyond what each try takes.
     """
 
     def __init__(
@@ -103,9 +116,10 @@ class ImageLoader:
         max_encoded_bytes: int = MAX_ENCODED_BYTES,
         deadline_sec: float = DEFAULT_DEADLINE_SEC,
         find_embedding: Callable[[bytes], np.ndarray | None] | None = None,
+        look_up_deadline_sec: float = LOOK_UP_DEADLINE_SEC,
+        try_again: RetryPolicy = TRY_AGAIN,
     ):
-        self._reading = _Reading(read, find_embedding, deadline_sec)
-        self._decode = decode
+        self._how = _How(read, decode, find_embedding, deadline_sec, look_up_deadline_sec, try_again)
         self._max_ahead = max_ahead
         self._budget = _ByteBudget(max_encoded_bytes)
         self._locations: Iterator[str] = iter(())
@@ -126,7 +140,8 @@ class ImageLoader:
 
         Raises:
           IndexError: no image is left.
-          OSError: so many reads hang that storage is taken for dead.
+          MachineFault: this machine or its storage kept failing; it says nothing of the image.
+          InputError: nothing here opens such locations.
         """
         result = self._ahead.popleft().result()
         self._load_ahead()
@@ -138,7 +153,7 @@ class ImageLoader:
             location = next(self._locations, None)
             if location is None:
                 return
-            task = _LoadTask(location, self._reading, self._decode, self._budget)
+            task = _LoadTask(location, self._how, self._budget)
             self._ahead.append(task.future)
             readers.submit(task)
 
@@ -168,12 +183,15 @@ class _ByteBudget:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Reading:
-    """How images are read, the same for all of a loader."""
+class _How:
+    """How images are loaded, the same for all of a loader."""
 
     read: Callable[[str], bytes]
+    decode: Callable[[bytes], np.ndarray]
     find_embedding: Callable[[bytes], np.ndarray | None] | None
     deadline_sec: float
+    look_up_deadline_sec: float
+    try_again: RetryPolicy
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -184,79 +202,152 @@ class _Encoded:
 
 
 class _LoadTask:
-    """One image on its way, a `TimedTask`: its future gets the outcome."""
+    """One image on its way, a `TimedTask` of reading it: its future gets the outcome."""
 
-    def __init__(
-        self,
-        location: str,
-        reading: _Reading,
-        decode: Callable[[bytes], np.ndarray],
-        budget: _ByteBudget,
-    ):
+    def __init__(self, location: str, how: _How, budget: _ByteBudget):
         self.future: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
         self._location = location
-        self._reading = reading
-        self._decode = decode
+        self._how = how
         self._budget = budget
-        self._read: _Encoded | KnownImage | RowFailure | None = None
+        self._patience = Patience(how.try_again)
+        self._wait_sec = 0.0
+        self._read: _Encoded | BaseException | None = None
 
     @property
     def deadline_sec(self) -> float:
-        return self._reading.deadline_sec
+        return self._how.deadline_sec
 
     def prepare(self) -> None:
+        time.sleep(self._wait_sec)
         self._budget.wait()
 
     def run(self) -> None:
         try:
-            self._read = self._read_and_look_up()
-        except RowFailure as failure:
-            self._read = failure
+            started = time.perf_counter()
+            data = self._how.read(self._location)
+            digest = hashlib.sha256(data).digest()
+            self._read = _Encoded(data, digest, time.perf_counter() - started)
         except BaseException as error:
-            self._read = _unexpected("read", error)
+            self._read = error
 
-    def _read_and_look_up(self) -> _Encoded | KnownImage:
-        started = time.perf_counter()
-        data = self._reading.read(self._location)
-        digest = hashlib.sha256(data).digest()
-        find = self._reading.find_embedding
-        embedding = find(digest) if find else None
-        read_sec = time.perf_counter() - started
-        if embedding is not None:
-            return KnownImage(embedding, digest, len(data), read_sec)
-        return _Encoded(data, digest, read_sec)
-
-    def finish(self) -> None:
+    def finish(self) -> _LookUpTask | None:
         read, self._read = self._read, None
         assert read is not None
-        if not isinstance(read, _Encoded):
+        if isinstance(read, _Encoded):
+            if self._how.find_embedding:
+                return _LookUpTask(self, read, self._how.find_embedding, self._how.look_up_deadline_sec)
+            self.decode(read)
+        elif isinstance(read, RowFailure):
             self.future.set_result(read)
-            return
-        self._budget.take(len(read.data))
-        _, decoders = _pools()
-        decoders.submit(functools.partial(self._decode_one, read))
+        elif isinstance(read, InputError):
+            self.future.set_exception(read)
+        elif is_machine_fault(read):
+            self._read_again(read)
+        else:
+            self.future.set_result(_unexpected("read", read))
+        return None
 
     def give_up(self, error: OSError | None) -> None:
         if error is not None:
             self.future.set_exception(error)
             return
-        message = f"{self._location}: reading took longer than {self.deadline_sec:g} s."
-        self.future.set_result(RowFailure("read", "deadline", message))
+        self._read_again(MachineFault(f"{self._location}: reading took longer than {self.deadline_sec:g} s"))
+
+    def _read_again(self, fault: BaseException) -> None:
+        wait_sec = self._patience.next_wait_sec()
+        if wait_sec is None:
+            self.future.set_exception(self._persistent(fault))
+            return
+        # Another task with the same future: what this one hangs in may still bring something.
+        again = _LoadTask(self._location, self._how, self._budget)
+        again.future, again._patience, again._wait_sec = self.future, self._patience, wait_sec
+        readers, _ = _pools()
+        readers.submit(again)
+
+    def _persistent(self, fault: BaseException) -> MachineFault:
+        message = in_one_line(fault)
+        if not message.startswith(self._location):
+            message = f"{self._location}: {message}"
+        error = MachineFault(
+            f"{message.rstrip('.')} (tried {self._patience.tries} times). If only this file cannot be read or "
+            "decoded here, move it away, and it counts as missing."
+        )
+        error.__cause__ = fault
+        return error
+
+    def decode(self, encoded: _Encoded) -> None:
+        """Has the image decoded by the other pool."""
+        self._budget.take(len(encoded.data))
+        _, decoders = _pools()
+        decoders.submit(functools.partial(self._decode_one, encoded))
 
     def _decode_one(self, encoded: _Encoded) -> None:
-        started = time.perf_counter()
-        outcome: Outcome
         try:
-            pixels = self._decode(encoded.data)
-            decode_sec = time.perf_counter() - started
-            outcome = LoadedImage(pixels, encoded.digest, len(encoded.data), encoded.read_sec, decode_sec)
-        except ImageError as error:
-            outcome = RowFailure("decode", error.reason, error.message)
-        except BaseException as error:
-            outcome = _unexpected("decode", error)
+            outcome = self._outcome_of_decoding(encoded)
+        except MachineFault as fault:
+            self.future.set_exception(fault)
+            return
         finally:
             self._budget.free(len(encoded.data))
         self.future.set_result(outcome)
+
+    def _outcome_of_decoding(self, encoded: _Encoded) -> Outcome:
+        self._patience = Patience(self._how.try_again)
+        while True:
+            try:
+                with _decoded_again if self._patience.tries else contextlib.nullcontext():
+                    started = time.perf_counter()
+                    pixels = self._how.decode(encoded.data)
+                    decode_sec = time.perf_counter() - started
+            except ImageError as error:
+                return RowFailure("decode", error.reason, error.message)
+            except BaseException as error:
+                if not is_machine_fault(error):
+                    return _unexpected("decode", error)
+                wait_sec = self._patience.next_wait_sec()
+                if wait_sec is None:
+                    raise self._persistent(error) from error
+            else:
+                return LoadedImage(pixels, encoded.digest, len(encoded.data), encoded.read_sec, decode_sec)
+            time.sleep(wait_sec)
+
+
+class _LookUpTask:
+    """Looking for the embedding of an image that was read, a `TimedTask`. Whatever happens, the image goes on."""
+
+    def __init__(
+        self, image: _LoadTask, encoded: _Encoded, find: Callable[[bytes], np.ndarray | None], deadline_sec: float
+    ):
+        self._image = image
+        self._encoded = encoded
+        self._find = find
+        self._deadline_sec = deadline_sec
+        self._embedding: np.ndarray | None = None
+        self._sec = 0.0
+
+    @property
+    def deadline_sec(self) -> float:
+        return self._deadline_sec
+
+    def prepare(self) -> None:
+        return
+
+    def run(self) -> None:
+        started = time.perf_counter()
+        with contextlib.suppress(Exception):
+            self._embedding = self._find(self._encoded.digest)
+        self._sec = time.perf_counter() - started
+
+    def finish(self) -> None:
+        encoded = self._encoded
+        read_sec = encoded.read_sec + self._sec
+        if self._embedding is None:
+            self._image.decode(dataclasses.replace(encoded, read_sec=read_sec))
+            return
+        self._image.future.set_result(KnownImage(self._embedding, encoded.digest, len(encoded.data), read_sec))
+
+    def give_up(self, error: OSError | None) -> None:
+        self._image.decode(self._encoded)
 
 
 def _unexpected(stage: Stage, error: BaseException) -> RowFailure:

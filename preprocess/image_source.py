@@ -12,6 +12,7 @@ from preprocess.beam_storage import BeamStorage
 from preprocess.image import MAX_IMAGE_PIXELS
 from preprocess.image_loader import ImageLoader
 from preprocess.isolated_decoder import IsolatedDecoder
+from preprocess.machine_faults import TRY_AGAIN
 from preprocess.reading import DEFAULT_MAX_IMAGE_BYTES, read_image_bytes
 from preprocess.retrying import RetryPolicy
 
@@ -40,12 +41,13 @@ class ImageSource:
     Attributes:
       max_bytes: larger files fail.
       max_pixels: images with a larger width x height, as declared in the header, fail.
-      deadline_sec: an image that takes longer to read, or to decode, fails. Reading may take the time of the retries
-        on top, or a service that is down for a minute would fail every image that was being read.
+      deadline_sec: an image that takes longer to decode fails; a read that takes longer is tried again, and then
+        stops the job. Reading may take the time of the retries on top.
       retry: of faults of remote storage that pass.
       read: location to bytes; None for `ImageReader`.
       decode: bytes to pixels; None for `IsolatedDecoder`.
       read_ahead: images loaded ahead of those who use them.
+      try_again: how long what the machine failed at is tried again, beyond what each try takes.
     """
 
     max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
@@ -55,6 +57,7 @@ class ImageSource:
     read: Callable[[str], bytes] | None = None
     decode: Callable[[bytes], np.ndarray] | None = None
     read_ahead: int = 128
+    try_again: RetryPolicy = TRY_AGAIN
 
     @classmethod
     def of_options(cls, options: PreprocessOptions) -> ImageSource:
@@ -74,4 +77,5 @@ class ImageSource:
             max_ahead=self.read_ahead,
             deadline_sec=self.deadline_sec + self.retry.limit_sec,
             find_embedding=find_embedding,
+            try_again=self.try_again,
         )

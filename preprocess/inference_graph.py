@@ -22,7 +22,7 @@ PIXELS = "pixels"
 EMBEDDINGS = "embeddings"
 
 # A change to what this module makes must change this number: graphs are kept on disk from run to run.
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 
 
 def inference_graph(model: Any) -> bytes:
@@ -32,7 +32,8 @@ def inference_graph(model: Any) -> bytes:
       model: float32 [n, height, width, 3] in [-1, 1] to float32 [n, embedding_size].
 
     Returns:
-      A serialized `tf.GraphDef`, `PIXELS` to `EMBEDDINGS`. Takes a few seconds for Inception v3.
+      A serialized `tf.GraphDef`, `PIXELS` to `EMBEDDINGS`: the same bytes for the same network, in every process, so
+      that their digest tells whether two runs ran the same. Takes a few seconds for Inception v3.
     """
     tf = import_tensorflow()
     from preprocess.image_graph import scale_pixels
@@ -54,7 +55,23 @@ def inference_graph(model: Any) -> bytes:
     shape = [None, *(model.input_shape[1:3] or (IMAGE_SIZE, IMAGE_SIZE)), 3]
     signature = [tf.TensorSpec(shape, tf.uint8, name=PIXELS)]
     traced = tf.function(embed, input_signature=signature, autograph=False).get_concrete_function()
-    return traced.graph.as_graph_def().SerializeToString()
+    return _with_plain_names(traced.graph.as_graph_def()).SerializeToString(deterministic=True)
+
+
+def _with_plain_names(graph: Any) -> Any:
+    """The same graph, its nodes named by position: Keras counts the layers of the whole process in its names."""
+    names = {
+        node.name: node.name if node.name in (PIXELS, EMBEDDINGS) else f"node{position}"
+        for position, node in enumerate(graph.node)
+    }
+    for node in graph.node:
+        node.name = names[node.name]
+        for position, source in enumerate(node.input):
+            mark = "^" if source.startswith("^") else ""  # A node to wait for, whose output is not taken.
+            name, colon, output = source.removeprefix("^").partition(":")
+            node.input[position] = f"{mark}{names[name]}{colon}{output}"
+        node.attr.pop("_class", None)  # Which nodes to put on one device, by name.
+    return graph
 
 
 def _without_batch_normalization(model: Any) -> Any:

@@ -5,6 +5,10 @@ its thread for ever, and one that is deceived about a size takes all memory; no 
 child process can (`preprocess.decode_worker` is its side). Each thread that decodes has its own child, started when
 first needed (0.1 to 0.2 s) and again after its end.
 
+A child knows and may nothing that decoding does not need, since an image may take a decoder over: it gets an
+environment of its own, no descriptors but its pipes, no folder, and then the kernel refuses it everything else
+(`preprocess.confinement`). This process ends it at the deadline; a child that were to do that itself might be stopped.
+
 Measured on 400 photos of 65 KB on 2 cores: 1.75 to 1.8 ms an image where `decode_image` in this process takes 1.55 to
 1.6 (0.3 ms more on a busy machine); 0.1 ms of that is CPU time, the rest is waking up. With two threads 1050 to 1200
 images a second, and 1050 to 1240 in this process; `benchmarks.hostile` measures 0.90 to 0.99 of the rate in turns.
@@ -12,8 +16,11 @@ images a second, and 1050 to 1240 in this process; `benchmarks.hostile` measures
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
+import functools
+import logging
 import os
 import signal
 import subprocess
@@ -23,10 +30,16 @@ from typing import IO
 
 import numpy as np
 
-from preprocess.decode_worker import IMAGE_ERROR, PIXELS, READY, REPLY, REQUEST, write_all
+from preprocess.deadlines import DeadlineWatch
+from preprocess.decode_worker import CONFINED, IMAGE_ERROR, PIXELS, REPLY, REQUEST, UNCONFINED, write_all
 from preprocess.image import IMAGE_SIZE, MAX_IMAGE_PIXELS, ImageError
+from preprocess.machine_faults import MachineFault, in_one_line
+
+_LOGGER = logging.getLogger(__name__)
 
 DEFAULT_DEADLINE_SEC = 60.0
+# To start, which takes 0.1 to 0.2 s where a disk and a core are free.
+_START_DEADLINE_SEC = 60.0
 _WORKER_MODULE = "preprocess.decode_worker"
 _PACKAGES_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # The default of 64 KiB would make five turns of taking and waiting of each image's pixels. This is what Linux
@@ -36,56 +49,96 @@ _PIPE_BYTES = 1024 * 1024
 # measured 0.6 ms of a photo's 2.1.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(16 * 1024 * 1024), "MALLOC_TRIM_THRESHOLD_": str(64 * 1024 * 1024)}
 _SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
+# Where the interpreter may find its own libraries. All else (keys, tokens, proxies, the home folder) stays here.
+_ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+# What a decoder brings upon itself. Every other signal that ends it was sent by somebody: a person, or a kernel that
+# is short of memory.
+_OWN_SIGNALS = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
+)
+
+
+@functools.cache
+def _watch_of_process(pid: int) -> DeadlineWatch:
+    """The watch of the decoders' deadlines; a fork has none of its parent's threads."""
+    return DeadlineWatch("decode-deadlines")
+
+
+@functools.cache
+def _say_unconfined() -> None:
+    _LOGGER.warning(
+        "Decoders run without a filter of their system calls, which this system does not offer (seccomp, on Linux, "
+        "x86_64 or aarch64): an image that takes over a decoder could read what this user may read."
+    )
 
 
 class _ChildEnded(Exception):  # noqa: N818 (what happened to a process; the caller says what it means)
-    """The child has ended: `returncode` is negative for a signal, as in `subprocess`."""
+    """The child has ended: `returncode` is negative for a signal, as in `subprocess`.
 
-    def __init__(self, returncode: int, *, had_request: bool):
+    Attributes:
+      returncode: of the process.
+      had_request: it had taken the request.
+      late: it was ended because the deadline had passed.
+      was_stopped: it was not running then (SIGSTOP, a debugger).
+    """
+
+    def __init__(self, returncode: int, *, had_request: bool, late: bool = False, was_stopped: bool = False):
         super().__init__(returncode)
         self.returncode = returncode
         self.had_request = had_request
+        self.late = late
+        self.was_stopped = was_stopped
 
 
 class _Child:
     """One child process, used by one thread.
 
     Raises:
-      RuntimeError: it does not start.
+      MachineFault: it does not start.
     """
 
     def __init__(self, module: str):
-        # Where this process has found its packages, the child finds them too, whatever its directory; -P keeps
+        # Where this process has found its packages, the child finds them too, in whatever directory; -P keeps
         # that directory itself out.
-        search_path = dict.fromkeys([_PACKAGES_DIR, *filter(None, sys.path)])
+        search_path = dict.fromkeys([_PACKAGES_DIR, *map(os.path.abspath, filter(None, sys.path))])
         # Single-threaded: as many children as there are cores decode at once.
-        environment = os.environ | {
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | {
             "PYTHONPATH": os.pathsep.join(search_path),
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
             **_MALLOC,
         }
         command = [sys.executable, "-P", "-m", module]
-        self._process = subprocess.Popen(
-            command,
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libtiff prints what it finds wrong with a file
-            env=environment,
-        )
+        self._watch = _watch_of_process(os.getpid())
+        try:
+            self._process = subprocess.Popen(
+                command,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # libtiff prints what it finds wrong with a file
+                env=environment,
+                cwd="/",
+            )
+        except OSError as error:
+            raise MachineFault(f"the decoder process does not start: {in_one_line(error)}") from error
         self.owner_pid = os.getpid()
+        self._was_stopped = False
         assert self._process.stdin is not None and self._process.stdout is not None
         self._requests: IO[bytes] = self._process.stdin
         self._replies: IO[bytes] = self._process.stdout
         for pipe in (self._requests, self._replies):
             _enlarge_pipe(pipe.fileno())
-        ready = self._replies.read(len(READY))
-        if ready != READY:
+        clock = self._watch.start(_START_DEADLINE_SEC, self._end_late)
+        ready = self._replies.read(1)
+        self._watch.end(clock)
+        if ready not in (CONFINED, UNCONFINED):
             self.end()
-            raise RuntimeError(
-                f"The decoder process does not start: {' '.join(command)} ended with {_ending(self.returncode)}."
+            raise MachineFault(
+                f"the decoder process does not start: {' '.join(command)} ended with {_ending(self.returncode)}"
             )
+        if ready == UNCONFINED:
+            _say_unconfined()
 
     @property
     def returncode(self) -> int:
@@ -102,8 +155,23 @@ class _Child:
         Raises:
           _ChildEnded: instead of replying.
         """
+        clock = self._watch.start(deadline_sec, self._end_late)
         try:
-            write_all(self._requests.fileno(), REQUEST.pack(len(data), max_pixels, deadline_sec), data)
+            return self._ask(data, max_pixels)
+        except _ChildEnded as ended:
+            ended.late = not self._watch.end(clock)
+            ended.was_stopped = self._was_stopped
+            raise
+        finally:
+            self._watch.end(clock)
+
+    def _end_late(self) -> None:
+        self._was_stopped = _is_stopped(self._process.pid)
+        self._process.kill()
+
+    def _ask(self, data: bytes, max_pixels: int) -> tuple[int, np.ndarray | bytes]:
+        try:
+            write_all(self._requests.fileno(), REQUEST.pack(len(data), max_pixels), data)
         except BrokenPipeError:
             raise _ChildEnded(self.returncode, had_request=False) from None
         header = bytearray(REPLY.size)
@@ -149,6 +217,12 @@ def _enlarge_pipe(descriptor: int) -> None:
         fcntl.fcntl(descriptor, set_size, _PIPE_BYTES)
     except OSError:
         return  # The user's pipes are as large as they may be in all; a small one is slower and works.
+
+
+def _is_stopped(pid: int) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as stream:
+        return stream.read().rpartition(")")[2].split()[0] in "Tt"
+    return False
 
 
 def _ending(returncode: int) -> str:
@@ -213,21 +287,23 @@ class IsolatedDecoder:
           uint8 [299, 299, 3]: rows from the top, columns from the left, RGB.
 
         Raises:
-          ImageError: with the reasons of `decode_image`; "decoder_crashed" where the process ended,
-            "deadline" where decoding took longer than `deadline_sec`, "out_of_memory" where it took more
-            than `preprocess.decode_worker` allows.
-          RuntimeError: decoder processes do not start, or `decode_image` itself is at fault.
+          ImageError: with the reasons of `decode_image`; "decoder_crashed" where the process ended by its own
+            fault, "deadline" where decoding took longer than `deadline_sec`, twice, "out_of_memory" where it took
+            more than `preprocess.decode_worker` allows.
+          MachineFault: the decoder process does not start, or somebody else has stopped or ended it.
+          RuntimeError: `decode_image` itself is at fault.
         """
         try:
             return self._decode(data)
         except _ChildEnded as ended:
-            if ended.had_request:
-                raise self._image_error(ended) from None
-        # Something else has ended it while it had nothing to do, or took the request: not this image's fault.
+            # Too slow once may be a machine with too much to do. And who ended before it took the request had not
+            # even seen the image.
+            if ended.had_request and not ended.late:
+                raise self._verdict(ended) from None
         try:
             return self._decode(data)
         except _ChildEnded as ended:
-            raise self._image_error(ended) from None
+            raise self._verdict(ended) from None
 
     def _decode(self, data: bytes) -> np.ndarray:
         child = _child_of_thread.get(self._module)
@@ -244,7 +320,11 @@ class IsolatedDecoder:
             raise ImageError(reason, message)  # type: ignore[arg-type]
         raise RuntimeError(f"{reason}: {message}")
 
-    def _image_error(self, ended: _ChildEnded) -> ImageError:
-        if ended.returncode == -signal.SIGALRM:
+    def _verdict(self, ended: _ChildEnded) -> ImageError | MachineFault:
+        if ended.late and ended.was_stopped:
+            return MachineFault(f"the decoder process was stopped for longer than {self.deadline_sec:g} s")
+        if ended.late:
             return ImageError("deadline", f"decoding took longer than {self.deadline_sec:g} s")
+        if not ended.had_request or (ended.returncode < 0 and -ended.returncode not in _OWN_SIGNALS):
+            return MachineFault(f"somebody ended the decoder with {_ending(ended.returncode)} (is memory short?)")
         return ImageError("decoder_crashed", f"the decoder ended with {_ending(ended.returncode)}")

@@ -48,6 +48,7 @@ class Job:
       compression: of the shards.
       labels: the dictionary, in order.
       input_paths: the lists.
+      input_sha256: of the contents of each list, as it was checked before the start; what is embedded is read again.
       rows_expected: rows counted before the start; the job must read as many.
       started: when this run was started, UTC.
       versions: of the software that runs it, for the report.
@@ -64,6 +65,7 @@ class Job:
     compression: Compression
     labels: tuple[str, ...]
     input_paths: tuple[str, ...]
+    input_sha256: tuple[str, ...]
     rows_expected: int
     started: datetime.datetime
     versions: dict[str, str]

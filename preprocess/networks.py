@@ -20,6 +20,7 @@ from preprocess.model_cache import ModelCache
 from preprocess.openvino_engine import read_network
 from preprocess.openvino_import import import_openvino
 from preprocess.rows import has_scheme
+from preprocess.storage import Storage
 
 _GRAPH = "graph.pb"
 _IDENTITY = "identity.json"
@@ -32,10 +33,12 @@ class Network:
 
     Attributes:
       graph_path: the file; exists as long as the cache that it came from.
+      graph_sha256: of its content, 64 hex digits.
       identity: the network.
     """
 
     graph_path: str
+    graph_sha256: str
     identity: BackboneIdentity
 
     @property
@@ -50,18 +53,26 @@ class Network:
             return stream.read()
 
 
-def load_network(spec: BackboneSpec, cache: ModelCache) -> Network:
+def load_network(spec: BackboneSpec, cache: ModelCache, storage: Storage | None = None) -> Network:
     """The constant graph of a backbone.
+
+    Args:
+      spec: the backbone.
+      cache: where it is looked up and kept.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
 
     Raises:
       InputError: the weights cannot be had or do not fit.
     """
-    folder = cache.find_or_make(_graph_key(spec), lambda folder: _write_graph(spec, folder))
+    folder = cache.find_or_make(_graph_key(spec), lambda folder: _write_graph(spec, folder, storage))
     with open(os.path.join(folder, _IDENTITY), encoding="utf-8") as stream:
         identity = BackboneIdentity.from_json(json.load(stream), where=folder)
     # The key tells weights files apart by their content; the same weights may lie elsewhere today.
+    graph_path = os.path.join(folder, _GRAPH)
     return Network(
-        graph_path=os.path.join(folder, _GRAPH), identity=dataclasses.replace(identity, weights=spec.weights)
+        graph_path=graph_path,
+        graph_sha256=cache.sha256_of(graph_path),
+        identity=dataclasses.replace(identity, weights=spec.weights),
     )
 
 
@@ -76,19 +87,29 @@ def load_int8_network(network: Network, pixels: np.ndarray, cache: ModelCache) -
     Raises:
       InputError: OpenVINO or NNCF is not installed, or the images are too few.
     """
-    key = {
-        "kind": "int8",
-        "network": network.key,
-        "pixels": digest_of_pixels(pixels),
-        "code": [GRAPH_VERSION, CALIBRATION_VERSION],
-        "versions": versions_of("openvino", "nncf"),
-    }
+    key = _int8_key(network, digest_of_pixels(pixels))
 
     def write(folder: str) -> None:
         quantized = calibrate(read_network(network.graph_path), pixels)
         import_openvino().save_model(quantized, os.path.join(folder, _INT8), compress_to_fp16=False)
 
     return read_network(os.path.join(cache.find_or_make(key, write), _INT8))
+
+
+def find_int8_network(network: Network, calibration: str, cache: ModelCache) -> Any | None:
+    """The int8 `ov.Model` that was made of a network before, by the digest of the images; None if it is not kept."""
+    folder = cache.find(_int8_key(network, calibration))
+    return None if folder is None else read_network(os.path.join(folder, _INT8))
+
+
+def _int8_key(network: Network, calibration: str) -> dict[str, Any]:
+    return {
+        "kind": "int8",
+        "network": network.key,
+        "pixels": calibration,
+        "code": [GRAPH_VERSION, CALIBRATION_VERSION],
+        "versions": versions_of("openvino", "nncf"),
+    }
 
 
 def versions_of(*packages: str) -> dict[str, str | None]:
@@ -127,8 +148,8 @@ def _graph_key(spec: BackboneSpec) -> dict[str, Any] | None:
     }
 
 
-def _write_graph(spec: BackboneSpec, folder: str) -> None:
-    model, identity = load_keras_backbone(spec)
+def _write_graph(spec: BackboneSpec, folder: str, storage: Storage | None) -> None:
+    model, identity = load_keras_backbone(spec, storage)
     with open(os.path.join(folder, _GRAPH), "wb") as stream:
         stream.write(inference_graph(model))
     with open(os.path.join(folder, _IDENTITY), "w", encoding="utf-8") as stream:

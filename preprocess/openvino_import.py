@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from configs.errors import InputError
+from configs.install_hint import install_hint
 
 
 def has_openvino() -> bool:
@@ -31,8 +32,7 @@ def import_openvino() -> ModuleType:
         import openvino
     except ImportError as error:
         raise InputError(
-            f"engine: OpenVINO cannot be imported ({error}). Install it: pip install 'hugs[openvino]'; or pass "
-            "--engine tensorflow."
+            f"engine: OpenVINO cannot be imported ({error}). {install_hint('openvino')} Or pass --engine tensorflow."
         ) from error
     return openvino
 
@@ -48,8 +48,8 @@ def import_nncf() -> ModuleType:
         import nncf
     except ImportError as error:
         raise InputError(
-            f"precision: int8 needs NNCF, which cannot be imported ({error}). Install it: pip install "
-            "'hugs[openvino]'; or pass --precision bfloat16."
+            f"precision: int8 needs NNCF, which cannot be imported ({error}). "
+            f"{install_hint('openvino')} Or pass --precision bfloat16."
         ) from error
     nncf.set_log_level(logging.ERROR)
     return nncf

@@ -1,4 +1,8 @@
-"""From the location of an image to its bytes, with a reason where there are none."""
+"""From the location of an image to its bytes, with a reason where there are none.
+
+A reason is about the image: not there, not to be read by this user, no file. What is about the machine or its storage
+is a `MachineFault`, and no reason.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import os
 import stat
 from typing import Protocol
 
+from configs.errors import InputError
+from preprocess.machine_faults import MachineFault, in_one_line, is_machine_fault
 from preprocess.outcomes import RowFailure
 from preprocess.rows import has_scheme
 from preprocess.storage import TooLarge
@@ -23,8 +29,14 @@ _REASONS_BY_ERRNO = {
     errno.EINVAL: "bad_uri",
     errno.ENAMETOOLONG: "bad_uri",
     errno.ELOOP: "bad_uri",
+    errno.EILSEQ: "bad_uri",
     errno.ENXIO: "not_a_regular_file",  # a socket
+    errno.EOPNOTSUPP: "not_a_regular_file",
+    errno.EFBIG: "too_large",
+    errno.EOVERFLOW: "too_large",
 }
+# Reads of a file that somebody writes to meanwhile.
+_MAX_READS = 3
 
 
 class ReadRemote(Protocol):
@@ -40,7 +52,10 @@ def _failure(reason: str, message: str) -> RowFailure:
     return RowFailure("read", reason, message.encode("utf-8", "backslashreplace").decode())
 
 
-def _failure_of(error: OSError, location: str) -> RowFailure:
+def _failure_of(error: OSError | MemoryError, location: str) -> RowFailure | MachineFault:
+    if isinstance(error, MemoryError) or is_machine_fault(error):
+        message = in_one_line(error)
+        return MachineFault(message if message.startswith(location) else f"{location}: {message}")
     if isinstance(error, FileNotFoundError):
         return _failure("not_found", f"No such file: {location}")
     if isinstance(error, PermissionError):
@@ -50,6 +65,18 @@ def _failure_of(error: OSError, location: str) -> RowFailure:
 
 
 def _read_local(path: str, max_bytes: int) -> bytes:
+    for _ in range(_MAX_READS):
+        data, expected_bytes = _read_once(path, max_bytes)
+        if len(data) == expected_bytes:
+            return data
+        # Somebody writes to it: the next read may find it whole.
+    if len(data) > expected_bytes:
+        return data
+    raise _failure("read_error", f"{path} ended after {len(data)} of its {expected_bytes} bytes.")
+
+
+def _read_once(path: str, max_bytes: int) -> tuple[bytes, int]:
+    """The content of a file, and how many bytes it had when it was opened."""
     # Not blocking: a FIFO without a writer would otherwise hold the thread for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     with open(descriptor, "rb", buffering=0) as stream:
@@ -60,13 +87,17 @@ def _read_local(path: str, max_bytes: int) -> bytes:
             raise _failure("not_a_regular_file", f"{path} is a pipe or a device, not a file.")
         if status.st_size > max_bytes:
             raise _too_large(path, max_bytes)
-        data = stream.readall()
+        try:
+            data = stream.readall()
+        except OSError as error:
+            if status.st_size:
+                raise
+            # No disk was asked for it: a window into the kernel, such as /proc/self/mem.
+            raise _failure("not_a_regular_file", f"{path} is no file on a disk: {in_one_line(error)}") from error
     # Somebody may have written to it meanwhile.
     if len(data) > max_bytes:
         raise _too_large(path, max_bytes)
-    if len(data) < status.st_size:
-        raise _failure("read_error", f"{path} ended after {len(data)} of its {status.st_size} bytes.")
-    return data
+    return data, status.st_size
 
 
 def _too_large(location: str, max_bytes: int) -> RowFailure:
@@ -84,6 +115,8 @@ def read_image_bytes(location: str, *, read_remote: ReadRemote, max_bytes: int =
     Raises:
       RowFailure: in stage "read", with reason not_found, is_a_directory, not_a_regular_file, no_permission,
         too_large, bad_uri or read_error.
+      MachineFault: this machine, a disk or a service failed; it says nothing of the image.
+      InputError: nothing here opens such URIs.
     """
     try:
         if not has_scheme(location):
@@ -91,7 +124,9 @@ def read_image_bytes(location: str, *, read_remote: ReadRemote, max_bytes: int =
         return read_remote(location, max_bytes=max_bytes)
     except TooLarge as error:
         raise _too_large(location, max_bytes) from error
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise _failure_of(error, location) from error
+    except InputError:
+        raise
     except ValueError as error:  # A NUL byte in the path, or a scheme that nothing opens.
         raise _failure("bad_uri", f"{location!r}: {error}") from error

@@ -82,6 +82,11 @@ def _cells(stream: BinaryIO, list_path: str) -> Iterator[tuple[int, list[str]]]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
+            if "field limit" in str(error):
+                raise InputError(
+                    f"{list_path}:{first_line}: a field has more than {csv.field_size_limit()} characters, as no path "
+                    "and no label has. Is this a list of images, and is the quote at the end of the field there?"
+                ) from error
             raise InputError(
                 f"{list_path}:{first_line}: not valid CSV ({error}). A field that holds a comma, a quote or a line "
                 'break must stand in double quotes, and a quote within it is written "".'
@@ -140,3 +145,22 @@ def parse_rows(stream: BinaryIO, *, list_path: str, labels: LabelDict, unknown_l
             continue
         ids = tuple(labels.ids[name] for name in names if name in labels.ids)
         yield Row(uri, names, ids, line)
+
+
+def check_unchanged(list_path: str, *, checked: str, read: str) -> None:
+    """Makes sure that a list is the one that was checked before the job started.
+
+    Args:
+      list_path: names it in the message.
+      checked: SHA-256 of what was read then.
+      read: SHA-256 of what was read now, to the end.
+
+    Raises:
+      InputError: it is another.
+    """
+    if read != checked:
+        raise InputError(
+            f"{list_path}: the list changed after it was checked (its SHA-256 was {checked[:12]}, now {read[:12]}), "
+            "so none of its rows was embedded in this run. Put back the list as it was and give the same command "
+            "again, or pass --overwrite to begin anew with the list as it is now."
+        )

@@ -25,7 +25,7 @@ def stage_weights(spec: BackboneSpec, folder: str, storage: Storage) -> Backbone
     Args:
       spec: the backbone.
       folder: where to put the file, as `SHA256-NAME`; local (on a disk that all share) or gs://.
-      storage: of the folder.
+      storage: of the folder, and of weights that lie in a bucket.
 
     Returns:
       The spec, with `staged` where there is a file. It names the same network as before.
@@ -38,9 +38,9 @@ def stage_weights(spec: BackboneSpec, folder: str, storage: Storage) -> Backbone
     if spec.weights == IMAGENET:
         source = fetch_published(ARCHITECTURES[spec.architecture].imagenet)
     else:
-        check_file(spec.weights)
+        check_file(spec.weights, storage)
         source = spec.weights
-    with local_copy(source) as path:
+    with local_copy(source, storage) as path:
         sha256 = digest_of_file(path)
         uri = f"{folder.rstrip('/')}/{sha256}-{os.path.basename(source)}"
         try:

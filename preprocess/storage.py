@@ -10,8 +10,11 @@ import contextlib
 import glob
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
+
+from preprocess.durable import FolderChanges, make_folders, sync_folder
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -27,6 +30,9 @@ class Storage(Protocol):
     """The operations on files that reading lists and finishing a set of records need.
 
     Paths are local paths or URIs with a scheme. Faults raise OSError; a missing file, FileNotFoundError.
+
+    A power cut finds the operations done in their order: whatever is there of one, all of those before it is there,
+    except that several moves, several deletions, and files that are not `durable` may come in any order.
     """
 
     def open(self, path: str) -> BinaryIO:
@@ -37,12 +43,19 @@ class Storage(Protocol):
         """Reads a whole file. Raises TooLarge if it has more than `max_bytes` bytes, without reading them all."""
         ...
 
-    def create(self, path: str, *, keep_partial: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
+    def create(
+        self, path: str, *, keep_partial: bool = False, durable: bool = True
+    ) -> contextlib.AbstractContextManager[BinaryIO]:
         """Opens a new file for writing, with the folders above it; complete only once closed.
 
         With `keep_partial`, what was written before a fault stays under `path` + `PARTIAL_SUFFIX`, where storage
-        can do that.
+        can do that. With `durable`, no power cut takes the file away once it is closed; without, one may, until the
+        next change that is durable; it is whole or not there even so.
         """
+        ...
+
+    def create_new(self, path: str, data: bytes) -> bool:
+        """Writes a whole file unless there is one; False if there is. Of several at once, one gets True."""
         ...
 
     def match(self, pattern: str) -> list[str]:
@@ -66,6 +79,10 @@ class Storage(Protocol):
         ...
 
 
+# Of this process: whoever creates a file may have got its storage elsewhere than who moved the one before.
+_changes = FolderChanges()
+
+
 class LocalStorage:
     """The filesystem of this machine."""
 
@@ -77,20 +94,50 @@ class LocalStorage:
             return read_stream(stream, path, max_bytes=max_bytes)
 
     @contextlib.contextmanager
-    def create(self, path: str, *, keep_partial: bool = False) -> Iterator[BinaryIO]:
+    def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
         """A file that appears under its name only when it is whole: written beside it, then renamed."""
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        folder = os.path.dirname(path) or "."
+        _changes.note("create", make_folders(folder))
         partial = f"{path}{PARTIAL_SUFFIX}"
         try:
             with open(partial, "wb") as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
+            if durable:
+                _changes.settle()
             os.replace(partial, path)
+            if durable:
+                sync_folder(folder)
+            else:
+                _changes.note("create", [folder])
         except BaseException:
             if not keep_partial:
                 self.delete_file(partial)
             raise
+
+    def create_new(self, path: str, data: bytes) -> bool:
+        folder = os.path.dirname(path) or "."
+        _changes.note("create", make_folders(folder))
+        mine = f"{path}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
+        try:
+            with open(mine, "xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            try:
+                os.link(mine, path)
+            except PermissionError:  # A filesystem without hard links.
+                if os.path.lexists(path):
+                    return False
+                os.replace(mine, path)
+        except FileExistsError:
+            return False
+        finally:
+            self.delete_file(mine)
+        _changes.settle()
+        sync_folder(folder)
+        return True
 
     def match(self, pattern: str) -> list[str]:
         # A file whose name happens to hold [ or * is still found by its plain name.
@@ -106,20 +153,28 @@ class LocalStorage:
         return found
 
     def move(self, source: str, target: str) -> None:
-        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        folder = os.path.dirname(target) or "."
+        made = make_folders(folder)
+        _changes.settle(before="move")
         os.replace(source, target)
+        _changes.note("move", [*made, folder, os.path.dirname(source) or "."])
 
     def delete_file(self, path: str) -> None:
+        _changes.settle(before="delete")
         with contextlib.suppress(FileNotFoundError):
             os.remove(path)
+            _changes.note("delete", [os.path.dirname(path) or "."])
 
     def delete_tree(self, path: str) -> None:
+        _changes.settle(before="delete")
         shutil.rmtree(path, ignore_errors=True)
+        _changes.note("delete", [os.path.dirname(path.rstrip("/")) or "."])
 
 
-def write_file(storage: Storage, path: str, data: bytes) -> None:
-    """Writes a whole file."""
-    with storage.create(path) as stream:
+def write_file(storage: Storage, path: str, data: bytes, *, durable: bool = True) -> None:
+    """Writes a whole file; see `Storage.create`."""
+    # Storage that knows no difference is not asked for one.
+    with storage.create(path) if durable else storage.create(path, durable=False) as stream:
         stream.write(data)
 
 

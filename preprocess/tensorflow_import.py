@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from types import ModuleType
 
+from configs.console import write_standard_error
+
 # What TensorFlow 2.21 says whatever TF_CPP_MIN_LOG_LEVEL is: notes (I, W), that a machine without a GPU has none,
 # and that transposing bytes is left to Eigen.
 _NOISE = re.compile(
@@ -41,7 +43,7 @@ def without_tensorflow_noise() -> Iterator[None]:
             held.seek(0)
             for line in held:
                 if not _NOISE.match(line):
-                    os.write(2, line)
+                    write_standard_error(line)
 
 
 def import_tensorflow(*, start: bool = True) -> ModuleType:

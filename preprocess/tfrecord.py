@@ -6,12 +6,25 @@ Format: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 
 import google_crc32c
 
-_HEADER_BYTES = 12
-_FOOTER_BYTES = 4
+# What a record says of its own length is believed up to here. Ours have some 8 KB; those made elsewhere may hold the
+# image file as well.
+MAX_RECORD_BYTES = 64 * 1024 * 1024
+
+_HEADER_BYTES = 12  # The length and its CRC.
+_FOOTER_BYTES = 4  # The CRC of the data.
+_LENGTH = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+_GZIP_WINDOW = 31  # zlib's word for "with a gzip header".
+_PIECE_BYTES = 4 << 20
+
+
+class MalformedRecordError(Exception):
+    """Bytes that are no TFRecord file of examples; the message says what is wrong."""
 
 
 def _masked_crc(data: bytes) -> int:
@@ -39,3 +52,70 @@ def whole_records(data: bytes) -> Iterator[bytes]:
             return
         yield record
         at = end + _FOOTER_BYTES
+
+
+def split_frames(chunks: Iterable[bytes], *, check: bool = False) -> Iterator[tuple[bytes, list[tuple[int, int]]]]:
+    """Cuts the contents of a TFRecord file into records.
+
+    Args:
+      chunks: the uncompressed contents, in pieces of any size.
+      check: whether the checksums must hold.
+
+    Yields:
+      Some bytes, and start and end of each whole record's data in them.
+
+    Raises:
+      MalformedRecordError: the contents end within a record, a record says that it has more than `MAX_RECORD_BYTES`
+        bytes, or a checksum does not hold.
+    """
+    rest = b""
+    for chunk in chunks:
+        data = rest + chunk if rest else chunk
+        spans = []
+        at = 0
+        while at + _HEADER_BYTES <= len(data):
+            (length,) = _LENGTH.unpack_from(data, at)
+            if check and _CRC.unpack_from(data, at + 8)[0] != _masked_crc(data[at : at + 8]):
+                raise MalformedRecordError("the checksum of a record's length does not hold")
+            if length > MAX_RECORD_BYTES:
+                raise MalformedRecordError(f"a record of {length} bytes")
+            end = at + _HEADER_BYTES + length
+            if end + _FOOTER_BYTES > len(data):
+                break
+            if check and _CRC.unpack_from(data, end)[0] != _masked_crc(data[at + _HEADER_BYTES : end]):
+                raise MalformedRecordError("the checksum of a record does not hold")
+            spans.append((at + _HEADER_BYTES, end))
+            at = end + _FOOTER_BYTES
+        rest = data[at:]
+        if spans:
+            yield data, spans
+    if rest:
+        raise MalformedRecordError("it ends within a record")
+
+
+def decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The contents of gzip members, of which a file may hold several; in bounded pieces.
+
+    Raises:
+      MalformedRecordError: they are no gzip, or cut short.
+    """
+    member = zlib.decompressobj(_GZIP_WINDOW)
+    fresh = True
+    for chunk in chunks:
+        data = chunk
+        while data:
+            if member.eof:
+                member = zlib.decompressobj(_GZIP_WINDOW)
+            try:
+                piece = member.decompress(data, _PIECE_BYTES)
+            except zlib.error as error:
+                raise MalformedRecordError(f"not gzip: {error}") from error
+            fresh = False
+            data = member.unused_data if member.eof else member.unconsumed_tail
+            if piece:
+                yield piece
+    # Output that the limit held back after the last input.
+    while not fresh and not member.eof and (piece := member.decompress(b"", _PIECE_BYTES)):
+        yield piece
+    if not fresh and not member.eof:
+        raise MalformedRecordError("it ends within its compressed data")

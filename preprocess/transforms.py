@@ -15,6 +15,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from configs.errors import InputError
 from preprocess import faults, progress
 from preprocess.backbone import BackboneSpec
 from preprocess.beam_storage import BeamStorage
@@ -23,18 +24,23 @@ from preprocess.block_results import BlockResult
 from preprocess.block_writer import BlockWriter
 from preprocess.counters import count_block
 from preprocess.earlier_work import EarlierWork
-from preprocess.embedding_cache import EmbeddingCache
-from preprocess.engine import Engine
+from preprocess.embedding_cache import RETRY_SEC, EmbeddingCache
+from preprocess.engine import Engine, EngineInfo
 from preprocess.engine_choice import EngineSpec, load_engine
 from preprocess.finishing import JobFailed, finish_record_set
+from preprocess.hashing_reader import HashingReader
 from preprocess.image import IMAGE_SIZE
 from preprocess.image_loader import LoadedImage
 from preprocess.image_source import ImageSource
 from preprocess.job import Job
 from preprocess.labels import LabelDict
+from preprocess.machine_faults import MachineFault
+from preprocess.made_with import load_for_worker
+from preprocess.output_lock import Witness, check_held, fence_of, fenced
+from preprocess.record_set import sidecar_dir
 from preprocess.retrying import RetryPolicy
 from preprocess.row_blocks import RowBlock, into_blocks
-from preprocess.rows import UnknownLabels, parse_rows
+from preprocess.rows import UnknownLabels, check_unchanged, parse_rows
 from preprocess.set_report import COMPLETE
 from preprocess.source_digest import check_same_code, source_digest
 
@@ -78,14 +84,21 @@ class EngineLoader:
     images: ImageSource = dataclasses.field(default_factory=ImageSource)
 
     def __call__(self) -> Engine:
-        return load_engine(self.backbone, self.engine, self._calibration_pixels)
+        return load_engine(self.backbone, self.engine, self._calibration_pixels, BeamStorage(self.images.retry))
+
+    def obeying(self, recorded: EngineInfo) -> EngineLoader:
+        """The loader of what a job was begun with, where the options leave it open."""
+        return dataclasses.replace(self, engine=dataclasses.replace(self.engine, begun_with=recorded))
 
     def _calibration_pixels(self) -> np.ndarray:
         """The calibration images that can be read: uint8 [n, 299, 299, 3]."""
         loader = self.images.make_loader()
         loader.add(self.calibration)
         images = (loader.next() for _ in self.calibration)
-        pixels = [image.pixels for image in images if isinstance(image, LoadedImage)]
+        try:
+            pixels = [image.pixels for image in images if isinstance(image, LoadedImage)]
+        except MachineFault as fault:
+            raise InputError(f"calibration images: {fault}") from fault
         return np.stack(pixels) if pixels else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
 
 
@@ -115,20 +128,32 @@ def _unpickle_if_same_code(launcher: str, image: str | None, pickled: bytes) -> 
 
 
 class _ReadRowBlocks(_DoFnOfThisCode):
-    """(position of a list, its path) to the blocks of its rows."""
+    """(position of a list, its path) to the blocks of its rows.
 
-    def __init__(self, labels: LabelDict, options: EmbedOptions, *, image: str | None):
+    A list that is not the one that was checked fails the job before any of its rows is embedded: the blocks of a list
+    go on to the next stage once it was read to its end, and not if that raises.
+    """
+
+    def __init__(self, job: Job, labels: LabelDict, options: EmbedOptions, *, image: str | None):
         super().__init__(image)
+        self._sha256 = job.input_sha256
         self._labels = labels
         self._options = options
 
     def process(self, element: tuple[int, str]) -> Iterator[RowBlock]:
         list_index, path = element
         with faults.noted(), BeamStorage(self._options.images.retry).open(path) as stream:
-            rows = parse_rows(stream, list_path=path, labels=self._labels, unknown_labels=self._options.unknown_labels)
+            hashing = HashingReader(stream)
+            rows = parse_rows(
+                hashing.buffered(),
+                list_path=path,
+                labels=self._labels,
+                unknown_labels=self._options.unknown_labels,
+            )
             yield from into_blocks(
                 rows, list_index=list_index, list_path=path, rows_per_block=self._options.rows_per_shard
             )
+            check_unchanged(path, checked=self._sha256[list_index], read=hashing.sha256)
 
 
 class _EmbedRowBlocks(_DoFnOfThisCode):
@@ -141,18 +166,19 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
 
     def setup(self) -> None:
         options = self._options
-        self._engine = options.load_engine()
         self._storage = BeamStorage(options.images.retry)
         with faults.noted():
+            self._engine = load_for_worker(options.load_engine, self._job, self._storage)
             self._earlier = EarlierWork(self._storage, self._job, self._engine)
         self._cache = None
         self._cache_fault_said = False
+        retry = options.images.retry
         if self._job.embedding_cache:
             self._cache = EmbeddingCache(
                 self._job.embedding_cache,
-                storage=self._storage,
+                storage=BeamStorage(dataclasses.replace(retry, limit_sec=min(retry.limit_sec, RETRY_SEC))),
                 identity=self._engine.identity,
-                arithmetic=self._engine.info.arithmetic,
+                engine=self._engine.info,
             )
 
     def start_bundle(self) -> None:
@@ -166,6 +192,7 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
         )
 
     def _open_writer(self, block: RowBlock) -> BlockWriter:
+        check_held()
         return BlockWriter(
             block,
             storage=self._storage,
@@ -212,10 +239,15 @@ class _FinishRecordSet(_DoFnOfThisCode):
         self._retry = retry
 
     def process(self, _: None, results: Iterable[BlockResult]) -> Iterator[dict[str, Any]]:
+        job, storage = self._job, BeamStorage(self._retry)
+        folder = sidecar_dir(job.output_prefix)
         with faults.noted():
-            report = finish_record_set(results, job=self._job, storage=BeamStorage(self._retry))
+            fence = fence_of(folder, run_id=job.run_id, output=job.output_prefix, storage=storage)
+            report = finish_record_set(results, job=job, storage=fenced(storage, fence))
         if report["status"] != COMPLETE:
             raise JobFailed(report["error"])
+        if isinstance(fence, Witness):
+            fence.release()
         yield report
 
 
@@ -247,7 +279,7 @@ class EmbedLists(beam.PTransform):
         results = (
             pipeline
             | "Lists" >> beam.Create(list(enumerate(self._job.input_paths)))  # (int, path)
-            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._labels, self._options, image=image))  # RowBlock
+            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._job, self._labels, self._options, image=image))  # RowBlock
             # A list is one file: without this, all that follows would be one bundle on one worker.
             | "Reshuffle" >> beam.Reshuffle()  # RowBlock
             | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options, image=image))  # BlockResult

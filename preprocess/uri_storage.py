@@ -7,19 +7,17 @@ import functools
 import os
 import posixpath
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from configs.errors import InputError
-from preprocess.gcs_objects import make_client
+from configs.install_hint import install_hint
 from preprocess.gcs_storage import GcsStorage
 from preprocess.retrying import RetryPolicy
 from preprocess.rows import has_scheme
+from preprocess.scratch import scratch_folder
 from preprocess.storage import LocalStorage, Storage
-
-if TYPE_CHECKING:
-    from google.cloud import storage
+from preprocess.versioned_object import VersionedObject
 
 _COPY_BYTES = 1 << 20
 
@@ -30,8 +28,7 @@ def _require_client() -> None:
         import google.cloud.storage  # noqa: F401 (what is to be there)
     except ImportError as error:
         raise InputError(
-            f"gs:// needs the package google-cloud-storage, which is not installed ({error}). "
-            "Run: pip install 'hugs[train]'"
+            f"gs:// needs the package google-cloud-storage, which is not installed ({error}). {install_hint('train')}"
         ) from error
 
 
@@ -42,25 +39,27 @@ class UriStorage:
 
     Args:
       retry: how long to go on after transient faults, for each operation on remote files.
-      make_gcs_client: makes the client of `gs://`, where the process has none yet.
     """
 
-    def __init__(
-        self,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
-        *,
-        make_gcs_client: Callable[[], storage.Client] = make_client,
-    ) -> None:
+    def __init__(self, retry: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 (frozen)
         self._local = LocalStorage()
-        self._gcs = GcsStorage(retry, make=make_gcs_client)
+        self._retry = retry
+
+    def _gcs(self) -> Storage:
+        return GcsStorage(self._retry)
 
     def _of(self, path: str) -> Storage:
         if path.startswith("gs://"):
             _require_client()
-            return self._gcs
+            return self._gcs()
         if has_scheme(path):
             raise InputError(f"{path}: only local paths and gs:// can be opened here. Copy it to one of them.")
         return self._local
+
+    def versioned(self, path: str) -> VersionedObject | None:
+        """An object that is written only over what was seen of it; None where storage has no such thing."""
+        of_path = self._of(path)
+        return of_path.versioned(path) if isinstance(of_path, GcsStorage) else None
 
     def open(self, path: str) -> BinaryIO:
         return self._of(path).open(path)
@@ -68,8 +67,13 @@ class UriStorage:
     def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
         return self._of(path).read(path, max_bytes=max_bytes)
 
-    def create(self, path: str, *, keep_partial: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
-        return self._of(path).create(path, keep_partial=keep_partial)
+    def create(
+        self, path: str, *, keep_partial: bool = False, durable: bool = True
+    ) -> contextlib.AbstractContextManager[BinaryIO]:
+        return self._of(path).create(path, keep_partial=keep_partial, durable=durable)
+
+    def create_new(self, path: str, data: bytes) -> bool:
+        return self._of(path).create_new(path, data)
 
     def match(self, pattern: str) -> list[str]:
         return self._of(pattern).match(pattern)
@@ -101,7 +105,7 @@ def local_copy(path: str, storage: Storage) -> Iterator[str]:
     if not path.startswith("gs://"):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="hugs-") as folder:
+    with scratch_folder() as folder:
         copy = os.path.join(folder, posixpath.basename(path))
         with storage.open(path) as source, open(copy, "wb") as target:
             shutil.copyfileobj(source, target, _COPY_BYTES)

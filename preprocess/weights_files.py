@@ -14,6 +14,7 @@ from configs.errors import InputError, cause_in_one_line
 from preprocess import uri_storage
 from preprocess.file_digest import digest_of_file
 from preprocess.rows import has_scheme
+from preprocess.storage import Storage
 from preprocess.uri_storage import UriStorage
 
 _PROBE_TIMEOUT_SEC = 10
@@ -95,11 +96,12 @@ def _unreachable(file: PublishedFile, error: Exception) -> InputError:
     )
 
 
-def check_file(path: str) -> None:
+def check_file(path: str, storage: Storage | None = None) -> None:
     """Finds out whether there is a file of weights; takes a request where it lies in a bucket.
 
     Args:
       path: a local path or gs://.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
 
     Raises:
       InputError: there is none, or it cannot be asked for.
@@ -107,7 +109,7 @@ def check_file(path: str) -> None:
     if has_scheme(path) and not path.startswith("gs://"):
         raise InputError(f"weights: must be {_USABLE}, local or gs://. Received: {path!r}")
     try:
-        found = path.startswith("gs://") and UriStorage().match(path) == [path]
+        found = path.startswith("gs://") and (storage or UriStorage()).match(path) == [path]
     except OSError as error:
         raise InputError(f"weights: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
     if not found and not os.path.isfile(path):
@@ -115,31 +117,32 @@ def check_file(path: str) -> None:
 
 
 @contextlib.contextmanager
-def local_copy(path: str) -> Iterator[str]:
+def local_copy(path: str, storage: Storage | None = None) -> Iterator[str]:
     """The path of a file on this machine for as long as the `with` block: of itself, or of a copy of a remote one.
 
     Args:
       path: a local path or gs://.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
 
     Raises:
       InputError: it cannot be read.
     """
     with contextlib.ExitStack() as stack:
         try:
-            copy = stack.enter_context(uri_storage.local_copy(path, UriStorage()))
+            copy = stack.enter_context(uri_storage.local_copy(path, storage or UriStorage()))
         except OSError as error:
             raise InputError(f"weights: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
         yield copy
 
 
 @contextlib.contextmanager
-def staged_copy(staged: StagedFile) -> Iterator[str]:
+def staged_copy(staged: StagedFile, storage: Storage | None = None) -> Iterator[str]:
     """As `local_copy`, of a staged file whose content is what was staged.
 
     Raises:
       InputError: it cannot be read, or has other content.
     """
-    with local_copy(staged.uri) as path:
+    with local_copy(staged.uri, storage) as path:
         try:
             sha256 = digest_of_file(path)
         except OSError as error:

@@ -1,8 +1,11 @@
 # shellcheck shell=bash
 # What the hugs_*.sh scripts share. They set `here`, the folder of the checkout, and source this file.
 
+# Whoever reads what is printed may be gone: that ends neither this shell nor what it starts, and changes no exit code.
+trap '' PIPE
+
 fail() {
-  printf 'error: %s\n' "$1" >&2
+  printf 'error: %s\n' "$1" >&2 || :
   exit 2
 }
 
@@ -20,8 +23,8 @@ find_python() {
   local modules=$*
   # A module in a package that is not there is an exception; what it says helps nobody.
   "$PYTHON" -c "$has_modules" "$@" 2>/dev/null \
-    || fail "PYTHON: $PYTHON does not have ${modules// / and }. Install the project for it, with \
-$PYTHON -m pip install -e '${here}[$extra]', or set PYTHON to the interpreter that has it."
+    || fail "PYTHON: $PYTHON does not have ${modules// / and }. Run 'make setup' in $here, which makes an environment \
+that has all, or set PYTHON to an interpreter that has it. ($PYTHON -m pip install -e '${here}[$extra]' adds it to this one.)"
 }
 
 # Becomes a program of this checkout, whatever the current directory is and has in it: run_module MODULE ARGUMENT ...

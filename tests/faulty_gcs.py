@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import datetime
 import http.server
 import io
 import json
@@ -28,6 +29,7 @@ from gcp_storage_emulator.storage import Storage
 
 # A number is an HTTP status. The request is carried out before "lost", "cut", "short" and "damaged", not before others.
 ALL_FAULTS = ("429", "500", "503", "stall", "drop", "lost", "cut", "short", "damaged")
+_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _OF_MEDIA = {"short", "damaged"}
 _MESSAGES = {404: "No such object: {name}", 403: "The caller lacks storage.objects access.", 503: "Backend error"}
 
@@ -202,6 +204,13 @@ class FaultyGcs:
         with self._lock:
             return [one["name"] for one in self._storage.get_file_list(bucket)[0]]
 
+    def make_older(self, bucket: str, name: str, seconds: float) -> None:
+        """Makes an object one that was written so much earlier."""
+        with self._lock:
+            found = self._storage.objects[bucket][name]
+            written = datetime.datetime.strptime(found["timeCreated"], _TIME) - datetime.timedelta(seconds=seconds)
+            found["timeCreated"] = written.strftime(_TIME)
+
     def faults(self) -> collections.Counter[str]:
         """How often each fault was met so far."""
         return collections.Counter(one.fault for one in self.exchanges if one.fault)
@@ -217,6 +226,22 @@ class FaultyGcs:
         self._faults_left -= 1
         return self._random.choice(faults)
 
+    def _is_as_wanted(self, handler: http.server.BaseHTTPRequestHandler, body: bytes) -> bool:
+        """Whether an object has the generation that a request wants; the emulator does not look at that."""
+        target = urllib.parse.urlsplit(handler.path)
+        wanted = urllib.parse.parse_qs(target.query).get("ifGenerationMatch")
+        if wanted is None:
+            return True
+        bucket, _, name = target.path.partition("/b/")[2].partition("/o")
+        name = urllib.parse.unquote(name.removeprefix("/"))
+        if not name:  # An upload: the name is in the first part of the body.
+            text = body.decode("latin-1")
+            name = json.JSONDecoder().raw_decode(text, text.index("{"))[0]["name"]
+        found = self._storage.objects.get(bucket, {}).get(name)
+        if found is not None and handler.command == "PATCH":
+            found["updated"] = datetime.datetime.now(datetime.UTC).strftime(_TIME)  # Nor does it do that.
+        return int(wanted[0]) == (0 if found is None else int(found["generation"]))
+
     def answer(self, handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
         """Carries out a request, and answers as the plan says."""
         if handler.path == "/token":
@@ -228,7 +253,10 @@ class FaultyGcs:
             plan, fault = self._plan, self._choose_fault(request)
             done = fault is None or fault in ("lost", "cut", "short", "damaged")
             call = _Call(handler, self.alter_upload(body), self._storage)
-            if done:
+            if done and not self._is_as_wanted(handler, body):
+                call.status = 412
+                call.wfile.write(_error(412, handler.path, self._storage))
+            elif done:
                 emulator.Router(call).handle(handler.command)
             self.exchanges.append(Exchange(request, call.status if done else None, fault))
         if plan.latency_sec:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGES = ("configs", "preprocess", "pipelines", "trainer", "cloud")
+PACKAGES = ("configs", "preprocess", "pipelines", "trainer", "cloud", "commands")
 
 
 def run(*command, cwd):
@@ -19,7 +19,7 @@ def test_a_worker_can_install_and_import_the_source_distribution(tmp_path):
     # From a copy: building leaves folders in the place where it runs.
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("setup.py", "pyproject.toml", "README.md"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -36,6 +36,7 @@ def test_a_worker_can_install_and_import_the_source_distribution(tmp_path):
     imports = f"import sys; sys.path.insert(0, {str(site)!r}); import importlib, configs\n"
     imports += f"assert configs.__file__.startswith({str(site)!r})\n"
     imports += f"for name in {modules!r}: importlib.import_module(name)\n"
+    assert all((site / package / "py.typed").exists() for package in PACKAGES)
     imports += "from configs.recipe import load_recipe, recipe_names\n"
     imports += "print([load_recipe(name).name for name in recipe_names()])"
     assert run("-I", "-c", imports, cwd=tmp_path).strip() == "['flowers', 'hugs']"

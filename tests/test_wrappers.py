@@ -169,7 +169,7 @@ def test_a_missing_interpreter_is_one_line(wrappers):
 
 @pytest.mark.parametrize("script", ["hugs_preproc.sh", "hugs_train.sh"])
 def test_an_interpreter_without_the_project_is_one_line(wrappers, job, script):
-    assert "Install the project for it" in wrappers.refusal(script, "my data", job, FAKE_LACKS_MODULES="1")
+    assert "Run 'make setup' in " in wrappers.refusal(script, "my data", job, FAKE_LACKS_MODULES="1")
 
 
 def test_what_training_refuses(wrappers, job):
@@ -202,7 +202,7 @@ def test_a_package_that_is_missing_is_a_module_that_is_missing(wrappers):
     """`find_spec` of a module in a package that is not there is an exception."""
     wrappers.python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')  # no site-packages
     said = wrappers.refusal("hugs_deploy.sh", "gs://bucket/x")
-    assert "does not have google.cloud.storage and yaml. Install the project for it" in said
+    assert "does not have google.cloud.storage and yaml. Run 'make setup' in " in said
 
 
 def test_shellcheck():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from configs.errors import InputError
+from preprocess.output_lock import confirm_held
 from trainer.files import cause_of
 from trainer.model_info import MODEL_INFO_PATH
 from trainer.working_folder import working_folder
@@ -50,6 +51,7 @@ class OutputFolder:
             # An earlier run may have been killed while it replaced its model.
             if os.path.exists(self._local(_PREVIOUS_MODEL)) and not os.path.exists(self.local_model_dir):
                 os.rename(self._local(_PREVIOUS_MODEL), self.local_model_dir)
+                self._folder.sync()
             self._remove(_PARTIAL_MODEL)
             self._remove(_PREVIOUS_MODEL)
             for name in _ABOUT_THE_MODEL:  # Of a run that was killed here.
@@ -96,7 +98,8 @@ class OutputFolder:
         """Replaces model, metrics and the files about them.
 
         At every moment the metrics that can be seen are those of the model beside them: between two models
-        there are none. The same holds for the other files; those that this run does not write are removed.
+        there are none. The same holds for the other files; those that this run does not write are removed. It holds
+        after a power cut too: the new ones are on the disk before the old ones go, and each step before the next.
 
         Args:
           write_model: called with the path of a new local folder, which it fills.
@@ -104,20 +107,26 @@ class OutputFolder:
           files: `REPORT_NAME` or `PREDICTIONS_NAME`, and what writes the file to a path; called after `write_model`.
 
         Raises:
-          InputError: the bucket can no longer be written to.
+          InputError: the folder can no longer be written to, or another run has taken it over.
         """
         write_model(self._local(_PARTIAL_MODEL))
         files = files or {}
         for name, write in files.items():
             write(self._local(f"{name}.partial"))
         write_json(self._local(f"{METRICS_NAME}.partial"), metrics)
+        names = (*files, METRICS_NAME)
+        self._folder.sync(_PARTIAL_MODEL, *(f"{name}.partial" for name in names))
+        confirm_held()
         for name in _ABOUT_THE_MODEL:
             self._remove(name)
+        self._folder.sync()
         if os.path.exists(self.local_model_dir):
             os.rename(self.local_model_dir, self._local(_PREVIOUS_MODEL))
         os.rename(self._local(_PARTIAL_MODEL), self.local_model_dir)
-        for name in (*files, METRICS_NAME):
+        self._folder.sync()
+        for name in names:
             os.replace(self._local(f"{name}.partial"), self._local(name))
+        self._folder.sync()
         self._remove(_PREVIOUS_MODEL)
         graph = posixpath.join(MODEL_NAME, GRAPH_NAME)
         self._folder.send(rank=_rank, withdraw=(*_ABOUT_THE_MODEL, graph), exactly=[MODEL_NAME])
@@ -135,6 +144,8 @@ def _rank(name: str) -> int:
 def copy_model(source: str, target: str) -> None:
     """Copies an exported model to another folder, the file that makes it a model last.
 
+    On a local disk, no power cut leaves that file without the others.
+
     Args:
       source: a local folder.
       target: local or gs://. What else lies there stays.
@@ -145,11 +156,19 @@ def copy_model(source: str, target: str) -> None:
     folder = working_folder(target, flag="export_dir")
     folder.require_writable()
     try:
+        graph = os.path.join(folder.local, GRAPH_NAME)
+        if os.path.exists(graph):  # Of an earlier model, whose other files are about to be replaced.
+            os.remove(graph)
+            folder.sync()
         files = [os.path.join(parent, name) for parent, _, names in os.walk(source) for name in names]
-        for path in sorted(files, key=lambda path: os.path.basename(path) == GRAPH_NAME):
-            copy = os.path.join(folder.local, os.path.relpath(path, source))
+        copied = [os.path.relpath(path, source) for path in files]
+        for name in sorted(copied, key=lambda name: name == GRAPH_NAME):
+            copy = os.path.join(folder.local, name)
             os.makedirs(os.path.dirname(copy), exist_ok=True)
-            shutil.copyfile(path, copy)
+            if name == GRAPH_NAME:
+                folder.sync(*{one.partition(os.sep)[0] for one in copied if one != GRAPH_NAME})
+            shutil.copyfile(os.path.join(source, name), copy)
+        folder.sync(GRAPH_NAME)
     except OSError as error:
         raise InputError(f"--export_dir: cannot write to {target}: {cause_of(error)}") from error
     folder.send(rank=_rank, withdraw=[GRAPH_NAME])

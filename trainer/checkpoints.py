@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from configs.errors import cause_in_one_line
+from preprocess.storage import LocalStorage, write_file
 from trainer.dataset import EmbeddingDataset
 from trainer.optimizers import Optimizer
 from trainer.options import TrainingOptions
@@ -109,7 +110,8 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 class Checkpoints:
     """Keeps `best` (the head) and `last` (all that a run consists of) under a folder.
 
-    Each is one checkpoint, which the next replaces once it is whole: a kill at any moment leaves one to go on from.
+    Each is one checkpoint, which the next replaces once it is whole and on the disk: a kill or a power cut at any
+    moment leaves one to go on from.
     With a folder in a bucket, both lie on a local disk too while the run lasts: 4 and 16 MB for a default head.
     """
 
@@ -150,7 +152,6 @@ class Checkpoints:
                 state=self._state,
             ),
         }
-        self._managers: dict[str, tf.train.CheckpointManager] = {}
         self._saved_best_step = -1
         self._clock = clock
         self._save_every_sec = save_every_sec
@@ -187,7 +188,12 @@ class Checkpoints:
             say(f"the checkpoint in {folder} cannot be read ({reason[:200]}), so training starts anew")
             return None
         self._checkpoints["last"].restore(path).assert_consumed()
-        self._tidy()
+        for name in _NAMES:
+            self._tidy(name)
+        # Not once more under the same name: while it is written, neither would be whole.
+        best = tf.train.latest_checkpoint(self._folders["best"])
+        if best is not None and state.best is not None and best == self._path("best", state.best.step):
+            self._saved_best_step = state.best.step
         return state
 
     def discard(self) -> None:
@@ -195,14 +201,30 @@ class Checkpoints:
         for name in _NAMES:
             self._folder.discard(name)
 
-    def _tidy(self) -> None:
-        """Removes what a kill left half-written, which no later save would."""
-        for folder in self._folders.values():
-            latest = tf.train.latest_checkpoint(folder)
-            for name in os.listdir(folder) if os.path.isdir(folder) else ():
-                path = os.path.join(folder, name)
-                if name != _LATEST_NAME and not (latest and path.startswith(f"{latest}.")):
-                    (shutil.rmtree if os.path.isdir(path) else os.remove)(path)
+    def _path(self, name: str, step: int) -> str:
+        return os.path.join(self._folders[name], f"ckpt-{step}")
+
+    def _tidy(self, name: str) -> None:
+        """Removes all but the latest checkpoint of a folder: older ones, and what a kill left half-written."""
+        folder = self._folders[name]
+        latest = tf.train.latest_checkpoint(folder)
+        for entry in os.listdir(folder) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, entry)
+            if entry != _LATEST_NAME and not (latest and path.startswith(f"{latest}.")):
+                (shutil.rmtree if os.path.isdir(path) else os.remove)(path)
+
+    def _write(self, name: str, step: int) -> None:
+        """Writes a checkpoint, then the file that names it, and then removes the one before.
+
+        Not by TensorFlow's manager, which removes the one before while the new one may not be on the disk yet.
+        """
+        checkpoint, path = self._checkpoints[name], self._path(name, step)
+        checkpoint.save_counter.assign_add(1)  # What it is compared with when it is restored has one.
+        checkpoint.write(path)
+        self._folder.sync(name)
+        latest = tf.compat.v1.train.generate_checkpoint_state_proto(self._folders[name], os.path.basename(path))
+        write_file(LocalStorage(), os.path.join(self._folders[name], _LATEST_NAME), str(latest).encode())
+        self._tidy(name)
 
     @property
     def due(self) -> bool:
@@ -212,17 +234,12 @@ class Checkpoints:
     def save(self, state: RunState) -> None:
         """Saves `last`, and `best` if it is another than before."""
         started = self._clock()
-        if not self._managers:
-            self._managers = {
-                name: tf.train.CheckpointManager(checkpoint, self._folders[name], max_to_keep=1)
-                for name, checkpoint in self._checkpoints.items()
-            }
         if state.best is not None and state.best.step != self._saved_best_step:
-            self._managers["best"].save(checkpoint_number=state.best.step)
+            self._write("best", state.best.step)
             self._saved_best_step = state.best.step
         stored = {"format": _FORMAT, "definition": self._definition, "state": dataclasses.asdict(state)}
         self._state.assign(json.dumps(stored))
-        self._managers["last"].save(checkpoint_number=state.step)
+        self._write("last", state.step)
         # Whoever reads finds a checkpoint by the file that names it.
         self._folder.send(rank=lambda name: int(os.path.basename(name) == _LATEST_NAME), exactly=_NAMES)
         self._last_save = self._clock()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import posixpath
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +20,7 @@ from trainer.files import cause_of, local_folder
 from trainer.held_out_files import write_predictions, write_report
 from trainer.model_info import ModelInfo
 from trainer.options import TrainingOptions
-from trainer.photos import PhotoFinder, lists_of_sets
+from trainer.photos import finder_of_sets
 from trainer.record_sets import RecordSet, backbone_difference
 from trainer.working_folder import working_folder
 
@@ -143,12 +145,23 @@ def evaluate_existing(
             "threshold": info.threshold,
         },
     }
-    photos = PhotoFinder(lists_of_sets(prefix for part in metrics["record_sets"].values() for prefix in part))
+    photos = finder_of_sets((record_set for part in sets.values() for record_set in part), options.photo_dirs)
+    names = (PREDICTIONS_NAME, EVALUATION_NAME, EVALUATION_REPORT_NAME)
+    final = [posixpath.join(output.local, name) for name in names]
+    partial = [f"{path}.partial" for path in final]
     try:
-        write_predictions(posixpath.join(output.local, PREDICTIONS_NAME), logits_of, data, calibration)
-        write_json(posixpath.join(output.local, EVALUATION_NAME), metrics)
-        write_report(posixpath.join(output.local, EVALUATION_REPORT_NAME), metrics, evaluations, photos)
+        write_predictions(partial[0], logits_of, data, calibration)
+        write_json(partial[1], metrics)
+        write_report(partial[2], metrics, evaluations, photos)
+        output.sync(*(f"{name}.partial" for name in names))
+        for written, path in zip(partial, final, strict=True):
+            os.replace(written, path)
+        output.sync()
     except OSError as error:
         raise InputError(f"--output_path: cannot write to {options.output_path}: {cause_of(error)}") from error
+    finally:
+        for path in partial:
+            with contextlib.suppress(OSError):
+                os.remove(path)
     output.send()
     return metrics

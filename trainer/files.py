@@ -14,12 +14,12 @@ import os
 import posixpath
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from configs.errors import InputError
+from preprocess.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from preprocess.uri_storage import UriStorage
@@ -132,6 +132,6 @@ def local_folder(path: str) -> Iterator[str]:
     if not is_in_bucket(path):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="hugs-") as scratch:
+    with scratch_folder() as scratch:
         fetch_folder(path, scratch)
         yield scratch

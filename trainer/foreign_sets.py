@@ -12,18 +12,21 @@ import posixpath
 import re
 from collections.abc import Iterable
 
-from configs.errors import InputError, cause_in_one_line
+from configs.errors import InputError
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE
 from preprocess.file_digest import digest_of_file
 from preprocess.labels import parse_label_dict
 from preprocess.record_set import Compression, Manifest, Shard
 from preprocess.tensorflow_import import import_tensorflow
+from preprocess.tfrecord import MalformedRecordError, decompressed, split_frames
 from preprocess.uri_storage import local_copy
 from trainer.files import cause_of, storage
 
 # In the place of everything about the network that the records do not tell.
 UNVERIFIED = "unverified"
+
+_CHUNK_BYTES = 4 << 20
 
 _NUMBERED = re.compile(r"-(?P<index>\d{5,})-of-(?P<count>\d{5,})\D*$")
 
@@ -67,7 +70,6 @@ def make_manifest(prefix: str, names: Iterable[str], labels: tuple[str, ...], *,
     Raises:
       InputError: a file is missing, damaged or no TFRecord file; or its first record lacks one of the features.
     """
-    tf = import_tensorflow()
     names = sorted(names)
     _require_complete(prefix, names, flag)
     compression = _compression(names, prefix, flag)
@@ -77,16 +79,13 @@ def make_manifest(prefix: str, names: Iterable[str], labels: tuple[str, ...], *,
         path = posixpath.join(posixpath.dirname(prefix), name)
         try:
             with local_copy(path, storage()) as copy:
-                records = tf.data.TFRecordDataset(copy, compression_type="GZIP" if compression == "gzip" else "")
-                # TensorFlow's reader checks the checksums of the records; ours leaves them to the manifest's digest.
-                count = int(records.reduce(tf.constant(0, tf.int64), lambda seen, _: seen + 1))
-                if count and size is None:
-                    size = _embedding_size(next(iter(records.take(1))).numpy(), path, flag)
+                count, first = _count_records(copy, compression)
+                if first is not None and size is None:
+                    size = _embedding_size(first, path, flag)
                 shards.append(_shard(copy, count))
-        except tf.errors.OpError as error:
+        except MalformedRecordError as error:
             raise InputError(
-                f"--{flag}: {path} cannot be read as a TFRecord file ({cause_in_one_line(error)}). "
-                "Copy or make it again."
+                f"--{flag}: {path} cannot be read as a TFRecord file ({error}). Copy or make it again."
             ) from error
         except OSError as error:
             raise InputError(f"--{flag}: {path} cannot be read ({cause_of(error)}).") from error
@@ -99,6 +98,24 @@ def make_manifest(prefix: str, names: Iterable[str], labels: tuple[str, ...], *,
         records=sum(shard.records for shard in shards),
         shards=tuple(shards),
     )
+
+
+def _count_records(path: str, compression: Compression) -> tuple[int, bytes | None]:
+    """How many records a file holds, and the first.
+
+    Not by TensorFlow's reader, which takes as much memory as a record says it has, and crashes where there is none.
+
+    Raises:
+      MalformedRecordError: it is no TFRecord file, or a checksum does not hold; the manifest's digest vouches later.
+    """
+    count, first = 0, None
+    with open(path, "rb") as stream:
+        chunks = iter(lambda: stream.read(_CHUNK_BYTES), b"")
+        for data, spans in split_frames(decompressed(chunks) if compression == "gzip" else chunks, check=True):
+            if first is None:
+                first = data[slice(*spans[0])]
+            count += len(spans)
+    return count, first
 
 
 def _require_complete(prefix: str, names: list[str], flag: str) -> None:

@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from configs.errors import InputError
+from configs.install_hint import install_hint
 from trainer.model_info import ModelInfo
 from trainer.pixel_classifier import PixelClassifier, input_name
 
@@ -27,8 +28,8 @@ def require_packages() -> tuple[ModuleType, ModuleType]:
         import tf2onnx
     except ImportError as error:
         raise InputError(
-            f"--export_formats: onnx needs tf2onnx and onnxruntime, which cannot be imported ({error}). Install them: "
-            "pip install 'hugs[export]'; or leave onnx out."
+            f"--export_formats: onnx needs tf2onnx and onnxruntime, which cannot be imported ({error}). "
+            f"{install_hint('export')} Or leave onnx out."
         ) from error
     return tf2onnx, onnxruntime
 

@@ -20,7 +20,7 @@ CLASS_WEIGHTS = ("none", "balanced")
 LABEL_MODES = ("auto", "single", "multi")
 UNLABELED = ("drop", "default_class")
 EXPORT_FORMATS = ("savedmodel", "litert", "onnx")
-_LISTS_OF_PATHS = ("train_data_paths", "eval_data_paths", "test_data_paths")
+_LISTS_OF_PATHS = ("train_data_paths", "eval_data_paths", "test_data_paths", "photo_dirs")
 _LISTS = (*_LISTS_OF_PATHS, "export_formats")
 _PATHS = ("output_path", "checkpoint_dir", "log_dir", "export_dir", "input_dict", "model_dir")
 
@@ -54,6 +54,8 @@ class TrainingOptions:
       log_dir: of the TensorBoard logs; None for `output_path`/logs.
       export_dir: where a copy of the exported model goes; None for no copy.
       input_dict: dict.txt of record sets that were made elsewhere and so have no manifest; else None.
+      photo_dirs: folders, local or gs://. The photos that records name are read, for thumbnails and checks, only if
+        they lie in one of them. Empty for wherever they lie, but not at all for records that were made elsewhere.
       weights: where the backbone's weights lie, if no longer where the record sets say; else None.
       hidden_units: width of the ReLU layer; 0 means none, so a straight softmax (or sigmoids).
       dropout: share of the inputs of the first dense layer that a training step drops, in [0, 1).
@@ -97,6 +99,7 @@ class TrainingOptions:
     export_dir: str | None = None
     test_data_paths: tuple[str, ...] = ()
     input_dict: str | None = None
+    photo_dirs: tuple[str, ...] = ()
     weights: str | None = None
     hidden_units: int = 512
     dropout: float = 0.5
@@ -269,6 +272,14 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--recipe", help="name or file of a recipe that gives defaults of the flags below")
     parser.add_argument("--input_dict", metavar="FILE", help="dict.txt of records that were made elsewhere")
+    parser.add_argument(
+        "--photo_dirs",
+        action="extend",
+        nargs="+",
+        metavar="DIR",
+        help="photos that records name are read, for thumbnails and checks, only in these folders (default: wherever "
+        "they lie; none for records that were made elsewhere)",
+    )
     parser.add_argument(
         "--weights", metavar="FILE", help="the backbone's weights file, if it moved since the records were made"
     )

@@ -17,7 +17,7 @@ from preprocess.image_graph import NOT_READABLE, decode_image_graph, scale_pixel
 from preprocess.probe_images import probe_images
 from trainer.head import predict_logits
 from trainer.model_info import ModelInfo
-from trainer.photos import Photo
+from trainer.photos import Photo, decode_photo
 from trainer.scores import scores_of
 
 _MAX_IMAGES = 16
@@ -85,7 +85,7 @@ def image_samples(photos: Sequence[Photo]) -> Samples:
     found: list[tuple[str, bytes, np.ndarray]] = []
     for name, data in photos:
         try:
-            found.append((name, data, decode_image(data)))
+            found.append((name, data, decode_photo(data)))
         except ImageError:  # The pipeline could not embed it either.
             continue
         if len(found) == _MAX_IMAGES:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from configs.arguments import OneLineParser
+from configs.console import require_printed
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
 from trainer.files import cause_of, is_missing_bucket, storage, supported_path
 
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       0 if every photo got an answer, else 2.
 
     Raises:
-      InputError: an argument is wrong or there is no model.
+      InputError: an argument is wrong, there is no model, or the answers could not be written.
     """
     options = _parse(argv)
 
@@ -120,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(path if prediction.confident else f"{path}  (not sure: no score reaches {info.threshold:.1%})")
             for label, score, _ in best:
                 print(f"  {score:6.1%}  {label}")
+    require_printed()  # The answers are what the program is for.
     return EXIT_OK if all_readable else EXIT_INPUT_ERROR
 
 

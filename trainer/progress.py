@@ -9,6 +9,7 @@ from typing import TextIO
 
 import tqdm
 
+from configs.console import bar_stream
 from trainer.evaluation import Measures
 
 _LINES_PER_RUN = 10
@@ -19,6 +20,7 @@ class TrainingProgress:
 
     def __init__(self, max_steps: int, *, stream: TextIO | None = None):
         self._stream = sys.stderr if stream is None else stream
+        self._bar_stream = bar_stream() if stream is None else stream
         self._max_steps = max_steps
         self._next_line_step = max(1, max_steps // _LINES_PER_RUN)
         self._bar: tqdm.tqdm | None = None
@@ -30,7 +32,7 @@ class TrainingProgress:
             self._bar = tqdm.tqdm(
                 total=self._max_steps,
                 bar_format="training {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-                file=self._stream,
+                file=self._bar_stream,
                 ncols=size.columns,
                 nrows=size.lines,
             )

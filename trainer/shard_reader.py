@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import hashlib
 import itertools
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
@@ -14,14 +13,14 @@ import numpy as np
 
 from configs.errors import InputError
 from preprocess.record_set import Shard
+from preprocess.tfrecord import MalformedRecordError, decompressed, split_frames
 from trainer.files import cause_of, storage
 from trainer.prefetch import prefetched
 from trainer.record_sets import RecordSet
-from trainer.wire import MalformedRecordError, RecordParser, Records, split_frames
+from trainer.wire import RecordParser, Records
 
 _CHUNK_BYTES = 4 << 20
 _OPENED_AHEAD = 4
-_GZIP_WINDOW = 31  # zlib's word for "with a gzip header".
 
 
 def _contents(open_file: Callable[[], BinaryIO]) -> Iterator[bytes]:
@@ -42,30 +41,6 @@ def _verified(chunks: Iterator[bytes], path: str, shard: Shard) -> Iterator[byte
             f"{path}: its contents are not what its set's manifest says (SHA-256 differs): the file was "
             "damaged or replaced. Run the pipeline again with --verify."
         )
-
-
-def _decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The contents of gzip members, of which a file may hold several; in bounded pieces."""
-    member = zlib.decompressobj(_GZIP_WINDOW)
-    fresh = True
-    for chunk in chunks:
-        data = chunk
-        while data:
-            if member.eof:
-                member = zlib.decompressobj(_GZIP_WINDOW)
-            try:
-                piece = member.decompress(data, _CHUNK_BYTES)
-            except zlib.error as error:
-                raise MalformedRecordError(f"not gzip: {error}") from error
-            fresh = False
-            data = member.unused_data if member.eof else member.unconsumed_tail
-            if piece:
-                yield piece
-    # Output that the limit held back after the last input.
-    while not fresh and not member.eof and (piece := member.decompress(b"", _CHUNK_BYTES)):
-        yield piece
-    if not fresh and not member.eof:
-        raise MalformedRecordError("it ends within its compressed data")
 
 
 def read_shards(parts: Sequence[tuple[RecordSet, Shard]]) -> Iterator[Iterator[Records]]:
@@ -107,7 +82,7 @@ def _read_shard(record_set: RecordSet, shard: Shard, open_file: Callable[[], Bin
     manifest = record_set.manifest
     # Reading and hashing leave the interpreter's lock, so they run beside the parsing.
     verified = prefetched(_verified(_contents(open_file), path, shard), depth=2)
-    contents = _decompressed(verified) if manifest.compression == "gzip" else verified
+    contents = decompressed(verified) if manifest.compression == "gzip" else verified
     parser = RecordParser(manifest.backbone.embedding_size)
     count = 0
     try:

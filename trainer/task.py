@@ -235,8 +235,23 @@ def train_and_export(
     Raises:
       InputError: the record sets, the backbone's weights or the output folder will not do.
     """
+    from trainer.output_locks import locked_outputs  # here: its imports would double the time of `--help`
+
     started = time.monotonic()
     sets = _find_sets(options)
+    with locked_outputs(options):
+        return _train_and_export(options, sets, cluster, exchange, started=started)
+
+
+def _train_and_export(
+    options: TrainingOptions,
+    sets: dict[str, tuple[RecordSet, ...]],
+    cluster: Cluster,
+    exchange: GradientExchange | None,
+    *,
+    started: float,
+) -> dict[str, Any]:
+    """What `train_and_export` does once nobody else writes into the folders of the run."""
     output = _output_folder(options)
     import_tensorflow()  # Takes seconds; what is wrong with paths has been said by now.
 
@@ -247,7 +262,7 @@ def train_and_export(
     from trainer.export_formats import export_all, require_formats
     from trainer.head import predict_logits
     from trainer.held_out_files import write_predictions, write_report
-    from trainer.photos import PhotoFinder, lists_of_sets
+    from trainer.photos import finder_of_sets
     from trainer.report import summary
     from trainer.run_metrics import run_metrics
     from trainer.training import require_trainable
@@ -273,7 +288,7 @@ def train_and_export(
     metrics = run_metrics(options, sets, data, backbone, result, evaluations, calibration, threshold, warnings)
     metrics |= extras
     held_out = {name: dataset for name, dataset in data.items() if name != "train"}
-    photos = PhotoFinder(lists_of_sets(record_set.prefix for part in sets.values() for record_set in part))
+    photos = finder_of_sets((record_set for part in sets.values() for record_set in part), options.photo_dirs)
 
     def write_model(model_dir: str) -> None:
         info = save_model(
@@ -330,11 +345,13 @@ def evaluate_model(options: TrainingOptions) -> dict[str, Any]:
     import_tensorflow()
 
     from trainer.existing_model import evaluate_existing, require_fitting
+    from trainer.output_locks import locked_outputs
     from trainer.report import evaluation_summary
 
     require_fitting(info, options.existing_model_dir, sets)
     data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
-    metrics = evaluate_existing(options, sets, data, info)
+    with locked_outputs(options):
+        metrics = evaluate_existing(options, sets, data, info)
     _warn(metrics["warnings"])
     print(evaluation_summary(metrics, output_path=options.output_path))
     return metrics

@@ -10,8 +10,6 @@ shard, which every reader of shards checks and which no damage passes.
 from __future__ import annotations
 
 import dataclasses
-import struct
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -23,16 +21,9 @@ from preprocess.example import (
     encode_example,
     feature_spec,
 )
+from preprocess.tfrecord import MalformedRecordError
 
-_LENGTH = struct.Struct("<Q")
-_HEADER_BYTES = 12  # The length and its CRC.
-_FOOTER_BYTES = 4  # The CRC of the data.
-_MAX_RECORD_BYTES = 1 << 30
 _MAX_CACHED_LABELS = 4096
-
-
-class MalformedRecordError(Exception):
-    """Bytes that are no TFRecord file of examples; the message says what is wrong."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,39 +44,6 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.uris)
-
-
-def split_frames(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, list[tuple[int, int]]]]:
-    """Cuts the contents of a TFRecord file into records.
-
-    Args:
-      chunks: the uncompressed contents, in pieces of any size.
-
-    Yields:
-      Some bytes, and start and end of each whole record's data in them.
-
-    Raises:
-      MalformedRecordError: the contents end within a record, or a record has no sensible length.
-    """
-    rest = b""
-    for chunk in chunks:
-        data = rest + chunk if rest else chunk
-        spans = []
-        at = 0
-        while at + _HEADER_BYTES <= len(data):
-            (length,) = _LENGTH.unpack_from(data, at)
-            if length > _MAX_RECORD_BYTES:
-                raise MalformedRecordError(f"a record of {length} bytes")
-            end = at + _HEADER_BYTES + length
-            if end + _FOOTER_BYTES > len(data):
-                break
-            spans.append((at + _HEADER_BYTES, end))
-            at = end + _FOOTER_BYTES
-        rest = data[at:]
-        if spans:
-            yield data, spans
-    if rest:
-        raise MalformedRecordError("it ends within a record")
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import posixpath
 import shutil
 import tempfile
 import time
-import weakref
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from configs.errors import InputError
+from preprocess.durable import sync_folder, sync_tree
+from preprocess.output_lock import check_held
+from preprocess.scratch import Scratch
 from trainer.files import cause_of, fetch_folder, is_in_bucket, names_below, storage
 
 _THREADS = 8
@@ -35,6 +38,7 @@ class WorkingFolder:
         self.path = path.rstrip("/") or "/"
         self.local = self.path
         self._flag = flag
+        self._parents_synced = False
 
     def require_writable(self) -> None:
         """Makes the folder. Raises InputError if nothing can be written into it."""
@@ -57,6 +61,26 @@ class WorkingFolder:
         if os.path.isdir(os.path.join(self.local, name)):
             shutil.rmtree(os.path.join(self.local, name))
 
+    def sync(self, *names: str) -> None:
+        """Waits until no power cut takes away files and sub-folders, nor what was renamed or removed before.
+
+        Args:
+          names: of files and sub-folders, with all that is in them.
+
+        Raises:
+          InputError: the disk failed.
+        """
+        try:
+            for name in names:
+                sync_tree(os.path.join(self.local, name))
+            sync_folder(self.local)
+            if not self._parents_synced:  # Whoever made the folder may have made those above it.
+                for folder in pathlib.Path(os.path.abspath(self.local)).parents:
+                    sync_folder(str(folder))
+                self._parents_synced = True
+        except OSError as error:
+            raise self._fault(error) from error
+
     def send(
         self,
         *,
@@ -72,7 +96,7 @@ class WorkingFolder:
           exactly: sub-folders that lose, at the end, what `local` does not hold.
 
         Raises:
-          InputError: it cannot be written to.
+          InputError: it cannot be written to, or another run has taken it over.
         """
 
     def send_now_and_then(self) -> None:
@@ -87,8 +111,8 @@ class _BucketFolder(WorkingFolder):
 
     def __init__(self, path: str, *, flag: str):
         super().__init__(path, flag=flag)
-        self.local = tempfile.mkdtemp(prefix="hugs-")
-        weakref.finalize(self, shutil.rmtree, self.local, ignore_errors=True)
+        self._scratch = Scratch()
+        self.local = self._scratch.path
         # Size in bytes and time of change, in ns, of what was sent.
         self._sent: dict[str, tuple[int, int]] = {}
         self._next_send_sec = 0.0
@@ -116,9 +140,13 @@ class _BucketFolder(WorkingFolder):
         except OSError as error:
             raise InputError(f"--{self._flag}: cannot read {self._uri(name)}: {cause_of(error)}") from error
 
+    def sync(self, *names: str) -> None:
+        pass  # An object is durable once it is sent; what lies here goes with the process.
+
     def discard(self, name: str) -> None:
         super().discard(name)
         try:
+            check_held()
             storage().delete_tree(self._uri(name))
         except OSError as error:
             raise self._fault(error) from error
@@ -162,10 +190,12 @@ class _BucketFolder(WorkingFolder):
         return found
 
     def _send_one(self, name: str) -> None:
+        check_held()
         with open(os.path.join(self.local, name), "rb") as source, storage().create(self._uri(name)) as target:
             shutil.copyfileobj(source, target, _COPY_BYTES)
 
     def _delete_one(self, name: str) -> None:
+        check_held()
         storage().delete_file(self._uri(name))
 
     @staticmethod

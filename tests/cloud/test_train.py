@@ -33,14 +33,14 @@ def test_a_job_is_started(gcs, capsys):
 
     run.answers["custom-jobs create"] = create
     assert train.main([*ARGUMENTS, "--project", "my-project", "--", "--max_steps", "5"], run=run) == 0
-    package, pins = sorted(name for name in gcs.names("bucket") if "/package/" in name)
-    assert package.startswith("hugs_1/training/package/hugs-0.1.0-")
-    assert b"\ntensorflow==" in gcs.get("bucket", pins)
+    package, lock = sorted(name for name in gcs.names("bucket") if "/package/" in name)
+    assert package.startswith("hugs_1/training/package/hugs-")
+    assert b"\ntensorflow==" in gcs.get("bucket", lock)
     (create_command,) = run.named("ai", "custom-jobs", "create")
     assert "--project=my-project" in create_command
     assert "--display-name=bucket/hugs_1/training" in create_command
     container = configs[0]["workerPoolSpecs"][0]["containerSpec"]
-    assert container["command"][-2:] == [f"/gcs/bucket/{pins}", f"/gcs/bucket/{package}[train]"]
+    assert container["command"][-2:] == [f"/gcs/bucket/{lock}", f"/gcs/bucket/{package}"]
     assert container["args"][-2:] == ["--max_steps", "5"]
     assert f"--test_data_paths={JOB_DIR}/preproc/test*" in container["args"]
     said = capsys.readouterr().out

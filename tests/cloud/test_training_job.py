@@ -15,7 +15,7 @@ from trainer.options import parse_options
 JOB = TrainingJob(job_dir="gs://bucket/a b/hugs_1", job_id="training", has_test=False)
 PACKAGE = StagedPackage(
     uri="gs://bucket/a b/hugs_1/training/package/hugs-0.1.0-0123.tar.gz",
-    pins_uri="gs://bucket/a b/hugs_1/training/package/pins-4567.txt",
+    lock_uri="gs://bucket/a b/hugs_1/training/package/requirements-4567.txt",
 )
 RECIPE = Recipe(name="hugs")
 
@@ -89,16 +89,9 @@ def test_a_plain_image_installs_the_package_first():
     assert pool["machineSpec"] == {"machineType": "n1-standard-8"}
     assert pool["replicaCount"] == 1
     assert pool["containerSpec"]["imageUri"] == "python:3.11"
-    assert (
-        pool["containerSpec"]["command"][-1] == "/gcs/bucket/a b/hugs_1/training/package/hugs-0.1.0-0123.tar.gz[train]"
-    )
+    assert pool["containerSpec"]["command"][-1] == "/gcs/bucket/a b/hugs_1/training/package/hugs-0.1.0-0123.tar.gz"
     assert spec["scheduling"] == {"timeout": "86400s", "restartJobOnWorkerRestart": True}
     assert not {"serviceAccount", "network"} & set(spec)
-
-
-def test_onnx_brings_its_extra():
-    (pool,) = custom_job_spec(with_flags("--export_formats=onnx"), RECIPE, package=PACKAGE)["workerPoolSpecs"]
-    assert pool["containerSpec"]["command"][-1].endswith(".tar.gz[train,export]")
 
 
 def test_several_workers_do_not_search():
@@ -116,10 +109,17 @@ def test_what_the_container_runs(tmp_path):
     command = [*container["command"], *container["args"], "--a=b c,$d \"'"]
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     assert subprocess.run(command, env=environment, check=False).returncode == 0
-    install, train = (tmp_path / "calls").read_text().removesuffix("\n--\n").split("\n--\n")
-    assert install.splitlines()[:3] == ["-m", "pip", "install"]
-    assert install.splitlines()[-3:-1] == ["--constraint", "/gcs/bucket/a b/hugs_1/training/package/pins-4567.txt"]
-    assert install.splitlines()[-1] == "/gcs/bucket/a b/hugs_1/training/package/hugs-0.1.0-0123.tar.gz[train]"
+    calls = (tmp_path / "calls").read_text().removesuffix("\n--\n").split("\n--\n")
+    locked, install, train = calls
+    for call in (locked, install):
+        assert call.splitlines()[:3] == ["-m", "pip", "install"]
+        assert "--no-deps" in call.splitlines()
+    assert "--require-hashes" in locked.splitlines()
+    assert locked.splitlines()[-2:] == [
+        "--requirement",
+        "/gcs/bucket/a b/hugs_1/training/package/requirements-4567.txt",
+    ]
+    assert install.splitlines()[-1] == "/gcs/bucket/a b/hugs_1/training/package/hugs-0.1.0-0123.tar.gz"
     assert train.splitlines() == ["-m", "trainer.task", *container["args"], "--a=b c,$d \"'"]
     # Without the package nothing is trained.
     (tmp_path / "calls").unlink()

@@ -17,6 +17,7 @@ from configs.recipe import (
     parse_recipe,
     recipe_names,
 )
+from configs.yaml_mapping import parse_mapping
 
 
 def parse(text: str) -> Recipe:
@@ -128,3 +129,12 @@ def test_wrong_recipes_name_file_field_rule_and_value(text, expected):
 def test_text_in_another_encoding_is_an_error():
     with pytest.raises(InputError, match="not UTF-8"):
         parse_recipe("name: caf\u00e9".encode("latin-1"), where="my.yaml", default_name="my")
+
+
+def test_aliases_are_refused_before_they_grow():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    with pytest.raises(InputError, match=r"^r\.yaml, line 2: \*a0 stands for a value that is written elsewhere"):
+        parse_mapping("\n".join(lines).encode(), where="r.yaml", what="a recipe")
+    with pytest.raises(InputError, match=r"line 2: \*x stands"):
+        parse_mapping(b"name: &x {a: 1}\n<<: *x\n", where="r.yaml", what="a recipe")

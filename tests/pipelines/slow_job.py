@@ -1,8 +1,12 @@
 """`pipelines.embed` with a stand-in for the network that takes its time, to be stopped by a test.
 
 python -m tests.pipelines.slow_job BATCH_SEC EMBED_FLAGS...
+
+With TRY_AGAIN_SEC in the environment, what the machine fails at is tried again for as many seconds.
 """
 
+import dataclasses
+import os
 import sys
 import time
 
@@ -10,6 +14,8 @@ import numpy as np
 
 from configs.errors import run_program
 from pipelines import embed
+from preprocess.image_source import ImageSource
+from preprocess.retrying import RetryPolicy
 from preprocess.transforms import EngineLoader
 from tests.preprocess.stand_ins import StandInEngine
 
@@ -30,6 +36,11 @@ class SlowEngine(StandInEngine):
 def main(argv=None):
     engine = SlowEngine(float(sys.argv[1]))
     EngineLoader.__call__ = lambda self: engine
+    if "TRY_AGAIN_SEC" in os.environ:
+        make_loader, policy = ImageSource.make_loader, RetryPolicy(limit_sec=float(os.environ["TRY_AGAIN_SEC"]))
+        ImageSource.make_loader = lambda images, find_embedding=None: make_loader(
+            dataclasses.replace(images, try_again=policy), find_embedding
+        )
     return embed.main(sys.argv[2:])
 
 

@@ -155,14 +155,6 @@ def test_what_cannot_become_a_job_is_refused(given, changes, words):
         flags_of(given=given, **changes)
 
 
-def test_workers_install_the_versions_of_this_machine(monkeypatch):
-    versions = {"tensorflow": "2.21.0+cpu", "keras": "3.15.1", "numpy": "2.4.6", "pillow": "12.3.0", "nncf": "3.2.0"}
-    monkeypatch.setattr(dataflow, "_installed_version", versions.get)
-    lines = ["tensorflow==2.21.0", "keras==3.15.1", "numpy==2.4.6", "pillow==12.3.0"]
-    assert dataflow.worker_requirements(int8=False) == lines
-    assert dataflow.worker_requirements(int8=True) == [*lines, "nncf==3.2.0"]
-
-
 @pytest.mark.parametrize(
     ("runner", "local", "on_dataflow"),
     [

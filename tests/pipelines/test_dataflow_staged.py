@@ -20,7 +20,8 @@ pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not 
 from apache_beam.internal.gcp import auth
 
 from configs.errors import InputError
-from pipelines import dataflow, preproc
+from pipelines import preproc
+from pipelines.worker_requirements import worker_requirements
 from tests.fake_dataflow import FakeDataflow
 from tests.faulty_gcs import FaultyGcs
 from tests.pipelines.dataflow_job import ROWS, pipeline_of, steps_of
@@ -143,7 +144,7 @@ def test_every_step_asks_for_the_same_memory_in_one_environment(submitted):
 def test_workers_are_to_install_the_versions_of_the_launcher(submitted):
     (name,) = [one for one in submitted.gcs.names("bucket") if re.search("-train[^/]*/requirements.txt", one)]
     lines = submitted.gcs.get("bucket", name).decode().splitlines()
-    assert lines == dataflow.worker_requirements(int8=False)
+    assert lines == worker_requirements(int8=False)
     assert f"numpy=={np.__version__}" in lines
 
 

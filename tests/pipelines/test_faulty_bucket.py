@@ -95,6 +95,27 @@ def test_a_service_that_stays_down_is_one_line_and_the_job_goes_on_once_it_is_ba
     check_against_disk(gcs, data, tmp_path)
 
 
+def test_images_that_the_bucket_does_not_give_for_longer_than_it_is_tried_are_not_failures(gcs, data, tmp_path):
+    gcs.plan = FaultPlan(share=1.0, faults=["503", "drop"], only=r"png\?alt=media", max_faults=100)
+    run("gs://bucket/data", "gs://bucket/out", "--storage_retry_sec", "0", environment=gcs.environment)
+    assert sum(gcs.faults().values()) == 100
+    check_against_disk(gcs, data, tmp_path)
+
+
+def test_a_bucket_that_gives_no_more_images_stops_the_job_and_no_row_is_entered_as_failed(gcs, data, tmp_path):
+    gcs.plan = FaultPlan(share=1.0, faults=["503"], only=r"9\d\.png\?alt=media")
+    flags = ["--storage_retry_sec", "0"]
+    environment = gcs.environment | {"TRY_AGAIN_SEC": "0.5"}
+    _, stderr = run("gs://bucket/data", "gs://bucket/out", *flags, environment=environment, expect=2)
+    last = stderr.splitlines()[-1]
+    assert "HTTP 503: Backend error" in last and last.endswith("give the same command again to go on.")
+    assert not [name for name in gcs.names("bucket") if name.endswith("/report.json")]
+    gcs.plan = FaultPlan()
+    run("gs://bucket/data", "gs://bucket/out", *flags, environment=gcs.environment)
+    assert json.loads(gcs.get("bucket", "out/_train/report.json"))["embedded_by"]["earlier_run"] >= 23
+    check_against_disk(gcs, data, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

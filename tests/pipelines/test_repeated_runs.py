@@ -186,3 +186,25 @@ def test_a_damaged_file_of_the_set_is_one_line(thirty):
     for flags in (["--retry_failures"], ["--against", str(thirty / "out/train"), "--output_path", str(thirty / "o/x")]):
         with pytest.raises(InputError, match="blocks.jsonl:1: not the result of a block"):
             run(thirty, *flags)
+
+
+def test_a_list_that_changes_between_check_and_use_is_refused_and_a_dictionary_is_read_once(
+    thirty, engine, monkeypatch
+):
+    checked = (thirty / "train.csv").read_text()
+
+    def change_and_load(_):
+        (thirty / "train.csv").write_text(checked.replace("rose", "daisy"))
+        (thirty / "dict.txt").write_text("rose\ndaisy\n")
+        return engine
+
+    monkeypatch.setattr(EngineLoader, "__call__", change_and_load)
+    with pytest.raises(InputError, match="train.csv: the list changed after it was checked"):
+        run(thirty)
+    assert not (thirty / "out/_train/manifest.json").exists()
+    # What is checked before the start is the list as it is now, so what the message names leads out.
+    (thirty / "dict.txt").write_text("daisy\nrose\n")
+    monkeypatch.setattr(EngineLoader, "__call__", lambda _: (thirty / "dict.txt").write_text("rose\n") and engine)
+    run(thirty, "--overwrite")
+    assert report_of(thirty)["records_per_label"] == {"daisy": 28, "rose": 0}
+    assert json.loads((thirty / "out/_train/manifest.json").read_text())["labels"] == ["daisy", "rose"]

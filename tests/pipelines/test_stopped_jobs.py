@@ -105,9 +105,11 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(data, tmp_path, number):
 def test_two_processes_do_not_write_one_set(data, tmp_path):
     first = start(data, tmp_path, batch_sec=0.2)
     wait_for(lambda: list(tmp_path.glob("_train/parts-*/*.tfrecord*")), first)
+    os.killpg(first.pid, signal.SIGSTOP)  # However slow this machine is, it is still at it.
     for flags in ([], ["--overwrite"]):
         _, stderr = run(data, tmp_path, *flags, expect=2)
-        assert "another process is writing" in stderr
+        assert f"another process is writing {str(tmp_path / 'train')!r} at this moment (" in stderr
+        assert f"process {first.pid} of " in stderr
         assert stderr.count("\n") == 1
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
@@ -127,6 +129,24 @@ def test_another_job_s_unfinished_work_is_not_mixed_in_or_thrown_away_unasked(da
     run(data, tmp_path, "--seed", "3", "--overwrite")
     assert report_of(tmp_path)["embedded_by"].keys() == {"computed"}
     assert not list((tmp_path / "_train").glob("parts-*"))
+
+
+def test_a_limit_on_open_files_stops_the_job_and_no_row_is_entered_as_failed(data, tmp_path):
+    import resource
+
+    def limit_open_files():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10))
+
+    process = start(data, tmp_path, environment={"TRY_AGAIN_SEC": "0.5"}, preexec_fn=limit_open_files)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2, stderr
+    last = stderr.rstrip().splitlines()[-1]
+    assert "Too many open files" in last and last.endswith("give the same command again to go on.")
+    assert "Traceback" not in stderr
+    assert not list(tmp_path.rglob("report.json"))
+    run(data, tmp_path)
+    run(data, tmp_path / "whole")
+    assert {name: data for name, data in files(tmp_path).items() if "whole" not in name} == files(tmp_path / "whole")
 
 
 def test_a_full_disk_is_one_line_and_the_job_goes_on_from_there(data, tmp_path):

@@ -3,11 +3,53 @@
 import ctypes
 import os
 import signal
+import socket
+import threading
+import time
 
 import numpy as np
 
 from preprocess.decode_worker import serve
 from preprocess.image import ImageError
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(function, *arguments):
+    """A function of the C library that the interpreter does not offer."""
+    if function(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _fork():
+    if not os.fork():
+        os._exit(0)
+
+
+def _read_memory(pid):
+    place = ctypes.create_string_buffer(8)
+    vector = (ctypes.c_void_p * 2)(ctypes.addressof(place), 8)
+    _call(_LIBC.process_vm_readv, pid, vector, ctypes.c_ulong(1), vector, ctypes.c_ulong(1), ctypes.c_ulong(0))
+
+
+# What a decoder that an image has taken over might try; with the process id of the parent.
+ATTEMPTS = {
+    "open a file": lambda parent: open("/etc/hostname").close(),
+    "look at a file": lambda parent: os.stat("/etc/hostname"),
+    "list a folder": lambda parent: os.listdir("/"),
+    "write a file": lambda parent: open("/tmp/taken_over", "w").close(),
+    "delete a file": lambda parent: os.unlink("/tmp/there_is_none_of_this_name"),
+    "open the parent's memory": lambda parent: open(f"/proc/{parent}/mem", "rb").close(),
+    "read the parent's memory": _read_memory,
+    "trace the parent": lambda parent: _call(_LIBC.ptrace, 16, parent, None, None),
+    "signal the parent": lambda parent: os.kill(parent, 0),
+    "limit the parent": lambda parent: _call(_LIBC.prlimit, parent, 7, None, None),
+    "open a socket": lambda parent: socket.socket().close(),
+    "open a pipe": lambda parent: os.pipe(),
+    "fork": lambda parent: _fork(),
+    "start a thread": lambda parent: threading.Thread(target=int).start(),
+    "execute": lambda parent: os.execv("/bin/true", ["true"]),
+}
 
 
 def decode(data, *, max_pixels):
@@ -18,7 +60,21 @@ def decode(data, *, max_pixels):
     if word == b"exit":
         os._exit(3)
     if word == b"hang":
-        ctypes.PyDLL(None).pause()  # in C, holding the GIL
+        ctypes.PyDLL(None).sleep(1000)  # in C, holding the GIL
+    if word == b"stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if word == b"killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if word == b"slow":
+        time.sleep(0.4)
+    if word == b"import":
+        raise ImageError("corrupt", "no module") from ModuleNotFoundError("no module")
+    if word.startswith(b"attempt"):
+        _, name, parent = data.decode().split(":")
+        try:
+            ATTEMPTS[name](int(parent))
+        except (OSError, RuntimeError) as error:
+            raise ImageError("corrupt", f"refused: {error}") from None
     if word == b"hog":
         np.ones(1 << 40, np.uint8)
     if word == b"bug":

@@ -34,6 +34,7 @@ def make_job(folder, **changes):
         "compression": "none",
         "labels": ("a", "b"),
         "input_paths": ("list.csv",),
+        "input_sha256": ("0" * 64,),
         "rows_expected": 10,
         "started": datetime.datetime.now(datetime.UTC),
         "versions": {},

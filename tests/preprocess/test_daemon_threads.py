@@ -3,7 +3,10 @@ import sys
 import threading
 import time
 
+import pytest
+
 from preprocess.daemon_threads import DaemonThreads, TimedThreads
+from preprocess.machine_faults import MachineFault
 
 WAIT_SEC = 20
 
@@ -134,6 +137,64 @@ def test_each_task_ends_once_however_close_to_its_deadline():
     assert {tuple(outcome) for outcome in outcomes(tasks)} <= {("finished",), ("given up",)}
     wait_until(lambda: pool.num_stuck == 0)
     assert outcomes(submitted(pool, *(Task() for _ in range(9)))) == [["finished"]] * 9
+
+
+class FewThreads:
+    """Lets so many more threads be started."""
+
+    def __init__(self, monkeypatch, number):
+        self.left = number
+        start = threading.Thread.start
+
+        def start_or_refuse(thread):
+            if self.left <= 0:
+                raise RuntimeError("can't start new thread")
+            self.left -= 1
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_or_refuse)
+
+
+def test_a_pool_makes_do_with_the_threads_that_it_gets(monkeypatch):
+    FewThreads(monkeypatch, 2)  # The one that watches, and one that serves.
+    pool = TimedThreads(8, "test")
+    assert outcomes(submitted(pool, *(Task() for _ in range(20)))) == [["finished"]] * 20
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_without_any_thread_it_is_the_machines_fault(monkeypatch, number):
+    FewThreads(monkeypatch, number)
+    with pytest.raises(MachineFault, match="no thread can be started"):
+        TimedThreads(8, "test")
+        DaemonThreads(8, "test")
+
+
+def test_threads_that_cannot_be_replaced_do_not_end_the_watching(monkeypatch):
+    few = FewThreads(monkeypatch, 3)
+    gate = threading.Event()
+    pool = TimedThreads(2, "test")
+    hanging = submitted(pool, Task(gate, deadline_sec=0.02))
+    assert outcomes(hanging) == [["given up"]]
+    # One serves still.
+    assert outcomes(submitted(pool, *(Task() for _ in range(9)))) == [["finished"]] * 9
+    hanging = submitted(pool, Task(gate, deadline_sec=0.02), Task())
+    assert all("does not answer" in outcome for (outcome,) in outcomes(hanging))
+    # Once there are threads again, it goes on.
+    few.left = 100
+    assert outcomes(submitted(pool, *(Task() for _ in range(9)))) == [["finished"]] * 9
+    gate.set()
+
+
+def test_what_follows_a_task_has_a_clock_of_its_own():
+    gate = threading.Event()
+    pool = TimedThreads(1, "test")
+    first, second = Task(deadline_sec=60), Task(gate, deadline_sec=0.02)
+    finish = first.finish
+    first.finish = lambda: (finish(), second)[1]
+    submitted(pool, first)
+    assert outcomes([first, second]) == [["finished"], ["given up"]]
+    assert outcomes(submitted(pool, Task())) == [["finished"]]
+    gate.set()
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process_from_exiting():

@@ -141,10 +141,9 @@ def test_what_another_engine_embedded_is_not_mixed_in(job):
     other = Engine(identity=dataclasses.replace(IDENTITY, weights_digest="sha256:1"))
     work = EarlierWork(LocalStorage(), job, other)
     assert all(work.find(block).result is None and not work.find(block).records for block in blocks())
-    coarse = Engine(info=dataclasses.replace(INFO, precision="int8"))
-    work = EarlierWork(LocalStorage(), job, coarse)
-    assert work.find(blocks()[0]).result is not None  # A whole block says what made it, and the report lists it.
-    assert not work.find(blocks()[1]).records
+    for change in ({"precision": "int8"}, {"libraries": ("pillow 2",)}):
+        work = EarlierWork(LocalStorage(), job, Engine(info=dataclasses.replace(INFO, **change)))
+        assert all(work.find(block).result is None and not work.find(block).records for block in blocks())
 
 
 def test_a_result_without_its_shard_does_not_count(job):

@@ -13,6 +13,7 @@ from configs.errors import InputError
 from preprocess import embedding_cache
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.embedding_cache import CacheCounts, EmbeddingCache, check
+from preprocess.engine import EngineInfo
 from preprocess.storage import LocalStorage, read_stream
 
 SIZE = 5
@@ -23,6 +24,9 @@ IDENTITY = BackboneIdentity(
     weights_digest="sha256:0",
     embedding_size=SIZE,
     image_definition="stand-in/1",
+)
+INFO = EngineInfo(
+    engine="stand_in", precision="float32", device="cpu", fidelity=None, why="for tests", libraries=("pillow 1",)
 )
 
 
@@ -77,8 +81,9 @@ def embedding_of(number):
     return np.arange(number, number + SIZE, dtype=np.float32) + np.float32(0.1)
 
 
-def open_cache(folder, *, storage=None, identity=IDENTITY, arithmetic="float32"):
-    return EmbeddingCache(str(folder), storage=storage or LocalStorage(), identity=identity, arithmetic=arithmetic)
+def open_cache(folder, *, storage=None, identity=IDENTITY, **engine):
+    info = dataclasses.replace(INFO, **engine)
+    return EmbeddingCache(str(folder), storage=storage or LocalStorage(), identity=identity, engine=info)
 
 
 def entries(folder):
@@ -123,7 +128,8 @@ def test_entries_lie_where_the_docstring_says(cache, tmp_path):
     assert len(folder.name) == 16
     assert len(entry.read_bytes()) == 8 + 32 + 32 + 4 * SIZE + 4
     made_with = json.loads((folder / "identity.json").read_text())
-    assert made_with["arithmetic"] == "float32"
+    assert made_with["arithmetic"] == "stand_in/float32"
+    assert made_with["libraries"] == ["pillow 1"]
     assert made_with["network"] == IDENTITY.network
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -144,7 +150,13 @@ def test_another_network_finds_nothing(cache, tmp_path, change):
 
 
 def test_another_precision_finds_nothing(cache, tmp_path):
-    assert open_cache(tmp_path, arithmetic="bfloat16").find(digest_of(1)) is None
+    assert open_cache(tmp_path, precision="bfloat16").find(digest_of(1)) is None
+
+
+@pytest.mark.parametrize("libraries", [("pillow 2",), ("pillow 1", "webp 1.6.0"), ()])
+def test_other_versions_of_libraries_find_nothing(cache, tmp_path, libraries):
+    assert open_cache(tmp_path, libraries=libraries).find(digest_of(1)) is None
+    assert open_cache(tmp_path).find(digest_of(1)) is not None
 
 
 def test_every_damaged_byte_is_noticed_and_the_entry_replaced(cache, tmp_path):
@@ -174,7 +186,7 @@ def test_an_entry_under_another_name_is_foreign(cache, tmp_path):
 
 
 def test_an_entry_of_another_network_is_foreign(cache, tmp_path):
-    other = open_cache(tmp_path, arithmetic="bfloat16")
+    other = open_cache(tmp_path, precision="bfloat16")
     other.keep(digest_of(1), embedding_of(7))
     other.flush()
     ours, theirs = sorted(
@@ -340,3 +352,78 @@ def test_a_local_file_that_cannot_be_renamed_leaves_nothing(cache, tmp_path):
     assert cache.find(digest_of(1)) is None
     assert cache.counts().faults == 2
     assert list(path.parent.iterdir()) == [path]
+
+
+class FrozenStore(ObjectStore):
+    """Storage whose calls hang until it is thawed."""
+
+    def __init__(self):
+        super().__init__()
+        self.thawed = threading.Event()
+
+    def _called(self):
+        super()._called()
+        self.thawed.wait(60)
+
+
+@pytest.fixture
+def frozen(monkeypatch):
+    """Storage that hangs, for caches with short deadlines."""
+    monkeypatch.setattr(embedding_cache, "_DEADLINE_SEC", 0.05)
+    storage = FrozenStore()
+    yield storage
+    storage.thawed.set()
+
+
+def test_storage_that_hangs_is_waited_for_neither_when_the_queue_is_full_nor_at_the_end(frozen, monkeypatch):
+    monkeypatch.setattr(embedding_cache, "_MAX_QUEUED", 4)
+    monkeypatch.setattr(embedding_cache, "_REMOTE_WRITERS", 2)
+    cache = open_cache("mem://b", storage=frozen)
+    for number in range(100):
+        cache.keep(digest_of(number), embedding_of(number))
+    cache.flush()
+    cache.flush()
+    assert frozen.calls == 2
+    assert "storage does not answer" in cache.counts().first_fault
+    # Once it answers, it is asked again.
+    frozen.thawed.set()
+    cache.flush()
+    cache.keep(digest_of(1000), embedding_of(1000))
+    cache.flush()
+    assert cache.find(digest_of(1000)) is not None
+
+
+def test_look_ups_that_hang_keep_others_from_asking(frozen):
+    cache = open_cache("mem://b", storage=frozen)
+    threads = [threading.Thread(target=cache.find, args=(digest_of(number),), daemon=True) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    while not cache._hangs():
+        pass
+    for number in range(100):
+        assert cache.find(digest_of(number)) is None
+    assert frozen.calls == 2
+    frozen.thawed.set()
+    for thread in threads:
+        thread.join()
+    assert cache.find(digest_of(1)) is None
+    assert frozen.calls == 3
+
+
+def test_a_folder_that_does_not_answer_is_one_line(frozen, monkeypatch):
+    monkeypatch.setattr(embedding_cache, "_CHECK_DEADLINE_SEC", 0.05)
+    with pytest.raises(InputError, match=r"cannot write to the folder 'mem://b' \(it does not answer within 0.05 s\)"):
+        check("mem://b", frozen)
+
+
+def test_without_threads_that_write_nothing_is_kept_and_nobody_waits(tmp_path, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    cache = open_cache(tmp_path)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for number in range(2000):
+        cache.keep(digest_of(number), embedding_of(number))
+    cache.flush()
+    assert cache.counts().first_fault == "no thread can be started that writes"
+    assert cache.find(digest_of(1)) is None

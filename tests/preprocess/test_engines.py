@@ -1,5 +1,7 @@
 """Both engines on a tiny network, and on Inception v3 once."""
 
+import dataclasses
+import hashlib
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ from preprocess import engine_choice
 from preprocess.backbone import BackboneSpec, load_keras_backbone
 from preprocess.engine_choice import EngineSpec, check_engine, load_engine
 from preprocess.fidelity import centred_cosines, embed_all
-from preprocess.int8_calibration import MIN_IMAGES
+from preprocess.int8_calibration import MIN_IMAGES, calibrate
 from preprocess.model_cache import ModelCache
 from preprocess.networks import load_network
 from preprocess.openvino_engine import OpenVinoEngine, cpu_has_bfloat16, read_network
@@ -152,11 +154,59 @@ def test_what_was_measured_is_not_measured_again(tiny, fresh, monkeypatch):
     assert load_engine(tiny, spec).info == first
 
 
+@pytest.mark.parametrize("begun", ["float32", "bfloat16"])
+def test_auto_takes_again_what_the_job_was_begun_with_whatever_it_would_measure_now(tiny, fresh, monkeypatch, begun):
+    pytest.importorskip("openvino")
+    if not cpu_has_bfloat16():
+        pytest.skip("no bfloat16 on this processor")
+    first = load_engine(tiny, EngineSpec(precision=begun)).info
+    # A process whose cache was lost, on a machine that is busy with something else.
+    monkeypatch.setattr(engine_choice, "_loaded", {})
+    otherwise = engine_choice._Measured(speedup=1.0 if begun == "bfloat16" else 2.0, worst=1.0, median=1.0)
+    monkeypatch.setattr(engine_choice, "_measure", lambda *args: otherwise)
+    assert load_engine(tiny, EngineSpec()).info.precision != begun
+    engine = load_engine(tiny, EngineSpec(begun_with=first))
+    assert engine.info.same_numbers_as(first)
+    assert engine.info.precision == begun
+    assert engine.info.why == f"{begun}: as this job was begun"
+    # Who loaded it under another name in this process has it already.
+    assert load_engine(tiny, EngineSpec(begun_with=engine.info)) is engine
+
+
+def test_auto_keeps_to_the_engine_that_the_job_was_begun_with(tiny, fresh, monkeypatch):
+    begun = load_engine(tiny, EngineSpec(engine="tensorflow", precision="float32")).info
+    monkeypatch.setattr(engine_choice, "_loaded", {})
+    assert load_engine(tiny, EngineSpec(begun_with=begun)).info.same_numbers_as(begun)
+    with_openvino = dataclasses.replace(begun, engine="openvino")
+    monkeypatch.setattr(engine_choice, "has_openvino", lambda: False)
+    with pytest.raises(InputError, match="begun with OpenVINO, which is not installed here.*--overwrite"):
+        load_engine(tiny, EngineSpec(begun_with=with_openvino))
+
+
+def test_a_job_begun_in_a_precision_that_this_machine_lacks_says_so(tiny, fresh, monkeypatch):
+    begun = load_engine(tiny, EngineSpec(engine="tensorflow", precision="float32")).info
+    monkeypatch.setattr(engine_choice, "_cpu_flags", lambda: {"avx2"})
+    with pytest.raises(InputError, match="the job was begun in bfloat16, which tensorflow has no.*--overwrite"):
+        load_engine(tiny, EngineSpec(begun_with=dataclasses.replace(begun, precision="bfloat16")))
+
+
+def test_an_engine_names_the_libraries_and_the_network_that_decide_its_numbers(tiny, fresh, network):
+    info = load_engine(tiny, EngineSpec(engine="tensorflow", precision="float32")).info
+    digest = hashlib.sha256(network.graph).hexdigest()
+    assert info.libraries[0] == f"network {digest[:12]}"
+    assert {library.split()[0] for library in info.libraries} >= {"pillow", "tensorflow"}
+
+
+def test_the_same_network_is_the_same_graph_whatever_else_the_process_built(tiny, network, tmp_path):
+    load_keras_backbone(tiny)  # Keras numbers its layers over the whole process.
+    assert load_network(tiny, ModelCache(str(tmp_path))).graph == network.graph
+
+
 def test_without_openvino_auto_takes_tensorflow(tiny, fresh, monkeypatch):
     monkeypatch.setattr(engine_choice, "has_openvino", lambda: False)
     assert load_engine(tiny, EngineSpec(precision="float32")).info.engine == "tensorflow"
     for spec in (EngineSpec(engine="openvino"), EngineSpec(precision="int8")):
-        with pytest.raises(InputError, match=r"needs OpenVINO.*pip install 'hugs\[openvino\]'"):
+        with pytest.raises(InputError, match=r"needs OpenVINO.*pip install --editable .*\[openvino\]"):
             check_engine(spec)
 
 
@@ -195,6 +245,16 @@ def test_int8_is_calibrated_once_for_the_same_images(tiny, fresh, pixels, monkey
     monkeypatch.setattr(engine_choice, "_loaded", {})
     monkeypatch.setattr("preprocess.networks.calibrate", lambda *args: pytest.fail("calibrated again"))
     np.testing.assert_array_equal(embed_all(load_engine(tiny, spec, lambda: pixels), pixels), found)
+    # A job that goes on takes the calibration that it was begun with, although other images can be read by now.
+    monkeypatch.setattr(engine_choice, "_loaded", {})
+    again = load_engine(tiny, dataclasses.replace(spec, begun_with=engine.info), lambda: pytest.fail("read again"))
+    assert again.info.same_numbers_as(engine.info)
+    np.testing.assert_array_equal(embed_all(again, pixels), found)
+    # Where that is lost it is made again of the images of today, and the digest tells whether they are the same.
+    monkeypatch.setattr(engine_choice, "_loaded", {})
+    lost = dataclasses.replace(engine.info, calibration="0" * 8)
+    monkeypatch.setattr("preprocess.networks.calibrate", calibrate)
+    assert not load_engine(tiny, dataclasses.replace(spec, begun_with=lost), lambda: pixels).info.same_numbers_as(lost)
 
 
 def test_calibration_is_deterministic_and_silent(network, pixels, tmp_path, capfd):

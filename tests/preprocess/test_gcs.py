@@ -8,15 +8,22 @@ import subprocess
 import sys
 
 import pytest
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from google.api_core.exceptions import PreconditionFailed
 
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
+from configs.errors import InputError
 from preprocess import beam_storage, gcs_objects
+from preprocess.backbone import BackboneSpec
 from preprocess.beam_storage import BeamStorage
+from preprocess.engine_choice import EngineSpec
 from preprocess.gcs_objects import read_object
 from preprocess.gcs_storage import GcsStorage, glob_regex
+from preprocess.image_source import ImageSource
 from preprocess.retrying import RetriesExhausted, RetryPolicy
 from preprocess.storage import TooLarge, read_file, write_file
+from preprocess.transforms import EngineLoader
 from tests.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
 
 QUICK = RetryPolicy(limit_sec=30, first_wait_sec=0.005, max_wait_sec=0.02)
@@ -305,6 +312,50 @@ def test_credentials_are_those_of_the_pipeline(monkeypatch):
     assert beam_storage.FileSystems._pipeline_options in (None, made[0])
 
 
+def test_who_comes_first_chooses_the_credentials_of_nobody_else(monkeypatch):
+    """Not with our clients, and not with Beam's, which keeps the first credentials of a process for all."""
+    from apache_beam.internal.gcp import auth
+    from apache_beam.io.gcp import gcsio
+
+    made = []
+
+    def note(options):
+        made.append(
+            (options.view_as(GoogleCloudOptions).impersonate_service_account, auth._Credentials._credentials_init)
+        )
+        return _AnyClient()
+
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setattr(gcs_objects, "_clients", {})
+    monkeypatch.setattr(auth._Credentials, "_credentials_init", True)
+    monkeypatch.setattr(gcsio, "create_storage_client", note)
+    gcs_objects.client_of_process(_AnyClient)  # Whoever came first, with credentials of its own.
+    for account in ("a@x", "b@x", "b@x"):
+        options = PipelineOptions([f"--impersonate_service_account={account}"])
+        monkeypatch.setattr(beam_storage.FileSystems, "_pipeline_options", options)
+        with contextlib.suppress(OSError):
+            BeamStorage(RetryPolicy(limit_sec=0)).read("gs://bucket/x")
+    assert made == [("a@x", False), ("b@x", False)]
+
+
+def test_a_worker_reads_weights_in_a_bucket_with_the_credentials_of_the_pipeline(monkeypatch):
+    from apache_beam.io.gcp import gcsio
+
+    made = []
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setattr(gcs_objects, "_clients", {})
+    monkeypatch.setattr(gcsio, "create_storage_client", lambda options: made.append(options) or _AnyClient())
+    monkeypatch.setattr("google.cloud.storage.Client", lambda **_: pytest.fail("the machine's own credentials"))
+    load = EngineLoader(
+        backbone=BackboneSpec(weights="gs://bucket/mine.weights.h5"),
+        engine=EngineSpec(),
+        images=ImageSource(retry=RetryPolicy(limit_sec=0)),
+    )
+    with pytest.raises(InputError, match="weights: 'gs://bucket/mine.weights.h5' cannot be read"):
+        load()
+    assert len(made) == 1
+
+
 class _AnyClient:
     class _http:  # noqa: N801
         @staticmethod
@@ -312,6 +363,9 @@ class _AnyClient:
             pass
 
     def bucket(self, _name):
+        raise OSError("no such thing here")
+
+    def list_blobs(self, *_, **__):
         raise OSError("no such thing here")
 
 
@@ -327,3 +381,18 @@ def test_a_process_of_its_own_reads_with_credentials(gcs):
         [sys.executable, "-c", script], env=os.environ | gcs.environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "b'content' b'content'"
+
+
+def test_of_several_who_write_a_new_object_one_does(gcs, storage, monkeypatch):
+    """The service is asked for generation 0, which only an object that is not there has."""
+    assert storage.create_new("gs://bucket/new", b"mine")
+    assert gcs.get("bucket", "new") == b"mine"
+    (sent,) = [exchange.request for exchange in gcs.exchanges if exchange.request.startswith("POST")]
+    assert "ifGenerationMatch=0" in sent
+
+    def refuse(*_, **__):
+        raise PreconditionFailed("At least one of the pre-conditions you specified did not hold.")
+
+    monkeypatch.setattr("google.cloud.storage.Blob.upload_from_file", refuse)
+    assert not storage.create_new("gs://bucket/new", b"another")
+    assert storage.create_new("gs://bucket/new", b"mine")  # The answer to a first try was lost.

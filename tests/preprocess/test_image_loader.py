@@ -1,3 +1,5 @@
+import collections
+import errno
 import hashlib
 import threading
 import time
@@ -5,11 +7,17 @@ import time
 import numpy as np
 import pytest
 
+from configs.errors import InputError
 from preprocess import image_loader
 from preprocess.daemon_threads import DaemonThreads, TimedThreads
 from preprocess.image import ImageError
 from preprocess.image_loader import READ_THREADS, ImageLoader, KnownImage, LoadedImage
+from preprocess.machine_faults import MachineFault
 from preprocess.outcomes import RowFailure
+from preprocess.retrying import RetriesExhausted, RetryPolicy
+
+AT_ONCE = RetryPolicy(limit_sec=60, max_wait_sec=0)
+ONCE_AGAIN = RetryPolicy(limit_sec=0, max_wait_sec=0)
 
 
 def decode(data):
@@ -141,14 +149,29 @@ def test_an_image_whose_embedding_is_known_is_not_decoded():
     assert sorted(decoded) == [b"new", b"new again"]
 
 
-def test_a_look_up_that_fails_costs_its_own_row():
+def test_a_look_up_that_fails_costs_nothing():
     def find(digest):
         raise KeyError("cache")
 
     loader = ImageLoader(read=str.encode, decode=decode, max_ahead=4, find_embedding=find)
     loader.add(["a"])
-    failure = loader.next()
-    assert (failure.stage, failure.reason) == ("read", "unexpected_error")
+    assert isinstance(loader.next(), LoadedImage)
+
+
+def test_look_ups_that_hang_cost_no_row_however_many_hang(own_pools):
+    readers, _ = own_pools(max_stuck=5)
+    gate = threading.Event()
+
+    def find(digest):
+        gate.wait(20)
+
+    loader = ImageLoader(
+        read=str.encode, decode=decode, max_ahead=4, find_embedding=find, look_up_deadline_sec=0.05, deadline_sec=9
+    )
+    loader.add("abcdef")
+    assert all(isinstance(loader.next(), LoadedImage) for _ in range(6))
+    gate.set()
+    wait_until(lambda: readers.num_stuck == 0)
 
 
 @pytest.fixture
@@ -165,11 +188,12 @@ def own_pools(monkeypatch):
 
 def test_the_books_of_good_bad_and_hanging_reads(own_pools):
     readers, _ = own_pools(max_stuck=64)
-    gate = threading.Event()
+    gate, hung = threading.Event(), set()
 
     def read(location):
         kind = location.partition("-")[0]
-        if kind == "hang":
+        if kind == "hang" and location not in hung:
+            hung.add(location)
             gate.wait(20)
         if kind == "missing":
             raise RowFailure("read", "not_found", location)
@@ -180,21 +204,85 @@ def test_the_books_of_good_bad_and_hanging_reads(own_pools):
             raise ImageError("not_an_image", "text")
         return decode(data)
 
-    kinds = {"ok": None, "missing": "not_found", "hang": "deadline", "text": "not_an_image"}
+    kinds = {"ok": None, "missing": "not_found", "hang": None, "text": "not_an_image"}
     names = [f"{kind}-{number}" for number in range(10) for kind in kinds]
-    # 40 images, 10 of which hang, through 4 threads: those that come after are read all the same.
-    loader = ImageLoader(read=read, decode=decode_or_fail, max_ahead=40, deadline_sec=0.05)
+    # 40 images, 10 of which hang when first read, through 4 threads: all are read all the same.
+    loader = ImageLoader(read=read, decode=decode_or_fail, max_ahead=40, deadline_sec=0.05, try_again=AT_ONCE)
     loader.add(names)
     outcomes = [loader.next() for _ in names]
     assert [getattr(outcome, "reason", None) for outcome in outcomes] == [kinds[n.partition("-")[0]] for n in names]
-    assert outcomes[2].stage == "read"
-    assert outcomes[2].message == "hang-0: reading took longer than 0.05 s."
     with pytest.raises(IndexError):
         loader.next()
     assert readers.num_stuck == 10
     gate.set()
     wait_until(lambda: readers.num_stuck == 0)
     assert loader.encoded_bytes == 0
+
+
+def test_a_read_that_keeps_hanging_is_raised_and_is_no_failure_of_the_image(own_pools):
+    own_pools(max_stuck=64)
+    gate = threading.Event()
+    loader = ImageLoader(
+        read=lambda location: gate.wait(20), decode=decode, max_ahead=1, deadline_sec=0.05, try_again=ONCE_AGAIN
+    )
+    loader.add(["a/b.jpg"])
+    with pytest.raises(MachineFault, match=r"^a/b.jpg: reading took longer than 0.05 s \(tried 2 times\)"):
+        loader.next()
+    gate.set()
+
+
+class Failing:
+    """A function that raises the first times that it is called with something."""
+
+    def __init__(self, function, error, times):
+        self._function, self._error, self._times = function, error, times
+        self.calls = collections.Counter()
+
+    def __call__(self, value):
+        self.calls[value] += 1
+        if self.calls[value] <= self._times:
+            raise self._error
+        return self._function(value)
+
+
+FAULTS = [
+    OSError(errno.EMFILE, "Too many open files"),
+    OSError(errno.ENFILE, "Too many open files in system"),
+    OSError(errno.EIO, "Input/output error"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    OSError(errno.ENOTCONN, "Transport endpoint is not connected"),
+    MemoryError(),
+    RetriesExhausted("gs://b/x: HTTP 503: Backend error (tried 4 times in 1 s)"),
+    RuntimeError("can't start new thread"),
+    MachineFault("the decoder process does not start: Too many open files"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{type(fault).__name__}-{getattr(fault, 'errno', None)}")
+@pytest.mark.parametrize("where", ["read", "decode"])
+def test_what_the_machine_fails_at_is_tried_again_and_raised_if_it_stays(where, fault):
+    def load(times, try_again):
+        steps = {"read": str.encode, "decode": decode}
+        steps[where] = Failing(steps[where], fault, times)
+        loader = ImageLoader(**steps, max_ahead=4, try_again=try_again)
+        loader.add(["a", "bb", "ccc"])
+        return loader
+
+    loader = load(3, AT_ONCE)
+    assert [loader.next().pixels[0, 0, 0] for _ in range(3)] == [1, 2, 3]
+    assert loader.encoded_bytes == 0
+    loader = load(1000, ONCE_AGAIN)
+    with pytest.raises(MachineFault, match=r"^a: .*\(tried 2 times\)\. If only this file") as caught:
+        loader.next()
+    assert "\n" not in str(caught.value)
+    wait_until(lambda: loader.encoded_bytes == 0)
+
+
+def test_a_location_that_nothing_opens_is_wrong_input_not_a_failed_row():
+    loader = ImageLoader(read=Failing(str, InputError("gs:// needs a package"), 99), decode=decode, max_ahead=4)
+    loader.add(["gs://b/x"])
+    with pytest.raises(InputError):
+        loader.next()
 
 
 def test_storage_that_does_not_answer_at_all_is_an_error(own_pools):

@@ -1,3 +1,4 @@
+import errno
 import os
 import pathlib
 import pickle
@@ -13,7 +14,10 @@ import pytest
 from preprocess import isolated_decoder
 from preprocess.image import ImageError, decode_image
 from preprocess.isolated_decoder import IsolatedDecoder
+from preprocess.machine_faults import MachineFault
+from tests.preprocess.hostile_worker import ATTEMPTS
 from tests.preprocess.image_corpus import corpus, encode, photo
+from tests.preprocess.mutated_corpus import mutated
 
 # pytest sets aside the filter that `preprocess.image` installs.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
@@ -83,15 +87,47 @@ def test_a_decoder_that_hangs_in_c_is_ended():
     assert hostile()(b"1").max() == 1
 
 
-def test_the_alarm_ends_the_child_whatever_the_parent_does_with_it():
+def test_a_decoder_that_is_stopped_is_ended_and_replaced():
+    pid = child_pid()
+    os.kill(pid, signal.SIGSTOP)
+    assert hostile(deadline_sec=0.2)(b"1").max() == 1
+    assert has_ended(pid)
+
+
+def test_a_decoder_that_does_not_get_going_is_ended(monkeypatch):
     isolated_decoder._child_of_thread.drop()
-    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
-    try:
-        assert reason_of(hostile(deadline_sec=0.05), b"hang")[0] == "deadline"
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGALRM, before)
+    monkeypatch.setattr(isolated_decoder, "_START_DEADLINE_SEC", 0.05)
+    with pytest.raises(MachineFault, match="does not start: .* ended with signal SIGKILL"):
+        IsolatedDecoder(_module="tests.preprocess.stopped_worker")(b"")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [(b"stop", "was stopped for longer than 0.2 s"), (b"killed", "somebody ended the decoder with signal SIGKILL")],
+)
+def test_what_others_do_to_a_decoder_is_no_fault_of_the_image(word, message):
+    with pytest.raises(MachineFault, match=message):
+        hostile(deadline_sec=0.2)(word)
+    assert hostile()(b"1").max() == 1
+
+
+def test_a_job_that_is_paused_loses_no_image_to_the_deadline():
+    program = """
+from tests.preprocess.test_isolated_decoder import hostile
+decoder = hostile(deadline_sec=3)
+print("ready", decoder(b"1").max(), flush=True)
+print(*[decoder(b"slow").max() for _ in range(8)])
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout.readline() == "ready 1\n"
+    threading.Event().wait(0.2)  # It is in the middle of an image.
+    os.killpg(process.pid, signal.SIGSTOP)
+    threading.Event().wait(5)
+    os.killpg(process.pid, signal.SIGCONT)
+    stdout, _ = process.communicate(timeout=60)
+    assert (process.returncode, stdout.split()) == (0, ["4"] * 8)
 
 
 def test_the_deadline_is_for_decoding_not_for_waiting():
@@ -109,6 +145,27 @@ def test_memory_is_bounded():
     limits = pathlib.Path(f"/proc/{pid}/limits").read_text()
     soft = next(line for line in limits.splitlines() if line.startswith("Max data size")).split()[3]
     assert 2e9 < int(soft) < 5e9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize(("mode", "format"), [("RGBA", "JPEG2000"), ("CMYK", "TIFF"), ("RGBA", "WEBP")])
+def test_the_largest_images_of_each_format_need_no_more_than_the_limit(mode, format):
+    """Without the 512 MiB on top, which hide at this size what they would not at 120 megapixels."""
+    program = """
+import resource, sys
+import preprocess.decode_worker as worker
+pixels = 2000 * 1500
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+data = sys.stdin.buffer.read()
+worker._limit_memory(int(status["VmData"].split()[0]) * 1024 + 2 * len(data) + worker._BYTES_PER_PIXEL * pixels)
+print(worker.decode_image(data).shape)
+"""
+    data = encode(photo(2000, 1500, mode), format)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | isolated_decoder._MALLOC, input=data, capture_output=True, check=False
+    )
+    assert done.stdout == b"(299, 299, 3)\n", done.stderr
 
 
 def test_our_own_bugs_are_not_blamed_on_the_image():
@@ -189,8 +246,97 @@ def test_the_child_finds_its_packages_and_nothing_in_the_working_directory(tmp_p
 
 
 def test_a_child_that_does_not_start_is_no_fault_of_the_image():
-    with pytest.raises(RuntimeError, match=r"does not start: .*no_such_module ended with exit code 1"):
+    with pytest.raises(MachineFault, match=r"does not start: .*no_such_module ended with exit code 1"):
         IsolatedDecoder(_module="tests.no_such_module")(b"")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EAGAIN])
+def test_a_child_that_cannot_be_started_is_no_fault_of_the_image(monkeypatch, number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    isolated_decoder._child_of_thread.drop()
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", fail)
+        with pytest.raises(MachineFault, match=f"^the decoder process does not start: {os.strerror(number)}$"):
+            hostile()(b"1")
+    assert hostile()(b"1").max() == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such filter")
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_a_decoder_that_was_taken_over_can_do_nothing(attempt):
+    reason, message = reason_of(hostile(), f"attempt:{attempt}:{os.getpid()}".encode())
+    assert reason == "corrupt"
+    assert message.startswith("refused: ") and ("Operation not permitted" in message or "start new thread" in message)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_child_gets_nothing_of_its_parents(monkeypatch, tmp_path):
+    monkeypatch.setenv("SOME_SECRET_KEY", "s3cret")
+    monkeypatch.chdir(tmp_path)
+    isolated_decoder._child_of_thread.drop()
+    with open(tmp_path / "file", "wb") as stream:
+        os.set_inheritable(stream.fileno(), True)
+        pid = child_pid()
+        process = pathlib.Path(f"/proc/{pid}")
+        names = {line.partition(b"=")[0].decode() for line in (process / "environ").read_bytes().split(b"\0") if line}
+        assert names <= {
+            "PYTHONPATH",
+            "OPENBLAS_NUM_THREADS",
+            "OMP_NUM_THREADS",
+            "MALLOC_MMAP_THRESHOLD_",
+            "MALLOC_TRIM_THRESHOLD_",
+            "LD_LIBRARY_PATH",
+            "PYTHONHOME",
+        }
+        assert os.readlink(process / "cwd") == "/"
+        targets = {os.readlink(link).partition(":")[0] for link in (process / "fd").iterdir()}
+        assert targets == {"pipe", "/dev/null"}
+    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    assert (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) == ("1", "2")
+
+
+def test_without_a_filter_images_are_decoded_all_the_same_and_that_is_said_once(caplog):
+    isolated_decoder._say_unconfined.cache_clear()
+    decoder = IsolatedDecoder(_module="tests.preprocess.unconfined_worker")
+    for _ in range(2):
+        isolated_decoder._child_of_thread.drop()
+        assert decoder(b"12345").max() == 5
+    assert [record.message.partition(",")[0] for record in caplog.records] == [
+        "Decoders run without a filter of their system calls"
+    ]
+    for attempt in ("open a file", "write a file", "open the parent's memory", "open a socket"):
+        assert "Too many open files" in reason_of(decoder, f"attempt:{attempt}:{os.getpid()}".encode())[1]
+    isolated_decoder._child_of_thread.drop()
+
+
+def test_all_that_decoding_imports_is_imported_before_the_first_image(tmp_path):
+    """A child may open nothing once it is ready; what it wanted to would be missing, in some kind of image."""
+    samples = [sample.data for sample in corpus() if len(sample.data) < 500_000] + [data for _, data in mutated()]
+    (tmp_path / "samples").write_bytes(pickle.dumps(samples))
+    program = """
+import pickle, sys
+samples = pickle.load(open(sys.argv[1], "rb"))
+import preprocess.decode_worker
+opened = set()
+sys.addaudithook(lambda event, values: opened.add(str(values[0])) if event == "open" else None)
+for data in samples:
+    try:
+        preprocess.decode_worker.decode_image(data, max_pixels=1 << 22)
+    except preprocess.decode_worker.ImageError as error:
+        assert not isinstance(error.__cause__, ImportError), error
+print(len(samples), sorted(opened))
+"""
+    command = [sys.executable, "-P", "-c", program, str(tmp_path / "samples")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{len(samples)} []\n"
+
+
+def test_what_a_decoder_wants_and_may_not_have_is_not_blamed_on_the_image():
+    with pytest.raises(RuntimeError, match="ModuleNotFoundError: no module"):
+        hostile()(b"import")
 
 
 def test_the_child_imports_no_more_than_it_needs():

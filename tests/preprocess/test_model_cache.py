@@ -1,9 +1,13 @@
 import os
 import pathlib
+import stat
+import subprocess
+import sys
 import time
 
 import pytest
 
+from preprocess import model_cache
 from preprocess.model_cache import MAX_ENTRIES, ModelCache, cache_folder
 
 KEY = {"kind": "test", "code": [1, 2]}
@@ -100,3 +104,92 @@ def test_what_was_used_longest_ago_goes_first_and_nothing_that_was_used_today(tm
     assert cache.find({"number": MAX_ENTRIES + 2})
     assert cache.find({"number": 0})
     assert not cache.find({"number": MAX_ENTRIES + 1})
+
+
+def mode(path):
+    return stat.S_IMODE(os.lstat(path).st_mode)
+
+
+def test_folder_and_entries_are_private_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        folder = ModelCache(str(tmp_path / "a/b")).find_or_make(KEY, Writer())
+    finally:
+        os.umask(before)
+    assert {mode(tmp_path / "a"), mode(tmp_path / "a/b"), mode(folder)} == {0o700}
+    assert {mode(os.path.join(folder, name)) for name in os.listdir(folder)} == {0o600}
+
+
+@pytest.mark.parametrize("where", ["", "model.bin", "entry.json"])
+def test_an_entry_that_others_may_write_is_made_anew(tmp_path, where):
+    cache = ModelCache(str(tmp_path))
+    folder = cache.find_or_make(KEY, Writer(b"whoever wrote this"))
+    os.chmod(os.path.join(folder, where), 0o777)
+    assert cache.find(KEY) is None
+    assert read(cache.find_or_make(KEY, Writer(b"mine"))) == b"mine"
+    assert read(cache.find(KEY)) == b"mine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("where", ["", "model.bin", "entry.json"])
+def test_an_entry_that_another_user_planted_is_made_anew(tmp_path, where):
+    """Its checksums are right: whoever plants a graph writes them too."""
+    cache = ModelCache(str(tmp_path))
+    folder = cache.find_or_make(KEY, Writer(b"planted"))
+    os.chown(os.path.join(folder, where), 12345, 12345)
+    assert cache.find(KEY) is None
+    assert read(cache.find_or_make(KEY, Writer(b"mine"))) == b"mine"
+
+
+@pytest.mark.parametrize("what", ["link to a folder", "link to a file", "a further file"])
+def test_an_entry_is_its_own_plain_files_and_no_others(tmp_path, what):
+    cache = ModelCache(str(tmp_path / "cache"))
+    folder = pathlib.Path(cache.find_or_make(KEY, Writer(b"elsewhere")))
+    if what == "link to a folder":
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(tmp_path / "elsewhere")
+    elif what == "link to a file":
+        (folder / "model.bin").rename(tmp_path / "elsewhere")
+        (folder / "model.bin").symlink_to(tmp_path / "elsewhere")
+    else:
+        (folder / "int8.bin").write_bytes(b"read because of its name")
+    assert cache.find(KEY) is None
+    assert read(cache.find_or_make(KEY, Writer(b"mine"))) == b"mine"
+
+
+def test_a_folder_of_ours_that_others_may_write_is_closed_to_them(tmp_path):
+    cache = ModelCache(str(tmp_path / "cache"))
+    cache.find_or_make(KEY, Writer())
+    os.chmod(tmp_path / "cache", 0o777)
+    assert read(cache.find(KEY)) == b"weights"
+    assert mode(tmp_path / "cache") == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_folder_of_another_user_is_not_used_and_that_is_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(model_cache._LOGGER, "warning", lambda template, message: said.append(message))
+    cache = ModelCache(str(tmp_path / "cache"))
+    cache.find_or_make(KEY, Writer(b"planted"))
+    os.chown(tmp_path / "cache", 12345, 12345)
+    writer = Writer(b"mine")
+    assert read(cache.find_or_make(KEY, writer)) == b"mine"
+    assert read(cache.find_or_make(KEY, writer)) == b"mine"
+    assert writer.calls == 2
+    assert len(said) == 1
+    assert "belongs to another user" in said[0]
+    assert "Set HUGS_CACHE_DIR to a folder of your own" in said[0]
+
+
+def test_a_kill_while_a_network_is_prepared_leaves_nothing_for_long(tmp_path):
+    script = (
+        "import os, signal, sys\n"
+        "from preprocess.model_cache import ModelCache\n"
+        "ModelCache(sys.argv[1]).find_or_make({'a': 1}, lambda folder: os.kill(os.getpid(), signal.SIGKILL))\n"
+    )
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-c", script, str(tmp_path / "cache")]
+    for _ in range(3):
+        subprocess.run(command, env=os.environ | {"TMPDIR": str(temporary)}, check=False)
+        assert len(os.listdir(temporary)) == 1

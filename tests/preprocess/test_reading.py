@@ -4,8 +4,10 @@ import socket
 
 import pytest
 
+from preprocess.machine_faults import MachineFault
 from preprocess.outcomes import RowFailure
 from preprocess.reading import read_image_bytes
+from preprocess.retrying import RetriesExhausted
 from preprocess.storage import TooLarge
 
 
@@ -67,7 +69,7 @@ def test_sockets_and_files_that_cannot_be_read(tmp_path):
         listener.bind(str(tmp_path / "socket"))
         assert reason_of(tmp_path / "socket") == "not_a_regular_file"
     if os.path.exists("/proc/self/mem"):
-        assert reason_of("/proc/self/mem") == "read_error"
+        assert reason_of("/proc/self/mem") == "not_a_regular_file"
 
 
 def test_a_file_that_shrinks_or_grows_while_it_is_read(tmp_path, monkeypatch):
@@ -79,17 +81,46 @@ def test_a_file_that_shrinks_or_grows_while_it_is_read(tmp_path, monkeypatch):
 
         def fstat(descriptor):
             status = status_of(descriptor)
-            path.write_bytes(content)
+            path.write_bytes(content())
             return status
 
         return fstat
 
+    lengths = iter(range(6, 0, -1))
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fstat", rewriting(b"123"))
+        patch.setattr(os, "fstat", rewriting(lambda: bytes(next(lengths))))
+        path.write_bytes(bytes(7))
         assert reason_of(path) == "read_error"
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fstat", rewriting(b"1234567"))
+        patch.setattr(os, "fstat", rewriting(lambda: b"1234567"))
         assert reason_of(path, max_bytes=6) == "too_large"
+
+
+def test_a_file_that_is_being_written_is_read_once_it_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    status_of, contents = os.fstat, [b"123", b"1234567"]
+
+    def fstat(descriptor):
+        status = status_of(descriptor)
+        if contents:
+            path.write_bytes(contents.pop())
+        return status
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    assert read_image_bytes(str(path), read_remote=read_nothing) == b"123"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_what_the_machine_fails_at_is_no_failure_of_the_image(tmp_path, monkeypatch, number):
+    (tmp_path / "file").write_bytes(b"x")
+
+    def fail(*args):
+        raise OSError(number, os.strerror(number), str(tmp_path / "file"))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(MachineFault, match=f"file: {os.strerror(number)}"):
+        read_image_bytes(str(tmp_path / "file"), read_remote=read_nothing)
 
 
 def test_an_empty_file_is_read_and_left_to_the_decoder(tmp_path):
@@ -109,6 +140,9 @@ def test_remote_faults_have_a_reason():
     assert reason_of("gs://b/x", read_remote=raising(OSError("503"))) == "read_error"
     assert reason_of("gs:///x", read_remote=raising(OSError(errno.EINVAL, "no bucket"))) == "bad_uri"
     assert reason_of("foo://b/x", read_remote=raising(ValueError("no filesystem"))) == "bad_uri"
+    for fault in (RetriesExhausted("HTTP 503 (tried 3 times in 1 s)"), OSError(errno.EMFILE, "Too many open files")):
+        with pytest.raises(MachineFault, match="^gs://b/x: (HTTP 503|Too many open files)"):
+            read_image_bytes("gs://b/x", read_remote=raising(fault))
     assert reason_of("gs://b/x", read_remote=raising(TooLarge("gs://b/x", 4)), max_bytes=4) == "too_large"
 
 

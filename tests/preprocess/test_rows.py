@@ -119,3 +119,9 @@ def test_any_bytes_are_rows_or_one_clear_line(raw):
         assert str(error).startswith("lists/train.csv:")
     else:
         assert [row.line for row in rows] == sorted(row.line for row in rows)
+
+
+def test_a_field_of_any_length_is_one_line():
+    for row in ("a.jpg," + "x" * 200_000, "x" * 200_000, '"' + "x,\n" * 100_000):
+        with pytest.raises(InputError, match=r"^lists/train\.csv:2: a field has more than 131072 characters"):
+            parse(f"b.jpg\n{row}\n")

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from configs.errors import InputError
-from preprocess import progress, source_digest
+from preprocess import faults, progress, source_digest
 from preprocess.image_source import ImageSource
 from preprocess.labels import LabelDict
 from preprocess.transforms import EmbedLists, EmbedOptions
@@ -33,6 +34,7 @@ def make_pipeline(tmp_path, texts, rows_per_shard=10, compression="none", beam_f
             "compression": compression,
             "labels": LABELS.names,
             "input_paths": tuple(paths),
+            "input_sha256": tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts),
             "rows_expected": sum(text.count("\n") for text in texts),
         }
         | job_changes,
@@ -97,6 +99,22 @@ def test_a_list_that_changes_after_it_was_counted_fails_the_job(tmp_path):
         == "books_do_not_balance"
     )
     assert not (tmp_path / "out/_train/manifest.json").exists()
+
+
+@pytest.mark.parametrize("beam_flags", [[], ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]])
+def test_a_list_that_changes_with_as_many_rows_fails_before_anything_is_embedded(tmp_path, beam_flags):
+    texts = ["".join(f"{i}.jpg,a\n" for i in range(1, 26)), "30.jpg,b\n31.jpg,b\n"]
+    pipeline = make_pipeline(tmp_path, texts, beam_flags=beam_flags)
+    (tmp_path / "list1.csv").write_text("30.jpg,b\n31.jpg,a\n")
+    faults.forget()
+    with pytest.raises(Exception, match="list1.csv: .*changed after it was checked") as raised:
+        pipeline.run().wait_until_finish()
+    if not beam_flags:  # Else it was noted in another process.
+        assert isinstance(faults.first_fault(), InputError)
+        assert "\n" not in str(faults.first_fault())
+        assert "--overwrite" in str(raised.value)
+    assert not list((tmp_path / "out").rglob("*.tfrecord"))
+    assert not list((tmp_path / "out").rglob("report.json"))
 
 
 def test_no_image_and_no_embedding_passes_a_shuffle(tmp_path):

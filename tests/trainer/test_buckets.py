@@ -312,7 +312,7 @@ def test_without_the_client_it_is_named_where_it_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
     uri_storage._require_client.cache_clear()
     storage = uri_storage.UriStorage()
-    with pytest.raises(InputError, match=r"google-cloud-storage.*pip install 'hugs\[train\]'"):
+    with pytest.raises(InputError, match=r"google-cloud-storage.*pip install --editable .*\[train\]"):
         storage.read("gs://bucket/x")
     with pytest.raises(InputError, match="only local paths and gs:// can be opened here"):
         storage.read("s3://bucket/x")

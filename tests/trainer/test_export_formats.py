@@ -153,5 +153,5 @@ def test_a_score_that_is_no_number_is_no_agreement():
 def test_a_converter_that_is_missing_is_named_before_training(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     require_formats(("savedmodel", "litert"))
-    with pytest.raises(InputError, match=rf"{missing}.*pip install 'hugs\[export\]'"):
+    with pytest.raises(InputError, match=rf"{missing}.*pip install --editable .*\[export\]"):
         require_formats(ALL_FORMATS)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from configs.errors import InputError
+from preprocess.tfrecord import _masked_crc
+from tests.programs import end_program, start_program
 from trainer.dataset import read_dataset
 from trainer.record_sets import find_record_sets, require_agreement
 
@@ -146,3 +150,23 @@ def test_an_unfinished_set_of_ours_is_no_set_of_others(tmp_path, write_set, dict
     os.remove(f"{tmp_path}/_train/manifest.json")
     with pytest.raises(InputError, match="is incomplete"):
         find_record_sets([f"{prefix}*"], flag="train_data_paths", input_dict=dictionary)
+
+
+PROGRAM = """
+import sys
+from configs.errors import run_program
+from trainer.record_sets import find_record_sets
+run_program(lambda _: find_record_sets([sys.argv[1]], flag="train_data_paths", input_dict=sys.argv[2]) and 0)
+"""
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_record_that_claims_more_than_there_is_memory_is_one_line(tmp_path, dictionary, compressed):
+    length = struct.pack("<Q", 1 << 40)
+    content = length + struct.pack("<I", _masked_crc(length)) + b"x" * 100
+    path = tmp_path / ("a.tfrecord.gz" if compressed else "a.tfrecord")
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    # In a process of its own, which TensorFlow's reader ended with SIGSEGV.
+    done = end_program(start_program(["-c", PROGRAM, str(path), dictionary]), expect=2)
+    assert done[1].startswith("error: --train_data_paths: ")
+    assert "a record of 1099511627776 bytes" in done[1]

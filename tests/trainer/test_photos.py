@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 
 import numpy as np
 from PIL import Image
 
-from trainer.photos import PhotoFinder, lists_of_sets
+from trainer.photos import PhotoFinder, finder_of_sets, lists_of_sets
+from trainer.record_sets import find_record_sets
 
 
 def photo(path, size=(40, 20)) -> str:
@@ -49,3 +51,30 @@ def test_the_lists_of_sets_stand_in_their_reports(tmp_path):
         (tmp_path / f"_{name}" / "report.json").write_text(json.dumps(content))
     prefixes = [str(tmp_path / name) for name in ("train", "eval", "test", "missing")]
     assert lists_of_sets(prefixes) == ("a.csv", "b.csv")
+
+
+def test_of_records_made_elsewhere_only_photos_in_the_folders_that_were_named_are_read(tmp_path, write_set):
+    private = photo(tmp_path / "home" / "private.png")
+    inside = photo(tmp_path / "photos" / "a.png")
+    photo(tmp_path / "photos-of-others" / "a.png")
+    (tmp_path / "photos" / "link.png").symlink_to(private)
+    prefix = write_set(str(tmp_path / "preproc" / "train"), np.eye(3, dtype=np.float32), [[0], [1], [2]])
+    (ours,) = find_record_sets([prefix], flag="train_data_paths")
+    theirs = dataclasses.replace(ours, verified=False)
+    assert finder_of_sets([ours], ()).read(private) is not None
+    assert finder_of_sets([theirs], ()).read(private) is None
+    assert finder_of_sets([ours, theirs], ()).thumbnail(inside, side=8) is None
+    for sets in ([ours], [theirs]):
+        finder = finder_of_sets(sets, [str(tmp_path / "photos"), "gs://bucket/photos"])
+        assert finder.read(inside)[0] == finder.read("a.png")[0] == inside
+        outside = [private, "../home/private.png", f"{tmp_path}/photos/../home/private.png", "link.png", "gs://other/a"]
+        outside += [str(tmp_path / "photos-of-others" / "a.png"), "gs://bucket/photos-of-others/a.png", "a\0b"]
+        assert [finder.read(uri) for uri in outside] == [None] * len(outside)
+
+
+def test_thumbnails_are_decoded_in_another_process(tmp_path, monkeypatch):
+    import preprocess.image
+
+    monkeypatch.setattr(preprocess.image, "decode_image", None)
+    monkeypatch.setattr(Image, "open", None)
+    assert PhotoFinder().thumbnail(photo(tmp_path / "a.png"), side=8) is not None

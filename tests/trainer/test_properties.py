@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from preprocess.example import encode_example
-from preprocess.tfrecord import frame_record
-from trainer.wire import MalformedRecordError, RecordParser, Records, split_frames
+from preprocess.tfrecord import MalformedRecordError, frame_record, split_frames
+from trainer.wire import RecordParser, Records
 
 # The same examples in every run.
 steady = settings(deadline=None, derandomize=True, max_examples=200, suppress_health_check=[HealthCheck.too_slow])

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.example import encode_example
-from preprocess.tfrecord import frame_record
-from trainer.wire import MalformedRecordError, RecordParser, split_frames
+from preprocess.tfrecord import MalformedRecordError, frame_record, split_frames
+from trainer.wire import RecordParser
 
 PARSER = RecordParser(3)
 EMBEDDING = np.array([1.5, -2, 3e9], np.float32)

@@ -1,0 +1,183 @@
+"""Standard output and standard error of our programs: what is printed changes neither what is done nor how it ends.
+
+A reader that has gone (`| head -1`), a stream that was closed (`>&-`), a full disk, an encoding that lacks a letter:
+none of these is a reason to stop a job, and none may turn a failure into success. A program whose output is its product
+says so at its end with `require_printed`.
+
+What is printed may come from file names, labels and lists of others. Control characters in it, which could rewrite the
+lines above or set the title of a terminal, are printed as `\\u001b`; so are letters that the stream's encoding lacks.
+JSON reads that as the same characters.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import io
+import os
+import select
+import sys
+from typing import Any, TextIO
+
+from configs.errors import InputError
+
+_ESCAPES = "hugs-escapes"
+
+
+def _escape(text: str) -> str:
+    """`\\uXXXX` for each UTF-16 unit, as JSON has it."""
+    units = text.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return _escape(error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(_ESCAPES, _escape_unencodable)
+
+# C0 and C1 without tab and line feed, delete, and what makes text run the other way, so that names look like others.
+_CONTROLS = [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F]
+_CONTROLS += [*range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+_TABLE = {code: _escape(chr(code)) for code in _CONTROLS}
+
+
+def printable(text: str) -> str:
+    """Text with its control characters escaped; tabs and line feeds stay."""
+    return text if text.isascii() and text.isprintable() else text.translate(_TABLE)
+
+
+class _Descriptor(io.RawIOBase):
+    """Writes all it is given to a file descriptor, or gives up on it without an exception.
+
+    Attributes:
+      fault: the first that writing met; None for as long as all was written.
+    """
+
+    def __init__(self, descriptor: int, fault: OSError | None):
+        self._descriptor = descriptor
+        self.fault = fault
+
+    @property
+    def name(self) -> int:
+        """The descriptor, as files that were opened by it have it."""
+        return self._descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return self.fault is None and os.isatty(self._descriptor)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size = rest.nbytes
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:  # Whoever shares the terminal has made it so.
+                select.select([], [self._descriptor], [])
+            except OSError as error:
+                self._give_up(error)
+                break
+        return size
+
+    def _give_up(self, error: OSError) -> None:
+        self.fault = self.fault or error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            # It will not come back. Children and libraries that write there by themselves are spared the same.
+            _open_null(self._descriptor)
+
+
+class _Stream(io.TextIOWrapper):
+    """Text on a descriptor, with control characters escaped.
+
+    Attributes:
+      unescaped: the same stream for what draws with control characters, such as a bar of progress.
+    """
+
+    def __init__(self, raw: _Descriptor, *, encoding: str, line_buffering: bool):
+        # The raw writes all or nothing, so nothing is to be buffered below: a handler of signals may write at any time.
+        options: dict[str, Any] = {"encoding": encoding, "errors": _ESCAPES, "newline": "\n"}
+        super().__init__(raw, line_buffering=line_buffering, **options)
+        self.raw = raw
+        self.unescaped = io.TextIOWrapper(raw, write_through=True, **options)
+
+    def write(self, text: str) -> int:
+        super().write(printable(text))
+        return len(text)
+
+
+def _open_null(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)
+
+
+def _settle(stream: TextIO | None, descriptor: int, fault: OSError | None, *, by_line: bool) -> TextIO:
+    if isinstance(stream, _Stream):
+        return stream
+    if stream is not None:
+        try:
+            if stream.fileno() != descriptor:
+                return stream  # Somebody has put another stream in its place.
+        except (OSError, ValueError, AttributeError):
+            return stream
+        with contextlib.suppress(OSError):
+            stream.flush()
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    line_buffering = by_line or bool(getattr(stream, "line_buffering", False))
+    return _Stream(_Descriptor(descriptor, fault), encoding=encoding, line_buffering=line_buffering)
+
+
+def settle_streams() -> None:
+    """Makes standard output and standard error such as never raise; to be called once, before anything is opened.
+
+    Descriptors 0, 1 and 2 that are closed are opened on the null device: the next file to be opened would get their
+    number, and what anybody prints would be written into it.
+    """
+    faults: dict[int, OSError | None] = {}
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+            faults[descriptor] = None
+        except OSError as error:
+            faults[descriptor] = error
+            _open_null(descriptor)
+    sys.stdout = _settle(sys.stdout, 1, faults[1], by_line=False)
+    sys.stderr = _settle(sys.stderr, 2, faults[2], by_line=True)
+
+
+def bar_stream() -> TextIO:
+    """Standard error for a bar of progress, which draws with control characters."""
+    return sys.stderr.unescaped if isinstance(sys.stderr, _Stream) else sys.stderr
+
+
+def write_standard_error(data: bytes) -> None:
+    """Writes bytes to standard error past Python's streams, as far as that can be done; raises nothing."""
+    try:
+        while data:
+            data = data[os.write(2, data) :]
+    except OSError:
+        return
+
+
+def require_printed() -> None:
+    """Refuses to call a program done whose product is what it prints, if that could not be written.
+
+    A reader that has gone early (`| head`) has had what it wanted.
+
+    Raises:
+      InputError: standard output is closed, or its disk is full.
+    """
+    sys.stdout.flush()
+    fault = sys.stdout.raw.fault if isinstance(sys.stdout, _Stream) else None
+    if fault is not None and not isinstance(fault, BrokenPipeError):
+        raise InputError(f"standard output: what was to be printed could not be written ({fault.strerror}).")

@@ -1,0 +1,30 @@
+"""How a person installs a part of the project that is not there: from the checkout, never by a name on an index.
+
+The name `hugs` belongs to somebody else's package there.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+from configs.source_files import REPOSITORY
+
+
+def install_hint(extra: str) -> str:
+    """A sentence that says what to run.
+
+    Args:
+      extra: of pyproject.toml that has what is missing.
+    """
+    if os.path.exists(os.path.join(REPOSITORY, "pyproject.toml")):
+        command = shlex.join([sys.executable, "-m", "pip", "install", "--editable", f"{REPOSITORY}[{extra}]"])
+        return (
+            f"Install it: {command}; or use {os.path.join(REPOSITORY, '.venv')}, which `make setup` makes there and "
+            "which has it."
+        )
+    return (
+        f"Install the project with its extra {extra!r}, from its checkout: pip install 'CHECKOUT[{extra}]'; the "
+        "containers of the Dockerfile have what they need."
+    )

@@ -1,0 +1,278 @@
+"""Makes a virtual environment from lock files: what they list, in the versions that they list, and nothing else.
+
+    python3.11 scripts/install_environment.py .venv --lock requirements.lock --project .
+
+Nothing is resolved: every package is installed without looking at what it requires, by its checksum. That what is
+listed is complete is held by a test, and checked once more at the end. `make` runs this; it needs the standard library
+alone.
+
+uv installs several times as fast as pip, so it is used where it can be had: it is one of the locked packages. It is
+told what pip's own configuration says of registries and certificates. Where it cannot be had, or fails, pip does the
+work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+EXIT_FAILED = 2
+PYTHON_VERSIONS = ((3, 11), (3, 12), (3, 13))
+_PACKAGES_PER_LINE = 20
+_BUILD_PACKAGES = ("setuptools", "wheel")
+# pip's settings and the variables by which uv takes the same. With hashes, where a file comes from does not matter.
+_UV_VARIABLES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "no-index": "UV_NO_INDEX",
+    "cert": "SSL_CERT_FILE",
+    "trusted-host": "UV_INSECURE_HOST",
+    "proxy": "ALL_PROXY",
+    "timeout": "UV_HTTP_TIMEOUT",
+}
+_COMMA_SEPARATED = ("UV_FIND_LINKS",)
+
+
+class InstallError(Exception):
+    """What could not be installed, and what to do, in one line."""
+
+
+class Environment:
+    """A virtual environment that is being made.
+
+    Args:
+      folder: of the environment.
+      installer: "auto" for uv where it can be had and pip elsewhere, or "uv" or "pip".
+    """
+
+    def __init__(self, folder: str, installer: str):
+        self.folder = folder
+        self.python = os.path.join(folder, "bin", "python")
+        self._uv = os.path.join(folder, "bin", "uv")
+        self._installer = installer
+
+    def say(self, text: str) -> None:
+        """Prints a line at once."""
+        print(f"{self.folder}: {text}", flush=True)
+
+    def create(self) -> None:
+        """Makes the environment, without whatever was there before.
+
+        Raises:
+          InstallError: this Python cannot make one.
+        """
+        self.say(f"making it, with Python {sys.version.split()[0]}")
+        done = subprocess.run(
+            [sys.executable, "-m", "venv", "--clear", self.folder], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            hint = (
+                "Install the package python3-venv, or pass PYTHON=/path/to/another/python."
+                if "ensurepip" in done.stdout + done.stderr
+                else (done.stdout + done.stderr).strip().rpartition("\n")[2]
+            )
+            raise InstallError(f"{sys.executable} cannot make a virtual environment in {self.folder}. {hint}")
+
+    def install(self, lock: str) -> None:
+        """Installs what a lock lists.
+
+        Args:
+          lock: path of a requirements file with hashes.
+
+        Raises:
+          InstallError: it could not be installed.
+        """
+        packages = dict(entries(lock))
+        # A package that comes as source is built with what the lock has, and not with what is newest today.
+        flags = ("--no-deps", "--require-hashes", "--no-build-isolation", "--requirement", lock)
+        self._install_first(packages)
+        if self._may_use_uv():
+            self.say(f"installing up to {len(packages)} packages of {lock} with uv")
+            if self._run_uv("install", *flags):
+                return
+            if self._installer == "uv":
+                raise InstallError(f"uv could not install {lock}; what it said stands above.")
+            self.say("uv could not do it; what it said stands above. pip is tried")
+        self.say(f"installing up to {len(packages)} packages of {lock} with pip, which takes some minutes")
+        if not self._run_pip("install", *flags):
+            raise InstallError(
+                f"pip could not install {lock}; what it said stands above. Is the package registry that pip is set up "
+                "for reachable? Then give the same command again."
+            )
+
+    def install_project(self, project: str) -> None:
+        """Installs the project itself from its checkout, so that its commands are there and its code is not copied.
+
+        Args:
+          project: folder of the checkout.
+
+        Raises:
+          InstallError: it could not be installed.
+        """
+        flags = ("--no-deps", "--no-build-isolation", "--editable", project)
+        if not (self._may_use_uv() and self._run_uv("install", "--quiet", *flags)) and not self._run_pip(
+            "install", "--quiet", *flags
+        ):
+            raise InstallError(f"the project in {project} could not be installed; what pip said stands above.")
+        self.say("the project is installed from this checkout, with its command hugs")
+
+    def check(self) -> None:
+        """Checks once that each package has what it requires.
+
+        Raises:
+          InstallError: something is missing, or two packages do not go together.
+        """
+        command = [self._uv, "pip", "check", "--python", self.python] if self._may_use_uv() else self._pip("check")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            found = " ".join((done.stdout + done.stderr).split())
+            raise InstallError(f"the lock is not complete: {found}. Run `make lock` and report this.")
+        self.say("checked: every package has what it requires")
+
+    def _install_first(self, packages: Mapping[str, str]) -> None:
+        """Installs, with pip, what builds packages, and uv where it is wanted and can be had.
+
+        Args:
+          packages: of the lock; those that it lacks are done without.
+
+        Raises:
+          InstallError: uv was asked for and cannot be had.
+        """
+        if self._installer != "pip" and "uv" in packages and not os.path.exists(self._uv):
+            self.say(f"fetching the installer {packages['uv'].split()[0]}")
+            reason = self._install_entries([packages["uv"]])
+            if reason and self._installer == "uv":
+                raise InstallError(f"uv cannot be had: {reason}")
+            if reason:
+                self.say(f"uv cannot be had ({reason}); pip does the work")
+        self._install_entries([packages[name] for name in _BUILD_PACKAGES if name in packages])
+
+    def _install_entries(self, texts: Sequence[str]) -> str:
+        """Installs entries of a lock with pip; gives the last line of what it complains about, or the empty text."""
+        if not texts:
+            return ""
+        with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as requirements:
+            requirements.writelines(texts)
+            requirements.flush()
+            # (One try more, no longer: pip tries all packages again in a moment, and says so.)
+            flags = ("--quiet", "--retries=1", "--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement")
+            command = self._pip("install", *flags, requirements.name)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return "" if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2] or "pip failed"
+
+    def _may_use_uv(self) -> bool:
+        return self._installer != "pip" and os.path.exists(self._uv)
+
+    def _run_uv(self, verb: str, *words: str) -> bool:
+        command = [self._uv, "pip", verb, "--python", self.python, "--index-strategy", "unsafe-best-match", *words]
+        configuration = subprocess.run(self._pip("config", "list"), capture_output=True, text=True, check=False).stdout
+        environ = {**uv_variables(configuration), **os.environ}
+        process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, errors="replace")
+        assert process.stderr is not None
+        for line in process.stderr:
+            if not re.match(" [-+~] ", line):  # One for each package, at the end.
+                self.say(f"uv: {line.strip()}")
+        return process.wait() == 0
+
+    def _run_pip(self, *words: str) -> bool:
+        """Runs pip and says how far it is: it names each package, and is silent for minutes when asked to be quiet."""
+        process = subprocess.Popen(self._pip(*words), stdout=subprocess.PIPE, stderr=None, text=True, errors="replace")
+        assert process.stdout is not None
+        collected = 0
+        for line in process.stdout:
+            if line.startswith("Collecting "):
+                collected += 1
+                if collected % _PACKAGES_PER_LINE == 0:
+                    self.say(f"pip has {collected} packages, the last one {line.split()[1]}")
+            elif re.match(" *(Downloading|Using cached) .*GB|.*[0-9]{3}(\\.[0-9]+)? MB", line):
+                self.say(f"pip: {line.strip()}")  # Large ones take their time.
+            elif line.startswith("Installing collected packages"):
+                self.say(f"pip has all {collected} and unpacks them")
+        return process.wait() == 0
+
+    def _pip(self, *words: str) -> list[str]:
+        return [self.python, "-m", "pip", "--disable-pip-version-check", *words]
+
+
+def entries(lock: str) -> Iterator[tuple[str, str]]:
+    """The packages of a lock.
+
+    Args:
+      lock: path of a requirements file in which an entry begins in the first column.
+
+    Yields:
+      Name and text of each entry, with its hashes.
+    """
+    with open(lock, encoding="utf-8") as stream:
+        for match in re.finditer(r"(?m)^([A-Za-z0-9][A-Za-z0-9._-]*)==.*\n(?:[ \t]+.*\n?)*", stream.read()):
+            yield match[1], match[0]
+
+
+def uv_variables(configuration: str) -> Mapping[str, str]:
+    """What pip is configured with, as variables for uv, which does not read pip's files.
+
+    Args:
+      configuration: what `pip config list` prints: lines such as global.index-url='https://…'. A setting for `install`
+        wins over a global one, and one of the environment over both.
+    """
+    found: dict[str, str] = {}
+    for section in ("global", "install", ":env:"):
+        for line in configuration.splitlines():
+            name, _, value = line.partition("=")
+            where, _, setting = name.rpartition(".")
+            variable = _UV_VARIABLES.get(setting)
+            if where == section and variable is not None:
+                words = str(ast.literal_eval(value)).split()
+                found[variable] = ("," if variable in _COMMA_SEPARATED else " ").join(words)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Makes an environment, or installs the project into one that is there.
+
+    Raises:
+      InstallError: something could not be installed.
+    """
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", help="of the environment")
+    parser.add_argument("--lock", action="append", default=[], help="a requirements file with hashes; may be repeated")
+    parser.add_argument("--project", help="folder of the checkout, whose commands are installed as well")
+    parser.add_argument("--keep", action="store_true", help="add to the environment that is there")
+    parser.add_argument("--installer", choices=("auto", "uv", "pip"), default="auto")
+    args = parser.parse_args(argv)
+    if sys.version_info[:2] not in PYTHON_VERSIONS:
+        wanted = ", ".join(f"{major}.{minor}" for major, minor in PYTHON_VERSIONS)
+        raise InstallError(
+            f"Python {wanted} is needed. Found: {sys.version.split()[0]} ({sys.executable}). "
+            "Pass PYTHON=/path/to/python3.11."
+        )
+    begun = time.monotonic()
+    environment = Environment(args.folder, args.installer)
+    if not args.keep:
+        environment.create()
+    for lock in args.lock:
+        environment.install(lock)
+    if args.project:
+        environment.install_project(args.project)
+    if args.lock:
+        environment.check()
+        environment.say(f"done, after {time.monotonic() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InstallError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        print("interrupted; the same command begins again", file=sys.stderr)
+        sys.exit(130)

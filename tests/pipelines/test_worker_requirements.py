@@ -1,0 +1,45 @@
+"""What workers without an image install: a list in which pip has nothing to choose."""
+
+import importlib.metadata
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from pipelines import worker_requirements as module
+from pipelines.worker_requirements import ROOTS, worker_requirements
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_all_that_a_listed_package_requires_is_listed_in_a_version_that_it_takes(int8):
+    versions = dict(line.split("==") for line in worker_requirements(int8=int8))
+    assert list(versions)[: len(ROOTS)] == list(ROOTS)
+    assert ("nncf" in versions) == int8
+    worker = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "extra": ""}
+    for name in versions:
+        for line in importlib.metadata.requires(name) or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate(worker):
+                assert not requirement.extras, "pip would look such a one up by itself: list its extras as well"
+                assert versions[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_what_the_project_itself_requires_is_listed():
+    listed = {line.partition("==")[0] for line in worker_requirements(int8=False)}
+    project = importlib.metadata.requires("hugs-image-classifier") or []
+    base = {canonicalize_name(Requirement(line).name) for line in project if "extra ==" not in line}
+    assert base
+    assert base <= listed
+
+
+def test_versions_are_those_of_this_machine_as_a_registry_has_them(monkeypatch):
+    monkeypatch.setattr(module.importlib.metadata, "version", {"tensorflow": "2.21.0+cpu"}.get)
+    assert module.installed_version("tensorflow") == "2.21.0"
+
+
+def test_what_is_not_installed_is_left_out(monkeypatch):
+    here = module.installed_version
+    monkeypatch.setattr(module, "installed_version", lambda name: None if name == "openvino" else here(name))
+    listed = {line.partition("==")[0] for line in worker_requirements(int8=False)}
+    assert "openvino" not in listed
+    assert "tensorflow" in listed

@@ -1,0 +1,9 @@
+"""A hostile worker on a machine whose kernel filters nothing."""
+
+from preprocess import confinement
+from preprocess.decode_worker import serve
+from tests.preprocess.hostile_worker import decode
+
+if __name__ == "__main__":
+    confinement._ARCHITECTURES = {}
+    serve(decode)

@@ -1,0 +1,83 @@
+"""What messages and pages tell people to install: this checkout or a lock, never a name that a stranger answers to."""
+
+import pathlib
+import re
+import subprocess
+import tomllib
+
+import pytest
+
+from configs import install_hint as module
+from configs.install_hint import install_hint
+
+ROOT = pathlib.Path(__file__).parents[1]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+_SKIPPED = ("tests/", "LICENSE", "requirements", "NOTES-")
+# A path, a lock, or a name that stands for one; what follows `pip install` and its flags.
+_PATHS = re.compile(r"""^['"]?(\.|/|\$\{here\}|\{|CHECKOUT|\$package|-r\b|--requirement\b|-e\b|--editable\b)""")
+_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md", "docs/cloud.md", "docs/promises.md")
+_FLAGS = re.compile(r"^(--no-cache-dir|--no-deps|--require-hashes|--no-build-isolation|-q|--quiet)\s+")
+
+
+def sources():
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("this is no git checkout")
+    for name in listed.stdout.split("\n"):
+        path = ROOT / name
+        if name and not name.startswith(_SKIPPED) and path.is_file():
+            try:
+                yield name, path.read_text()
+            except UnicodeDecodeError:
+                continue
+
+
+def pip_installs(text):
+    for match in re.finditer(r"pip install\b[ \t]*([^\n]*)", text):
+        words = match[1]
+        while flag := _FLAGS.match(words):
+            words = words[flag.end() :]
+        yield words
+
+
+def test_what_is_to_be_installed_is_this_checkout_or_a_lock():
+    found = [(name, words) for name, text in sources() for words in pip_installs(text)]
+    assert len(found) > 5
+    named = [(name, words) for name, words in found if words and not _PATHS.match(words)]
+    # Sentences that speak of pip without telling anybody what to type.
+    named = [(name, words) for name, words in named if not words.startswith(("`", "NAME==VERSION`"))]
+    assert not named
+
+
+@pytest.mark.parametrize("words", ["hugs", "'hugs[openvino]'", "-U hugs", "tensorflow"])
+def test_a_name_on_an_index_is_noticed(words):
+    (found,) = pip_installs(f"Install it: pip install {words}\n")
+    assert not _PATHS.match(found)
+
+
+def test_the_hint_runs_as_it_is_printed(monkeypatch, tmp_path):
+    hint = install_hint("openvino")
+    assert f"{ROOT}[openvino]" in hint
+    assert "make setup" in hint
+    monkeypatch.setattr(module, "REPOSITORY", str(tmp_path / "site-packages"))
+    assert "pip install 'CHECKOUT[openvino]'" in install_hint("openvino")
+
+
+def test_the_changelog_begins_with_this_version():
+    headings = re.findall(r"(?m)^## (.*)$", (ROOT / "CHANGELOG.md").read_text())
+    versions = [heading for heading in headings if heading != "Unreleased"]
+    assert re.fullmatch(rf"{re.escape(VERSION)} - \d{{4}}-\d\d-\d\d", versions[0])
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", version) for version in versions)
+
+
+@pytest.mark.parametrize("name", _PAGES)
+def test_links_within_the_pages_lead_somewhere(name):
+    page = ROOT / name
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", page.read_text())
+    for path, anchor in links:
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        if anchor:
+            headings = re.findall(r"(?m)^#+ (.*)$", target.read_text())
+            anchors = {"#" + re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{path}{anchor}"

@@ -1,0 +1,139 @@
+"""What becomes of standard output and standard error changes neither what is done nor the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from configs.console import printable
+from tests.pipelines.photos import write_photos
+from tests.pipelines.test_stopped_jobs import files
+from tests.programs import ROOT
+
+# What a shell does to the streams of the command in "$@"; the exit code is that of the command.
+STREAMS = {
+    "| true": '"$@" | true; exit ${PIPESTATUS[0]}',
+    "2>&1 >/dev/null | true": '"$@" 2>&1 >/dev/null | true; exit ${PIPESTATUS[0]}',
+    "2>&1 | head -1": '"$@" 2>&1 | head -1 >/dev/null; exit ${PIPESTATUS[0]}',
+    ">&-": '"$@" >&- 2>/dev/null',
+    "2>&-": '"$@" 2>&- >/dev/null',
+    "<&- >&- 2>&-": '"$@" <&- >&- 2>&-',
+    ">/dev/full 2>/dev/full": '"$@" >/dev/full 2>/dev/full',
+}
+ASCII = {"PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def in_shell(streams: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", STREAMS.get(streams, streams), "-", *command],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def embed(data, out, *flags: str) -> list[str]:
+    command = [sys.executable, "-m", "tests.pipelines.slow_job", "0.0", "--weights", "random", *flags]
+    command += ["--input_path", str(data / "train.csv"), "--input_dict", str(data / "dict.txt")]
+    return [*command, "--output_path", str(out / "train")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("data"), 12, side=4, broken={3})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    assert in_shell('"$@"', *embed(data, out)).returncode == 0
+    return files(out)
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+def test_a_job_is_done_and_ends_as_if_somebody_read(data, undisturbed, tmp_path, streams):
+    done = in_shell(streams, *embed(data, tmp_path))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert files(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("streams", ["| true", "2>&1 | head -1", ">&- 2>&-"])
+def test_a_job_that_fails_says_so_by_its_exit_code(tmp_path, streams):
+    (tmp_path / "data").mkdir()
+    data = write_photos(tmp_path / "data", 6, side=4, broken=set(range(6)))
+    script = STREAMS.get(streams, f'"$@" {streams}')
+    assert in_shell(script, *embed(data, tmp_path / "out")).returncode == 2
+
+
+def test_an_encoding_that_lacks_letters_is_no_reason_to_stop(data, undisturbed, tmp_path):
+    out = tmp_path / "été"
+    done = in_shell('"$@"', *embed(data, out), PYTHONUTF8="1", PYTHONIOENCODING="ascii:strict")
+    assert done.returncode == 0, done.stderr
+    assert "\\u00e9t\\u00e9" in done.stdout
+    assert files(out) == undisturbed
+
+
+PROGRAM = """
+import json, logging, sys
+from configs.console import require_printed
+from configs.errors import InputError, run_program
+
+def main(argv):
+    opened = open(sys.argv[1], "w+")
+    print("out \\x1b[2J\\x9b", flush=True)
+    print("err \\x1b]0;title\\x07", file=sys.stderr)
+    logging.warning("logged \\u202e")
+    print(json.dumps({"label": "\\x7f\\x9b\\ud83d\\ude00 caf\\xe9"}, ensure_ascii=False))
+    assert opened.read() == ""
+    if sys.argv[2] == "product":
+        require_printed()
+    if sys.argv[2] == "wrong":
+        raise InputError("wrong\\x1b[31m\\ninput")
+    return 7
+
+run_program(main)
+"""
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+@pytest.mark.parametrize(("what", "code"), [("work", 7), ("wrong", 2)])
+def test_the_exit_code_is_what_the_program_says(tmp_path, streams, what, code):
+    assert in_shell(streams, sys.executable, "-c", PROGRAM, str(tmp_path / "opened"), what).returncode == code
+
+
+@pytest.mark.parametrize(("streams", "code"), [("| true", 7), (">&-", 2), (">/dev/full 2>/dev/full", 2)])
+def test_a_program_whose_output_is_its_product_says_that_it_is_lost(tmp_path, streams, code):
+    done = in_shell(streams, sys.executable, "-c", PROGRAM, str(tmp_path / "opened"), "product")
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "utf-8"}, ASCII])
+def test_control_characters_are_escaped_wherever_they_are_printed(tmp_path, environment):
+    done = in_shell('"$@"', sys.executable, "-c", PROGRAM, str(tmp_path / "opened"), "wrong", **environment)
+    out, line = done.stdout.splitlines()
+    assert out == r"out \u001b[2J\u009b"
+    assert json.loads(line) == {"label": "\x7f\x9b😀 café"}
+    assert done.stderr.splitlines() == [
+        r"err \u001b]0;title\u0007",
+        r"WARNING:root:logged \u202e",
+        r"error: wrong\u001b[31m input",
+    ]
+
+
+def test_what_people_write_stays_as_it_is():
+    assert printable("café\t日本語 😀 a\nb — …") == "café\t日本語 😀 a\nb — …"
+    assert printable("a\rb") == r"a\u000db"
+
+
+@pytest.mark.parametrize("streams", ["2>&1 >/dev/null | true", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("script", ["hugs_preproc.sh", "hugs_train.sh", "hugs_deploy.sh"])
+@pytest.mark.parametrize("arguments", [(), ("/nowhere",)])
+def test_the_shell_scripts_say_the_same_by_their_exit_code(script, arguments, streams):
+    assert in_shell(streams, f"./{script}", *arguments).returncode == 2
