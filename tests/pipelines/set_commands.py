@@ -69,6 +69,7 @@ def _job(command, run_id):
         compression="none",
         labels=LABELS.names,
         input_paths=("list.csv",),
+        input_sha256=("0" * 64,),
         rows_expected=LISTS[command.list_name].count("\n"),
         started=_STARTED,
         versions={},

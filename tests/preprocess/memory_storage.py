@@ -66,6 +66,10 @@ class MemoryStorage:
             raise
         self.files[path] = stream.getvalue()
 
+    def create_new(self, path, data):
+        self._change(path)
+        return self.files.setdefault(path, data) is data
+
     def match(self, pattern):
         return list(self.sizes(pattern))
 

@@ -165,9 +165,9 @@ class StopsAt(LocalStorage):
         if self.left < 0:
             raise OSError("gone")
 
-    def create(self, path, *, keep_partial=False):
+    def create(self, path, *, keep_partial=False, durable=True):
         self._change()
-        return super().create(path, keep_partial=keep_partial)
+        return super().create(path, keep_partial=keep_partial, durable=durable)
 
     def move(self, source, target):
         self._change()
@@ -333,9 +333,9 @@ class RunsAnotherTry(LocalStorage):
         if self.left == -1:
             self._another_try()
 
-    def create(self, path, *, keep_partial=False):
+    def create(self, path, *, keep_partial=False, durable=True):
         self._change()
-        return super().create(path, keep_partial=keep_partial)
+        return super().create(path, keep_partial=keep_partial, durable=durable)
 
     def move(self, source, target):
         self._change()

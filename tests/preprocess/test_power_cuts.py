@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 
@@ -13,12 +12,11 @@ import pytest
 
 from preprocess import durable
 from preprocess.block_writer import BlockWriter
-from preprocess.finishing import finish_record_set, plan_path
-from preprocess.job import PLAN_NAME
-from preprocess.record_set import Manifest
+from preprocess.finished_set import find_damage
+from preprocess.finishing import finish_record_set
 from preprocess.row_blocks import RowBlock
 from preprocess.rows import Row
-from preprocess.set_files import read_results_file
+from preprocess.set_plan import finish_planned
 from preprocess.storage import LocalStorage, write_file
 from tests.power_cut import forgetful, lay_out
 from tests.preprocess.stand_ins import StandInEngine, make_job
@@ -58,19 +56,12 @@ def test_a_power_cut_at_each_step_leaves_a_whole_set_or_a_plan_of_one(tmp_path, 
         cut = lay_out(state, tmp_path / "cuts" / str(number))
         manifest = cut / "out/_train/manifest.json"
         if manifest.exists():
-            found = Manifest.from_bytes(manifest.read_bytes(), where="m")
-            assert [digest(f"{cut}/out/{shard.name}") for shard in found.shards] == [s.sha256 for s in found.shards]
-            json.loads((cut / "out/_train/report.json").read_bytes())
-            assert (cut / "out/_train/failed.jsonl").exists()
-            assert len(read_results_file(f"{cut}/out/_train/{PLAN_NAME}", LocalStorage())) == 2
             seen.append("older" if digest(manifest) == older else "newer")
         else:
-            plan = read_results_file(plan_path(newer_job).replace(str(root), str(cut)), LocalStorage())
-            for index, result in enumerate(plan):
-                part = result.shard.path.replace(str(root), str(cut))
-                final = f"{cut}/out/train-0000{index}-of-00002.tfrecord"
-                assert result.shard.sha256 in (digest(part), digest(final))
+            # What lies there is enough to go on from.
+            finish_planned(dataclasses.replace(newer_job, output_prefix=f"{cut}/out/train"), LocalStorage())
             seen.append("plan")
+        assert find_damage(f"{cut}/out/train", LocalStorage(), digests=True) == []
     assert seen == sorted(seen, key=["older", "plan", "newer"].index)
     assert set(seen) == {"older", "plan", "newer"}
 
