@@ -12,6 +12,7 @@ from apache_beam import Pipeline
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.beam_options import make_runner
+from pipelines.claim import locked
 from pipelines.preflight import read_label_dict, scan_lists
 from preprocess import progress
 from preprocess.beam_storage import BeamStorage
@@ -99,7 +100,7 @@ def embed(list_path: str, dict_path: str, output_prefix: str, options: EmbedOpti
     def note(rows: int) -> None:
         notes.append((time.perf_counter() - started, rows + (notes[-1][1] if notes else 0)))
 
-    with progress.listening(note):
+    with locked(job, storage), progress.listening(note):
         pipeline.run().wait_until_finish()
     seconds = time.perf_counter() - started
     report = json.loads(read_file(storage, sidecar_path(output_prefix, REPORT_NAME)))

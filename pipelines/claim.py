@@ -250,7 +250,11 @@ class Output:
 
 
 def locked(
-    job: Job, storage: Storage, *, service_job: tuple[str, str, str] | None, ask_service: AskService
+    job: Job,
+    storage: Storage,
+    *,
+    service_job: tuple[str, str, str] | None = None,
+    ask_service: AskService | None = None,
 ) -> contextlib.AbstractContextManager[Lease | FileLock | None]:
     """Keeps other runs from writing the set of a job; see `preprocess.output_lock.locked`.
 
@@ -258,7 +262,7 @@ def locked(
       job: the job.
       storage: where its output lies.
       service_job: the job on Dataflow that the run will become, as (project, region, name); None for none.
-      ask_service: whether such a job is active.
+      ask_service: whether such a job is active; None if there is nobody to ask.
 
     Raises:
       InputError: another run is at it.

@@ -218,7 +218,8 @@ class _LoadTask:
         return self._how.deadline_sec
 
     def prepare(self) -> None:
-        time.sleep(self._wait_sec)
+        if self._wait_sec:  # Even sleep(0) gives the interpreter's lock away.
+            time.sleep(self._wait_sec)
         self._budget.wait()
 
     def run(self) -> None:
