@@ -81,3 +81,16 @@ def test_links_within_the_pages_lead_somewhere(name):
             headings = re.findall(r"(?m)^#+ (.*)$", target.read_text())
             anchors = {"#" + re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in anchors, f"{path}{anchor}"
+
+
+def test_every_test_that_the_promises_name_is_there():
+    text = (ROOT / "docs" / "promises.md").read_text()
+    source, named = "", 0
+    for path, test in re.findall(r"`((?:[pe]/|tests/)[\w/]+\.py)?(?:::(\w+))?`", text):
+        if path:
+            folders = {"p/": "tests/preprocess/", "e/": "tests/pipelines/"}
+            source = (ROOT / (folders.get(path[:2], path[:2]) + path[2:])).read_text()
+        if test:
+            named += 1
+            assert re.search(rf"(?m)^def {test}\b", source), f"{path} {test}"
+    assert named > 50
