@@ -38,8 +38,7 @@ class _OpenBlock:
     """A block on its way: rows not yet taken, and the batches of it that the engine has."""
 
     writer: BlockWriter
-    earlier: EarlierBlock
-    rows: Iterator[Row]
+    rows: Iterator[tuple[Row, _KnownEmbedding | RowFailure | RowSkip | None]]
     rows_left: int
     batches_pending: int = 0
 
@@ -111,8 +110,9 @@ class BlockEmbedder:
           earlier: what is known of it; images of which a record is known are not read.
         """
         writer = self._open_writer(block)
-        self._blocks.append(_OpenBlock(writer, earlier, iter(block.rows), len(block.rows)))
-        self._loader.add(resolve_uri(row.uri, block.list_path) for row in block.rows if _known(row, earlier) is None)
+        rows = [(row, _known(row, earlier)) for row in block.rows]
+        self._blocks.append(_OpenBlock(writer, iter(rows), len(rows)))
+        self._loader.add(resolve_uri(row.uri, block.list_path) for row, known in rows if known is None)
 
     def complete_next(self) -> BlockResult:
         """Finishes the block that was submitted first.
@@ -141,9 +141,9 @@ class BlockEmbedder:
             return False
         rows: list[tuple[Row, _KnownEmbedding | bytes]] = []
         images: list[np.ndarray] = []
-        for row in block.rows:
+        for row, known in block.rows:
             block.rows_left -= 1
-            outcome = _known(row, block.earlier) or self._next_image(block.writer)
+            outcome = known or self._next_image(block.writer)
             if isinstance(outcome, LoadedImage):
                 rows.append((row, outcome.digest))
                 images.append(outcome.pixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -31,7 +32,13 @@ class ImageReader:
 
     def __call__(self, location: str) -> bytes:
         """The bytes of an image file; raises RowFailure."""
-        return read_image_bytes(location, read_remote=BeamStorage(self.retry).read, max_bytes=self.max_bytes)
+        return read_image_bytes(location, read_remote=_storage(self.retry).read, max_bytes=self.max_bytes)
+
+
+@functools.cache
+def _storage(retry: RetryPolicy) -> BeamStorage:
+    """One for all images of a process."""
+    return BeamStorage(retry)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

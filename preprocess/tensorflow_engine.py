@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from preprocess.backbone_identity import BackboneIdentity
+from preprocess.cores import available_cores
 from preprocess.engine import EngineInfo
 from preprocess.inference_graph import EMBEDDINGS, PIXELS
 from preprocess.tensorflow_import import import_tensorflow, without_tensorflow_noise
@@ -65,6 +66,8 @@ class TensorFlowEngine:
             # TF32 has the mantissa of float16, which is not what float32 says. A setting of the whole process.
             tf.config.experimental.enable_tensor_float_32_execution(False)
         config = tf.compat.v1.ConfigProto()
+        # By itself it takes a thread for each core of the machine, also in a container that gets time for two.
+        config.intra_op_parallelism_threads = available_cores()
         rewrites = config.graph_options.rewrite_options
         if precision == "bfloat16":
             rewrites.auto_mixed_precision_onednn_bfloat16 = rewrites.ON

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 
+from preprocess.control_groups import group_folders, read_kernel_file
+
 _MEBIBYTE = 1 << 20
 # Where nothing can be learned about the machine.
 _UNKNOWN_BYTES = 4 << 30
 # Of what is available: the rest is for the network in the exported model, the optimizer, and other programs.
 _DEFAULT_SHARE = 0.5
-
-
-def _read(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read()
-    except OSError:
-        return None
+# Limit and usage of a control group, by version.
+_FILES = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
 
 
 def _number(text: str | None) -> int | None:
@@ -33,28 +29,14 @@ def _reclaimable(stat: str | None) -> int:
 
 
 def _group_rooms(root: str) -> list[int]:
-    """What each control group that holds this process, cgroup v1 or v2, leaves it; in bytes."""
+    """What each control group that holds this process leaves it, in bytes."""
     rooms = []
-    for line in (_read(f"{root}/proc/self/cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            mount, limit_name, usage_name = f"{root}/sys/fs/cgroup", "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            mount, limit_name, usage_name = (
-                f"{root}/sys/fs/cgroup/memory",
-                "memory.limit_in_bytes",
-                "memory.usage_in_bytes",
-            )
-        else:
-            continue
-        # A group is bound by its ancestors too. In a container the path may be the host's, and the mount the group.
-        parts = [part for part in path.split("/") if part]
-        for depth in range(len(parts) + 1):
-            group = "/".join([mount, *parts[:depth]])
-            limit = _number(_read(f"{group}/{limit_name}"))
-            usage = _number(_read(f"{group}/{usage_name}"))
-            if limit is not None and usage is not None:
-                rooms.append(max(0, limit - usage + _reclaimable(_read(f"{group}/memory.stat"))))
+    for version, folder in group_folders("memory", root=root):
+        limit_name, usage_name = _FILES[version]
+        limit = _number(read_kernel_file(f"{folder}/{limit_name}"))
+        usage = _number(read_kernel_file(f"{folder}/{usage_name}"))
+        if limit is not None and usage is not None:
+            rooms.append(max(0, limit - usage + _reclaimable(read_kernel_file(f"{folder}/memory.stat"))))
     return rooms
 
 
@@ -65,7 +47,7 @@ def available_memory(*, root: str = "") -> int:
       root: put before the paths of the kernel's files.
     """
     rooms = _group_rooms(root)
-    for line in (_read(f"{root}/proc/meminfo") or "").splitlines():
+    for line in (read_kernel_file(f"{root}/proc/meminfo") or "").splitlines():
         if line.startswith("MemAvailable:"):
             rooms.append(int(line.split()[1]) * 1024)
     if not rooms and "SC_PHYS_PAGES" in os.sysconf_names:
