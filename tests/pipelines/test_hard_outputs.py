@@ -1,0 +1,66 @@
+"""Outputs at which a set could be begun and not be finished: that is said before the first image is read."""
+
+import errno
+import os
+import re
+
+import pytest
+
+from configs.errors import InputError
+from preprocess.transforms import EngineLoader
+from tests.pipelines.slow_job import SlowEngine
+from tests.pipelines.test_whole_sets import files, photos, run  # noqa: F401 (a fixture)
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    engine = SlowEngine(0)
+    monkeypatch.setattr(EngineLoader, "__call__", lambda self: engine)
+    return engine
+
+
+@pytest.fixture
+def nothing_embeds(monkeypatch):
+    def embed(self, pixels):
+        raise AssertionError("an image was embedded")
+
+    return lambda: monkeypatch.setattr(SlowEngine, "embed", embed)
+
+
+def is_sidecar(path):
+    return "/_train/" in os.fspath(path)
+
+
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)])
+def test_shards_that_cannot_be_moved_to_their_places_are_refused_at_the_start(
+    photos,  # noqa: F811
+    nothing_embeds,
+    monkeypatch,
+    flags,
+):
+    if flags:
+        run(photos)
+    before = files(photos / "out")
+    nothing_embeds()
+    replace = os.replace
+
+    def replace_within_one(source, target):
+        # The sidecar folder is a filesystem of its own, as a link to another disk and a mount are.
+        if is_sidecar(source) != is_sidecar(target):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source, None, target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_within_one)
+    with pytest.raises(InputError, match=r"files cannot be moved from .*/out/_train' to .*/out' \(Invalid cross-device"):
+        run(photos, *flags)
+    # An older set stays whole, and nothing is left behind.
+    assert files(photos / "out") == before
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry_run",)])
+def test_a_set_whose_shards_would_have_too_long_names_is_refused_at_the_start(photos, flags):  # noqa: F811
+    longest = "x" * (255 - len("-00000-of-00001.tfrecord.gz"))
+    with pytest.raises(InputError, match=re.escape("bytes, and names there may have 255")):
+        run(photos, *flags, out=photos / f"out/{longest}x")
+    assert not (photos / "out").exists()
+    assert run(photos, *flags, "--compression", "gzip", out=photos / f"out/{longest}") == 0
