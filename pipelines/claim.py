@@ -113,8 +113,8 @@ def _try_move(source_folder: str, target_folder: str, *, num_bytes: int) -> None
             os.replace(source, target)
         except OSError as error:
             raise InputError(
-                f"output_path: files cannot be moved from {source_folder!r} to {target_folder!r} ({error.strerror}), as "
-                "shards are when a set is finished. Is one of the two a link, or a mount of its own? Both must lie on "
+                f"output_path: files cannot be moved from {source_folder!r} to {target_folder!r} ({error.strerror}), "
+                "as shards are when a set is finished. Is one of the two a link, or a mount of its own? Both must lie on "
                 "one filesystem: choose another output_path."
             ) from error
     finally:
