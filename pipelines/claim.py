@@ -114,8 +114,8 @@ def _try_move(source_folder: str, target_folder: str, *, num_bytes: int) -> None
         except OSError as error:
             raise InputError(
                 f"output_path: files cannot be moved from {source_folder!r} to {target_folder!r} ({error.strerror}), "
-                "as shards are when a set is finished. Is one of the two a link, or a mount of its own? Both must lie on "
-                "one filesystem: choose another output_path."
+                "as shards are when a set is finished. Is one of the two a link, or a mount of its own? Both must lie "
+                "on one filesystem: choose another output_path."
             ) from error
     finally:
         for path in (source, target):
@@ -293,7 +293,7 @@ class Output:
     def _read_json(self, path: str) -> dict[str, Any]:
         try:
             data = json.loads(read_file(self._storage, path))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return data if isinstance(data, dict) else {}
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from configs.errors import InputError
+from preprocess import set_plan
 from preprocess.transforms import EngineLoader
 from tests.pipelines.slow_job import SlowEngine
 from tests.pipelines.test_whole_sets import files, photos, run  # noqa: F401 (a fixture)
@@ -64,3 +65,36 @@ def test_a_set_whose_shards_would_have_too_long_names_is_refused_at_the_start(ph
         run(photos, *flags, out=photos / f"out/{longest}x")
     assert not (photos / "out").exists()
     assert run(photos, *flags, "--compression", "gzip", out=photos / f"out/{longest}") == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["parts-*/blocks.jsonl", "parts-*/made_with.json", "parts-*/report.json", "parts-1/job.json", "report.json"],
+)
+def test_json_that_is_nested_too_deeply_is_damaged_json(photos, monkeypatch, name):  # noqa: F811
+    sidecars = photos / "out/_train"
+    if name == "report.json":
+        run(photos)
+        path = sidecars / name
+    else:
+        write_file = set_plan.write_file
+
+        def fail(storage, path, data):
+            if path.endswith("manifest.json") and "/set/" not in path:
+                raise OSError("the disk is full")
+            write_file(storage, path, data)
+
+        with monkeypatch.context() as patch, pytest.raises(InputError, match="the disk is full"):
+            patch.setattr(set_plan, "write_file", fail)
+            run(photos)
+        (folder,) = sidecars.glob("parts-*")
+        if "blocks" not in name:
+            (folder / "blocks.jsonl").unlink()
+        path = sidecars / name.replace("*", folder.name.removeprefix("parts-"))
+        path.parent.mkdir(exist_ok=True)
+    path.write_text("[" * 100_000)
+    try:
+        run(photos)
+    except InputError:
+        run(photos, "--overwrite")
+    assert len(files(photos / "out")) == 10
