@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 
 import pytest
 
@@ -98,3 +99,24 @@ def test_json_that_is_nested_too_deeply_is_damaged_json(photos, monkeypatch, nam
     except InputError:
         run(photos, "--overwrite")
     assert len(files(photos / "out")) == 10
+
+
+@pytest.mark.parametrize(
+    "flag", ["--output_path", "--input_path", "--against", "--embedding_cache", "a glob", "the folder"]
+)
+def test_a_path_that_is_not_utf_8_is_refused_at_the_start(photos, nothing_embeds, monkeypatch, flag):  # noqa: F811
+    odd = os.fsdecode(os.fsencode(photos) + b"/\xff")
+    flags = {
+        "--output_path": (flag, f"{odd}/train"),
+        "--input_path": (flag, f"{odd}/train.csv"),
+        "a glob": ("--input_path", f"{photos}/*/train.csv"),
+        "the folder": ("--input_path", "train.csv"),
+    }
+    os.mkdir(odd)
+    shutil.copy(photos / "train.csv", odd)
+    if flag == "the folder":
+        monkeypatch.chdir(odd)
+    nothing_embeds()
+    with pytest.raises(InputError, match=r"\\udcff.* is not UTF-8 \(byte 0xff\)"):
+        run(photos, *flags.get(flag, (flag, odd)))
+    assert sorted(os.listdir(odd)) == ["train.csv"] and not (photos / "out").exists()
