@@ -120,3 +120,32 @@ def test_a_path_that_is_not_utf_8_is_refused_at_the_start(photos, nothing_embeds
     with pytest.raises(InputError, match=r"\\udcff.* is not UTF-8 \(byte 0xff\)"):
         run(photos, *flags.get(flag, (flag, odd)))
     assert sorted(os.listdir(odd)) == ["train.csv"] and not (photos / "out").exists()
+
+
+def test_links_at_names_that_are_written_lead_nowhere(photos):  # noqa: F811
+    outside = photos / "precious.txt"
+    outside.write_text("precious")
+    run(photos)
+    written = {path.name for path in (photos / "out/_train").iterdir() if path.suffix != ".lock"}
+    for name in written:
+        (photos / f"out/_train/{name}.partial").symlink_to(outside)
+    os.mkfifo(photos / "out/_train/blocks.jsonl.partial.fifo")
+    os.replace(photos / "out/_train/blocks.jsonl.partial.fifo", photos / "out/_train/blocks.jsonl.partial")
+    assert run(photos, "--overwrite") == 0
+    (photos / "out/_train/.lock").symlink_to(outside)
+    with pytest.raises(InputError, match="Too many levels of symbolic links: .*/_train/.lock"):
+        run(photos)
+    assert outside.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "name", ["new\nline", "a b", "-x", "_train", "a{b}", "$HOME", "%s", "a\\b", "train-00000-of-00001.tfrecord"]
+)
+def test_a_set_of_an_odd_name_is_a_set_like_others(photos, name):  # noqa: F811
+    out = photos / "out" / name
+    run(photos, out=out)
+    (photos / "4.png").rename(photos / "photos/4.png")
+    assert run(photos, "--retry_failures", "all", out=out) == 0
+    assert run(photos, "--overwrite", "--compression", "gzip", out=out) == 0
+    assert run(photos, "--verify", "--compression", "gzip", out=out) == 0
+    assert len([path for path in (photos / "out").iterdir() if path.is_file()]) == 4
