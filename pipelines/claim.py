@@ -13,6 +13,7 @@ import enum
 import json
 import os
 import posixpath
+import uuid
 from typing import Any
 
 from configs.errors import InputError
@@ -22,7 +23,7 @@ from preprocess.finished_set import find_damage
 from preprocess.job import DEFINITION_NAME, Job, Retry, differences
 from preprocess.lease import AskService, Lease
 from preprocess.lock_holder import this_process
-from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, set_of_shard, sidecar_dir, sidecar_path
+from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, set_of_shard, shard_name, sidecar_dir, sidecar_path
 from preprocess.rows import has_scheme
 from preprocess.set_files import read_block_results
 from preprocess.set_plan import note_replaced, plan_path
@@ -47,10 +48,10 @@ def check_prefix(prefix: str, *, create: bool = True) -> None:
 
     Args:
       prefix: of the set.
-      create: make its local folders; else only look at the nearest that is there.
+      create: make its local folders and move a file as shards are moved; else only look at the nearest that is there.
 
     Raises:
-      InputError: it names no file, or cannot be written to.
+      InputError: it names no file, it cannot be written to, or the shards could not get their names in the end.
     """
     directory, name = posixpath.split(prefix)
     if not name or name in (".", ".."):
@@ -62,6 +63,13 @@ def check_prefix(prefix: str, *, create: bool = True) -> None:
     if has_scheme(prefix):
         return
     sidecars = sidecar_dir(prefix)
+    longest = shard_name(name, 0, 1, "gzip")
+    most = _longest_name(_nearest_folder(directory))
+    if len(os.fsencode(longest)) > most:
+        raise InputError(
+            f"output_path: the name of the set is too long: {longest!r}, the name of a shard, has "
+            f"{len(os.fsencode(longest))} bytes, and names there may have {most}. Choose a shorter one."
+        )
     try:
         if create:
             os.makedirs(sidecars, exist_ok=True)
@@ -70,8 +78,49 @@ def check_prefix(prefix: str, *, create: bool = True) -> None:
                 raise NotADirectoryError(f"{folder} is not a directory")
             if not os.access(folder, os.W_OK):
                 raise PermissionError(f"no permission to write in {folder}")
+        if create:
+            _try_move(sidecars, directory or ".", num_bytes=len(os.fsencode(longest)))
     except OSError as error:
         raise InputError(f"output_path: cannot write to {prefix!r} ({error}).") from error
+
+
+def _longest_name(folder: str) -> int:
+    """How many bytes the name of a file in a folder may have."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError, AttributeError):  # Its filesystem does not say; Windows has no such function.
+        return 255
+
+
+def _try_move(source_folder: str, target_folder: str, *, num_bytes: int) -> None:
+    """Moves an empty file as shards are moved when a set is finished: what that fails at is not found after hours.
+
+    Args:
+      source_folder: below which parts lie.
+      target_folder: of the shards.
+      num_bytes: length of its name, at least 33.
+
+    Raises:
+      InputError: files cannot be moved from one to the other.
+      OSError: nothing can be written.
+    """
+    name = f".{uuid.uuid4().hex}".ljust(num_bytes, "x")
+    source, target = os.path.join(source_folder, name), os.path.join(target_folder, name)
+    try:
+        with open(source, "xb"):
+            pass
+        try:
+            os.replace(source, target)
+        except OSError as error:
+            raise InputError(
+                f"output_path: files cannot be moved from {source_folder!r} to {target_folder!r} ({error.strerror}), "
+                "as shards are when a set is finished. Is one of the two a link, or a mount of its own? Both must lie "
+                "on one filesystem: choose another output_path."
+            ) from error
+    finally:
+        for path in (source, target):
+            with contextlib.suppress(OSError):
+                os.remove(path)
 
 
 def _nearest_folder(path: str) -> str:
@@ -244,7 +293,7 @@ class Output:
     def _read_json(self, path: str) -> dict[str, Any]:
         try:
             data = json.loads(read_file(self._storage, path))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return data if isinstance(data, dict) else {}
 

@@ -33,6 +33,10 @@ from pipelines.class_folders import (
     is_listable,
     labels_of,
 )
+from preprocess.file_lock import FileLock
+from preprocess.lease import Lease
+from preprocess.lock_holder import this_process
+from preprocess.output_lock import fenced, locked
 from preprocess.rows import has_scheme
 from preprocess.storage import LocalStorage, Storage
 
@@ -172,9 +176,12 @@ def _write_lists(
 ) -> tuple[list[str], list[str]]:
     """Writes the lists; returns the paths written, and the paths of lists of earlier runs that were removed.
 
-    Everything is written under other names first, so a full disk or Ctrl-C leaves the earlier lists as they
-    were. A list without rows is not written, and an earlier one of that name would contradict the others.
+    Everything is written under other names first, so a full disk or Ctrl-C while that lasts leaves the earlier lists
+    as they were. A list without rows is not written, and an earlier one of that name would contradict the others.
+    Lists of two runs together may have one photo for training and for evaluation. So the dictionary, without which
+    nothing reads the lists, goes before the first of them is replaced, and the new one comes last.
     """
+    # The dictionary first: it is moved last.
     contents = {"dict.txt": "".join(f"{label}\n" for label in labels)}
     for split in SPLITS:
         if photos[split]:
@@ -187,7 +194,12 @@ def _write_lists(
         for name, content in contents.items():
             with storage.create(temporary[name]) as stream:
                 stream.write(content.encode())
-        for name in contents:
+        stale = [os.path.join(output_dir, f"{split}.csv") for split in SPLITS if not photos[split]]
+        removed = [path for path in stale if storage.match(path)]
+        storage.delete_file(final["dict.txt"])
+        for path in removed:
+            storage.delete_file(path)
+        for name in reversed(contents):
             storage.move(temporary[name], final[name])
     except OSError as error:
         raise InputError(f"--output_dir: the lists cannot be written to {output_dir} ({error}).") from error
@@ -195,14 +207,18 @@ def _write_lists(
         for path in temporary.values():
             with contextlib.suppress(OSError):
                 storage.delete_file(path)
-    stale = [os.path.join(output_dir, f"{split}.csv") for split in SPLITS if not photos[split]]
-    try:
-        removed = [path for path in stale if storage.match(path)]
-        for path in removed:
-            storage.delete_file(path)
-    except OSError as error:
-        raise InputError(f"--output_dir: earlier lists cannot be removed from {output_dir} ({error}).") from error
     return list(final.values()), removed
+
+
+def _locked(output_dir: str, storage: Storage) -> contextlib.AbstractContextManager[Lease | FileLock | None]:
+    """Keeps two runs from writing lists of both into one folder; see `preprocess.output_lock.locked`."""
+    return locked(
+        output_dir.rstrip("/") or ("/" if output_dir else "."),
+        holder=this_process(program="pipelines.ingest"),
+        flag="--output_dir",
+        output=output_dir,
+        storage=storage,
+    )
 
 
 def _counts(labels: Sequence[str], photos: Mapping[str, Sequence[_Photo]]) -> dict[str, dict[str, int]]:
@@ -313,7 +329,8 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
         )
     names = list(labels.values())
     list_storage = storage if storage and has_scheme(output_dir) else _storage_for(output_dir)
-    written, removed = _write_lists(output_dir, names, photos, list_storage)
+    with _locked(output_dir, list_storage) as lock:
+        written, removed = _write_lists(output_dir, names, photos, fenced(list_storage, lock))
     counts = _counts(names, photos)
     _tell(found, names, counts, args.eval_percent)
     if has_scheme(output_dir) and not has_scheme(image_dir):

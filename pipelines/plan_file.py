@@ -63,7 +63,10 @@ def write_plan(plan: Mapping[str, Any], path: str, storage: Storage) -> None:
 
 def _read(path: str, storage: Storage) -> dict[str, Any]:
     """The content of a plan; ValueError if it is not JSON, or no object."""
-    data = json.loads(read_file(storage, path))
+    try:
+        data = json.loads(read_file(storage, path))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(data, dict):
         raise ValueError("no JSON object")
     return data

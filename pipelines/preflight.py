@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 
 from configs.errors import InputError
+from pipelines.embed_flags import require_utf8
 from preprocess.hashing_reader import HashingReader
 from preprocess.labels import LabelDict, parse_label_dict
 from preprocess.record_set import MANIFEST_NAME, sidecar_path
@@ -182,6 +183,9 @@ def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
                 f"input_path: {what}: {pattern!r}. Pass a CSV list of rows image_uri,label, or a glob of such lists; "
                 "python -m pipelines.ingest makes lists from a folder of photos."
             )
+        for path in matches:
+            # The folder that the program was started in is part of what defines a job.
+            require_utf8(path if has_scheme(path) else os.path.abspath(path), where="input_path")
         paths.update(dict.fromkeys(matches))
     return list(paths)
 

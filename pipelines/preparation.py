@@ -39,7 +39,7 @@ from pipelines.prepared_job import PreparedJob
 from pipelines.submission import check_options
 from pipelines.worker_requirements import worker_requirements
 from preprocess import embedding_cache
-from preprocess.backbone import BackboneSpec, check_weights
+from preprocess.backbone import IMAGENET, RANDOM, BackboneSpec, check_weights
 from preprocess.beam_storage import BeamStorage
 from preprocess.engine_choice import EngineSpec, check_engine
 from preprocess.image import IMAGE_DEFINITION
@@ -48,6 +48,7 @@ from preprocess.job import Job, Retry
 from preprocess.labels import LabelDict
 from preprocess.prediction import Prediction
 from preprocess.rows import has_scheme
+from preprocess.set_files import digest_of
 from preprocess.storage import Storage
 from preprocess.transforms import EmbedOptions, EngineLoader
 
@@ -120,7 +121,9 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     )
     weights_folder = _check_weights(flags, target, spec, storage)
     _check_places(flags, storage)
-    job = _job_of(flags, lists, labels, _prediction(flags, target, lists, storage))
+    job = _job_of(
+        flags, lists, labels, _prediction(flags, target, lists, storage), _weights_sha256(flags, target, storage)
+    )
     if target.on_dataflow or flags.dry_run:
         # What is wrong with one of several outputs is to be found before the first job is handed over.
         output = Output(job, storage)
@@ -222,6 +225,21 @@ def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec, stora
     return f"{staging_folder(flags.output_path)}/weights"
 
 
+def _weights_sha256(flags: EmbedFlags, target: _Target, storage: Storage) -> str | None:
+    """Of a weights file, whose name may stay when its content is another; None for all other weights.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    weights = flags.options.weights
+    if weights in (RANDOM, IMAGENET) or (flags.recipe.dataflow.weights_in_image and not target.is_here):
+        return None
+    try:
+        return digest_of(weights, storage)[1]
+    except OSError as error:
+        raise InputError(f"weights: {weights!r} cannot be read ({error.strerror or error}).") from error
+
+
 def _check_places(flags: EmbedFlags, storage: Storage) -> None:
     """What the job writes to, and the sets that it compares with.
 
@@ -246,9 +264,17 @@ def _prediction(flags: EmbedFlags, target: _Target, lists: ScannedLists, storage
     )
 
 
-def _job_of(flags: EmbedFlags, lists: ScannedLists, labels: LabelDict, prediction: Prediction | None) -> Job:
+def _job_of(
+    flags: EmbedFlags,
+    lists: ScannedLists,
+    labels: LabelDict,
+    prediction: Prediction | None,
+    weights_sha256: str | None,
+) -> Job:
+    # Jobs without a weights file are called what they were called before this was part of the definition.
+    of_weights = {} if weights_sha256 is None else {"weights_sha256": weights_sha256}
     return Job(
-        definition=_definition(flags, lists, labels),
+        definition=_definition(flags, lists, labels) | of_weights,
         run_id=uuid.uuid4().hex[:12],
         output_prefix=flags.output_path,
         compression=flags.options.compression,

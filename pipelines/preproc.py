@@ -13,7 +13,6 @@ are handed over all at once, after all of them have been checked, and go on by t
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import shlex
 import sys
@@ -34,7 +33,7 @@ from pipelines.recipe_lists import (
     check_data_dir,
     exists,
     find_lists,
-    in_folder,
+    new_job_dir,
     newest_job_dir,
     plan_path,
 )
@@ -156,7 +155,7 @@ def _choose_job_dir(data_dir: str, recipe: Recipe, storage: Storage) -> str:
     if found is not None and not found[1]:
         print(f"going on in {found[0]}, where a run was stopped; --job_dir names another")
         return found[0]
-    new = in_folder(data_dir, f"{recipe.name}_{datetime.datetime.now():%Y%m%d_%H%M%S}")
+    new = new_job_dir(recipe, found[0] if found is not None else None, data_dir=data_dir)
     if found is not None:
         print(f"{found[0]} is finished; all lists are embedded anew into {new}")
     return new

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
+import posixpath
 import shlex
 from collections.abc import Iterable
 
@@ -14,6 +16,7 @@ from preprocess.record_set import MANIFEST_NAME
 from preprocess.rows import has_scheme
 from preprocess.storage import Storage
 
+_TIME = "%Y%m%d_%H%M%S"
 # Of `pipelines.embed`: what a list is given for.
 LIST_FLAGS = ("--input_path", "--input_dict", "--output_path")
 
@@ -96,7 +99,7 @@ def newest_job_dir(
     """The newest job directory of a recipe, and whether it is finished; None if there is none.
 
     Args:
-      recipe: its name begins the names of the directories.
+      recipe: the directories are named after it and a time; other names that begin like its own are somebody else's.
       splits: those that a finished job has.
       data_dir: where the directories lie.
       storage: of `data_dir`.
@@ -105,13 +108,40 @@ def newest_job_dir(
     for name in (MANIFEST_NAME, f"parts-*/{DEFINITION_NAME}"):
         for path in storage.match(in_folder(data_dir, f"{recipe.name}_*/preproc/_*/{name}")):
             job_dir, _, rest = path.rpartition("/preproc/_")
-            folders.setdefault(job_dir, set()).add(rest)
+            if _time_of(job_dir, recipe) is not None:
+                folders.setdefault(job_dir, set()).add(rest)
     if not folders:
         return None
     newest = max(folders)
     found = folders[newest]
     has_all_sets = all(f"{split}/{MANIFEST_NAME}" in found for split in splits)
     return newest, has_all_sets and not any(rest.endswith(DEFINITION_NAME) for rest in found)
+
+
+def new_job_dir(recipe: Recipe, newest: str | None, *, data_dir: str) -> str:
+    """The name of a new job directory: of this moment, or of one after the newest if the clock was set back.
+
+    Args:
+      recipe: its name begins the name of the directory.
+      newest: the newest that is there; None for none.
+      data_dir: where the directories lie.
+    """
+    time = datetime.datetime.now()
+    there = _time_of(newest, recipe) if newest is not None else None
+    if there is not None and time <= there + datetime.timedelta(seconds=1):
+        time = there + datetime.timedelta(seconds=1)
+    return in_folder(data_dir, f"{recipe.name}_{time:{_TIME}}")
+
+
+def _time_of(job_dir: str, recipe: Recipe) -> datetime.datetime | None:
+    """The time in the name of a recipe's job directory; None if it is not the name of one."""
+    text = posixpath.basename(job_dir).removeprefix(f"{recipe.name}_")
+    try:
+        time = datetime.datetime.strptime(text, _TIME)
+    except ValueError:
+        return None
+    # What else can be read as a time, with fewer digits, does not sort by it.
+    return time if f"{recipe.name}_{time:{_TIME}}" == posixpath.basename(job_dir) else None
 
 
 def plan_path(data_dir: str, recipe_name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import math
 import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -102,6 +103,28 @@ class BlockResult:
         """Rows that became records."""
         return sum(self.sources.values())
 
+    def _require_sound(self) -> None:
+        """Raises TypeError or ValueError for what JSON lets through and no block has."""
+        by_reason = (self.sources, self.failed, self.skipped)
+        texts = [text for counts in by_reason for text in counts]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"texts are wanted, not {texts!r}")
+        numbers = [*self.order, self.rows, self.unlabeled, self.read_bytes, *self.label_counts]
+        for counts in (*by_reason, self.label_counts):
+            numbers += counts.values()
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError("a count is not a whole number, or negative")
+        times = (self.read_sec, self.decode_sec, self.waited_for_images_sec, self.waited_for_engine_sec)
+        if any(type(seconds) not in (int, float) or not math.isfinite(seconds) for seconds in times):
+            raise ValueError(f"a time is no number of seconds: {times!r}")
+        if self.rows != self.embedded + sum(self.failed.values()) + sum(self.skipped.values()):
+            raise ValueError(f"what became of its {self.rows} rows does not add up")
+        if self.embedded != (self.shard.records if self.shard is not None else 0):
+            raise ValueError(f"{self.embedded} rows were embedded, and its shard has another number of records")
+        if len(self.content) != self.embedded * CONTENT_DTYPE.itemsize:
+            raise ValueError(f"{len(self.content)} bytes are remembered of {self.embedded} records")
+        hash((self.backbone, self.engine))  # TypeError for a list where a text is wanted.
+
     @property
     def parts(self) -> tuple[PartFile, ...]:
         """The files that the block wrote."""
@@ -131,7 +154,7 @@ class BlockResult:
         """Reads what `to_json_line` wrote.
 
         Raises:
-          InputError: not such a line; `where` names the file.
+          InputError: not such a line, or its sums disagree; `where` names the file.
         """
         try:
             data: dict[str, Any] = json.loads(raw)
@@ -142,8 +165,10 @@ class BlockResult:
             data["content"] = base64.b64decode(data["content"], validate=True)
             data["engine"] = EngineInfo.from_json(data["engine"])
             data["backbone"] = BackboneIdentity.from_json(data["backbone"], where=where)
-            return cls(**data)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            result = cls(**data)
+            result._require_sound()
+            return result
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
             raise InputError(f"{where}: not the result of a block ({error!r}).") from error
 
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from configs.errors import InputError
 from preprocess.lock_holder import Holder, LockLost
+from preprocess.storage import open_own
 
 try:
     import fcntl
@@ -47,10 +48,10 @@ class FileLock:
         while self._has_locks and self._stream is None:
             try:
                 os.makedirs(os.path.dirname(self._path), exist_ok=True)
-                stream = open(self._path, "a+b")  # noqa: SIM115 (open for as long as the lock is held)
+                stream = open_own(self._path, "a+b")
             except OSError as error:
                 raise InputError(
-                    f"{self._flag}: cannot write to {self.output!r} ({error.strerror}: {self._path})."
+                    f"{self._flag}: cannot write to {self.output!r} ({error.strerror or error}: {self._path})."
                 ) from error
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -25,7 +25,7 @@ SKIPPED_NAME = "skipped.jsonl"
 
 Compression = Literal["none", "gzip"]
 _SUFFIXES: dict[str, str] = {"none": ".tfrecord", "gzip": ".tfrecord.gz"}
-_SHARD_NAME = re.compile(r"^(?P<prefix>.+)-\d{5,}-of-\d{5,}\.tfrecord(\.gz)?$")
+_SHARD_NAME = re.compile(r"^(?P<prefix>.+)-\d{5,}-of-\d{5,}\.tfrecord(\.gz)?\Z", re.DOTALL)
 
 
 def shard_name(prefix_name: str, index: int, count: int, compression: Compression) -> str:

@@ -10,9 +10,10 @@ import contextlib
 import glob
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 from preprocess.durable import FolderChanges, make_folders, sync_folder
 
@@ -79,6 +80,20 @@ class Storage(Protocol):
         ...
 
 
+def open_own(path: str, mode: str) -> BinaryIO:
+    """Opens a local file to write to it, and never what a link of its name leads to. Raises OSError."""
+    follow_no_link = getattr(os, "O_NOFOLLOW", 0)  # Windows has none.
+    return cast(BinaryIO, open(path, mode, opener=lambda name, flags: os.open(name, flags | follow_no_link, 0o666)))
+
+
+def _open_partial(path: str) -> BinaryIO:
+    """A new file at a path that others can foresee: what is there and is no file, such as a link, is removed."""
+    with contextlib.suppress(OSError):  # As a rule, nothing is there; what cannot be removed cannot be opened either.
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            os.remove(path)
+    return open_own(path, "wb")
+
+
 # Of this process: whoever creates a file may have got its storage elsewhere than who moved the one before.
 _changes = FolderChanges()
 
@@ -100,7 +115,7 @@ class LocalStorage:
         _changes.note("create", make_folders(folder))
         partial = f"{path}{PARTIAL_SUFFIX}"
         try:
-            with open(partial, "wb") as stream:
+            with _open_partial(partial) as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())

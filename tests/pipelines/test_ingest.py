@@ -165,6 +165,54 @@ def test_lists_that_were_there_stay_whole_if_writing_fails(photos, tmp_path, mon
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
+class Killed(BaseException):
+    """The process is gone: nothing is cleaned up."""
+
+
+@pytest.mark.parametrize("stop_at", range(1, 14))
+def test_killed_at_any_change_it_leaves_no_lists_of_two_runs_together(photos, tmp_path, monkeypatch, stop_at):
+    wholes = []
+    for folder, flags in (("other", ("--eval_percent", 40, "--test_percent", 0)), ("data", ())):
+        run(photos, tmp_path / folder, *flags)
+        wholes.append({path.name: path.read_bytes() for path in (tmp_path / folder).glob("[a-z]*")})
+    changes = 0
+
+    def counted(change):
+        def change_or_die(self, *args, **kwargs):
+            nonlocal changes
+            changes += 1
+            if changes >= stop_at:
+                raise Killed
+            return change(self, *args, **kwargs)
+
+        return change_or_die
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        for name in ("create", "move", "delete_file"):
+            patch.setattr(ingest.LocalStorage, name, counted(getattr(ingest.LocalStorage, name)))
+        run(photos, tmp_path / "data", "--eval_percent", 40, "--test_percent", 0)
+    found = {path.name: path.read_bytes() for path in (tmp_path / "data").glob("[a-z]*")}
+    assert found in wholes or "dict.txt" not in found
+    run(photos, tmp_path / "data", "--eval_percent", 40, "--test_percent", 0)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == wholes[0]
+
+
+def test_two_runs_do_not_write_lists_into_one_folder(photos, tmp_path, monkeypatch):
+    refused = []
+    write_lists = ingest._write_lists
+
+    def write_while_another_starts(*args):
+        monkeypatch.setattr(ingest, "_write_lists", write_lists)
+        refused.append(complaint(photos, tmp_path / "data", "--eval_percent", 40))
+        return write_lists(*args)
+
+    monkeypatch.setattr(ingest, "_write_lists", write_while_another_starts)
+    run(photos, tmp_path / "data")
+    assert "--output_dir: another process is writing" in refused[0]
+    assert "pipelines.ingest" in refused[0]
+    assert set(os.listdir(tmp_path / "data")) == {"dict.txt", "train.csv", "eval.csv", "test.csv"}
+
+
 def test_without_a_test_share_an_old_test_list_is_removed_and_said(photos, tmp_path, capsys):
     run(photos, tmp_path)
     run(photos, tmp_path, "--test_percent", 0)

@@ -125,6 +125,30 @@ def test_a_run_that_was_stopped_between_two_lists_is_unfinished(data_dir, capsys
     assert "going on in " in capsys.readouterr().out
 
 
+def test_a_directory_of_another_name_is_nobody_s_newest(data_dir, capsys):
+    argv = ["--data_dir", str(data_dir)]
+    with pytest.raises(KeyboardInterrupt):
+        preproc.main(argv, embed=FinishingEmbed(stops_at="eval"))
+    # Of a recipe whose name begins like this one's, of a copy, of a model that was renamed.
+    for name in ("hugs_more_20300101_000000", "hugs_backup", "hugs_20300101_000000_old", "hugs_3000"):
+        (data_dir / name / "preproc/_train/parts-1").mkdir(parents=True)
+        (data_dir / name / "preproc/_train/parts-1/job.json").write_text("{}")
+    preproc.main(argv, embed=FinishingEmbed())
+    assert re.search(r"going on in .*/hugs_2\d{7}_\d{6},", capsys.readouterr().out)
+
+
+def test_a_run_is_gone_on_with_though_the_clock_was_set_back(data_dir, capsys):
+    argv = ["--data_dir", str(data_dir)]
+    preproc.main(argv, embed=FinishingEmbed())
+    (job_dir,) = data_dir.glob("hugs_*")
+    job_dir.rename(data_dir / "hugs_29991231_235959")
+    with pytest.raises(KeyboardInterrupt):
+        preproc.main(argv, embed=FinishingEmbed(stops_at="eval"))
+    preproc.main(argv, embed=FinishingEmbed())
+    assert "going on in " in capsys.readouterr().out
+    assert {path.name for path in data_dir.glob("hugs_*")} == {"hugs_29991231_235959", "hugs_30000101_000000"}
+
+
 def test_the_other_sets_are_compared_with_the_training_set_once_it_is_there(data_dir):
     embed = FinishingEmbed()
     preproc.main(["--data_dir", str(data_dir)], embed=embed)

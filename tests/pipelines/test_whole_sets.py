@@ -268,3 +268,18 @@ def test_a_link_in_the_list_s_place_names_no_other_set(photos):
     run(photos, "--retry_failures", out=photos / "link/train")
     require_whole(photos / "out")
     assert pathlib.Path(photos / "link").is_symlink()
+
+
+def test_a_weights_file_of_the_same_name_and_other_content_makes_another_job(photos, capsys):
+    weights = photos / "mine.weights.h5"
+    weights.write_bytes(b"one")
+    run(photos, "--weights", str(weights))
+    made = files(photos / "out")
+    weights.write_bytes(b"two")
+    with pytest.raises(InputError, match="was made with other weights_sha256. Pass --overwrite"):
+        run(photos, "--weights", str(weights))
+    assert files(photos / "out") == made
+    weights.write_bytes(b"one")
+    capsys.readouterr()
+    assert run(photos, "--weights", str(weights)) == 0
+    assert "nothing to do" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import pathlib
 
 import numpy as np
@@ -198,3 +199,39 @@ def test_results_survive_their_own_file(job):
         )
         assert dict(again.label_counts) == dict(result.label_counts)
         assert np.array_equal(np.frombuffer(again.content, "V24"), np.frombuffer(result.content, "V24"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        {"rows": 13},
+        {"rows": "12"},
+        {"rows": 12.0},
+        {"sources": {"computed": "x"}},
+        {"sources": {"computed": 10**9}},
+        {"failed": [1, 2]},
+        {"failed": {"not_found": -1}},
+        {"skipped": None},
+        {"label_counts": {"0": -3}},
+        {"unlabeled": [1]},
+        {"content": "AAAA"},
+        {"read_sec": "long"},
+        {"read_sec": float("nan")},
+        {"decode_sec": None},
+        {"shard": None},
+        {"engine": {**dataclasses.asdict(INFO), "device": []}},
+        {"engine": None},
+        {"backbone": []},
+    ],
+)
+def test_a_damaged_result_is_none_and_its_block_is_embedded_again(job, damage):
+    embed(job, Engine())
+    path = sorted(pathlib.Path(job.parts_dir).glob("00000-0000001-*.result.json"))[0]
+    whole = path.read_bytes()
+    path.write_text(damage if isinstance(damage, str) else json.dumps({**json.loads(whole), **damage}))
+    result = EarlierWork(LocalStorage(), job, Engine()).find(blocks()[1]).result
+    assert result is None
+    path.write_bytes(whole)
+    assert EarlierWork(LocalStorage(), job, Engine()).find(blocks()[1]).result is not None
