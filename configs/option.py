@@ -61,7 +61,7 @@ class Option:
         words = self.default_words
         if words is None and isinstance(self.rule, Switch):
             words = "yes" if self.default else "no"
-        elif words is None and self.default is not REQUIRED and self.default is not None:
+        elif words is None and self.default not in (REQUIRED, None, ()):
             words = str(self.default)
         return self.help if words is None else f"{self.help} (default: {words})"
 
