@@ -60,7 +60,7 @@ class Option:
         """The help with the default at its end, if there is a default."""
         words = self.default_words
         if words is None and isinstance(self.rule, Switch):
-            words = "yes" if self.default else "no"
+            words = ("yes" if self.default else "no") if self.rule.can_be_unset else None
         elif words is None and self.default not in (REQUIRED, None, ()):
             words = str(self.default)
         return self.help if words is None else f"{self.help} (default: {words})"

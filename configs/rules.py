@@ -127,23 +127,47 @@ class OneOf(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Text(Rule):
-    """One line of text."""
+    """One line of text that is not empty, or any text at all, of which its user says more."""
+
+    anything: bool = False
 
     @property
     def words(self) -> str:
         """See `Rule`."""
-        return "one line of text that is not empty"
+        return "text" if self.anything else "one line of text that is not empty"
 
     def holds(self, value: Any) -> bool:
         """See `Rule`."""
-        return isinstance(value, str) and bool(value.strip()) and len(value.splitlines()) == 1
+        if not isinstance(value, str):
+            return False
+        return self.anything or (bool(value.strip()) and len(value.splitlines()) == 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts(Rule):
+    """Any number of texts: its flag may be repeated."""
+
+    flag: ClassVar[dict[str, Any]] = {"action": "append"}
+
+    @property
+    def words(self) -> str:
+        """See `Rule`."""
+        return "texts"
+
+    def holds(self, value: Any) -> bool:
+        """See `Rule`."""
+        return isinstance(value, tuple) and all(isinstance(text, str) for text in value)
 
 
 @dataclasses.dataclass(frozen=True)
 class Switch(Rule):
-    """Yes or no."""
+    """Yes or no.
 
-    flag: ClassVar[dict[str, Any]] = {"action": argparse.BooleanOptionalAction}
+    Attributes:
+      can_be_unset: whether there is a flag `--no-NAME` too, since a recipe may say yes.
+    """
+
+    can_be_unset: bool = True
 
     @property
     def words(self) -> str:
@@ -153,3 +177,9 @@ class Switch(Rule):
     def holds(self, value: Any) -> bool:
         """See `Rule`."""
         return isinstance(value, bool)
+
+    def flag_arguments(self) -> dict[str, Any]:
+        """See `Rule`."""
+        if self.can_be_unset:
+            return {"action": argparse.BooleanOptionalAction}
+        return {"action": "store_const", "const": True}

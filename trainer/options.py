@@ -15,7 +15,7 @@ from configs.choices import ExportFormat, OptimizerName
 from configs.errors import InputError
 from configs.option import REQUIRED, Options, add_flags, option, options_of
 from configs.recipe import TrainOptions, load_recipe
-from configs.rules import Number, Rule, Switch, Whole
+from configs.rules import Number, Rule, Switch, Texts, Whole
 from configs.section import FieldError
 from trainer.arguments import split_paths
 from trainer.files import supported_path
@@ -59,21 +59,10 @@ class Path(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
-class ListOfTexts(Rule):
+class ListOfTexts(Texts):
     """Any number of texts: its flag may be repeated, take several, and separate them by commas."""
 
-    @property
-    def words(self) -> str:
-        """See `Rule`."""
-        return "texts"
-
-    def holds(self, value: Any) -> bool:
-        """See `Rule`."""
-        return isinstance(value, tuple) and all(isinstance(text, str) for text in value)
-
-    def flag_arguments(self) -> dict[str, Any]:
-        """See `Rule`."""
-        return {"action": "extend", "nargs": "+"}
+    flag: ClassVar[dict[str, Any]] = {"action": "extend", "nargs": "+"}
 
 
 @dataclasses.dataclass(frozen=True)

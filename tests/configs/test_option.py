@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import types
 import typing
 from typing import Any
 
@@ -13,9 +14,12 @@ from configs.errors import InputError
 from configs.option import REQUIRED, Options, add_flags, definition_of, option, options_of, time_deciding
 from configs.recipe import PreprocessOptions, TrainOptions
 from configs.rules import Number, OneOf, Switch, Text, Whole
+from pipelines.embed_flags import JobOptions, PathOptions
+from pipelines.plan_file import planned_options
+from preprocess.image import IMAGE_DEFINITION
 from trainer.options import DataOptions, TrainingOptions
 
-OWNERS = (PreprocessOptions, TrainOptions, DataOptions, TrainingOptions)
+OWNERS = (PreprocessOptions, PathOptions, JobOptions, TrainOptions, DataOptions, TrainingOptions)
 # What the definitions of jobs and checkpoints held when each was listed by hand.
 OF_RECORDS = {
     "backbone": "inception_v3",
@@ -79,9 +83,26 @@ def test_a_field_that_does_not_say_what_it_decides_is_refused():
         option(1, Whole(0), help="x", decides="nothing")  # type: ignore[arg-type]
 
 
+def job_options() -> JobOptions:
+    return JobOptions(input_path=("gs://b/l.csv",), input_dict="d", output_path="o")
+
+
+def job_definition(options: JobOptions) -> dict[str, Any]:
+    from pipelines.preparation import _definition
+
+    lists = types.SimpleNamespace(paths=options.input_path, sha256=("abc",))
+    return _definition(options, lists, types.SimpleNamespace(names=("rose",)))  # type: ignore[arg-type]
+
+
 def test_what_decides_the_records_is_in_the_definition_of_jobs():
     # Of existing jobs: another key or value would be another job, which goes on from nothing.
-    assert list(definition_of(PreprocessOptions(), "records").items()) == list(OF_RECORDS.items())
+    assert list(definition_of(job_options(), "records").items()) == list(OF_RECORDS.items())
+    assert job_definition(job_options()) == {
+        "input_path": [["gs://b/l.csv", "abc"]],
+        "input_dict": "dcdba7b8a1d58e700bae9423ec9a371c709ac99db0d394bf4fe359599182ca40",
+        "image_definition": IMAGE_DEFINITION,
+        **OF_RECORDS,
+    }
 
 
 def test_what_decides_the_model_is_in_the_definition_of_checkpoints():
@@ -89,11 +110,10 @@ def test_what_decides_the_model_is_in_the_definition_of_checkpoints():
 
 
 def test_a_plan_is_made_for_what_decides_the_time():
-    assert time_deciding(PreprocessOptions()) == {
-        "backbone": "inception_v3",
-        "engine": "auto",
-        "precision": "auto",
-    }
+    decides = {"backbone": "inception_v3", "engine": "auto", "precision": "auto", "batch_size": 7}
+    assert time_deciding(dataclasses.replace(job_options(), batch_size=7)) == decides
+    # What pipelines.plan writes, which has no options of a job.
+    assert planned_options(PreprocessOptions(), 7) == decides
 
 
 def test_what_stands_for_an_option_in_a_definition_is_in_it():
@@ -110,10 +130,10 @@ def test_what_stands_for_an_option_in_a_definition_is_in_it():
 
     definition = run_definition(Data(), Data(), training_options())  # type: ignore[arg-type]
     assert set(definition) == {*OF_MODEL, "steps", "label_mode", "training data", "evaluation data"}
+    definitions = {"model": definition, "records": job_definition(job_options()), "neither": {}}
     for owner in OWNERS:
         for name, described in options_of(owner).items():
-            assert set(described.held_as) <= set(definition), name
-            assert not described.held_as or described.decides == "model", name
+            assert set(described.held_as) <= set(definitions[described.decides]), name
 
 
 KINDS: dict[type, Any] = {Whole: int, Number: float, Text: str, Switch: bool}
