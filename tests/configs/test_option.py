@@ -17,6 +17,7 @@ from configs.rules import Number, OneOf, Switch, Text, Whole
 from pipelines.embed_flags import JobOptions, PathOptions
 from pipelines.plan_file import planned_options
 from preprocess.image import IMAGE_DEFINITION
+from preprocess.image_source import ImageSource
 from trainer.options import DataOptions, TrainingOptions
 
 OWNERS = (PreprocessOptions, PathOptions, JobOptions, TrainOptions, DataOptions, TrainingOptions)
@@ -199,3 +200,13 @@ def test_flags_are_made_from_options():
     assert "width of the ReLU layer; 0 for a straight softmax (default: 512)" in said
     assert "statistics (default: yes)" in said
     assert "{adam,adamw,sgd,rmsprop}" in said
+
+
+def test_the_limits_of_images_are_those_that_the_readers_have_without_options():
+    options, images = PreprocessOptions(), ImageSource()
+    assert (images.max_bytes, images.max_pixels, images.deadline_sec, images.retry.limit_sec) == (
+        options.max_image_bytes,
+        options.max_image_pixels,
+        options.image_deadline_sec,
+        options.storage_retry_sec,
+    )
