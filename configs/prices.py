@@ -8,6 +8,7 @@ from typing import Any
 
 from configs.cloud import known_regions
 from configs.errors import InputError, did_you_mean
+from configs.rules import Number
 from configs.section import FieldError, Section, shown
 from configs.yaml_mapping import located, parse_mapping
 
@@ -44,8 +45,7 @@ class Prices(Section):
 
     def __post_init__(self) -> None:
         for name in _FIELDS:
-            if not self._is_finite_number(name) or getattr(self, name) < 0:
-                self._fail(name, "a number of US dollars, at least 0")
+            self._check(name, Number(at_least=0, unit="US dollars"))
 
     def times(self, multiplier: float) -> Prices:
         """Every price, multiplied."""

@@ -12,10 +12,22 @@ import dataclasses
 import importlib.resources
 import os
 import re
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
+from configs.choices import (
+    ClassWeights,
+    Compression,
+    EngineName,
+    OptimizerName,
+    PrecisionName,
+    RequestedLabelMode,
+    UnknownLabels,
+    Unlabeled,
+)
 from configs.cloud import CloudOptions, DataflowOptions, DeployOptions, VertexOptions
 from configs.errors import InputError, did_you_mean
+from configs.option import Options, option
+from configs.rules import Number, OneOf, Text, Whole
 from configs.section import FieldError, Section
 from configs.yaml_mapping import located, parse_mapping
 
@@ -49,117 +61,157 @@ class Lists(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PreprocessOptions(Section):
-    """How lists become records: the defaults of the flags of `pipelines.embed`.
+class PreprocessOptions(Options):
+    """How lists become records: the options of `pipelines.embed` that a recipe has.
 
-    Attributes:
-      backbone: name of the network; the pipeline knows which there are.
-      weights: "imagenet", "random", or the path of a weights file.
-      seed: of random weights; at least 0.
-      engine: what runs the network.
-      precision: of the network's arithmetic.
-      compression: of the shards.
-      unknown_labels: what happens to a row with a label that the dictionary lacks.
-      rows_per_shard: rows in one output shard, at least 1.
-      max_image_bytes: a larger image file fails, at least 1.
-      max_image_pixels: an image of more pixels, by its header, fails, at least 1.
-      image_deadline_sec: an image that takes longer to read, or to decode, fails; above 0.
-      max_failed_percent: the job fails if a larger share of its images does, from 0 to 100.
-      storage_retry_sec: how long faults of remote storage that may pass are tried again, at least 0.
+    The limits decide which images fail, but no record: a failed image has none, and its row can be tried again.
     """
 
     prefix: ClassVar[str] = "preprocess."
 
-    backbone: str = "inception_v3"
-    weights: str = "imagenet"
-    seed: int = 0
-    engine: Literal["auto", "tensorflow", "openvino"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    compression: Literal["none", "gzip"] = "none"
-    unknown_labels: Literal["fail", "skip", "unlabeled"] = "fail"
-    rows_per_shard: int = 1024
-    max_image_bytes: int = 256 * 1024 * 1024
-    max_image_pixels: int = 120_000_000
-    image_deadline_sec: float = 60
-    max_failed_percent: float = 10
-    storage_retry_sec: float = 120
-
-    def __post_init__(self) -> None:
-        self._check_text("backbone", "weights")
-        self._check_int("seed", minimum=0)
-        self._check_choice("engine", ("auto", "tensorflow", "openvino"))
-        self._check_choice("precision", ("auto", "float32", "bfloat16", "int8"))
-        self._check_choice("compression", ("none", "gzip"))
-        self._check_choice("unknown_labels", ("fail", "skip", "unlabeled"))
-        self._check_int("rows_per_shard", minimum=1)
-        self._check_int("max_image_bytes", minimum=1)
-        self._check_int("max_image_pixels", minimum=1)
-        if not self._is_finite_number("image_deadline_sec") or self.image_deadline_sec <= 0:
-            self._fail("image_deadline_sec", "a number of seconds above 0")
-        if not self._is_finite_number("max_failed_percent") or not 0 <= self.max_failed_percent <= 100:
-            self._fail("max_failed_percent", "a number from 0 to 100")
-        if not self._is_finite_number("storage_retry_sec") or self.storage_retry_sec < 0:
-            self._fail("storage_retry_sec", "a number of seconds, at least 0")
+    backbone: str = option(
+        "inception_v3",
+        Text(),
+        help="network that makes the embeddings",
+        decides="records",
+        decides_time=True,
+    )
+    weights: str = option(
+        "imagenet",
+        Text(),
+        help="imagenet, random (for trying things out; see --seed), or a weights file that Keras can read",
+        decides="records",
+        metavar="imagenet|random|PATH",
+    )
+    seed: int = option(0, Whole(0), help="seed of random weights", decides="records")
+    engine: EngineName = option(
+        "auto",
+        OneOf.of(EngineName),
+        help="what runs the network",
+        decides="records",
+        decides_time=True,
+        default_words="auto, the fastest that is installed",
+    )
+    precision: PrecisionName = option(
+        "auto",
+        OneOf.of(PrecisionName),
+        help="of the network's arithmetic: auto takes bfloat16 where it is faster and agrees with float32; int8 is "
+        "calibrated on a sample of the list",
+        decides="records",
+        decides_time=True,
+    )
+    compression: Compression = option("none", OneOf.of(Compression), help="of the records", decides="records")
+    unknown_labels: UnknownLabels = option(
+        "fail",
+        OneOf.of(UnknownLabels),
+        help="a label that dict.txt lacks: stop before the start (fail), skip the row, or drop the label (unlabeled)",
+        decides="records",
+    )
+    rows_per_shard: int = option(1024, Whole(1), help="rows a shard", decides="records", metavar="N")
+    max_image_bytes: int = option(
+        256 * 1024 * 1024,
+        Whole(1),
+        help="a larger image file fails",
+        decides="neither",
+        metavar="N",
+        default_words="256 MiB",
+    )
+    max_image_pixels: int = option(
+        120_000_000,
+        Whole(1),
+        help="an image of more pixels, by its header, fails",
+        decides="neither",
+        metavar="N",
+        default_words="120 million",
+    )
+    image_deadline_sec: float = option(
+        60,
+        Number(above=0, unit="seconds"),
+        help="an image that takes longer to read, or to decode, fails",
+        decides="neither",
+        metavar="SEC",
+    )
+    max_failed_percent: float = option(
+        10,
+        Number(at_least=0, at_most=100),
+        help="the job fails if a larger share of the images does",
+        decides="neither",
+        metavar="PERCENT",
+    )
+    storage_retry_sec: float = option(
+        120,
+        Number(at_least=0, unit="seconds"),
+        help="how long faults of remote storage that may pass are tried again",
+        decides="neither",
+        metavar="SEC",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainOptions(Section):
-    """How records become a model: the defaults of the flags of `trainer.task`.
+class TrainOptions(Options):
+    """How records become a model: the options of `trainer.task` that a recipe has.
 
-    Attributes:
-      hidden_units: width of the ReLU layer; 0 for none, so a straight softmax.
-      dropout: share of its inputs dropped in training, from 0 to below 1.
-      learning_rate: of the optimizer, above 0.
-      optimizer: the rule by which weights move.
-      batch_size: examples in one step, at least 1.
-      max_steps: steps of training, at least 1; epochs, if given, take its place.
-      epochs: times that every example is used, at least 1; None for max_steps.
-      early_stopping: evaluations without a lower loss after which training ends, at least 0; 0 for never.
-      class_weights: whether every class weighs the same in training.
-      label_smoothing: share of a training target that goes to all classes equally, from 0 to below 1.
-      l2: weight of the squared weights in the training loss, at least 0.
-      label_mode: one right class, or any number; "auto" for what the training set shows.
-      unlabeled: what happens to records without a label.
-      seed: of initial weights, shuffling and dropout; at least 0.
+    The defaults of the head are those of the published flowers sample.
     """
 
     prefix: ClassVar[str] = "train."
 
-    hidden_units: int = 512
-    dropout: float = 0.5
-    learning_rate: float = 0.001
-    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
-    batch_size: int = 100
-    max_steps: int = 1000
-    epochs: int | None = None
-    early_stopping: int = 0
-    class_weights: Literal["none", "balanced"] = "none"
-    label_smoothing: float = 0.0
-    l2: float = 0.0
-    label_mode: Literal["auto", "single", "multi"] = "auto"
-    unlabeled: Literal["drop", "default_class"] = "drop"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        self._check_int("hidden_units", minimum=0)
-        if not self._is_finite_number("dropout") or not 0 <= self.dropout < 1:
-            self._fail("dropout", "a number from 0 to below 1")
-        if not self._is_finite_number("learning_rate") or self.learning_rate <= 0:
-            self._fail("learning_rate", "a number above 0")
-        self._check_choice("optimizer", ("adam", "adamw", "sgd", "rmsprop"))
-        self._check_int("batch_size", minimum=1)
-        self._check_int("max_steps", minimum=1)
-        if self.epochs is not None:
-            self._check_int("epochs", minimum=1)
-        self._check_int("early_stopping", minimum=0)
-        self._check_choice("class_weights", ("none", "balanced"))
-        if not self._is_finite_number("label_smoothing") or not 0 <= self.label_smoothing < 1:
-            self._fail("label_smoothing", "a number from 0 to below 1")
-        if not self._is_finite_number("l2") or self.l2 < 0:
-            self._fail("l2", "a number of at least 0")
-        self._check_choice("label_mode", ("auto", "single", "multi"))
-        self._check_choice("unlabeled", ("drop", "default_class"))
-        self._check_int("seed", minimum=0)
+    label_mode: RequestedLabelMode = option(
+        "auto",
+        OneOf.of(RequestedLabelMode),
+        help="single: softmax, one right class; multi: sigmoids, any number; auto: multi if a tenth of the training "
+        "examples have several labels, else single, with the labels of a row in equal parts",
+        decides="model",
+        held_as=("label_mode",),
+    )
+    unlabeled: Unlabeled = option(
+        "drop",
+        OneOf.of(Unlabeled),
+        help="records without a label: left out, or a class of their own named 'unlabeled'",
+        decides="model",
+        held_as=("training data", "evaluation data"),
+    )
+    hidden_units: int = option(512, Whole(0), help="width of the ReLU layer; 0 for a straight softmax", decides="model")
+    dropout: float = option(
+        0.5, Number(at_least=0, below=1), help="dropout before the first dense layer", decides="model"
+    )
+    optimizer: OptimizerName = option(
+        "adam", OneOf.of(OptimizerName), help="how weights move; sgd has a momentum of 0.9", decides="model"
+    )
+    learning_rate: float = option(0.001, Number(above=0), help="learning rate of the optimizer", decides="model")
+    batch_size: int = option(100, Whole(1), help="examples a step", decides="model")
+    max_steps: int = option(
+        1000, Whole(1), help="training steps; not with --epochs", decides="model", held_as=("steps",)
+    )
+    epochs: int | None = option(
+        None,
+        Whole(1),
+        help="times that every training example is used, instead of --max_steps",
+        decides="model",
+        held_as=("steps",),
+    )
+    early_stopping: int = option(
+        0,
+        Whole(0),
+        help="evaluations without a lower loss after which training ends; 0 for never",
+        decides="model",
+    )
+    class_weights: ClassWeights = option(
+        "none", OneOf.of(ClassWeights), help="balanced: every class weighs the same in training", decides="model"
+    )
+    label_smoothing: float = option(
+        0.0,
+        Number(at_least=0, below=1),
+        help="share of a training target that goes to all classes equally",
+        decides="model",
+    )
+    l2: float = option(
+        0.0,
+        Number(at_least=0),
+        help="weight of the squared weights in the training loss; with adamw its weight decay",
+        decides="model",
+    )
+    seed: int = option(0, Whole(0), help="the same seed gives the same model", decides="model")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

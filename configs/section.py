@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from configs.errors import InputError, did_you_mean
+from configs.errors import InputError
+from configs.rules import OneOf, Rule, Text, Whole
 
 
 class FieldError(InputError):
@@ -33,26 +33,18 @@ class Section:
     def _fail(self, field: str, rule: str) -> None:
         raise FieldError(f"{self.prefix}{field}", f"must be {rule}. Received: {shown(getattr(self, field))}.")
 
+    def _check(self, field: str, rule: Rule) -> None:
+        value = getattr(self, field)
+        if not rule.holds(value):
+            problem = f"must be {rule.words}. Received: {shown(value)}.{rule.hint(value)}"
+            raise FieldError(f"{self.prefix}{field}", problem)
+
     def _check_text(self, *fields: str) -> None:
         for field in fields:
-            value = getattr(self, field)
-            if not isinstance(value, str) or not value.strip() or len(value.splitlines()) != 1:
-                self._fail(field, "one line of text that is not empty")
+            self._check(field, Text())
 
-    def _check_choice(self, field: str, choices: Collection[str]) -> None:
-        value = getattr(self, field)
-        if value not in choices:
-            hint = did_you_mean(value, choices) if isinstance(value, str) else ""
-            raise FieldError(
-                f"{self.prefix}{field}", f"must be one of {', '.join(choices)}. Received: {shown(value)}.{hint}"
-            )
+    def _check_choice(self, field: str, choices: Sequence[str]) -> None:
+        self._check(field, OneOf(tuple(choices)))
 
     def _check_int(self, field: str, minimum: int) -> None:
-        value = getattr(self, field)
-        # bool is an int in Python, but `batch_size: yes` is a mistake.
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            self._fail(field, f"a whole number of at least {minimum}")
-
-    def _is_finite_number(self, field: str) -> bool:
-        value = getattr(self, field)
-        return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= sys.float_info.max
+        self._check(field, Whole(minimum))

@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import typing
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError, run_program
+from configs.option import add_flags, options_of
 from configs.prices import load_prices
 from configs.recipe import PreprocessOptions, Recipe, load_recipe
 from pipelines.embed_flags import with_flags
@@ -54,17 +54,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--prices", metavar="FILE", help="prices to calculate with (default: those in configs/prices.yaml)"
     )
     parser.add_argument("--batch_size", type=int, metavar="N", help="images a batch (default: what suits the engine)")
-    kinds = typing.get_type_hints(PreprocessOptions)
-    for field in dataclasses.fields(PreprocessOptions):
-        kind = kinds[field.name]
-        choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else None
-        parser.add_argument(
-            f"--{field.name}",
-            type=str if choices else kind,
-            choices=choices,
-            metavar=None if choices else field.name.upper(),
-            help=_HELP.get(field.name, argparse.SUPPRESS),
-        )
+    add_flags(parser, options_of(PreprocessOptions), help=_HELP)
     return parser.parse_args(argv)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from configs.errors import InputError
+from configs.option import time_deciding
 from configs.recipe import PreprocessOptions
 from pipelines.preflight import ScannedLists
 from preprocess.cores import available_cores
@@ -23,9 +24,8 @@ _WRONG = "Give a file that pipelines.plan wrote, or delete this one."
 
 
 def planned_options(options: PreprocessOptions, batch_size: int | None) -> dict[str, Any]:
-    """The options on which the time of a run depends, as JSON."""
-    names = ("backbone", "engine", "precision")
-    return {**{name: getattr(options, name) for name in names}, "batch_size": batch_size}
+    """The options on which the time of a run depends, as JSON: as `time_deciding` of `JobOptions` gives them."""
+    return {**time_deciding(options), "batch_size": batch_size}
 
 
 def check_output(path: str, storage: Storage) -> None:
@@ -109,7 +109,7 @@ def find_prediction(
     Args:
       path: the plan.
       lists: what is to be embedded.
-      options: of `planned_options`.
+      options: of `time_deciding`.
       machines: on what the job will run.
       storage: where the plan lies.
 

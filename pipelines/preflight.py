@@ -11,12 +11,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 
+from configs.choices import UnknownLabels
 from configs.errors import InputError
 from pipelines.embed_flags import require_utf8
 from preprocess.hashing_reader import HashingReader
 from preprocess.labels import LabelDict, parse_label_dict
 from preprocess.record_set import MANIFEST_NAME, sidecar_path
-from preprocess.rows import UnknownLabels, has_scheme, parse_rows, resolve_uri
+from preprocess.rows import has_scheme, parse_rows, resolve_uri
 from preprocess.set_files import read_content
 from preprocess.storage import Storage, read_file
 

@@ -20,12 +20,13 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 
 from configs.errors import InputError
+from configs.option import definition_of, time_deciding
 from pipelines.beam_options import is_dataflow, is_local, make_runner, parse_beam_options
 from pipelines.claim import Output, check_prefix
 from pipelines.dataflow import complete_flags, pins_versions, staging_folder
 from pipelines.dataflow_service import check_credentials, check_service, check_writable
-from pipelines.embed_flags import EmbedFlags
-from pipelines.plan_file import find_prediction, planned_options, runs_on
+from pipelines.embed_flags import EmbedFlags, JobOptions
+from pipelines.plan_file import find_prediction, runs_on
 from pipelines.preflight import (
     CALIBRATION_IMAGES,
     ScannedLists,
@@ -52,17 +53,6 @@ from preprocess.set_files import digest_of
 from preprocess.storage import Storage
 from preprocess.transforms import EmbedOptions, EngineLoader
 
-# Of the options, those that make the records what they are.
-_DEFINING = (
-    "backbone",
-    "weights",
-    "seed",
-    "engine",
-    "precision",
-    "compression",
-    "unknown_labels",
-    "rows_per_shard",
-)
 _REPORTED_PACKAGES = ("apache-beam", "tensorflow", "keras", "pillow", "numpy")
 
 
@@ -109,10 +99,10 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     _check_workers(target, engine)
     images = ImageSource.of_options(options)
     storage = BeamStorage(images.retry)
-    _check_services(flags, target, storage)
-    labels = read_label_dict(flags.input_dict, storage)
+    _check_services(options, target, storage)
+    labels = read_label_dict(options.input_dict, storage)
     lists = scan_lists(
-        flags.input_path,
+        options.input_path,
         labels=labels,
         unknown_labels=options.unknown_labels,
         storage=storage,
@@ -120,15 +110,15 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
         remote_images_only=target.on_dataflow,
     )
     weights_folder = _check_weights(flags, target, spec, storage)
-    _check_places(flags, storage)
+    _check_places(options, storage)
     job = _job_of(
-        flags, lists, labels, _prediction(flags, target, lists, storage), _weights_sha256(flags, target, storage)
+        options, lists, labels, _prediction(options, target, lists, storage), _weights_sha256(flags, target, storage)
     )
-    if target.on_dataflow or flags.dry_run:
+    if target.on_dataflow or options.dry_run:
         # What is wrong with one of several outputs is to be found before the first job is handed over.
         output = Output(job, storage)
-        output.claim(overwrite=flags.overwrite, verify=flags.verify and flags.dry_run)
-        if output.damage and flags.dry_run and flags.verify:
+        output.claim(overwrite=options.overwrite, verify=options.verify and options.dry_run)
+        if output.damage and options.dry_run and options.verify:
             raise InputError(f"{output.damage[0]}. Without --dry_run, what is lost of the set is embedded again.")
     return PreparedJob(
         job=job,
@@ -138,7 +128,7 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
             load_engine=EngineLoader(backbone=spec, engine=engine, calibration=lists.sample, images=images),
             images=images,
             rows_per_shard=options.rows_per_shard,
-            batch_size=flags.batch_size,
+            batch_size=options.batch_size,
         ),
         runner=target.runner,
         beam_options=target.beam_options,
@@ -148,10 +138,10 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
         requirements=tuple(worker_requirements(int8=options.precision == "int8"))
         if target.installs_our_versions
         else (),
-        overwrite=flags.overwrite,
-        verify=flags.verify,
-        wait=flags.wait,
-        dry_run=flags.dry_run,
+        overwrite=options.overwrite,
+        verify=options.verify,
+        wait=options.wait,
+        dry_run=options.dry_run,
     )
 
 
@@ -161,16 +151,16 @@ def _choose_target(flags: EmbedFlags) -> _Target:
     Raises:
       InputError: a flag is unknown, there is no such runner, or workers could not read or write what the job does.
     """
-    beam_flags = flags.beam_flags
+    options, beam_flags = flags.options, flags.beam_flags
     beam_options = parse_beam_options(beam_flags, own_flags=flags.own_names)
     if is_dataflow(beam_options):
         of_flags = {
-            "input_path": flags.input_path,
-            "embedding_cache": flags.embedding_caches,
-            "against": flags.against,
+            "input_path": options.input_path,
+            "embedding_cache": options.embedding_caches,
+            "against": options.against,
         }
         check_remote(of_flags)
-        beam_flags = tuple(complete_flags(flags.recipe, beam_flags, output_prefix=flags.output_path))
+        beam_flags = tuple(complete_flags(flags.recipe, beam_flags, output_prefix=options.output_path))
         beam_options = parse_beam_options(beam_flags, own_flags=flags.own_names)
     return _Target(runner=make_runner(beam_options), beam_options=beam_options, beam_flags=beam_flags)
 
@@ -192,7 +182,7 @@ def _check_workers(target: _Target, engine: EngineSpec) -> None:
         )
 
 
-def _check_services(flags: EmbedFlags, target: _Target, storage: Storage) -> None:
+def _check_services(options: JobOptions, target: _Target, storage: Storage) -> None:
     """Whether storage and the runner's service let us in, in a few requests.
 
     Raises:
@@ -200,14 +190,14 @@ def _check_services(flags: EmbedFlags, target: _Target, storage: Storage) -> Non
     """
     if target.on_dataflow:
         check_credentials(target.beam_options)
-    predictions = [flags.prediction] if flags.prediction else []
-    paths = [*flags.input_path, flags.input_dict, flags.output_path]
-    check_reachable([*paths, *flags.embedding_caches, *flags.against, *predictions])
+    predictions = [options.prediction] if options.prediction else []
+    paths = [*options.input_path, options.input_dict, options.output_path]
+    check_reachable([*paths, *options.embedding_caches, *options.against, *predictions])
     if not target.is_here:
         check_options(target.runner, target.beam_options)
     if target.on_dataflow:
         check_service(target.beam_options)
-        if not flags.dry_run:
+        if not options.dry_run:
             check_writable(target.beam_options, storage)
 
 
@@ -220,9 +210,9 @@ def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec, stora
     if flags.recipe.dataflow.weights_in_image and not target.is_here:
         return None
     check_weights(spec, storage)
-    if target.is_here or spec.is_random or not flags.output_path.startswith("gs://"):
+    if target.is_here or spec.is_random or not flags.options.output_path.startswith("gs://"):
         return None
-    return f"{staging_folder(flags.output_path)}/weights"
+    return f"{staging_folder(flags.options.output_path)}/weights"
 
 
 def _weights_sha256(flags: EmbedFlags, target: _Target, storage: Storage) -> str | None:
@@ -240,32 +230,32 @@ def _weights_sha256(flags: EmbedFlags, target: _Target, storage: Storage) -> str
         raise InputError(f"weights: {weights!r} cannot be read ({error.strerror or error}).") from error
 
 
-def _check_places(flags: EmbedFlags, storage: Storage) -> None:
+def _check_places(options: JobOptions, storage: Storage) -> None:
     """What the job writes to, and the sets that it compares with.
 
     Raises:
       InputError: one of them cannot be used.
     """
-    check_prefix(flags.output_path, create=not flags.dry_run)
-    check_against(flags.against, storage=storage)
-    for folder in flags.embedding_caches if not flags.dry_run else ():
+    check_prefix(options.output_path, create=not options.dry_run)
+    check_against(options.against, storage=storage)
+    for folder in options.embedding_caches if not options.dry_run else ():
         embedding_cache.check(folder, storage)  # Writes to it.
 
 
-def _prediction(flags: EmbedFlags, target: _Target, lists: ScannedLists, storage: Storage) -> Prediction | None:
-    if flags.prediction is None:
+def _prediction(options: JobOptions, target: _Target, lists: ScannedLists, storage: Storage) -> Prediction | None:
+    if options.prediction is None:
         return None
     return find_prediction(
-        flags.prediction,
+        options.prediction,
         lists=lists,
-        options=planned_options(flags.options, flags.batch_size),
+        options=time_deciding(options),
         machines=runs_on(target.beam_options),
         storage=storage,
     )
 
 
 def _job_of(
-    flags: EmbedFlags,
+    options: JobOptions,
     lists: ScannedLists,
     labels: LabelDict,
     prediction: Prediction | None,
@@ -274,32 +264,32 @@ def _job_of(
     # Jobs without a weights file are called what they were called before this was part of the definition.
     of_weights = {} if weights_sha256 is None else {"weights_sha256": weights_sha256}
     return Job(
-        definition=_definition(flags, lists, labels) | of_weights,
+        definition=_definition(options, lists, labels) | of_weights,
         run_id=uuid.uuid4().hex[:12],
-        output_prefix=flags.output_path,
-        compression=flags.options.compression,
+        output_prefix=options.output_path,
+        compression=options.compression,
         labels=labels.names,
         input_paths=lists.paths,
         input_sha256=lists.sha256,
         rows_expected=lists.rows,
         started=datetime.datetime.now(datetime.UTC),
         versions=_versions(),
-        max_failed_percent=flags.options.max_failed_percent,
-        against=flags.against,
-        embedding_cache=flags.embedding_cache,
-        retry=_retry(flags.retry_failures),
+        max_failed_percent=options.max_failed_percent,
+        against=options.against,
+        embedding_cache=options.embedding_cache,
+        retry=_retry(options.retry_failures),
         prediction=prediction,
     )
 
 
-def _definition(flags: EmbedFlags, lists: ScannedLists, labels: LabelDict) -> dict[str, Any]:
+def _definition(options: JobOptions, lists: ScannedLists, labels: LabelDict) -> dict[str, Any]:
     """What makes the records what they are."""
     paths = [path if has_scheme(path) else os.path.abspath(path) for path in lists.paths]
     return {
         "input_path": [list(pair) for pair in zip(paths, lists.sha256, strict=True)],
         "input_dict": hashlib.sha256(json.dumps(list(labels.names)).encode()).hexdigest(),
         "image_definition": IMAGE_DEFINITION,
-        **{name: getattr(flags.options, name) for name in _DEFINING},
+        **definition_of(options, "records"),
     }
 
 

@@ -18,13 +18,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from configs.choices import Compression
 from preprocess.block_results import BlockResult, PartFile
 from preprocess.duplicates import label_key
 from preprocess.earlier_work import engine_tag
 from preprocess.engine import Engine
 from preprocess.example import encode_example
 from preprocess.outcomes import RowFailure, RowSkip
-from preprocess.record_set import Compression
 from preprocess.row_blocks import RowBlock
 from preprocess.rows import Row
 from preprocess.set_files import RESULT_SUFFIX

@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from configs.errors import InputError, did_you_mean
+from configs.choices import EngineName, PrecisionName
+from configs.errors import InputError
 from configs.install_hint import install_hint
+from configs.rules import OneOf
 from preprocess.backbone import BackboneSpec
 from preprocess.cores import available_cores
 from preprocess.engine import Engine, EngineInfo
@@ -28,9 +30,6 @@ from preprocess.openvino_import import has_openvino
 from preprocess.probe_images import PROBE_VERSION, probe_images
 from preprocess.storage import Storage
 from preprocess.tensorflow_engine import TensorFlowEngine, gpu_has_float16, has_gpu
-
-ENGINES = ("auto", "tensorflow", "openvino")
-PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 # The smallest centred cosine to float32 on the probe images with which `auto` takes a lower precision.
 FIDELITY_FLOOR = 0.99
@@ -56,17 +55,15 @@ class EngineSpec:
       InputError: an unknown name, or int8 with TensorFlow.
     """
 
-    engine: Literal["auto", "tensorflow", "openvino"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    engine: EngineName = "auto"
+    precision: PrecisionName = "auto"
     begun_with: EngineInfo | None = None
 
     def __post_init__(self) -> None:
-        for field, known in (("engine", ENGINES), ("precision", PRECISIONS)):
+        for field, rule in (("engine", OneOf.of(EngineName)), ("precision", OneOf.of(PrecisionName))):
             value = getattr(self, field)
-            if value not in known:
-                raise InputError(
-                    f"{field}: must be one of {', '.join(known)}.{did_you_mean(str(value), known)} Received: {value!r}"
-                )
+            if not rule.holds(value):
+                raise InputError(f"{field}: must be {rule.words}. Received: {value!r}.{rule.hint(value)}")
         if self.precision == "int8" and self.engine == "tensorflow":
             raise InputError("precision: int8 needs --engine openvino. Received: int8 with tensorflow")
 

@@ -59,7 +59,7 @@ class ImageSource:
 
     max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
     max_pixels: int = MAX_IMAGE_PIXELS
-    deadline_sec: float = 60.0
+    deadline_sec: float = PreprocessOptions.image_deadline_sec
     retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
     read: Callable[[str], bytes] | None = None
     decode: Callable[[bytes], np.ndarray] | None = None

@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from preprocess.record_set import Compression, sidecar_dir
+from configs.choices import Compression
+from preprocess.record_set import sidecar_dir
 
 if TYPE_CHECKING:
     from preprocess.prediction import Prediction

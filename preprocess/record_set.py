@@ -12,8 +12,9 @@ import dataclasses
 import json
 import posixpath
 import re
-from typing import Any, Literal
+from typing import Any
 
+from configs.choices import Compression
 from configs.errors import InputError
 from preprocess.backbone_identity import BackboneIdentity
 
@@ -23,7 +24,6 @@ REPORT_NAME = "report.json"
 FAILED_NAME = "failed.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
 
-Compression = Literal["none", "gzip"]
 _SUFFIXES: dict[str, str] = {"none": ".tfrecord", "gzip": ".tfrecord.gz"}
 _SHARD_NAME = re.compile(r"^(?P<prefix>.+)-\d{5,}-of-\d{5,}\.tfrecord(\.gz)?\Z", re.DOTALL)
 

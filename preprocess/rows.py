@@ -13,13 +13,12 @@ import io
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
+from configs.choices import UnknownLabels
 from configs.errors import InputError, did_you_mean
 from preprocess.labels import LabelDict
 from preprocess.outcomes import SKIP_BLANK_LINE, SKIP_HEADER, SKIP_UNKNOWN_LABEL, RowFailure, RowSkip
-
-UnknownLabels = Literal["fail", "skip", "unlabeled"]
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _HEADER_NAMES = frozenset({"image_uri", "image_url", "image_path", "image", "uri", "url", "path", "filename", "file"})

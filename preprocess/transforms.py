@@ -15,7 +15,9 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from configs.choices import UnknownLabels
 from configs.errors import InputError
+from configs.recipe import PreprocessOptions
 from preprocess import faults, progress
 from preprocess.backbone import BackboneSpec
 from preprocess.beam_storage import BeamStorage
@@ -40,7 +42,7 @@ from preprocess.output_lock import Witness, check_held, fence_of, fenced
 from preprocess.record_set import sidecar_dir
 from preprocess.retrying import RetryPolicy
 from preprocess.row_blocks import RowBlock, into_blocks
-from preprocess.rows import UnknownLabels, check_unchanged, parse_rows
+from preprocess.rows import check_unchanged, parse_rows
 from preprocess.set_report import COMPLETE
 from preprocess.source_digest import check_same_code, source_digest
 
@@ -63,7 +65,7 @@ class EmbedOptions:
     unknown_labels: UnknownLabels
     load_engine: Callable[[], Engine]
     images: ImageSource = dataclasses.field(default_factory=ImageSource)
-    rows_per_shard: int = 1024
+    rows_per_shard: int = PreprocessOptions.rows_per_shard
     batch_size: int | None = None
 
 

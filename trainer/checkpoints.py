@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from configs.errors import cause_in_one_line
+from configs.option import definition_of
 from preprocess.storage import LocalStorage, write_file
 from trainer.dataset import EmbeddingDataset
 from trainer.optimizers import Optimizer
@@ -30,21 +31,6 @@ _NAMES = ("best", "last")
 # The file in which TensorFlow keeps the name of the latest checkpoint of a folder.
 _LATEST_NAME = "checkpoint"
 _STATE_KEY = "state/.ATTRIBUTES/VARIABLE_VALUE"
-
-_DEFINING_OPTIONS = (
-    "hidden_units",
-    "dropout",
-    "learning_rate",
-    "optimizer",
-    "batch_size",
-    "eval_every_steps",
-    "early_stopping",
-    "class_weights",
-    "label_smoothing",
-    "l2",
-    "standardize",
-    "seed",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +77,7 @@ class RunState:
 def run_definition(train: EmbeddingDataset, evaluation: EmbeddingDataset, options: TrainingOptions) -> dict[str, Any]:
     """All that decides what a run comes to: a checkpoint of another definition is of no use to it."""
     return {
-        **{name: getattr(options, name) for name in _DEFINING_OPTIONS},
+        **definition_of(options, "model"),
         "steps": options.num_steps(len(train)),
         "label_mode": train.label_mode,
         "training data": train.digest(),

@@ -7,10 +7,10 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 
+from configs.choices import RequestedLabelMode, Unlabeled
 from configs.errors import InputError
 from preprocess.record_set import Shard
 from trainer.embeddings import Embeddings, MemoryEmbeddings, StreamedEmbeddings
@@ -112,7 +112,7 @@ class EmbeddingDataset:
         return digest.hexdigest()
 
 
-def label_mode_of(train: EmbeddingDataset, requested: Literal["auto", "single", "multi"]) -> LabelMode:
+def label_mode_of(train: EmbeddingDataset, requested: RequestedLabelMode) -> LabelMode:
     """Whether one label or several are right for an example: as requested, or as the training set has it.
 
     "auto" is "multi" if at least a tenth of the training examples have more than one label.
@@ -122,9 +122,7 @@ def label_mode_of(train: EmbeddingDataset, requested: Literal["auto", "single", 
     return "multi" if train.num_multi_label >= _MULTI_LABEL_SHARE * len(train) else "single"
 
 
-def in_label_mode(
-    data: Mapping[str, EmbeddingDataset], requested: Literal["auto", "single", "multi"]
-) -> dict[str, EmbeddingDataset]:
+def in_label_mode(data: Mapping[str, EmbeddingDataset], requested: RequestedLabelMode) -> dict[str, EmbeddingDataset]:
     """The data sets of a run, all in the label mode of the one named "train" (see `label_mode_of`)."""
     mode = label_mode_of(data["train"], requested)
     return {name: dataclasses.replace(dataset, label_mode=mode) for name, dataset in data.items()}
@@ -161,7 +159,7 @@ def read_dataset(
     *,
     flag: str,
     budget: MemoryBudget | None = None,
-    unlabeled: Literal["drop", "default_class"] = "drop",
+    unlabeled: Unlabeled = "drop",
 ) -> EmbeddingDataset:
     """Reads whole record sets once, in the order of sets, shards and records.
 

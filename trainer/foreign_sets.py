@@ -12,12 +12,13 @@ import posixpath
 import re
 from collections.abc import Iterable
 
+from configs.choices import Compression
 from configs.errors import InputError
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE
 from preprocess.file_digest import digest_of_file
 from preprocess.labels import parse_label_dict
-from preprocess.record_set import Compression, Manifest, Shard
+from preprocess.record_set import Manifest, Shard
 from preprocess.tensorflow_import import import_tensorflow
 from preprocess.tfrecord import MalformedRecordError, decompressed, split_frames
 from preprocess.uri_storage import local_copy

@@ -11,8 +11,9 @@ import posixpath
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from configs.choices import Unlabeled
 from configs.errors import EXIT_OK, InputError, run_program
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.tensorflow_import import import_tensorflow
@@ -105,7 +106,7 @@ def read_datasets(
     sets: dict[str, tuple[RecordSet, ...]],
     *,
     max_memory_mb: int | None,
-    unlabeled: Literal["drop", "default_class"] = "drop",
+    unlabeled: Unlabeled = "drop",
 ) -> dict[str, EmbeddingDataset]:
     """Reads the data of a run, into memory as far as they fit; says so where they do not.
 

@@ -15,7 +15,7 @@ from trainer.cross_validation import CrossValidation, assign_folds, cross_valida
 from trainer.dataset import EmbeddingDataset
 from trainer.evaluation import Measures, measure
 from trainer.head import predict_logits
-from trainer.options import TrainingOptions
+from trainer.options import SEARCHED, TrainingOptions
 from trainer.scores import LabelMode
 from trainer.training import require_trainable
 
@@ -28,7 +28,6 @@ _RULES = {
     "multi": "lowest cross-validated loss; within one standard error of it a linear head",
 }
 # The optimizer only from that of the given settings to Adam, which the ranges of the others are made for.
-SEARCHED = ("hidden_units", "dropout", "learning_rate", "l2", "label_smoothing", "batch_size", "optimizer")
 _FOLDS = 5
 _EVAL_EVERY_STEPS = 25
 _PATIENCE = 5

@@ -58,7 +58,7 @@ def test_flags_of_the_user_win():
     ("flags", "message"),
     [
         (["--max_step", "5"], "unrecognized arguments: --max_step 5. Did you mean '--max_steps'?"),
-        (["--dropout", "2"], "--dropout must be at least 0 and below 1. Received: 2.0"),
+        (["--dropout", "2"], "--dropout must be a number from 0 to below 1. Received: 2.0"),
         (["--recipe=mine.yaml"], "--recipe: the container has no recipes of yours"),
         (["--output_path", "gs://x/y"], "--output_path: is PATH/JOB_ID"),
         (["--weights", "my.weights.h5"], "--weights: the container does not have what is on this machine"),

@@ -89,7 +89,7 @@ def test_workers_whose_output_another_run_has_taken_over_finish_nothing(cloud, m
     job.states = ["JOB_STATE_FAILED"]  # So it looked, to the service.
     assert run_here(service, monkeypatch) == 0
     before = {name: gcs.get("bucket", name) for name in gcs.names("bucket")}
-    results = list(read_results_file(f"{FOLDER}/blocks.jsonl", UriStorage()))
+    results = read_results_file(f"{FOLDER}/blocks.jsonl", FOLDER.replace("/_train", "/train"), UriStorage())
     with pytest.raises(InputError, match="this run has lost .* its lock is gone"):
         list(last.process(None, results))
     assert {name: gcs.get("bucket", name) for name in gcs.names("bucket")} == before

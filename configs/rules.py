@@ -1,0 +1,185 @@
+"""Rules for the values of options and of fields of a recipe: what may be given, and how a message says so."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import typing
+from typing import Any, ClassVar
+
+from configs.errors import did_you_mean
+
+
+def _is_finite_number(value: Any) -> bool:
+    # bool is an int in Python, but `dropout: yes` is a mistake.
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= sys.float_info.max
+
+
+class Rule:
+    """What the value of an option must be.
+
+    Attributes:
+      flag: how argparse reads such a value: keyword arguments of `add_argument`.
+    """
+
+    flag: ClassVar[dict[str, Any]] = {}
+
+    @property
+    def words(self) -> str:
+        """The rule in words that go on from "must be"."""
+        raise NotImplementedError
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value keeps the rule. The value may be of any type."""
+        raise NotImplementedError
+
+    def hint(self, value: Any) -> str:
+        """The end of the message about a value that breaks the rule: empty, or a space and a sentence."""
+        return ""
+
+    def flag_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of argparse's `add_argument` for a flag that takes such a value."""
+        return self.flag
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole(Rule):
+    """A whole number."""
+
+    flag: ClassVar[dict[str, Any]] = {"type": int}
+
+    at_least: int
+
+    @property
+    def words(self) -> str:
+        """See `Rule`."""
+        return f"a whole number of at least {self.at_least}"
+
+    def holds(self, value: Any) -> bool:
+        """See `Rule`."""
+        # bool is an int in Python, but `batch_size: yes` is a mistake.
+        return not isinstance(value, bool) and isinstance(value, int) and value >= self.at_least
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Number(Rule):
+    """A finite number in a range, whose bounds belong to it (`at_least`, `at_most`) or not (`above`, `below`)."""
+
+    flag: ClassVar[dict[str, Any]] = {"type": float}
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    unit: str | None = None
+
+    @property
+    def words(self) -> str:
+        """See `Rule`."""
+        number = f"a number of {self.unit}" if self.unit else "a number"
+        high = f"below {self.below}" if self.below is not None else self.at_most
+        if self.above is not None:
+            return f"{number} above {self.above}" + (f" and at most {high}" if high is not None else "")
+        if high is not None:
+            return f"{number} from {self.at_least} to {high}"
+        return f"{number}, at least {self.at_least}" if self.unit else f"{number} of at least {self.at_least}"
+
+    def holds(self, value: Any) -> bool:
+        """See `Rule`."""
+        return (
+            _is_finite_number(value)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf(Rule):
+    """One of a few names."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, literal: Any) -> OneOf:
+        """One of the names of a type such as `Literal["none", "gzip"]`."""
+        return cls(typing.get_args(literal))
+
+    @property
+    def words(self) -> str:
+        """See `Rule`."""
+        return f"one of {', '.join(self.names)}"
+
+    def holds(self, value: Any) -> bool:
+        """See `Rule`."""
+        return value in self.names
+
+    def hint(self, value: Any) -> str:
+        """See `Rule`."""
+        return did_you_mean(value, self.names) if isinstance(value, str) else ""
+
+    def flag_arguments(self) -> dict[str, Any]:
+        """See `Rule`."""
+        return {"choices": self.names}
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(Rule):
+    """One line of text that is not empty, or any text at all, of which its user says more."""
+
+    anything: bool = False
+
+    @property
+    def words(self) -> str:
+        """See `Rule`."""
+        return "text" if self.anything else "one line of text that is not empty"
+
+    def holds(self, value: Any) -> bool:
+        """See `Rule`."""
+        if not isinstance(value, str):
+            return False
+        return self.anything or (bool(value.strip()) and len(value.splitlines()) == 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts(Rule):
+    """Any number of texts: its flag may be repeated."""
+
+    flag: ClassVar[dict[str, Any]] = {"action": "append"}
+
+    @property
+    def words(self) -> str:
+        """See `Rule`."""
+        return "texts"
+
+    def holds(self, value: Any) -> bool:
+        """See `Rule`."""
+        return isinstance(value, tuple) and all(isinstance(text, str) for text in value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch(Rule):
+    """Yes or no.
+
+    Attributes:
+      can_be_unset: whether there is a flag `--no-NAME` too, since a recipe may say yes.
+    """
+
+    can_be_unset: bool = True
+
+    @property
+    def words(self) -> str:
+        """See `Rule`."""
+        return "true or false"
+
+    def holds(self, value: Any) -> bool:
+        """See `Rule`."""
+        return isinstance(value, bool)
+
+    def flag_arguments(self) -> dict[str, Any]:
+        """See `Rule`."""
+        if self.can_be_unset:
+            return {"action": argparse.BooleanOptionalAction}
+        return {"action": "store_const", "const": True}
