@@ -62,10 +62,10 @@ def finder_of_sets(sets: Iterable[RecordSet], photo_dirs: Sequence[str]) -> Phot
     return PhotoFinder(lists, below=() if nowhere else photo_dirs or None)
 
 
-def decode_photo(data: bytes) -> np.ndarray:
+def decode_photo(data: bytes, *, deadline_sec: float = _DECODE_SEC) -> np.ndarray:
     """`preprocess.image.decode_image` in a process of its own. Raises ImageError, also where no process starts."""
     try:
-        return IsolatedDecoder(deadline_sec=_DECODE_SEC)(data)
+        return IsolatedDecoder(deadline_sec=deadline_sec)(data)
     except (RuntimeError, OSError) as error:
         raise ImageError("decoder_crashed", cause_in_one_line(error)) from error
 

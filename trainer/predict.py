@@ -61,12 +61,18 @@ def _read_photo(path: str) -> bytes:
       InputError: there is no such file, or it is no image.
     """
     from preprocess.image import ImageError
+    from preprocess.reading import DEFAULT_MAX_IMAGE_BYTES
+    from preprocess.storage import TooLarge
     from trainer.prediction import normalize_photo
 
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder; name the photos in it")
     try:
-        data = storage().read(path.removeprefix("file://"))
+        data = storage().read(path.removeprefix("file://"), max_bytes=DEFAULT_MAX_IMAGE_BYTES)
+    except TooLarge as error:
+        raise InputError(f"{path}: has more than {DEFAULT_MAX_IMAGE_BYTES} bytes") from error
+    except ValueError as error:
+        raise InputError(f"{path!r}: is no name of a file ({error})") from error
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
             raise InputError(f"{path}: no such file") from error
