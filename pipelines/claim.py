@@ -244,7 +244,7 @@ class Output:
     def _read_json(self, path: str) -> dict[str, Any]:
         try:
             data = json.loads(read_file(self._storage, path))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return data if isinstance(data, dict) else {}
 

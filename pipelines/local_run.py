@@ -128,7 +128,7 @@ def report_of(job: Job, storage: Storage) -> dict[str, Any] | None:
         pass
     try:
         report = json.loads(read_file(storage, f"{_sidecars(job, complete=False)}/{REPORT_NAME}"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     ended = isinstance(report, dict) and report.get("run_id") == job.run_id and report.get("status") != COMPLETE
     return report if ended else None

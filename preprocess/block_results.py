@@ -144,7 +144,7 @@ class BlockResult:
             data["engine"] = EngineInfo.from_json(data["engine"])
             data["backbone"] = BackboneIdentity.from_json(data["backbone"], where=where)
             return cls(**data)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise InputError(f"{where}: not the result of a block ({error!r}).") from error
 
 

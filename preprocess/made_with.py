@@ -62,7 +62,7 @@ def _read_record(path: str, storage: Storage) -> EngineInfo | None:
         return EngineInfo.from_json(json.loads(read_file(storage, path)))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: does not say what the job embeds with ({error!r}): the file is damaged. Put it back, or {_ANEW}."
         ) from error
@@ -74,7 +74,7 @@ def _of_finished_set(job: Job, storage: Storage) -> EngineInfo:
         engines = json.loads(read_file(storage, path))["engines"]
         # Sets of earlier versions name the engine and not the libraries.
         first, *others = [EngineInfo.from_json(engine) for engine in engines if engine["libraries"] is not None]
-    except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"{path}: does not say with which libraries the set was made ({error!r}), so what would be added to it "
             f"might differ from what is there. Leave the set as it is, or {_instead(job)}."

@@ -44,7 +44,7 @@ def lists_of_sets(prefixes: Iterable[str]) -> tuple[str, ...]:
     for prefix in prefixes:
         try:
             lists += [str(path) for path in json.loads(storage().read(sidecar_path(prefix, REPORT_NAME)))["input"]]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # Made elsewhere, or by an earlier version: relative URIs are then relative to nothing.
     return tuple(dict.fromkeys(lists))
 
