@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # uv where it can be had, else pip; INSTALLER=pip for pip.
 INSTALLER ?= auto
 INSTALL = "$(PYTHON)" scripts/install_environment.py $(VENV) --installer $(INSTALLER)
+STAMPS := $(VENV)/installed $(VENV)/project $(VENV)/demo-photos
+# An environment that was moved or copied together with its checkout is made anew.
+FORGOTTEN := $(if $(wildcard $(STAMPS)),$(shell "$(PYTHON)" scripts/install_environment.py $(VENV) --forget $(STAMPS)))
 LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate \
   --custom-compile-command "make lock"
 SOURCES := configs preprocess pipelines trainer cloud commands demo benchmarks tests scripts setup.py

@@ -31,6 +31,8 @@ from configs.console import require_printed
 from configs.errors import EXIT_OK, InputError, run_program
 from configs.gcp_project import find_project
 from configs.recipe import Recipe, load_recipe
+from preprocess.reading import DEFAULT_MAX_IMAGE_BYTES
+from preprocess.storage import LocalStorage
 
 _DIGEST_LABEL = "hugs_model"
 _MAX_NAME = 128
@@ -189,8 +191,7 @@ def _read_photo(path: str | None) -> bytes | None:
     if path is None:
         return None
     try:
-        with open(path, "rb") as stream:
-            return stream.read()
+        return LocalStorage().read(path, max_bytes=DEFAULT_MAX_IMAGE_BYTES)
     except OSError as error:
         raise InputError(f"--image: {path}: cannot be read ({error.strerror or error}).") from error
 

@@ -117,13 +117,17 @@ def prediction_request(photo: bytes | None, *, key: str) -> dict[str, Any]:
       InputError: it is no image.
     """
     # Imported here so that --help stays quick.
-    from preprocess.image import ImageError, decode_image, encode_png
+    from preprocess.image import ImageError, encode_png
+    from preprocess.isolated_decoder import IsolatedDecoder
+    from preprocess.machine_faults import MachineFault
     from preprocess.probe_images import probe_images
 
     try:
-        pixels = probe_images(1)[0] if photo is None else decode_image(photo)
+        pixels = probe_images(1)[0] if photo is None else IsolatedDecoder()(photo)
     except ImageError as error:
         raise InputError(f"--image: {key}: {error.message} ({error.reason})") from error
+    except MachineFault as error:
+        raise InputError(f"--image: {key}: {error}") from error
     return {"instances": [{"key": key, "image_bytes": {"b64": base64.b64encode(encode_png(pixels)).decode()}}]}
 
 

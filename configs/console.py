@@ -22,7 +22,8 @@ from typing import Any, TextIO
 
 from configs.errors import InputError
 
-_ESCAPES = "hugs-escapes"
+# Handler of errors for `str.encode`: `\\uXXXX` for what an encoding lacks. In JSON it stands for the same characters.
+ESCAPES = "hugs-escapes"
 
 
 def _escape(text: str) -> str:
@@ -37,7 +38,7 @@ def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
     return _escape(error.object[error.start : error.end]), error.end
 
 
-codecs.register_error(_ESCAPES, _escape_unencodable)
+codecs.register_error(ESCAPES, _escape_unencodable)
 
 # C0 and C1 without tab and line feed, delete, and what makes text run the other way, so that names look like others.
 _CONTROLS = [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F]
@@ -104,7 +105,7 @@ class _Stream(io.TextIOWrapper):
 
     def __init__(self, raw: _Descriptor, *, encoding: str, line_buffering: bool):
         # The raw writes all or nothing, so nothing is to be buffered below: a handler of signals may write at any time.
-        options: dict[str, Any] = {"encoding": encoding, "errors": _ESCAPES, "newline": "\n"}
+        options: dict[str, Any] = {"encoding": encoding, "errors": ESCAPES, "newline": "\n"}
         super().__init__(raw, line_buffering=line_buffering, **options)
         self.raw = raw
         self.unescaped = io.TextIOWrapper(raw, write_through=True, **options)
@@ -135,6 +136,23 @@ def _settle(stream: TextIO | None, descriptor: int, fault: OSError | None, *, by
     encoding = getattr(stream, "encoding", None) or "utf-8"
     line_buffering = by_line or bool(getattr(stream, "line_buffering", False))
     return _Stream(_Descriptor(descriptor, fault), encoding=encoding, line_buffering=line_buffering)
+
+
+def require_utf8_names() -> None:
+    """Starts this program anew where Python would take file names for something else than UTF-8.
+
+    With `PYTHONUTF8=0 LC_ALL=C` and the like, the names in lists, which are UTF-8, are names that cannot be: each image
+    with an accent in its name would be lost. The streams keep their encoding. Returns where nothing is to be done, or
+    where that does not help.
+    """
+    command = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+    if sys.getfilesystemencoding() == "utf-8" or "utf8" in sys._xoptions or not sys.executable:
+        return
+    encoding = getattr(sys.stdout or sys.stderr, "encoding", None)
+    if encoding and "PYTHONIOENCODING" not in os.environ:
+        os.environ["PYTHONIOENCODING"] = encoding
+    os.environ["PYTHONUTF8"] = "1"  # For the programs that this one starts.
+    os.execv(sys.executable, command)
 
 
 def settle_streams() -> None:

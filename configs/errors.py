@@ -46,8 +46,9 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     `InputError` becomes one `error:` line on standard error and exit code 2; Ctrl-C becomes exit code
     130. Nothing that becomes of what is printed changes that: see `configs.console`.
     """
-    from configs.console import settle_streams  # here: it raises InputError itself
+    from configs.console import require_utf8_names, settle_streams  # here: it raises InputError itself
 
+    require_utf8_names()
     settle_streams()
     try:
         code = main(None) or EXIT_OK

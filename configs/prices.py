@@ -10,7 +10,7 @@ from configs.cloud import known_regions
 from configs.errors import InputError, did_you_mean
 from configs.rules import Number
 from configs.section import FieldError, Section, shown
-from configs.yaml_mapping import located, parse_mapping
+from configs.yaml_mapping import located, parse_mapping, read_yaml
 
 BASE_REGION = "us-central1"
 _OWN_NAME = "configs/prices.yaml"
@@ -84,8 +84,7 @@ def load_prices(region: str, path: str | None = None) -> RegionPrices:
         raw = importlib.resources.files("configs").joinpath("prices.yaml").read_bytes()
     else:
         try:
-            with open(path, "rb") as file:
-                raw = file.read()
+            raw = read_yaml(path)
         except OSError as error:
             raise InputError(
                 f"prices {path}: cannot be read ({error.strerror}). Give a local file of the form of {_OWN_NAME}."

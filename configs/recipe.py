@@ -29,7 +29,7 @@ from configs.errors import InputError, did_you_mean
 from configs.option import Options, option
 from configs.rules import Number, OneOf, Text, Whole
 from configs.section import FieldError, Section
-from configs.yaml_mapping import located, parse_mapping
+from configs.yaml_mapping import located, parse_mapping, read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _YAML_SUFFIXES = (".yaml", ".yml")
@@ -272,8 +272,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     """
     if name_or_path.endswith(_YAML_SUFFIXES) or os.sep in name_or_path:
         try:
-            with open(name_or_path, "rb") as file:
-                raw = file.read()
+            raw = read_yaml(name_or_path)
         except OSError as error:
             raise InputError(
                 f"recipe {name_or_path}: cannot be read ({error.strerror}). Give the path of a YAML file, "

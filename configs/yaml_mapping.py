@@ -10,6 +10,18 @@ from typing import Any
 from configs.errors import InputError
 from configs.section import FieldError, shown
 
+# A recipe has a hundred lines. PyYAML takes a second for each half of a megabyte.
+_MAX_BYTES = 256 * 1024
+# What YAML 1.1 takes for a number and hardly anybody means so: 0777 is 511 to it, and 1:30 is 90.
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_ODD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*", re.DOTALL)
+
+
+def read_yaml(path: str) -> bytes:
+    """The content of a local file, and no more of it than shows that it is too long. Raises OSError."""
+    with open(path, "rb") as file:
+        return file.read(_MAX_BYTES + 1)
+
 
 @contextlib.contextmanager
 def located(where: str, lines: dict[str, int]) -> Iterator[None]:
@@ -31,8 +43,11 @@ def parse_mapping(raw: bytes, *, where: str, what: str) -> tuple[dict[Any, Any],
       what: says in messages what the file should be: "a recipe is a mapping of fields such as `name: hugs`".
 
     Raises:
-      InputError: not YAML, not a mapping, a key is there twice, or a value stands for another one (`*name`).
+      InputError: not YAML, not a mapping, too long, a key is there twice, a value stands for another one (`*name`,
+        `<<`), or holds a character that no text and no name of a file has.
     """
+    if len(raw) > _MAX_BYTES:
+        raise InputError(f"{where}: {what}, and no longer than {_MAX_BYTES} bytes. Is this the file that you mean?")
     import yaml  # here, so that `--help` of the programs that take a recipe stays quick
 
     class Loader(yaml.SafeLoader):
@@ -49,6 +64,17 @@ def parse_mapping(raw: bytes, *, where: str, what: str) -> tuple[dict[Any, Any],
                     "elsewhere, which is not taken here. Write the value itself."
                 )
             return super().compose_node(parent, index)
+
+        def compose_scalar_node(self, anchor: Any) -> Any:
+            node = super().compose_scalar_node(anchor)
+            line = node.start_mark.line + 1
+            if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in node.value):
+                raise InputError(f"{where}, line {line}: {node.value[:60]!r} holds a character that no text has.")
+            if node.tag == "tag:yaml.org,2002:merge":
+                raise InputError(f"{where}, line {line}: << is not taken here. Write the fields themselves.")
+            if node.tag in _NUMBERS and _ODD_NUMBER.fullmatch(node.value):
+                node.tag = "tag:yaml.org,2002:str"
+            return node
 
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789")
@@ -67,7 +93,13 @@ def parse_mapping(raw: bytes, *, where: str, what: str) -> tuple[dict[Any, Any],
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
         problem = getattr(error, "problem", None) or str(error)
         raise InputError(f"{place}: not valid YAML ({' '.join(problem.split())}).") from error
-    except (ValueError, LookupError, AttributeError, RecursionError) as error:  # for example the date 2024-13-45
+    except (
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # for example the date 2024-13-45
         raise InputError(f"{where}: a value cannot be read ({error}). Put it in quotes if it is text.") from error
     if not isinstance(data, dict):
         found = "nothing" if data is None else shown(data)[:60]

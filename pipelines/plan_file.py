@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from configs.errors import InputError
+from configs.json_text import json_line
 from configs.option import time_deciding
 from configs.recipe import PreprocessOptions
 from pipelines.preflight import ScannedLists
@@ -56,7 +57,7 @@ def write_plan(plan: Mapping[str, Any], path: str, storage: Storage) -> None:
       InputError: storage cannot be written to.
     """
     try:
-        write_file(storage, path, (json.dumps(plan, indent=1, ensure_ascii=False) + "\n").encode())
+        write_file(storage, path, json_line(plan, indent=1))
     except OSError as error:
         raise InputError(f"--output: cannot write {path!r} ({error}).") from error
 

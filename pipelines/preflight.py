@@ -15,11 +15,11 @@ from configs.choices import UnknownLabels
 from configs.errors import InputError
 from pipelines.embed_flags import require_utf8
 from preprocess.hashing_reader import HashingReader
-from preprocess.labels import LabelDict, parse_label_dict
+from preprocess.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
 from preprocess.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.rows import has_scheme, parse_rows, resolve_uri
 from preprocess.set_files import read_content
-from preprocess.storage import Storage, read_file
+from preprocess.storage import Storage, TooLarge
 
 # Drawn from the lists, for what int8 is calibrated on.
 CALIBRATION_IMAGES = 300
@@ -114,7 +114,11 @@ def read_label_dict(path: str, storage: Storage) -> LabelDict:
       InputError: it cannot be read, is empty, or names a label twice.
     """
     try:
-        return parse_label_dict(read_file(storage, path), where=path)
+        return parse_label_dict(storage.read(path, max_bytes=MAX_LABEL_DICT_BYTES), where=path)
+    except TooLarge as error:
+        raise InputError(
+            f"input_dict: {path} has more than {MAX_LABEL_DICT_BYTES} bytes. Is this the file of labels, one a line?"
+        ) from error
     except FileNotFoundError as error:
         raise InputError(
             f"input_dict: no such file: {path!r}. It holds the labels, one a line; "

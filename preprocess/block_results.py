@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import InputError
+from configs.json_text import json_line
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.engine import EngineInfo
 
@@ -147,7 +148,7 @@ class BlockResult:
         data = dataclasses.asdict(self)
         data["content"] = base64.b64encode(self.content).decode()
         data["backbone"] = self.backbone.to_json()
-        return (json.dumps(data, ensure_ascii=False) + "\n").encode()
+        return json_line(data)
 
     @classmethod
     def from_json(cls, raw: bytes, *, where: str) -> BlockResult:

@@ -11,7 +11,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import json
 import struct
 import uuid
 from typing import Any, BinaryIO
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from configs.choices import Compression
+from configs.json_text import json_line
 from preprocess.block_results import BlockResult, PartFile
 from preprocess.duplicates import label_key
 from preprocess.earlier_work import engine_tag
@@ -237,4 +237,4 @@ class BlockWriter:
             "line": row.line,
             **why,
         }
-        return (json.dumps(entry, ensure_ascii=False) + "\n").encode()
+        return json_line(entry)

@@ -9,13 +9,13 @@ import bisect
 import errno
 import gzip
 import itertools
-import json
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from configs.json_text import json_line
 from preprocess.duplicates import find_duplicates, find_shared
 from preprocess.example import decode_example
 from preprocess.set_files import read_content
@@ -112,7 +112,7 @@ def report_duplicates(
                     "same_labels": bool((content["labels"][members] == content["labels"][members[0]]).all()),
                     "uris": [images[int(member)].uri for member in members],
                 }
-                stream.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
+                stream.write(json_line(entry))
     return {
         "images": duplicates.num_groups,
         "extra_records": duplicates.num_extra,
@@ -158,7 +158,7 @@ def report_shared(
             for other, positions in shared.items():
                 for position in positions:
                     entry = {"uri": images[position].uri, "also_in": other}
-                    stream.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
+                    stream.write(json_line(entry))
     return [
         {"prefix": other, "records": len(positions), "file": called if positions else None}
         for other, positions in shared.items()

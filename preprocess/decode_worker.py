@@ -8,8 +8,9 @@ limited for each image; that it takes no longer than it may is its parent's affa
 The formats of the pipes, in the machine's byte order, since both ends are on one machine:
 
     ready    CONFINED or UNCONFINED, once: whether the kernel filters the system calls
-    request  REQUEST: bytes that follow, largest accepted number of pixels; the encoded image
-    reply    REPLY: status, bytes that follow; pixels (uint8 [299, 299, 3]), or reason and message with a NUL between
+    request  REQUEST: tag, bytes that follow, largest accepted number of pixels; the encoded image
+    reply    REPLY: the request's tag, status, bytes that follow; pixels (uint8 [299, 299, 3]), or reason and message
+             with a NUL between, at most MAX_MESSAGE_BYTES of them
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from preprocess.confinement import confine
 from preprocess.image import ImageError, decode_image
 
 CONFINED, UNCONFINED = b"\1", b"\2"
-REQUEST = struct.Struct("=QQ")
-REPLY = struct.Struct("=BQ")
+REQUEST = struct.Struct("=QQQ")
+REPLY = struct.Struct("=QBQ")
 PIXELS, IMAGE_ERROR, OTHER_ERROR = range(3)
+MAX_MESSAGE_BYTES = 16 * 1024
 
 # What the process may allocate for an image. Measured at 24 megapixels as the smallest limit with which it decodes, in
 # bytes a pixel: PNG, BMP, GIF and TIFF 1 to 9, JPEG 0.1 (progressive 4, of CMYK 8), AVIF 4 to 13, PPM of 16 bits 13,
@@ -104,13 +106,13 @@ def _answer_one(requests: BinaryIO, replies: int, decode: Decode) -> bool:
     header = requests.read(REQUEST.size)
     if len(header) < REQUEST.size:
         return False
-    num_bytes, max_pixels = REQUEST.unpack(header)
+    tag, num_bytes, max_pixels = REQUEST.unpack(header)
     _limit_memory(_BASE_BYTES + _COPIES_OF_ENCODED * num_bytes + _BYTES_PER_PIXEL * max_pixels)
     data = requests.read(num_bytes)
     if len(data) < num_bytes:
         return False
     status, body = _outcome(lambda: decode(data, max_pixels=max_pixels))
-    write_all(replies, REPLY.pack(status, len(body)), body)
+    write_all(replies, REPLY.pack(tag, status, len(body)), body)
     return True
 
 
@@ -136,7 +138,8 @@ def _outcome(decode: Callable[[], np.ndarray]) -> tuple[int, bytes | memoryview]
 
 
 def _reason_and_message(reason: str, message: str) -> bytes:
-    return f"{reason}\0{message}".encode("utf-8", "backslashreplace")
+    # At most six bytes a character, so that none is cut in two.
+    return f"{reason}\0{message[: MAX_MESSAGE_BYTES // 8]}".encode("utf-8", "backslashreplace")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ besides its shards is written beside the parts (`stage`). The plan comes last th
 from __future__ import annotations
 
 import dataclasses
-import json
 import posixpath
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from configs.errors import InputError
+from configs.json_text import json_line
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.block_results import BlockResult, join_content
 from preprocess.content_report import DUPLICATES_NAME, SHARED_NAME, ShardFile, report_duplicates, report_shared
@@ -183,4 +183,4 @@ def _write_ledgers(storage: Storage, results: Sequence[BlockResult], job: Job, *
 
 
 def _json_bytes(data: Any) -> bytes:
-    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+    return json_line(data, indent=2)

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 from configs.errors import InputError
 
+# Labels by the million. What is longer is another file.
+MAX_LABEL_DICT_BYTES = 64 * 1024 * 1024
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelDict:

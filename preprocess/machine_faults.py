@@ -60,7 +60,8 @@ def _is_one(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno is not None and error.errno not in _ABOUT_THE_FILE
-    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+    # Exactly: what a decoder says of itself may hold the same words.
+    return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
 
 
 def in_one_line(error: BaseException) -> str:

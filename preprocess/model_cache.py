@@ -75,7 +75,7 @@ class ModelCache:
                 self._digests[path] = digest_of_file(path)
                 if self._digests[path] != digest:
                     return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         with contextlib.suppress(OSError):
             os.utime(os.path.join(folder, _ENTRY))  # When it was last used.

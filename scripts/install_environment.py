@@ -38,6 +38,8 @@ _UV_VARIABLES = {
     "proxy": "ALL_PROXY",
     "timeout": "UV_HTTP_TIMEOUT",
 }
+# How a script of an environment begins; the first form is that of paths that are long or hold a space.
+_INTERPRETER = re.compile(r"""#!/bin/sh\n'\''exec' "?(/[^"\n]*?)"? "\$0"|#!(/.*)""")
 _COMMA_SEPARATED = ("UV_FIND_LINKS",)
 
 
@@ -71,7 +73,11 @@ class Environment:
         """
         self.say(f"making it, with Python {sys.version.split()[0]}")
         done = subprocess.run(
-            [sys.executable, "-m", "venv", "--clear", self.folder], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "venv", "--clear", self.folder],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
         if done.returncode != 0:
             hint = (
@@ -131,7 +137,7 @@ class Environment:
           InstallError: something is missing, or two packages do not go together.
         """
         command = [self._uv, "pip", "check", "--python", self.python] if self._may_use_uv() else self._pip("check")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
             found = " ".join((done.stdout + done.stderr).split())
             raise InstallError(f"the lock is not complete: {found}. Run `make lock` and report this.")
@@ -165,7 +171,7 @@ class Environment:
             # (One try more, no longer: pip tries all packages again in a moment, and says so.)
             flags = ("--quiet", "--retries=1", "--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement")
             command = self._pip("install", *flags, requirements.name)
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         return "" if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2] or "pip failed"
 
     def _may_use_uv(self) -> bool:
@@ -173,7 +179,9 @@ class Environment:
 
     def _run_uv(self, verb: str, *words: str) -> bool:
         command = [self._uv, "pip", verb, "--python", self.python, "--index-strategy", "unsafe-best-match", *words]
-        configuration = subprocess.run(self._pip("config", "list"), capture_output=True, text=True, check=False).stdout
+        configuration = subprocess.run(
+            self._pip("config", "list"), capture_output=True, text=True, errors="replace", check=False
+        ).stdout
         environ = {**uv_variables(configuration), **os.environ}
         process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, errors="replace")
         assert process.stderr is not None
@@ -200,6 +208,20 @@ class Environment:
 
     def _pip(self, *words: str) -> list[str]:
         return [self.python, "-m", "pip", "--disable-pip-version-check", *words]
+
+
+def made_here(folder: str) -> bool:
+    """Whether an environment can run, and lies where it was made: its scripts hold the path of their interpreter.
+
+    What was moved or copied together with its checkout would start what lies at the old place, if anything.
+    """
+    try:
+        with open(os.path.join(folder, "bin", "pip"), encoding="utf-8", errors="surrogateescape") as stream:
+            found = _INTERPRETER.match(stream.read(4096))
+        python = (found[1] or found[2]) if found else ""
+        return os.path.samefile(os.path.dirname(python), os.path.join(folder, "bin")) and os.path.exists(python)
+    except OSError:
+        return False
 
 
 def entries(lock: str) -> Iterator[tuple[str, str]]:
@@ -236,7 +258,7 @@ def uv_variables(configuration: str) -> Mapping[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Makes an environment, or installs the project into one that is there.
+    """Makes an environment, installs the project into one that is there, or forgets one that lies elsewhere now.
 
     Raises:
       InstallError: something could not be installed.
@@ -246,8 +268,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--lock", action="append", default=[], help="a requirements file with hashes; may be repeated")
     parser.add_argument("--project", help="folder of the checkout, whose commands are installed as well")
     parser.add_argument("--keep", action="store_true", help="add to the environment that is there")
+    parser.add_argument("--forget", metavar="STAMP", nargs="+", help="delete these if the folder was made elsewhere")
     parser.add_argument("--installer", choices=("auto", "uv", "pip"), default="auto")
     args = parser.parse_args(argv)
+    if args.forget:
+        if not made_here(args.folder):
+            for stamp in filter(os.path.exists, args.forget):
+                os.remove(stamp)
+        return
     if sys.version_info[:2] not in PYTHON_VERSIONS:
         wanted = ", ".join(f"{major}.{minor}" for major, minor in PYTHON_VERSIONS)
         raise InstallError(
@@ -258,6 +286,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     environment = Environment(args.folder, args.installer)
     if not args.keep:
         environment.create()
+    elif not os.path.exists(environment.python):
+        raise InstallError(f"{args.folder} is no environment that can be added to. `make setup` makes it.")
     for lock in args.lock:
         environment.install(lock)
     if args.project:

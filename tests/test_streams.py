@@ -80,6 +80,38 @@ def test_an_encoding_that_lacks_letters_is_no_reason_to_stop(data, undisturbed, 
     assert files(out) == undisturbed
 
 
+def test_an_encoding_of_file_names_that_lacks_letters_loses_no_image(tmp_path):
+    data = tmp_path / "été"
+    data.mkdir()
+    write_photos(data, 12, side=4, broken={3})
+    (data / "1.png").rename(data / "日本.png")
+    rows = (data / "train.csv").read_text().replace("1.png,b\n", "日本.png,b\n", 1)
+    (data / "train.csv").write_text(rows, encoding="utf-8")
+    outs = data / "one", data / "two"
+    assert in_shell('"$@"', *embed(data, outs[0])).returncode == 0
+    done = in_shell('"$@"', *embed(data, outs[1]), LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 0, done.stderr
+    assert files(outs[0]) == files(outs[1])
+    failed = (outs[1] / "_train" / "failed.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["uri"] for line in failed] == ["3.png"]
+
+
+@pytest.mark.parametrize("program", ["pipelines.embed", "pipelines.preproc", "pipelines.plan", "pipelines.ingest"])
+@pytest.mark.parametrize("environment", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_a_name_that_is_no_utf_8_is_one_line(program, environment):
+    done = in_shell("\"$@\" $'--image_dir=d\\xff'", sys.executable, "-m", program, **environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: an argument is not UTF-8: '--image_dir=d\\udcff' (byte 0xff)")
+
+
+def test_a_folder_whose_name_is_no_utf_8_is_one_line(tmp_path):
+    os.mkdir(os.fsencode(tmp_path) + b"/d\xff")
+    script = f"cd '{tmp_path}'/$'d\\xff' && PYTHONPATH='{ROOT}' \"$@\""
+    done = in_shell(script, sys.executable, "-m", "pipelines.embed", "--input_path", "train.csv")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: the path of the current folder is not UTF-8")
+
+
 PROGRAM = """
 import json, logging, sys
 from configs.console import require_printed

@@ -109,8 +109,19 @@ class OutputFolder:
         Raises:
           InputError: the folder can no longer be written to, or another run has taken it over.
         """
+        with self._folder.writing():
+            self._replace(write_model, metrics, files or {})
+        graph = posixpath.join(MODEL_NAME, GRAPH_NAME)
+        self._folder.send(rank=_rank, withdraw=(*_ABOUT_THE_MODEL, graph), exactly=[MODEL_NAME])
+
+    def _replace(
+        self,
+        write_model: Callable[[str], None],
+        metrics: dict[str, Any],
+        files: Mapping[str, Callable[[str], None]],
+    ) -> None:
+        """What `publish` does on this machine."""
         write_model(self._local(_PARTIAL_MODEL))
-        files = files or {}
         for name, write in files.items():
             write(self._local(f"{name}.partial"))
         write_json(self._local(f"{METRICS_NAME}.partial"), metrics)
@@ -128,8 +139,6 @@ class OutputFolder:
             os.replace(self._local(f"{name}.partial"), self._local(name))
         self._folder.sync()
         self._remove(_PREVIOUS_MODEL)
-        graph = posixpath.join(MODEL_NAME, GRAPH_NAME)
-        self._folder.send(rank=_rank, withdraw=(*_ABOUT_THE_MODEL, graph), exactly=[MODEL_NAME])
 
 
 def _rank(name: str) -> int:

@@ -203,7 +203,14 @@ class Checkpoints:
         """Writes a checkpoint, then the file that names it, and then removes the one before.
 
         Not by TensorFlow's manager, which removes the one before while the new one may not be on the disk yet.
+
+        Raises:
+          InputError: the disk failed; the checkpoint before is there still.
         """
+        with self._folder.writing():
+            self._write_files(name, step)
+
+    def _write_files(self, name: str, step: int) -> None:
         checkpoint, path = self._checkpoints[name], self._path(name, step)
         checkpoint.save_counter.assign_add(1)  # What it is compared with when it is restored has one.
         checkpoint.write(path)

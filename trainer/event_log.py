@@ -51,20 +51,21 @@ class EventLog:
         except OSError as error:
             raise InputError(f"--log_dir: cannot write to {log_dir}: {cause_of(error)}") from error
         self._folder = working_folder(log_dir, flag="log_dir")
-        self._writer = tf.summary.create_file_writer(self._folder.local)
+        with self._folder.writing():
+            self._writer = tf.summary.create_file_writer(self._folder.local)
 
     def write(self, step: int, **scalars: float) -> None:
         """Writes some named scalars of one step."""
-        with self._writer.as_default():
+        with self._folder.writing(), self._writer.as_default():
             for tag, value in scalars.items():
                 tf.summary.write(tag, tf.constant(value, tf.float32), step=step, metadata=_SCALAR)
-        self._writer.flush()
+            self._writer.flush()
         self._folder.send_now_and_then()
 
     def write_image(self, step: int, tag: str, png: bytes, *, width: int, height: int) -> None:
         """Writes a picture: an encoded PNG of that many pixels."""
         tensor = tf.constant([str(width).encode(), str(height).encode(), png], tf.string)
-        with self._writer.as_default():
+        with self._folder.writing(), self._writer.as_default():
             tf.summary.write(tag, tensor, step=step, metadata=_IMAGE)
 
     def write_pr_curves(self, step: int, tags: Sequence[str], counts: ThresholdCounts) -> None:
@@ -77,7 +78,7 @@ class EventLog:
         """
         rows = (counts.true_positives, counts.false_positives, counts.true_negatives, counts.false_negatives)
         metadata = _metadata("pr_curves", _CLASS_TENSOR, _PR_NUM_THRESHOLDS_TAG + _varint(rows[0].shape[1]))
-        with self._writer.as_default():
+        with self._folder.writing(), self._writer.as_default():
             for index, tag in enumerate(tags):
                 tp, fp, tn, fn = (row[index].astype(np.float64) for row in rows)
                 precision = tp / np.maximum(tp + fp, 1)
@@ -87,5 +88,6 @@ class EventLog:
 
     def close(self) -> None:
         """Closes the event file."""
-        self._writer.close()
+        with self._folder.writing():
+            self._writer.close()
         self._folder.send()

@@ -17,7 +17,7 @@ from configs.errors import InputError
 from preprocess.backbone_identity import BackboneIdentity
 from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE
 from preprocess.file_digest import digest_of_file
-from preprocess.labels import parse_label_dict
+from preprocess.labels import MAX_LABEL_DICT_BYTES, parse_label_dict
 from preprocess.record_set import Manifest, Shard
 from preprocess.tensorflow_import import import_tensorflow
 from preprocess.tfrecord import MalformedRecordError, decompressed, split_frames
@@ -51,8 +51,8 @@ def read_labels(path: str) -> tuple[str, ...]:
       InputError: it cannot be read or breaks a rule of such files.
     """
     try:
-        raw = storage().read(path)
-    except OSError as error:
+        raw = storage().read(path, max_bytes=MAX_LABEL_DICT_BYTES)
+    except OSError as error:  # TooLarge is one.
         raise InputError(f"--input_dict: cannot read {path}: {cause_of(error)}") from error
     return parse_label_dict(raw, where=path).names
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from trainer.ranking import NUM_THRESHOLDS, ThresholdCounts
-from trainer.svg_charts import Line, heatmap, line_chart, reliability_chart, shortened
+from trainer.svg_charts import Line, escaped, heatmap, line_chart, reliability_chart, shortened
 
 THUMBNAIL_SIDE = 150
 _MAX_MISTAKES_SHOWN = 24
@@ -18,11 +17,6 @@ SET_NAMES = {"eval": "evaluation set", "test": "test set"}
 
 # Gives the photo of a URI as a `data:` URI, or None where it cannot be read.
 Thumbnail = Callable[[str], str | None]
-
-
-def escaped(words: object) -> str:
-    """Text as HTML, harmless whatever it holds."""
-    return html.escape(str(words))
 
 
 def percent(share: float | None) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from trainer.html_evaluation import (
     SET_NAMES,
     Thumbnail,
-    escaped,
     evaluation_sections,
     number,
     percent,
@@ -18,7 +17,7 @@ from trainer.html_evaluation import (
 )
 from trainer.ranking import ThresholdCounts
 from trainer.report_style import CSS
-from trainer.svg_charts import Line, line_chart, shortened
+from trainer.svg_charts import Line, escaped, line_chart, shortened
 
 _MAX_WARNINGS = 12
 

@@ -44,7 +44,7 @@ def lists_of_sets(prefixes: Iterable[str]) -> tuple[str, ...]:
     for prefix in prefixes:
         try:
             lists += [str(path) for path in json.loads(storage().read(sidecar_path(prefix, REPORT_NAME)))["input"]]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # Made elsewhere, or by an earlier version: relative URIs are then relative to nothing.
     return tuple(dict.fromkeys(lists))
 
@@ -62,10 +62,10 @@ def finder_of_sets(sets: Iterable[RecordSet], photo_dirs: Sequence[str]) -> Phot
     return PhotoFinder(lists, below=() if nowhere else photo_dirs or None)
 
 
-def decode_photo(data: bytes) -> np.ndarray:
+def decode_photo(data: bytes, *, deadline_sec: float = _DECODE_SEC) -> np.ndarray:
     """`preprocess.image.decode_image` in a process of its own. Raises ImageError, also where no process starts."""
     try:
-        return IsolatedDecoder(deadline_sec=_DECODE_SEC)(data)
+        return IsolatedDecoder(deadline_sec=deadline_sec)(data)
     except (RuntimeError, OSError) as error:
         raise ImageError("decoder_crashed", cause_in_one_line(error)) from error
 

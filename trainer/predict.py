@@ -44,7 +44,7 @@ class PredictOptions:
 
 
 def _parse(argv: Sequence[str] | None) -> PredictOptions:
-    parser = OneLineParser(prog="python -m trainer.predict", description="Names what is on photos.")
+    parser = OneLineParser(prog="python -m trainer.predict", description="Names what is on photos.", any_bytes=True)
     parser.add_argument("--model_dir", required=True, help="the model that trainer.task exported")
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image files of any common format")
     parser.add_argument("--top_k", type=int, default=5, help="labels to print for each photo (default: 5)")
@@ -61,12 +61,18 @@ def _read_photo(path: str) -> bytes:
       InputError: there is no such file, or it is no image.
     """
     from preprocess.image import ImageError
+    from preprocess.reading import DEFAULT_MAX_IMAGE_BYTES
+    from preprocess.storage import TooLarge
     from trainer.prediction import normalize_photo
 
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder; name the photos in it")
     try:
-        data = storage().read(path.removeprefix("file://"))
+        data = storage().read(path.removeprefix("file://"), max_bytes=DEFAULT_MAX_IMAGE_BYTES)
+    except TooLarge as error:
+        raise InputError(f"{path}: has more than {DEFAULT_MAX_IMAGE_BYTES} bytes") from error
+    except ValueError as error:
+        raise InputError(f"{path!r}: is no name of a file ({error})") from error
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
             raise InputError(f"{path}: no such file") from error

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from configs.errors import InputError, cause_in_one_line
-from preprocess.image import IMAGE_SIZE, decode_image, encode_png
+from preprocess.image import IMAGE_SIZE, encode_png
+from preprocess.isolated_decoder import DEFAULT_DEADLINE_SEC
 from preprocess.tensorflow_import import import_tensorflow, without_tensorflow_noise
 from trainer.files import cause_of, is_in_bucket, is_missing_bucket, local_folder, storage
 from trainer.model_info import MODEL_INFO_PATH, ModelInfo
+from trainer.photos import decode_photo
 
 _BATCH_SIZE = 8
 
@@ -45,12 +47,13 @@ class Prediction:
 def normalize_photo(data: bytes) -> bytes:
     """A photo of any format that Pillow reads, as the PNG of exactly the pixels the model was trained on.
 
-    TensorFlow decodes fewer formats than Pillow; a PNG of the right size passes its decoder unchanged.
+    TensorFlow decodes fewer formats than Pillow; a PNG of the right size passes its decoder unchanged. The photo is
+    decoded in another process, as in the pipeline: one that crashes its decoder costs its own answer.
 
     Raises:
       ImageError: the bytes are no image that can be used; `reason` and `message` say why.
     """
-    return encode_png(decode_image(data))
+    return encode_png(decode_photo(data, deadline_sec=DEFAULT_DEADLINE_SEC))
 
 
 def read_model_info(model_dir: str) -> ModelInfo:

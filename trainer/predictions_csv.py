@@ -20,6 +20,16 @@ LABEL_SEPARATOR = " | "
 _ROWS_AT_A_TIME = 4096
 
 
+class _Lines:
+    """Ends lines with a line feed alone. If `csv` did so itself, it would not quote carriage returns (Python 3.11)."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        return self._stream.write(line.removesuffix("\r\n") + "\n")
+
+
 class PredictionsWriter:
     """Writes the table, set after set.
 
@@ -30,7 +40,7 @@ class PredictionsWriter:
 
     def __init__(self, stream: TextIO, labels: tuple[str, ...], *, temperature: float, threshold: float):
         """Writes the first line."""
-        self._writer: Any = csv.writer(stream, lineterminator="\n")
+        self._writer: Any = csv.writer(_Lines(stream))
         self._labels = labels
         self._temperature = temperature
         self._threshold = threshold

@@ -7,6 +7,8 @@ import html
 import math
 from collections.abc import Sequence
 
+from configs.console import printable
+
 # Okabe and Ito's colours, which colour-blind readers tell apart too.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b", "#b8a800", "#000000")
 
@@ -32,10 +34,15 @@ class Line:
     spread: Sequence[float] = ()
 
 
+def escaped(words: object) -> str:
+    """Text as HTML or SVG, harmless whatever it holds; what turns text around or cannot be seen is spelt out."""
+    return html.escape(printable(str(words)))
+
+
 def _text(x: float, y: float, words: str, *, anchor: str = "middle", kind: str = "", turn: float = 0) -> str:
     rotate = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
     css = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{css}{rotate}>{html.escape(words)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{css}{rotate}>{escaped(words)}</text>'
 
 
 def shortened(label: str, limit: int = _MAX_LABEL_CHARACTERS) -> str:
@@ -55,7 +62,7 @@ def _nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
 def _svg(body: str, *, width: float, height: float, title: str) -> str:
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:{width:.0f}px" role="img" '
-        f'aria-label="{html.escape(title)}"><title>{html.escape(title)}</title>{body}</svg>'
+        f'aria-label="{escaped(title)}"><title>{escaped(title)}</title>{body}</svg>'
     )
 
 
@@ -96,7 +103,7 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
 def legend(names: Sequence[str]) -> str:
     """The names of the lines in their colours, as HTML."""
     keys = "".join(
-        f'<span><i style="background:{COLORS[i % len(COLORS)]}"></i>{html.escape(shortened(name, 40))}</span>'
+        f'<span><i style="background:{COLORS[i % len(COLORS)]}"></i>{escaped(shortened(name, 40))}</span>'
         for i, name in enumerate(names)
     )
     return f'<p class="legend">{keys}</p>'
@@ -187,7 +194,7 @@ def heatmap(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
             x = margin + j * size
             parts.append(
                 f'<rect x="{x:.1f}" y="{y:.1f}" width="{size}" height="{size}" class="cell" '
-                f'fill="rgba({color},{share:.3f})"><title>{html.escape(labels[i])} → {html.escape(labels[j])}: '
+                f'fill="rgba({color},{share:.3f})"><title>{escaped(labels[i])} → {escaped(labels[j])}: '
                 f"{count}</title></rect>"
             )
             if count and size >= 7 * len(str(count)) + 4:

@@ -126,19 +126,20 @@ def write_projector(log_dir: str, dataset: EmbeddingDataset, predictions: Sequen
         points[here] = piece[rows[here] - start]
         start += len(piece)
     folder = working_folder(log_dir, flag="log_dir")
-    os.makedirs(folder.local, exist_ok=True)
-    with open(os.path.join(folder.local, "embeddings.tsv"), "w", encoding="utf-8") as stream:
-        for point in _principal(points):
-            stream.write("\t".join(f"{value:.4g}" for value in point) + "\n")
-    with open(os.path.join(folder.local, "names.tsv"), "w", encoding="utf-8") as stream:
-        stream.write("label\tprediction\turi\n")
-        for row in rows:
-            ids = dataset.label_ids[dataset.label_splits[row] : dataset.label_splits[row + 1]]
-            label = ", ".join(dataset.labels[i] for i in dict.fromkeys(ids.tolist()))
-            cells = (label, predictions[row], str(dataset.uris[row]))
-            stream.write("\t".join(_cell(cell) or "?" for cell in cells) + "\n")
-    with open(os.path.join(folder.local, "projector_config.pbtxt"), "w", encoding="utf-8") as stream:
-        entries = {"tensor_name": "embeddings", "tensor_path": "embeddings.tsv", "metadata_path": "names.tsv"}
-        lines = "".join(f"  {name}: {json.dumps(value)}\n" for name, value in entries.items())
-        stream.write(f"embeddings {{\n{lines}}}\n")
+    with folder.writing():
+        os.makedirs(folder.local, exist_ok=True)
+        with open(os.path.join(folder.local, "embeddings.tsv"), "w", encoding="utf-8") as stream:
+            for point in _principal(points):
+                stream.write("\t".join(f"{value:.4g}" for value in point) + "\n")
+        with open(os.path.join(folder.local, "names.tsv"), "w", encoding="utf-8") as stream:
+            stream.write("label\tprediction\turi\n")
+            for row in rows:
+                ids = dataset.label_ids[dataset.label_splits[row] : dataset.label_splits[row + 1]]
+                label = ", ".join(dataset.labels[i] for i in dict.fromkeys(ids.tolist()))
+                cells = (label, predictions[row], str(dataset.uris[row]))
+                stream.write("\t".join(_cell(cell) or "?" for cell in cells) + "\n")
+        with open(os.path.join(folder.local, "projector_config.pbtxt"), "w", encoding="utf-8") as stream:
+            entries = {"tensor_name": "embeddings", "tensor_path": "embeddings.tsv", "metadata_path": "names.tsv"}
+            lines = "".join(f"  {name}: {json.dumps(value)}\n" for name, value in entries.items())
+            stream.write(f"embeddings {{\n{lines}}}\n")
     folder.send()

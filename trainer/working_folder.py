@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import pathlib
 import posixpath
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from configs.errors import InputError
@@ -23,6 +26,10 @@ _PROBE_NAME = ".write-test"
 # Of the time, what sending now and then may add. An object may be written about once a second, no oftener.
 _SENDING_SHARE = 0.02
 _MIN_SEND_EVERY_SEC = 2.0
+# What a write may meet. No reading of records or photos, which goes on meanwhile, ends in one of these.
+_OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+# With the name of a file below the folder, whatever befell it did so while it was written.
+_OF_A_FILE = _OF_WRITING | {errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 
 
 class WorkingFolder:
@@ -48,6 +55,22 @@ class WorkingFolder:
                 pass
         except OSError as error:
             raise self._fault(error) from error
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """What is written into it within the block; a fault of the disk becomes an InputError, TensorFlow's too."""
+        try:
+            yield
+        except OSError as error:
+            below = str(error.filename or "").startswith(self.local)
+            if error.errno in (_OF_A_FILE if below else _OF_WRITING):
+                raise self._fault(error) from error
+            raise
+        except Exception as error:
+            number = _number_of(error)
+            if number is None or (number not in _OF_WRITING and self.local not in str(error)):
+                raise
+            raise self._fault(OSError(number, os.strerror(number))) from error
 
     def exists(self, name: str) -> bool:
         """Whether it holds a file or folder of that name. Raises InputError if that cannot be told."""
@@ -104,6 +127,14 @@ class WorkingFolder:
 
     def _fault(self, error: OSError) -> InputError:
         return InputError(f"--{self._flag}: cannot write to {self.path}: {cause_of(error)}")
+
+
+def _number_of(error: Exception) -> int | None:
+    """The error number behind an exception of TensorFlow, which keeps its text: `PATH; No space left on device`."""
+    tf = sys.modules.get("tensorflow")
+    if tf is None or not isinstance(error, tf.errors.OpError):
+        return None
+    return next((number for number in sorted(_OF_A_FILE) if f"; {os.strerror(number)}" in str(error)), None)
 
 
 class _BucketFolder(WorkingFolder):

@@ -136,5 +136,27 @@ def test_aliases_are_refused_before_they_grow():
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
     with pytest.raises(InputError, match=r"^r\.yaml, line 2: \*a0 stands for a value that is written elsewhere"):
         parse_mapping("\n".join(lines).encode(), where="r.yaml", what="a recipe")
-    with pytest.raises(InputError, match=r"line 2: \*x stands"):
+    with pytest.raises(InputError, match="line 2: << is not taken here"):
         parse_mapping(b"name: &x {a: 1}\n<<: *x\n", where="r.yaml", what="a recipe")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('name: hugs\nlists: {train: "\\ud800.csv"}\n', "line 2: '\\ud800.csv' holds a character that no text has"),
+        ('lists: {train: "a\\0.csv"}\n', "line 1: 'a\\x00.csv' holds a character that no text has"),
+        ('name: "\\UFFFFFFFF"\n', "a value cannot be read"),
+        ("preprocess: {<<: {seed: 1, seed: 2}, seed: 3}\n", "line 1: << is not taken here"),
+        ("train: {max_steps: 190:20:30}\n", "must be a whole number of at least 1. Received: '190:20:30'"),
+        ("train: {max_steps: 0777}\n", "must be a whole number of at least 1. Received: '0777'"),
+        ("train: {l2: 1:30.5}\n", "Received: '1:30.5'"),
+        ("name: " + "a" * 300_000, "no longer than 262144 bytes"),
+    ],
+)
+def test_what_yaml_makes_of_texts_and_no_reader_expects_is_one_line(text, expected):
+    assert expected in complaint(text)
+
+
+def test_a_device_without_an_end_is_one_line():
+    with pytest.raises(InputError, match="no longer than"):
+        load_recipe("/dev/zero")

@@ -191,6 +191,7 @@ WRONG = {
     "an unknown label": ({"list": "photos/1.jpg,dasy\n"}, [], "train.csv:1: Label 'dasy' {is_unknown}"),
     "a stray quote": ({"list": 'photos/1.jpg,rose\n"x,rose\n'}, [], "train.csv:2: not valid CSV"),
     "no dictionary": ({"dict": None}, [], "input_dict: no such file"),
+    "a dictionary without an end": ({}, ["--input_dict", "/dev/zero"], "input_dict: /dev/zero has more than"),
     "an empty dictionary": ({"dict": "\n"}, [], "dict.txt: no label in it"),
     "a label twice": ({"dict": "rose\nrose\n"}, [], "dict.txt:2: label 'rose' stands on line 1"),
     "an unknown backbone": ({}, ["--backbone", "inception_v9"], "Did you mean 'inception_v3'?"),

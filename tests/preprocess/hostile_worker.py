@@ -12,6 +12,8 @@ import numpy as np
 from preprocess.decode_worker import serve
 from preprocess.image import ImageError
 
+# The pipe of the replies: the first descriptor after the standard streams.
+_REPLIES = 3
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -79,10 +81,19 @@ def decode(data, *, max_pixels):
         np.ones(1 << 40, np.uint8)
     if word == b"bug":
         raise ZeroDivisionError("a bug")
+    if word == b"no threads":
+        raise RuntimeError("can't start new thread")
+    if word == b"long":
+        raise ImageError("corrupt", "é" * (1 << 20))
     if word == b"surrogate":
         raise ImageError("corrupt", "\udcff")
     if word == b"noise":
         os.write(1, b"printed by a C library")
+    if data.startswith(b"forge:"):
+        _, after, reply = data.split(b":", 2)
+        os.write(_REPLIES, reply)
+        if after == b"hang":
+            time.sleep(1000)
     if word == b"pid":
         pixels[0, 0] = 0
         pixels[0, :4, 0] = np.frombuffer(os.getpid().to_bytes(4, "little"), np.uint8)

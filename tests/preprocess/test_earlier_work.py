@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from configs.errors import InputError
 from preprocess.block_embedder import BlockEmbedder
 from preprocess.block_results import BlockResult
 from preprocess.block_writer import BlockWriter
@@ -189,6 +190,11 @@ def test_failures_of_a_finished_set_are_tried_again_and_the_rest_is_kept(tmp_pat
     _, files = finish(all_well, embed(all_well, Engine(), read=read_all)[0])
     elsewhere = dataclasses.replace(job, output_prefix=str(tmp_path / "whole" / "train"))
     assert files == finish(elsewhere, embed(elsewhere, Engine(), read=read_all)[0])[1]
+
+
+def test_a_result_that_is_nested_without_end_is_one_line():
+    with pytest.raises(InputError, match="^here: not the result of a block"):
+        BlockResult.from_json(b"[" * 200_000, where="here")
 
 
 def test_results_survive_their_own_file(job):

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from preprocess import isolated_decoder
+from preprocess.decode_worker import IMAGE_ERROR, PIXELS, REPLY
 from preprocess.image import ImageError, decode_image
 from preprocess.isolated_decoder import IsolatedDecoder
-from preprocess.machine_faults import MachineFault
+from preprocess.machine_faults import MachineFault, is_machine_fault
 from tests.preprocess.hostile_worker import ATTEMPTS
 from tests.preprocess.image_corpus import corpus, encode, photo
 from tests.preprocess.mutated_corpus import mutated
@@ -269,6 +270,47 @@ def test_a_decoder_that_was_taken_over_can_do_nothing(attempt):
     reason, message = reason_of(hostile(), f"attempt:{attempt}:{os.getpid()}".encode())
     assert reason == "corrupt"
     assert message.startswith("refused: ") and ("Operation not permitted" in message or "start new thread" in message)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        REPLY.pack(0, IMAGE_ERROR, 1 << 62),
+        REPLY.pack(0, IMAGE_ERROR, 8 << 30),
+        REPLY.pack(0, PIXELS, 5) + b"12345",
+        REPLY.pack(0, 99, 0),
+        REPLY.pack(0, IMAGE_ERROR, 3) + b"\xff\xff\xff",
+        REPLY.pack(0, IMAGE_ERROR, 8) + b"no\0words",
+    ],
+)
+@pytest.mark.parametrize("known_tag", [True, False])
+def test_an_answer_that_is_none_costs_its_image_and_no_other(monkeypatch, reply, known_tag):
+    # One of known tags is what a decoder sends that was taken over in the middle of its image.
+    if known_tag:
+        monkeypatch.setattr(isolated_decoder, "_new_tag", lambda: 0)
+    before = child_pid()
+    reason, message = reason_of(hostile(deadline_sec=20), b"forge:hang:" + reply)
+    assert (reason, message) == ("decoder_crashed", "the decoder gave an answer that is none")
+    assert child_pid() != before
+
+
+def test_an_answer_that_was_prepared_is_not_taken_for_the_next_image():
+    pixels = REPLY.pack(0, PIXELS, 299 * 299 * 3) + bytes(299 * 299 * 3)
+    decoder = hostile(deadline_sec=20)
+    with pytest.raises(ImageError, match="decoder_crashed"):
+        decoder(b"forge:go on:" + pixels + pixels)
+    assert decoder(b"12345").max() == 5
+
+
+def test_what_a_decoder_says_of_itself_is_never_the_machine_s_fault():
+    with pytest.raises(RuntimeError) as caught:
+        hostile()(b"no threads")
+    assert not is_machine_fault(caught.value)
+
+
+def test_a_message_of_any_length_is_cut():
+    reason, message = reason_of(hostile(), b"long")
+    assert reason == "corrupt" and 1000 < len(message) < 20_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -249,6 +249,29 @@ def test_entries_of_the_real_lock():
     assert "==" not in found["uv"].partition("==")[2]
 
 
+@pytest.mark.parametrize("name", ["plain", "a b'c é"])
+def test_an_environment_that_was_moved_or_copied_is_forgotten(tmp_path, name):
+    first, second = tmp_path / name / "first", tmp_path / name / "second"
+    assert subprocess.run([sys.executable, "-m", "venv", first / ".venv"], check=False).returncode == 0
+    link = tmp_path / "link"
+    link.symlink_to(first)
+    shutil.copytree(first, second, symlinks=True)
+    stamps = [".venv/installed", ".venv/project"]
+    for checkout, kept in ((first, True), (link, True), (second, False)):
+        for stamp in stamps:
+            (checkout / stamp).touch()
+        command = [sys.executable, PROGRAM, ".venv", "--forget", *stamps, ".venv/demo-photos"]
+        assert subprocess.run(command, cwd=checkout, check=False).returncode == 0
+        assert [(checkout / stamp).exists() for stamp in stamps] == [kept, kept]
+
+
+def test_nothing_is_added_to_what_is_no_environment(tmp_path):
+    command = [sys.executable, PROGRAM, tmp_path / "none", "--keep", "--project", "."]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
 def test_another_python_is_refused(tmp_path):
     other = shutil.which("python3.10") or shutil.which("python3.9")
     works = other and subprocess.run([other, "--version"], capture_output=True, check=False).returncode == 0

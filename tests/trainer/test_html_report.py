@@ -136,6 +136,14 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_from_the_data_is_markup():
     assert HOSTILE in page.text
 
 
+def test_what_turns_text_around_or_cannot_be_seen_is_spelt_out():
+    labels = ("cat\u202egnp\x1b[2J\x00", "green")
+    evaluation = evaluate(5 * np.eye(2, dtype=np.float32), dataset([1], [0], labels=labels))
+    text, page = page_of(evaluation)
+    assert not set("\u202e\x1b\x00") & set(text)
+    assert r"cat\u202egnp" in page.text
+
+
 def test_mistakes_show_their_photo_where_there_is_one():
     evaluation = evaluate(5 * np.eye(4, dtype=np.float32)[[1, 0, 0]], dataset([0], [1], [0]))
     asked = []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from PIL import Image
 
 from configs.errors import InputError
 from preprocess.image import IMAGE_SIZE
+from preprocess.isolated_decoder import IsolatedDecoder
 from trainer import predict
 from trainer.export import save_model
 from trainer.head import build_head
@@ -90,6 +92,24 @@ def test_bad_photos_are_told_and_good_ones_answered(model_dir, photos, tmp_path,
     assert printed.out.splitlines()[0] == photos[0]
     errors = [line for line in printed.err.splitlines() if line.startswith("error:")]
     assert [path in line for path, line in zip(bad, errors, strict=True)] == [True] * 3
+
+
+def test_a_photo_that_crashes_its_decoder_costs_its_own_answer(model_dir, photos, tmp_path, capsys, monkeypatch):
+    hostile = functools.partial(IsolatedDecoder, _module="tests.preprocess.hostile_worker")
+    (tmp_path / "crash.jpg").write_bytes(b"crash")
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.photos.IsolatedDecoder", hostile)
+        assert predict.main(["--model_dir", model_dir, str(tmp_path / "crash.jpg"), photos[0]]) == 2
+    printed = capsys.readouterr()
+    assert "crash.jpg: the decoder ended with signal SIGSEGV (decoder_crashed)" in printed.err
+    assert photos[0] in printed.out
+
+
+def test_photos_without_an_end_and_names_that_cannot_be_are_one_line(model_dir, capsys):
+    assert predict.main(["--model_dir", model_dir, "/dev/zero", "a\0.jpg"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("error: /dev/zero: has more than")
+    assert lines[1].startswith("error: 'a\\x00.jpg': is no name of a file")
 
 
 def test_a_model_that_is_not_there(tmp_path, photos):

@@ -50,6 +50,15 @@ def test_commas_quotes_and_line_breaks_come_back_whole():
     assert (row["uri"], row["label"], row["prediction"]) == ('x,"y"\n.jpg', labels[0], labels[1])
 
 
+def test_carriage_returns_come_back_whole_and_lines_end_with_a_line_feed():
+    stream = io.StringIO(newline="")
+    data = dataset([0])
+    data.uris[0] = "a\rb\r\n"
+    PredictionsWriter(stream, data.labels, temperature=1.0, threshold=0.5).write("eval", [logits(1)], data)
+    assert next(csv.DictReader(io.StringIO(stream.getvalue(), newline="")))["uri"] == "a\rb\r\n"
+    assert stream.getvalue().count("\r\n") == 1
+
+
 def test_of_many_labels_the_best_five_are_told():
     labels = tuple(f"class {i}" for i in range(300))
     some_logits = np.zeros((1, 300), np.float32)
