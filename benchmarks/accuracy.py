@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.report import Figure, finish, say
 from benchmarks.training import dataset_of, split
 from configs.errors import run_program
-from preprocess.tensorflow_import import import_tensorflow
+from preprocess.backbones.tensorflow_import import import_tensorflow
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _BOTTLENECKS = os.path.join(os.path.dirname(_ROOT), "shared/data/inception_v3_bottlenecks/style.npz")

@@ -32,9 +32,9 @@ from benchmarks.embedding import read_and_note
 from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, at_least, finish, say
 from configs.errors import EXIT_OK, run_program
-from preprocess import image as image_definition
-from preprocess.image import decode_image
-from preprocess.tensorflow_import import import_tensorflow, without_tensorflow_noise
+from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
+from preprocess.images import decode as image_definition
+from preprocess.images.decode import decode_image
 
 _LARGE = (4000, 3000)
 _NEVER_REDUCED = 10**6
@@ -87,7 +87,7 @@ def core_seconds_per_image(paths: Sequence[str]) -> float:
 
 def _largest_difference(path: str) -> int:
     import_tensorflow()
-    from preprocess.image_graph import decode_image_graph
+    from preprocess.images.decode_graph import decode_image_graph
 
     data = pathlib.Path(path).read_bytes()
     with without_tensorflow_noise():

@@ -14,13 +14,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.beam_options import make_runner
 from pipelines.claim import locked
 from pipelines.preflight import read_label_dict, scan_lists
-from preprocess import progress
-from preprocess.beam_storage import BeamStorage
-from preprocess.image_source import ImageReader
-from preprocess.job import Job
-from preprocess.record_set import REPORT_NAME, sidecar_path
-from preprocess.storage import read_file
-from preprocess.transforms import EmbedLists, EmbedOptions
+from preprocess.beam.beam_storage import BeamStorage
+from preprocess.beam.image_source import ImageReader
+from preprocess.beam.transforms import EmbedLists, EmbedOptions
+from preprocess.jobs import progress
+from preprocess.jobs.job import Job
+from preprocess.records.record_set import REPORT_NAME, sidecar_path
+from preprocess.storage.base import read_file
 
 _SKIPPED_SHARE = 0.1
 

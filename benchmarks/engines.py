@@ -12,12 +12,12 @@ import numpy as np
 
 from benchmarks.report import say
 from configs.errors import InputError
-from preprocess.backbone import BackboneSpec
-from preprocess.engine import Engine
-from preprocess.engine_choice import EngineSpec
-from preprocess.image import decode_image
-from preprocess.image_source import ImageReader
-from preprocess.transforms import EngineLoader
+from preprocess.backbones.backbone import BackboneSpec
+from preprocess.beam.image_source import ImageReader
+from preprocess.beam.transforms import EngineLoader
+from preprocess.engines.base import Engine
+from preprocess.engines.select import EngineSpec
+from preprocess.images.decode import decode_image
 
 # The network that everybody runs here, the peers too: what it computes takes as long as with other weights.
 BACKBONE = BackboneSpec(weights="random", seed=0)

@@ -31,10 +31,10 @@ from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, say
 from configs.errors import EXIT_OK, InputError, run_program
 from configs.install_hint import install_hint
-from preprocess.gcs_objects import NUM_CONNECTIONS
-from preprocess.gcs_storage import GcsStorage
-from preprocess.retrying import RetryPolicy
-from preprocess.storage import write_file
+from preprocess.storage.base import write_file
+from preprocess.storage.gcs import GcsStorage
+from preprocess.storage.gcs_objects import NUM_CONNECTIONS
+from preprocess.storage.retry import RetryPolicy
 
 _SHARES = (0.0, 0.05, 0.2)
 _LATENCY_SEC = 0.05
@@ -138,7 +138,7 @@ def measure_jobs(photos: Sequence[str], *, latency_sec: float) -> list[Figure]:
     """
     from benchmarks.embedding import embed
     from benchmarks.stand_ins import load_stand_in
-    from preprocess.transforms import EmbedOptions
+    from preprocess.beam.transforms import EmbedOptions
     from tests.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
 
     options = EmbedOptions(unknown_labels="fail", load_engine=load_stand_in, rows_per_shard=64)

@@ -26,7 +26,7 @@ from benchmarks import engines
 from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, limit, say
 from configs.errors import EXIT_OK, InputError, run_program
-from preprocess.fidelity import centred_cosines, embed_all
+from preprocess.engines.fidelity import centred_cosines, embed_all
 
 _REFERENCES = ("openvino/float32", "tensorflow/float32")
 _PRECISIONS = ("openvino/bfloat16", "openvino/int8")

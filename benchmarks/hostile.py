@@ -36,11 +36,11 @@ from benchmarks.decode import make_large_photo
 from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, limit, say
 from configs.errors import EXIT_OK, run_program
-from preprocess.cores import available_cores
-from preprocess.image import decode_image
-from preprocess.image_loader import ImageLoader, LoadedImage
-from preprocess.image_source import ImageReader
-from preprocess.isolated_decoder import IsolatedDecoder
+from preprocess.beam.image_source import ImageReader
+from preprocess.images.decode import decode_image
+from preprocess.images.isolated_decoder import IsolatedDecoder
+from preprocess.images.loader import ImageLoader, LoadedImage
+from preprocess.machine.cores import available_cores
 
 _LARGE = (4000, 3000)
 _READ_AHEAD = 128

@@ -50,8 +50,8 @@ def _measure(rows: int, *, profile: bool) -> dict[str, Any]:
 
     from benchmarks.embedding import embed
     from benchmarks.stand_ins import decode_nothing, load_stand_in, read_nothing
-    from preprocess.image_source import ImageSource
-    from preprocess.transforms import EmbedOptions
+    from preprocess.beam.image_source import ImageSource
+    from preprocess.beam.transforms import EmbedOptions
 
     options = EmbedOptions(
         unknown_labels="fail",

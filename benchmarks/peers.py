@@ -17,9 +17,9 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from PIL import Image
 
 from benchmarks.engines import BACKBONE
-from preprocess.backbone import load_keras_backbone
-from preprocess.image import IMAGE_SIZE
-from preprocess.tensorflow_import import import_tensorflow
+from preprocess.backbones.backbone import load_keras_backbone
+from preprocess.backbones.tensorflow_import import import_tensorflow
+from preprocess.images.decode import IMAGE_SIZE
 
 BATCH_SIZE = 32
 

@@ -32,10 +32,10 @@ from benchmarks.embedding import embed, read_and_note
 from benchmarks.photos import Lists, PhotoSet, add_photos_flag, find_photos, make_lists
 from benchmarks.report import Figure, at_least, finish, say
 from configs.errors import EXIT_OK, run_program
-from preprocess.cores import available_cores
-from preprocess.engine import Engine
-from preprocess.image_source import ImageSource
-from preprocess.transforms import EmbedOptions
+from preprocess.beam.image_source import ImageSource
+from preprocess.beam.transforms import EmbedOptions
+from preprocess.engines.base import Engine
+from preprocess.machine.cores import available_cores
 
 _BOUND_TARGET = 0.95
 # By precision, against Keras' predict and against Beam's RunInference.

@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.photos import OUT, ROOT, add_photos_flag
 from benchmarks.report import say
 from configs.errors import EXIT_OK, run_program
-from preprocess.cores import available_cores
+from preprocess.machine.cores import available_cores
 
 BENCHMARKS = ("startup", "decode", "hostile", "overhead", "faults", "pipeline", "fidelity", "training", "accuracy")
 _WITH_PHOTOS = {"startup", "decode", "hostile", "faults", "pipeline", "fidelity"}

@@ -6,8 +6,8 @@ import concurrent.futures
 
 import numpy as np
 
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.engine import EngineInfo
+from preprocess.engines.base import EngineInfo
+from preprocess.records.backbone_identity import BackboneIdentity
 
 EMBEDDING_SIZE = 16
 

@@ -39,7 +39,7 @@ _SLOWEST_IMPORTS = 25
 _CHILD = """
 import sys, time
 marks = {}
-from preprocess import progress
+from preprocess.jobs import progress
 def note(rows, enter=progress.notify):
     marks.setdefault("first embedding", time.time())
     enter(rows)

@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from configs.errors import run_program
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, encode_example
-from preprocess.image import IMAGE_DEFINITION
-from preprocess.record_set import MANIFEST_NAME, Manifest, Shard, shard_name, sidecar_path
-from preprocess.tensorflow_import import import_tensorflow
-from preprocess.tfrecord import frame_record
+from preprocess.backbones.tensorflow_import import import_tensorflow
+from preprocess.images.decode import IMAGE_DEFINITION
+from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.example import EMBEDDING_FEATURE, LABEL_FEATURE, encode_example
+from preprocess.records.record_set import MANIFEST_NAME, Manifest, Shard, shard_name, sidecar_path
+from preprocess.records.tfrecord import frame_record
 
 if TYPE_CHECKING:
     from trainer.dataset import EmbeddingDataset

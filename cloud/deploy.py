@@ -31,8 +31,8 @@ from configs.console import require_printed
 from configs.errors import EXIT_OK, InputError, run_program
 from configs.gcp_project import find_project
 from configs.recipe import Recipe, load_recipe
-from preprocess.reading import DEFAULT_MAX_IMAGE_BYTES
-from preprocess.storage import LocalStorage
+from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES
+from preprocess.storage.base import LocalStorage
 
 _DIGEST_LABEL = "hugs_model"
 _MAX_NAME = 128

@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 
 from configs.errors import InputError, cause_in_one_line
-from preprocess.retrying import RetryPolicy
-from preprocess.storage import Storage
+from preprocess.storage.base import Storage
+from preprocess.storage.retry import RetryPolicy
 
 _COPY_BYTES = 1024 * 1024
 _RETRY_LIMIT_SEC = 30.0  # A person waits.
@@ -17,7 +17,7 @@ _RETRY_LIMIT_SEC = 30.0  # A person waits.
 
 def job_storage() -> Storage:
     """Storage for what a person waits for."""
-    from preprocess.uri_storage import UriStorage
+    from preprocess.storage.router import UriStorage
 
     return UriStorage(RetryPolicy(limit_sec=_RETRY_LIMIT_SEC))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from cloud.job_storage import copy_files, faults_of, is_there, read_file
 from configs.errors import InputError, cause_in_one_line
-from preprocess.storage import Storage
+from preprocess.storage.base import Storage
 from trainer.model_info import MODEL_INFO_PATH, ModelInfo
 
 GRAPH_NAME = "saved_model.pb"
@@ -117,10 +117,10 @@ def prediction_request(photo: bytes | None, *, key: str) -> dict[str, Any]:
       InputError: it is no image.
     """
     # Imported here so that --help stays quick.
-    from preprocess.image import ImageError, encode_png
-    from preprocess.isolated_decoder import IsolatedDecoder
-    from preprocess.machine_faults import MachineFault
-    from preprocess.probe_images import probe_images
+    from preprocess.images.decode import ImageError, encode_png
+    from preprocess.images.isolated_decoder import IsolatedDecoder
+    from preprocess.images.probe_images import probe_images
+    from preprocess.machine.machine_faults import MachineFault
 
     try:
         pixels = probe_images(1)[0] if photo is None else IsolatedDecoder()(photo)

@@ -26,8 +26,8 @@ from configs.console import require_printed
 from configs.errors import EXIT_OK, InputError, run_program
 from configs.gcp_project import find_project
 from configs.recipe import Recipe, load_recipe
-from preprocess.record_set import MANIFEST_NAME, Manifest, sidecar_path
-from preprocess.storage import Storage
+from preprocess.records.record_set import MANIFEST_NAME, Manifest, sidecar_path
+from preprocess.storage.base import Storage
 from trainer.model_info import MODEL_INFO_PATH
 from trainer.record_sets import RecordSet, require_agreement
 

@@ -17,11 +17,10 @@ def source_files(root: str = REPOSITORY) -> list[str]:
       FileNotFoundError: this is no checkout.
     """
     with open(os.path.join(root, "pyproject.toml"), "rb") as stream:
-        packages = tomllib.load(stream)["tool"]["setuptools"]["packages"]
-    modules = [
-        f"{package}/{name}"
-        for package in sorted(packages)
-        for name in sorted(os.listdir(os.path.join(root, package)))
-        if name.endswith(_SUFFIXES)
-    ]
-    return [*_BESIDE_PACKAGES, *modules]
+        patterns = tomllib.load(stream)["tool"]["setuptools"]["packages"]["find"]["include"]
+    modules = []
+    for package in sorted(pattern.removesuffix("*") for pattern in patterns):
+        os.listdir(os.path.join(root, package))  # Raises if it is not there.
+        for folder, _, names in os.walk(os.path.join(root, package)):
+            modules += [os.path.join(os.path.relpath(folder, root), name) for name in names if name.endswith(_SUFFIXES)]
+    return [*_BESIDE_PACKAGES, *sorted(modules)]

@@ -21,9 +21,9 @@ from typing import Any
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError, run_program
 from demo import solar_cells
-from preprocess.image import IMAGE_DEFINITION
-from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, sidecar_path
-from preprocess.set_report import REPORT_FORMAT
+from preprocess.images.decode import IMAGE_DEFINITION
+from preprocess.jobs.report import REPORT_FORMAT
+from preprocess.records.record_set import MANIFEST_NAME, REPORT_NAME, sidecar_path
 from trainer.report import confusion_table
 
 _SPLITS = ("train", "eval", "test")
@@ -58,7 +58,7 @@ def _photos(image_dir: str | None, out: pathlib.Path) -> tuple[str, pathlib.Path
 
 def _choose_weights() -> list[str]:
     """Flags for ImageNet weights where they can be had, else for random ones, aloud."""
-    from preprocess.backbone import BackboneSpec, check_weights
+    from preprocess.backbones.backbone import BackboneSpec, check_weights
 
     try:
         check_weights(BackboneSpec())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preprocess.estimate import Estimate
+from preprocess.jobs.estimate import Estimate
 
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "days": 86_400.0}
 _BYTES = {"bytes": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}

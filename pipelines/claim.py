@@ -17,17 +17,24 @@ import uuid
 from typing import Any
 
 from configs.errors import InputError
-from preprocess import output_lock
-from preprocess.file_lock import FileLock
-from preprocess.finished_set import find_damage
-from preprocess.job import DEFINITION_NAME, Job, Retry, differences
-from preprocess.lease import AskService, Lease
-from preprocess.lock_holder import this_process
-from preprocess.record_set import MANIFEST_NAME, REPORT_NAME, set_of_shard, shard_name, sidecar_dir, sidecar_path
-from preprocess.rows import has_scheme
-from preprocess.set_files import read_block_results
-from preprocess.set_plan import note_replaced, plan_path
-from preprocess.storage import Storage, read_file, write_file
+from preprocess.jobs.finished_set import find_damage
+from preprocess.jobs.job import DEFINITION_NAME, Job, Retry, differences
+from preprocess.jobs.journal import note_replaced, plan_path
+from preprocess.jobs.set_files import read_block_results
+from preprocess.locks import output_lock
+from preprocess.locks.file_lock import FileLock
+from preprocess.locks.lease import AskService, Lease
+from preprocess.locks.lock_holder import this_process
+from preprocess.records.record_set import (
+    MANIFEST_NAME,
+    REPORT_NAME,
+    set_of_shard,
+    shard_name,
+    sidecar_dir,
+    sidecar_path,
+)
+from preprocess.storage.base import Storage, read_file, write_file
+from preprocess.storage.uris import has_scheme
 
 _GLOB_CHARACTERS = "*?["
 _PARTS = "parts-"
@@ -305,7 +312,7 @@ def locked(
     service_job: tuple[str, str, str] | None = None,
     ask_service: AskService | None = None,
 ) -> contextlib.AbstractContextManager[Lease | FileLock | None]:
-    """Keeps other runs from writing the set of a job; see `preprocess.output_lock.locked`.
+    """Keeps other runs from writing the set of a job; see `preprocess.locks.output_lock.locked`.
 
     Args:
       job: the job.

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from configs.errors import InputError
-from preprocess.storage import Storage, TooLarge
+from preprocess.storage.base import Storage, TooLarge
 
 _MAX_NAMED = 3
 # Of a file in a bucket that is not named like an image.

@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from configs.errors import InputError, cause_in_one_line
 from pipelines.dataflow import Place
-from preprocess.storage import Storage, write_file
+from preprocess.storage.base import Storage, write_file
 
 _TIMEOUT_SEC = 30.0
 _LOG_IN = (

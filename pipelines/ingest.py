@@ -33,12 +33,12 @@ from pipelines.class_folders import (
     is_listable,
     labels_of,
 )
-from preprocess.file_lock import FileLock
-from preprocess.lease import Lease
-from preprocess.lock_holder import this_process
-from preprocess.output_lock import fenced, locked
-from preprocess.rows import has_scheme
-from preprocess.storage import LocalStorage, Storage
+from preprocess.locks.file_lock import FileLock
+from preprocess.locks.lease import Lease
+from preprocess.locks.lock_holder import this_process
+from preprocess.locks.output_lock import fenced, locked
+from preprocess.storage.base import LocalStorage, Storage
+from preprocess.storage.uris import has_scheme
 
 SPLITS = ("train", "eval", "test")
 FEW_IMAGES = 20
@@ -211,7 +211,7 @@ def _write_lists(
 
 
 def _locked(output_dir: str, storage: Storage) -> contextlib.AbstractContextManager[Lease | FileLock | None]:
-    """Keeps two runs from writing lists of both into one folder; see `preprocess.output_lock.locked`."""
+    """Keeps two runs from writing lists of both into one folder; see `preprocess.locks.output_lock.locked`."""
     return locked(
         output_dir.rstrip("/") or ("/" if output_dir else "."),
         holder=this_process(program="pipelines.ingest"),
@@ -296,10 +296,10 @@ def _storage_for(uri: str) -> Storage:
     if not has_scheme(uri):
         return LocalStorage()
     if uri.startswith("gs://"):
-        from preprocess.uri_storage import UriStorage
+        from preprocess.storage.router import UriStorage
 
         return UriStorage()
-    from preprocess.beam_storage import BeamStorage  # here: Beam takes seconds to import
+    from preprocess.beam.beam_storage import BeamStorage  # here: Beam takes seconds to import
 
     return BeamStorage()
 

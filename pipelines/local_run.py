@@ -17,15 +17,15 @@ import apache_beam as beam
 from configs.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
 from pipelines.progress_bar import show_progress
 from pipelines.summary import print_summary
-from preprocess import faults
-from preprocess.finished_set import read_finished
-from preprocess.finishing import JobFailed
-from preprocess.job import Job
-from preprocess.machine_faults import MachineFault
-from preprocess.record_set import REPORT_NAME, sidecar_dir
-from preprocess.set_plan import PlanUnusable, discard_plan, finish_planned, tidy
-from preprocess.set_report import BOOKS_DO_NOT_BALANCE, COMPLETE
-from preprocess.storage import Storage, read_file
+from preprocess.jobs import faults
+from preprocess.jobs.commit import JobFailed
+from preprocess.jobs.finished_set import read_finished
+from preprocess.jobs.job import Job
+from preprocess.jobs.journal import PlanUnusable, discard_plan, finish_planned, tidy
+from preprocess.jobs.report import BOOKS_DO_NOT_BALANCE, COMPLETE
+from preprocess.machine.machine_faults import MachineFault
+from preprocess.records.record_set import REPORT_NAME, sidecar_dir
+from preprocess.storage.base import Storage, read_file
 
 EXIT_BUG = 1
 GO_ON = "What was embedded is kept: give the same command again to go on."

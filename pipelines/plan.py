@@ -25,7 +25,7 @@ from pipelines.recipe_lists import check_data_dir, find_lists, plan_path
 
 if TYPE_CHECKING:
     from configs.prices import RegionPrices
-    from preprocess.backbone import BackboneSpec
+    from preprocess.backbones.backbone import BackboneSpec
 
 _SAMPLE = 200
 # Of the flags of pipelines.embed that matter most here.
@@ -86,10 +86,10 @@ def _plan(
     from pipelines.plan_file import check_output, write_plan
     from pipelines.plan_table import plan_lines
     from pipelines.preflight import CALIBRATION_IMAGES, check_reachable, read_label_dict, scan_lists
-    from preprocess.backbone import BackboneSpec
-    from preprocess.beam_storage import BeamStorage
-    from preprocess.engine_choice import EngineSpec, check_engine
-    from preprocess.retrying import RetryPolicy
+    from preprocess.backbones.backbone import BackboneSpec
+    from preprocess.beam.beam_storage import BeamStorage
+    from preprocess.engines.select import EngineSpec, check_engine
+    from preprocess.storage.retry import RetryPolicy
 
     options = recipe.preprocess
     spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
@@ -121,7 +121,7 @@ def _plan(
 
 
 def _check_weights(spec: BackboneSpec) -> None:
-    from preprocess.backbone import check_weights
+    from preprocess.backbones.backbone import check_weights
 
     try:
         check_weights(spec)

@@ -24,12 +24,12 @@ from pipelines.plan_file import PLAN_FORMAT, planned_options
 from pipelines.plan_model import ListWork
 from pipelines.plan_sample import EngineCost, SampledImages, record_bytes, sample_images, time_engine
 from pipelines.preflight import CALIBRATION_IMAGES, ScannedLists
-from preprocess.backbone import BackboneSpec
-from preprocess.cores import available_cores
-from preprocess.engine_choice import EngineSpec
-from preprocess.image_source import ImageSource
-from preprocess.rows import has_scheme
-from preprocess.transforms import EngineLoader
+from preprocess.backbones.backbone import BackboneSpec
+from preprocess.beam.image_source import ImageSource
+from preprocess.beam.transforms import EngineLoader
+from preprocess.engines.select import EngineSpec
+from preprocess.machine.cores import available_cores
+from preprocess.storage.uris import has_scheme
 
 # Drawn for each image to try. The sample goes by the hash of the URI, so an image that a list names ten times is drawn
 # ten times, or not at all.

@@ -12,8 +12,8 @@ from pipelines import amounts
 from pipelines.machine_types import Machine
 from pipelines.plan_model import ListWork, at_speed, longer_of, prediction_of
 from pipelines.plan_sample import EngineCost
-from preprocess.estimate import Estimate, exactly
-from preprocess.prediction import Prediction
+from preprocess.jobs.estimate import Estimate, exactly
+from preprocess.jobs.planned_cost import Prediction
 
 # A vCPU is a hardware thread, often half of a core; which processor a worker gets is the service's choice.
 VCPU_SPEED = Estimate(0.5, 0.75, 1.1)

@@ -14,10 +14,10 @@ from configs.json_text import json_line
 from configs.option import time_deciding
 from configs.recipe import PreprocessOptions
 from pipelines.preflight import ScannedLists
-from preprocess.cores import available_cores
-from preprocess.prediction import Prediction
-from preprocess.rows import has_scheme
-from preprocess.storage import Storage, read_file, write_file
+from preprocess.jobs.planned_cost import Prediction
+from preprocess.machine.cores import available_cores
+from preprocess.storage.base import Storage, read_file, write_file
+from preprocess.storage.uris import has_scheme
 
 PLAN_FORMAT = "hugs_plan/1"
 Where = Literal["here", "dataflow", "elsewhere"]

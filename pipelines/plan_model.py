@@ -11,9 +11,9 @@ import dataclasses
 
 from pipelines import amounts
 from pipelines.plan_sample import EngineCost, SampledImages
-from preprocess.estimate import Estimate, exactly
-from preprocess.image_loader import READ_THREADS
-from preprocess.prediction import Prediction
+from preprocess.images.loader import READ_THREADS
+from preprocess.jobs.estimate import Estimate, exactly
+from preprocess.jobs.planned_cost import Prediction
 
 # How fast this machine may turn out when the job runs, against what it was when it was measured. The pipeline itself
 # was measured at 0.95 to 1.03 of the bound.

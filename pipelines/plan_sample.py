@@ -15,14 +15,14 @@ from PIL import Image
 
 from configs.errors import InputError
 from pipelines.preflight import ScannedLists
-from preprocess.cores import available_cores
-from preprocess.engine import Engine
-from preprocess.estimate import Estimate, mean_of, share_of
-from preprocess.example import encode_example
-from preprocess.image_loader import LoadedImage
-from preprocess.image_source import ImageSource
-from preprocess.outcomes import RowFailure
-from preprocess.tfrecord import frame_record
+from preprocess.beam.image_source import ImageSource
+from preprocess.engines.base import Engine
+from preprocess.images.loader import LoadedImage
+from preprocess.jobs.estimate import Estimate, mean_of, share_of
+from preprocess.lists.outcomes import RowFailure
+from preprocess.machine.cores import available_cores
+from preprocess.records.example import encode_example
+from preprocess.records.tfrecord import frame_record
 
 # Decoded images that are kept for the engine, 0.27 MB each.
 _MOST_PIXELS = 64

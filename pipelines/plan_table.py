@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipelines import amounts
-from preprocess.estimate import Estimate, exactly
+from preprocess.jobs.estimate import Estimate, exactly
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from configs.choices import UnknownLabels
 from configs.errors import InputError
 from pipelines.embed_flags import require_utf8
-from preprocess.hashing_reader import HashingReader
-from preprocess.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
-from preprocess.record_set import MANIFEST_NAME, sidecar_path
-from preprocess.rows import has_scheme, parse_rows, resolve_uri
-from preprocess.set_files import read_content
-from preprocess.storage import Storage, TooLarge
+from preprocess.jobs.set_files import read_content
+from preprocess.lists.hashing_reader import HashingReader
+from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
+from preprocess.lists.rows import parse_rows
+from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
+from preprocess.storage.base import Storage, TooLarge
+from preprocess.storage.uris import has_scheme, resolve_uri
 
 # Drawn from the lists, for what int8 is calibrated on.
 CALIBRATION_IMAGES = 300

@@ -39,19 +39,19 @@ from pipelines.preflight import (
 from pipelines.prepared_job import PreparedJob
 from pipelines.submission import check_options
 from pipelines.worker_requirements import worker_requirements
-from preprocess import embedding_cache
-from preprocess.backbone import IMAGENET, RANDOM, BackboneSpec, check_weights
-from preprocess.beam_storage import BeamStorage
-from preprocess.engine_choice import EngineSpec, check_engine
-from preprocess.image import IMAGE_DEFINITION
-from preprocess.image_source import ImageSource
-from preprocess.job import Job, Retry
-from preprocess.labels import LabelDict
-from preprocess.prediction import Prediction
-from preprocess.rows import has_scheme
-from preprocess.set_files import digest_of
-from preprocess.storage import Storage
-from preprocess.transforms import EmbedOptions, EngineLoader
+from preprocess.backbones.backbone import IMAGENET, RANDOM, BackboneSpec, check_weights
+from preprocess.beam.beam_storage import BeamStorage
+from preprocess.beam.image_source import ImageSource
+from preprocess.beam.transforms import EmbedOptions, EngineLoader
+from preprocess.engines.select import EngineSpec, check_engine
+from preprocess.images.decode import IMAGE_DEFINITION
+from preprocess.jobs import embedding_cache
+from preprocess.jobs.job import Job, Retry
+from preprocess.jobs.planned_cost import Prediction
+from preprocess.jobs.set_files import digest_of
+from preprocess.lists.labels import LabelDict
+from preprocess.storage.base import Storage
+from preprocess.storage.uris import has_scheme
 
 _REPORTED_PACKAGES = ("apache-beam", "tensorflow", "keras", "pillow", "numpy")
 

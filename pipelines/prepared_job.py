@@ -20,15 +20,15 @@ from pipelines.local_run import finish_here, run_here
 from pipelines.submission import RemoteRun, run_remotely, submit
 from pipelines.worker_files import worker_files
 from pipelines.worker_requirements import ROOTS
-from preprocess.job import Job
-from preprocess.labels import LabelDict
-from preprocess.lease import Lease
-from preprocess.made_with import forget_record, load_recorded, recorded, write_record
-from preprocess.output_lock import fenced
-from preprocess.set_plan import tidy
-from preprocess.staged_weights import stage_weights
-from preprocess.storage import Storage
-from preprocess.transforms import EmbedLists, EmbedOptions, EngineLoader
+from preprocess.backbones.staged_weights import stage_weights
+from preprocess.beam.transforms import EmbedLists, EmbedOptions, EngineLoader
+from preprocess.jobs.job import Job
+from preprocess.jobs.journal import tidy
+from preprocess.jobs.made_with import forget_record, load_recorded, recorded, write_record
+from preprocess.lists.labels import LabelDict
+from preprocess.locks.lease import Lease
+from preprocess.locks.output_lock import fenced
+from preprocess.storage.base import Storage
 
 _Result = TypeVar("_Result")
 

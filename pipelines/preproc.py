@@ -37,9 +37,9 @@ from pipelines.recipe_lists import (
     newest_job_dir,
     plan_path,
 )
-from preprocess.record_set import MANIFEST_NAME, sidecar_path
-from preprocess.rows import has_scheme
-from preprocess.storage import LocalStorage, Storage
+from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
+from preprocess.storage.base import LocalStorage, Storage
+from preprocess.storage.uris import has_scheme
 
 if TYPE_CHECKING:
     from pipelines.prepared_job import PreparedJob
@@ -116,7 +116,7 @@ def _storage_for(uri: str, beam_flags: Sequence[str]) -> Storage:
 
     from pipelines.dataflow_service import check_credentials
     from pipelines.preflight import check_reachable
-    from preprocess.beam_storage import BeamStorage
+    from preprocess.beam.beam_storage import BeamStorage
 
     options = PipelineOptions(list(beam_flags))
     if uses_dataflow(beam_flags):

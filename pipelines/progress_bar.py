@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from configs.console import bar_stream, printable
-from preprocess import progress
+from preprocess.jobs import progress
 
 _SECONDS_BETWEEN_LINES = 15.0
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 from configs.errors import InputError
 from configs.recipe import Recipe
-from preprocess.job import DEFINITION_NAME
-from preprocess.record_set import MANIFEST_NAME
-from preprocess.rows import has_scheme
-from preprocess.storage import Storage
+from preprocess.jobs.job import DEFINITION_NAME
+from preprocess.records.record_set import MANIFEST_NAME
+from preprocess.storage.base import Storage
+from preprocess.storage.uris import has_scheme
 
 _TIME = "%Y%m%d_%H%M%S"
 # Of `pipelines.embed`: what a list is given for.

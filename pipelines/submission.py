@@ -19,13 +19,13 @@ from pipelines.beam_noise import quiet_beam, quiet_children, quiet_job_service
 from pipelines.beam_options import is_dataflow
 from pipelines.dead_workers import watch_workers
 from pipelines.local_run import GO_ON, conclude, report_of, stops_are_explained
-from preprocess.job import Job
-from preprocess.record_set import REPORT_NAME, sidecar_path
-from preprocess.storage import Storage
+from preprocess.jobs.job import Job
+from preprocess.records.record_set import REPORT_NAME, sidecar_path
+from preprocess.storage.base import Storage
 
 _TRACEBACK = "Traceback (most recent call last):"
 # Whose message says it all.
-_EXPLAINED = ("configs.errors.InputError", "preprocess.finishing.JobFailed", "preprocess.lock_holder.LockLost")
+_EXPLAINED = ("configs.errors.InputError", "preprocess.jobs.commit.JobFailed", "preprocess.locks.lock_holder.LockLost")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

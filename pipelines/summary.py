@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines import amounts
-from preprocess.block_results import FROM_CACHE, FROM_EARLIER_RUN
-from preprocess.estimate import Estimate
-from preprocess.record_set import FAILED_NAME, REPORT_NAME, SKIPPED_NAME
-from preprocess.set_report import COMPLETE
-from preprocess.storage import Storage
+from preprocess.jobs.block_results import FROM_CACHE, FROM_EARLIER_RUN
+from preprocess.jobs.estimate import Estimate
+from preprocess.jobs.report import COMPLETE
+from preprocess.records.record_set import FAILED_NAME, REPORT_NAME, SKIPPED_NAME
+from preprocess.storage.base import Storage
 
 _LEDGER_LINES_SEARCHED = 10_000
 

@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
 from configs.source_files import REPOSITORY, source_files
 from pipelines.dataflow import SETUP_FILE
-from preprocess.scratch import scratch_folder
+from preprocess.storage.scratch import scratch_folder
 
 
 @contextlib.contextmanager

@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args: argparse.Namespace = _parser().parse_args(argv)
     # Imported here so that --help and wrong flags answer at once.
-    from preprocess.backbone import BackboneSpec, load_keras_backbone
-    from preprocess.model_cache import ModelCache, cache_folder
-    from preprocess.networks import load_network
+    from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
+    from preprocess.engines.converted_networks import load_network
+    from preprocess.engines.model_cache import ModelCache, cache_folder
 
     spec = BackboneSpec(architecture=args.backbone, weights=args.weights, seed=args.seed)
     if args.weights_only:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import hostile
-from preprocess.image import ImageError, decode_image
+from preprocess.images.decode import ImageError, decode_image
 
 
 def test_bombs_are_what_they_are_called(monkeypatch):

@@ -31,7 +31,7 @@ def test_a_worker_can_install_and_import_the_source_distribution(tmp_path):
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for package in PACKAGES
-        for path in (ROOT / package).glob("[!_]*.py")
+        for path in (ROOT / package).rglob("[!_]*.py")
     )
     imports = f"import sys; sys.path.insert(0, {str(site)!r}); import importlib, configs\n"
     imports += f"assert configs.__file__.startswith({str(site)!r})\n"

@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 
 from pipelines import embed
-from preprocess.backbone import BackboneSpec, load_keras_backbone
-from preprocess.example import feature_spec
-from preprocess.image import decode_image, encode_png
-from preprocess.record_set import Manifest
+from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
+from preprocess.images.decode import decode_image, encode_png
+from preprocess.records.example import feature_spec
+from preprocess.records.record_set import Manifest
 from tests.preprocess.image_corpus import corpus
 from trainer.export import save_model
 from trainer.head import build_head

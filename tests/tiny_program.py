@@ -7,7 +7,7 @@ import importlib
 import sys
 
 from configs.errors import run_program
-from preprocess import backbone
+from preprocess.backbones import backbone
 from tests.preprocess import tiny_network
 
 

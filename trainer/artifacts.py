@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from configs.errors import InputError
-from preprocess.output_lock import confirm_held
+from preprocess.locks.output_lock import confirm_held
 from trainer.files import cause_of
 from trainer.model_info import MODEL_INFO_PATH
 from trainer.working_folder import working_folder

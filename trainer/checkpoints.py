@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from configs.errors import cause_in_one_line
 from configs.option import definition_of
-from preprocess.storage import LocalStorage, write_file
+from preprocess.storage.base import LocalStorage, write_file
 from trainer.dataset import EmbeddingDataset
 from trainer.optimizers import Optimizer
 from trainer.options import TrainingOptions

@@ -12,7 +12,7 @@ import numpy as np
 
 from configs.choices import RequestedLabelMode, Unlabeled
 from configs.errors import InputError
-from preprocess.record_set import Shard
+from preprocess.records.record_set import Shard
 from trainer.embeddings import Embeddings, MemoryEmbeddings, StreamedEmbeddings
 from trainer.memory import MemoryBudget
 from trainer.moments import RunningMoments

@@ -9,9 +9,9 @@ import keras
 import tensorflow as tf
 
 from configs.errors import InputError
-from preprocess.backbone import BackboneSpec, load_keras_backbone
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.image_graph import decode_images_graph, scale_pixels
+from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
+from preprocess.images.decode_graph import decode_images_graph, scale_pixels
+from preprocess.records.backbone_identity import BackboneIdentity
 from trainer.answers import answers
 from trainer.head import head_digest
 from trainer.model_info import MODEL_INFO_PATH, ModelInfo

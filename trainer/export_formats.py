@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from configs.errors import InputError
-from preprocess.tensorflow_import import without_tensorflow_noise
+from preprocess.backbones.tensorflow_import import without_tensorflow_noise
 from trainer import litert_format, onnx_format
 from trainer.model_info import ModelInfo
 from trainer.parity import (

@@ -19,13 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from configs.errors import InputError
-from preprocess.scratch import scratch_folder
+from preprocess.storage.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from preprocess.uri_storage import UriStorage
+    from preprocess.storage.router import UriStorage
 
 _GLOB_CHARACTERS = "*?["
-# As `preprocess.retrying.as_os_error` and `GcsStorage.match` say it.
+# As `preprocess.storage.retry.as_os_error` and `GcsStorage.match` say it.
 _MISSING_BUCKET = re.compile(r"No such bucket: (gs://[^/]+)")
 _THREADS = 8
 _COPY_BYTES = 1 << 20
@@ -34,7 +34,7 @@ _COPY_BYTES = 1 << 20
 @functools.cache
 def storage() -> UriStorage:
     """The storage of this process."""
-    from preprocess.uri_storage import UriStorage  # here: its imports would double the time of `--help`
+    from preprocess.storage.router import UriStorage  # here: its imports would double the time of `--help`
 
     return UriStorage()
 

@@ -14,14 +14,14 @@ from collections.abc import Iterable
 
 from configs.choices import Compression
 from configs.errors import InputError
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE
-from preprocess.file_digest import digest_of_file
-from preprocess.labels import MAX_LABEL_DICT_BYTES, parse_label_dict
-from preprocess.record_set import Manifest, Shard
-from preprocess.tensorflow_import import import_tensorflow
-from preprocess.tfrecord import MalformedRecordError, decompressed, split_frames
-from preprocess.uri_storage import local_copy
+from preprocess.backbones.tensorflow_import import import_tensorflow
+from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, parse_label_dict
+from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE
+from preprocess.records.record_set import Manifest, Shard
+from preprocess.records.tfrecord import MalformedRecordError, decompressed, split_frames
+from preprocess.storage.digests import digest_of_file
+from preprocess.storage.router import local_copy
 from trainer.files import cause_of, storage
 
 # In the place of everything about the network that the records do not tell.

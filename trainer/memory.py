@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from preprocess.control_groups import group_folders, read_kernel_file
+from preprocess.machine.control_groups import group_folders, read_kernel_file
 
 _MEBIBYTE = 1 << 20
 # Where nothing can be learned about the machine.

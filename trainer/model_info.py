@@ -8,7 +8,7 @@ import math
 from typing import Any, get_args
 
 from configs.errors import InputError
-from preprocess.backbone_identity import BackboneIdentity
+from preprocess.records.backbone_identity import BackboneIdentity
 from trainer.scores import LabelMode
 
 MODEL_INFO_FORMAT = 1

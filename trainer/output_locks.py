@@ -7,8 +7,8 @@ import os
 import posixpath
 from collections.abc import Iterator
 
-from preprocess.lock_holder import this_process
-from preprocess.output_lock import locked
+from preprocess.locks.lock_holder import this_process
+from preprocess.locks.output_lock import locked
 from trainer.files import is_in_bucket, storage
 from trainer.options import TrainingOptions
 from trainer.working_folder import working_folder

@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from preprocess.image import ImageError, decode_image, encode_png
-from preprocess.image_graph import NOT_READABLE, decode_image_graph, scale_pixels
-from preprocess.probe_images import probe_images
+from preprocess.images.decode import ImageError, decode_image, encode_png
+from preprocess.images.decode_graph import NOT_READABLE, decode_image_graph, scale_pixels
+from preprocess.images.probe_images import probe_images
 from trainer.head import predict_logits
 from trainer.model_info import ModelInfo
 from trainer.photos import Photo, decode_photo

@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image
 
 from configs.errors import InputError, cause_in_one_line
-from preprocess.image import ImageError
-from preprocess.isolated_decoder import IsolatedDecoder
-from preprocess.record_set import REPORT_NAME, sidecar_path
-from preprocess.retrying import RetriesExhausted, RetryPolicy
-from preprocess.rows import has_scheme, resolve_uri
-from preprocess.uri_storage import UriStorage
+from preprocess.images.decode import ImageError
+from preprocess.images.isolated_decoder import IsolatedDecoder
+from preprocess.records.record_set import REPORT_NAME, sidecar_path
+from preprocess.storage.retry import RetriesExhausted, RetryPolicy
+from preprocess.storage.router import UriStorage
+from preprocess.storage.uris import has_scheme, resolve_uri
 from trainer.files import is_in_bucket, storage
 from trainer.record_sets import RecordSet
 
@@ -63,7 +63,7 @@ def finder_of_sets(sets: Iterable[RecordSet], photo_dirs: Sequence[str]) -> Phot
 
 
 def decode_photo(data: bytes, *, deadline_sec: float = _DECODE_SEC) -> np.ndarray:
-    """`preprocess.image.decode_image` in a process of its own. Raises ImageError, also where no process starts."""
+    """`images.decode.decode_image` in a process of its own. Raises ImageError, also where no process starts."""
     try:
         return IsolatedDecoder(deadline_sec=deadline_sec)(data)
     except (RuntimeError, OSError) as error:

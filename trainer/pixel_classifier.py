@@ -1,6 +1,6 @@
 """Backbone, head and temperature as one function of pixels: what formats other than SavedModel are made from.
 
-No other runtime decodes images as TensorFlow does, so these formats begin where `preprocess.image.decode_image` ends.
+No other runtime decodes images as TensorFlow does, so these formats begin where `images.decode.decode_image` ends.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from preprocess.image import IMAGE_SIZE
-from preprocess.inference_graph import EMBEDDINGS, PIXELS, inference_graph
+from preprocess.backbones.inference_graph import EMBEDDINGS, PIXELS, inference_graph
+from preprocess.images.decode import IMAGE_SIZE
 from trainer.answers import answers
 from trainer.model_info import ModelInfo
 

@@ -60,9 +60,9 @@ def _read_photo(path: str) -> bytes:
     Raises:
       InputError: there is no such file, or it is no image.
     """
-    from preprocess.image import ImageError
-    from preprocess.reading import DEFAULT_MAX_IMAGE_BYTES
-    from preprocess.storage import TooLarge
+    from preprocess.images.decode import ImageError
+    from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES
+    from preprocess.storage.base import TooLarge
     from trainer.prediction import normalize_photo
 
     if os.path.isdir(path):

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from configs.errors import InputError, cause_in_one_line
-from preprocess.image import IMAGE_SIZE, encode_png
-from preprocess.isolated_decoder import DEFAULT_DEADLINE_SEC
-from preprocess.tensorflow_import import import_tensorflow, without_tensorflow_noise
+from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
+from preprocess.images.decode import IMAGE_SIZE, encode_png
+from preprocess.images.isolated_decoder import DEFAULT_DEADLINE_SEC
 from trainer.files import cause_of, is_in_bucket, is_missing_bucket, local_folder, storage
 from trainer.model_info import MODEL_INFO_PATH, ModelInfo
 from trainer.photos import decode_photo

@@ -9,9 +9,9 @@ import posixpath
 from collections.abc import Sequence
 
 from configs.errors import InputError
-from preprocess import record_set
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.record_set import Manifest, Shard, set_of_shard, sidecar_dir, sidecar_path
+from preprocess.records import record_set
+from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.record_set import Manifest, Shard, set_of_shard, sidecar_dir, sidecar_path
 from trainer.files import cause_of, has_glob, is_folder, is_in_bucket, storage
 
 

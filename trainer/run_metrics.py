@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preprocess.backbone_identity import BackboneIdentity
+from preprocess.records.backbone_identity import BackboneIdentity
 from trainer.assessment import Calibration
 from trainer.calibration import Threshold
 from trainer.dataset import EmbeddingDataset

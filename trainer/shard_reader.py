@@ -12,8 +12,8 @@ from typing import BinaryIO
 import numpy as np
 
 from configs.errors import InputError
-from preprocess.record_set import Shard
-from preprocess.tfrecord import MalformedRecordError, decompressed, split_frames
+from preprocess.records.record_set import Shard
+from preprocess.records.tfrecord import MalformedRecordError, decompressed, split_frames
 from trainer.files import cause_of, storage
 from trainer.prefetch import prefetched
 from trainer.record_sets import RecordSet

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from configs.choices import Unlabeled
 from configs.errors import EXIT_OK, InputError, run_program
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.tensorflow_import import import_tensorflow
+from preprocess.backbones.tensorflow_import import import_tensorflow
+from preprocess.records.backbone_identity import BackboneIdentity
 from trainer.distributed import ALONE, Cluster, GradientExchange, read_cluster
 from trainer.options import TrainingOptions, parse_options
 from trainer.record_sets import RecordSet, find_record_sets, require_agreement, require_disjoint

@@ -1,6 +1,6 @@
 """From the bytes of a TFRecord file to arrays, without a protobuf object for each record.
 
-What `preprocess.example.encode_example` wrote is recognized by its bytes: an embedding is then one copy. A record that
+What `records.example.encode_example` wrote is recognized by its bytes: an embedding is then one copy. A record that
 says the same in another order or encoding (the wire format allows many) goes through `tf.io.parse_example`.
 
 The CRCs of the container are not looked at. They guard against damage on disk, and so does the SHA-256 of the whole
@@ -14,14 +14,14 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from preprocess.example import (
+from preprocess.records.example import (
     EMBEDDING_FEATURE,
     LABEL_FEATURE,
     URI_FEATURE,
     encode_example,
     feature_spec,
 )
-from preprocess.tfrecord import MalformedRecordError
+from preprocess.records.tfrecord import MalformedRecordError
 
 _MAX_CACHED_LABELS = 4096
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from configs.errors import InputError
-from preprocess.durable import sync_folder, sync_tree
-from preprocess.output_lock import check_held
-from preprocess.scratch import Scratch
+from preprocess.locks.output_lock import check_held
+from preprocess.storage.durable import sync_folder, sync_tree
+from preprocess.storage.scratch import Scratch
 from trainer.files import cause_of, fetch_folder, is_in_bucket, names_below, storage
 
 _THREADS = 8

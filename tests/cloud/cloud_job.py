@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.image import IMAGE_DEFINITION
-from preprocess.record_set import Manifest
+from preprocess.images.decode import IMAGE_DEFINITION
+from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.record_set import Manifest
 from tests.faulty_gcs import FaultyGcs
 from trainer.model_info import MODEL_INFO_PATH, ModelInfo
 

@@ -11,8 +11,8 @@ from PIL import Image
 from cloud import deploy
 from cloud.serving_model import best_answers, prediction_request
 from configs.errors import InputError
-from preprocess.image import decode_image
-from preprocess.probe_images import probe_images
+from preprocess.images.decode import decode_image
+from preprocess.images.probe_images import probe_images
 from tests.cloud.cloud_job import JOB_DIR, LABELS, FakeGcloud, put_model
 
 MODEL = ("--model_dir", f"{JOB_DIR}/training/")

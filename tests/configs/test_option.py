@@ -16,8 +16,8 @@ from configs.recipe import PreprocessOptions, TrainOptions
 from configs.rules import Number, OneOf, Switch, Text, Whole
 from pipelines.embed_flags import JobOptions, PathOptions
 from pipelines.plan_file import planned_options
-from preprocess.image import IMAGE_DEFINITION
-from preprocess.image_source import ImageSource
+from preprocess.beam.image_source import ImageSource
+from preprocess.images.decode import IMAGE_DEFINITION
 from trainer.options import DataOptions, TrainingOptions
 
 OWNERS = (PreprocessOptions, PathOptions, JobOptions, TrainOptions, DataOptions, TrainingOptions)

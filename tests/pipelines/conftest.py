@@ -18,7 +18,7 @@ def cloud(photos, monkeypatch):
     pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
     from apache_beam.internal.gcp import auth
 
-    from preprocess.retrying import RetryPolicy
+    from preprocess.storage.retry import RetryPolicy
     from tests.fake_dataflow import FakeDataflow
     from tests.faulty_gcs import FaultyGcs
 

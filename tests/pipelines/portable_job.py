@@ -16,8 +16,8 @@ import numpy as np
 from configs.errors import run_program
 from pipelines import embed, preparation
 from pipelines.dead_workers import WatchedConnection
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.engine import EngineInfo
+from preprocess.engines.base import EngineInfo
+from preprocess.records.backbone_identity import BackboneIdentity
 
 
 class SumsEngine:

@@ -19,17 +19,17 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from configs.errors import InputError
 from pipelines import local_run, prepared_job
 from pipelines.prepared_job import PreparedJob
-from preprocess.block_writer import BlockWriter
-from preprocess.earlier_work import EarlierWork
-from preprocess.finishing import finish_record_set
-from preprocess.job import Job, Retry
-from preprocess.labels import LabelDict
-from preprocess.outcomes import RowFailure
-from preprocess.record_set import Manifest
-from preprocess.row_blocks import into_blocks
-from preprocess.rows import parse_rows
-from preprocess.set_report import COMPLETE
-from preprocess.transforms import EmbedOptions
+from preprocess.beam.transforms import EmbedOptions
+from preprocess.jobs.block_writer import BlockWriter
+from preprocess.jobs.commit import finish_record_set
+from preprocess.jobs.job import Job, Retry
+from preprocess.jobs.report import COMPLETE
+from preprocess.jobs.resume import EarlierWork
+from preprocess.lists.blocks import into_blocks
+from preprocess.lists.labels import LabelDict
+from preprocess.lists.outcomes import RowFailure
+from preprocess.lists.rows import parse_rows
+from preprocess.records.record_set import Manifest
 from tests.preprocess.memory_storage import Killed, MemoryStorage
 from tests.preprocess.stand_ins import StandInEngine
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from configs.errors import run_program
 from pipelines import embed
-from preprocess.image_source import ImageSource
-from preprocess.retrying import RetryPolicy
-from preprocess.transforms import EngineLoader
+from preprocess.beam.image_source import ImageSource
+from preprocess.beam.transforms import EngineLoader
+from preprocess.storage.retry import RetryPolicy
 from tests.preprocess.stand_ins import StandInEngine
 
 

@@ -16,9 +16,9 @@ from apache_beam.portability import python_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.engine import EngineInfo
-from preprocess.transforms import EngineLoader
+from preprocess.beam.transforms import EngineLoader
+from preprocess.engines.base import EngineInfo
+from preprocess.records.backbone_identity import BackboneIdentity
 
 
 class StandInEngine:
@@ -57,7 +57,7 @@ def run(path):
 def main():
     site, *paths = sys.argv[1:]
     for engine in ("openvino_engine", "tensorflow_engine"):
-        importlib.import_module(f"preprocess.{engine}")
+        importlib.import_module(f"preprocess.engines.{engine}")
     EngineLoader.__call__ = lambda self: StandInEngine()
     for path in paths:
         run(path)

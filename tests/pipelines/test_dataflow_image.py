@@ -3,7 +3,7 @@
 import pytest
 
 from configs.errors import InputError
-from preprocess import engine_choice
+from preprocess.engines import select as engine_choice
 from tests.pipelines.dataflow_job import IMAGE, QUICK, pipeline_of, run_embed, stages_of, write_recipe
 
 

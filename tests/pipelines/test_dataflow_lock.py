@@ -6,11 +6,11 @@ import pytest
 
 from configs.errors import InputError
 from pipelines import embed
-from preprocess.lock_holder import this_process
-from preprocess.output_lock import locked
-from preprocess.set_files import read_results_file
-from preprocess.transforms import EngineLoader
-from preprocess.uri_storage import UriStorage
+from preprocess.beam.transforms import EngineLoader
+from preprocess.jobs.set_files import read_results_file
+from preprocess.locks.lock_holder import this_process
+from preprocess.locks.output_lock import locked
+from preprocess.storage.router import UriStorage
 from tests.pipelines.dataflow_job import OUTPUT, QUICK, ROWS, pipeline_of, run_embed, stages_of
 from tests.preprocess.stand_ins import StandInEngine
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from configs.errors import InputError
 from pipelines import embed
-from preprocess.example import feature_spec
-from preprocess.record_set import Manifest
+from preprocess.records.example import feature_spec
+from preprocess.records.record_set import Manifest
 
 
 def photo(path, seed=0, size=(320, 240), image_format="JPEG"):

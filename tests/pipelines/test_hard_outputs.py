@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from configs.errors import InputError
-from preprocess import set_plan
-from preprocess.transforms import EngineLoader
+from preprocess.beam.transforms import EngineLoader
+from preprocess.jobs import journal as set_plan
 from tests.pipelines.slow_job import SlowEngine
 from tests.pipelines.test_whole_sets import files, photos, run  # noqa: F401 (a fixture)
 

@@ -18,8 +18,9 @@ from PIL import Image
 from configs.errors import InputError
 from pipelines import ingest
 from pipelines.ingest import name_share, split_of
-from preprocess.labels import parse_label_dict
-from preprocess.rows import parse_rows, resolve_uri
+from preprocess.lists.labels import parse_label_dict
+from preprocess.lists.rows import parse_rows
+from preprocess.storage.uris import resolve_uri
 
 PERCENTS = st.floats(0, 100, allow_nan=False)
 SHARES = st.floats(0, 1, exclude_max=True)

@@ -17,7 +17,7 @@ from pipelines import embed, plan, plan_contents, plan_sample, preparation, prep
 from pipelines.beam_options import parse_beam_options
 from pipelines.plan_file import RunMachines, find_prediction, runs_on
 from pipelines.preflight import ScannedLists
-from preprocess.storage import LocalStorage
+from preprocess.storage.base import LocalStorage
 from tests.preprocess import tiny_network
 from tests.preprocess.stand_ins import INFO, StandInEngine
 

@@ -13,7 +13,7 @@ from pipelines.machine_types import machine_of
 from pipelines.plan_dataflow import Fleet, cost_on_dataflow, costs_by_workers, recommended, traffic_of
 from pipelines.plan_model import ListWork, predict_here
 from pipelines.plan_sample import EngineCost, SampledImages, time_engine
-from preprocess.estimate import Estimate, exactly
+from preprocess.jobs.estimate import Estimate, exactly
 from tests.preprocess.stand_ins import StandInEngine
 
 PRICES = load_prices("us-central1").prices

@@ -13,7 +13,6 @@ import site
 import subprocess
 import sys
 import time
-import tomllib
 import venv
 
 import pytest
@@ -36,12 +35,9 @@ def data(tmp_path_factory):
 def sdist(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sdist")
     source = folder / "source"
-    source.mkdir()
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    for name in ("setup.py", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, source)
-    for package in packages:
-        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in source_files():
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, source / path)
     command = [sys.executable, "setup.py", "-q", "sdist", "-d", str(folder / "dist")]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
     (path,) = (folder / "dist").iterdir()
@@ -210,7 +206,7 @@ def test_workers_that_never_come_up_fail_the_job(data, environment, tmp_path):
 
 
 def test_workers_with_other_code_are_refused(data, environment, tmp_path):
-    (module,) = environment.glob("lib/python*/site-packages/preprocess/image.py")
+    (module,) = environment.glob("lib/python*/site-packages/preprocess/images/decode.py")
     code = module.read_text()
     module.write_text(f"{code}# Another version.\n")
     try:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from configs.errors import InputError
-from preprocess.transforms import EngineLoader
+from preprocess.beam.transforms import EngineLoader
 from tests.pipelines.slow_job import SlowEngine
 from tests.pipelines.test_embed import ledger, photo, records, report_of, run
 from tests.preprocess.mutated_corpus import mutated

@@ -11,7 +11,8 @@ The real code runs on storage in memory and is killed before each single change.
 
 import pytest
 
-from preprocess import finished_set, set_plan
+from preprocess.jobs import finished_set
+from preprocess.jobs import journal as set_plan
 from tests.pipelines.set_commands import Command, fresh, give, key_of, state_of, whole_set
 from tests.preprocess.memory_storage import MemoryStorage
 

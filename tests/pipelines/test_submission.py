@@ -12,11 +12,11 @@ from pipelines import local_run, submission
 from pipelines.beam_noise import quiet_children
 from pipelines.beam_options import make_runner
 from pipelines.submission import RemoteRun, run_remotely, submit
-from preprocess.labels import parse_label_dict
-from preprocess.record_set import MANIFEST_NAME, Manifest, sidecar_path
-from preprocess.set_report import BOOKS_DO_NOT_BALANCE, COMPLETE, NOTHING_EMBEDDED
-from preprocess.storage import LocalStorage, write_file
-from preprocess.transforms import EmbedLists, EmbedOptions
+from preprocess.beam.transforms import EmbedLists, EmbedOptions
+from preprocess.jobs.report import BOOKS_DO_NOT_BALANCE, COMPLETE, NOTHING_EMBEDDED
+from preprocess.lists.labels import parse_label_dict
+from preprocess.records.record_set import MANIFEST_NAME, Manifest, sidecar_path
+from preprocess.storage.base import LocalStorage, write_file
 from tests.preprocess.stand_ins import IDENTITY, load_stand_in, make_job
 
 

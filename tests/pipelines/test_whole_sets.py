@@ -8,9 +8,9 @@ import pytest
 
 from configs.errors import InputError
 from pipelines import embed
-from preprocess.record_set import Manifest
-from preprocess.storage import LocalStorage
-from preprocess.transforms import EngineLoader
+from preprocess.beam.transforms import EngineLoader
+from preprocess.records.record_set import Manifest
+from preprocess.storage.base import LocalStorage
 from tests.pipelines.slow_job import SlowEngine
 from tests.pipelines.test_embed import photo
 from trainer.record_sets import find_record_sets
@@ -233,7 +233,7 @@ def test_an_output_given_relatively_and_then_absolutely_is_the_same(planned, mon
 
 def test_a_finished_part_that_is_cut_after_a_kill_is_embedded_again(photos, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("preprocess.transforms.finish_record_set", lambda *_, **__: 1 / 0)
+        patch.setattr("preprocess.beam.transforms.finish_record_set", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(photos)
     parts = sorted(next((photos / "out/_train").glob("parts-*")).glob("*.tfrecord"))

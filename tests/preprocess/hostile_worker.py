@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 
-from preprocess.decode_worker import serve
-from preprocess.image import ImageError
+from preprocess.images.decode import ImageError
+from preprocess.images.decode_worker import serve
 
 # The pipe of the replies: the first descriptor after the standard streams.
 _REPLIES = 3

@@ -8,11 +8,11 @@ Says "held" once it has the lock. Each line of standard input makes it publish t
 import sys
 
 from configs.errors import run_program
-from preprocess.lease import Timing
-from preprocess.lock_holder import this_process
-from preprocess.output_lock import fenced, locked
-from preprocess.storage import write_file
-from preprocess.uri_storage import UriStorage
+from preprocess.locks.lease import Timing
+from preprocess.locks.lock_holder import this_process
+from preprocess.locks.output_lock import fenced, locked
+from preprocess.storage.base import write_file
+from preprocess.storage.router import UriStorage
 
 
 def main(_argv=None):

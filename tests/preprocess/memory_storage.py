@@ -4,8 +4,8 @@ import contextlib
 import errno
 import io
 
-from preprocess.gcs_storage import glob_regex
-from preprocess.storage import PARTIAL_SUFFIX
+from preprocess.storage.base import PARTIAL_SUFFIX
+from preprocess.storage.gcs import glob_regex
 
 
 class Killed(BaseException):

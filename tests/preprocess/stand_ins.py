@@ -6,11 +6,11 @@ import datetime
 
 import numpy as np
 
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.engine import EngineInfo
-from preprocess.image import ImageError
-from preprocess.job import Job
-from preprocess.outcomes import RowFailure
+from preprocess.engines.base import EngineInfo
+from preprocess.images.decode import ImageError
+from preprocess.jobs.job import Job
+from preprocess.lists.outcomes import RowFailure
+from preprocess.records.backbone_identity import BackboneIdentity
 
 IDENTITY = BackboneIdentity(
     architecture="stand_in",

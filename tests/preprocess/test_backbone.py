@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from preprocess import weights_files
-from preprocess.backbone import BackboneSpec, check_weights, load_keras_backbone
+from preprocess.backbones import weights_files
+from preprocess.backbones.backbone import BackboneSpec, check_weights, load_keras_backbone
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 
 from configs.errors import InputError
 from preprocess import bake
-from preprocess.backbone import BackboneSpec, load_keras_backbone
-from preprocess.model_cache import ModelCache
-from preprocess.networks import load_network
+from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
+from preprocess.engines.converted_networks import load_network
+from preprocess.engines.model_cache import ModelCache
 from tests.preprocess import tiny_network
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -33,7 +33,9 @@ def test_what_is_baked_is_found_without_loading_anything(cache, monkeypatch, cap
     assert [sorted(os.listdir(cache / entry)) for entry in os.listdir(cache)] == [
         ["entry.json", "graph.pb", "identity.json"]
     ] * 2
-    monkeypatch.setattr("preprocess.networks.load_keras_backbone", lambda spec: pytest.fail("converted again"))
+    monkeypatch.setattr(
+        "preprocess.engines.converted_networks.load_keras_backbone", lambda spec: pytest.fail("converted again")
+    )
     for weights in ("random", path):
         load_network(BackboneSpec(architecture=tiny_network.NAME, weights=weights), ModelCache())
 

@@ -1,13 +1,13 @@
 import io
 import threading
 
-from preprocess.block_embedder import BlockEmbedder
-from preprocess.block_writer import BlockWriter
-from preprocess.image_loader import ImageLoader
-from preprocess.labels import LabelDict
-from preprocess.row_blocks import into_blocks
-from preprocess.rows import parse_rows
-from preprocess.storage import LocalStorage
+from preprocess.images.loader import ImageLoader
+from preprocess.jobs.block_embedder import BlockEmbedder
+from preprocess.jobs.block_writer import BlockWriter
+from preprocess.lists.blocks import into_blocks
+from preprocess.lists.labels import LabelDict
+from preprocess.lists.rows import parse_rows
+from preprocess.storage.base import LocalStorage
 from tests.preprocess.stand_ins import StandInEngine, decode_stand_in, read_stand_in
 
 LABELS = LabelDict(("a", "b"))

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from preprocess.cores import available_cores
+from preprocess.machine.cores import available_cores
 
 HERE = len(os.sched_getaffinity(0))
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from preprocess.daemon_threads import DaemonThreads, TimedThreads
-from preprocess.machine_faults import MachineFault
+from preprocess.machine.machine_faults import MachineFault
+from preprocess.machine.timed_threads import DaemonThreads, TimedThreads
 
 WAIT_SEC = 20
 

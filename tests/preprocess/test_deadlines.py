@@ -3,9 +3,9 @@ import time
 
 import pytest
 
-from preprocess import deadlines
-from preprocess.deadlines import DeadlineWatch
-from preprocess.machine_faults import MachineFault
+from preprocess.machine import deadlines
+from preprocess.machine.deadlines import DeadlineWatch
+from preprocess.machine.machine_faults import MachineFault
 
 WAIT_SEC = 20
 

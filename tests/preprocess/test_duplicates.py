@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.duplicates import find_duplicates, find_shared, label_key
+from preprocess.records.duplicates import find_duplicates, find_shared, label_key
 
 # Few contents, so that records meet; the words differ in the first half, the second, or both.
 _contents = st.lists(
@@ -104,7 +104,7 @@ def test_a_label_key_stands_for_the_set(label_ids, others):
 
 def test_a_label_key_is_the_same_in_every_process():
     expected = int.from_bytes(hashlib.blake2b(bytes([2, *bytes(7), 9, *bytes(7)]), digest_size=8).digest(), "little")
-    program = "from preprocess.duplicates import label_key; print(label_key([9, 2, 2]))"
+    program = "from preprocess.records.duplicates import label_key; print(label_key([9, 2, 2]))"
     other = subprocess.run(
         [sys.executable, "-c", program], env={"PYTHONHASHSEED": "5"}, capture_output=True, text=True, check=True
     )

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from preprocess.block_embedder import BlockEmbedder
-from preprocess.block_results import BlockResult
-from preprocess.block_writer import BlockWriter
-from preprocess.earlier_work import EarlierWork
-from preprocess.finishing import finish_record_set
-from preprocess.image_loader import ImageLoader
-from preprocess.job import Retry
-from preprocess.labels import LabelDict
-from preprocess.outcomes import RowFailure
-from preprocess.row_blocks import into_blocks
-from preprocess.rows import parse_rows
-from preprocess.set_plan import tidy
-from preprocess.storage import LocalStorage
+from preprocess.images.loader import ImageLoader
+from preprocess.jobs.block_embedder import BlockEmbedder
+from preprocess.jobs.block_results import BlockResult
+from preprocess.jobs.block_writer import BlockWriter
+from preprocess.jobs.commit import finish_record_set
+from preprocess.jobs.job import Retry
+from preprocess.jobs.journal import tidy
+from preprocess.jobs.resume import EarlierWork
+from preprocess.lists.blocks import into_blocks
+from preprocess.lists.labels import LabelDict
+from preprocess.lists.outcomes import RowFailure
+from preprocess.lists.rows import parse_rows
+from preprocess.storage.base import LocalStorage
 from tests.preprocess.stand_ins import IDENTITY, INFO, StandInEngine, decode_stand_in, make_job, read_stand_in
 
 LABELS = LabelDict(("a", "b"))

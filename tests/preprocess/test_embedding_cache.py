@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from preprocess import embedding_cache
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.embedding_cache import CacheCounts, EmbeddingCache, check
-from preprocess.engine import EngineInfo
-from preprocess.storage import LocalStorage, read_stream
+from preprocess.engines.base import EngineInfo
+from preprocess.jobs import embedding_cache
+from preprocess.jobs.embedding_cache import CacheCounts, EmbeddingCache, check
+from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.storage.base import LocalStorage, read_stream
 
 SIZE = 5
 IDENTITY = BackboneIdentity(

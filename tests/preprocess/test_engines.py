@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from preprocess import engine_choice
-from preprocess.backbone import BackboneSpec, load_keras_backbone
-from preprocess.engine_choice import EngineSpec, check_engine, load_engine
-from preprocess.fidelity import centred_cosines, embed_all
-from preprocess.int8_calibration import MIN_IMAGES, calibrate
-from preprocess.model_cache import ModelCache
-from preprocess.networks import load_network
-from preprocess.openvino_engine import OpenVinoEngine, cpu_has_bfloat16, read_network
-from preprocess.probe_images import probe_images
-from preprocess.tensorflow_engine import TensorFlowEngine
+from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
+from preprocess.engines import select as engine_choice
+from preprocess.engines.converted_networks import load_network
+from preprocess.engines.fidelity import centred_cosines, embed_all
+from preprocess.engines.int8 import MIN_IMAGES, calibrate
+from preprocess.engines.model_cache import ModelCache
+from preprocess.engines.openvino_engine import OpenVinoEngine, cpu_has_bfloat16, read_network
+from preprocess.engines.select import EngineSpec, check_engine, load_engine
+from preprocess.engines.tensorflow_engine import TensorFlowEngine
+from preprocess.images.probe_images import probe_images
 from tests.preprocess import tiny_network
 
 
@@ -243,7 +243,9 @@ def test_int8_is_calibrated_once_for_the_same_images(tiny, fresh, pixels, monkey
     assert not np.array_equal(found, reference)
     assert np.median(centred_cosines(found, reference)) > 0.99
     monkeypatch.setattr(engine_choice, "_loaded", {})
-    monkeypatch.setattr("preprocess.networks.calibrate", lambda *args: pytest.fail("calibrated again"))
+    monkeypatch.setattr(
+        "preprocess.engines.converted_networks.calibrate", lambda *args: pytest.fail("calibrated again")
+    )
     np.testing.assert_array_equal(embed_all(load_engine(tiny, spec, lambda: pixels), pixels), found)
     # A job that goes on takes the calibration that it was begun with, although other images can be read by now.
     monkeypatch.setattr(engine_choice, "_loaded", {})
@@ -253,13 +255,13 @@ def test_int8_is_calibrated_once_for_the_same_images(tiny, fresh, pixels, monkey
     # Where that is lost it is made again of the images of today, and the digest tells whether they are the same.
     monkeypatch.setattr(engine_choice, "_loaded", {})
     lost = dataclasses.replace(engine.info, calibration="0" * 8)
-    monkeypatch.setattr("preprocess.networks.calibrate", calibrate)
+    monkeypatch.setattr("preprocess.engines.converted_networks.calibrate", calibrate)
     assert not load_engine(tiny, dataclasses.replace(spec, begun_with=lost), lambda: pixels).info.same_numbers_as(lost)
 
 
 def test_calibration_is_deterministic_and_silent(network, pixels, tmp_path, capfd):
     pytest.importorskip("nncf")
-    from preprocess.networks import load_int8_network
+    from preprocess.engines.converted_networks import load_int8_network
 
     embeddings = []
     for name in ("a", "b"):
@@ -278,11 +280,13 @@ def test_weights_files_are_told_apart_by_their_content(module_patch, tmp_path):
     (tmp_path / "there.weights.h5").write_bytes((tmp_path / "here.weights.h5").read_bytes())
     first = load_network(BackboneSpec(architecture=tiny_network.NAME, weights=here), cache)
     assert first.identity.agrees_with(identity)
-    module_patch.setattr("preprocess.networks.load_keras_backbone", lambda spec: pytest.fail("converted again"))
+    module_patch.setattr(
+        "preprocess.engines.converted_networks.load_keras_backbone", lambda spec: pytest.fail("converted again")
+    )
     second = load_network(BackboneSpec(architecture=tiny_network.NAME, weights=there), cache)
     assert second.identity.weights == there
     assert second.graph_path == first.graph_path
-    module_patch.setattr("preprocess.networks.load_keras_backbone", load_keras_backbone)
+    module_patch.setattr("preprocess.engines.converted_networks.load_keras_backbone", load_keras_backbone)
     trained = tiny_network.trained(model)
     trained.save_weights(there)
     third = load_network(BackboneSpec(architecture=tiny_network.NAME, weights=there), cache)
@@ -292,8 +296,8 @@ def test_weights_files_are_told_apart_by_their_content(module_patch, tmp_path):
 WARM_START = """
 import sys
 import numpy as np
-from preprocess.backbone import BackboneSpec
-from preprocess.engine_choice import EngineSpec, load_engine
+from preprocess.backbones.backbone import BackboneSpec
+from preprocess.engines.select import EngineSpec, load_engine
 engine = load_engine(BackboneSpec(weights="random"), EngineSpec(engine="openvino", precision="float32"))
 assert engine.start(np.zeros((1, 299, 299, 3), np.uint8)).result().shape == (1, 2048)
 assert engine.identity.embedding_size == 2048

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from preprocess.estimate import Estimate, exactly, mean_of, share_of
+from preprocess.jobs.estimate import Estimate, exactly, mean_of, share_of
 
 
 def test_ranges_hold_the_truth_about_as_often_as_they_say():

@@ -3,7 +3,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.example import encode_example, feature_spec
+from preprocess.records.example import encode_example, feature_spec
 
 
 @given(

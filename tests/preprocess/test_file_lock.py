@@ -12,10 +12,10 @@ import threading
 import pytest
 
 from configs.errors import InputError
-from preprocess.file_lock import FileLock
-from preprocess.lock_holder import LockLost, this_process
-from preprocess.output_lock import Witness, check_held, fenced, locked
-from preprocess.storage import LocalStorage, write_file
+from preprocess.locks.file_lock import FileLock
+from preprocess.locks.lock_holder import LockLost, this_process
+from preprocess.locks.output_lock import Witness, check_held, fenced, locked
+from preprocess.storage.base import LocalStorage, write_file
 from tests.programs import end_program, start_program
 
 

@@ -8,15 +8,15 @@ import shutil
 import numpy as np
 import pytest
 
-from preprocess.block_results import CONTENT_DTYPE, BlockResult, PartFile
-from preprocess.estimate import Estimate, exactly
-from preprocess.finished_set import find_damage
-from preprocess.finishing import JobFailed, finish_record_set
-from preprocess.job import DEFINITION_NAME, PLAN_NAME, Retry
-from preprocess.prediction import Prediction
-from preprocess.record_set import Manifest, sidecar_path
-from preprocess.set_plan import finish_planned, note_replaced, plan_path
-from preprocess.storage import LocalStorage, write_file
+from preprocess.jobs.block_results import CONTENT_DTYPE, BlockResult, PartFile
+from preprocess.jobs.commit import JobFailed, finish_record_set
+from preprocess.jobs.estimate import Estimate, exactly
+from preprocess.jobs.finished_set import find_damage
+from preprocess.jobs.job import DEFINITION_NAME, PLAN_NAME, Retry
+from preprocess.jobs.journal import finish_planned, note_replaced, plan_path
+from preprocess.jobs.planned_cost import Prediction
+from preprocess.records.record_set import Manifest, sidecar_path
+from preprocess.storage.base import LocalStorage, write_file
 from tests.preprocess.stand_ins import IDENTITY, INFO, make_job
 
 

@@ -14,16 +14,17 @@ from google.api_core.exceptions import PreconditionFailed
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
 from configs.errors import InputError
-from preprocess import beam_storage, gcs_objects
-from preprocess.backbone import BackboneSpec
-from preprocess.beam_storage import BeamStorage
-from preprocess.engine_choice import EngineSpec
-from preprocess.gcs_objects import read_object
-from preprocess.gcs_storage import GcsStorage, glob_regex
-from preprocess.image_source import ImageSource
-from preprocess.retrying import RetriesExhausted, RetryPolicy
-from preprocess.storage import TooLarge, read_file, write_file
-from preprocess.transforms import EngineLoader
+from preprocess.backbones.backbone import BackboneSpec
+from preprocess.beam import beam_storage
+from preprocess.beam.beam_storage import BeamStorage
+from preprocess.beam.image_source import ImageSource
+from preprocess.beam.transforms import EngineLoader
+from preprocess.engines.select import EngineSpec
+from preprocess.storage import gcs_objects
+from preprocess.storage.base import TooLarge, read_file, write_file
+from preprocess.storage.gcs import GcsStorage, glob_regex
+from preprocess.storage.gcs_objects import read_object
+from preprocess.storage.retry import RetriesExhausted, RetryPolicy
 from tests.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
 
 QUICK = RetryPolicy(limit_sec=30, first_wait_sec=0.005, max_wait_sec=0.02)
@@ -374,7 +375,7 @@ def test_a_process_of_its_own_reads_with_credentials(gcs):
     gcs.put("bucket", "x", b"content")
     script = (
         "from apache_beam.io.filesystems import FileSystems\n"
-        "from preprocess.beam_storage import BeamStorage\n"
+        "from preprocess.beam.beam_storage import BeamStorage\n"
         "print(FileSystems.open('gs://bucket/x').read(), BeamStorage().read('gs://bucket/x'))"
     )
     done = subprocess.run(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from preprocess.image import (
+from preprocess.images.decode import (
     IMAGE_SIZE,
     ImageError,
     ImageErrorReason,
@@ -22,7 +22,7 @@ from preprocess.image import (
 from tests.preprocess import image_corpus
 from tests.preprocess.image_corpus import Sample, encode, exif, photo
 
-# pytest sets aside the filter that `preprocess.image` installs.
+# pytest sets aside the filter that `preprocess.images.decode` installs.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
 
 CORPUS = image_corpus.corpus()
@@ -253,7 +253,7 @@ def test_nothing_is_printed_and_no_tensorflow_is_needed(tmp_path) -> None:
         (tmp_path / str(number)).write_bytes(data)
     program = (
         "import sys, pathlib\n"
-        "from preprocess.image import decode_image, ImageError\n"
+        "from preprocess.images.decode import decode_image, ImageError\n"
         "for path in sys.argv[1:]:\n"
         "    try: decode_image(pathlib.Path(path).read_bytes())\n"
         "    except ImageError: pass\n"

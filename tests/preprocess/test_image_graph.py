@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess import image_graph
-from preprocess.image import IMAGE_SIZE, MAX_IMAGE_PIXELS, decode_image, encode_png
-from preprocess.image_graph import (
+from preprocess.images import decode_graph as image_graph
+from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS, decode_image, encode_png
+from preprocess.images.decode_graph import (
     NOT_READABLE,
     decode_image_graph,
     decode_images_graph,
@@ -21,7 +21,7 @@ from tests.preprocess.image_corpus import Sample
 
 PHOTOS = Path(__file__).resolve().parents[3] / "shared" / "data" / "flowers" / "photos"
 
-# pytest sets aside the filter that `preprocess.image` installs.
+# pytest sets aside the filter that `preprocess.images.decode` installs.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
 
 CORPUS = image_corpus.corpus()

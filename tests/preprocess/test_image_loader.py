@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from preprocess import image_loader
-from preprocess.daemon_threads import DaemonThreads, TimedThreads
-from preprocess.image import ImageError
-from preprocess.image_loader import READ_THREADS, ImageLoader, KnownImage, LoadedImage
-from preprocess.machine_faults import MachineFault
-from preprocess.outcomes import RowFailure
-from preprocess.retrying import RetriesExhausted, RetryPolicy
+from preprocess.images import loader as image_loader
+from preprocess.images.decode import ImageError
+from preprocess.images.loader import READ_THREADS, ImageLoader, KnownImage, LoadedImage
+from preprocess.lists.outcomes import RowFailure
+from preprocess.machine.machine_faults import MachineFault
+from preprocess.machine.timed_threads import DaemonThreads, TimedThreads
+from preprocess.storage.retry import RetriesExhausted, RetryPolicy
 
 AT_ONCE = RetryPolicy(limit_sec=60, max_wait_sec=0)
 ONCE_AGAIN = RetryPolicy(limit_sec=0, max_wait_sec=0)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from preprocess.inference_graph import inference_graph
-from preprocess.probe_images import probe_images
+from preprocess.backbones.inference_graph import inference_graph
+from preprocess.images.probe_images import probe_images
 from tests.preprocess import tiny_network
 
 

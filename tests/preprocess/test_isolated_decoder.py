@@ -11,16 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from preprocess import isolated_decoder
-from preprocess.decode_worker import IMAGE_ERROR, PIXELS, REPLY
-from preprocess.image import ImageError, decode_image
-from preprocess.isolated_decoder import IsolatedDecoder
-from preprocess.machine_faults import MachineFault, is_machine_fault
+from preprocess.images import isolated_decoder
+from preprocess.images.decode import ImageError, decode_image
+from preprocess.images.decode_worker import IMAGE_ERROR, PIXELS, REPLY
+from preprocess.images.isolated_decoder import IsolatedDecoder
+from preprocess.machine.machine_faults import MachineFault, is_machine_fault
 from tests.preprocess.hostile_worker import ATTEMPTS
 from tests.preprocess.image_corpus import corpus, encode, photo
 from tests.preprocess.mutated_corpus import mutated
 
-# pytest sets aside the filter that `preprocess.image` installs.
+# pytest sets aside the filter that `preprocess.images.decode` installs.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -154,7 +154,7 @@ def test_the_largest_images_of_each_format_need_no_more_than_the_limit(mode, for
     """Without the 512 MiB on top, which hide at this size what they would not at 120 megapixels."""
     program = """
 import resource, sys
-import preprocess.decode_worker as worker
+import preprocess.images.decode_worker as worker
 pixels = 2000 * 1500
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 data = sys.stdin.buffer.read()
@@ -360,13 +360,13 @@ def test_all_that_decoding_imports_is_imported_before_the_first_image(tmp_path):
     program = """
 import pickle, sys
 samples = pickle.load(open(sys.argv[1], "rb"))
-import preprocess.decode_worker
+import preprocess.images.decode_worker
 opened = set()
 sys.addaudithook(lambda event, values: opened.add(str(values[0])) if event == "open" else None)
 for data in samples:
     try:
-        preprocess.decode_worker.decode_image(data, max_pixels=1 << 22)
-    except preprocess.decode_worker.ImageError as error:
+        preprocess.images.decode_worker.decode_image(data, max_pixels=1 << 22)
+    except preprocess.images.decode_worker.ImageError as error:
         assert not isinstance(error.__cause__, ImportError), error
 print(len(samples), sorted(opened))
 """
@@ -382,7 +382,7 @@ def test_what_a_decoder_wants_and_may_not_have_is_not_blamed_on_the_image():
 
 
 def test_the_child_imports_no_more_than_it_needs():
-    program = "import sys, preprocess.decode_worker; print(*{name.partition('.')[0] for name in sys.modules})"
+    program = "import sys, preprocess.images.decode_worker; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert {"numpy", "PIL"} <= loaded

@@ -1,7 +1,7 @@
 import pytest
 
 from configs.errors import InputError
-from preprocess.labels import LabelDict, parse_label_dict
+from preprocess.lists.labels import LabelDict, parse_label_dict
 
 
 def test_ids_are_positions_and_blank_lines_take_none():

@@ -14,13 +14,13 @@ import pytest
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
 from configs.errors import InputError
-from preprocess.gcs_storage import GcsStorage
-from preprocess.lease import Lease, Timing
-from preprocess.lock_holder import Holder, LockLost, this_process
-from preprocess.output_lock import Witness, fenced
-from preprocess.retrying import RetryPolicy
-from preprocess.storage import write_file
-from preprocess.uri_storage import UriStorage
+from preprocess.locks.lease import Lease, Timing
+from preprocess.locks.lock_holder import Holder, LockLost, this_process
+from preprocess.locks.output_lock import Witness, fenced
+from preprocess.storage.base import write_file
+from preprocess.storage.gcs import GcsStorage
+from preprocess.storage.retry import RetryPolicy
+from preprocess.storage.router import UriStorage
 from tests.faulty_gcs import FaultPlan, FaultyGcs
 from tests.programs import end_program, start_program
 

@@ -8,11 +8,11 @@ import pathlib
 import pytest
 
 from configs.errors import InputError
-from preprocess.engine import EngineInfo
-from preprocess.finishing import JobFailed, finish_record_set
-from preprocess.job import Retry
-from preprocess.libraries import libraries
-from preprocess.made_with import (
+from preprocess.engines.base import EngineInfo
+from preprocess.engines.libraries import libraries
+from preprocess.jobs.commit import JobFailed, finish_record_set
+from preprocess.jobs.job import Retry
+from preprocess.jobs.made_with import (
     differences,
     forget_record,
     load_for_worker,
@@ -21,7 +21,7 @@ from preprocess.made_with import (
     recorded,
     write_record,
 )
-from preprocess.storage import LocalStorage
+from preprocess.storage.base import LocalStorage
 from tests.preprocess.stand_ins import INFO, StandInEngine, make_job
 from tests.preprocess.test_earlier_work import Engine, embed
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from preprocess import model_cache
-from preprocess.model_cache import MAX_ENTRIES, ModelCache, cache_folder
+from preprocess.engines import model_cache
+from preprocess.engines.model_cache import MAX_ENTRIES, ModelCache, cache_folder
 
 KEY = {"kind": "test", "code": [1, 2]}
 
@@ -184,7 +184,7 @@ def test_a_folder_of_another_user_is_not_used_and_that_is_said(tmp_path, monkeyp
 def test_a_kill_while_a_network_is_prepared_leaves_nothing_for_long(tmp_path):
     script = (
         "import os, signal, sys\n"
-        "from preprocess.model_cache import ModelCache\n"
+        "from preprocess.engines.model_cache import ModelCache\n"
         "ModelCache(sys.argv[1]).find_or_make({'a': 1}, lambda folder: os.kill(os.getpid(), signal.SIGKILL))\n"
     )
     temporary = tmp_path / "tmp"

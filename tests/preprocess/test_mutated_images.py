@@ -6,8 +6,8 @@ import typing
 import numpy as np
 import pytest
 
-from preprocess.image import IMAGE_SIZE, ImageError, ImageErrorReason
-from preprocess.isolated_decoder import IsolatedDecoder
+from preprocess.images.decode import IMAGE_SIZE, ImageError, ImageErrorReason
+from preprocess.images.isolated_decoder import IsolatedDecoder
 from tests.preprocess.image_corpus import encode, photo
 from tests.preprocess.mutated_corpus import MUTATIONS, bombs, mutated, png_of_zeros, small_images
 

@@ -10,14 +10,14 @@ import pathlib
 import numpy as np
 import pytest
 
-from preprocess import durable
-from preprocess.block_writer import BlockWriter
-from preprocess.finished_set import find_damage
-from preprocess.finishing import finish_record_set
-from preprocess.row_blocks import RowBlock
-from preprocess.rows import Row
-from preprocess.set_plan import finish_planned
-from preprocess.storage import LocalStorage, write_file
+from preprocess.jobs.block_writer import BlockWriter
+from preprocess.jobs.commit import finish_record_set
+from preprocess.jobs.finished_set import find_damage
+from preprocess.jobs.journal import finish_planned
+from preprocess.lists.blocks import RowBlock
+from preprocess.lists.rows import Row
+from preprocess.storage import durable
+from preprocess.storage.base import LocalStorage, write_file
 from tests.power_cut import forgetful, lay_out
 from tests.preprocess.stand_ins import StandInEngine, make_job
 

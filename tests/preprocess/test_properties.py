@@ -11,18 +11,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from configs.errors import InputError
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.example import decode_example, encode_example
-from preprocess.image import IMAGE_SIZE, ImageError, ImageErrorReason, decode_image
-from preprocess.labels import LabelDict, parse_label_dict
-from preprocess.outcomes import RowFailure, RowSkip
-from preprocess.record_set import Manifest, Shard
-from preprocess.row_blocks import into_blocks
-from preprocess.rows import parse_rows
-from preprocess.tfrecord import frame_record, whole_records
+from preprocess.images.decode import IMAGE_SIZE, ImageError, ImageErrorReason, decode_image
+from preprocess.lists.blocks import into_blocks
+from preprocess.lists.labels import LabelDict, parse_label_dict
+from preprocess.lists.outcomes import RowFailure, RowSkip
+from preprocess.lists.rows import parse_rows
+from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.example import decode_example, encode_example
+from preprocess.records.record_set import Manifest, Shard
+from preprocess.records.tfrecord import frame_record, whole_records
 from tests.preprocess.image_corpus import encode, photo
 
-# Pillow warns of damaged files; pytest undoes the filter that preprocess.image sets.
+# Pillow warns of damaged files; pytest undoes the filter that preprocess.images.decode sets.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 # The same examples in every run.

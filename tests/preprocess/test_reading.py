@@ -4,11 +4,11 @@ import socket
 
 import pytest
 
-from preprocess.machine_faults import MachineFault
-from preprocess.outcomes import RowFailure
-from preprocess.reading import read_image_bytes
-from preprocess.retrying import RetriesExhausted
-from preprocess.storage import TooLarge
+from preprocess.images.read import read_image_bytes
+from preprocess.lists.outcomes import RowFailure
+from preprocess.machine.machine_faults import MachineFault
+from preprocess.storage.base import TooLarge
+from preprocess.storage.retry import RetriesExhausted
 
 
 def read_nothing(location, *, max_bytes=None):

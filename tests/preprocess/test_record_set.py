@@ -5,8 +5,8 @@ import json
 import pytest
 
 from configs.errors import InputError
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.record_set import Manifest, Shard, set_of_shard, shard_name, sidecar_dir
+from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.record_set import Manifest, Shard, set_of_shard, shard_name, sidecar_dir
 
 BACKBONE = BackboneIdentity(
     architecture="inception_v3",

@@ -7,7 +7,7 @@ import pytest
 import requests
 import urllib3
 
-from preprocess.retrying import RetriesExhausted, RetryPolicy, as_os_error, call, is_transient
+from preprocess.storage.retry import RetriesExhausted, RetryPolicy, as_os_error, call, is_transient
 
 
 class Clock:

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import InputError
-from preprocess.labels import LabelDict
-from preprocess.outcomes import RowFailure, RowSkip
-from preprocess.rows import parse_rows, resolve_uri
+from preprocess.lists.labels import LabelDict
+from preprocess.lists.outcomes import RowFailure, RowSkip
+from preprocess.lists.rows import parse_rows
+from preprocess.storage.uris import resolve_uri
 
 LABELS = LabelDict(("daisy", "rose", "tulip"))
 

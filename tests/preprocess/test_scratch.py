@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from preprocess.scratch import PREFIX, Scratch, scratch_folder
+from preprocess.storage.scratch import PREFIX, Scratch, scratch_folder
 
 HOLDS_ONE = """
 import os, sys, time
-from preprocess.scratch import Scratch
+from preprocess.storage.scratch import Scratch
 scratch = Scratch(sys.argv[1])
 open(os.path.join(scratch.path, "graph.pb"), "wb").close()
 print(scratch.path, flush=True)

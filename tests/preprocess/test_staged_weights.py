@@ -8,14 +8,14 @@ import pathlib
 import pytest
 
 from configs.errors import InputError
-from preprocess import backbone, weights_files
-from preprocess.backbone import BackboneSpec, check_weights, load_keras_backbone
-from preprocess.model_cache import ModelCache
-from preprocess.networks import load_network
-from preprocess.staged_weights import stage_weights
-from preprocess.storage import LocalStorage
-from preprocess.uri_storage import UriStorage
-from preprocess.weights_files import PublishedFile, StagedFile
+from preprocess.backbones import backbone, weights_files
+from preprocess.backbones.backbone import BackboneSpec, check_weights, load_keras_backbone
+from preprocess.backbones.staged_weights import stage_weights
+from preprocess.backbones.weights_files import PublishedFile, StagedFile
+from preprocess.engines.converted_networks import load_network
+from preprocess.engines.model_cache import ModelCache
+from preprocess.storage.base import LocalStorage
+from preprocess.storage.router import UriStorage
 from tests.preprocess import tiny_network
 
 

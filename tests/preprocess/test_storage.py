@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from preprocess import beam_storage
-from preprocess.beam_storage import BeamStorage
-from preprocess.retrying import RetryPolicy, as_os_error
-from preprocess.storage import LocalStorage, TooLarge, read_file, write_file
+from preprocess.beam import beam_storage
+from preprocess.beam.beam_storage import BeamStorage
+from preprocess.storage.base import LocalStorage, TooLarge, read_file, write_file
+from preprocess.storage.retry import RetryPolicy, as_os_error
 
 
 @pytest.fixture(params=[LocalStorage, BeamStorage])

@@ -1,6 +1,6 @@
 import tensorflow as tf
 
-from preprocess.tfrecord import frame_record
+from preprocess.records.tfrecord import frame_record
 
 
 def test_tensorflow_reads_the_container(tmp_path):

@@ -13,10 +13,11 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from configs.errors import InputError
-from preprocess import faults, progress, source_digest
-from preprocess.image_source import ImageSource
-from preprocess.labels import LabelDict
-from preprocess.transforms import EmbedLists, EmbedOptions
+from preprocess.beam import source_digest
+from preprocess.beam.image_source import ImageSource
+from preprocess.beam.transforms import EmbedLists, EmbedOptions
+from preprocess.jobs import faults, progress
+from preprocess.lists.labels import LabelDict
 from tests.preprocess.stand_ins import decode_stand_in, load_stand_in, make_job, read_stand_in
 
 LABELS = LabelDict(("a", "b"))
@@ -169,11 +170,11 @@ def test_a_worker_with_other_code_refuses_every_stage_of_ours(tmp_path, monkeypa
         assert "Rebuild it" in str(error.value)
 
 
-@pytest.mark.parametrize("module", ["preprocess/image.py", "configs/prices.py"])
+@pytest.mark.parametrize("module", ["preprocess/images/decode.py", "configs/prices.py"])
 def test_the_digest_tells_code_apart(tmp_path, module):
     for name in ("configs", "preprocess"):
         shutil.copytree(source_digest.preprocess.__path__[0] + f"/../{name}", tmp_path / name)
-    source = "from preprocess.source_digest import source_digest; print(source_digest())"
+    source = "from preprocess.beam.source_digest import source_digest; print(source_digest())"
 
     def digest_there():
         return subprocess.run(

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from preprocess import backbone
-from preprocess.backbone import Architecture
-from preprocess.image import IMAGE_SIZE
-from preprocess.weights_files import PublishedFile
+from preprocess.backbones import backbone
+from preprocess.backbones.backbone import Architecture
+from preprocess.backbones.weights_files import PublishedFile
+from preprocess.images.decode import IMAGE_SIZE
 
 NAME = "tiny"
 

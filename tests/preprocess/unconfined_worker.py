@@ -1,7 +1,7 @@
 """A hostile worker on a machine whose kernel filters nothing."""
 
-from preprocess import confinement
-from preprocess.decode_worker import serve
+from preprocess.images import confinement
+from preprocess.images.decode_worker import serve
 from tests.preprocess.hostile_worker import decode
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.image import IMAGE_DEFINITION
-from preprocess.probe_images import probe_images
+from preprocess.images.decode import IMAGE_DEFINITION
+from preprocess.images.probe_images import probe_images
+from preprocess.records.backbone_identity import BackboneIdentity
 from tests.preprocess import tiny_network
 from trainer.head import build_head
 

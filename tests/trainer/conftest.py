@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from preprocess.backbone_identity import BackboneIdentity
-from preprocess.example import encode_example
-from preprocess.image import IMAGE_DEFINITION, IMAGE_SIZE
-from preprocess.record_set import (
+from preprocess.backbones.tensorflow_import import import_tensorflow
+from preprocess.images.decode import IMAGE_DEFINITION, IMAGE_SIZE
+from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.example import encode_example
+from preprocess.records.record_set import (
     MANIFEST_NAME,
     Compression,
     Manifest,
@@ -18,7 +19,6 @@ from preprocess.record_set import (
     shard_name,
     sidecar_path,
 )
-from preprocess.tensorflow_import import import_tensorflow
 
 tf = import_tensorflow()
 

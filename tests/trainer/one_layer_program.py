@@ -12,7 +12,7 @@ def main(_argv=None):
     import keras
 
     import trainer.export
-    from preprocess.image import IMAGE_SIZE
+    from preprocess.images.decode import IMAGE_SIZE
     from trainer import task
 
     model = keras.Sequential([keras.layers.Input((IMAGE_SIZE, IMAGE_SIZE, 3)), keras.layers.GlobalAveragePooling2D()])
@@ -21,8 +21,8 @@ def main(_argv=None):
 
 
 def spec_identity(spec):
-    from preprocess.backbone_identity import BackboneIdentity
-    from preprocess.image import IMAGE_DEFINITION
+    from preprocess.images.decode import IMAGE_DEFINITION
+    from preprocess.records.backbone_identity import BackboneIdentity
 
     return BackboneIdentity(
         architecture=spec.architecture,

@@ -18,7 +18,7 @@ from PIL import Image
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
 from configs.errors import InputError
-from preprocess import uri_storage
+from preprocess.storage import router as uri_storage
 from tests.faulty_gcs import FaultPlan, FaultyGcs
 from tests.trainer.test_foreign_sets import EMBEDDINGS, example, write
 from trainer import files, predict, task, working_folder
@@ -158,7 +158,7 @@ def test_photos_are_found_until_the_bucket_no_longer_answers(gcs, monkeypatch, c
     assert finder.thumbnail("photos/a.png", side=8).startswith("data:image/jpeg;base64,")
     assert [finder.read(uri) for uri in ("photos/b.png", "gs://no-bucket/a.png", "gs://", "s3://b/a.png")] == [None] * 4
     gcs.plan = FaultPlan(share=1, faults=["503"])
-    monkeypatch.setattr("preprocess.retrying.RetryPolicy.wait_sec", lambda self, tries: 1e9)
+    monkeypatch.setattr("preprocess.storage.retry.RetryPolicy.wait_sec", lambda self, tries: 1e9)
     assert finder.read(found[0]) is None
     assert "photos in buckets are left out of the report" in capsys.readouterr().err
     gcs.plan = FaultPlan()

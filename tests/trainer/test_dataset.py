@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from preprocess.record_set import MANIFEST_NAME, Manifest, sidecar_path
+from preprocess.records.record_set import MANIFEST_NAME, Manifest, sidecar_path
 from trainer.dataset import data_warnings, in_label_mode, label_mode_of, read_dataset
 from trainer.embeddings import MemoryEmbeddings
 from trainer.memory import MemoryBudget

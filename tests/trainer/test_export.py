@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import InputError
-from preprocess.image import decode_image, encode_png
-from preprocess.inference_graph import inference_graph
-from preprocess.tensorflow_engine import TensorFlowEngine
+from preprocess.backbones.inference_graph import inference_graph
+from preprocess.engines.tensorflow_engine import TensorFlowEngine
+from preprocess.images.decode import decode_image, encode_png
 from tests.trainer.classifiers import IDENTITY, LABELS, build_classifier, jpeg
 from trainer.export import load_backbone_of_records, load_unverified_backbone, save_model
 from trainer.head import predict_logits

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import InputError
-from preprocess.image import decode_image
+from preprocess.images.decode import decode_image
 from tests.trainer.classifiers import IDENTITY, LABELS, build_classifier, jpeg
 from trainer import export_formats
 from trainer.export import save_model

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import InputError
-from preprocess.tfrecord import _masked_crc
+from preprocess.records.tfrecord import _masked_crc
 from tests.programs import end_program, start_program
 from trainer.dataset import read_dataset
 from trainer.record_sets import find_record_sets, require_agreement

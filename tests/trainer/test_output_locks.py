@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
 from configs.errors import InputError
-from preprocess.gcs_storage import GcsStorage
-from preprocess.lock_holder import LockLost, this_process
-from preprocess.output_lock import confirm_held
+from preprocess.locks.lock_holder import LockLost, this_process
+from preprocess.locks.output_lock import confirm_held
+from preprocess.storage.gcs import GcsStorage
 from tests.faulty_gcs import FaultyGcs
 from tests.programs import end_program, start_program
 from tests.trainer.test_buckets import put_folder

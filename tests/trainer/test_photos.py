@@ -73,8 +73,8 @@ def test_of_records_made_elsewhere_only_photos_in_the_folders_that_were_named_ar
 
 
 def test_thumbnails_are_decoded_in_another_process(tmp_path, monkeypatch):
-    import preprocess.image
+    import preprocess.images.decode
 
-    monkeypatch.setattr(preprocess.image, "decode_image", None)
+    monkeypatch.setattr(preprocess.images.decode, "decode_image", None)
     monkeypatch.setattr(Image, "open", None)
     assert PhotoFinder().thumbnail(photo(tmp_path / "a.png"), side=8) is not None

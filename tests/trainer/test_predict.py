@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from configs.errors import InputError
-from preprocess.image import IMAGE_SIZE
-from preprocess.isolated_decoder import IsolatedDecoder
+from preprocess.images.decode import IMAGE_SIZE
+from preprocess.images.isolated_decoder import IsolatedDecoder
 from trainer import predict
 from trainer.export import save_model
 from trainer.head import build_head

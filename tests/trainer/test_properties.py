@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from preprocess.example import encode_example
-from preprocess.tfrecord import MalformedRecordError, frame_record, split_frames
+from preprocess.records.example import encode_example
+from preprocess.records.tfrecord import MalformedRecordError, frame_record, split_frames
 from trainer.wire import RecordParser, Records
 
 # The same examples in every run.

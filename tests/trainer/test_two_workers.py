@@ -19,7 +19,7 @@ PROGRAM = "import sys; from tests.trainer.test_two_workers import run_to_the_end
 
 def run_to_the_end(folder):
     """What a worker does."""
-    from preprocess.tensorflow_import import import_tensorflow
+    from preprocess.backbones.tensorflow_import import import_tensorflow
     from trainer.distributed import GradientExchange, read_cluster
 
     cluster = read_cluster(os.environ)

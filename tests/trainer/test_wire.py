@@ -6,8 +6,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.example import encode_example
-from preprocess.tfrecord import MalformedRecordError, frame_record, split_frames
+from preprocess.records.example import encode_example
+from preprocess.records.tfrecord import MalformedRecordError, frame_record, split_frames
 from trainer.wire import RecordParser
 
 PARSER = RecordParser(3)

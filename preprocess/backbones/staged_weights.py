@@ -1,0 +1,53 @@
+"""Weights where workers on other machines can read them: put there once, under the digest of their content.
+
+Workers then neither ask the publisher's server, one after another, nor need a file that only the launcher has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+
+from configs.errors import InputError, cause_in_one_line
+from preprocess.backbones.backbone import ARCHITECTURES, IMAGENET, BackboneSpec
+from preprocess.backbones.weights_files import StagedFile, check_file, fetch_published, local_copy
+from preprocess.storage.base import Storage
+from preprocess.storage.digests import digest_of_file
+
+
+def stage_weights(spec: BackboneSpec, folder: str, storage: Storage) -> BackboneSpec:
+    """Puts the weights of a backbone where workers can read them, unless they are there.
+
+    ImageNet weights are fetched onto this machine first, if they are not on it. Random weights are drawn, not read:
+    there is nothing to do for them.
+
+    Args:
+      spec: the backbone.
+      folder: where to put the file, as `SHA256-NAME`; local (on a disk that all share) or gs://.
+      storage: of the folder, and of weights that lie in a bucket.
+
+    Returns:
+      The spec, with `staged` where there is a file. It names the same network as before.
+
+    Raises:
+      InputError: the weights cannot be had, or the folder cannot be written.
+    """
+    if spec.is_random:
+        return spec
+    if spec.weights == IMAGENET:
+        source = fetch_published(ARCHITECTURES[spec.architecture].imagenet)
+    else:
+        check_file(spec.weights, storage)
+        source = spec.weights
+    with local_copy(source, storage) as path:
+        sha256 = digest_of_file(path)
+        uri = f"{folder.rstrip('/')}/{sha256}-{os.path.basename(source)}"
+        try:
+            # A file appears in storage only when it is whole, so the one of this name has this content.
+            if storage.match(uri) != [uri]:
+                with open(path, "rb") as stream, storage.create(uri) as target:
+                    shutil.copyfileobj(stream, target, 1024 * 1024)
+        except OSError as error:
+            raise InputError(f"weights: cannot be put at {uri!r} ({cause_in_one_line(error)}).") from error
+    return dataclasses.replace(spec, staged=StagedFile(uri=uri, sha256=sha256))

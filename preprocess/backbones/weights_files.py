@@ -1,0 +1,156 @@
+"""Files of weights: where they are, whether they can be had, and how they get onto this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+from configs.errors import InputError, cause_in_one_line
+from preprocess.storage import router as uri_storage
+from preprocess.storage.base import Storage
+from preprocess.storage.digests import digest_of_file
+from preprocess.storage.router import UriStorage
+from preprocess.storage.uris import has_scheme
+
+_PROBE_TIMEOUT_SEC = 10
+_USABLE = "imagenet, random, or the path of a weights file that Keras can read (.weights.h5, .h5, .keras)"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PublishedFile:
+    """A file of weights that Keras publishes.
+
+    Attributes:
+      url: where.
+      md5: of its content, 32 hex digits.
+    """
+
+    url: str
+    md5: str
+
+    @property
+    def cache_path(self) -> str:
+        """Where keras.utils.get_file puts it, so that a file cached by any Keras program serves here too."""
+        home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+        return os.path.join(home, "models", os.path.basename(self.url))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StagedFile:
+    """A file of weights where workers can read it.
+
+    Attributes:
+      uri: local path (on a disk that all share) or gs://.
+      sha256: of its content, 64 hex digits.
+    """
+
+    uri: str
+    sha256: str
+
+
+def check_published(file: PublishedFile) -> None:
+    """Finds out in seconds whether a published file is on this machine or can be fetched.
+
+    Raises:
+      InputError: it is neither.
+    """
+    if os.path.isfile(file.cache_path):
+        return
+    request = urllib.request.Request(file.url, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT_SEC).close()
+    except (OSError, http.client.HTTPException) as error:
+        raise _unreachable(file, error) from error
+
+
+def fetch_published(file: PublishedFile) -> str:
+    """The path of a published file on this machine, checked; fetched by Keras if it is not there.
+
+    Raises:
+      InputError: it cannot be fetched.
+    """
+    if os.path.isfile(file.cache_path) and digest_of_file(file.cache_path, "md5") == file.md5:
+        return file.cache_path
+    from preprocess.backbones.tensorflow_import import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    try:
+        return keras.utils.get_file(os.path.basename(file.url), file.url, cache_subdir="models", file_hash=file.md5)
+    except Exception as error:  # Keras raises bare Exception for a failed download.
+        raise _unreachable(file, error) from error
+
+
+def _unreachable(file: PublishedFile, error: Exception) -> InputError:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else cause_in_one_line(error)
+    return InputError(
+        f"weights: the ImageNet weights are not on this machine and {file.url} cannot be reached ({cause}). Fetch that "
+        f"file on a machine that can and pass it as --weights FILE, or put it at {file.cache_path}; or pass --weights "
+        "random to try the pipeline without them."
+    )
+
+
+def check_file(path: str, storage: Storage | None = None) -> None:
+    """Finds out whether there is a file of weights; takes a request where it lies in a bucket.
+
+    Args:
+      path: a local path or gs://.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+
+    Raises:
+      InputError: there is none, or it cannot be asked for.
+    """
+    if has_scheme(path) and not path.startswith("gs://"):
+        raise InputError(f"weights: must be {_USABLE}, local or gs://. Received: {path!r}")
+    try:
+        found = path.startswith("gs://") and (storage or UriStorage()).match(path) == [path]
+    except OSError as error:
+        raise InputError(f"weights: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
+    if not found and not os.path.isfile(path):
+        raise InputError(f"weights: no such file: {path!r}. Pass {_USABLE}.")
+
+
+@contextlib.contextmanager
+def local_copy(path: str, storage: Storage | None = None) -> Iterator[str]:
+    """The path of a file on this machine for as long as the `with` block: of itself, or of a copy of a remote one.
+
+    Args:
+      path: a local path or gs://.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            copy = stack.enter_context(uri_storage.local_copy(path, storage or UriStorage()))
+        except OSError as error:
+            raise InputError(f"weights: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
+        yield copy
+
+
+@contextlib.contextmanager
+def staged_copy(staged: StagedFile, storage: Storage | None = None) -> Iterator[str]:
+    """As `local_copy`, of a staged file whose content is what was staged.
+
+    Raises:
+      InputError: it cannot be read, or has other content.
+    """
+    with local_copy(staged.uri, storage) as path:
+        try:
+            sha256 = digest_of_file(path)
+        except OSError as error:
+            raise InputError(f"weights: {staged.uri!r} cannot be read ({cause_in_one_line(error)}).") from error
+        if sha256 != staged.sha256:
+            raise InputError(
+                f"weights: {staged.uri!r} is damaged or was replaced: its SHA-256 must be {staged.sha256}. Received: "
+                f"{sha256}. Put the file back as it was, or delete it if it lies in a staging folder, and give the "
+                "same command again."
+            )
+        yield path

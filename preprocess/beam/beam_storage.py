@@ -1,0 +1,183 @@
+"""Storage for local paths, `gs://`, and by Beam's filesystems `s3://`, `hdfs://` and whatever else is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TypeVar, cast
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+
+from preprocess.storage.base import Storage, TooLarge, read_stream
+from preprocess.storage.gcs import GcsStorage
+from preprocess.storage.gcs_objects import SPOOL_BYTES
+from preprocess.storage.retry import RetryPolicy, as_os_error, call
+from preprocess.storage.router import UriStorage
+from preprocess.storage.uris import has_scheme
+
+_Result = TypeVar("_Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class _ClientOfOptions:
+    """Makes a client with the credentials, project and headers of a pipeline's options, as Beam makes it for itself.
+
+    Attributes:
+      credentials: what the options say of them and of what is billed; those who say the same share a client.
+      options: the options.
+    """
+
+    credentials: str
+    options: PipelineOptions = dataclasses.field(compare=False)
+
+    def __call__(self) -> Any:
+        from apache_beam.internal.gcp import auth
+        from apache_beam.io.gcp.gcsio import create_storage_client
+
+        with auth._Credentials._credentials_lock:
+            # Beam keeps the first credentials of a process for whatever options come later.
+            auth._Credentials._credentials_init = False
+        return create_storage_client(self.options)
+
+
+# Reading the options takes a millisecond, and whoever reads an image asks: they are read once.
+_last_maker: tuple[PipelineOptions | None, _ClientOfOptions] | None = None
+
+
+def _gcs_client_maker() -> _ClientOfOptions:
+    """What makes clients with the options that Beam's filesystems have in this process."""
+    global _last_maker
+    last, current = _last_maker, FileSystems._pipeline_options
+    if last is not None and last[0] is current:
+        return last[1]
+    options = current or PipelineOptions([])
+    named = options.view_as(GoogleCloudOptions)
+    fields = ("impersonate_service_account", "gcp_oauth_scopes", "project", "gcs_custom_audit_entries")
+    maker = _ClientOfOptions(repr([getattr(named, field) for field in fields]), options)
+    _last_maker = (current, maker)
+    return maker
+
+
+class _BeamFiles:
+    """A `Storage` over Beam's filesystems. Their clients differ in what they try again, so every operation is."""
+
+    def __init__(self, retry: RetryPolicy):
+        self._retry = retry
+
+    def _call(self, function: Callable[[], _Result], path: str) -> _Result:
+        try:
+            return call(function, self._retry)
+        except TooLarge:
+            raise
+        except Exception as error:
+            raise as_os_error(error, path) from error
+
+    def open(self, path: str) -> BinaryIO:
+        # The whole file first: a stream that breaks in the middle cannot be tried again by who reads from it.
+        spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 (the caller closes it)
+
+        def read_once() -> None:
+            spool.seek(0)
+            spool.truncate()
+            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
+                shutil.copyfileobj(stream, spool, 1024 * 1024)
+
+        try:
+            self._call(read_once, path)
+        except BaseException:
+            spool.close()
+            raise
+        spool.seek(0)
+        return cast(BinaryIO, spool)
+
+    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        def read_once() -> bytes:
+            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
+                return read_stream(stream, path, max_bytes=max_bytes)
+
+        return self._call(read_once, path)
+
+    @contextlib.contextmanager
+    def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
+        """A new file, sent whole when its stream is closed; nothing is sent if the `with` block raises."""
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            yield cast(BinaryIO, spool)
+
+            def write_once() -> None:
+                spool.seek(0)
+                # Not in a `with` block: closing a stream after a fault would pass what it has for the whole.
+                stream = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+                shutil.copyfileobj(spool, stream, 1024 * 1024)
+                stream.close()
+
+            self._call(write_once, path)
+
+    def create_new(self, path: str, data: bytes) -> bool:
+        # Beam's filesystems have nothing that only one of several can do: what is read afterwards counts.
+        if self.match(path):
+            return False
+        with self.create(path) as stream:
+            stream.write(data)
+        return self.read(path) == data
+
+    def match(self, pattern: str) -> list[str]:
+        (result,) = self._call(lambda: FileSystems.match([pattern]), pattern)
+        return sorted(metadata.path for metadata in result.metadata_list)
+
+    def sizes(self, pattern: str) -> dict[str, int]:
+        (result,) = self._call(lambda: FileSystems.match([pattern]), pattern)
+        return {
+            metadata.path: metadata.size_in_bytes for metadata in sorted(result.metadata_list, key=lambda m: m.path)
+        }
+
+    def move(self, source: str, target: str) -> None:
+        tries = 0
+
+        def move_once() -> None:
+            nonlocal tries
+            tries += 1
+            # An earlier try may have moved the file though its answer was lost.
+            if tries > 1 and not FileSystems.exists(source) and FileSystems.exists(target):
+                return
+            FileSystems.rename([source], [target])
+
+        self._call(move_once, source)
+
+    def delete_file(self, path: str) -> None:
+        def delete_once() -> None:
+            if FileSystems.exists(path):
+                FileSystems.delete([path])
+
+        self._call(delete_once, path)
+
+    def delete_tree(self, path: str) -> None:
+        def delete_once() -> None:
+            (result,) = FileSystems.match([f"{path}/**"])
+            FileSystems.delete([metadata.path for metadata in result.metadata_list])
+
+        self._call(delete_once, path)
+
+
+class BeamStorage(UriStorage):
+    """Local paths by the operating system, `gs://` by its own client, all others by Beam.
+
+    Args:
+      retry: how long to go on after transient faults, for each operation on remote files.
+    """
+
+    def __init__(self, retry: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 (frozen)
+        super().__init__(retry)
+        self._others = _BeamFiles(retry)
+
+    def _gcs(self) -> Storage:
+        return GcsStorage(self._retry, make=_gcs_client_maker())
+
+    def _of(self, path: str) -> Storage:
+        if has_scheme(path) and not path.startswith("gs://"):
+            return self._others
+        return super()._of(path)

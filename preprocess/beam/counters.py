@@ -1,0 +1,21 @@
+"""Beam counters, by which a runner's own page shows the books while a job runs.
+
+They are bumped on the bundle's thread: Beam loses what other threads count.
+"""
+
+from __future__ import annotations
+
+from apache_beam.metrics import Metrics
+
+from preprocess.jobs.block_results import BlockResult
+
+NAMESPACE = "hugs"
+
+
+def count_block(result: BlockResult) -> None:
+    """Adds one block's books: `rows`, `embedded`, `failed_<reason>`, `skipped_<rule>`."""
+    counts = {"rows": result.rows, "embedded": result.embedded}
+    counts.update({f"failed_{reason}": count for reason, count in result.failed.items()})
+    counts.update({f"skipped_{rule}": count for rule, count in result.skipped.items()})
+    for name, count in counts.items():
+        Metrics.counter(NAMESPACE, name).inc(count)

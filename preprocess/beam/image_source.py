@@ -1,0 +1,88 @@
+"""How a job reads and decodes its images, and what one of them may cost. Picklable, so that workers get it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from configs.recipe import PreprocessOptions
+from preprocess.beam.beam_storage import BeamStorage
+from preprocess.images.decode import MAX_IMAGE_PIXELS
+from preprocess.images.isolated_decoder import IsolatedDecoder
+from preprocess.images.loader import ImageLoader
+from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES, read_image_bytes
+from preprocess.machine.machine_faults import TRY_AGAIN
+from preprocess.storage.retry import RetryPolicy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageReader:
+    """Reads image files, local ones and those that remote storage has.
+
+    Attributes:
+      max_bytes: larger files fail.
+      retry: of faults of remote storage that pass.
+    """
+
+    max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
+    retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
+
+    def __call__(self, location: str) -> bytes:
+        """The bytes of an image file; raises RowFailure."""
+        return read_image_bytes(location, read_remote=_storage(self.retry).read, max_bytes=self.max_bytes)
+
+
+@functools.cache
+def _storage(retry: RetryPolicy) -> BeamStorage:
+    """One for all images of a process."""
+    return BeamStorage(retry)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSource:
+    """How images are read and decoded.
+
+    Attributes:
+      max_bytes: larger files fail.
+      max_pixels: images with a larger width x height, as declared in the header, fail.
+      deadline_sec: an image that takes longer to decode fails; a read that takes longer is tried again, and then
+        stops the job. Reading may take the time of the retries on top.
+      retry: of faults of remote storage that pass.
+      read: location to bytes; None for `ImageReader`.
+      decode: bytes to pixels; None for `IsolatedDecoder`.
+      read_ahead: images loaded ahead of those who use them.
+      try_again: how long what the machine failed at is tried again, beyond what each try takes.
+    """
+
+    max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
+    max_pixels: int = MAX_IMAGE_PIXELS
+    deadline_sec: float = PreprocessOptions.image_deadline_sec
+    retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
+    read: Callable[[str], bytes] | None = None
+    decode: Callable[[bytes], np.ndarray] | None = None
+    read_ahead: int = 128
+    try_again: RetryPolicy = TRY_AGAIN
+
+    @classmethod
+    def of_options(cls, options: PreprocessOptions) -> ImageSource:
+        """As a recipe and the flags say."""
+        return cls(
+            max_bytes=options.max_image_bytes,
+            max_pixels=options.max_image_pixels,
+            deadline_sec=options.image_deadline_sec,
+            retry=RetryPolicy(limit_sec=options.storage_retry_sec),
+        )
+
+    def make_loader(self, find_embedding: Callable[[bytes], np.ndarray | None] | None = None) -> ImageLoader:
+        """What loads the images; `find_embedding` looks for an embedding by the SHA-256 of an image file."""
+        return ImageLoader(
+            read=self.read or ImageReader(max_bytes=self.max_bytes, retry=self.retry),
+            decode=self.decode or IsolatedDecoder(max_pixels=self.max_pixels, deadline_sec=self.deadline_sec),
+            max_ahead=self.read_ahead,
+            deadline_sec=self.deadline_sec + self.retry.limit_sec,
+            find_embedding=find_embedding,
+            try_again=self.try_again,
+        )

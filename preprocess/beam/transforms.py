@@ -1,0 +1,294 @@
+"""The Beam transforms that wire the pieces. No logic of their own: what happens to a row is elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.internal import pickler
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, WorkerOptions
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+from configs.choices import UnknownLabels
+from configs.errors import InputError
+from configs.recipe import PreprocessOptions
+from preprocess.backbones.backbone import BackboneSpec
+from preprocess.beam.beam_storage import BeamStorage
+from preprocess.beam.counters import count_block
+from preprocess.beam.image_source import ImageSource
+from preprocess.beam.source_digest import check_same_code, source_digest
+from preprocess.engines.base import Engine, EngineInfo
+from preprocess.engines.select import EngineSpec, load_engine
+from preprocess.images.decode import IMAGE_SIZE
+from preprocess.images.loader import LoadedImage
+from preprocess.jobs import faults, progress
+from preprocess.jobs.block_embedder import BlockEmbedder
+from preprocess.jobs.block_results import BlockResult
+from preprocess.jobs.block_writer import BlockWriter
+from preprocess.jobs.commit import JobFailed, finish_record_set
+from preprocess.jobs.embedding_cache import RETRY_SEC, EmbeddingCache
+from preprocess.jobs.job import Job
+from preprocess.jobs.made_with import load_for_worker
+from preprocess.jobs.report import COMPLETE
+from preprocess.jobs.resume import EarlierWork
+from preprocess.lists.blocks import RowBlock, into_blocks
+from preprocess.lists.hashing_reader import HashingReader
+from preprocess.lists.labels import LabelDict
+from preprocess.lists.rows import check_unchanged, parse_rows
+from preprocess.locks.output_lock import Witness, check_held, fence_of, fenced
+from preprocess.machine.machine_faults import MachineFault
+from preprocess.records.record_set import sidecar_dir
+from preprocess.storage.retry import RetryPolicy
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """How rows become records.
+
+    Attributes:
+      unknown_labels: what becomes of rows with labels that the dictionary lacks.
+      load_engine: loads what embeds; called by each thread of a worker, gives those of one process the same
+        one. To be picklable.
+      images: how they are read and decoded.
+      rows_per_shard: rows of a block, and so the most records a shard holds.
+      batch_size: images a batch; None for what suits the engine.
+    """
+
+    unknown_labels: UnknownLabels
+    load_engine: Callable[[], Engine]
+    images: ImageSource = dataclasses.field(default_factory=ImageSource)
+    rows_per_shard: int = PreprocessOptions.rows_per_shard
+    batch_size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineLoader:
+    """Loads an engine where and when it is called. Picklable, unlike the engine.
+
+    Attributes:
+      backbone: the network.
+      engine: what is to run it.
+      calibration: locations of images to calibrate int8 with.
+      images: how they are read and decoded.
+    """
+
+    backbone: BackboneSpec
+    engine: EngineSpec
+    calibration: tuple[str, ...] = ()
+    images: ImageSource = dataclasses.field(default_factory=ImageSource)
+
+    def __call__(self) -> Engine:
+        return load_engine(self.backbone, self.engine, self._calibration_pixels, BeamStorage(self.images.retry))
+
+    def obeying(self, recorded: EngineInfo) -> EngineLoader:
+        """The loader of what a job was begun with, where the options leave it open."""
+        return dataclasses.replace(self, engine=dataclasses.replace(self.engine, begun_with=recorded))
+
+    def _calibration_pixels(self) -> np.ndarray:
+        """The calibration images that can be read: uint8 [n, 299, 299, 3]."""
+        loader = self.images.make_loader()
+        loader.add(self.calibration)
+        images = (loader.next() for _ in self.calibration)
+        try:
+            pixels = [image.pixels for image in images if isinstance(image, LoadedImage)]
+        except MachineFault as fault:
+            raise InputError(f"calibration images: {fault}") from fault
+        return np.stack(pixels) if pixels else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+
+
+class _DoFnOfThisCode(beam.DoFn):
+    """A stage that a worker with other code than the launcher's refuses in one line.
+
+    Not in `setup`: what was pickled by one version and unpickled by another fails before that, or succeeds wrongly. So
+    the digest of the code travels outside of the rest, which is unpickled once the code is known to be the same.
+
+    Args:
+      image: the container that workers run; None where it is something else.
+    """
+
+    def __init__(self, image: str | None):
+        self._image = image
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle_if_same_code, (source_digest(), self._image, pickler.dumps((type(self), self.__dict__)))
+
+
+def _unpickle_if_same_code(launcher: str, image: str | None, pickled: bytes) -> beam.DoFn:
+    check_same_code(launcher, image)
+    kind, fields = pickler.loads(pickled)
+    stage = kind.__new__(kind)
+    stage.__dict__.update(fields)
+    return stage
+
+
+class _ReadRowBlocks(_DoFnOfThisCode):
+    """(position of a list, its path) to the blocks of its rows.
+
+    A list that is not the one that was checked fails the job before any of its rows is embedded: the blocks of a list
+    go on to the next stage once it was read to its end, and not if that raises.
+    """
+
+    def __init__(self, job: Job, labels: LabelDict, options: EmbedOptions, *, image: str | None):
+        super().__init__(image)
+        self._sha256 = job.input_sha256
+        self._labels = labels
+        self._options = options
+
+    def process(self, element: tuple[int, str]) -> Iterator[RowBlock]:
+        list_index, path = element
+        with faults.noted(), BeamStorage(self._options.images.retry).open(path) as stream:
+            hashing = HashingReader(stream)
+            rows = parse_rows(
+                hashing.buffered(),
+                list_path=path,
+                labels=self._labels,
+                unknown_labels=self._options.unknown_labels,
+            )
+            yield from into_blocks(
+                rows, list_index=list_index, list_path=path, rows_per_block=self._options.rows_per_shard
+            )
+            check_unchanged(path, checked=self._sha256[list_index], read=hashing.sha256)
+
+
+class _EmbedRowBlocks(_DoFnOfThisCode):
+    """Blocks to their results; the records go to storage from here and pass no further stage."""
+
+    def __init__(self, job: Job, options: EmbedOptions, *, image: str | None):
+        super().__init__(image)
+        self._job = job
+        self._options = options
+
+    def setup(self) -> None:
+        options = self._options
+        self._storage = BeamStorage(options.images.retry)
+        with faults.noted():
+            self._engine = load_for_worker(options.load_engine, self._job, self._storage)
+            self._earlier = EarlierWork(self._storage, self._job, self._engine)
+        self._cache = None
+        self._cache_fault_said = False
+        retry = options.images.retry
+        if self._job.embedding_cache:
+            self._cache = EmbeddingCache(
+                self._job.embedding_cache,
+                storage=BeamStorage(dataclasses.replace(retry, limit_sec=min(retry.limit_sec, RETRY_SEC))),
+                identity=self._engine.identity,
+                engine=self._engine.info,
+            )
+
+    def start_bundle(self) -> None:
+        self._embedder = BlockEmbedder(
+            loader=self._options.images.make_loader(self._cache.find if self._cache else None),
+            engine=self._engine,
+            open_writer=self._open_writer,
+            batch_size=self._options.batch_size or self._engine.batch_size,
+            on_rows_done=progress.notify,
+            **({"keep_embedding": self._cache.keep} if self._cache else {}),
+        )
+
+    def _open_writer(self, block: RowBlock) -> BlockWriter:
+        check_held()
+        return BlockWriter(
+            block,
+            storage=self._storage,
+            parts_dir=self._job.parts_dir,
+            compression=self._job.compression,
+            engine=self._engine,
+        )
+
+    def process(self, block: RowBlock) -> Iterator[BlockResult]:
+        with faults.noted():
+            earlier = self._earlier.find(block)
+            if earlier.result is None:
+                self._embedder.submit(block, earlier)
+        if earlier.result is not None:
+            count_block(earlier.result)
+            progress.notify(earlier.result.rows)
+            yield earlier.result
+        while self._embedder.submitted > 1:
+            yield self._complete_next()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        while self._embedder.submitted:
+            yield WindowedValue(self._complete_next(), MIN_TIMESTAMP, [GlobalWindow()])
+        if self._cache:
+            self._cache.flush()
+            fault = self._cache.counts().first_fault
+            if fault and not self._cache_fault_said:
+                self._cache_fault_said = True
+                _LOGGER.warning("embedding_cache: %s (embedded anew; only time is lost)", fault)
+
+    def _complete_next(self) -> BlockResult:
+        with faults.noted():
+            result = self._embedder.complete_next()
+        count_block(result)
+        return result
+
+
+class _FinishRecordSet(_DoFnOfThisCode):
+    """The results of all blocks to the finished set; its one output is the report."""
+
+    def __init__(self, job: Job, retry: RetryPolicy, *, image: str | None):
+        super().__init__(image)
+        self._job = job
+        self._retry = retry
+
+    def process(self, _: None, results: Iterable[BlockResult]) -> Iterator[dict[str, Any]]:
+        job, storage = self._job, BeamStorage(self._retry)
+        folder = sidecar_dir(job.output_prefix)
+        with faults.noted():
+            fence = fence_of(folder, run_id=job.run_id, output=job.output_prefix, storage=storage)
+            report = finish_record_set(results, job=job, storage=fenced(storage, fence))
+        if report["status"] != COMPLETE:
+            raise JobFailed(report["error"])
+        if isinstance(fence, Witness):
+            fence.release()
+        yield report
+
+
+def _worker_image(options: PipelineOptions) -> str | None:
+    """The container that the user asked for; None for Beam's own, and where workers run in none."""
+    portable = options.view_as(PortableOptions)
+    in_docker = None
+    if portable.environment_type in (None, "DOCKER"):  # It is the default of runners that have containers.
+        in_docker = portable.lookup_environment_option("docker_container_image") or portable.environment_config
+    return options.view_as(WorkerOptions).sdk_container_image or in_docker
+
+
+class EmbedLists(beam.PTransform):
+    """From lists of labelled image URIs to a finished set of records; the output is the report.
+
+    Only blocks of rows (URIs and labels) and the small results of blocks pass a shuffle: an image or an
+    embedding never leaves the worker that made it.
+    """
+
+    def __init__(self, *, job: Job, labels: LabelDict, options: EmbedOptions):
+        super().__init__()
+        self._job = job
+        self._labels = labels
+        self._options = options
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        retry = self._options.images.retry
+        image = _worker_image(pipeline.pipeline.options)
+        results = (
+            pipeline
+            | "Lists" >> beam.Create(list(enumerate(self._job.input_paths)))  # (int, path)
+            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._job, self._labels, self._options, image=image))  # RowBlock
+            # A list is one file: without this, all that follows would be one bundle on one worker.
+            | "Reshuffle" >> beam.Reshuffle()  # RowBlock
+            | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options, image=image))  # BlockResult
+        )
+        return (
+            pipeline
+            | "Once" >> beam.Create([None])
+            | "FinishRecordSet"
+            >> beam.ParDo(_FinishRecordSet(self._job, retry, image=image), beam.pvalue.AsList(results))  # report
+        )

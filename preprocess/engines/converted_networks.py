@@ -1,0 +1,156 @@
+"""Networks as engines take them, from the cache on disk where possible: then neither TensorFlow nor Keras is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from preprocess.backbones.backbone import ARCHITECTURES, IMAGENET, BackboneSpec, check_weights, load_keras_backbone
+from preprocess.backbones.inference_graph import GRAPH_VERSION, inference_graph
+from preprocess.engines.int8 import CALIBRATION_VERSION, calibrate, digest_of_pixels
+from preprocess.engines.model_cache import ModelCache
+from preprocess.engines.openvino_engine import read_network
+from preprocess.engines.openvino_import import import_openvino
+from preprocess.images.decode import IMAGE_DEFINITION
+from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.storage.base import Storage
+from preprocess.storage.digests import digest_of_file
+from preprocess.storage.uris import has_scheme
+
+_GRAPH = "graph.pb"
+_IDENTITY = "identity.json"
+_INT8 = "int8.xml"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """A constant graph in a file.
+
+    Attributes:
+      graph_path: the file; exists as long as the cache that it came from.
+      graph_sha256: of its content, 64 hex digits.
+      identity: the network.
+    """
+
+    graph_path: str
+    graph_sha256: str
+    identity: BackboneIdentity
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides the network's numbers: all of its identity but the name of the file of weights."""
+        return {**self.identity.to_json(), "weights": None}
+
+    @property
+    def graph(self) -> bytes:
+        """The file's content, a serialized `tf.GraphDef`."""
+        with open(self.graph_path, "rb") as stream:
+            return stream.read()
+
+
+def load_network(spec: BackboneSpec, cache: ModelCache, storage: Storage | None = None) -> Network:
+    """The constant graph of a backbone.
+
+    Args:
+      spec: the backbone.
+      cache: where it is looked up and kept.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+
+    Raises:
+      InputError: the weights cannot be had or do not fit.
+    """
+    folder = cache.find_or_make(_graph_key(spec), lambda folder: _write_graph(spec, folder, storage))
+    with open(os.path.join(folder, _IDENTITY), encoding="utf-8") as stream:
+        identity = BackboneIdentity.from_json(json.load(stream), where=folder)
+    # The key tells weights files apart by their content; the same weights may lie elsewhere today.
+    graph_path = os.path.join(folder, _GRAPH)
+    return Network(
+        graph_path=graph_path,
+        graph_sha256=cache.sha256_of(graph_path),
+        identity=dataclasses.replace(identity, weights=spec.weights),
+    )
+
+
+def load_int8_network(network: Network, pixels: np.ndarray, cache: ModelCache) -> Any:
+    """The network as an int8 `ov.Model`, calibrated on images.
+
+    Args:
+      network: what to calibrate.
+      pixels: uint8 [n, 299, 299, 3], the images.
+      cache: where it is looked up and kept.
+
+    Raises:
+      InputError: OpenVINO or NNCF is not installed, or the images are too few.
+    """
+    key = _int8_key(network, digest_of_pixels(pixels))
+
+    def write(folder: str) -> None:
+        quantized = calibrate(read_network(network.graph_path), pixels)
+        import_openvino().save_model(quantized, os.path.join(folder, _INT8), compress_to_fp16=False)
+
+    return read_network(os.path.join(cache.find_or_make(key, write), _INT8))
+
+
+def find_int8_network(network: Network, calibration: str, cache: ModelCache) -> Any | None:
+    """The int8 `ov.Model` that was made of a network before, by the digest of the images; None if it is not kept."""
+    folder = cache.find(_int8_key(network, calibration))
+    return None if folder is None else read_network(os.path.join(folder, _INT8))
+
+
+def _int8_key(network: Network, calibration: str) -> dict[str, Any]:
+    return {
+        "kind": "int8",
+        "network": network.key,
+        "pixels": calibration,
+        "code": [GRAPH_VERSION, CALIBRATION_VERSION],
+        "versions": versions_of("openvino", "nncf"),
+    }
+
+
+def versions_of(*packages: str) -> dict[str, str | None]:
+    """Versions of installed packages, without importing them; None for those that are missing."""
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _graph_key(spec: BackboneSpec) -> dict[str, Any] | None:
+    """What decides the graph of a spec; None where only loading the weights tells."""
+    weights: str
+    if spec.is_random:
+        weights = f"random {spec.seed}"
+    elif spec.weights == IMAGENET:
+        weights = f"imagenet {ARCHITECTURES[spec.architecture].imagenet.md5}"
+    elif spec.staged is not None:
+        weights = f"file {spec.staged.sha256}"
+    elif has_scheme(spec.weights):
+        return None
+    else:
+        check_weights(spec)
+        weights = f"file {digest_of_file(spec.weights)}"
+    return {
+        "kind": "graph",
+        "architecture": spec.architecture,
+        "weights": weights,
+        "image_definition": IMAGE_DEFINITION,
+        "code": GRAPH_VERSION,
+        # Keras defines the architecture, NumPy draws random weights, TensorFlow writes the graph.
+        "versions": versions_of("keras", "numpy", "tensorflow"),
+    }
+
+
+def _write_graph(spec: BackboneSpec, folder: str, storage: Storage | None) -> None:
+    model, identity = load_keras_backbone(spec, storage)
+    with open(os.path.join(folder, _GRAPH), "wb") as stream:
+        stream.write(inference_graph(model))
+    with open(os.path.join(folder, _IDENTITY), "w", encoding="utf-8") as stream:
+        json.dump(identity.to_json(), stream)

@@ -1,0 +1,319 @@
+"""Which engine runs the network, and in which precision: as the user says, or as measured on this very machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import platform
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from configs.choices import EngineName, PrecisionName
+from configs.errors import InputError
+from configs.install_hint import install_hint
+from configs.rules import OneOf
+from preprocess.backbones.backbone import BackboneSpec
+from preprocess.engines.base import Engine, EngineInfo
+from preprocess.engines.converted_networks import (
+    Network,
+    find_int8_network,
+    load_int8_network,
+    load_network,
+    versions_of,
+)
+from preprocess.engines.fidelity import centred_cosines, embed_all, seconds_for
+from preprocess.engines.int8 import digest_of_pixels
+from preprocess.engines.libraries import libraries
+from preprocess.engines.model_cache import ModelCache
+from preprocess.engines.openvino_engine import OpenVinoEngine, cpu_has_bfloat16, read_network
+from preprocess.engines.openvino_import import has_openvino
+from preprocess.engines.tensorflow_engine import TensorFlowEngine, gpu_has_float16, has_gpu
+from preprocess.images.probe_images import PROBE_VERSION, probe_images
+from preprocess.machine.cores import available_cores
+from preprocess.storage.base import Storage
+
+# The smallest centred cosine to float32 on the probe images with which `auto` takes a lower precision.
+FIDELITY_FLOOR = 0.99
+# A lower precision that is hardly faster (emulated arithmetic, a disturbed measurement) is not worth its error.
+_WORTHWHILE_SPEEDUP = 1.15
+# Calibration images on which int8 is compared with float32.
+_INT8_COMPARED = 64
+
+_MEASURED = "measured.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """The engine that a user asks for.
+
+    Attributes:
+      engine: "auto" takes TensorFlow where it sees a GPU, and on CPUs OpenVINO if it is installed.
+      precision: "auto" takes the fastest of float32 and bfloat16 (on a GPU float16) that agrees with float32 on probe
+        images.
+      begun_with: what an earlier run of the job took, which is taken again; None if the choice is open.
+
+    Raises:
+      InputError: an unknown name, or int8 with TensorFlow.
+    """
+
+    engine: EngineName = "auto"
+    precision: PrecisionName = "auto"
+    begun_with: EngineInfo | None = None
+
+    def __post_init__(self) -> None:
+        for field, rule in (("engine", OneOf.of(EngineName)), ("precision", OneOf.of(PrecisionName))):
+            value = getattr(self, field)
+            if not rule.holds(value):
+                raise InputError(f"{field}: must be {rule.words}. Received: {value!r}.{rule.hint(value)}")
+        if self.precision == "int8" and self.engine == "tensorflow":
+            raise InputError("precision: int8 needs --engine openvino. Received: int8 with tensorflow")
+
+
+def check_engine(spec: EngineSpec) -> None:
+    """Finds out in milliseconds, without loading anything, what makes a spec impossible here.
+
+    Raises:
+      InputError: OpenVINO is asked for, or needed for int8, and not installed.
+    """
+    if (spec.engine == "openvino" or spec.precision == "int8") and not has_openvino():
+        field, value = ("engine", "openvino") if spec.engine == "openvino" else ("precision", "int8")
+        raise InputError(f"{field}: {value} needs OpenVINO. {install_hint('openvino')}")
+
+
+_load_lock = threading.Lock()
+_loaded: dict[tuple[BackboneSpec, EngineSpec], Engine] = {}
+
+
+def load_engine(
+    backbone: BackboneSpec,
+    engine: EngineSpec,
+    calibration_pixels: Callable[[], np.ndarray] | None = None,
+    storage: Storage | None = None,
+) -> Engine:
+    """The engine of a spec, loaded once a process however many threads ask for it.
+
+    Args:
+      backbone: the network.
+      engine: what is to run it.
+      calibration_pixels: gives uint8 [n, 299, 299, 3], images like those that will be embedded; for int8, which has
+        to be calibrated, and otherwise not called.
+      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+
+    Raises:
+      InputError: the weights cannot be had or do not fit; OpenVINO is needed and not installed; the processor lacks
+        bfloat16; int8 without enough images to calibrate with.
+    """
+    with _load_lock:
+        if engine.begun_with is not None:
+            for (of_backbone, _), loaded in _loaded.items():
+                if of_backbone == backbone and loaded.info.same_numbers_as(engine.begun_with):
+                    return loaded
+        if (backbone, engine) not in _loaded:
+            _loaded[backbone, engine] = _load(backbone, engine, calibration_pixels, storage)
+        return _loaded[backbone, engine]
+
+
+def _load(
+    backbone: BackboneSpec,
+    spec: EngineSpec,
+    calibration_pixels: Callable[[], np.ndarray] | None,
+    storage: Storage | None,
+) -> Engine:
+    check_engine(spec)
+    if _engine_kind(spec) == "openvino" and not has_openvino():
+        raise InputError(
+            "engine: the job was begun with OpenVINO, which is not installed here, and one set is not made with two "
+            f"engines. Or give the same command with --overwrite, which embeds all anew. {install_hint('openvino')}"
+        )
+    cache = ModelCache()
+    network = load_network(backbone, cache, storage)
+    engine = _load_with(network, spec, calibration_pixels, cache)
+    made_by = libraries(engine=engine.info.engine, precision=engine.info.precision, network_sha256=network.graph_sha256)
+    engine.info = dataclasses.replace(engine.info, libraries=made_by)
+    return engine
+
+
+def _load_with(
+    network: Network, spec: EngineSpec, calibration_pixels: Callable[[], np.ndarray] | None, cache: ModelCache
+) -> Engine:
+    if spec.precision == "int8":
+        return _load_int8(network, spec.begun_with, calibration_pixels, cache)
+    kind = _engine_kind(spec)
+    make = functools.partial(_make_engine, network, kind)
+    if spec.begun_with is not None:
+        return _load_begun_with(spec.begun_with, kind, make)
+    if spec.precision == "float32":
+        return make("float32")
+    lower = _lower_precision(kind)
+    if lower is None or (spec.precision == "bfloat16" and lower != "bfloat16"):
+        if spec.precision == "bfloat16":
+            raise InputError(
+                f"precision: {kind} has no bfloat16 arithmetic on this machine ({_processor()}). Pass --precision auto "
+                "or float32."
+            )
+        return _explained(make("float32"), f"float32: no lower precision in hardware here ({_processor()})")
+    key = _measured_key(network, engine=kind, precision=lower, images=f"probes {PROBE_VERSION}")
+    measured = _measure(key, cache, make, lower, probe_images)
+    if spec.precision == "auto" and not measured.is_worthwhile:
+        return _explained(make("float32"), f"float32: {lower} is {measured}")
+    asked = "" if spec.precision == "auto" else "asked for; "
+    return _explained(make(lower), f"{lower}: {asked}{measured}", fidelity=measured.worst)
+
+
+def _load_begun_with(begun: EngineInfo, kind: str, make: Callable[[str], Engine]) -> Engine:
+    """What an earlier run chose, whatever would be measured today; who asked compares it with what comes of this."""
+    if begun.precision not in ("float32", _lower_precision(kind)):
+        raise InputError(
+            f"precision: the job was begun in {begun.precision}, which {kind} has no arithmetic for on this machine "
+            f"({_processor()}), and one set is not made of two precisions. Go on where the job was begun, or give the "
+            "same command with --overwrite, and for workers of several kinds with --precision float32, which all have; "
+            "it embeds all anew."
+        )
+    return _explained(make(begun.precision), f"{begun.precision}: as this job was begun", fidelity=begun.fidelity)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What a lower precision gives on this machine.
+
+    Attributes:
+      speedup: how many times as fast as float32.
+      worst: smallest centred cosine to float32 on the images.
+      median: of the centred cosines.
+    """
+
+    speedup: float
+    worst: float
+    median: float
+
+    @property
+    def is_worthwhile(self) -> bool:
+        return self.speedup >= _WORTHWHILE_SPEEDUP and self.worst >= FIDELITY_FLOOR
+
+    def __str__(self) -> str:
+        return f"{self.speedup:.1f} times as fast as float32 here, probe images agree to {self.worst:.4f}"
+
+
+def _measured_key(network: Network, **what: Any) -> dict[str, Any]:
+    return {
+        "kind": "measured",
+        "network": network.key,
+        **what,
+        "processor": _processor(),
+        "threads": available_cores(),
+        "versions": versions_of("openvino", "tensorflow"),
+    }
+
+
+def _measure(
+    key: dict[str, Any],
+    cache: ModelCache,
+    make: Callable[[str], Engine],
+    precision: str,
+    images: Callable[[], np.ndarray],
+) -> _Measured:
+    """Compares a precision with float32 on some images, or finds the outcome of an earlier start in the cache."""
+
+    def write(folder: str) -> None:
+        pixels, reference, candidate = images(), make("float32"), make(precision)
+        # The first embeddings of each also warm it up for the timing.
+        cosines = centred_cosines(embed_all(candidate, pixels), embed_all(reference, pixels))
+        speedup = seconds_for(reference, pixels) / seconds_for(candidate, pixels)
+        measured = _Measured(speedup=speedup, worst=float(cosines.min()), median=float(np.median(cosines)))
+        with open(os.path.join(folder, _MEASURED), "w", encoding="utf-8") as stream:
+            json.dump(dataclasses.asdict(measured), stream)
+
+    with open(os.path.join(cache.find_or_make(key, write), _MEASURED), encoding="utf-8") as stream:
+        return _Measured(**json.load(stream))
+
+
+def _load_int8(
+    network: Network,
+    begun: EngineInfo | None,
+    calibration_pixels: Callable[[], np.ndarray] | None,
+    cache: ModelCache,
+) -> Engine:
+    if begun is not None and begun.calibration is not None:
+        # Images that were missing when the job began may be there by now, and would change the calibration.
+        kept = find_int8_network(network, begun.calibration, cache)
+        if kept is not None:
+            engine: Engine = OpenVinoEngine(kept, network.identity, precision="int8")
+            engine = _explained(engine, "int8: as this job was begun", fidelity=begun.fidelity)
+            engine.info = dataclasses.replace(engine.info, calibration=begun.calibration)
+            return engine
+    if calibration_pixels is None:
+        raise InputError("precision: int8 needs images to calibrate with; pass --precision bfloat16 without them.")
+    pixels = calibration_pixels()
+    quantized = load_int8_network(network, pixels, cache)
+
+    def make(precision: str) -> Engine:
+        source = quantized if precision == "int8" else read_network(network.graph_path)
+        return OpenVinoEngine(source, network.identity, precision=precision)
+
+    # Ranges learned from photos fit photos: made-up images would tell little.
+    images = pixels[:_INT8_COMPARED]
+    key = _measured_key(network, engine="openvino", precision="int8", images=digest_of_pixels(pixels))
+    measured = _measure(key, cache, make, "int8", lambda: images)
+    why = (
+        f"int8: asked for; {measured.speedup:.1f} times as fast as float32 here, "
+        f"{len(images)} of the images that it was calibrated on agree to {measured.median:.4f} in the median, "
+        f"{measured.worst:.4f} at worst"
+    )
+    engine = _explained(make("int8"), why, fidelity=measured.worst)
+    engine.info = dataclasses.replace(engine.info, calibration=digest_of_pixels(pixels))
+    return engine
+
+
+def _engine_kind(spec: EngineSpec) -> Literal["tensorflow", "openvino"]:
+    if spec.begun_with is not None and spec.engine == "auto":
+        # A set that TensorFlow began is one that OpenVINO may not finish, although it is installed by now.
+        return "tensorflow" if spec.begun_with.engine == "tensorflow" else "openvino"
+    if spec.engine != "auto":
+        return spec.engine
+    return "openvino" if has_openvino() and not has_gpu() else "tensorflow"
+
+
+def _make_engine(network: Network, kind: str, precision: str) -> Engine:
+    if kind == "openvino":
+        return OpenVinoEngine(read_network(network.graph_path), network.identity, precision=precision)
+    return TensorFlowEngine(network.graph, network.identity, precision=precision)
+
+
+def _lower_precision(kind: str) -> str | None:
+    """The precision below float32 that the processor computes in natively; None if it has none."""
+    if kind == "openvino":
+        return "bfloat16" if cpu_has_bfloat16() else None
+    if has_gpu():
+        return "float16" if gpu_has_float16() else None
+    return "bfloat16" if _cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"} else None
+
+
+def _explained(engine: Engine, why: str, *, fidelity: float | None = None) -> Engine:
+    engine.info = dataclasses.replace(engine.info, why=why, fidelity=fidelity)
+    return engine
+
+
+def _cpu_info(field: str) -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            for line in stream:
+                name, _, value = line.partition(":")
+                if name.strip().lower() == field:
+                    return value.strip()
+    except OSError:
+        pass
+    return ""
+
+
+def _cpu_flags() -> set[str]:
+    return set((_cpu_info("flags") or _cpu_info("features")).split())
+
+
+def _processor() -> str:
+    """The processor's name for people and as a key of what was measured on it."""
+    return _cpu_info("model name") or platform.machine()

@@ -1,0 +1,345 @@
+"""The definition of an image in TensorFlow operations, for an exported model that takes encoded images.
+
+Equal to `images.decode`, pixel for pixel, in every format that it accepts: JPEG, PNG, GIF, WebP and BMP, with the
+exceptions that `decode_image_graph` names. What TensorFlow cannot decode, or decodes to other pixels than Pillow, is
+refused with an error and never answered with different pixels. Plain operations only (no `py_function`), so
+it works inside `tf.data`, `tf.function` and a SavedModel.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from preprocess.images.decode import IMAGE_SIZE, JPEG_REDUCED_SIDE, MAX_IMAGE_PIXELS
+
+NOT_READABLE = "image format not readable in the exported model; send it as PNG or JPEG"
+
+# Fractional bits of Pillow's fixed-point weights: 32, less 8 for the pixel, less 2 against overflow.
+_WEIGHT_BITS = 22
+
+
+class _Content(NamedTuple):
+    """The encoded image as numbers, for parsing headers without ever reading out of bounds."""
+
+    encoded: tf.Tensor  # string []
+    octets: tf.Tensor  # uint8 [size + padding]
+    size: tf.Tensor  # int64 []
+
+
+class _Span(NamedTuple):
+    """Where the EXIF block lies: int64 [] each, empty where there is none."""
+
+    start: tf.Tensor
+    stop: tf.Tensor
+
+
+def decode_images_graph(images: tf.Tensor) -> tf.Tensor:
+    """`decode_image_graph` for a batch: string [batch] to uint8 [batch, 299, 299, 3]."""
+    spec = tf.TensorSpec([IMAGE_SIZE, IMAGE_SIZE, 3], tf.uint8)
+    return tf.map_fn(decode_image_graph, images, fn_output_signature=spec)
+
+
+def scale_pixels(pixels: tf.Tensor) -> tf.Tensor:
+    """The pixel scaling of Inception v3: uint8 of any shape to float32 in [-1, 1] of the same shape."""
+    return tf.cast(pixels, tf.float32) / 127.5 - 1.0
+
+
+def decode_image_graph(image: tf.Tensor) -> tf.Tensor:
+    """Decodes one encoded image to the pixels that `preprocess.images.decode.decode_image` gives.
+
+    Args:
+        image: string [], the bytes of a JPEG, PNG, GIF, WebP or BMP file.
+
+    Returns:
+        uint8 [299, 299, 3].
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run, with `NOT_READABLE` in the message, for other formats (TIFF, AVIF,
+            JPEG 2000, PPM), animated WebP, a GIF whose first frame does not fill its canvas, a BMP other than 24 or
+            32 bits uncompressed, and a PNG of 3 x 16 bits with one clear colour; with another message for
+            damaged content and for more than `MAX_IMAGE_PIXELS` pixels.
+    """
+    with tf.device("/CPU:0"):  # the decoders exist nowhere else, and the headers are parsed number by number
+        image = tf.convert_to_tensor(image, tf.string)
+        # The padding lets a header that ends early be read as zeros, which no branch below accepts.
+        content = _Content(
+            image,
+            tf.io.decode_raw(tf.strings.join([image, tf.constant(b"\0" * 32)]), tf.uint8),
+            tf.cast(tf.strings.length(image), tf.int64),
+        )
+        signatures = (
+            _has(content, 0, b"\xff\xd8\xff"),
+            _has(content, 0, b"\x89PNG\r\n\x1a\n"),
+            _has(content, 0, b"GIF87a") | _has(content, 0, b"GIF89a"),
+            _has(content, 0, b"RIFF") & _has(content, 8, b"WEBP"),
+            _has(content, 0, b"BM"),
+        )
+        readers = (_read_jpeg, _read_png, _read_gif, _read_webp, _read_bmp, _refuse)
+        kind = tf.argmax(tf.stack([*signatures, tf.constant(True)]), output_type=tf.int32)
+        branches = [lambda reader=reader: reader(content) for reader in readers]
+        rgb, orientation = tf.switch_case(kind, branches)
+        return _turn_upright(_resize(rgb), orientation)
+
+
+# Each reader returns uint8 [height, width, 3] and the EXIF orientation, int64 [].
+
+
+def _read_jpeg(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
+    shape = tf.cast(tf.io.extract_jpeg_shape(content.encoded), tf.int64)
+    with tf.control_dependencies([_assert_pixels(shape[1], shape[0])]):
+        reduction = tf.minimum(shape[0], shape[1]) // JPEG_REDUCED_SIDE
+        step = sum(tf.cast(reduction >= ratio, tf.int32) for ratio in (2, 4, 8))
+
+    def at_ratio(ratio: int) -> tf.Tensor:
+        # The default DCT is a faster approximation, up to 21 grey levels away from Pillow's.
+        return tf.io.decode_jpeg(content.encoded, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+    rgb = tf.switch_case(step, [lambda ratio=ratio: at_ratio(ratio) for ratio in (1, 2, 4, 8)])
+
+    def walk(at: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        marker = _integer(content, at + 1, 1)
+        after = at + 2 + _integer(content, at + 2, 2)
+        is_exif = (marker == 0xE1) & _has(content, at + 4, b"Exif\0\0")
+        is_last = is_exif | (marker == 0xD9) | (marker == 0xDA)
+        following = tf.where(marker == 0xFF, at + 1, after)
+        start, stop = tf.where(is_exif, at + 4, start), tf.where(is_exif, after, stop)
+        return tf.where(is_last, content.size, following), start, stop
+
+    zero = tf.constant(0, tf.int64)
+    _, start, stop = tf.while_loop(
+        lambda at, *_: (at + 4 <= content.size) & (_integer(content, at, 1) == 0xFF),
+        walk,
+        (zero + 2, zero, zero),
+    )
+    return rgb, _exif_orientation(content, _Span(start, stop))
+
+
+def _read_png(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
+    def walk(at: tf.Tensor, start: tf.Tensor, stop: tf.Tensor, clear: tf.Tensor, in_data: tf.Tensor) -> tuple:
+        after = at + 8 + _integer(content, at, 4)
+        chunk = _integer(content, at + 4, 4)
+        is_first_exif = (chunk == _word(b"eXIf")) & (stop == 0)
+        start, stop = tf.where(is_first_exif, at + 8, start), tf.where(is_first_exif, after, stop)
+        in_data = in_data | (chunk == _word(b"IDAT"))
+        clear = clear | ((chunk == _word(b"tRNS")) & ~in_data)
+        return tf.where(chunk == _word(b"IEND"), content.size, after + 4), start, stop, clear, in_data
+
+    zero, false = tf.constant(0, tf.int64), tf.constant(False)
+    _, start, stop, has_clear, _ = tf.while_loop(
+        lambda at, *_: at + 8 <= content.size, walk, (zero + 8, zero, zero, false, false)
+    )
+    depth, colour_type = _integer(content, 24, 1), _integer(content, 25, 1)
+    checks = [
+        _assert_pixels(_integer(content, 16, 4), _integer(content, 20, 4)),
+        # libpng compares 16 bits with the clear colour, Pillow has kept only the high ones by then.
+        _assert_readable(~(has_clear & (depth == 16) & (colour_type == 2))),
+    ]
+    with tf.control_dependencies(checks):
+        # Asked for an alpha channel that the file lacks, TensorFlow gives wrong ones for depths below 8 bits.
+        rgb = tf.cond(
+            has_clear | (colour_type >= 4),
+            lambda: _over_white(tf.io.decode_png(content.encoded, channels=4)),
+            lambda: tf.io.decode_png(content.encoded, channels=3),
+        )
+    return rgb, _exif_orientation(content, _Span(start, stop))
+
+
+def _read_gif(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
+    flags = _integer(content, 10, 1)
+    colours_size = tf.where(flags >= 0x80, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags & 7), 0)
+
+    def walk(at: tf.Tensor, is_data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # An extension (0x21) is its label and then data blocks, each after its length, up to one of length 0.
+        octet = _integer(content, at, 1)
+        return tf.where(is_data, at + 1 + octet, at + 2), ~is_data | (octet != 0)
+
+    at, _ = tf.while_loop(
+        lambda at, is_data: (at < content.size) & (is_data | (_integer(content, at, 1) == 0x21)),
+        walk,
+        (13 + colours_size, tf.constant(False)),
+    )
+    # The first frame must fill the canvas. Where it does not, TensorFlow shrinks the canvas to the frame.
+    canvas = [_integer(content, offset, 2, little=True) for offset in (6, 8)]
+    frame = [_integer(content, at + offset, 2, little=True) for offset in (1, 3, 5, 7)]
+    fills = (frame[0] == 0) & (frame[1] == 0) & (frame[2] == canvas[0]) & (frame[3] == canvas[1])
+    is_frame = (at < content.size) & (_integer(content, at, 1) == 0x2C)
+    with tf.control_dependencies([_assert_readable(fills & is_frame), _assert_pixels(*canvas)]):
+        rgb = tf.io.decode_image(content.encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(rgb, [None, None, 3]), tf.constant(1, tf.int64)
+
+
+def _read_webp(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
+    is_extended, is_lossless = _has(content, 12, b"VP8X"), _has(content, 12, b"VP8L")
+    packed = _integer(content, 21, 4, little=True)
+    lossy = [_integer(content, at, 2, little=True) & 0x3FFF for at in (26, 28)]
+    lossless = [
+        (packed & 0x3FFF) + 1,
+        (tf.bitwise.right_shift(packed, tf.constant(14, tf.int64)) & 0x3FFF) + 1,
+    ]
+    extended = [_integer(content, at, 3, little=True) + 1 for at in (24, 27)]
+    width, height = (
+        tf.where(is_extended, extended[axis], tf.where(is_lossless, lossless[axis], lossy[axis])) for axis in (0, 1)
+    )
+    # TensorFlow 2.21 writes past the end of its buffer for some animations: they must not reach the decoder.
+    is_animated = is_extended & (_integer(content, 20, 1) & 2 != 0)
+    with tf.control_dependencies([_assert_readable(~is_animated), _assert_pixels(width, height)]):
+        frame = tf.io.decode_webp(content.encoded, channels=0)[0]
+    rgb = tf.cond(tf.shape(frame)[2] == 4, lambda: _over_white(frame), lambda: frame)
+
+    def walk(at: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        size = _integer(content, at + 4, 4, little=True)
+        is_exif = _has(content, at, b"EXIF")
+        start, stop = tf.where(is_exif, at + 8, start), tf.where(is_exif, at + 8 + size, stop)
+        return tf.where(is_exif, content.size, at + 8 + size + size % 2), start, stop
+
+    zero = tf.constant(0, tf.int64)
+    _, start, stop = tf.while_loop(lambda at, *_: at + 8 <= content.size, walk, (zero + 12, zero, zero))
+    return tf.ensure_shape(rgb, [None, None, 3]), _exif_orientation(content, _Span(start, stop))
+
+
+def _read_bmp(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
+    # Palettes, run lengths and bit masks are drawn wrongly or not at all; a fourth byte without a mask is no alpha.
+    header, compression = (_integer(content, at, 4, little=True) for at in (14, 30))
+    bits = _integer(content, 28, 2, little=True)
+    is_plain = (compression == 0) & (((bits == 24) & (header >= 40)) | ((bits == 32) & (header == 40)))
+    width, height = (_integer(content, at, 4, little=True) for at in (18, 22))
+    height = tf.where(height >= 2**31, 2**32 - height, height)  # negative: rows from the top
+    with tf.control_dependencies([_assert_readable(is_plain), _assert_pixels(width, height)]):
+        rgb = tf.io.decode_bmp(content.encoded, channels=0)[:, :, :3]
+    return tf.ensure_shape(rgb, [None, None, 3]), tf.constant(1, tf.int64)
+
+
+def _refuse(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
+    with tf.control_dependencies([_assert_readable(content.size < 0)]):
+        return tf.zeros([1, 1, 3], tf.uint8), tf.constant(1, tf.int64)
+
+
+def _assert_readable(condition: tf.Tensor) -> tf.Operation | None:
+    return tf.debugging.Assert(condition, [NOT_READABLE])
+
+
+def _assert_pixels(width: tf.Tensor, height: tf.Tensor) -> tf.Operation | None:
+    return tf.debugging.Assert(
+        width * height <= MAX_IMAGE_PIXELS,
+        [f"image of more than {MAX_IMAGE_PIXELS} pixels (width, height):", width, height],
+    )
+
+
+def _integer(content: _Content, at: tf.Tensor | int, width: int, *, little: bool | tf.Tensor = False) -> tf.Tensor:
+    """The unsigned integer of `width` octets at offset `at`, int64 []; octets past the end count as zeros."""
+    at = tf.minimum(tf.cast(at, tf.int64), content.size)
+    octets = tf.cast(content.octets[at : at + width], tf.int64)
+    powers = [256**i for i in range(width)]
+    return tf.reduce_sum(octets * tf.where(little, tf.constant(powers, tf.int64), tf.constant(powers[::-1], tf.int64)))
+
+
+def _has(content: _Content, at: tf.Tensor | int, octets: bytes) -> tf.Tensor:
+    """Whether `octets` stand at offset `at`: bool []."""
+    at = tf.minimum(tf.cast(at, tf.int64), content.size)
+    return tf.reduce_all(content.octets[at : at + len(octets)] == tf.constant(list(octets), tf.uint8))
+
+
+def _word(name: bytes) -> int:
+    return int.from_bytes(name, "big")
+
+
+def _exif_orientation(content: _Content, block: _Span) -> tf.Tensor:
+    """The orientation in an EXIF block, 1 to 8, int64 []: step by step what `preprocess.images.decode` reads."""
+    start, stop = block.start, tf.minimum(block.stop, content.size)
+    start = tf.where(_has(content, start, b"Exif\0\0"), start + 6, start)
+    little = _has(content, start, b"II*\0")
+    directory = start + 2 + _integer(content, start + 4, 4, little=little)
+    count = _integer(content, directory - 2, 2, little=little)
+    count = tf.clip_by_value((stop - directory) // 12, 0, count)
+    count = tf.where(little | _has(content, start, b"MM\0*"), count, 0)
+    directory = tf.minimum(directory, content.size)
+    entries = tf.reshape(content.octets[directory : directory + 12 * count], [-1, 12])
+    # Little-endian numbers are the same octets in the other order.
+    octets = tf.cast(tf.gather(entries, tf.where(little, [1, 0, 3, 2, 9, 8], [0, 1, 2, 3, 8, 9]), axis=1), tf.int64)
+    numbers = octets[:, ::2] * 256 + octets[:, 1::2]  # of each entry: tag, type, value
+    values = tf.boolean_mask(numbers[:, 2], (numbers[:, 0] == 0x0112) & (numbers[:, 1] == 3))
+    value = tf.concat([values, [1]], axis=0)[0]
+    return tf.where((value >= 1) & (value <= 8), value, 1)
+
+
+def _turn_upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Undoes an EXIF orientation on square pixels: uint8 [size, size, 3]."""
+
+    def turn() -> tf.Tensor:
+        turned = tf.where(orientation >= 5, tf.transpose(pixels, [1, 0, 2]), pixels)
+        mirrors = tf.constant([2, 3, 6, 7], tf.int64), tf.constant([3, 4, 7, 8], tf.int64)
+        turned = tf.where(tf.reduce_any(orientation == mirrors[0]), tf.reverse(turned, [1]), turned)
+        return tf.where(tf.reduce_any(orientation == mirrors[1]), tf.reverse(turned, [0]), turned)
+
+    return tf.cond(orientation == 1, lambda: pixels, turn)
+
+
+def _over_white(rgba: tf.Tensor) -> tf.Tensor:
+    """Composites over white before any resampling: uint8 [height, width, 4] to uint8 [height, width, 3]."""
+    # Sixteen bits hold it all, at half the memory of int32: the largest value is 255 * 255 + 128 + 254.
+    colour, alpha = tf.cast(rgba[:, :, :3], tf.uint16), tf.cast(rgba[:, :, 3:], tf.uint16)
+    eight = tf.constant(8, tf.uint16)
+    blend = colour * alpha + 255 * (255 - alpha) + 128
+    # (x + 128 + ((x + 128) >> 8)) >> 8 is (x + 127) // 255 for every x up to 255 * 255.
+    return tf.cast(tf.bitwise.right_shift(blend + tf.bitwise.right_shift(blend, eight), eight), tf.uint8)
+
+
+def _resize(rgb: tf.Tensor) -> tf.Tensor:
+    """Pillow's 8-bit `resize((299, 299), BILINEAR)`: uint8 [height, width, 3] to uint8 [299, 299, 3].
+
+    `tf.image.resize(antialias=True)` rounds once, in floating point; Pillow rounds to 8 bits after each direction,
+    columns first, with weights of 22 bits. Only the same arithmetic gives the same pixels.
+    """
+    height, width = tf.unstack(tf.shape(rgb)[:2])
+    # Pillow takes the rows first in very tall images. The second time, 299 rows to 299 is the identity.
+    rgb = tf.cond(
+        (height > 100 * width) & (height > IMAGE_SIZE),
+        lambda: tf.reshape(_resample(tf.reshape(rgb, [height, width * 3])), [IMAGE_SIZE, width, 3]),
+        lambda: rgb,
+    )
+    height = tf.shape(rgb)[0]
+    columns = tf.reshape(tf.transpose(rgb, [1, 0, 2]), [width, height * 3])
+    columns = tf.reshape(_resample(columns), [IMAGE_SIZE, height, 3])
+    rows = tf.reshape(tf.transpose(columns, [1, 0, 2]), [height, IMAGE_SIZE * 3])
+    return tf.reshape(_resample(rows), [IMAGE_SIZE, IMAGE_SIZE, 3])
+
+
+def _resample(lines: tf.Tensor) -> tf.Tensor:
+    """Reduces or enlarges uint8 [size, n] to uint8 [299, n] along the first axis."""
+    first, weights = _weights(tf.shape(lines)[0])
+    last_line = tf.shape(lines)[0] - 1
+
+    def add_tap(tap: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # One tap of all outputs at a time: all taps at once would take `taps` times the memory.
+        line = tf.gather(lines, tf.minimum(first + tap, last_line))
+        return tap + 1, total + tf.cast(line, tf.int32) * weights[tap][:, tf.newaxis]
+
+    half = tf.fill([IMAGE_SIZE, tf.shape(lines)[1]], 1 << (_WEIGHT_BITS - 1))
+    _, total = tf.while_loop(
+        lambda tap, _: tap < tf.shape(weights)[0], add_tap, (tf.constant(0), half), parallel_iterations=1
+    )
+    # No clipping: weights are positive, and their sum is closer to 1 than one grey level matters.
+    return tf.cast(tf.bitwise.right_shift(total, tf.constant(_WEIGHT_BITS)), tf.uint8)
+
+
+def _weights(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pillow's `precompute_coeffs` for a triangle filter, operation by operation in float64.
+
+    Returns:
+        The first input line of each output line, int32 [299]; fixed-point weights, int32 [taps, 299].
+    """
+    # Not `/`: the graph optimizer turns a division by a constant into a product with its reciprocal, and the last bit
+    # then moves the weights of one size in thirty.
+    scale = tf.math.divide_no_nan(tf.cast(size, tf.float64), tf.constant(IMAGE_SIZE, tf.float64))
+    support = tf.maximum(scale, 1.0)
+    center = (tf.range(IMAGE_SIZE, dtype=tf.float64) + 0.5) * scale
+    first = tf.maximum(tf.cast(center - support + 0.5, tf.int32), 0)
+    stop = tf.minimum(tf.cast(center + support + 0.5, tf.int32), size)
+    line = first + tf.range(tf.reduce_max(stop - first))[:, tf.newaxis]
+    distance = tf.abs((tf.cast(line, tf.float64) - center + 0.5) * (1.0 / support))
+    weights = tf.where(line < stop, tf.maximum(1.0 - distance, 0.0), 0.0)
+    # The cumulative sum adds in order, as Pillow does; `reduce_sum` may not, and differs in the last bit.
+    weights = weights / tf.cumsum(weights)[-1]
+    return first, tf.cast(0.5 + weights * (1 << _WEIGHT_BITS), tf.int32)

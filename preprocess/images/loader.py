@@ -1,0 +1,356 @@
+"""Reads and decodes images ahead of those who use them, in order, with bounded memory and bounded waits.
+
+Two pools of threads, because the two wait for different things: many readers hide the latency of storage (50 ms an
+object are hidden at 600 images a second by 32 of them), while decoding is work for the cores, and each image being
+decoded may fill hundreds of megabytes.
+
+What fails because of the image is that image's outcome. What fails because of the machine (`machine.machine_faults`)
+is tried again, and where that does not help it is raised: no image is entered as failed that might be good.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from configs.errors import InputError
+from preprocess.images.decode import ImageError
+from preprocess.lists.outcomes import RowFailure, Stage
+from preprocess.machine.cores import available_cores
+from preprocess.machine.machine_faults import TRY_AGAIN, MachineFault, Patience, in_one_line, is_machine_fault
+from preprocess.machine.timed_threads import DaemonThreads, TimedThreads
+from preprocess.storage.retry import RetryPolicy
+
+READ_THREADS = 32
+# Encoded images that wait for a decoder. Photos of 5 MB each: fifty of them.
+MAX_ENCODED_BYTES = 256 * 1024 * 1024
+DEFAULT_DEADLINE_SEC = 60.0
+# Looking an embedding up is to save time, so it does not get much.
+LOOK_UP_DEADLINE_SEC = 10.0
+# Images that are decoded again because of the machine are so one after the other: it may be short of memory.
+_decoded_again = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class LoadedImage:
+    """An image and what it cost.
+
+    Attributes:
+      pixels: uint8 [height, width, 3].
+      digest: the SHA-256 of the encoded bytes, 32 bytes.
+      num_bytes: encoded bytes.
+      read_sec: of reading, and of the digest and the look-up by it.
+      decode_sec: of decoding.
+    """
+
+    pixels: np.ndarray
+    digest: bytes
+    num_bytes: int
+    read_sec: float
+    decode_sec: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class KnownImage:
+    """An image whose embedding was found by its digest, so that it was not decoded.
+
+    Attributes:
+      embedding: float32 [n].
+      digest: the SHA-256 of the encoded bytes, 32 bytes.
+      num_bytes: encoded bytes.
+      read_sec: of reading, the digest and the look-up.
+    """
+
+    embedding: np.ndarray
+    digest: bytes
+    num_bytes: int
+    read_sec: float
+
+
+Outcome = LoadedImage | KnownImage | RowFailure
+
+
+@functools.lru_cache(maxsize=1)
+def _pools() -> tuple[TimedThreads, DaemonThreads]:
+    """The threads of this process. A worker may run the stage in several threads; they share the machine."""
+    return TimedThreads(READ_THREADS, "read"), DaemonThreads(available_cores(), "decode")
+
+
+class ImageLoader:
+    """Loads images in the order in which their locations were added.
+
+    All calls from one thread. What it holds at most: the pixels of `max_ahead` images; `max_encoded_bytes` of encoded
+    images that wait or are decoded, and beyond them one file for each of the READ_THREADS whose reads had begun; and
+    for each core what decoding one image takes, in this process or in the decoder's child. For one of 100 megapixels
+    that is 0.1 to 1.3 GB in most formats, and 2 to 2.5 GB as JPEG 2000 or CMYK TIFF.
+
+    Args:
+      read: location of an image to its bytes; raises RowFailure. Runs in threads.
+      decode: bytes to pixels, uint8 [height, width, 3]; raises ImageError. Runs in threads, and is to end:
+        `preprocess.images.isolated_decoder` does.
+      max_ahead: images loaded ahead.
+      max_encoded_bytes: no further read starts while the images that wait for a decoder hold as much.
+      deadline_sec: a read that takes longer has failed because of the machine, and its thread is given up.
+      find_embedding: digest (SHA-256, 32 bytes) to an embedding that is there already, float32 [n], or None. Runs
+        in threads.
+      look_up_deadline_sec: an embedding that takes longer to find is taken for not there.
+      try_again: how long what the machine failed at is tried again, beyond what each try takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        read: Callable[[str], bytes],
+        decode: Callable[[bytes], np.ndarray],
+        max_ahead: int,
+        max_encoded_bytes: int = MAX_ENCODED_BYTES,
+        deadline_sec: float = DEFAULT_DEADLINE_SEC,
+        find_embedding: Callable[[bytes], np.ndarray | None] | None = None,
+        look_up_deadline_sec: float = LOOK_UP_DEADLINE_SEC,
+        try_again: RetryPolicy = TRY_AGAIN,
+    ):
+        self._how = _How(read, decode, find_embedding, deadline_sec, look_up_deadline_sec, try_again)
+        self._max_ahead = max_ahead
+        self._budget = _ByteBudget(max_encoded_bytes)
+        self._locations: Iterator[str] = iter(())
+        self._ahead: collections.deque[concurrent.futures.Future[Outcome]] = collections.deque()
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Bytes of the encoded images that wait for a decoder or are being decoded."""
+        return self._budget.held
+
+    def add(self, locations: Iterable[str]) -> None:
+        """Adds images at the end of the line."""
+        self._locations = itertools.chain(self._locations, locations)
+        self._load_ahead()
+
+    def next(self) -> Outcome:
+        """The next image, or why there is none. Waits for it.
+
+        Raises:
+          IndexError: no image is left.
+          MachineFault: this machine or its storage kept failing; it says nothing of the image.
+          InputError: nothing here opens such locations.
+        """
+        result = self._ahead.popleft().result()
+        self._load_ahead()
+        return result
+
+    def _load_ahead(self) -> None:
+        readers, _ = _pools()
+        while len(self._ahead) < self._max_ahead:
+            location = next(self._locations, None)
+            if location is None:
+                return
+            task = _LoadTask(location, self._how, self._budget)
+            self._ahead.append(task.future)
+            readers.submit(task)
+
+
+class _ByteBudget:
+    """Bytes that may be held, and waiting until fewer are."""
+
+    def __init__(self, max_bytes: int):
+        self._max_bytes = max_bytes
+        self._freed = threading.Condition()
+        self.held = 0
+
+    def wait(self) -> None:
+        with self._freed:
+            # Decoders never wait for anything, so the bytes go down.
+            while self.held >= self._max_bytes:
+                self._freed.wait()
+
+    def take(self, num_bytes: int) -> None:
+        with self._freed:
+            self.held += num_bytes
+
+    def free(self, num_bytes: int) -> None:
+        with self._freed:
+            self.held -= num_bytes
+            self._freed.notify_all()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _How:
+    """How images are loaded, the same for all of a loader."""
+
+    read: Callable[[str], bytes]
+    decode: Callable[[bytes], np.ndarray]
+    find_embedding: Callable[[bytes], np.ndarray | None] | None
+    deadline_sec: float
+    look_up_deadline_sec: float
+    try_again: RetryPolicy
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Encoded:
+    data: bytes
+    digest: bytes
+    read_sec: float
+
+
+class _LoadTask:
+    """One image on its way, a `TimedTask` of reading it: its future gets the outcome."""
+
+    def __init__(self, location: str, how: _How, budget: _ByteBudget):
+        self.future: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
+        self._location = location
+        self._how = how
+        self._budget = budget
+        self._patience = Patience(how.try_again)
+        self._wait_sec = 0.0
+        self._read: _Encoded | BaseException | None = None
+
+    @property
+    def deadline_sec(self) -> float:
+        return self._how.deadline_sec
+
+    def prepare(self) -> None:
+        if self._wait_sec:  # Even sleep(0) gives the interpreter's lock away.
+            time.sleep(self._wait_sec)
+        self._budget.wait()
+
+    def run(self) -> None:
+        try:
+            started = time.perf_counter()
+            data = self._how.read(self._location)
+            digest = hashlib.sha256(data).digest()
+            self._read = _Encoded(data, digest, time.perf_counter() - started)
+        except BaseException as error:
+            self._read = error
+
+    def finish(self) -> _LookUpTask | None:
+        read, self._read = self._read, None
+        assert read is not None
+        if isinstance(read, _Encoded):
+            if self._how.find_embedding:
+                return _LookUpTask(self, read, self._how.find_embedding, self._how.look_up_deadline_sec)
+            self.decode(read)
+        elif isinstance(read, RowFailure):
+            self.future.set_result(read)
+        elif isinstance(read, InputError):
+            self.future.set_exception(read)
+        elif is_machine_fault(read):
+            self._read_again(read)
+        else:
+            self.future.set_result(_unexpected("read", read))
+        return None
+
+    def give_up(self, error: OSError | None) -> None:
+        if error is not None:
+            self.future.set_exception(error)
+            return
+        self._read_again(MachineFault(f"{self._location}: reading took longer than {self.deadline_sec:g} s"))
+
+    def _read_again(self, fault: BaseException) -> None:
+        wait_sec = self._patience.next_wait_sec()
+        if wait_sec is None:
+            self.future.set_exception(self._persistent(fault))
+            return
+        # Another task with the same future: what this one hangs in may still bring something.
+        again = _LoadTask(self._location, self._how, self._budget)
+        again.future, again._patience, again._wait_sec = self.future, self._patience, wait_sec
+        readers, _ = _pools()
+        readers.submit(again)
+
+    def _persistent(self, fault: BaseException) -> MachineFault:
+        message = in_one_line(fault)
+        if not message.startswith(self._location):
+            message = f"{self._location}: {message}"
+        error = MachineFault(
+            f"{message.rstrip('.')} (tried {self._patience.tries} times). If only this file cannot be read or "
+            "decoded here, move it away, and it counts as missing."
+        )
+        error.__cause__ = fault
+        return error
+
+    def decode(self, encoded: _Encoded) -> None:
+        """Has the image decoded by the other pool."""
+        self._budget.take(len(encoded.data))
+        _, decoders = _pools()
+        decoders.submit(functools.partial(self._decode_one, encoded))
+
+    def _decode_one(self, encoded: _Encoded) -> None:
+        try:
+            outcome = self._outcome_of_decoding(encoded)
+        except MachineFault as fault:
+            self.future.set_exception(fault)
+            return
+        finally:
+            self._budget.free(len(encoded.data))
+        self.future.set_result(outcome)
+
+    def _outcome_of_decoding(self, encoded: _Encoded) -> Outcome:
+        self._patience = Patience(self._how.try_again)
+        while True:
+            try:
+                with _decoded_again if self._patience.tries else contextlib.nullcontext():
+                    started = time.perf_counter()
+                    pixels = self._how.decode(encoded.data)
+                    decode_sec = time.perf_counter() - started
+            except ImageError as error:
+                return RowFailure("decode", error.reason, error.message)
+            except BaseException as error:
+                if not is_machine_fault(error):
+                    return _unexpected("decode", error)
+                wait_sec = self._patience.next_wait_sec()
+                if wait_sec is None:
+                    raise self._persistent(error) from error
+            else:
+                return LoadedImage(pixels, encoded.digest, len(encoded.data), encoded.read_sec, decode_sec)
+            time.sleep(wait_sec)
+
+
+class _LookUpTask:
+    """Looking for the embedding of an image that was read, a `TimedTask`. Whatever happens, the image goes on."""
+
+    def __init__(
+        self, image: _LoadTask, encoded: _Encoded, find: Callable[[bytes], np.ndarray | None], deadline_sec: float
+    ):
+        self._image = image
+        self._encoded = encoded
+        self._find = find
+        self._deadline_sec = deadline_sec
+        self._embedding: np.ndarray | None = None
+        self._sec = 0.0
+
+    @property
+    def deadline_sec(self) -> float:
+        return self._deadline_sec
+
+    def prepare(self) -> None:
+        return
+
+    def run(self) -> None:
+        started = time.perf_counter()
+        with contextlib.suppress(Exception):
+            self._embedding = self._find(self._encoded.digest)
+        self._sec = time.perf_counter() - started
+
+    def finish(self) -> None:
+        encoded = self._encoded
+        read_sec = encoded.read_sec + self._sec
+        if self._embedding is None:
+            self._image.decode(dataclasses.replace(encoded, read_sec=read_sec))
+            return
+        self._image.future.set_result(KnownImage(self._embedding, encoded.digest, len(encoded.data), read_sec))
+
+    def give_up(self, error: OSError | None) -> None:
+        self._image.decode(self._encoded)
+
+
+def _unexpected(stage: Stage, error: BaseException) -> RowFailure:
+    # A reader or decoder that fails in a way nobody foresaw costs its own row, not the job.
+    return RowFailure(stage, "unexpected_error", f"{type(error).__name__}: {error}")

@@ -1,0 +1,132 @@
+"""From the location of an image to its bytes, with a reason where there are none.
+
+A reason is about the image: not there, not to be read by this user, no file. What is about the machine or its storage
+is a `MachineFault`, and no reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Protocol
+
+from configs.errors import InputError
+from preprocess.lists.outcomes import RowFailure
+from preprocess.machine.machine_faults import MachineFault, in_one_line, is_machine_fault
+from preprocess.storage.base import TooLarge
+from preprocess.storage.uris import has_scheme
+
+# Twice the largest photograph that cameras write today.
+DEFAULT_MAX_IMAGE_BYTES = 256 * 1024 * 1024
+
+_REASONS_BY_ERRNO = {
+    errno.ENOENT: "not_found",
+    errno.ENOTDIR: "not_found",
+    errno.EISDIR: "is_a_directory",
+    errno.EACCES: "no_permission",
+    errno.EPERM: "no_permission",
+    errno.EINVAL: "bad_uri",
+    errno.ENAMETOOLONG: "bad_uri",
+    errno.ELOOP: "bad_uri",
+    errno.EILSEQ: "bad_uri",
+    errno.ENXIO: "not_a_regular_file",  # a socket
+    errno.EOPNOTSUPP: "not_a_regular_file",
+    errno.EFBIG: "too_large",
+    errno.EOVERFLOW: "too_large",
+}
+# Reads of a file that somebody writes to meanwhile.
+_MAX_READS = 3
+
+
+class ReadRemote(Protocol):
+    """Reads what lies at a URI with a scheme; raises OSError, TooLarge if it has more than `max_bytes` bytes."""
+
+    def __call__(self, location: str, /, *, max_bytes: int | None = None) -> bytes:
+        """The content."""
+        ...
+
+
+def _failure(reason: str, message: str) -> RowFailure:
+    # A name may hold bytes that are no UTF-8, as lone surrogates, and what is written of it is to be UTF-8.
+    return RowFailure("read", reason, message.encode("utf-8", "backslashreplace").decode())
+
+
+def _failure_of(error: OSError | MemoryError, location: str) -> RowFailure | MachineFault:
+    if isinstance(error, MemoryError) or is_machine_fault(error):
+        message = in_one_line(error)
+        return MachineFault(message if message.startswith(location) else f"{location}: {message}")
+    if isinstance(error, FileNotFoundError):
+        return _failure("not_found", f"No such file: {location}")
+    if isinstance(error, PermissionError):
+        return _failure("no_permission", f"No permission to read {location}: {error}")
+    reason = _REASONS_BY_ERRNO.get(error.errno or 0, "read_error")
+    return _failure(reason, f"{location}: {error.strerror or error}")
+
+
+def _read_local(path: str, max_bytes: int) -> bytes:
+    for _ in range(_MAX_READS):
+        data, expected_bytes = _read_once(path, max_bytes)
+        if len(data) == expected_bytes:
+            return data
+        # Somebody writes to it: the next read may find it whole.
+    if len(data) > expected_bytes:
+        return data
+    raise _failure("read_error", f"{path} ended after {len(data)} of its {expected_bytes} bytes.")
+
+
+def _read_once(path: str, max_bytes: int) -> tuple[bytes, int]:
+    """The content of a file, and how many bytes it had when it was opened."""
+    # Not blocking: a FIFO without a writer would otherwise hold the thread for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    with open(descriptor, "rb", buffering=0) as stream:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise _failure("is_a_directory", f"{path} is a directory, not an image.")
+        if not stat.S_ISREG(status.st_mode):
+            raise _failure("not_a_regular_file", f"{path} is a pipe or a device, not a file.")
+        if status.st_size > max_bytes:
+            raise _too_large(path, max_bytes)
+        try:
+            data = stream.readall()
+        except OSError as error:
+            if status.st_size:
+                raise
+            # No disk was asked for it: a window into the kernel, such as /proc/self/mem.
+            raise _failure("not_a_regular_file", f"{path} is no file on a disk: {in_one_line(error)}") from error
+    # Somebody may have written to it meanwhile.
+    if len(data) > max_bytes:
+        raise _too_large(path, max_bytes)
+    return data, status.st_size
+
+
+def _too_large(location: str, max_bytes: int) -> RowFailure:
+    return _failure("too_large", f"{location} has more than {max_bytes} bytes (max_image_bytes).")
+
+
+def read_image_bytes(location: str, *, read_remote: ReadRemote, max_bytes: int = DEFAULT_MAX_IMAGE_BYTES) -> bytes:
+    """Reads one image file.
+
+    Args:
+      location: a local path, or a URI with a scheme.
+      read_remote: reads URIs with a scheme.
+      max_bytes: files with more bytes fail instead of filling the memory.
+
+    Raises:
+      RowFailure: in stage "read", with reason not_found, is_a_directory, not_a_regular_file, no_permission,
+        too_large, bad_uri or read_error.
+      MachineFault: this machine, a disk or a service failed; it says nothing of the image.
+      InputError: nothing here opens such URIs.
+    """
+    try:
+        if not has_scheme(location):
+            return _read_local(location, max_bytes)
+        return read_remote(location, max_bytes=max_bytes)
+    except TooLarge as error:
+        raise _too_large(location, max_bytes) from error
+    except (OSError, MemoryError) as error:
+        raise _failure_of(error, location) from error
+    except InputError:
+        raise
+    except ValueError as error:  # A NUL byte in the path, or a scheme that nothing opens.
+        raise _failure("bad_uri", f"{location!r}: {error}") from error

@@ -1,0 +1,178 @@
+"""What became of a block: the small result that a worker sends back, and that lies beside what the block wrote."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from configs.errors import InputError
+from configs.json_text import json_line
+from preprocess.engines.base import EngineInfo
+from preprocess.records.backbone_identity import BackboneIdentity
+
+# Where an embedding came from.
+COMPUTED = "computed"
+FROM_CACHE = "cache"
+FROM_EARLIER_RUN = "earlier_run"
+
+CONTENT_DTYPE = np.dtype([("image", "V16"), ("labels", "<u8")])
+"""Of what is remembered of a record: the first half of the SHA-256 of its image file, and its `label_key`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PartFile:
+    """A file that one block wrote: name, records or lines, bytes, SHA-256.
+
+    The name is relative to the set's own folder (`jobs.set_files.own_path` makes a path of it), so that a set
+    that is copied or moved names its own files and no others.
+    """
+
+    name: str
+    records: int
+    num_bytes: int
+    sha256: str
+
+    @classmethod
+    def from_json(cls, data: Any) -> PartFile | None:
+        """Reads what `dataclasses.asdict` made of one, or None. Raises TypeError, ValueError or KeyError."""
+        if data is None:
+            return None
+        if "path" in data:
+            # Earlier versions stored whole paths. In a finished set they are those of shards, which lie beside it.
+            data = {"name": posixpath.basename(data["path"])} | {key: data[key] for key in data if key != "path"}
+        part = cls(**data)
+        if not isinstance(part.name, str) or not isinstance(part.sha256, str):
+            raise TypeError(f"texts are wanted, not {part.name!r} and {part.sha256!r}")
+        if any(type(count) is not int or count < 0 for count in (part.records, part.num_bytes)):
+            raise ValueError(f"counts are wanted, not {part.records!r} and {part.num_bytes!r}")
+        return part
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BlockResult:
+    """What became of one block.
+
+    Attributes:
+      order: (list_index, block_index).
+      rows: rows of the block.
+      sources: rows that became records, by where the embedding came from.
+      failed: failed rows by reason.
+      skipped: skipped rows by rule.
+      label_counts: records by label id; a record with several labels counts for each.
+      unlabeled: records without a label.
+      content: of the records in order: the bytes of an array of `CONTENT_DTYPE`.
+      shard: the records; None if there are none.
+      failed_ledger: the failed rows as JSON lines; None if there are none.
+      skipped_ledger: the skipped rows likewise.
+      backbone: the network that made the embeddings.
+      engine: what ran it.
+      read_bytes: of the image files that were decoded, or found in the cache; 0 in what earlier versions left.
+      read_sec: sum over the images, in threads that overlap.
+      decode_sec: likewise.
+      waited_for_images_sec: time in which no image was ready for the engine.
+      waited_for_engine_sec: time in which images were, and the engine was not done with those before.
+    """
+
+    order: tuple[int, int]
+    rows: int
+    sources: Mapping[str, int]
+    failed: Mapping[str, int]
+    skipped: Mapping[str, int]
+    label_counts: Mapping[int, int]
+    unlabeled: int
+    content: bytes
+    shard: PartFile | None
+    failed_ledger: PartFile | None
+    skipped_ledger: PartFile | None
+    backbone: BackboneIdentity
+    engine: EngineInfo
+    read_bytes: int = 0
+    read_sec: float = 0.0
+    decode_sec: float = 0.0
+    waited_for_images_sec: float = 0.0
+    waited_for_engine_sec: float = 0.0
+
+    @property
+    def embedded(self) -> int:
+        """Rows that became records."""
+        return sum(self.sources.values())
+
+    def _require_sound(self) -> None:
+        """Raises TypeError or ValueError for what JSON lets through and no block has."""
+        by_reason = (self.sources, self.failed, self.skipped)
+        texts = [text for counts in by_reason for text in counts]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"texts are wanted, not {texts!r}")
+        numbers = [*self.order, self.rows, self.unlabeled, self.read_bytes, *self.label_counts]
+        for counts in (*by_reason, self.label_counts):
+            numbers += counts.values()
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError("a count is not a whole number, or negative")
+        times = (self.read_sec, self.decode_sec, self.waited_for_images_sec, self.waited_for_engine_sec)
+        if any(type(seconds) not in (int, float) or not math.isfinite(seconds) for seconds in times):
+            raise ValueError(f"a time is no number of seconds: {times!r}")
+        if self.rows != self.embedded + sum(self.failed.values()) + sum(self.skipped.values()):
+            raise ValueError(f"what became of its {self.rows} rows does not add up")
+        if self.embedded != (self.shard.records if self.shard is not None else 0):
+            raise ValueError(f"{self.embedded} rows were embedded, and its shard has another number of records")
+        if len(self.content) != self.embedded * CONTENT_DTYPE.itemsize:
+            raise ValueError(f"{len(self.content)} bytes are remembered of {self.embedded} records")
+        hash((self.backbone, self.engine))  # TypeError for a list where a text is wanted.
+
+    @property
+    def parts(self) -> tuple[PartFile, ...]:
+        """The files that the block wrote."""
+        return tuple(part for part in (self.shard, self.failed_ledger, self.skipped_ledger) if part is not None)
+
+    def of_earlier_run(self) -> BlockResult:
+        """The same, as a later run counts it that found it done: nothing computed, no time spent."""
+        return dataclasses.replace(
+            self,
+            sources={FROM_EARLIER_RUN: self.embedded} if self.embedded else {},
+            read_bytes=0,
+            read_sec=0.0,
+            decode_sec=0.0,
+            waited_for_images_sec=0.0,
+            waited_for_engine_sec=0.0,
+        )
+
+    def to_json_line(self) -> bytes:
+        """One line of UTF-8 JSON."""
+        data = dataclasses.asdict(self)
+        data["content"] = base64.b64encode(self.content).decode()
+        data["backbone"] = self.backbone.to_json()
+        return json_line(data)
+
+    @classmethod
+    def from_json(cls, raw: bytes, *, where: str) -> BlockResult:
+        """Reads what `to_json_line` wrote.
+
+        Raises:
+          InputError: not such a line, or its sums disagree; `where` names the file.
+        """
+        try:
+            data: dict[str, Any] = json.loads(raw)
+            for name in ("shard", "failed_ledger", "skipped_ledger"):
+                data[name] = PartFile.from_json(data[name])
+            data["order"] = (int(data["order"][0]), int(data["order"][1]))
+            data["label_counts"] = {int(label_id): count for label_id, count in data["label_counts"].items()}
+            data["content"] = base64.b64decode(data["content"], validate=True)
+            data["engine"] = EngineInfo.from_json(data["engine"])
+            data["backbone"] = BackboneIdentity.from_json(data["backbone"], where=where)
+            result = cls(**data)
+            result._require_sound()
+            return result
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+            raise InputError(f"{where}: not the result of a block ({error!r}).") from error
+
+
+def join_content(results: Sequence[BlockResult]) -> np.ndarray:
+    """What is remembered of the records of all blocks, in order: `CONTENT_DTYPE`, shape [records]."""
+    return np.frombuffer(b"".join(result.content for result in results), CONTENT_DTYPE)

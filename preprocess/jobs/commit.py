@@ -1,0 +1,194 @@
+"""Finishes a set of records of what the blocks left behind: checks the books, then makes the set, or says why not.
+
+The order of the steps is what makes every stop harmless. First everything is read and checked, and what the set holds
+besides its shards is written beside the parts (`stage`). The plan comes last there; only then is an older set touched
+(`preprocess.jobs.journal`), and the new manifest comes last of all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from configs.errors import InputError
+from configs.json_text import json_line
+from preprocess.jobs.block_results import BlockResult, join_content
+from preprocess.jobs.duplicates_report import DUPLICATES_NAME, SHARED_NAME, ShardFile, report_duplicates, report_shared
+from preprocess.jobs.finished_set import FILES, read_finished
+from preprocess.jobs.job import PLAN_NAME, Job
+from preprocess.jobs.journal import (
+    Placement,
+    PlanUnusable,
+    make_set,
+    plan_path,
+    require_parts,
+    staged_path,
+    with_final_names,
+)
+from preprocess.jobs.made_with import differences
+from preprocess.jobs.report import COMPLETE, make_report
+from preprocess.jobs.set_files import digest_of, own_path
+from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.record_set import (
+    FAILED_NAME,
+    MANIFEST_NAME,
+    REPORT_NAME,
+    SKIPPED_NAME,
+    Manifest,
+    Shard,
+    sidecar_path,
+)
+from preprocess.storage.base import Storage, read_file, write_file
+
+
+class JobFailed(RuntimeError):  # noqa: N818 (what it says is what happened)
+    """The job ran to its end, and its report says that it failed."""
+
+
+def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Storage) -> dict[str, Any]:
+    """Finishes a set: shards under their final names, ledgers, report, and last the manifest.
+
+    If nothing was embedded, too many rows failed or the books do not balance (rows read = embedded + failed +
+    skipped, in each block and in all, and as many rows as were counted before the start), nothing of the set is
+    touched: ledgers and report are left in the job's folder of parts, and with them the parts, for a later run.
+
+    Runners may run this step twice, also at once: both end in the same set.
+
+    Args:
+      results: of all blocks, in any order.
+      job: the job.
+      storage: where the parts lie and the set is to lie.
+
+    Returns:
+      The report, as written to `report.json`.
+
+    Raises:
+      OSError: storage failed; the set has no manifest then, or its own.
+      JobFailed: workers used different backbones, precisions or libraries, or a part is gone or cut; nothing was
+        touched.
+    """
+    ordered = sorted(results, key=lambda result: result.order)
+    try:
+        return _finished_report(job, storage) or _finish(ordered, job, storage)
+    except (FileNotFoundError, PlanUnusable, JobFailed) as error:
+        # Another try at this very step may have finished the set meanwhile, and deleted what it was made from.
+        report = _finished_report(job, storage)
+        if report is not None:
+            return report
+        if isinstance(error, PlanUnusable):
+            raise JobFailed(
+                f"{error}. Give the same command again: what is gone is embedded again, all else is kept."
+            ) from error
+        raise
+
+
+def _finish(results: Sequence[BlockResult], job: Job, storage: Storage) -> dict[str, Any]:
+    _require_one_arithmetic(results)
+    planned = with_final_names(results, job)
+    shards = tuple(
+        Shard(name=shard.name, records=shard.records, num_bytes=shard.num_bytes, sha256=shard.sha256)
+        for result in planned
+        if (shard := result.shard) is not None
+    )
+    report = make_report(results, job=job, shards=shards)
+    if report["status"] != COMPLETE:
+        _write_ledgers(storage, results, job, folder=job.parts_dir)
+        write_file(storage, posixpath.join(job.parts_dir, REPORT_NAME), _json_bytes(report))
+        return report
+    placed = require_parts(results, job, storage, of_this_run=True)
+    _stage(results, planned, placed, shards, report, job=job, storage=storage)
+    write_file(storage, plan_path(job), b"".join(result.to_json_line() for result in results))
+    make_set(results, job=job, storage=storage)
+    return report
+
+
+def _stage(
+    results: Sequence[BlockResult],
+    planned: Sequence[BlockResult],
+    placed: Sequence[Placement],
+    shards: tuple[Shard, ...],
+    report: dict[str, Any],
+    *,
+    job: Job,
+    storage: Storage,
+) -> None:
+    """Writes what the set holds besides its shards beside the parts, and completes the report."""
+    folder = posixpath.dirname(staged_path(job, REPORT_NAME))
+    _write_ledgers(storage, results, job, folder=folder)
+    content = join_content(planned)
+    files = [ShardFile(placement.paths, placement.part.records) for placement in placed]
+    report["duplicates"] = report_duplicates(
+        content,
+        files,
+        path=staged_path(job, DUPLICATES_NAME),
+        called=sidecar_path(job.output_prefix, DUPLICATES_NAME),
+        storage=storage,
+    )
+    report["shared_with"] = report_shared(
+        content,
+        files,
+        path=staged_path(job, SHARED_NAME),
+        called=sidecar_path(job.output_prefix, SHARED_NAME),
+        others=job.against,
+        storage=storage,
+    )
+    without_ledgers = (dataclasses.replace(result, failed_ledger=None, skipped_ledger=None) for result in planned)
+    write_file(storage, staged_path(job, PLAN_NAME), b"".join(result.to_json_line() for result in without_ledgers))
+    manifest = Manifest(
+        backbone=results[0].backbone,
+        labels=job.labels,
+        compression=job.compression,
+        records=report["embedded"],
+        shards=shards,
+    )
+    write_file(storage, staged_path(job, MANIFEST_NAME), manifest.to_bytes())
+    names = [PLAN_NAME, FAILED_NAME, SKIPPED_NAME, MANIFEST_NAME]
+    if report["duplicates"]["file"]:
+        names.append(DUPLICATES_NAME)
+    if any(entry["file"] for entry in report["shared_with"]):
+        names.append(SHARED_NAME)
+    report[FILES] = {}
+    for name in names:
+        # Not all that is there: another try at this step may have deleted one, and that must not pass for none.
+        num_bytes, sha256 = digest_of(staged_path(job, name), storage)
+        report[FILES][name] = {"num_bytes": num_bytes, "sha256": sha256}
+    write_file(storage, staged_path(job, REPORT_NAME), _json_bytes(report))
+
+
+def _finished_report(job: Job, storage: Storage) -> dict[str, Any] | None:
+    """The report of the set, if this very run has finished it."""
+    try:
+        _, report = read_finished(job.output_prefix, storage)
+    except InputError:
+        return None
+    return report if report.get("run_id") == job.run_id else None
+
+
+def _require_one_arithmetic(results: Sequence[BlockResult]) -> None:
+    backbones: set[BackboneIdentity] = {result.backbone for result in results}
+    if any(not backbone.agrees_with(results[0].backbone) for backbone in backbones):
+        raise JobFailed(f"The workers did not all use the same backbone: {backbones}")
+    for result in results:
+        if differs := differences(results[0].engine, result.engine):
+            raise JobFailed(
+                f"The rows were not all embedded with the same arithmetic and libraries ({'; '.join(differs)}). Give "
+                "the same command again: what differs is embedded anew."
+            )
+
+
+def _write_ledgers(storage: Storage, results: Sequence[BlockResult], job: Job, *, folder: str) -> None:
+    """Joins the blocks' ledgers; an empty one says that there was nothing to enter."""
+    for name, parts in (
+        (FAILED_NAME, [result.failed_ledger for result in results]),
+        (SKIPPED_NAME, [result.skipped_ledger for result in results]),
+    ):
+        with storage.create(posixpath.join(folder, name)) as ledger:
+            for part in parts:
+                if part is not None:
+                    ledger.write(read_file(storage, own_path(job.output_prefix, part.name, where=part.name)))
+
+
+def _json_bytes(data: Any) -> bytes:
+    return json_line(data, indent=2)

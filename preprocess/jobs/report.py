@@ -1,0 +1,139 @@
+"""The report of a job: every row accounted for, what made the records, where the time went."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from preprocess.jobs.block_results import COMPUTED, FROM_CACHE, BlockResult
+from preprocess.jobs.job import Job
+from preprocess.jobs.planned_cost import compared
+from preprocess.records.record_set import Shard
+
+REPORT_FORMAT = 2
+COMPLETE = "complete"
+NOTHING_EMBEDDED = "nothing_embedded"
+TOO_MANY_FAILED = "too_many_failed"
+BOOKS_DO_NOT_BALANCE = "books_do_not_balance"
+
+
+def _sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sum of counts by name, largest first."""
+    total: collections.Counter[str] = collections.Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _cache_use(sources: Mapping[str, int], job: Job) -> dict[str, Any] | None:
+    if job.embedding_cache is None:
+        return None
+    return {
+        "folder": job.embedding_cache,
+        "hits": sources.get(FROM_CACHE, 0),
+        "misses": sources.get(COMPUTED, 0),
+    }
+
+
+def _books_balance(results: Sequence[BlockResult], shards: Sequence[Shard], rows_expected: int) -> bool:
+    return (
+        all(
+            result.rows == result.embedded + sum(result.failed.values()) + sum(result.skipped.values())
+            and result.embedded == (result.shard.records if result.shard is not None else 0)
+            for result in results
+        )
+        and sum(result.rows for result in results) == rows_expected
+        and sum(shard.records for shard in shards) == sum(result.embedded for result in results)
+    )
+
+
+def _verdict(
+    results: Sequence[BlockResult], shards: Sequence[Shard], job: Job, failed_percent: float
+) -> tuple[str, str | None]:
+    rows_read = sum(result.rows for result in results)
+    if not _books_balance(results, shards, job.rows_expected):
+        return BOOKS_DO_NOT_BALANCE, f"{job.rows_expected} rows were counted before the start, {rows_read} were read."
+    if not shards:
+        return NOTHING_EMBEDDED, f"None of {rows_read} rows could be embedded."
+    if failed_percent > job.max_failed_percent:
+        return TOO_MANY_FAILED, (
+            f"{failed_percent:.3g} % of the rows to embed failed, more than max_failed_percent "
+            f"({job.max_failed_percent:g}) allows."
+        )
+    return COMPLETE, None
+
+
+def make_report(results: Sequence[BlockResult], *, job: Job, shards: Sequence[Shard]) -> dict[str, Any]:
+    """The report of a job, as JSON.
+
+    Args:
+      results: of all blocks.
+      job: the job.
+      shards: of the set.
+    """
+    failed = _sum_counts(result.failed for result in results)
+    sources = _sum_counts(result.sources for result in results)
+    embedded = sum(sources.values())
+    tried = embedded + sum(failed.values())
+    failed_percent = 100 * sum(failed.values()) / tried if tried else 0.0
+    status, error = _verdict(results, shards, job, failed_percent)
+    wall_sec = (datetime.datetime.now(datetime.UTC) - job.started).total_seconds()
+    label_counts: collections.Counter[int] = collections.Counter()
+    for result in results:
+        label_counts.update(result.label_counts)
+    computed = sources.get(COMPUTED, 0)
+    images_per_sec = round(computed / wall_sec, 3) if wall_sec > 0 else None
+    read_bytes = sum(result.read_bytes for result in results)
+    decode_sec = sum(result.decode_sec for result in results)
+    return {
+        "format": REPORT_FORMAT,
+        "run_id": job.run_id,
+        "job_key": job.key,
+        "status": status,
+        "error": error,
+        "rows_read": sum(result.rows for result in results),
+        "embedded": embedded,
+        "embedded_by": sources,
+        "embedding_cache": _cache_use(sources, job),
+        "failed": failed,
+        "failed_percent": round(failed_percent, 3),
+        "skipped": _sum_counts(result.skipped for result in results),
+        "records_per_label": {name: label_counts[label_id] for label_id, name in enumerate(job.labels)},
+        "records_without_label": sum(result.unlabeled for result in results),
+        "started": job.started.isoformat(timespec="seconds"),
+        "wall_sec": round(wall_sec, 3),
+        "images_per_sec": images_per_sec,
+        "prediction": None
+        if job.prediction is None
+        else compared(
+            job.prediction,
+            actual={
+                "wall_sec": round(wall_sec, 3),
+                "images_per_sec": images_per_sec,
+                "read_bytes": read_bytes,
+                "decode_sec_per_image": round(decode_sec / computed, 6) if computed else None,
+                "failed_percent": round(failed_percent, 3),
+            },
+            sources=sources,
+            is_retry=job.retry is not None,
+        ),
+        "read_bytes": read_bytes,
+        "read_sec": round(sum(result.read_sec for result in results), 3),
+        "decode_sec": round(decode_sec, 3),
+        "waited_for_images_sec": round(sum(result.waited_for_images_sec for result in results), 3),
+        "waited_for_engine_sec": round(sum(result.waited_for_engine_sec for result in results), 3),
+        "backbone": results[0].backbone.to_json(),
+        # One, unless workers are machines of different kinds.
+        "engines": [engine.to_json() for engine in dict.fromkeys(result.engine for result in results)],
+        "input": list(job.input_paths),
+        "definition": dict(job.definition),
+        "output": {
+            "prefix": job.output_prefix,
+            "shards": len(shards),
+            "num_bytes": sum(shard.num_bytes for shard in shards),
+            "compression": job.compression,
+        },
+        "versions": job.versions,
+    }

@@ -1,0 +1,47 @@
+"""The unit of work: a run of consecutive rows of one list, which becomes one shard.
+
+Blocks are cut from the list alone, so the same list gives the same blocks, and with them the same shards,
+however many workers embed them. Only blocks (URIs and labels) pass a shuffle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+
+from preprocess.lists.rows import Row
+
+BLOCK_NAME_LENGTH = len("00000-0000000")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RowBlock:
+    """Consecutive rows of one list.
+
+    Attributes:
+      list_index: position of the list among the lists of the job.
+      block_index: position of the block within its list.
+      list_path: the list.
+      rows: the rows, in order.
+    """
+
+    list_index: int
+    block_index: int
+    list_path: str
+    rows: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """A file name that sorts in the order of the input."""
+        return f"{self.list_index:05d}-{self.block_index:07d}"
+
+
+def into_blocks(rows: Iterable[Row], *, list_index: int, list_path: str, rows_per_block: int) -> Iterator[RowBlock]:
+    """Cuts the rows of a list into blocks of `rows_per_block` rows; the last may be shorter."""
+    iterator = iter(rows)
+    for block_index in itertools.count():
+        chunk = tuple(itertools.islice(iterator, rows_per_block))
+        if not chunk:
+            return
+        yield RowBlock(list_index, block_index, list_path, chunk)

@@ -1,0 +1,37 @@
+"""How many processor cores there are for this process."""
+
+from __future__ import annotations
+
+import math
+import os
+
+from preprocess.machine.control_groups import group_folders, read_kernel_file
+
+
+def available_cores(*, root: str = "") -> int:
+    """Cores that this process may use: those of its affinity, bound by the quota of its control groups.
+
+    A container with 2 CPUs on a machine with 64 cores gets time for 2. A part of a core counts as one.
+
+    Args:
+      root: put before the paths of the kernel's files.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        cores = os.cpu_count() or 1
+    quotas = [
+        math.ceil(quota) for version, folder in group_folders("cpu", root=root) if (quota := _quota(version, folder))
+    ]
+    return max(1, min([cores, *quotas]))
+
+
+def _quota(version: int, folder: str) -> float | None:
+    """The cores that a control group gets time for; None if it has no limit."""
+    if version == 2:
+        quota, _, period = (read_kernel_file(f"{folder}/cpu.max") or "").strip().partition(" ")
+    else:
+        quota = (read_kernel_file(f"{folder}/cpu.cfs_quota_us") or "").strip()
+        period = (read_kernel_file(f"{folder}/cpu.cfs_period_us") or "").strip()
+    # "max" in version 2 and -1 in version 1 mean that there is none.
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None

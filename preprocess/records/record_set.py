@@ -1,0 +1,150 @@
+"""A set of records on disk: names of its shards, its sidecar folder, and the manifest that completes it.
+
+A set is named by a prefix such as `out/preproc/train`. Its shards are `train-00000-of-00004.tfrecord[.gz]`;
+everything else lies in the sidecar folder `out/preproc/_train/`, which no `train*` glob matches. The
+manifest in it is written last: a set without one is not finished.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import posixpath
+import re
+from typing import Any
+
+from configs.choices import Compression
+from configs.errors import InputError
+from preprocess.records.backbone_identity import BackboneIdentity
+
+MANIFEST_FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+REPORT_NAME = "report.json"
+FAILED_NAME = "failed.jsonl"
+SKIPPED_NAME = "skipped.jsonl"
+
+_SUFFIXES: dict[str, str] = {"none": ".tfrecord", "gzip": ".tfrecord.gz"}
+_SHARD_NAME = re.compile(r"^(?P<prefix>.+)-\d{5,}-of-\d{5,}\.tfrecord(\.gz)?\Z", re.DOTALL)
+
+
+def shard_name(prefix_name: str, index: int, count: int, compression: Compression) -> str:
+    """File name of shard `index` of `count`, for example `train-00000-of-00004.tfrecord.gz`."""
+    return f"{prefix_name}-{index:05d}-of-{count:05d}{_SUFFIXES[compression]}"
+
+
+def set_of_shard(path: str) -> str | None:
+    """The prefix of the set that the file at `path` is a shard of; None if its name is not a shard's."""
+    directory, name = posixpath.split(path)
+    match = _SHARD_NAME.match(name)
+    return posixpath.join(directory, match["prefix"]) if match else None
+
+
+def sidecar_dir(prefix: str) -> str:
+    """The sidecar folder of a set: `out/preproc/train` gives `out/preproc/_train`."""
+    directory, name = posixpath.split(prefix)
+    return posixpath.join(directory, f"_{name}")
+
+
+def sidecar_path(prefix: str, name: str) -> str:
+    """The path of one sidecar file of a set."""
+    return posixpath.join(sidecar_dir(prefix), name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One finished shard: file name within the set's folder, number of records, bytes, SHA-256 in hex."""
+
+    name: str
+    records: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a finished set holds. Its presence says that the set is whole.
+
+    Attributes:
+      backbone: the network that made the embeddings.
+      labels: the dictionary, in order: the position of a name is the id in the records.
+      compression: of the shards.
+      records: records in all shards together.
+      shards: the shards in the order of their names.
+    """
+
+    backbone: BackboneIdentity
+    labels: tuple[str, ...]
+    compression: Compression
+    records: int
+    shards: tuple[Shard, ...]
+
+    def to_bytes(self) -> bytes:
+        """The manifest as UTF-8 JSON."""
+        data = {
+            "format": MANIFEST_FORMAT,
+            "backbone": self.backbone.to_json(),
+            "labels": list(self.labels),
+            "compression": self.compression,
+            "records": self.records,
+            "shards": [dataclasses.asdict(shard) for shard in self.shards],
+        }
+        return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+
+    def _require_sound(self) -> None:
+        """Raises TypeError or ValueError for a field of the wrong kind, which JSON lets through."""
+        if self.compression not in _SUFFIXES:
+            raise ValueError(f"compression {self.compression!r} is none of {', '.join(_SUFFIXES)}")
+        if type(self.records) is not int:
+            raise TypeError(f"a count is wanted, not {self.records!r}")
+        for shard in self.shards:
+            for text in (shard.name, shard.sha256):
+                if not isinstance(text, str):
+                    raise TypeError(f"a text is wanted, not {text!r}")
+            if not shard.name or "/" in shard.name or "\0" in shard.name or shard.name in (".", ".."):
+                raise ValueError(f"the name of a file beside the manifest's folder is wanted, not {shard.name!r}")
+            for count in (shard.records, shard.num_bytes):
+                if type(count) is not int:
+                    raise TypeError(f"a count is wanted, not {count!r}")
+                if count < 0:
+                    raise ValueError(f"a count is not negative, as {count} is")
+        repeated = [name for name, times in collections.Counter(s.name for s in self.shards).items() if times > 1]
+        if repeated:
+            raise ValueError(f"the shard {repeated[0]} is listed more than once")
+        self.to_bytes()  # ValueError for half a surrogate pair, which JSON can spell and UTF-8 cannot.
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, *, where: str) -> Manifest:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+          InputError: not such a manifest, or its sums disagree; `where` names the file in the message.
+        """
+        try:
+            data: Any = json.loads(raw)
+            version = data["format"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"{where}: not the manifest of a record set ({error}). Run the pipeline that wrote it again."
+            ) from error
+        if version != MANIFEST_FORMAT:
+            raise InputError(
+                f"{where}: manifest format {version!r}, but this version reads {MANIFEST_FORMAT}. "
+                "Run the pipeline again with this version."
+            )
+        backbone = BackboneIdentity.from_json(data.get("backbone"), where=where)
+        try:
+            manifest = cls(
+                backbone=backbone,
+                labels=tuple(str(label) for label in data["labels"]),
+                compression=data["compression"],
+                records=data["records"],
+                shards=tuple(Shard(**shard) for shard in data["shards"]),
+            )
+            manifest._require_sound()
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{where}: a field of the manifest is missing or wrong ({error!r}).") from error
+        total = sum(shard.records for shard in manifest.shards)
+        if total != manifest.records:
+            raise InputError(f"{where}: the shards add up to {total} records, the manifest says {manifest.records}.")
+        return manifest

@@ -1,0 +1,213 @@
+"""`gs://` as a `Storage`: every operation is tried again by `retrying`, and by nothing below it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import io
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+
+from preprocess.storage.gcs_objects import (
+    CONNECT_TIMEOUT_SEC,
+    DEFAULT_TIMEOUT_SEC,
+    NUM_CONNECTIONS,
+    SPOOL_BYTES,
+    client_of_process,
+    download,
+    make_client,
+    read_object,
+    split_uri,
+    upload,
+)
+from preprocess.storage.retry import RetryPolicy, as_os_error, call
+from preprocess.storage.versioned_object import VersionedObject
+
+if TYPE_CHECKING:
+    from google.cloud import storage
+
+# The service may work on one request to copy for about half a minute before it answers.
+_COPY_TIMEOUT_SEC = 90.0
+_GLOB_START = re.compile(r"[*?\[]")
+_GLOB_PART = re.compile(
+    r"(?P<folders>\*\*/)|(?P<all>\*\*)|(?P<some>\*)|(?P<one>\?)|\[(?P<set>!?\]?[^\]]*)\]|(?P<plain>.)", re.DOTALL
+)
+_Result = TypeVar("_Result")
+
+
+def glob_regex(pattern: str) -> re.Pattern[str]:
+    """A glob as a regular expression: `*` and `?` stay within a folder, `**` does not, `**/` may also be no folder."""
+    parts = []
+    for match in _GLOB_PART.finditer(pattern):
+        match match.lastgroup:
+            case "folders":
+                parts.append("(?:.*/)?")
+            case "all":
+                parts.append(".*")
+            case "some":
+                parts.append("[^/]*")
+            case "one":
+                parts.append("[^/]")
+            case "set":
+                members = match["set"].replace("\\", "\\\\")
+                negated, members = members.startswith("!"), members.removeprefix("!")
+                # "[" and a leading "]" are plain members of a set.
+                members = members.replace("[", "\\[").replace("]", "\\]").replace("^", "\\^")
+                parts.append(f"(?!/)[{'^' if negated else ''}{members}]")
+            case _:
+                parts.append(re.escape(match[0]))
+    return re.compile("".join(parts), re.DOTALL)
+
+
+class GcsStorage:
+    """A `Storage` of `gs://` objects.
+
+    Args:
+      retry: how long to go on after transient faults, for each operation.
+      timeout_sec: how long a connection may stay without data.
+      make: makes the client, where the process has none yet.
+    """
+
+    def __init__(
+        self,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
+        *,
+        timeout_sec: float = DEFAULT_TIMEOUT_SEC,
+        make: Callable[[], storage.Client] = make_client,
+    ):
+        self._retry = retry
+        self._timeout_sec = timeout_sec
+        self._make = make
+
+    def _call(self, function: Callable[[], _Result], path: str) -> _Result:
+        try:
+            return call(function, self._retry)
+        except Exception as error:
+            raise as_os_error(error, path) from error
+
+    def _blob(self, path: str) -> storage.Blob:
+        bucket, name = split_uri(path)
+        return client_of_process(self._make).bucket(bucket).blob(name)
+
+    def _timeout(self, timeout_sec: float = 0) -> tuple[float, float]:
+        return CONNECT_TIMEOUT_SEC, max(timeout_sec, self._timeout_sec)
+
+    def versioned(self, path: str) -> VersionedObject:
+        """An object that is written only over what was seen of it."""
+        return VersionedObject(path, lambda: self._blob(path), self._retry)
+
+    def open(self, path: str) -> BinaryIO:
+        # The whole object first, so that what is read from it is checked, and cannot break off in the middle.
+        spool = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))  # noqa: SIM115 (the caller closes it)
+        try:
+            self._call(lambda: download(path, spool, timeout_sec=self._timeout_sec, make=self._make), path)
+        except BaseException:
+            spool.close()
+            raise
+        spool.seek(0)
+        return spool
+
+    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        return read_object(path, max_bytes=max_bytes, retry=self._retry, timeout_sec=self._timeout_sec, make=self._make)
+
+    @contextlib.contextmanager
+    def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
+        """A new object, sent whole when its stream is closed; nothing is sent if the `with` block raises.
+
+        An object cannot be appended to, so nothing is kept of one that was not finished.
+        """
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            yield cast(BinaryIO, spool)
+            stream = cast(BinaryIO, spool)
+            size_bytes = stream.seek(0, os.SEEK_END)
+            self._call(lambda: upload(path, stream, size_bytes, timeout_sec=self._timeout_sec, make=self._make), path)
+
+    def create_new(self, path: str, data: bytes) -> bool:
+        def send() -> None:
+            upload(path, io.BytesIO(data), len(data), only_new=True, timeout_sec=self._timeout_sec, make=self._make)
+
+        try:
+            self._call(send, path)
+        except FileExistsError:
+            # The answer to a first try may have been lost.
+            return self.read(path) == data
+        return True
+
+    def _list(self, bucket: str, prefix: str, *, max_results: int | None = None) -> list[str]:
+        """The names of the objects that begin with `prefix`, sorted."""
+        blobs = client_of_process(self._make).list_blobs(
+            bucket,
+            prefix=prefix,
+            max_results=max_results,
+            fields="items(name),nextPageToken",
+            timeout=self._timeout(),
+            retry=None,
+        )
+        return [blob.name for blob in blobs]
+
+    def match(self, pattern: str) -> list[str]:
+        """The objects that a path or glob names. Raises FileNotFoundError if there is no such bucket."""
+        bucket, glob = split_uri(pattern)
+        start = _GLOB_START.search(glob)
+        try:
+            if start is None:
+                # Of all names that begin with this one it is the first.
+                names = call(lambda: self._list(bucket, glob, max_results=1), self._retry)
+            else:
+                names = call(lambda: self._list(bucket, glob[: start.start()]), self._retry)
+        except Exception as error:
+            fault = as_os_error(error, pattern)
+            if isinstance(fault, FileNotFoundError):
+                fault = FileNotFoundError(f"No such bucket: gs://{bucket}")
+            raise fault from error
+        # An object whose name happens to hold [ or * is still found by its plain name.
+        if glob in names:
+            return [pattern]
+        regex = glob_regex(glob)
+        # A name that ends with a slash is what consoles make to show an empty folder.
+        return [f"gs://{bucket}/{name}" for name in names if regex.fullmatch(name) and not name.endswith("/")]
+
+    def sizes(self, pattern: str) -> dict[str, int]:
+        """The objects that a path or glob names, with their bytes: one listing, however many there are."""
+        bucket, glob = split_uri(pattern)
+        start = _GLOB_START.search(glob)
+        regex = glob_regex(glob)
+
+        def list_once() -> dict[str, int]:
+            blobs = client_of_process(self._make).list_blobs(
+                bucket,
+                prefix=glob[: start.start()] if start else glob,
+                fields="items(name,size),nextPageToken",
+                timeout=self._timeout(),
+                retry=None,
+            )
+            return {blob.name: blob.size for blob in blobs if blob.name == glob or regex.fullmatch(blob.name)}
+
+        found = self._call(list_once, pattern)
+        return {f"gs://{bucket}/{name}": size for name, size in sorted(found.items()) if not name.endswith("/")}
+
+    def move(self, source: str, target: str) -> None:
+        # Each half is tried again by itself: a copy done twice gives the same, and what is deleted may be missing.
+        self._call(lambda: self._copy(source, target), source)
+        self.delete_file(source)
+
+    def _copy(self, source: str, target: str) -> None:
+        old, new = self._blob(source), self._blob(target)
+        token: str | None = ""
+        while token is not None:
+            token, _, _ = new.rewrite(old, token=token or None, timeout=self._timeout(_COPY_TIMEOUT_SEC), retry=None)
+
+    def delete_file(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._call(lambda: self._blob(path).delete(timeout=self._timeout(), retry=None), path)
+
+    def delete_tree(self, path: str) -> None:
+        bucket, name = split_uri(f"{path}/")
+        with contextlib.suppress(FileNotFoundError):
+            names = self._call(lambda: self._list(bucket, name), path)
+            with concurrent.futures.ThreadPoolExecutor(NUM_CONNECTIONS) as threads:
+                for _ in threads.map(self.delete_file, [f"gs://{bucket}/{name}" for name in names]):
+                    pass  # Iterating raises what a thread raised.
