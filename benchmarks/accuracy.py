@@ -71,7 +71,7 @@ def our_accuracies(
 ) -> dict[str, float]:
     """Accuracies of the default settings and of those that `tune` chose, both with steps by cross-validation."""
     from trainer.options import TrainingOptions
-    from trainer.tuning import tune
+    from trainer.search.tuning import tune
 
     options = TrainingOptions(train_data_paths=("-",), eval_data_paths=("-",), output_path="-", seed=seed)
     # The second data set takes no part in the choice: what `tune` says of it is the measurement.

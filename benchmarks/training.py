@@ -38,7 +38,7 @@ from preprocess.records.record_set import MANIFEST_NAME, Manifest, Shard, shard_
 from preprocess.records.tfrecord import frame_record
 
 if TYPE_CHECKING:
-    from trainer.dataset import EmbeddingDataset
+    from trainer.data.dataset import EmbeddingDataset
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _BOTTLENECKS = os.path.join(os.path.dirname(_ROOT), "shared/data/inception_v3_bottlenecks/style.npz")
@@ -113,11 +113,11 @@ class Timing:
 
 def train_ours(folder: str, *, steps: int, batch_size: int, eval_every: int, max_memory_mb: int | None) -> Timing:
     """Reading and training through the functions of `trainer.task`, with its defaults but the number of steps."""
+    from trainer.data.record_sets import find_record_sets
     from trainer.options import TrainingOptions
-    from trainer.progress import TrainingProgress
-    from trainer.record_sets import find_record_sets
     from trainer.task import read_datasets
-    from trainer.training import train_head
+    from trainer.training.loop import train_head
+    from trainer.training.progress import TrainingProgress
 
     options = TrainingOptions(
         train_data_paths=(f"{folder}/train*",),
@@ -272,8 +272,8 @@ def split(labels: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.
 
 def dataset_of(embeddings: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> EmbeddingDataset:
     """Some rows of labelled embeddings as the trainer takes them."""
-    from trainer.dataset import EmbeddingDataset
-    from trainer.embeddings import MemoryEmbeddings
+    from trainer.data.dataset import EmbeddingDataset
+    from trainer.data.embeddings import MemoryEmbeddings
 
     return EmbeddingDataset(
         uris=rows.astype(str).astype(object),
@@ -289,10 +289,10 @@ def head_accuracy(
     embeddings: np.ndarray, labels: np.ndarray, parts: Sequence[np.ndarray], *, seed: int, **changes: Any
 ) -> float:
     """Accuracy on the third part of the default head, trained on the first, its checkpoint chosen on the second."""
-    from trainer.evaluation import measure
-    from trainer.head import predict_logits
+    from trainer.evaluation.metrics import measure
     from trainer.options import TrainingOptions
-    from trainer.training import train_head
+    from trainer.training.head import predict_logits
+    from trainer.training.loop import train_head
 
     train, evaluation, test = (dataset_of(embeddings, labels, rows) for rows in parts)
     with tempfile.TemporaryDirectory() as folder:

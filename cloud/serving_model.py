@@ -16,7 +16,7 @@ from typing import Any
 from cloud.job_storage import copy_files, faults_of, is_there, read_file
 from configs.errors import InputError, cause_in_one_line
 from preprocess.storage.base import Storage
-from trainer.model_info import MODEL_INFO_PATH, ModelInfo
+from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
 
 GRAPH_NAME = "saved_model.pb"
 # What TensorFlow Serving reads, in the order in which it is copied: the graph makes a folder a model.

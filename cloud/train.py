@@ -28,8 +28,8 @@ from configs.gcp_project import find_project
 from configs.recipe import Recipe, load_recipe
 from preprocess.records.record_set import MANIFEST_NAME, Manifest, sidecar_path
 from preprocess.storage.base import Storage
-from trainer.model_info import MODEL_INFO_PATH
-from trainer.record_sets import RecordSet, require_agreement
+from trainer.data.record_sets import RecordSet, require_agreement
+from trainer.export.model_info import MODEL_INFO_PATH
 
 EXIT_JOB_FAILED = 1
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)

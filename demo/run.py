@@ -24,7 +24,7 @@ from demo import solar_cells
 from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.jobs.report import REPORT_FORMAT
 from preprocess.records.record_set import MANIFEST_NAME, REPORT_NAME, sidecar_path
-from trainer.report import confusion_table
+from trainer.reports.console import confusion_table
 
 _SPLITS = ("train", "eval", "test")
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 
 from benchmarks import accuracy
-from trainer import tuning
+from trainer.search import tuning
 
 
 def test_differences_are_paired():

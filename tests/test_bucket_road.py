@@ -132,7 +132,7 @@ def test_what_a_bucket_refuses_to_the_lists_is_one_line(road, monkeypatch, capsy
 
 
 def test_the_model_answers_from_the_bucket_as_from_a_disk(road, tmp_path):
-    from trainer.prediction import Classifier, normalize_photo
+    from trainer.export.classifier import Classifier, normalize_photo
 
     photos = [f"gs://bucket/photos/{label}/{number}.png" for label in BASES for number in (1, 2)]
     flags = ["--json", "--model_dir", "gs://bucket/out/training/model"]

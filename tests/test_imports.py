@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "commands": {"commands", "configs"},
 }
 # The modules of the trainer that say what it takes and what it leaves; without TensorFlow, as all of `cloud` is.
-TRAINER_FOR_CLOUD = {"trainer.options", "trainer.model_info", "trainer.record_sets"}
+TRAINER_FOR_CLOUD = {"trainer.options", "trainer.export.model_info", "trainer.data.record_sets"}
 # The modules of preprocess that import Beam; all others must work without it, for the trainer and for tests.
 BEAM_MODULES = {"preprocess.beam.transforms", "preprocess.beam.counters", "preprocess.beam.beam_storage"}
 # What --help must not wait for.

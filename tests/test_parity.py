@@ -10,8 +10,8 @@ from preprocess.images.decode import decode_image, encode_png
 from preprocess.records.example import feature_spec
 from preprocess.records.record_set import Manifest
 from tests.preprocess.image_corpus import corpus
-from trainer.export import save_model
-from trainer.head import build_head
+from trainer.export.saved_model import save_model
+from trainer.training.head import build_head
 
 LABELS = ("a", "b")
 

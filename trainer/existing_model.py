@@ -13,16 +13,16 @@ import numpy as np
 import tensorflow as tf
 
 from configs.errors import InputError, cause_in_one_line
-from trainer.artifacts import PREDICTIONS_NAME, write_json
-from trainer.assessment import Calibration, LogitsOf, assess
-from trainer.dataset import EmbeddingDataset, in_label_mode
-from trainer.files import cause_of, local_folder
-from trainer.held_out_files import write_predictions, write_report
-from trainer.model_info import ModelInfo
+from trainer.data.dataset import EmbeddingDataset, in_label_mode
+from trainer.data.photos import finder_of_sets
+from trainer.data.record_sets import RecordSet, backbone_difference
+from trainer.evaluation.assess import Calibration, LogitsOf, assess
+from trainer.export.model_info import ModelInfo
+from trainer.export.output_folder import PREDICTIONS_NAME, write_json
 from trainer.options import TrainingOptions
-from trainer.photos import finder_of_sets
-from trainer.record_sets import RecordSet, backbone_difference
-from trainer.working_folder import working_folder
+from trainer.reports.held_out_files import write_predictions, write_report
+from trainer.storage.files import cause_of, local_folder
+from trainer.storage.working_folder import working_folder
 
 # Not metrics.json and report.html, which tell of the training and may lie in the same folder.
 EVALUATION_NAME = "evaluation.json"

@@ -18,12 +18,12 @@ from configs.recipe import TrainOptions, load_recipe
 from configs.rules import Number, Rule, Switch, Texts, Whole
 from configs.section import FieldError
 from trainer.arguments import split_paths
-from trainer.files import supported_path
+from trainer.storage.files import supported_path
 
 OPTIMIZERS = typing.get_args(OptimizerName)
 EXPORT_FORMATS = typing.get_args(ExportFormat)
 _MAX_SEED = 2**31 - 1
-# What `trainer.tuning` searches.
+# What `trainer.search.tuning` searches.
 SEARCHED = ("hidden_units", "dropout", "learning_rate", "l2", "label_smoothing", "batch_size", "optimizer")
 
 # Which folders Vertex AI names in the environment of a training job.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from configs.arguments import OneLineParser
 from configs.console import require_printed
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
-from trainer.files import cause_of, is_missing_bucket, storage, supported_path
+from trainer.storage.files import cause_of, is_missing_bucket, storage, supported_path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def _read_photo(path: str) -> bytes:
     from preprocess.images.decode import ImageError
     from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES
     from preprocess.storage.base import TooLarge
-    from trainer.prediction import normalize_photo
+    from trainer.export.classifier import normalize_photo
 
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder; name the photos in it")
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parse(argv)
 
-    from trainer.prediction import Classifier, read_model_info
+    from trainer.export.classifier import Classifier, read_model_info
 
     info = read_model_info(options.model_dir)
     photos: list[tuple[str, bytes]] = []

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from preprocess.records.backbone_identity import BackboneIdentity
-from trainer.assessment import Calibration
-from trainer.calibration import Threshold
-from trainer.dataset import EmbeddingDataset
-from trainer.evaluation import Evaluation
-from trainer.head import head_digest
+from trainer.data.dataset import EmbeddingDataset
+from trainer.data.record_sets import RecordSet
+from trainer.evaluation.assess import Calibration
+from trainer.evaluation.calibration import Threshold
+from trainer.evaluation.metrics import Evaluation
 from trainer.options import TrainingOptions
-from trainer.record_sets import RecordSet
-from trainer.training import CHECKPOINT_RULE, TrainingResult
+from trainer.training.head import head_digest
+from trainer.training.loop import CHECKPOINT_RULE, TrainingResult
 
 # 2: intervals, calibration, ranking measures and mistakes; `loss` is that after the temperature.
 METRICS_FORMAT = 2

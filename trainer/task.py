@@ -17,18 +17,18 @@ from configs.choices import Unlabeled
 from configs.errors import EXIT_OK, InputError, run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.records.backbone_identity import BackboneIdentity
-from trainer.distributed import ALONE, Cluster, GradientExchange, read_cluster
+from trainer.data.record_sets import RecordSet, find_record_sets, require_agreement, require_disjoint
 from trainer.options import TrainingOptions, parse_options
-from trainer.record_sets import RecordSet, find_record_sets, require_agreement, require_disjoint
+from trainer.training.distributed import ALONE, Cluster, GradientExchange, read_cluster
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from trainer.artifacts import OutputFolder
-    from trainer.dataset import EmbeddingDataset
-    from trainer.evaluation import Evaluation
-    from trainer.training import TrainingResult
+    from trainer.data.dataset import EmbeddingDataset
+    from trainer.evaluation.metrics import Evaluation
+    from trainer.export.output_folder import OutputFolder
+    from trainer.training.loop import TrainingResult
 
 _MAX_WARNINGS_PRINTED = 12
 # Of the evaluation set, for the check that every exported format answers as the trainer does.
@@ -62,8 +62,8 @@ def _find_sets(options: TrainingOptions) -> dict[str, tuple[RecordSet, ...]]:
 
 def _output_folder(options: TrainingOptions) -> OutputFolder:
     """The folder of the run, which like all others that it writes to was found writable."""
-    from trainer.artifacts import OutputFolder
-    from trainer.working_folder import working_folder
+    from trainer.export.output_folder import OutputFolder
+    from trainer.storage.working_folder import working_folder
 
     output = OutputFolder(options.output_path)
     for flag in ("checkpoint_dir", "log_dir", "export_dir"):
@@ -75,8 +75,8 @@ def _output_folder(options: TrainingOptions) -> OutputFolder:
 def _warnings(
     sets: dict[str, tuple[RecordSet, ...]], data: dict[str, EmbeddingDataset], backbone: BackboneIdentity
 ) -> list[str]:
-    from trainer.dataset import data_warnings
-    from trainer.foreign_sets import UNVERIFIED
+    from trainer.data.dataset import data_warnings
+    from trainer.data.foreign_sets import UNVERIFIED
 
     warnings = []
     if not sets["train"][0].verified:
@@ -118,8 +118,8 @@ def read_datasets(
     Raises:
       InputError: see `read_dataset`.
     """
-    from trainer.dataset import read_dataset
-    from trainer.memory import MemoryBudget
+    from trainer.data.dataset import read_dataset
+    from trainer.data.memory import MemoryBudget
 
     budget = MemoryBudget(max_memory_mb)
     data = {}
@@ -133,7 +133,7 @@ def read_datasets(
 
 def _load_backbone(record_set: RecordSet, weights: str | None) -> tuple[keras.Model | None, BackboneIdentity]:
     """The network for the exported model, None if nothing says which one, and what is known of it."""
-    from trainer.export import load_backbone_of_records, load_unverified_backbone
+    from trainer.export.saved_model import load_backbone_of_records, load_unverified_backbone
 
     identity = record_set.manifest.backbone
     if record_set.verified:
@@ -151,13 +151,13 @@ def _train(
     Returns:
       The options that the head was trained with, the training, and what was learned beside it, for the metrics.
     """
-    from trainer.progress import TrainingProgress
-    from trainer.training import train_head
+    from trainer.training.loop import train_head
+    from trainer.training.progress import TrainingProgress
 
     extras: dict[str, Any] = {}
     train, evaluation = data["train"], data["eval"]
     if options.tune:
-        from trainer.tuning import tune
+        from trainer.search.tuning import tune
 
         options, extras["tuning"] = tune(
             train, evaluation, options, trials=options.tune, budget_sec=options.tune_sec, say=_say
@@ -174,12 +174,12 @@ def _train(
             exchange=exchange,
         )
     if options.seeds > 1:
-        from trainer.repeats import over_seeds
+        from trainer.search.seeds_and_curves import over_seeds
 
         _say(f"training with {options.seeds} seeds")
         extras["seeds"] = over_seeds(train, evaluation, data.get("test"), options)
     if options.learning_curve:
-        from trainer.repeats import learning_curve
+        from trainer.search.seeds_and_curves import learning_curve
 
         _say("measuring what more images would bring")
         extras["learning_curve"] = learning_curve(train, evaluation, options)
@@ -189,7 +189,7 @@ def _train(
 def _write_tensorboard(
     options: TrainingOptions, evaluations: dict[str, Evaluation], evaluation: EmbeddingDataset, *, step: int
 ) -> None:
-    from trainer.tensorboard_output import write_evaluation, write_projector
+    from trainer.reports.tensorboard_output import write_evaluation, write_projector
 
     for name in ("eval", "test"):
         if name in evaluations:
@@ -207,8 +207,8 @@ def train_as_worker(options: TrainingOptions, cluster: Cluster, exchange: Gradie
     """
     sets = _find_sets(options)
 
-    from trainer.dataset import in_label_mode
-    from trainer.training import train_head
+    from trainer.data.dataset import in_label_mode
+    from trainer.training.loop import train_head
 
     data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
     data = in_label_mode(data, options.label_mode)
@@ -236,7 +236,7 @@ def train_and_export(
     Raises:
       InputError: the record sets, the backbone's weights or the output folder will not do.
     """
-    from trainer.output_locks import locked_outputs  # here: its imports would double the time of `--help`
+    from trainer.storage.output_locks import locked_outputs  # here: its imports would double the time of `--help`
 
     started = time.monotonic()
     sets = _find_sets(options)
@@ -256,17 +256,17 @@ def _train_and_export(
     output = _output_folder(options)
     import_tensorflow()  # Takes seconds; what is wrong with paths has been said by now.
 
-    from trainer.artifacts import PREDICTIONS_NAME, REPORT_NAME, copy_model
-    from trainer.assessment import assess, calibrate
-    from trainer.dataset import in_label_mode
-    from trainer.export import save_model
-    from trainer.export_formats import export_all, require_formats
-    from trainer.head import predict_logits
-    from trainer.held_out_files import write_predictions, write_report
-    from trainer.photos import finder_of_sets
-    from trainer.report import summary
+    from trainer.data.dataset import in_label_mode
+    from trainer.data.photos import finder_of_sets
+    from trainer.evaluation.assess import assess, calibrate
+    from trainer.export.formats import export_all, require_formats
+    from trainer.export.output_folder import PREDICTIONS_NAME, REPORT_NAME, copy_model
+    from trainer.export.saved_model import save_model
+    from trainer.reports.console import summary
+    from trainer.reports.held_out_files import write_predictions, write_report
     from trainer.run_metrics import run_metrics
-    from trainer.training import require_trainable
+    from trainer.training.head import predict_logits
+    from trainer.training.loop import require_trainable
     from trainer.vertex_trial import report_trial
 
     require_formats(options.export_formats)
@@ -339,15 +339,15 @@ def evaluate_model(options: TrainingOptions) -> dict[str, Any]:
     Raises:
       InputError: the model, the record sets or the output folder will not do.
     """
-    from trainer.prediction import read_model_info
+    from trainer.export.classifier import read_model_info
 
     info = read_model_info(options.existing_model_dir)
     sets = _find_sets(options)
     import_tensorflow()
 
     from trainer.existing_model import evaluate_existing, require_fitting
-    from trainer.output_locks import locked_outputs
-    from trainer.report import evaluation_summary
+    from trainer.reports.console import evaluation_summary
+    from trainer.storage.output_locks import locked_outputs
 
     require_fitting(info, options.existing_model_dir, sets)
     data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)

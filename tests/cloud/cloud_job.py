@@ -11,7 +11,7 @@ from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.records.record_set import Manifest
 from tests.faulty_gcs import FaultyGcs
-from trainer.model_info import MODEL_INFO_PATH, ModelInfo
+from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
 
 JOB_DIR = "gs://bucket/hugs_1"
 LABELS = ("hugs", "not-hugs")

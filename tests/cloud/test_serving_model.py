@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.classifiers import IDENTITY, LABELS, build_classifier, jpeg
-from trainer.export import save_model
-from trainer.prediction import Classifier
+from trainer.export.classifier import Classifier
+from trainer.export.saved_model import save_model
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_what_stands_for_an_option_in_a_definition_is_in_it():
         def digest(self) -> str:
             return "abc"
 
-    from trainer.checkpoints import run_definition
+    from trainer.training.checkpoints import run_definition
 
     definition = run_definition(Data(), Data(), training_options())  # type: ignore[arg-type]
     assert set(definition) == {*OF_MODEL, "steps", "label_mode", "training data", "evaluation data"}

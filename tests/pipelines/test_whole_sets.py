@@ -13,7 +13,7 @@ from preprocess.records.record_set import Manifest
 from preprocess.storage.base import LocalStorage
 from tests.pipelines.slow_job import SlowEngine
 from tests.pipelines.test_embed import photo
-from trainer.record_sets import find_record_sets
+from trainer.data.record_sets import find_record_sets
 
 _ROWS = 20
 

@@ -11,7 +11,7 @@ from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.images.probe_images import probe_images
 from preprocess.records.backbone_identity import BackboneIdentity
 from tests.preprocess import tiny_network
-from trainer.head import build_head
+from trainer.training.head import build_head
 
 LABELS = ("rose", "Gänseblümchen", "tulip")
 EMBEDDING_SIZE = 24

@@ -42,10 +42,10 @@ def mean_colour_identity() -> BackboneIdentity:
 def mean_colour_backbone(monkeypatch, mean_colour_identity):
     import keras
 
-    import trainer.export
+    import trainer.export.saved_model
 
     model = keras.Sequential([keras.layers.Input((IMAGE_SIZE, IMAGE_SIZE, 3)), keras.layers.GlobalAveragePooling2D()])
-    monkeypatch.setattr(trainer.export, "load_keras_backbone", lambda spec: (model, mean_colour_identity))
+    monkeypatch.setattr(trainer.export.saved_model, "load_keras_backbone", lambda spec: (model, mean_colour_identity))
     return model
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer.dataset import EmbeddingDataset
-from trainer.embeddings import MemoryEmbeddings
+from trainer.data.dataset import EmbeddingDataset
+from trainer.data.embeddings import MemoryEmbeddings
 from trainer.options import TrainingOptions
 
 

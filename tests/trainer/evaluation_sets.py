@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.dataset import EmbeddingDataset
-from trainer.embeddings import MemoryEmbeddings
-from trainer.scores import LabelMode
+from trainer.data.dataset import EmbeddingDataset
+from trainer.data.embeddings import MemoryEmbeddings
+from trainer.data.label_mode import LabelMode
 
 LABELS = ("red", "green", "blue", "grey")
 

@@ -11,12 +11,12 @@ from configs.errors import run_program
 def main(_argv=None):
     import keras
 
-    import trainer.export
+    import trainer.export.saved_model
     from preprocess.images.decode import IMAGE_SIZE
     from trainer import task
 
     model = keras.Sequential([keras.layers.Input((IMAGE_SIZE, IMAGE_SIZE, 3)), keras.layers.GlobalAveragePooling2D()])
-    trainer.export.load_keras_backbone = lambda spec: (model, spec_identity(spec))
+    trainer.export.saved_model.load_keras_backbone = lambda spec: (model, spec_identity(spec))
     return task.main(sys.argv[1:])
 
 

@@ -21,14 +21,15 @@ from configs.errors import InputError
 from preprocess.storage import router as uri_storage
 from tests.faulty_gcs import FaultPlan, FaultyGcs
 from tests.trainer.test_foreign_sets import EMBEDDINGS, example, write
-from trainer import files, predict, task, working_folder
-from trainer.artifacts import OutputFolder, copy_model
-from trainer.dataset import read_dataset
-from trainer.memory import MemoryBudget
-from trainer.model_info import MODEL_INFO_PATH
+from trainer import predict, task
+from trainer.data.dataset import read_dataset
+from trainer.data.memory import MemoryBudget
+from trainer.data.photos import PhotoFinder, lists_of_sets
+from trainer.data.record_sets import find_record_sets
+from trainer.export.model_info import MODEL_INFO_PATH
+from trainer.export.output_folder import OutputFolder, copy_model
 from trainer.options import parse_options
-from trainer.photos import PhotoFinder, lists_of_sets
-from trainer.record_sets import find_record_sets
+from trainer.storage import files, working_folder
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.evaluation_sets import dataset, noisy
-from trainer import calibration
-from trainer.calibration import (
+from trainer.evaluation import calibration
+from trainer.evaluation.calibration import (
     Reliability,
     answers_to_judge,
     at_threshold,
@@ -15,7 +15,7 @@ from trainer.calibration import (
     choose_threshold,
     fit_temperature,
 )
-from trainer.scores import losses_of, scores_of
+from trainer.evaluation.scores import losses_of, scores_of
 
 
 def expected_calibration_error(scores, dataset):

@@ -7,8 +7,9 @@ import pytest
 
 from configs.errors import InputError
 from tests.trainer.embedded_clusters import clusters, dataset, small_options
-from trainer import cross_validation
-from trainer.cross_validation import (
+from trainer.data.embeddings import StreamedEmbeddings
+from trainer.search import cross_validation
+from trainer.search.cross_validation import (
     ALWAYS_TRAINS,
     assign_folds,
     cross_validate,
@@ -16,7 +17,6 @@ from trainer.cross_validation import (
     sample_in_memory,
     take_rows,
 )
-from trainer.embeddings import StreamedEmbeddings
 
 
 def test_folds_hold_as_many_of_each_class_and_are_of_one_size():

@@ -8,10 +8,10 @@ import pytest
 
 from configs.errors import InputError
 from preprocess.records.record_set import MANIFEST_NAME, Manifest, sidecar_path
-from trainer.dataset import data_warnings, in_label_mode, label_mode_of, read_dataset
-from trainer.embeddings import MemoryEmbeddings
-from trainer.memory import MemoryBudget
-from trainer.record_sets import find_record_sets
+from trainer.data.dataset import data_warnings, in_label_mode, label_mode_of, read_dataset
+from trainer.data.embeddings import MemoryEmbeddings
+from trainer.data.memory import MemoryBudget
+from trainer.data.record_sets import find_record_sets
 
 EMBEDDINGS = np.arange(12, dtype=np.float32).reshape(4, 3)
 

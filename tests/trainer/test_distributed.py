@@ -3,7 +3,7 @@ import json
 import pytest
 
 from configs.errors import InputError
-from trainer.distributed import ALONE, Cluster, read_cluster
+from trainer.training.distributed import ALONE, Cluster, read_cluster
 
 
 def config(task, **cluster):

@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from trainer.embeddings import MemoryEmbeddings, StreamedEmbeddings
-from trainer.prefetch import prefetched
+from trainer.data.embeddings import MemoryEmbeddings, StreamedEmbeddings
+from trainer.data.prefetch import prefetched
 
 ARRAY = np.arange(60, dtype=np.float32).reshape(20, 3)
 

@@ -9,9 +9,9 @@ import pytest
 from sklearn import metrics
 
 from tests.trainer.evaluation_sets import dataset, logits, noisy
-from trainer import evaluation
-from trainer.evaluation import evaluate, measure, wilson_interval
-from trainer.scores import scores_of
+from trainer.evaluation import metrics as evaluation
+from trainer.evaluation.metrics import evaluate, measure, wilson_interval
+from trainer.evaluation.scores import scores_of
 
 
 def numbers(some_logits, data, **settings):

@@ -13,10 +13,10 @@ from preprocess.backbones.inference_graph import inference_graph
 from preprocess.engines.tensorflow_engine import TensorFlowEngine
 from preprocess.images.decode import decode_image, encode_png
 from tests.trainer.classifiers import IDENTITY, LABELS, build_classifier, jpeg
-from trainer.export import load_backbone_of_records, load_unverified_backbone, save_model
-from trainer.head import predict_logits
-from trainer.prediction import Classifier, read_model_info
-from trainer.scores import scores_of
+from trainer.evaluation.scores import scores_of
+from trainer.export.classifier import Classifier, read_model_info
+from trainer.export.saved_model import load_backbone_of_records, load_unverified_backbone, save_model
+from trainer.training.head import predict_logits
 
 TEMPERATURE = 0.7
 THRESHOLD = 0.6
@@ -159,7 +159,7 @@ def test_the_head_alone_takes_embeddings(parts, tmp_path, label_mode):
 
 def test_the_backbone_of_the_records_is_found_or_refused(parts, monkeypatch, mean_colour_identity):
     backbone, identity = parts[0], mean_colour_identity
-    monkeypatch.setattr("trainer.export.load_keras_backbone", lambda spec: (backbone, identity))
+    monkeypatch.setattr("trainer.export.saved_model.load_keras_backbone", lambda spec: (backbone, identity))
     assert load_backbone_of_records(identity, weights=None) is backbone
     moved = dataclasses.replace(identity, weights="/elsewhere/a.weights.h5", seed=None)
     assert load_backbone_of_records(moved, weights="/here/a.weights.h5") is backbone
@@ -175,7 +175,7 @@ def test_a_weights_file_that_is_gone_is_told_with_the_way_out(mean_colour_identi
 
 
 def test_a_network_taken_on_trust_must_fit_the_embeddings(parts, monkeypatch):
-    monkeypatch.setattr("trainer.export.load_keras_backbone", lambda spec: (parts[0], IDENTITY))
+    monkeypatch.setattr("trainer.export.saved_model.load_keras_backbone", lambda spec: (parts[0], IDENTITY))
     assert load_unverified_backbone("imagenet", embedding_size=24) == (parts[0], IDENTITY)
     with pytest.raises(InputError, match="of 24 numbers, and those of the records have 2048"):
         load_unverified_backbone("imagenet", embedding_size=2048)

@@ -14,13 +14,13 @@ import tensorflow as tf
 from configs.errors import InputError
 from preprocess.images.decode import decode_image
 from tests.trainer.classifiers import IDENTITY, LABELS, build_classifier, jpeg
-from trainer import export_formats
-from trainer.export import save_model
-from trainer.export_formats import export_all, require_formats
-from trainer.head import build_head, predict_logits
-from trainer.parity import image_samples, largest_difference
-from trainer.pixel_classifier import PixelClassifier
-from trainer.scores import scores_of
+from trainer.evaluation.scores import scores_of
+from trainer.export import formats as export_formats
+from trainer.export.formats import export_all, require_formats
+from trainer.export.parity import image_samples, largest_difference
+from trainer.export.pixel_classifier import PixelClassifier
+from trainer.export.saved_model import save_model
+from trainer.training.head import build_head, predict_logits
 
 ALL_FORMATS = ("savedmodel", "litert", "onnx")
 

@@ -13,8 +13,8 @@ import tensorflow as tf
 from configs.errors import InputError
 from preprocess.records.tfrecord import _masked_crc
 from tests.programs import end_program, start_program
-from trainer.dataset import read_dataset
-from trainer.record_sets import find_record_sets, require_agreement
+from trainer.data.dataset import read_dataset
+from trainer.data.record_sets import find_record_sets, require_agreement
 
 EMBEDDINGS = np.arange(20, dtype=np.float32).reshape(4, 5)
 
@@ -155,7 +155,7 @@ def test_an_unfinished_set_of_ours_is_no_set_of_others(tmp_path, write_set, dict
 PROGRAM = """
 import sys
 from configs.errors import run_program
-from trainer.record_sets import find_record_sets
+from trainer.data.record_sets import find_record_sets
 run_program(lambda _: find_record_sets([sys.argv[1]], flag="train_data_paths", input_dict=sys.argv[2]) and 0)
 """
 

@@ -12,9 +12,9 @@ import pytest
 from configs.errors import InputError
 from tests.trainer.embedded_clusters import clusters
 from trainer import task
-from trainer.event_log import EventLog
-from trainer.tensorboard_output import write_projector
-from trainer.working_folder import working_folder
+from trainer.reports.tensorboard_output import write_projector
+from trainer.storage.working_folder import working_folder
+from trainer.training.event_log import EventLog
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.embeddings import MemoryEmbeddings
-from trainer.head import STANDARDIZED_DEVIATION, FastDropout, build_head, predict_logits, standardization
+from trainer.data.embeddings import MemoryEmbeddings
+from trainer.training.head import STANDARDIZED_DEVIATION, FastDropout, build_head, predict_logits, standardization
 
 
 def moments(embeddings):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.trainer.evaluation_sets import dataset, noisy
-from trainer.evaluation import evaluate
-from trainer.html_report import html_report
-from trainer.svg_charts import Line, heatmap, line_chart
+from trainer.evaluation.metrics import evaluate
+from trainer.reports.html_report import html_report
+from trainer.reports.svg_charts import Line, heatmap, line_chart
 
 HOSTILE = "<script>alert('x')</script>\"'&<img src=http://evil.example/x.png onerror=alert(1)>"
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.memory import MemoryBudget, available_memory
+from trainer.data.memory import MemoryBudget, available_memory
 
 MEMINFO = "MemTotal:       16000 kB\nMemAvailable:    8000 kB\n"
 

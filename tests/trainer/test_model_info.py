@@ -6,7 +6,7 @@ import json
 import pytest
 
 from configs.errors import InputError
-from trainer.model_info import ModelInfo
+from trainer.export.model_info import ModelInfo
 
 
 @pytest.fixture

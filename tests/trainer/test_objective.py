@@ -9,8 +9,8 @@ import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
 from tests.trainer.test_training import dataset
-from trainer.objective import balanced_weights, example_losses, penalty
 from trainer.options import TrainingOptions
+from trainer.training.losses import balanced_weights, example_losses, penalty
 
 LABEL_IDS = [[0], [1], [1], [1, 3], [0, 1, 3], [3]]  # No example of class 2.
 OPTIONS = TrainingOptions(train_data_paths=("t",), eval_data_paths=("e",), output_path="o")

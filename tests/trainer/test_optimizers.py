@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.optimizers import make_optimizer
 from trainer.options import OPTIMIZERS
+from trainer.training.optimizers import make_optimizer
 
 REFERENCES = {
     "adam": lambda: keras.optimizers.Adam(0.01),

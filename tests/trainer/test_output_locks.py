@@ -21,8 +21,8 @@ from tests.programs import end_program, start_program
 from tests.trainer.test_buckets import put_folder
 from trainer import task
 from trainer.options import parse_options
-from trainer.output_locks import locked_outputs
-from trainer.working_folder import working_folder
+from trainer.storage.output_locks import locked_outputs
+from trainer.storage.working_folder import working_folder
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import json
 import numpy as np
 from PIL import Image
 
-from trainer.photos import PhotoFinder, finder_of_sets, lists_of_sets
-from trainer.record_sets import find_record_sets
+from trainer.data.photos import PhotoFinder, finder_of_sets, lists_of_sets
+from trainer.data.record_sets import find_record_sets
 
 
 def photo(path, size=(40, 20)) -> str:

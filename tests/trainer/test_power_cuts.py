@@ -13,8 +13,8 @@ from tests.trainer.test_resume import options_for
 from tests.trainer.test_task import files_below
 from tests.trainer.test_training import clusters
 from trainer import task
-from trainer.artifacts import MODEL_NAME, OutputFolder, copy_model
-from trainer.training import train_head
+from trainer.export.output_folder import MODEL_NAME, OutputFolder, copy_model
+from trainer.training.loop import train_head
 
 
 def whole_or_none(folder: pathlib.Path, models: list[dict[str, bytes]]) -> int | None:

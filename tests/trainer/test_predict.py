@@ -14,8 +14,8 @@ from configs.errors import InputError
 from preprocess.images.decode import IMAGE_SIZE
 from preprocess.images.isolated_decoder import IsolatedDecoder
 from trainer import predict
-from trainer.export import save_model
-from trainer.head import build_head
+from trainer.export.saved_model import save_model
+from trainer.training.head import build_head
 
 COLOURS = ("red", "green", "blue")
 
@@ -98,7 +98,7 @@ def test_a_photo_that_crashes_its_decoder_costs_its_own_answer(model_dir, photos
     hostile = functools.partial(IsolatedDecoder, _module="tests.preprocess.hostile_worker")
     (tmp_path / "crash.jpg").write_bytes(b"crash")
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.photos.IsolatedDecoder", hostile)
+        patch.setattr("trainer.data.photos.IsolatedDecoder", hostile)
         assert predict.main(["--model_dir", model_dir, str(tmp_path / "crash.jpg"), photos[0]]) == 2
     printed = capsys.readouterr()
     assert "crash.jpg: the decoder ended with signal SIGSEGV (decoder_crashed)" in printed.err
@@ -138,7 +138,7 @@ def test_bad_arguments(tmp_path, photos, arguments):
 
 
 def test_equal_scores_stand_in_order_of_ids():
-    from trainer.prediction import Prediction
+    from trainer.export.classifier import Prediction
 
     prediction = Prediction(label="a", label_id=0, scores=np.array([0.25, 0.5, 0.25], np.float32))
     assert [label for label, _, _ in prediction.top(("a", "b", "c"), 3)] == ["b", "a", "c"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.evaluation_sets import dataset, logits
-from trainer.predictions_csv import PredictionsWriter
+from trainer.reports.predictions_csv import PredictionsWriter
 
 
 def rows_of(some_logits, data, **settings):

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import io
 
-from trainer.evaluation import Measures
-from trainer.progress import TrainingProgress
+from trainer.evaluation.metrics import Measures
+from trainer.training.progress import TrainingProgress
 
 
 class Terminal(io.StringIO):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from preprocess.records.example import encode_example
 from preprocess.records.tfrecord import MalformedRecordError, frame_record, split_frames
-from trainer.wire import RecordParser, Records
+from trainer.data.record_parser import RecordParser, Records
 
 # The same examples in every run.
 steady = settings(deadline=None, derandomize=True, max_examples=200, suppress_health_check=[HealthCheck.too_slow])

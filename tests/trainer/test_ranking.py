@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from trainer.ranking import NUM_THRESHOLDS, RankingMeasures, areas_of_scores
+from trainer.evaluation.ranking import NUM_THRESHOLDS, RankingMeasures, areas_of_scores
 
 
 @pytest.mark.parametrize("levels", [3, 1_000_000])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from trainer.record_sets import find_record_sets, require_agreement, require_disjoint
+from trainer.data.record_sets import find_record_sets, require_agreement, require_disjoint
 
 EMBEDDINGS = np.eye(3, dtype=np.float32)
 LABELS = [[0], [1], [2]]

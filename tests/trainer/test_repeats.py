@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.trainer.embedded_clusters import clusters, dataset, small_options
-from trainer import repeats
-from trainer.cross_validation import fit
-from trainer.repeats import learning_curve, nested_parts, over_seeds
+from trainer.search import seeds_and_curves as repeats
+from trainer.search.cross_validation import fit
+from trainer.search.seeds_and_curves import learning_curve, nested_parts, over_seeds
 
 
 def test_mean_and_deviation_over_seeds_are_those_of_the_runs():

@@ -14,12 +14,12 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.test_training import clusters
-from trainer.checkpoints import Checkpoints, RunState
-from trainer.embeddings import StreamedEmbeddings
-from trainer.head import build_head, head_digest
-from trainer.optimizers import make_optimizer
+from trainer.data.embeddings import StreamedEmbeddings
 from trainer.options import TrainingOptions
-from trainer.training import train_head
+from trainer.training.checkpoints import Checkpoints, RunState
+from trainer.training.head import build_head, head_digest
+from trainer.training.loop import train_head
+from trainer.training.optimizers import make_optimizer
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PROGRAM = "import sys; from tests.trainer.test_resume import run_to_the_end; run_to_the_end(sys.argv[1])"

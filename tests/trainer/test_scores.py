@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from trainer.scores import log_scores, losses_of, scores_of
+from trainer.evaluation.scores import log_scores, losses_of, scores_of
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]], np.float32)
 

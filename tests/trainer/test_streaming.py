@@ -11,10 +11,10 @@ import sys
 import numpy as np
 import pytest
 
+from trainer.data.record_sets import find_record_sets
 from trainer.options import TrainingOptions
-from trainer.record_sets import find_record_sets
 from trainer.task import read_datasets
-from trainer.training import train_head
+from trainer.training.loop import train_head
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SIZE = 2048

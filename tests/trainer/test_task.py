@@ -88,7 +88,7 @@ def test_a_run_that_fails_leaves_the_model_before_it_whole(mean_colour_backbone,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("trainer.export.save_model", half_written)
+        patched.setattr("trainer.export.saved_model.save_model", half_written)
         with pytest.raises(KeyboardInterrupt):
             task.main([*task_arguments, "--seed", "5"])
     assert metrics_of(task_arguments) == before

@@ -8,11 +8,11 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.trainer.evaluation_sets import dataset, noisy
-from trainer.dataset import EmbeddingDataset
-from trainer.embeddings import MemoryEmbeddings
-from trainer.evaluation import evaluate
-from trainer.event_log import EventLog
-from trainer.tensorboard_output import confusion_picture, write_evaluation, write_projector
+from trainer.data.dataset import EmbeddingDataset
+from trainer.data.embeddings import MemoryEmbeddings
+from trainer.evaluation.metrics import evaluate
+from trainer.reports.tensorboard_output import confusion_picture, write_evaluation, write_projector
+from trainer.training.event_log import EventLog
 
 
 def summaries(log_dir) -> dict[str, tf.compat.v1.Summary.Value]:

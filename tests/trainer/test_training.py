@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import InputError
-from trainer.batches import block_steps
-from trainer.dataset import EmbeddingDataset
-from trainer.embeddings import MemoryEmbeddings
-from trainer.evaluation import measure
-from trainer.head import build_head, head_digest, predict_logits, standardization
+from trainer.data.dataset import EmbeddingDataset
+from trainer.data.embeddings import MemoryEmbeddings
+from trainer.evaluation.metrics import measure
 from trainer.options import OPTIMIZERS, TrainingOptions
-from trainer.training import train_head
+from trainer.training.batches import block_steps
+from trainer.training.head import build_head, head_digest, predict_logits, standardization
+from trainer.training.loop import train_head
 
 STYLE = "../shared/data/inception_v3_bottlenecks/style.npz"
 

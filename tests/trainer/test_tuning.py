@@ -8,11 +8,11 @@ import pytest
 
 from configs.errors import InputError
 from tests.trainer.embedded_clusters import clusters, dataset, small_options
-from trainer import cross_validation, tuning
-from trainer.cross_validation import CrossValidation
-from trainer.evaluation import Measures
-from trainer.training import train_head
-from trainer.tuning import SEARCHED, tune
+from trainer.evaluation.metrics import Measures
+from trainer.search import cross_validation, tuning
+from trainer.search.cross_validation import CrossValidation
+from trainer.search.tuning import SEARCHED, tune
+from trainer.training.loop import train_head
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import numpy as np
 from tests.trainer.test_foreign_sets import example, write
 from tests.trainer.test_resume import REPOSITORY, options_for
 from tests.trainer.test_training import clusters
-from trainer.head import head_digest
-from trainer.training import train_head
+from trainer.training.head import head_digest
+from trainer.training.loop import train_head
 
 PROGRAM = "import sys; from tests.trainer.test_two_workers import run_to_the_end; run_to_the_end(sys.argv[1])"
 
@@ -20,7 +20,7 @@ PROGRAM = "import sys; from tests.trainer.test_two_workers import run_to_the_end
 def run_to_the_end(folder):
     """What a worker does."""
     from preprocess.backbones.tensorflow_import import import_tensorflow
-    from trainer.distributed import GradientExchange, read_cluster
+    from trainer.training.distributed import GradientExchange, read_cluster
 
     cluster = read_cluster(os.environ)
     import_tensorflow()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from preprocess.records.example import encode_example
 from preprocess.records.tfrecord import MalformedRecordError, frame_record, split_frames
-from trainer.wire import RecordParser
+from trainer.data.record_parser import RecordParser
 
 PARSER = RecordParser(3)
 EMBEDDING = np.array([1.5, -2, 3e9], np.float32)

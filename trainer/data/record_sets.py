@@ -1,0 +1,252 @@
+"""From the paths a user gives to whole record sets, each with its manifest, or one clear refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import posixpath
+from collections.abc import Sequence
+
+from configs.errors import InputError
+from preprocess.records import record_set
+from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.record_set import Manifest, Shard, set_of_shard, sidecar_dir, sidecar_path
+from trainer.storage.files import cause_of, has_glob, is_folder, is_in_bucket, storage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordSet:
+    """A finished set of records.
+
+    Attributes:
+      prefix: for example "out/preproc/train".
+      manifest: what the set holds.
+      stale_files: files that look like shards of the set, but are not in its manifest: leftovers of an
+        earlier run, which nothing reads.
+      verified: False if the set was made elsewhere and has no manifest: its own was made up from its files, and
+        the backbone in it says nothing but the size of the embeddings.
+    """
+
+    prefix: str
+    manifest: Manifest
+    stale_files: tuple[str, ...] = ()
+    verified: bool = True
+
+    def shard_path(self, name: str) -> str:
+        """The path of the shard of that file name."""
+        return posixpath.join(posixpath.dirname(self.prefix), name)
+
+
+def _is_sidecar(path: str) -> bool:
+    """True for a sidecar folder and for whatever lies in one; a broad glob catches both."""
+    parent, name = posixpath.split(path.rstrip("/"))
+    return name.startswith("_") or posixpath.basename(parent).startswith("_")
+
+
+def _files(path: str, flag: str) -> list[str]:
+    """The shard files that one path, glob or set prefix names, sorted, without sidecars."""
+    try:
+        matched = storage().match(path)
+        if matched == [path]:  # By its plain name: the shell may have expanded the glob, and a name may hold a bracket.
+            return matched
+        if is_folder(path):
+            inside = posixpath.join(path, "train*")
+            raise InputError(f"--{flag}: {path} is a folder. Name the shards in it, for example '{inside}'.")
+        if not has_glob(path):
+            if is_folder(sidecar_dir(path)):
+                return _files(f"{path}-*", flag)
+            raise InputError(f"--{flag}: no such file: {path}. Name shards, or a glob such as 'out/preproc/train*'.")
+    except OSError as error:
+        raise InputError(f"--{flag}: cannot look at {path}: {cause_of(error)}") from error
+    if found := [name for name in matched if not _is_sidecar(name)]:
+        return found
+    sidecars = sorted({name for name in (*matched, *glob.glob(path)) if _is_sidecar(name)})
+    hint = f" (only {sidecars[0]}, which holds no records)" if sidecars else ""
+    folder = posixpath.dirname(path) or "."
+    if not is_in_bucket(path) and not has_glob(folder) and not os.path.isdir(folder):
+        hint = f" (there is no folder {folder})"
+    raise InputError(f"--{flag}: nothing matches {path!r}{hint}. Did the pipeline run, with this output path?")
+
+
+def _has_sidecar(prefix: str, flag: str) -> bool:
+    try:
+        return is_folder(sidecar_dir(prefix))
+    except OSError as error:
+        raise InputError(f"--{flag}: cannot look at {sidecar_dir(prefix)}: {cause_of(error)}") from error
+
+
+def _read_manifest(prefix: str, flag: str) -> Manifest:
+    path = sidecar_path(prefix, record_set.MANIFEST_NAME)
+    try:
+        raw = storage().read(path)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"--{flag}: the record set {prefix} is incomplete: it has shards but no {path}, which the "
+            "pipeline writes last. Run the pipeline to its end. (Records made elsewhere need --input_dict dict.txt.)"
+        ) from error
+    except OSError as error:
+        raise InputError(f"--{flag}: cannot read {path}: {cause_of(error)}") from error
+    return Manifest.from_bytes(raw, where=path)
+
+
+def _require_shard(path: str, shard: Shard, *, listed: bool) -> None:
+    """Raises FileNotFoundError if there is no such shard, InputError if it is of another size than it was."""
+    if is_in_bucket(path):
+        # Objects are stored whole or not at all, and asking for the size of each would be a request each: one that was
+        # replaced is found by its digest, before training.
+        if not listed and not storage().match(path):
+            raise FileNotFoundError(path)
+        return
+    num_bytes = os.path.getsize(path)
+    if num_bytes != shard.num_bytes:
+        raise InputError(
+            f"{path} has {num_bytes} bytes, its set's manifest says {shard.num_bytes}: the file was cut short or "
+            "replaced. Run the pipeline again."
+        )
+
+
+def _whole_set(prefix: str, selected: set[str], flag: str) -> RecordSet:
+    manifest = _read_manifest(prefix, flag)
+    if manifest.records == 0 or not manifest.shards:
+        raise InputError(f"--{flag}: the record set {prefix} holds no records. See the report beside its manifest.")
+    found = RecordSet(prefix=prefix, manifest=manifest)
+    for shard in manifest.shards:
+        path = found.shard_path(shard.name)
+        try:
+            _require_shard(path, shard, listed=shard.name in selected)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"--{flag}: the record set {prefix} is incomplete: its manifest lists {shard.name}, and "
+                "there is no such file. Run the pipeline again."
+            ) from error
+        except InputError as error:
+            raise InputError(f"--{flag}: {error}") from error
+        except OSError as error:
+            raise InputError(f"--{flag}: cannot look at {path}: {cause_of(error)}") from error
+        if shard.name not in selected:
+            raise InputError(
+                f"--{flag}: only part of the record set {prefix} is named: {shard.name} is missing. Name the "
+                f"whole set: '{prefix}*'."
+            )
+    stale = selected - {shard.name for shard in manifest.shards}
+    return dataclasses.replace(found, stale_files=tuple(sorted(found.shard_path(name) for name in stale)))
+
+
+def _foreign_set(prefix: str, selected: set[str], labels: tuple[str, ...], flag: str) -> RecordSet:
+    from trainer.data.foreign_sets import make_manifest
+
+    return RecordSet(prefix=prefix, manifest=make_manifest(prefix, selected, labels, flag=flag), verified=False)
+
+
+def find_record_sets(paths: Sequence[str], *, flag: str, input_dict: str | None = None) -> tuple[RecordSet, ...]:
+    """The whole record sets that the paths name, in the order of their prefixes.
+
+    Args:
+      paths: shard files, globs, or prefixes of sets; local or gs://.
+      flag: the option they were given to, for the messages.
+      input_dict: dict.txt. With it, files without a sidecar folder are taken as record sets made elsewhere, whatever
+        their names; a file not named like a shard is a set of its own.
+
+    Raises:
+      InputError: a path matches nothing or something that is no shard; a set has no manifest, no records,
+        a shard that is missing or of another size than the manifest says, or is named only in part; or its labels
+        are not those of `input_dict`.
+    """
+    labels = None
+    if input_dict is not None:
+        from trainer.data.foreign_sets import read_labels
+
+        labels = read_labels(input_dict)
+    selected: dict[str, set[str]] = {}
+    for path in paths:
+        for file in _files(path, flag):
+            prefix = set_of_shard(file)
+            if prefix is None and labels is not None:
+                prefix = file
+            if prefix is None:
+                raise InputError(
+                    f"--{flag}: {file} is not named like a shard (train-00000-of-00004.tfrecord.gz). "
+                    f"Narrow the path {path!r} so that it matches shards alone."
+                )
+            selected.setdefault(prefix, set()).add(posixpath.basename(file))
+    found = []
+    for prefix, names in sorted(selected.items()):
+        # A set of ours that is unfinished has the folder already, and is no set of others.
+        if labels is not None and not _has_sidecar(prefix, flag):
+            found.append(_foreign_set(prefix, names, labels, flag))
+            continue
+        found.append(_whole_set(prefix, names, flag))
+        if labels is not None and found[-1].manifest.labels != labels:
+            difference = _label_difference(found[-1].manifest.labels, labels)
+            raise InputError(
+                f"--{flag}: the record set {prefix} was made with another dictionary than --input_dict {input_dict}: "
+                f"{difference}. Leave --input_dict out, or give the one that it was made with."
+            )
+    return tuple(found)
+
+
+def backbone_difference(one: BackboneIdentity, other: BackboneIdentity) -> str:
+    """In words, what sets two backbones apart; empty if they agree."""
+    if one.architecture != other.architecture:
+        return f"the network is {one.architecture} against {other.architecture}"
+    if one.image_definition != other.image_definition:
+        return f"the image definition is {one.image_definition} against {other.image_definition}"
+    if one.embedding_size != other.embedding_size:
+        return f"the embedding size is {one.embedding_size} against {other.embedding_size}"
+    if one.weights_digest != other.weights_digest:
+        first, second = one.describe(), other.describe()
+        if first == second:  # The same words for other numbers, such as a weights file that was replaced.
+            first = f"{first} ({one.weights_digest[:19]}…)"
+            second = f"{second} ({other.weights_digest[:19]}…)"
+        return f"{first} against {second}"
+    return ""
+
+
+def _label_difference(one: Sequence[str], other: Sequence[str]) -> str:
+    for position, (first, second) in enumerate(zip(one, other, strict=False)):
+        if first != second:
+            return f"label {position} is {first!r} against {second!r}"
+    return f"{len(one)} labels against {len(other)}"
+
+
+def require_agreement(sets: Sequence[RecordSet]) -> None:
+    """Refuses sets that may not be used together.
+
+    Raises:
+      InputError: two sets come from different backbones, or their label dictionaries differ.
+    """
+    first = sets[0]
+    for other in sets[1:]:
+        if first.verified != other.verified:
+            ours, theirs = (first, other) if first.verified else (other, first)
+            raise InputError(
+                f"The record set {theirs.prefix} was made elsewhere, and nothing tells that its backbone is that of "
+                f"{ours.prefix}. Use sets of one kind."
+            )
+        if not first.manifest.backbone.agrees_with(other.manifest.backbone):
+            difference = backbone_difference(first.manifest.backbone, other.manifest.backbone)
+            raise InputError(
+                f"The record sets {first.prefix} and {other.prefix} come from different backbones: "
+                f"{difference}. Embed both with the same one."
+            )
+        if first.manifest.labels != other.manifest.labels:
+            difference = _label_difference(first.manifest.labels, other.manifest.labels)
+            raise InputError(
+                f"The record sets {first.prefix} and {other.prefix} have different label dictionaries: "
+                f"{difference}. Embed both with the same dict.txt."
+            )
+
+
+def require_disjoint(train: Sequence[RecordSet], held_out: Sequence[RecordSet], *, flag: str) -> None:
+    """Refuses a set that is both trained on and measured on.
+
+    Raises:
+      InputError: the two lists share a set.
+    """
+    shared = {record_set.prefix for record_set in train} & {record_set.prefix for record_set in held_out}
+    if shared:
+        raise InputError(
+            f"The record set {min(shared)} is in --train_data_paths and in --{flag}: what was trained on "
+            "says nothing about new images. Narrow the globs, or split with `python -m pipelines.ingest`."
+        )

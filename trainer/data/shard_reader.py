@@ -1,0 +1,129 @@
+"""Reads the shards of record sets in pieces, and checks them against the sets' manifests."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import BinaryIO
+
+import numpy as np
+
+from configs.errors import InputError
+from preprocess.records.record_set import Shard
+from preprocess.records.tfrecord import MalformedRecordError, decompressed, split_frames
+from trainer.data.prefetch import prefetched
+from trainer.data.record_parser import RecordParser, Records
+from trainer.data.record_sets import RecordSet
+from trainer.storage.files import cause_of, storage
+
+_CHUNK_BYTES = 4 << 20
+_OPENED_AHEAD = 4
+
+
+def _contents(open_file: Callable[[], BinaryIO]) -> Iterator[bytes]:
+    with open_file() as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def _verified(chunks: Iterator[bytes], path: str, shard: Shard) -> Iterator[bytes]:
+    # A shard of another run can have the same name, size and number of records, and a sound checksum of
+    # each record: only the digest tells that its embeddings come from elsewhere.
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+    if digest.hexdigest() != shard.sha256:
+        raise InputError(
+            f"{path}: its contents are not what its set's manifest says (SHA-256 differs): the file was "
+            "damaged or replaced. Run the pipeline again with --verify."
+        )
+
+
+def read_shards(parts: Sequence[tuple[RecordSet, Shard]]) -> Iterator[Iterator[Records]]:
+    """Some shards, one after the other: the records of each, in order, some megabytes at a time.
+
+    The next shards are opened meanwhile, which in a bucket means fetched: whole, each up to 32 MB in memory and beyond
+    that on disk.
+
+    Args:
+      parts: each a shard and the set that it belongs to.
+
+    Yields:
+      For each shard its records, at least one each time, to be gone through before the next shard is asked for. That
+      the shard is what its manifest says is certain only at the end of them. Going through them raises InputError if
+      the shard is gone, damaged or not what its set's manifest says, or if it holds a label id that the dictionary
+      lacks, or a number that is not finite.
+    """
+    threads = ThreadPoolExecutor(_OPENED_AHEAD)
+    opened: collections.deque[Future[BinaryIO]] = collections.deque()
+    paths = (record_set.shard_path(shard.name) for record_set, shard in parts)
+    try:
+        for record_set, shard in parts:
+            for path in itertools.islice(paths, _OPENED_AHEAD + 1 - len(opened)):
+                opened.append(threads.submit(storage().open, path))
+            yield _read_shard(record_set, shard, opened.popleft().result)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        for future in opened:
+            future.add_done_callback(_close)
+
+
+def _close(opened: Future[BinaryIO]) -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        opened.result().close()
+
+
+def _read_shard(record_set: RecordSet, shard: Shard, open_file: Callable[[], BinaryIO]) -> Iterator[Records]:
+    path = record_set.shard_path(shard.name)
+    manifest = record_set.manifest
+    # Reading and hashing leave the interpreter's lock, so they run beside the parsing.
+    verified = prefetched(_verified(_contents(open_file), path, shard), depth=2)
+    contents = decompressed(verified) if manifest.compression == "gzip" else verified
+    parser = RecordParser(manifest.backbone.embedding_size)
+    count = 0
+    try:
+        for data, spans in split_frames(contents):
+            records = parser.parse(data, spans)
+            _check_values(records, num_labels=len(manifest.labels))
+            count += len(records)
+            if count > shard.records:
+                raise _FaultError(f"holds more than the {shard.records} records of its manifest.")
+            yield records
+        if count != shard.records:
+            raise _FaultError(
+                f"holds {count} records, its set's manifest says {shard.records}. Run the pipeline again with --verify."
+            )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({cause_of(error)}).") from error
+    except (_FaultError, MalformedRecordError) as error:
+        for _ in verified:  # To the end: if the digest differs, that is what is wrong, and is said instead.
+            pass
+        words = str(error)
+        if isinstance(error, MalformedRecordError):
+            words = f"cannot be read as a shard of examples ({words}). Run the pipeline again with --verify."
+        raise InputError(f"{path}: {words}") from error
+    finally:
+        verified.close()
+
+
+class _FaultError(Exception):
+    """What is wrong with records that could be read, as the end of a sentence that begins with the path."""
+
+
+def _check_values(records: Records, *, num_labels: int) -> None:
+    # One pass: a sum is finite only if its terms are, unless it overflows; then the slow way decides.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspect = ~np.isfinite(records.embeddings.sum(axis=1))
+    if suspect.any():
+        finite = np.isfinite(records.embeddings).all(axis=1)
+        if not finite.all():
+            uri = records.uris[int(np.argmin(finite))]
+            raise _FaultError(f"the embedding of {uri} holds a number that is not finite.")
+    ids = records.label_ids
+    if ids.size and not 0 <= ids.min() <= ids.max() < num_labels:
+        bad = ids.max() if ids.max() >= num_labels else ids.min()
+        raise _FaultError(f"label id {bad}, but its set's dictionary has {num_labels} labels.")

@@ -1,0 +1,178 @@
+"""Whether scores can be taken at their word, and what makes them so: temperature and threshold."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from trainer.data.dataset import EmbeddingDataset
+from trainer.data.label_mode import LabelMode
+from trainer.evaluation.scores import scores_of
+
+_NUM_BINS = 15
+_MIN_INVERSE_TEMPERATURE, _MAX_INVERSE_TEMPERATURE = 0.05, 20.0
+
+# One number is fitted: more examples than these make it no better, only slower.
+_MAX_SAMPLE_LOGITS = 4_000_000
+
+
+def calibration_rows(dataset: EmbeddingDataset) -> np.ndarray:
+    """int64: the rows that are enough to fit temperature and threshold, evenly spread; all of a set of usual size."""
+    count = max(2000, _MAX_SAMPLE_LOGITS // len(dataset.labels))
+    if len(dataset) <= count:
+        return np.arange(len(dataset))
+    return np.linspace(0, len(dataset) - 1, count).astype(np.int64)
+
+
+def _slope_and_curvature(
+    logits: np.ndarray, targets: np.ndarray, inverse_temperature: float, label_mode: LabelMode
+) -> tuple[float, float]:
+    """First and second derivative of the mean loss by the inverse temperature, in which it is convex."""
+    scores = scores_of(logits, label_mode, temperature=1.0 / inverse_temperature)
+    slope = ((scores - targets) * logits).sum(axis=1)
+    if label_mode == "multi":
+        curvature = (scores * (1.0 - scores) * logits**2).sum(axis=1)
+    else:
+        mean = (scores * logits).sum(axis=1)
+        curvature = (scores * (logits - mean[:, None]) ** 2).sum(axis=1)
+    return float(slope.mean()), float(curvature.mean())
+
+
+def fit_temperature(logits: np.ndarray, dataset: EmbeddingDataset, *, rows: np.ndarray | None = None) -> float:
+    """The temperature whose scores have the lowest loss.
+
+    The labels are smoothed by one example's worth, as Platt (1999) does it for sigmoids: otherwise a set that the model
+    gets right throughout would ask for certainty without end.
+
+    Args:
+      logits: float, shape [n, num_labels].
+      dataset: with at least one example.
+      rows: int64, shape [n]: the examples that the logits are of; None for all, in order.
+
+    Returns:
+      Positive, from 0.05 to 20; 1 leaves the scores as they are.
+    """
+    rows = np.arange(len(dataset)) if rows is None else rows
+    logits = logits.astype(np.float64)
+    uniform = 0.5 if dataset.label_mode == "multi" else 1.0 / logits.shape[1]
+    targets = (dataset.targets(rows) * len(rows) + uniform) / (len(rows) + 1)
+    low, high = _MIN_INVERSE_TEMPERATURE, _MAX_INVERSE_TEMPERATURE
+    inverse = 1.0
+    for _ in range(60):
+        slope, curvature = _slope_and_curvature(logits, targets, inverse, dataset.label_mode)
+        low, high = (low, inverse) if slope > 0 else (inverse, high)
+        # Newton's step where it stays between the bounds, else their geometric middle.
+        step = inverse - slope / curvature if curvature > 0 else low
+        following = step if low < step < high else float(np.sqrt(low * high))
+        if abs(following - inverse) < 1e-7 * inverse:
+            break
+        inverse = following
+    return 1.0 / inverse
+
+
+class Reliability:
+    """Scores beside how often they are right, in bins of equal width; takes a data set in parts."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_NUM_BINS, np.int64)
+        self._scores = np.zeros(_NUM_BINS)
+        self._right = np.zeros(_NUM_BINS)
+
+    def update(self, scores: np.ndarray, right: np.ndarray) -> None:
+        """Takes some more answers: float in [0, 1] and bool, of one shape."""
+        bins = np.minimum((scores * _NUM_BINS).astype(np.int64), _NUM_BINS - 1).ravel()
+        self._counts += np.bincount(bins, minlength=_NUM_BINS)
+        self._scores += np.bincount(bins, scores.ravel(), minlength=_NUM_BINS)
+        self._right += np.bincount(bins, right.ravel(), minlength=_NUM_BINS)
+
+    def error(self) -> float:
+        """The expected calibration error: the mean gap between score and accuracy of a bin, in [0, 1]."""
+        return float(np.abs(self._scores - self._right).sum() / self._counts.sum())
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The bins that hold answers: bounds, count, mean score, share of right ones."""
+        return [
+            {
+                "low": i / _NUM_BINS,
+                "high": (i + 1) / _NUM_BINS,
+                "count": int(self._counts[i]),
+                "mean_score": float(self._scores[i] / self._counts[i]),
+                "accuracy": float(self._right[i] / self._counts[i]),
+            }
+            for i in np.flatnonzero(self._counts)
+        ]
+
+
+def answers_to_judge(scores: np.ndarray, member: np.ndarray, label_mode: LabelMode) -> tuple[np.ndarray, np.ndarray]:
+    """The scores that calibration is about, and whether each was right.
+
+    Args:
+      scores: float64, shape [n, num_labels].
+      member: bool, shape [n, num_labels]: which labels each example has.
+      label_mode: "single" judges the best score of each example, "multi" every score.
+
+    Returns:
+      float64 and bool, of one shape.
+    """
+    if label_mode == "multi":
+        return scores, member
+    best = scores.argmax(axis=1)
+    each = np.arange(len(scores))
+    return scores[each, best], member[each, best]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """Below which best score a model says that it does not know.
+
+    Attributes:
+      threshold: in [0, 1]; an answer is given if its score is at least this.
+      coverage: share of the examples that get an answer, in [0, 1].
+      precision: share of the answers given that are right; None if none is given.
+    """
+
+    threshold: float
+    coverage: float
+    precision: float | None
+
+
+def at_threshold(confidence: np.ndarray, right: np.ndarray, threshold: float) -> Threshold:
+    """What a threshold does to answers: float [n] scores of the best labels, bool [n] whether they were right."""
+    given = confidence >= threshold
+    precision = float(right[given].mean()) if given.any() else None
+    return Threshold(threshold=threshold, coverage=float(given.mean()), precision=precision)
+
+
+def choose_threshold(
+    scores: np.ndarray, dataset: EmbeddingDataset, min_precision: float, *, rows: np.ndarray | None = None
+) -> Threshold:
+    """The threshold that gives as many answers as it can while `min_precision` of them are right.
+
+    Args:
+      scores: float64, shape [n, num_labels].
+      dataset: with at least one example. An answer is right if the best label is one of the example's.
+      min_precision: in (0, 1].
+      rows: int64, shape [n]: the examples that the scores are of; None for all, in order.
+
+    Returns:
+      The threshold is 0 if all answers together are precise enough, and 1 if no threshold makes them so.
+    """
+    rows = np.arange(len(dataset)) if rows is None else rows
+    best = scores.argmax(axis=1)
+    each = np.arange(len(scores))
+    confidence = scores[each, best]
+    right = dataset.targets(rows)[each, best] > 0
+    order = np.argsort(-confidence, kind="stable")
+    ranked = confidence[order]
+    precise = np.cumsum(right[order]) >= min_precision * np.arange(1, len(order) + 1)
+    # Only where the next score is lower can a threshold cut.
+    cuts = np.flatnonzero(precise & np.append(ranked[:-1] > ranked[1:], True))
+    if not len(cuts):
+        return at_threshold(confidence, right, 1.0)
+    last = int(cuts[-1])
+    if last == len(ranked) - 1:
+        return at_threshold(confidence, right, 0.0)
+    # Halfway, so that float32 in the exported model does not tip over what lies right at it.
+    return at_threshold(confidence, right, float((ranked[last] + ranked[last + 1]) / 2))

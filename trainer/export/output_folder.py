@@ -1,0 +1,189 @@
+"""The output folder: a model and its metrics appear together and whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from configs.errors import InputError
+from preprocess.locks.output_lock import confirm_held
+from trainer.export.model_info import MODEL_INFO_PATH
+from trainer.storage.files import cause_of
+from trainer.storage.working_folder import working_folder
+
+METRICS_NAME = "metrics.json"
+MODEL_NAME = "model"
+REPORT_NAME = "report.html"
+PREDICTIONS_NAME = "predictions.csv"
+# TensorFlow takes a folder that holds it for a model.
+GRAPH_NAME = "saved_model.pb"
+_ABOUT_THE_MODEL = (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME)
+_PARTIAL_MODEL = "model.partial"
+_PREVIOUS_MODEL = "model.previous"
+
+
+class OutputFolder:
+    """Where a training run writes. An earlier run's model and metrics stay until the new ones are whole.
+
+    With a folder in a bucket, the new ones are also on a local disk from `publish` on until this object goes: some 100
+    MB for Inception v3, and as much again for each further format.
+    """
+
+    def __init__(self, path: str):
+        """Makes the folder.
+
+        Raises:
+          InputError: it cannot be made or written to, or holds something named `model` that is no model
+            of ours and so must not be replaced.
+        """
+        self._folder = working_folder(path, flag="output_path")
+        self._folder.require_writable()
+        if self._folder.exists(MODEL_NAME) and not self._folder.exists(posixpath.join(MODEL_NAME, MODEL_INFO_PATH)):
+            raise InputError(
+                f"--output_path: {self.model_dir} is there already and is not a model of an earlier run, "
+                "so it is not replaced. Choose another folder."
+            )
+        try:
+            # An earlier run may have been killed while it replaced its model.
+            if os.path.exists(self._local(_PREVIOUS_MODEL)) and not os.path.exists(self.local_model_dir):
+                os.rename(self._local(_PREVIOUS_MODEL), self.local_model_dir)
+                self._folder.sync()
+            self._remove(_PARTIAL_MODEL)
+            self._remove(_PREVIOUS_MODEL)
+            for name in _ABOUT_THE_MODEL:  # Of a run that was killed here.
+                self._remove(f"{name}.partial")
+        except OSError as error:
+            raise InputError(f"--output_path: cannot write to {path}: {cause_of(error)}") from error
+
+    def _local(self, name: str) -> str:
+        return os.path.join(self._folder.local, name)
+
+    def _remove(self, name: str) -> None:
+        path = self._local(name)
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        elif os.path.exists(path):
+            os.remove(path)
+
+    @property
+    def model_dir(self) -> str:
+        """The folder of the SavedModel."""
+        return posixpath.join(self._folder.path, MODEL_NAME)
+
+    @property
+    def local_model_dir(self) -> str:
+        """A folder on this machine with the same files, once they are published."""
+        return self._local(MODEL_NAME)
+
+    @property
+    def metrics_path(self) -> str:
+        """The metrics of that model."""
+        return posixpath.join(self._folder.path, METRICS_NAME)
+
+    @property
+    def report_path(self) -> str:
+        """The page about that model."""
+        return posixpath.join(self._folder.path, REPORT_NAME)
+
+    def publish(
+        self,
+        write_model: Callable[[str], None],
+        metrics: dict[str, Any],
+        files: Mapping[str, Callable[[str], None]] | None = None,
+    ) -> None:
+        """Replaces model, metrics and the files about them.
+
+        At every moment the metrics that can be seen are those of the model beside them: between two models
+        there are none. The same holds for the other files; those that this run does not write are removed. It holds
+        after a power cut too: the new ones are on the disk before the old ones go, and each step before the next.
+
+        Args:
+          write_model: called with the path of a new local folder, which it fills.
+          metrics: JSON; written after `write_model` has returned, which may still add to it.
+          files: `REPORT_NAME` or `PREDICTIONS_NAME`, and what writes the file to a path; called after `write_model`.
+
+        Raises:
+          InputError: the folder can no longer be written to, or another run has taken it over.
+        """
+        with self._folder.writing():
+            self._replace(write_model, metrics, files or {})
+        graph = posixpath.join(MODEL_NAME, GRAPH_NAME)
+        self._folder.send(rank=_rank, withdraw=(*_ABOUT_THE_MODEL, graph), exactly=[MODEL_NAME])
+
+    def _replace(
+        self,
+        write_model: Callable[[str], None],
+        metrics: dict[str, Any],
+        files: Mapping[str, Callable[[str], None]],
+    ) -> None:
+        """What `publish` does on this machine."""
+        write_model(self._local(_PARTIAL_MODEL))
+        for name, write in files.items():
+            write(self._local(f"{name}.partial"))
+        write_json(self._local(f"{METRICS_NAME}.partial"), metrics)
+        names = (*files, METRICS_NAME)
+        self._folder.sync(_PARTIAL_MODEL, *(f"{name}.partial" for name in names))
+        confirm_held()
+        for name in _ABOUT_THE_MODEL:
+            self._remove(name)
+        self._folder.sync()
+        if os.path.exists(self.local_model_dir):
+            os.rename(self.local_model_dir, self._local(_PREVIOUS_MODEL))
+        os.rename(self._local(_PARTIAL_MODEL), self.local_model_dir)
+        self._folder.sync()
+        for name in names:
+            os.replace(self._local(f"{name}.partial"), self._local(name))
+        self._folder.sync()
+        self._remove(_PREVIOUS_MODEL)
+
+
+def _rank(name: str) -> int:
+    """In which order a bucket gets the files of a model and those about it, by their paths."""
+    if name.endswith(MODEL_INFO_PATH):
+        return 0  # By it a later run knows the folder as a model of ours, even if this one is killed now.
+    if name in _ABOUT_THE_MODEL:
+        return 4 if name == METRICS_NAME else 3
+    return 2 if posixpath.basename(name) == GRAPH_NAME else 1
+
+
+def copy_model(source: str, target: str) -> None:
+    """Copies an exported model to another folder, the file that makes it a model last.
+
+    On a local disk, no power cut leaves that file without the others.
+
+    Args:
+      source: a local folder.
+      target: local or gs://. What else lies there stays.
+
+    Raises:
+      InputError: the folder cannot be written to.
+    """
+    folder = working_folder(target, flag="export_dir")
+    folder.require_writable()
+    try:
+        graph = os.path.join(folder.local, GRAPH_NAME)
+        if os.path.exists(graph):  # Of an earlier model, whose other files are about to be replaced.
+            os.remove(graph)
+            folder.sync()
+        files = [os.path.join(parent, name) for parent, _, names in os.walk(source) for name in names]
+        copied = [os.path.relpath(path, source) for path in files]
+        for name in sorted(copied, key=lambda name: name == GRAPH_NAME):
+            copy = os.path.join(folder.local, name)
+            os.makedirs(os.path.dirname(copy), exist_ok=True)
+            if name == GRAPH_NAME:
+                folder.sync(*{one.partition(os.sep)[0] for one in copied if one != GRAPH_NAME})
+            shutil.copyfile(os.path.join(source, name), copy)
+        folder.sync(GRAPH_NAME)
+    except OSError as error:
+        raise InputError(f"--export_dir: cannot write to {target}: {cause_of(error)}") from error
+    folder.send(rank=_rank, withdraw=[GRAPH_NAME])
+
+
+def write_json(path: str, value: dict[str, Any]) -> None:
+    """Writes JSON that a person can read too, to a local file."""
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

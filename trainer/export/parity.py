@@ -1,0 +1,160 @@
+"""Whether an exported format answers as the trainer does: the images to compare on, and both sides' scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from preprocess.images.decode import ImageError, decode_image, encode_png
+from preprocess.images.decode_graph import NOT_READABLE, decode_image_graph, scale_pixels
+from preprocess.images.probe_images import probe_images
+from trainer.data.photos import Photo, decode_photo
+from trainer.evaluation.scores import scores_of
+from trainer.export.model_info import ModelInfo
+from trainer.training.head import predict_logits
+
+_MAX_IMAGES = 16
+_BATCH_SIZE = 4
+
+# Of generated images, (width, height): smaller and larger than the network's input, and one decoded at half scale.
+_GENERATED_SIZES = ((200, 150), (299, 299), (420, 560), (1000, 800))
+
+Source = Literal["photos", "generated images", "generated embeddings"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What the trainer and an exported model are both asked about.
+
+    Attributes:
+      source: where the samples come from.
+      names: of the samples: paths of photos, or what was drawn.
+      encoded: each image as the SavedModel gets it; empty for embeddings.
+      inputs: uint8 [n, 299, 299, 3] as `decode_image` makes them of the files, or float32 [n, embedding_size].
+      sent_as_png: how many of `encoded` are PNGs of `inputs`, because TensorFlow does not decode the file's format.
+    """
+
+    source: Source
+    names: tuple[str, ...]
+    encoded: tuple[bytes, ...]
+    inputs: np.ndarray
+    sent_as_png: int = 0
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pieces(self) -> Iterator[slice]:
+        """One sample alone and then several at a time: a model of a fixed batch size does not pass."""
+        yield slice(0, 1)
+        for start in range(1, len(self), _BATCH_SIZE):
+            yield slice(start, start + _BATCH_SIZE)
+
+
+def _is_readable(data: bytes) -> bool:
+    try:
+        decode_image_graph(tf.constant(data))
+    except tf.errors.InvalidArgumentError as error:
+        if NOT_READABLE in str(error):
+            return False
+        raise
+    return True
+
+
+def _generated() -> Iterator[Photo]:
+    for number, pixels in enumerate(probe_images(8)):
+        width, height = _GENERATED_SIZES[number % len(_GENERATED_SIZES)]
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).resize((width, height)).save(encoded, "JPEG", quality=90)
+        yield f"generated image {number}, {width} x {height}", encoded.getvalue()
+
+
+def image_samples(photos: Sequence[Photo]) -> Samples:
+    """Up to 16 images: the photos that can be decoded, or, if there is none, generated JPEGs, always the same.
+
+    Args:
+      photos: names and contents of image files.
+    """
+    source: Source = "photos"
+    found: list[tuple[str, bytes, np.ndarray]] = []
+    for name, data in photos:
+        try:
+            found.append((name, data, decode_photo(data)))
+        except ImageError:  # The pipeline could not embed it either.
+            continue
+        if len(found) == _MAX_IMAGES:
+            break
+    if not found:
+        source = "generated images"
+        found = [(name, data, decode_image(data)) for name, data in _generated()]
+    readable = [_is_readable(data) for _, data, _ in found]
+    return Samples(
+        source=source,
+        names=tuple(name for name, _, _ in found),
+        encoded=tuple(
+            data if is_readable else encode_png(pixels)
+            for (_, data, pixels), is_readable in zip(found, readable, strict=True)
+        ),
+        inputs=np.stack([pixels for _, _, pixels in found]),
+        sent_as_png=readable.count(False),
+    )
+
+
+def embedding_samples(embedding_size: int) -> Samples:
+    """For a model without a backbone: non-negative numbers, as a ReLU and an average leave them."""
+    inputs = np.abs(np.random.RandomState(0).standard_normal((_MAX_IMAGES, embedding_size))).astype(np.float32)
+    names = tuple(f"generated embedding {number}" for number in range(_MAX_IMAGES))
+    return Samples(source="generated embeddings", names=names, encoded=(), inputs=inputs)
+
+
+def trainer_scores(samples: Samples, *, backbone: keras.Model | None, head: keras.Model, info: ModelInfo) -> np.ndarray:
+    """What the trainer's own parts answer: the network in Keras, and scores in NumPy.
+
+    Returns:
+      float64 [n, num_labels].
+    """
+
+    def embeddings(inputs: np.ndarray) -> np.ndarray:
+        if backbone is None:
+            return inputs
+        return keras.ops.convert_to_numpy(backbone(scale_pixels(tf.constant(inputs)), training=False))
+
+    logits = predict_logits(head, (embeddings(samples.inputs[piece]) for piece in samples.pieces()))
+    return scores_of(logits, info.label_mode, temperature=info.temperature)
+
+
+def saved_model_scores(model_dir: str, samples: Samples) -> np.ndarray:
+    """What a SavedModel answers, loaded anew; to encoded images where it takes images.
+
+    Returns:
+      float32 [n, num_labels].
+    """
+    model = tf.saved_model.load(model_dir)
+
+    def answer(piece: slice) -> np.ndarray:
+        if samples.encoded:
+            images = samples.encoded[piece]
+            keys = tf.constant([str(number) for number in range(len(images))])
+            found = model.signatures["serving_default"](key=keys, image_bytes=tf.constant(images, tf.string))
+        else:
+            found = model.signatures["embeddings"](embeddings=tf.constant(samples.inputs[piece]))
+        return found["scores"].numpy()
+
+    return np.concatenate([answer(piece) for piece in samples.pieces()])
+
+
+def scores_in_pieces(run: Callable[[np.ndarray], np.ndarray], samples: Samples) -> np.ndarray:
+    """What a model of decoded images, or of embeddings, answers: float32 [n, num_labels]."""
+    return np.concatenate([run(samples.inputs[piece]) for piece in samples.pieces()])
+
+
+def largest_difference(scores: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference between two scores of the same label and sample; infinite if one is no number."""
+    difference = float(np.abs(scores - expected).max())
+    return difference if np.isfinite(difference) else float("inf")

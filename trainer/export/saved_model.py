@@ -1,0 +1,192 @@
+"""The exported model: image bytes to label in one graph, and what it is beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import keras
+import tensorflow as tf
+
+from configs.errors import InputError
+from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
+from preprocess.images.decode_graph import decode_images_graph, scale_pixels
+from preprocess.records.backbone_identity import BackboneIdentity
+from trainer.data.label_mode import LabelMode
+from trainer.data.record_sets import backbone_difference
+from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
+from trainer.export.prediction_ops import answers
+from trainer.training.head import head_digest
+
+
+def load_backbone_of_records(identity: BackboneIdentity, *, weights: str | None) -> keras.Model:
+    """Loads the network that made a set of records.
+
+    Args:
+      identity: from the set's manifest.
+      weights: where the weights lie now; None for where they lay then.
+
+    Returns:
+      The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size].
+
+    Raises:
+      InputError: the weights cannot be had, or they are not those that made the records.
+    """
+    spec = BackboneSpec(
+        architecture=identity.architecture,
+        weights=identity.weights if weights is None else weights,
+        seed=identity.seed or 0,
+    )
+    try:
+        model, loaded = load_keras_backbone(spec)
+    except InputError as error:
+        if weights is not None:
+            raise
+        raise InputError(
+            f"The exported model needs the network that made the records, {identity.describe()}, and "
+            f"it cannot be loaded. {error} If the weights file lies elsewhere now, pass --weights FILE."
+        ) from error
+    if not loaded.agrees_with(identity):
+        raise InputError(
+            "The records were not made by the network that can be loaded here: "
+            f"{backbone_difference(identity, loaded)}. Pass the weights file that made them as --weights "
+            "FILE, or run the pipeline again."
+        )
+    return model
+
+
+def load_unverified_backbone(weights: str, *, embedding_size: int) -> tuple[keras.Model, BackboneIdentity]:
+    """Loads the network that the user says made records that do not say it themselves.
+
+    Args:
+      weights: what `--weights` names: a weights file of Inception v3, or "imagenet".
+      embedding_size: of the records.
+
+    Returns:
+      The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size], and its identity: true of
+      the network, unverified of the records.
+
+    Raises:
+      InputError: the weights cannot be had, or the network's embeddings are of another size.
+    """
+    model, identity = load_keras_backbone(BackboneSpec(weights=weights))
+    if identity.embedding_size != embedding_size:
+        raise InputError(
+            f"--weights: {identity.architecture} makes embeddings of {identity.embedding_size} numbers, and those of "
+            f"the records have {embedding_size}: it did not make them. Leave --weights out for a model that takes "
+            "embeddings."
+        )
+    return model, identity
+
+
+class _HeadClassifier(tf.Module):
+    """The head and all that follows it, as one object that TensorFlow can save."""
+
+    def __init__(self, head: keras.Model, info: ModelInfo):
+        super().__init__(name="classifier")
+        # TensorFlow Serving restores the variables that are tracked as TensorFlow's. Keras's own are saved as copies
+        # which the signatures do not read (Keras 3.15, `Variable._export_to_saved_model_graph`): only
+        # `tf.saved_model.load` brings them together.
+        self.head = lambda embeddings: head(embeddings, training=False)
+        self.head_variables = [variable.value for variable in head.variables]
+        self.info = info
+        self.labels = tf.constant(info.labels, tf.string)
+
+    def classify_embeddings(self, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = answers(
+            self.head(embeddings),
+            label_mode=self.info.label_mode,
+            temperature=self.info.temperature,
+            threshold=self.info.threshold,
+        )
+        return {**found, "label": tf.gather(self.labels, found["prediction"])}
+
+
+class _ImageClassifier(_HeadClassifier):
+    """Decoding, backbone and head."""
+
+    def __init__(self, backbone: keras.Model, head: keras.Model, info: ModelInfo):
+        super().__init__(head, info)
+        self.backbone = lambda pixels: backbone(pixels, training=False)
+        self.backbone_variables = [variable.value for variable in backbone.variables]
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="key"),
+            tf.TensorSpec([None], tf.string, name="image_bytes"),
+        ],
+        autograph=False,
+    )
+    def classify_images(self, key: tf.Tensor, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        # A call of the other signature, so that decoding and the network are traced, saved and loaded once.
+        return {"key": tf.identity(key), **self.classify_embeddings(self.embed_images(image_bytes)["embeddings"])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
+    def embed_images(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"embeddings": self.backbone(scale_pixels(decode_images_graph(image_bytes)))}
+
+
+def save_model(
+    model_dir: str,
+    *,
+    backbone: keras.Model | None,
+    head: keras.Model,
+    labels: tuple[str, ...],
+    identity: BackboneIdentity,
+    label_mode: LabelMode = "single",
+    temperature: float = 1.0,
+    threshold: float = 0.0,
+    backbone_verified: bool = True,
+) -> ModelInfo:
+    """Writes a classifier as one SavedModel.
+
+    Signatures:
+      `serving_default`: `key` string [n], `image_bytes` string [n] (one encoded image each) to `key` as
+        given, `prediction` int64 [n] (id of the best label), `label` string [n] (its name), `scores`
+        float32 [n, num_labels], `confident` bool [n] (whether the best score reaches the threshold).
+      `embed_images`: `image_bytes` string [n] to `embeddings` float32 [n, embedding_size], those of the pipeline.
+      `embeddings`: `embeddings` float32 [n, embedding_size] to `prediction`, `label`, `scores`, `confident`.
+
+    Without a backbone, `serving_default` is `embeddings`, and there is no `embed_images`.
+
+    The names suit TensorFlow Serving's and Vertex AI's JSON, one instance a row, in which bytes are
+    `{"b64": ...}`: `{"instances": [{"key": "1", "image_bytes": {"b64": "/9j/4AAQ..."}}]}`.
+
+    Args:
+      model_dir: a new local folder.
+      backbone: float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size]; None for a model that takes
+        embeddings only.
+      head: float32 [n, embedding_size] to logits, float32 [n, num_labels].
+      labels: the dictionary.
+      identity: of the backbone.
+      label_mode: "single": scores are a softmax and add up to 1; "multi": each is a sigmoid of its own.
+      temperature: the scores are those of the logits divided by it.
+      threshold: best score from which the model is confident.
+      backbone_verified: False if nothing says that this backbone made the records.
+
+    Returns:
+      What was written beside the graph.
+    """
+    info = ModelInfo(
+        labels=labels,
+        backbone=identity,
+        head_digest=head_digest(head),
+        label_mode=label_mode,
+        temperature=temperature,
+        threshold=threshold,
+        backbone_verified=backbone_verified,
+        takes_images=backbone is not None,
+    )
+    module = _HeadClassifier(head, info) if backbone is None else _ImageClassifier(backbone, head, info)
+    spec = tf.TensorSpec([None, head.input_shape[-1]], tf.float32, name="embeddings")
+    embeddings = tf.function(module.classify_embeddings, autograph=False).get_concrete_function(spec)
+    signatures = {"serving_default": embeddings, "embeddings": embeddings}
+    if isinstance(module, _ImageClassifier):
+        signatures |= {"serving_default": module.classify_images, "embed_images": module.embed_images}
+    tf.saved_model.save(module, model_dir, signatures=signatures)
+    # assets.extra is where TensorFlow Serving expects what is not the graph's own.
+    info_path = os.path.join(model_dir, MODEL_INFO_PATH)
+    os.makedirs(os.path.dirname(info_path), exist_ok=True)
+    with open(info_path, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(info.to_json(), indent=2, ensure_ascii=False) + "\n")
+    return info

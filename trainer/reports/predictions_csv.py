@@ -1,0 +1,102 @@
+"""predictions.csv: what the model says of every example of the held-out sets, one a line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+import numpy as np
+
+from trainer.data.dataset import EmbeddingDataset
+from trainer.evaluation.metrics import MULTI_LABEL_CUT
+from trainer.evaluation.scores import scores_of
+
+# With more classes than this, a line holds the best five instead of all: else a thousand classes of a million
+# photos would be ten gigabytes.
+MAX_SCORE_COLUMNS = 100
+_BEST = 5
+LABEL_SEPARATOR = " | "
+_ROWS_AT_A_TIME = 4096
+
+
+class _Lines:
+    """Ends lines with a line feed alone. If `csv` did so itself, it would not quote carriage returns (Python 3.11)."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        return self._stream.write(line.removesuffix("\r\n") + "\n")
+
+
+class PredictionsWriter:
+    """Writes the table, set after set.
+
+    Columns: `set`, `uri`, `label` (of the example), `prediction`, `correct`, `confident` (0 or 1 each), `score` (of the
+    prediction, or of the best label where none is predicted), then `score_LABEL` for each label; with more than 100
+    labels `label_1`, `score_1` to `label_5`, `score_5` instead. Several labels are separated by " | ".
+    """
+
+    def __init__(self, stream: TextIO, labels: tuple[str, ...], *, temperature: float, threshold: float):
+        """Writes the first line."""
+        self._writer: Any = csv.writer(_Lines(stream))
+        self._labels = labels
+        self._temperature = temperature
+        self._threshold = threshold
+        header = ["set", "uri", "label", "prediction", "correct", "confident", "score"]
+        if len(labels) <= MAX_SCORE_COLUMNS:
+            header += [f"score_{label}" for label in labels]
+        else:
+            header += [f"{name}_{rank}" for rank in range(1, _BEST + 1) for name in ("label", "score")]
+        self._writer.writerow(header)
+
+    def write(self, name: str, logits: Iterable[np.ndarray], dataset: EmbeddingDataset) -> None:
+        """Writes a data set.
+
+        Args:
+          name: for the first column.
+          logits: pieces of float32, shapes [m, num_labels], that together are those of all examples in order.
+          dataset: the examples.
+        """
+        row = 0
+        for piece in logits:
+            for start in range(0, len(piece), _ROWS_AT_A_TIME):
+                part = piece[start : start + _ROWS_AT_A_TIME]
+                self._write_part(name, row, part, dataset)
+                row += len(part)
+
+    def _write_part(self, name: str, row: int, logits: np.ndarray, dataset: EmbeddingDataset) -> None:
+        scores = scores_of(logits, dataset.label_mode, temperature=self._temperature)
+        ids, splits = dataset.label_ids, dataset.label_splits
+        best = scores.argmax(axis=1)
+        for i, line in enumerate(scores):
+            true = list(dict.fromkeys(ids[splits[row + i] : splits[row + i + 1]].tolist()))
+            if dataset.label_mode == "multi":
+                given = np.flatnonzero(line >= MULTI_LABEL_CUT).tolist()
+                correct = set(given) == set(true)
+            else:
+                given = [int(best[i])]
+                correct = given[0] in true
+            self._writer.writerow(
+                [
+                    name,
+                    dataset.uris[row + i],
+                    self._names(true),
+                    self._names(given),
+                    int(correct),
+                    int(line[best[i]] >= self._threshold),
+                    f"{line[best[i]]:.6g}",
+                    *self._score_cells(line),
+                ]
+            )
+
+    def _names(self, ids: Iterable[int]) -> str:
+        return LABEL_SEPARATOR.join(self._labels[i] for i in ids)
+
+    def _score_cells(self, line: np.ndarray) -> list[str]:
+        if len(line) <= MAX_SCORE_COLUMNS:
+            return [f"{score:.6g}" for score in line]
+        top = np.argpartition(-line, _BEST)[:_BEST]
+        top = top[np.argsort(-line[top], kind="stable")]
+        return [cell for i in top for cell in (self._labels[i], f"{line[i]:.6g}")]

@@ -1,0 +1,240 @@
+"""Checkpoints of a run: the best head for its user, and the last state, from which a killed run goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import posixpath
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from configs.errors import cause_in_one_line
+from configs.option import definition_of
+from preprocess.storage.base import LocalStorage, write_file
+from trainer.data.dataset import EmbeddingDataset
+from trainer.options import TrainingOptions
+from trainer.storage.working_folder import working_folder
+from trainer.training.optimizers import Optimizer
+
+_FORMAT = 1
+# Of the time that training takes, what saving may add to it.
+_SAVING_SHARE = 0.02
+# Shorter than the start of a program, so that what a kill costs is the start.
+_MIN_SAVE_EVERY_SEC = 1.0
+_NAMES = ("best", "last")
+# The file in which TensorFlow keeps the name of the latest checkpoint of a folder.
+_LATEST_NAME = "checkpoint"
+_STATE_KEY = "state/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationPoint:
+    """One evaluation during training; `train_loss` is the mean over the steps since the one before.
+
+    `train_loss` is what training minimizes: with dropout, class weights, smoothing and penalty.
+    """
+
+    step: int
+    train_loss: float
+    eval_loss: float
+    eval_accuracy: float
+
+
+@dataclasses.dataclass(kw_only=True)
+class RunState:
+    """How far a run has come.
+
+    Attributes:
+      step: steps made.
+      history: evaluations so far.
+      best: the one with the lowest loss; None before the first.
+      losses: of the batches since the last evaluation.
+      wall_sec: spent on training so far, in all processes that took part.
+      finished: whether the run has come to its end.
+    """
+
+    step: int = 0
+    history: list[EvaluationPoint] = dataclasses.field(default_factory=list)
+    best: EvaluationPoint | None = None
+    losses: list[float] = dataclasses.field(default_factory=list)
+    wall_sec: float = 0.0
+    finished: bool = False
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RunState:
+        """Reads `dataclasses.asdict` of a state."""
+        points = [EvaluationPoint(**point) for point in data.pop("history")]
+        best = data.pop("best")
+        return cls(history=points, best=best and EvaluationPoint(**best), **data)
+
+
+def run_definition(train: EmbeddingDataset, evaluation: EmbeddingDataset, options: TrainingOptions) -> dict[str, Any]:
+    """All that decides what a run comes to: a checkpoint of another definition is of no use to it."""
+    return {
+        **definition_of(options, "model"),
+        "steps": options.num_steps(len(train)),
+        "label_mode": train.label_mode,
+        "training data": train.digest(),
+        "evaluation data": evaluation.digest(),
+    }
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    different = [name for name in sorted({*stored, *wanted}) if stored.get(name) != wanted.get(name)]
+    return "; ".join(
+        f"other {name}" if name.endswith(" data") else f"{name} {stored.get(name)} then, {wanted.get(name)} now"
+        for name in different
+    )
+
+
+class Checkpoints:
+    """Keeps `best` (the head) and `last` (all that a run consists of) under a folder.
+
+    Each is one checkpoint, which the next replaces once it is whole and on the disk: a kill or a power cut at any
+    moment leaves one to go on from.
+    With a folder in a bucket, both lie on a local disk too while the run lasts: 4 and 16 MB for a default head.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        definition: Mapping[str, Any],
+        *,
+        head: keras.Model,
+        best_head: keras.Model,
+        optimizer: Optimizer,
+        save_every_sec: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Changes nothing yet.
+
+        Args:
+          folder: of both.
+          definition: JSON, from `run_definition`.
+          head: in training.
+          best_head: with the weights of the best evaluation.
+          optimizer: of `head`.
+          save_every_sec: seconds between two saves of `last` at least; None for as often as costs next to nothing.
+          clock: seconds from any moment on.
+        """
+        self._folder = working_folder(folder, flag="checkpoint_dir")
+        self._folders = {name: os.path.join(self._folder.local, name) for name in _NAMES}
+        self._definition = json.loads(json.dumps(definition))  # As it will be read.
+        self._state = tf.Variable("", dtype=tf.string)
+        # `variables`, beyond the weights, holds the states of the random generators.
+        self._checkpoints = {
+            "best": tf.train.Checkpoint(head=best_head),
+            "last": tf.train.Checkpoint(
+                head=head,
+                best_head=best_head,
+                optimizer=optimizer,
+                variables=[variable.value for variable in head.variables],
+                state=self._state,
+            ),
+        }
+        self._saved_best_step = -1
+        self._clock = clock
+        self._save_every_sec = save_every_sec
+        self._wait_sec = _MIN_SAVE_EVERY_SEC if save_every_sec is None else save_every_sec
+        self._last_save = clock()
+
+    def restore(self, say: Callable[[str], None]) -> RunState | None:
+        """Brings head, optimizer and best head to where the last checkpoint has them.
+
+        Args:
+          say: is told in a sentence if there is a checkpoint that cannot be used.
+
+        Returns:
+          The state of that run; None if there is no checkpoint of this definition. Nothing has changed then.
+        """
+        folder = posixpath.join(self._folder.path, "last")
+        self._folder.fetch("last")
+        try:
+            path = tf.train.latest_checkpoint(self._folders["last"])
+            if path is None:
+                return None
+            reader = tf.train.load_checkpoint(path)
+            # All of it once, so that what is damaged is found before anything is changed.
+            tensors = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
+            stored = json.loads(tensors[_STATE_KEY])
+            if stored["format"] != _FORMAT:
+                raise ValueError(f"format {stored['format']}")
+            if differences := _differences(stored["definition"], self._definition):
+                say(f"the checkpoint in {folder} is of another training ({differences}), so training starts anew")
+                return None
+            state = RunState.from_json(stored["state"])
+        except (tf.errors.OpError, ValueError, LookupError, TypeError, RuntimeError) as error:
+            reason = cause_in_one_line(error)
+            say(f"the checkpoint in {folder} cannot be read ({reason[:200]}), so training starts anew")
+            return None
+        self._checkpoints["last"].restore(path).assert_consumed()
+        for name in _NAMES:
+            self._tidy(name)
+        # Not once more under the same name: while it is written, neither would be whole.
+        best = tf.train.latest_checkpoint(self._folders["best"])
+        if best is not None and state.best is not None and best == self._path("best", state.best.step):
+            self._saved_best_step = state.best.step
+        return state
+
+    def discard(self) -> None:
+        """Removes what an earlier run has left: it would outlive its numbers."""
+        for name in _NAMES:
+            self._folder.discard(name)
+
+    def _path(self, name: str, step: int) -> str:
+        return os.path.join(self._folders[name], f"ckpt-{step}")
+
+    def _tidy(self, name: str) -> None:
+        """Removes all but the latest checkpoint of a folder: older ones, and what a kill left half-written."""
+        folder = self._folders[name]
+        latest = tf.train.latest_checkpoint(folder)
+        for entry in os.listdir(folder) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, entry)
+            if entry != _LATEST_NAME and not (latest and path.startswith(f"{latest}.")):
+                (shutil.rmtree if os.path.isdir(path) else os.remove)(path)
+
+    def _write(self, name: str, step: int) -> None:
+        """Writes a checkpoint, then the file that names it, and then removes the one before.
+
+        Not by TensorFlow's manager, which removes the one before while the new one may not be on the disk yet.
+
+        Raises:
+          InputError: the disk failed; the checkpoint before is there still.
+        """
+        with self._folder.writing():
+            self._write_files(name, step)
+
+    def _write_files(self, name: str, step: int) -> None:
+        checkpoint, path = self._checkpoints[name], self._path(name, step)
+        checkpoint.save_counter.assign_add(1)  # What it is compared with when it is restored has one.
+        checkpoint.write(path)
+        self._folder.sync(name)
+        latest = tf.compat.v1.train.generate_checkpoint_state_proto(self._folders[name], os.path.basename(path))
+        write_file(LocalStorage(), os.path.join(self._folders[name], _LATEST_NAME), str(latest).encode())
+        self._tidy(name)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return self._clock() - self._last_save >= self._wait_sec
+
+    def save(self, state: RunState) -> None:
+        """Saves `last`, and `best` if it is another than before."""
+        started = self._clock()
+        if state.best is not None and state.best.step != self._saved_best_step:
+            self._write("best", state.best.step)
+            self._saved_best_step = state.best.step
+        stored = {"format": _FORMAT, "definition": self._definition, "state": dataclasses.asdict(state)}
+        self._state.assign(json.dumps(stored))
+        self._write("last", state.step)
+        # Whoever reads finds a checkpoint by the file that names it.
+        self._folder.send(rank=lambda name: int(os.path.basename(name) == _LATEST_NAME), exactly=_NAMES)
+        self._last_save = self._clock()
+        if self._save_every_sec is None:
+            self._wait_sec = max(_MIN_SAVE_EVERY_SEC, (self._last_save - started) / _SAVING_SHARE)
