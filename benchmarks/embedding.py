@@ -11,9 +11,9 @@ from typing import Any
 from apache_beam import Pipeline
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.beam_options import make_runner
-from pipelines.claim import locked
-from pipelines.preflight import read_label_dict, scan_lists
+from pipelines.checks.output_claim import locked
+from pipelines.checks.preflight import read_label_dict, scan_lists
+from pipelines.runners.beam_options import make_runner
 from preprocess.beam.beam_storage import BeamStorage
 from preprocess.beam.image_source import ImageReader
 from preprocess.beam.transforms import EmbedLists, EmbedOptions

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from configs.console import require_printed
 from configs.errors import EXIT_OK, run_program
-from pipelines.embed_flags import read_flags
+from pipelines.checks.embed_flags import read_flags
 
 if TYPE_CHECKING:
-    from pipelines.prepared_job import PreparedJob
+    from pipelines.embedding.prepared_job import PreparedJob
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +50,9 @@ def prepare(argv: Sequence[str] | None = None) -> PreparedJob:
       InputError: something that the user gave is wrong.
     """
     flags = read_flags(argv)
-    from pipelines.preparation import prepare_job  # here: --help and wrong flags answer before Beam is imported
+    from pipelines.embedding.preparation import (
+        prepare_job,  # here: --help and wrong flags answer before Beam is imported
+    )
 
     return prepare_job(flags)
 

@@ -20,7 +20,7 @@ from configs.errors import EXIT_OK, InputError, run_program
 from configs.option import add_flags, options_of
 from configs.prices import load_prices
 from configs.recipe import PreprocessOptions, Recipe, load_recipe
-from pipelines.embed_flags import with_flags
+from pipelines.checks.embed_flags import with_flags
 from pipelines.recipe_lists import check_data_dir, find_lists, plan_path
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ def _plan(
     recipe: Recipe, prices: RegionPrices, *, data_dir: str, output: str, sample_size: int, batch_size: int | None
 ) -> int:
     # Imported here so that --help and wrong flags answer at once.
-    from pipelines.plan_contents import DRAWN_PER_IMAGE, PlannedList, make_plan
-    from pipelines.plan_file import check_output, write_plan
-    from pipelines.plan_table import plan_lines
-    from pipelines.preflight import CALIBRATION_IMAGES, check_reachable, read_label_dict, scan_lists
+    from pipelines.checks.preflight import CALIBRATION_IMAGES, check_reachable, read_label_dict, scan_lists
+    from pipelines.planning.contents import DRAWN_PER_IMAGE, PlannedList, make_plan
+    from pipelines.planning.file import check_output, write_plan
+    from pipelines.planning.table import plan_lines
     from preprocess.backbones.backbone import BackboneSpec
     from preprocess.beam.beam_storage import BeamStorage
     from preprocess.engines.select import EngineSpec, check_engine

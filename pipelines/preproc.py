@@ -26,7 +26,6 @@ from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
 from configs.recipe import Recipe, load_recipe
 from configs.source_files import REPOSITORY
 from pipelines import plan
-from pipelines.dataflow import RUNNER, GivenFlags, uses_dataflow
 from pipelines.recipe_lists import (
     LIST_FLAGS,
     RecipeList,
@@ -37,13 +36,14 @@ from pipelines.recipe_lists import (
     newest_job_dir,
     plan_path,
 )
+from pipelines.runners.dataflow import RUNNER, GivenFlags, uses_dataflow
 from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.storage.base import LocalStorage, Storage
 from preprocess.storage.uris import has_scheme
 
 if TYPE_CHECKING:
-    from pipelines.prepared_job import PreparedJob
-    from pipelines.submission import RemoteRun
+    from pipelines.embedding.prepared_job import PreparedJob
+    from pipelines.embedding.submission import RemoteRun
 
 # Made from the output, so that no two lists have the same.
 _MADE_BY_EMBED = ("--job_name",)
@@ -114,8 +114,8 @@ def _storage_for(uri: str, beam_flags: Sequence[str]) -> Storage:
     from apache_beam.io.filesystems import FileSystems  # here: Beam takes seconds to import
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from pipelines.dataflow_service import check_credentials
-    from pipelines.preflight import check_reachable
+    from pipelines.checks.preflight import check_reachable
+    from pipelines.runners.dataflow_service import check_credentials
     from preprocess.beam.beam_storage import BeamStorage
 
     options = PipelineOptions(list(beam_flags))

@@ -14,8 +14,8 @@ from configs.errors import InputError
 from configs.option import REQUIRED, Options, add_flags, definition_of, option, options_of, time_deciding
 from configs.recipe import PreprocessOptions, TrainOptions
 from configs.rules import Number, OneOf, Switch, Text, Whole
-from pipelines.embed_flags import JobOptions, PathOptions
-from pipelines.plan_file import planned_options
+from pipelines.checks.embed_flags import JobOptions, PathOptions
+from pipelines.planning.file import planned_options
 from preprocess.beam.image_source import ImageSource
 from preprocess.images.decode import IMAGE_DEFINITION
 from trainer.options import DataOptions, TrainingOptions
@@ -89,7 +89,7 @@ def job_options() -> JobOptions:
 
 
 def job_definition(options: JobOptions) -> dict[str, Any]:
-    from pipelines.preparation import _definition
+    from pipelines.embedding.preparation import _definition
 
     lists = types.SimpleNamespace(paths=options.input_path, sha256=("abc",))
     return _definition(options, lists, types.SimpleNamespace(names=("rose",)))  # type: ignore[arg-type]

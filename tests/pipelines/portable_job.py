@@ -14,8 +14,9 @@ import time
 import numpy as np
 
 from configs.errors import run_program
-from pipelines import embed, preparation
-from pipelines.dead_workers import WatchedConnection
+from pipelines import embed
+from pipelines.embedding import preparation
+from pipelines.runners.dead_workers import WatchedConnection
 from preprocess.engines.base import EngineInfo
 from preprocess.records.backbone_identity import BackboneIdentity
 

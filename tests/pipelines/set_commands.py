@@ -17,8 +17,8 @@ import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from configs.errors import InputError
-from pipelines import local_run, prepared_job
-from pipelines.prepared_job import PreparedJob
+from pipelines.embedding import local_run, prepared_job
+from pipelines.embedding.prepared_job import PreparedJob
 from preprocess.beam.transforms import EmbedOptions
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.commit import finish_record_set

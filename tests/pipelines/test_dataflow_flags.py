@@ -7,8 +7,8 @@ import pytest
 from configs.cloud import CloudOptions, DataflowOptions
 from configs.errors import InputError
 from configs.recipe import Recipe
-from pipelines import dataflow
-from pipelines.beam_options import is_dataflow, is_local, parse_beam_options
+from pipelines.runners import dataflow
+from pipelines.runners.beam_options import is_dataflow, is_local, parse_beam_options
 from tests.pipelines.dataflow_job import IMAGE, OUTPUT
 
 

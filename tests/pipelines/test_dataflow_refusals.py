@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
 from configs.errors import InputError
-from pipelines.beam_options import make_runner, parse_beam_options
-from pipelines.submission import check_options
+from pipelines.embedding.submission import check_options
+from pipelines.runners.beam_options import make_runner, parse_beam_options
 from tests.faulty_gcs import FaultPlan
 from tests.pipelines.dataflow_job import QUICK, run_embed
 

@@ -21,7 +21,7 @@ from apache_beam.internal.gcp import auth
 
 from configs.errors import InputError
 from pipelines import preproc
-from pipelines.worker_requirements import worker_requirements
+from pipelines.runners.worker_requirements import worker_requirements
 from tests.fake_dataflow import FakeDataflow
 from tests.faulty_gcs import FaultyGcs
 from tests.pipelines.dataflow_job import ROWS, pipeline_of, steps_of

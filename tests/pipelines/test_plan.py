@@ -13,10 +13,13 @@ import pytest
 from PIL import Image
 
 from configs.errors import InputError
-from pipelines import embed, plan, plan_contents, plan_sample, preparation, preproc
-from pipelines.beam_options import parse_beam_options
-from pipelines.plan_file import RunMachines, find_prediction, runs_on
-from pipelines.preflight import ScannedLists
+from pipelines import embed, plan, preproc
+from pipelines.checks.preflight import ScannedLists
+from pipelines.embedding import preparation
+from pipelines.planning import contents as plan_contents
+from pipelines.planning import sample as plan_sample
+from pipelines.planning.file import RunMachines, find_prediction, runs_on
+from pipelines.runners.beam_options import parse_beam_options
 from preprocess.storage.base import LocalStorage
 from tests.preprocess import tiny_network
 from tests.preprocess.stand_ins import INFO, StandInEngine

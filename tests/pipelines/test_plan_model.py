@@ -8,11 +8,11 @@ import pytest
 
 from configs.cloud import DataflowOptions
 from configs.prices import load_prices
-from pipelines import plan_sample
-from pipelines.machine_types import machine_of
-from pipelines.plan_dataflow import Fleet, cost_on_dataflow, costs_by_workers, recommended, traffic_of
-from pipelines.plan_model import ListWork, predict_here
-from pipelines.plan_sample import EngineCost, SampledImages, time_engine
+from pipelines.planning import sample as plan_sample
+from pipelines.planning.dataflow_cost import Fleet, cost_on_dataflow, costs_by_workers, recommended, traffic_of
+from pipelines.planning.model import ListWork, predict_here
+from pipelines.planning.sample import EngineCost, SampledImages, time_engine
+from pipelines.runners.machine_types import machine_of
 from preprocess.jobs.estimate import Estimate, exactly
 from tests.preprocess.stand_ins import StandInEngine
 

@@ -8,10 +8,10 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from configs.errors import InputError
-from pipelines import local_run, submission
-from pipelines.beam_noise import quiet_children
-from pipelines.beam_options import make_runner
-from pipelines.submission import RemoteRun, run_remotely, submit
+from pipelines.embedding import local_run, submission
+from pipelines.embedding.submission import RemoteRun, run_remotely, submit
+from pipelines.runners.beam_noise import quiet_children
+from pipelines.runners.beam_options import make_runner
 from preprocess.beam.transforms import EmbedLists, EmbedOptions
 from preprocess.jobs.report import BOOKS_DO_NOT_BALANCE, COMPLETE, NOTHING_EMBEDDED
 from preprocess.lists.labels import parse_label_dict

@@ -6,8 +6,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipelines import worker_requirements as module
-from pipelines.worker_requirements import ROOTS, worker_requirements
+from pipelines.runners import worker_requirements as module
+from pipelines.runners.worker_requirements import ROOTS, worker_requirements
 
 
 @pytest.mark.parametrize("int8", [False, True])

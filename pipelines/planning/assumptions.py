@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from configs.prices import RegionPrices
 from configs.recipe import Recipe
-from pipelines import amounts
-from pipelines.plan_dataflow import RAMP_UP_SEC, VCPU_SPEED, Fleet
-from pipelines.plan_model import HERE_SPEED
-from pipelines.plan_sample import EngineCost
+from pipelines.planning import amounts
+from pipelines.planning.dataflow_cost import RAMP_UP_SEC, VCPU_SPEED, Fleet
+from pipelines.planning.model import HERE_SPEED
+from pipelines.planning.sample import EngineCost
 
 _WORTH_SAYING_PERCENT = 10
 

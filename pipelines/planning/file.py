@@ -13,7 +13,7 @@ from configs.errors import InputError
 from configs.json_text import json_line
 from configs.option import time_deciding
 from configs.recipe import PreprocessOptions
-from pipelines.preflight import ScannedLists
+from pipelines.checks.preflight import ScannedLists
 from preprocess.jobs.planned_cost import Prediction
 from preprocess.machine.cores import available_cores
 from preprocess.storage.base import Storage, read_file, write_file
@@ -92,7 +92,7 @@ def runs_on(beam_options: Any) -> RunMachines:
     """On what Beam's options let a job run."""
     from apache_beam.options.pipeline_options import WorkerOptions
 
-    from pipelines.beam_options import is_dataflow, is_local
+    from pipelines.runners.beam_options import is_dataflow, is_local
 
     if is_local(beam_options):
         return RunMachines(where="here")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
 from configs.source_files import REPOSITORY, source_files
-from pipelines.dataflow import SETUP_FILE
+from pipelines.runners.dataflow import SETUP_FILE
 from preprocess.storage.scratch import scratch_folder
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from configs.errors import InputError
-from pipelines.preflight import ScannedLists
+from pipelines.checks.preflight import ScannedLists
 from preprocess.beam.image_source import ImageSource
 from preprocess.engines.base import Engine
 from preprocess.images.loader import LoadedImage

@@ -11,7 +11,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from configs.errors import InputError, cause_in_one_line
-from pipelines.dataflow import Place
+from pipelines.runners.dataflow import Place
 from preprocess.storage.base import Storage, write_file
 
 _TIMEOUT_SEC = 30.0

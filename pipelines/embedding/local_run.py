@@ -15,8 +15,8 @@ from typing import Any
 import apache_beam as beam
 
 from configs.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
-from pipelines.progress_bar import show_progress
-from pipelines.summary import print_summary
+from pipelines.embedding.progress_bar import show_progress
+from pipelines.embedding.summary import print_summary
 from preprocess.jobs import faults
 from preprocess.jobs.commit import JobFailed
 from preprocess.jobs.finished_set import read_finished

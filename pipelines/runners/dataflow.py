@@ -17,7 +17,7 @@ from configs.errors import InputError
 from configs.gcp_project import find_project
 from configs.recipe import Recipe
 from configs.source_files import REPOSITORY
-from pipelines.machine_types import machine_of
+from pipelines.runners.machine_types import machine_of
 
 RUNNER = "DataflowRunner"
 SETUP_FILE = os.path.join(REPOSITORY, "setup.py")

@@ -21,13 +21,9 @@ from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 
 from configs.errors import InputError
 from configs.option import definition_of, time_deciding
-from pipelines.beam_options import is_dataflow, is_local, make_runner, parse_beam_options
-from pipelines.claim import Output, check_prefix
-from pipelines.dataflow import complete_flags, pins_versions, staging_folder
-from pipelines.dataflow_service import check_credentials, check_service, check_writable
-from pipelines.embed_flags import EmbedFlags, JobOptions
-from pipelines.plan_file import find_prediction, runs_on
-from pipelines.preflight import (
+from pipelines.checks.embed_flags import EmbedFlags, JobOptions
+from pipelines.checks.output_claim import Output, check_prefix
+from pipelines.checks.preflight import (
     CALIBRATION_IMAGES,
     ScannedLists,
     check_against,
@@ -36,9 +32,13 @@ from pipelines.preflight import (
     read_label_dict,
     scan_lists,
 )
-from pipelines.prepared_job import PreparedJob
-from pipelines.submission import check_options
-from pipelines.worker_requirements import worker_requirements
+from pipelines.embedding.prepared_job import PreparedJob
+from pipelines.embedding.submission import check_options
+from pipelines.planning.file import find_prediction, runs_on
+from pipelines.runners.beam_options import is_dataflow, is_local, make_runner, parse_beam_options
+from pipelines.runners.dataflow import complete_flags, pins_versions, staging_folder
+from pipelines.runners.dataflow_service import check_credentials, check_service, check_writable
+from pipelines.runners.worker_requirements import worker_requirements
 from preprocess.backbones.backbone import IMAGENET, RANDOM, BackboneSpec, check_weights
 from preprocess.beam.beam_storage import BeamStorage
 from preprocess.beam.image_source import ImageSource

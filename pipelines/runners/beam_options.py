@@ -12,7 +12,7 @@ from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from configs.errors import InputError, did_you_mean
-from pipelines.dataflow import runner_kind
+from pipelines.runners.dataflow import runner_kind
 
 _LOCAL_RUNNERS = ("direct", "fnapi")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from pipelines import amounts
-from pipelines.plan_sample import EngineCost, SampledImages
+from pipelines.planning import amounts
+from pipelines.planning.sample import EngineCost, SampledImages
 from preprocess.images.loader import READ_THREADS
 from preprocess.jobs.estimate import Estimate, exactly
 from preprocess.jobs.planned_cost import Prediction

@@ -15,10 +15,10 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners.runner import PipelineState
 
 from configs.errors import InputError, cause_in_one_line
-from pipelines.beam_noise import quiet_beam, quiet_children, quiet_job_service
-from pipelines.beam_options import is_dataflow
-from pipelines.dead_workers import watch_workers
-from pipelines.local_run import GO_ON, conclude, report_of, stops_are_explained
+from pipelines.embedding.local_run import GO_ON, conclude, report_of, stops_are_explained
+from pipelines.runners.beam_noise import quiet_beam, quiet_children, quiet_job_service
+from pipelines.runners.beam_options import is_dataflow
+from pipelines.runners.dead_workers import watch_workers
 from preprocess.jobs.job import Job
 from preprocess.records.record_set import REPORT_NAME, sidecar_path
 from preprocess.storage.base import Storage
@@ -128,7 +128,7 @@ def submit(
     pipeline = beam.Pipeline(runner=runner, options=beam_options)
     _ = pipeline | "EmbedLists" >> transform
     if is_dataflow(beam_options):
-        from pipelines import dataflow_service
+        from pipelines.runners import dataflow_service
 
         with quiet_children(), quiet_beam(), dataflow_service.explained(beam_options):
             result = pipeline.run()

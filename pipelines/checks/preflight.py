@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from configs.choices import UnknownLabels
 from configs.errors import InputError
-from pipelines.embed_flags import require_utf8
+from pipelines.checks.embed_flags import require_utf8
 from preprocess.jobs.set_files import read_content
 from preprocess.lists.hashing_reader import HashingReader
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict

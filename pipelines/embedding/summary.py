@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines import amounts
+from pipelines.planning import amounts
 from preprocess.jobs.block_results import FROM_CACHE, FROM_EARLIER_RUN
 from preprocess.jobs.estimate import Estimate
 from preprocess.jobs.report import COMPLETE

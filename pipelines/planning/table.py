@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipelines import amounts
+from pipelines.planning import amounts
 from preprocess.jobs.estimate import Estimate, exactly
 
 

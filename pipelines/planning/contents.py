@@ -16,14 +16,15 @@ import numpy as np
 
 from configs.prices import RegionPrices
 from configs.recipe import Recipe
-from pipelines import plan_dataflow, plan_model
-from pipelines.machine_types import Machine, machine_of
-from pipelines.plan_assumptions import assumptions_of
-from pipelines.plan_dataflow import Fleet
-from pipelines.plan_file import PLAN_FORMAT, planned_options
-from pipelines.plan_model import ListWork
-from pipelines.plan_sample import EngineCost, SampledImages, record_bytes, sample_images, time_engine
-from pipelines.preflight import CALIBRATION_IMAGES, ScannedLists
+from pipelines.checks.preflight import CALIBRATION_IMAGES, ScannedLists
+from pipelines.planning import dataflow_cost as plan_dataflow
+from pipelines.planning import model as plan_model
+from pipelines.planning.assumptions import assumptions_of
+from pipelines.planning.dataflow_cost import Fleet
+from pipelines.planning.file import PLAN_FORMAT, planned_options
+from pipelines.planning.model import ListWork
+from pipelines.planning.sample import EngineCost, SampledImages, record_bytes, sample_images, time_engine
+from pipelines.runners.machine_types import Machine, machine_of
 from preprocess.backbones.backbone import BackboneSpec
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EngineLoader
@@ -67,7 +68,7 @@ def make_plan(
       batch_size: images a batch; None for what suits the engine.
 
     Returns:
-      The plan, as JSON: what `pipelines.plan_file` writes and `pipelines.plan_table` shows.
+      The plan, as JSON: what `pipelines.planning.file` writes and `pipelines.planning.table` shows.
 
     Raises:
       InputError: no image of a sample can be used, or the network cannot be loaded.

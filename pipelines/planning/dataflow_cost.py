@@ -8,10 +8,10 @@ from typing import Any
 
 from configs.cloud import DataflowOptions
 from configs.prices import Prices
-from pipelines import amounts
-from pipelines.machine_types import Machine
-from pipelines.plan_model import ListWork, at_speed, longer_of, prediction_of
-from pipelines.plan_sample import EngineCost
+from pipelines.planning import amounts
+from pipelines.planning.model import ListWork, at_speed, longer_of, prediction_of
+from pipelines.planning.sample import EngineCost
+from pipelines.runners.machine_types import Machine
 from preprocess.jobs.estimate import Estimate, exactly
 from preprocess.jobs.planned_cost import Prediction
 

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from configs.errors import EXIT_OK, InputError
-from pipelines.beam_options import is_dataflow, is_local
-from pipelines.claim import Claim, Output, locked
-from pipelines.dataflow_service import service_job_of, watch_if_active
-from pipelines.local_run import finish_here, run_here
-from pipelines.submission import RemoteRun, run_remotely, submit
-from pipelines.worker_files import worker_files
-from pipelines.worker_requirements import ROOTS
+from pipelines.checks.output_claim import Claim, Output, locked
+from pipelines.embedding.local_run import finish_here, run_here
+from pipelines.embedding.submission import RemoteRun, run_remotely, submit
+from pipelines.runners.beam_options import is_dataflow, is_local
+from pipelines.runners.dataflow_service import service_job_of, watch_if_active
+from pipelines.runners.worker_files import worker_files
+from pipelines.runners.worker_requirements import ROOTS
 from preprocess.backbones.staged_weights import stage_weights
 from preprocess.beam.transforms import EmbedLists, EmbedOptions, EngineLoader
 from preprocess.jobs.job import Job
