@@ -66,7 +66,7 @@ def measure(*, num_objects: int, num_shards: int, shard_bytes: int, latency_sec:
       InputError: gcp-storage-emulator is not installed.
     """
     try:
-        from tests.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
+        from tests.support.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
     except ImportError as error:
         raise InputError(f"faults: {error}. It is one of the development packages. {install_hint('dev')}") from error
     # The latter: in the background, Google's credentials ask a host for regions that loopback does not have.
@@ -139,7 +139,7 @@ def measure_jobs(photos: Sequence[str], *, latency_sec: float) -> list[Figure]:
     from benchmarks.embedding import embed
     from benchmarks.stand_ins import load_stand_in
     from preprocess.beam.transforms import EmbedOptions
-    from tests.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
+    from tests.support.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
 
     options = EmbedOptions(unknown_labels="fail", load_engine=load_stand_in, rows_per_shard=64)
     seconds: dict[float, float] = {}

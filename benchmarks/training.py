@@ -177,7 +177,7 @@ def train_naive(folder: str, *, epochs: int, batch_size: int) -> Timing:
 def arithmetic_sec(*, batch_size: int, hidden_units: int = 512, repeats: int = 50) -> float:
     """Seconds of the arithmetic of one step: the products of the big layer, forward and backward, and Adam's update.
 
-    The fastest of `repeats` steps, on data that lie in the caches if anything does: a lower bound.
+    The fastest of `seeds_and_curves` steps, on data that lie in the caches if anything does: a lower bound.
     """
     tf = import_tensorflow()
     embeddings = tf.random.normal([batch_size, _SIZE])

@@ -17,8 +17,8 @@ pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not 
 from configs.errors import InputError
 from pipelines import class_folders, ingest
 from pipelines.ingest import name_share, split_of
-from tests.faulty_gcs import FaultPlan, FaultyGcs
-from tests.programs import end_program, start_program
+from tests.support.faulty_gcs import FaultPlan, FaultyGcs
+from tests.support.programs import end_program, start_program
 
 ROOT = pathlib.Path(__file__).parents[1]
 BASES = {"dark": 40, "light": 200}
@@ -35,7 +35,7 @@ def png(base, seed):
 
 
 def start(gcs, module, *flags, tiny=True):
-    program = ["-m", "tests.tiny_program", module] if tiny else ["-m", module]
+    program = ["-m", "tests.support.tiny_program", module] if tiny else ["-m", module]
     environment = gcs.environment
     # What a killed program leaves on the disk goes with the service.
     environment["TMPDIR"] = os.path.dirname(environment["GOOGLE_APPLICATION_CREDENTIALS"])

@@ -1,4 +1,4 @@
-"""Which package may import which: the column of ARCHITECTURE.md, held by reading every import statement."""
+"""Which package may import which: the columns of ARCHITECTURE.md, held by reading every import statement."""
 
 import ast
 import pathlib
@@ -16,16 +16,68 @@ MAY_IMPORT = {
     # It imports programs by name, when they are asked for.
     "commands": {"commands", "configs"},
 }
-# The modules of the trainer that say what it takes and what it leaves; without TensorFlow, as all of `cloud` is.
+_ENGINES = {
+    "preprocess.backbones",
+    "preprocess.images",
+    "preprocess.machine",
+    "preprocess.records",
+    "preprocess.storage",
+}
+_JOBS = {*_ENGINES, "preprocess.engines", "preprocess.lists"} - {"preprocess.backbones"}
+_PIPELINE = {*_JOBS, "preprocess.backbones", "preprocess.beam", "preprocess.jobs", "preprocess.locks"}
+# What each sub-package may import beside itself and configs. What lies beside the sub-packages may import all of them.
+ROOMS = {
+    "preprocess.lists": set(),
+    "preprocess.records": set(),
+    "preprocess.storage": set(),
+    "preprocess.locks": {"preprocess.storage"},
+    "preprocess.machine": {"preprocess.storage"},
+    "preprocess.images": {"preprocess.lists", "preprocess.machine", "preprocess.storage"},
+    "preprocess.backbones": {"preprocess.images", "preprocess.records", "preprocess.storage"},
+    "preprocess.engines": _ENGINES,
+    "preprocess.jobs": _JOBS,
+    "preprocess.beam": _PIPELINE - {"preprocess.beam"},
+    "trainer.storage": {"preprocess.locks", "preprocess.storage"},
+    "trainer.data": {"trainer.storage", *_JOBS, "preprocess.backbones"} - {"preprocess.engines"},
+    "trainer.evaluation": {"trainer.data"},
+    "trainer.training": {"trainer.data", "trainer.evaluation", "trainer.storage", "preprocess.storage"},
+    "trainer.search": {"trainer.data", "trainer.evaluation", "trainer.training"},
+    "trainer.reports": {"trainer.data", "trainer.evaluation", "trainer.storage", "trainer.training"},
+    "trainer.export": {
+        "trainer.data",
+        "trainer.evaluation",
+        "trainer.storage",
+        "trainer.training",
+        "preprocess.backbones",
+        "preprocess.images",
+        "preprocess.locks",
+        "preprocess.records",
+    },
+    "pipelines.runners": {"preprocess.storage"},
+    "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
+    "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
+    "pipelines.embedding": {"pipelines.checks", "pipelines.planning", "pipelines.runners", *_PIPELINE},
+}
+# What a sub-package may take from beside the sub-packages.
+FROM_THE_ROOT = {
+    "trainer.storage": {"trainer.options"},
+    "trainer.training": {"trainer.options"},
+    "trainer.search": {"trainer.options"},
+}
+# Of the trainer, the cloud needs what it takes and what it leaves; without TensorFlow, as all of `cloud` is.
 TRAINER_FOR_CLOUD = {"trainer.options", "trainer.export.model_info", "trainer.data.record_sets"}
-# The modules of preprocess that import Beam; all others must work without it, for the trainer and for tests.
-BEAM_MODULES = {"preprocess.beam.transforms", "preprocess.beam.counters", "preprocess.beam.beam_storage"}
+# Where Beam is imported; all else must work without it, for the trainer and for tests.
+BEAM = ("preprocess.beam.", "pipelines.")
 # What --help must not wait for.
 SLOW = {"apache_beam", "tensorflow", "keras"}
 
 
 def module_name(path: pathlib.Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
+NAMES = set(map(module_name, MODULES))
 
 
 def imports(path: pathlib.Path, *, top_level_only: bool = False) -> set[str]:
@@ -42,11 +94,24 @@ def imports(path: pathlib.Path, *, top_level_only: bool = False) -> set[str]:
     return found
 
 
-MODULES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
+def imported_modules(path: pathlib.Path) -> set[str]:
+    """Modules of ours that a module imports; a package counts only where it is all that is named."""
+    return {name for name in imports(path) & NAMES if name not in ROOMS and name not in MAY_IMPORT}
+
+
+def room_of(name: str) -> str:
+    """The sub-package of a module, or its package where it lies beside the sub-packages."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if len(parts) > 2 or name in ROOMS else parts[0]
 
 
 def test_there_are_modules_to_check():
-    assert len(MODULES) > 20
+    assert len(MODULES) > 150
+
+
+def test_every_sub_package_has_its_column():
+    folders = {module_name(path) for path in MODULES if path.name == "__init__.py"}
+    assert folders - set(MAY_IMPORT) == set(ROOMS)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
@@ -57,16 +122,42 @@ def test_packages_import_in_one_direction(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_sub_packages_import_in_one_direction(path):
+    room = room_of(module_name(path))
+    if room not in ROOMS:
+        return
+    for name in imported_modules(path):
+        allowed = {room, *ROOMS[room]}
+        assert name.startswith("configs.") or room_of(name) in allowed or name in FROM_THE_ROOT.get(room, ()), name
+
+
+def test_no_two_sub_packages_need_each_other():
+    for room, allowed in ROOMS.items():
+        seen: set[str] = set()
+        queue = [*allowed]
+        while queue:
+            name = queue.pop()
+            if name not in seen:
+                seen.add(name)
+                queue.extend(ROOMS[name])
+        assert room not in seen
+
+
+def test_sub_packages_import_nothing_of_themselves():
+    # Or else --help and the cloud would load TensorFlow.
+    assert not [path for path in MODULES if path.name == "__init__.py" and imports(path)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_beam_appears_only_where_it_may(path):
     name = module_name(path)
     if any(found.split(".")[0] == "apache_beam" for found in imports(path)):
-        assert name in BEAM_MODULES or name.startswith("pipelines.")
+        assert name.startswith(BEAM)
 
 
 def test_the_cloud_knows_the_trainer_by_its_contracts():
-    used = {name for path in MODULES if module_name(path).startswith("cloud") for name in imports(path)}
-    modules = set(map(module_name, MODULES))
-    assert {name for name in used & modules if name.startswith("trainer")} == TRAINER_FOR_CLOUD
+    used = {name for path in MODULES if module_name(path).startswith("cloud") for name in imported_modules(path)}
+    assert {name for name in used if name.startswith("trainer")} == TRAINER_FOR_CLOUD
 
 
 def reached_from(package: str) -> set[str]:
@@ -86,10 +177,10 @@ def reached_from(package: str) -> set[str]:
 def test_what_reaches_no_beam_module(package):
     seen = reached_from(package)
     assert "preprocess.records.record_set" in seen
-    assert not seen & BEAM_MODULES
+    assert not [name for name in seen if name.startswith(BEAM)]
 
 
-@pytest.mark.parametrize("package", ["configs", "pipelines", "trainer", "cloud"])
+@pytest.mark.parametrize("package", ["configs", "pipelines", "trainer", "cloud", "commands"])
 def test_slow_libraries_are_imported_only_when_needed(package):
     programs = [path for path in (ROOT / package).glob("*.py") if "run_program(main)" in path.read_text()]
     assert programs or package == "configs"

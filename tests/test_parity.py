@@ -9,7 +9,7 @@ from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
 from preprocess.images.decode import decode_image, encode_png
 from preprocess.records.example import feature_spec
 from preprocess.records.record_set import Manifest
-from tests.preprocess.image_corpus import corpus
+from tests.support.image_corpus import corpus
 from trainer.export.saved_model import save_model
 from trainer.training.head import build_head
 

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from configs.console import printable
-from tests.pipelines.photos import write_photos
 from tests.pipelines.test_stopped_jobs import files
-from tests.programs import ROOT
+from tests.support.photos import write_photos
+from tests.support.programs import ROOT
 
 # What a shell does to the streams of the command in "$@"; the exit code is that of the command.
 STREAMS = {
@@ -40,7 +40,7 @@ def in_shell(streams: str, *command: str, **environment: str) -> subprocess.Comp
 
 
 def embed(data, out, *flags: str) -> list[str]:
-    command = [sys.executable, "-m", "tests.pipelines.slow_job", "0.0", "--weights", "random", *flags]
+    command = [sys.executable, "-m", "tests.support.slow_job", "0.0", "--weights", "random", *flags]
     command += ["--input_path", str(data / "train.csv"), "--input_dict", str(data / "dict.txt")]
     return [*command, "--output_path", str(out / "train")]
 

@@ -1,4 +1,4 @@
-"""`gs://` as a `Storage`: every operation is tried again by `retrying`, and by nothing below it."""
+"""`gs://` as a `Storage`: every operation is tried again by `retry`, and by nothing below it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Objects of Google Cloud Storage by the google-cloud-storage client itself: whole, checked, and tried again.
 
 Beam's `gs://` filesystem asks for an object's metadata, then for ranges of it that nobody checks, and has retries of
-its own. Here a read is one request whose checksum is verified, and `retrying` alone decides about trying again.
+its own. Here a read is one request whose checksum is verified, and `retry` alone decides about trying again.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faulty_gcs import FaultyGcs
+from tests.support.faulty_gcs import FaultyGcs
 
 
 @pytest.fixture

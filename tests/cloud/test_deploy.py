@@ -13,7 +13,7 @@ from cloud.serving_model import best_answers, prediction_request
 from configs.errors import InputError
 from preprocess.images.decode import decode_image
 from preprocess.images.probe_images import probe_images
-from tests.cloud.cloud_job import JOB_DIR, LABELS, FakeGcloud, put_model
+from tests.support.cloud_job import JOB_DIR, LABELS, FakeGcloud, put_model
 
 MODEL = ("--model_dir", f"{JOB_DIR}/training/")
 PARENT = "projects/1/locations/us-central1"

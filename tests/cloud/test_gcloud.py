@@ -4,7 +4,7 @@ import pytest
 
 from cloud.gcloud import Gcloud, last_error, run_command
 from configs.errors import InputError
-from tests.cloud.cloud_job import FakeGcloud
+from tests.support.cloud_job import FakeGcloud
 
 
 def gcloud(**answers):

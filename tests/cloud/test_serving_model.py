@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.trainer.classifiers import IDENTITY, LABELS, build_classifier, jpeg
+from tests.support.classifiers import IDENTITY, LABELS, build_classifier, jpeg
 from trainer.export.classifier import Classifier
 from trainer.export.saved_model import save_model
 

@@ -5,7 +5,7 @@ import yaml
 
 from cloud import train
 from configs.errors import InputError
-from tests.cloud.cloud_job import JOB_DIR, FakeGcloud, put_model, put_records
+from tests.support.cloud_job import JOB_DIR, FakeGcloud, put_model, put_records
 
 ARGUMENTS = ("--data_dir", "gs://bucket/", "--job_dir", f"{JOB_DIR}/")
 CREATED = {"name": "projects/1/locations/us-central1/customJobs/55", "state": "JOB_STATE_PENDING"}

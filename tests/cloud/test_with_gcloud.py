@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from tests.cloud.cloud_job import JOB_DIR, put_model, put_records
-from tests.fake_vertex import FakeVertex
+from tests.support.cloud_job import JOB_DIR, put_model, put_records
+from tests.support.fake_vertex import FakeVertex
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 GCLOUD = shutil.which("gcloud")

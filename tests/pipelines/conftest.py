@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.pipelines.dataflow_job import ROWS
-from tests.pipelines.photos import write_photos
+from tests.support.dataflow_job import ROWS
+from tests.support.photos import write_photos
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +19,8 @@ def cloud(photos, monkeypatch):
     from apache_beam.internal.gcp import auth
 
     from preprocess.storage.retry import RetryPolicy
-    from tests.fake_dataflow import FakeDataflow
-    from tests.faulty_gcs import FaultyGcs
+    from tests.support.fake_dataflow import FakeDataflow
+    from tests.support.faulty_gcs import FaultyGcs
 
     monkeypatch.setattr(auth._Credentials, "_credentials_init", False)
     # Nothing here waits for a fault to pass.

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
-from tests.faulty_gcs import FaultyGcs
-from tests.pipelines.photos import write_photos
-from tests.programs import end_program, start_program
+from tests.support.faulty_gcs import FaultyGcs
+from tests.support.photos import write_photos
+from tests.support.programs import end_program, start_program
 
 _ROWS = 100
 _LOCK = "out/_train/.lock"
@@ -32,7 +32,7 @@ def gcs(data):
 
 
 def start(gcs, *flags, batch_sec=0.0):
-    command = ["-m", "tests.pipelines.slow_job", str(batch_sec), "--weights", "random"]
+    command = ["-m", "tests.support.slow_job", str(batch_sec), "--weights", "random"]
     command += ["--input_path", "gs://bucket/data/train.csv", "--input_dict", "gs://bucket/data/dict.txt"]
     command += ["--output_path", "gs://bucket/out/train", "--rows_per_shard", "10", *flags]
     return start_program(command, gcs.environment)

@@ -11,8 +11,8 @@ from preprocess.jobs.set_files import read_results_file
 from preprocess.locks.lock_holder import this_process
 from preprocess.locks.output_lock import locked
 from preprocess.storage.router import UriStorage
-from tests.pipelines.dataflow_job import OUTPUT, QUICK, ROWS, pipeline_of, run_embed, stages_of
-from tests.preprocess.stand_ins import StandInEngine
+from tests.support.dataflow_job import OUTPUT, QUICK, ROWS, pipeline_of, run_embed, stages_of
+from tests.support.stand_ins import StandInEngine
 
 FOLDER = OUTPUT.removesuffix("train") + "_train"
 LOCK = f"{FOLDER}/.lock".removeprefix("gs://bucket/")

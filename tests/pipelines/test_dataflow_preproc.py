@@ -9,7 +9,7 @@ from apache_beam.runners.dataflow import dataflow_runner
 
 from configs.errors import InputError
 from pipelines import embed, preproc
-from tests.pipelines.dataflow_job import QUICK
+from tests.support.dataflow_job import QUICK
 
 
 def run_preproc(service, *flags, prepare=embed.prepare):

@@ -9,8 +9,8 @@ pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not 
 from configs.errors import InputError
 from pipelines.embedding.submission import check_options
 from pipelines.runners.beam_options import make_runner, parse_beam_options
-from tests.faulty_gcs import FaultPlan
-from tests.pipelines.dataflow_job import QUICK, run_embed
+from tests.support.dataflow_job import QUICK, run_embed
+from tests.support.faulty_gcs import FaultPlan
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from apache_beam.internal.gcp import auth
 from configs.errors import InputError
 from pipelines import preproc
 from pipelines.runners.worker_requirements import worker_requirements
-from tests.fake_dataflow import FakeDataflow
-from tests.faulty_gcs import FaultyGcs
-from tests.pipelines.dataflow_job import ROWS, pipeline_of, steps_of
+from tests.support.dataflow_job import ROWS, pipeline_of, steps_of
+from tests.support.fake_dataflow import FakeDataflow
+from tests.support.faulty_gcs import FaultyGcs
 
 ROOT = pathlib.Path(__file__).parents[2]
 # What packing leaves where it is done; an editable installation leaves it as well.
@@ -184,7 +184,7 @@ def test_the_staged_project_runs_the_staged_pipeline_and_the_launcher_ends_as_a_
         paths.append(submitted.folder / f"{job.name}.pb")
         paths[-1].write_bytes(pipeline_of(submitted.gcs, job).SerializeToString())
     done = subprocess.run(
-        [python, "-I", ROOT / "tests/pipelines/staged_worker.py", site, *paths],
+        [python, "-I", ROOT / "tests/support/staged_worker.py", site, *paths],
         capture_output=True,
         text=True,
         cwd=submitted.folder / "worker",

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
-from tests.faulty_gcs import FaultPlan, FaultyGcs
-from tests.pipelines.photos import write_photos
-from tests.programs import end_program, start_program
+from tests.support.faulty_gcs import FaultPlan, FaultyGcs
+from tests.support.photos import write_photos
+from tests.support.programs import end_program, start_program
 
 ROOT = pathlib.Path(__file__).parents[2]
 _ROWS = 120
@@ -32,7 +32,7 @@ def gcs(data):
 
 
 def start(source, out, *flags, environment=None, batch_sec=0.0):
-    command = ["-m", "tests.pipelines.slow_job", str(batch_sec), "--weights", "random"]
+    command = ["-m", "tests.support.slow_job", str(batch_sec), "--weights", "random"]
     command += ["--input_path", f"{source}/train.csv", "--input_dict", f"{source}/dict.txt"]
     command += ["--output_path", f"{out}/train", "--rows_per_shard", "25", *flags]
     return start_program(command, environment)

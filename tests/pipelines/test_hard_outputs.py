@@ -10,8 +10,8 @@ import pytest
 from configs.errors import InputError
 from preprocess.beam.transforms import EngineLoader
 from preprocess.jobs import journal as set_plan
-from tests.pipelines.slow_job import SlowEngine
 from tests.pipelines.test_whole_sets import files, photos, run  # noqa: F401 (a fixture)
+from tests.support.slow_job import SlowEngine
 
 
 @pytest.fixture

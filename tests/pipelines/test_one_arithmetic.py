@@ -7,8 +7,8 @@ import pytest
 
 from configs.errors import InputError
 from preprocess.beam.transforms import EngineLoader
-from tests.pipelines.slow_job import SlowEngine
 from tests.pipelines.test_embed import photo, report_of, run
+from tests.support.slow_job import SlowEngine
 
 FLAGS = ["--rows_per_shard", "6"]
 BEGUN = ("network 1", "pillow 12.2.0", "openvino 2026.4.0")

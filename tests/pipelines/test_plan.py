@@ -21,8 +21,8 @@ from pipelines.planning import sample as plan_sample
 from pipelines.planning.file import RunMachines, find_prediction, runs_on
 from pipelines.runners.beam_options import parse_beam_options
 from preprocess.storage.base import LocalStorage
-from tests.preprocess import tiny_network
-from tests.preprocess.stand_ins import INFO, StandInEngine
+from tests.support import tiny_network
+from tests.support.stand_ins import INFO, StandInEngine
 
 ROOT = pathlib.Path(__file__).parents[2]
 NETWORK = ("--backbone", tiny_network.NAME, "--weights", "random", "--precision", "float32")
@@ -154,13 +154,13 @@ def test_beam_s_options_say_on_what_a_job_runs():
 
 def test_lists_and_images_in_a_bucket(data_dir):
     pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
-    from tests.faulty_gcs import FaultyGcs
+    from tests.support.faulty_gcs import FaultyGcs
 
     with FaultyGcs(buckets=["bucket"]) as gcs:
         for path in data_dir.iterdir():
             gcs.put("bucket", path.name, path.read_bytes())
         before = set(gcs.names("bucket"))
-        command = [sys.executable, "-m", "tests.tiny_program", "pipelines.plan", "--data_dir", "gs://bucket"]
+        command = [sys.executable, "-m", "tests.support.tiny_program", "pipelines.plan", "--data_dir", "gs://bucket"]
         subprocess.run(
             [*command, *NETWORK, "--sample", "10"], cwd=ROOT, check=True, env=os.environ | gcs.environment, timeout=200
         )

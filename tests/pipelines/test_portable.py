@@ -17,8 +17,9 @@ import venv
 
 import pytest
 
-from tests.pipelines.photos import write_photos
-from tests.programs import start_program
+from configs.source_files import source_files
+from tests.support.photos import write_photos
+from tests.support.programs import start_program
 
 ROOT = pathlib.Path(__file__).parents[2]
 _ROWS = 60
@@ -69,7 +70,7 @@ def _clean():
 def worker_pool(environment, *, programs=None):
     """The process of a pool and its port; `programs` is a folder in which workers look for `python` first."""
     program = environment / "loopback_worker_pool.py"
-    shutil.copy(pathlib.Path(__file__).parent / program.name, program)
+    shutil.copy(ROOT / "tests" / "support" / program.name, program)
     path = [str(programs or ""), f"{environment}/bin", os.environ["PATH"]]
     with open(environment / "log.txt", "w") as log:
         pool = subprocess.Popen(
@@ -88,7 +89,7 @@ def worker_pool(environment, *, programs=None):
 
 
 def start(data, out, *, batch_sec=0.0, port=None, **environment):
-    command = ["-m", "tests.pipelines.portable_job", str(batch_sec), "--weights", "random"]
+    command = ["-m", "tests.support.portable_job", str(batch_sec), "--weights", "random"]
     command += ["--input_path", str(data / "train.csv"), "--input_dict", str(data / "dict.txt")]
     command += ["--output_path", str(out / "train"), "--rows_per_shard", "10"]
     if port is not None:

@@ -7,9 +7,9 @@ import pytest
 
 from configs.errors import InputError
 from preprocess.beam.transforms import EngineLoader
-from tests.pipelines.slow_job import SlowEngine
 from tests.pipelines.test_embed import ledger, photo, records, report_of, run
-from tests.preprocess.mutated_corpus import mutated
+from tests.support.mutated_corpus import mutated
+from tests.support.slow_job import SlowEngine
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from preprocess.jobs import finished_set
 from preprocess.jobs import journal as set_plan
-from tests.pipelines.set_commands import Command, fresh, give, key_of, state_of, whole_set
-from tests.preprocess.memory_storage import MemoryStorage
+from tests.support.memory_storage import MemoryStorage
+from tests.support.set_commands import Command, fresh, give, key_of, state_of, whole_set
 
 PLAIN = Command()
 OVERWRITE = Command(overwrite=True)

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from tests.pipelines.photos import write_photos
-from tests.programs import start_program
+from tests.support.photos import write_photos
+from tests.support.programs import start_program
 
 ROOT = pathlib.Path(__file__).parents[2]
 _KILLS = 20
@@ -25,7 +25,7 @@ def data(tmp_path_factory):
 
 
 def start(data, out, *flags, batch_sec=0.02, **popen):
-    command = ["-m", "tests.pipelines.slow_job", str(batch_sec)]
+    command = ["-m", "tests.support.slow_job", str(batch_sec)]
     command += ["--input_path", str(data / "train.csv"), "--input_dict", str(data / "dict.txt"), "--weights", "random"]
     command += ["--output_path", str(out / "train"), "--rows_per_shard", "25", "--max_failed_percent", "50", *flags]
     return start_program(command, **popen)

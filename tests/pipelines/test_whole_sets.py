@@ -11,8 +11,8 @@ from pipelines import embed
 from preprocess.beam.transforms import EngineLoader
 from preprocess.records.record_set import Manifest
 from preprocess.storage.base import LocalStorage
-from tests.pipelines.slow_job import SlowEngine
 from tests.pipelines.test_embed import photo
+from tests.support.slow_job import SlowEngine
 from trainer.data.record_sets import find_record_sets
 
 _ROWS = 20

@@ -10,7 +10,7 @@ from preprocess import bake
 from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
 from preprocess.engines.converted_networks import load_network
 from preprocess.engines.model_cache import ModelCache
-from tests.preprocess import tiny_network
+from tests.support import tiny_network
 
 ROOT = pathlib.Path(__file__).parents[2]
 

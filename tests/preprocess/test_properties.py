@@ -20,7 +20,7 @@ from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.records.example import decode_example, encode_example
 from preprocess.records.record_set import Manifest, Shard
 from preprocess.records.tfrecord import frame_record, whole_records
-from tests.preprocess.image_corpus import encode, photo
+from tests.support.image_corpus import encode, photo
 
 # Pillow warns of damaged files; pytest undoes the filter that preprocess.images.decode sets.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

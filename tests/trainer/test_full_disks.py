@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from tests.trainer.embedded_clusters import clusters
+from tests.support.embedded_clusters import clusters
 from trainer import task
 from trainer.reports.tensorboard_output import write_projector
 from trainer.storage.working_folder import working_folder

@@ -8,10 +8,10 @@ import pathlib
 
 import pytest
 
-from tests.power_cut import forgetful, lay_out
+from tests.support.power_cut import forgetful, lay_out
 from tests.trainer.test_resume import options_for
 from tests.trainer.test_task import files_below
-from tests.trainer.test_training import clusters
+from tests.trainer.training.test_loop import clusters
 from trainer import task
 from trainer.export.output_folder import MODEL_NAME, OutputFolder, copy_model
 from trainer.training.loop import train_head

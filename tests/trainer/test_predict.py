@@ -95,7 +95,7 @@ def test_bad_photos_are_told_and_good_ones_answered(model_dir, photos, tmp_path,
 
 
 def test_a_photo_that_crashes_its_decoder_costs_its_own_answer(model_dir, photos, tmp_path, capsys, monkeypatch):
-    hostile = functools.partial(IsolatedDecoder, _module="tests.preprocess.hostile_worker")
+    hostile = functools.partial(IsolatedDecoder, _module="tests.support.hostile_worker")
     (tmp_path / "crash.jpg").write_bytes(b"crash")
     with monkeypatch.context() as patch:
         patch.setattr("trainer.data.photos.IsolatedDecoder", hostile)

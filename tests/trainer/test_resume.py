@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.test_training import clusters
+from tests.trainer.training.test_loop import clusters
 from trainer.data.embeddings import StreamedEmbeddings
 from trainer.options import TrainingOptions
 from trainer.training.checkpoints import Checkpoints, RunState

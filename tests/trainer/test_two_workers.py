@@ -8,9 +8,9 @@ import sys
 
 import numpy as np
 
-from tests.trainer.test_foreign_sets import example, write
+from tests.trainer.data.test_foreign_sets import example, write
 from tests.trainer.test_resume import REPOSITORY, options_for
-from tests.trainer.test_training import clusters
+from tests.trainer.training.test_loop import clusters
 from trainer.training.head import head_digest
 from trainer.training.loop import train_head
 

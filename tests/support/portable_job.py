@@ -1,0 +1,66 @@
+"""`pipelines.embed` with a stand-in for the network, for workers that cannot import the tests.
+
+python -m tests.support.portable_job BATCH_SEC EMBED_FLAGS...
+
+What is defined here, in the main module, Beam sends to the workers by value; all else they have themselves.
+"""
+
+import concurrent.futures
+import dataclasses
+import os
+import sys
+import time
+
+import numpy as np
+
+from configs.errors import run_program
+from pipelines import embed
+from pipelines.embedding import preparation
+from pipelines.runners.dead_workers import WatchedConnection
+from preprocess.engines.base import EngineInfo
+from preprocess.records.backbone_identity import BackboneIdentity
+
+
+class SumsEngine:
+    """Embeds an image as a few sums over its pixels, and takes its time."""
+
+    def __init__(self, batch_sec):
+        self.identity = BackboneIdentity(
+            architecture="sums",
+            weights="random",
+            seed=0,
+            weights_digest="sha256:0",
+            embedding_size=3,
+            image_definition="sums/1",
+        )
+        self.info = EngineInfo(engine="sums", precision="float32", device="cpu", fidelity=None, why="for tests")
+        self.batch_size = 4
+        self.max_pending = 2
+        self.batch_sec = batch_sec
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)
+
+    def start(self, pixels):
+        return self.thread.submit(self.embed, pixels)
+
+    def embed(self, pixels):
+        time.sleep(self.batch_sec)
+        values = pixels.astype(np.float32)
+        return np.stack([values.mean(axis=(1, 2, 3)) + 1, values[:, 0].sum(axis=(1, 2)), values[:, :, 0, 0].sum(1)], 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadSums:
+    batch_sec: float
+
+    def __call__(self):
+        return SumsEngine(self.batch_sec)
+
+
+def main(argv=None):
+    WatchedConnection.start_limit_sec = float(os.environ.get("START_LIMIT_SEC", WatchedConnection.start_limit_sec))
+    preparation.EngineLoader = lambda **_: LoadSums(float(sys.argv[1]))
+    return embed.main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,32 @@
+"""Programs of the project in processes of their own, which a test may stop."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def start_program(arguments, environment=None, **popen):
+    """Starts Python in the checkout, in a process group of its own; `environment` is added to that of the test."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | (environment or {}),
+        **popen,
+    )
+
+
+def end_program(process, *, expect=0):
+    """Waits for the end; gives what was written on standard output and standard error, which holds no traceback."""
+    stdout, stderr = process.communicate(timeout=200)
+    assert process.returncode == expect, stderr
+    assert "Traceback" not in stderr
+    return stdout, stderr

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import html.parser
+import re
+
+import numpy as np
+import pytest
+
+from tests.support.evaluation_sets import dataset, noisy
+from trainer.evaluation.metrics import evaluate
+from trainer.reports.html_report import html_report
+from trainer.reports.svg_charts import Line, heatmap, line_chart
+
+HOSTILE = "<script>alert('x')</script>\"'&<img src=http://evil.example/x.png onerror=alert(1)>"
+
+
+class Page(html.parser.HTMLParser):
+    """Collects tags and text, and fails where tags do not nest."""
+
+    VOID = frozenset({"meta", "img"})
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def metrics_of(evaluation, **changes):
+    numbers = evaluation.numbers
+    labels = [row["label"] for row in numbers["per_class"]]
+    return {
+        "warnings": [],
+        "eval": numbers,
+        "train": {"accuracy": 0.9, "loss": 0.2, "examples": 1234, "unlabeled": 0, "multi_label": 0},
+        "history": [
+            {"step": step, "train_loss": 1 / step, "eval_loss": 1.2 / step, "eval_accuracy": 0.5} for step in (25, 50)
+        ],
+        "exported_checkpoint": {"step": 50, "rule": "lowest eval loss"},
+        "steps": 50,
+        "train_sec": 1.25,
+        "labels": labels,
+        "backbone": {
+            "architecture": "inception_v3",
+            "weights": "imagenet",
+            "weights_digest": "sha256:ab",
+            "image_definition": "x/1",
+            "random_weights": False,
+        },
+        "backbone_verified": True,
+        "record_sets": {"train": ["out/train"], "eval": ["out/eval"], "test": ["out/test"]},
+        "options": {"hidden_units": 512, "train_data_paths": ["out/train*"], "weights": None},
+        "model": {"head_digest": "sha256:cd"},
+        **changes,
+    }
+
+
+def page_of(evaluation, *, thumbnail=lambda uri: None, **changes) -> tuple[str, Page]:
+    text = html_report(
+        metrics_of(evaluation, **changes),
+        curves={"eval": evaluation.threshold_counts},
+        thumbnail=thumbnail,
+        created="2026-01-02",
+    )
+    return text, Page(text)
+
+
+@pytest.mark.parametrize("label_mode", ["single", "multi"])
+def test_the_page_tells_the_numbers(label_mode):
+    evaluation = evaluate(*noisy(300, label_mode=label_mode), temperature=1.5, threshold=0.5)
+    _, page = page_of(evaluation)
+    numbers = evaluation.numbers
+    low, high = numbers["accuracy_interval"]
+    for words in (
+        f"{100 * numbers['accuracy']:.1f}%",
+        f"{100 * low:.1f}–{100 * high:.1f}%",
+        f"{numbers['macro']['f1']:.3f}",
+        "Exported is step 50",
+        "sha256:ab",
+        "out/eval",
+        "hidden_units",
+        "Most often confused",
+    ):
+        assert words in page.text
+    assert "RANDOM" not in page.text
+    assert sum(tag == "svg" for tag, _ in page.tags) == 5  # Matrix, calibration, curves, loss, accuracy.
+
+
+def test_nothing_is_loaded_from_elsewhere_and_nothing_from_the_data_is_markup():
+    labels = (HOSTILE, "green", "</style><b>", "grey")
+    data = dataset([0], [1], [2], [3], labels=labels)
+    data.uris[:] = HOSTILE
+    wrong = 5 * np.eye(4, dtype=np.float32)[[1, 0, 3, 2]]
+    evaluation = evaluate(wrong, data)
+    text, page = page_of(
+        evaluation,
+        warnings=[HOSTILE],
+        record_sets={"train": [HOSTILE], "eval": [HOSTILE]},
+        options={HOSTILE: HOSTILE},
+        backbone={
+            "architecture": HOSTILE,
+            "weights": HOSTILE,
+            "weights_digest": HOSTILE,
+            "image_definition": HOSTILE,
+            "random_weights": True,
+        },
+    )
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not [name for _, found in page.tags for name in found if name.startswith("on")]
+    assert "<img" not in text
+    loaded = [found[name] for _, found in page.tags for name in ("src", "href") if name in found]
+    assert loaded == []
+    assert "url(" not in text
+    assert "default-src 'none'" in text
+    assert HOSTILE in page.text
+
+
+def test_what_turns_text_around_or_cannot_be_seen_is_spelt_out():
+    labels = ("cat\u202egnp\x1b[2J\x00", "green")
+    evaluation = evaluate(5 * np.eye(2, dtype=np.float32), dataset([1], [0], labels=labels))
+    text, page = page_of(evaluation)
+    assert not set("\u202e\x1b\x00") & set(text)
+    assert r"cat\u202egnp" in page.text
+
+
+def test_mistakes_show_their_photo_where_there_is_one():
+    evaluation = evaluate(5 * np.eye(4, dtype=np.float32)[[1, 0, 0]], dataset([0], [1], [0]))
+    asked = []
+
+    def thumbnail(uri):
+        asked.append(uri)
+        return "data:image/jpeg;base64,AAAA" if uri == "0.jpg" else None
+
+    _, page = page_of(evaluation, thumbnail=thumbnail)
+    assert asked == ["0.jpg", "1.jpg"]
+    assert [found["src"] for tag, found in page.tags if tag == "img"] == ["data:image/jpeg;base64,AAAA"]
+    assert "photo not at hand" in page.text
+
+
+def test_random_and_unverified_backbones_are_loud():
+    evaluation = evaluate(*noisy(50))
+    backbone = metrics_of(evaluation)["backbone"] | {"random_weights": True}
+    _, page = page_of(evaluation, backbone=backbone, backbone_verified=False)
+    assert "RANDOM weights" in page.text
+    assert "UNVERIFIED" in page.text
+
+
+def test_what_was_measured_beside_is_shown():
+    evaluation = evaluate(*noisy(50))
+    summary = {"mean": 0.5, "deviation": 0.02}
+    _, page = page_of(
+        evaluation,
+        test=evaluate(*noisy(60, seed=1)).numbers,
+        seeds={"seeds": [0, 1, 2], "note": "a note", "eval": {"accuracy": summary}},
+        learning_curve={
+            "points": [{"examples": n, "accuracy": summary, "loss": summary} for n in (100, 200)],
+            "last_doubling": {"accuracy_gain": 0.031, "standard_error": 0.01},
+            "more_images_help": "yes",
+            "classes": [
+                {"label": "blue", "train_support": 9, "f1": 0.4, "gain": 0.1, "gain_standard_error": 0.02, "sure": True}
+            ],
+        },
+        tuning={
+            "rule": "lowest loss",
+            "table": [
+                {
+                    "rank": 1,
+                    "settings": {"hidden_units": 0, "l2": 5e-3, "optimizer": "adam"},
+                    "loss": summary,
+                    "accuracy": summary,
+                },
+                {"rank": 2, "settings": {"hidden_units": 64}, "loss": None, "accuracy": None},
+            ],
+        },
+        exports={
+            "onnx": {
+                "path": "model.onnx",
+                "bytes": 87_000_000,
+                "largest_difference": 2e-5,
+                "tolerance": 1e-3,
+                "samples": 16,
+                "samples_are": "photos",
+            }
+        },
+    )
+    for words in (
+        "50.0% ± 2.0",
+        "+3.1 ± 1.0 points",
+        "+0.100 ± 0.020",
+        "diverged",
+        "0.005",
+        "adam",
+        "model.onnx, 87.0 MB",
+        "of the 60 images of the test set",
+        "The same on the evaluation set",
+    ):
+        assert words in page.text
+
+
+def test_an_existing_model_has_no_training_to_tell_of():
+    evaluation = evaluate(*noisy(50))
+    metrics = metrics_of(evaluation)
+    for name in ("history", "train", "options", "steps"):
+        del metrics[name]
+    page = Page(html_report(metrics, curves={}, thumbnail=lambda uri: None, created=""))
+    assert "How it was trained" not in page.text
+
+
+def test_many_classes_make_a_small_page():
+    labels = tuple(f"class {i}" for i in range(1000))
+    data = dataset(*([i] for i in range(1000)), labels=labels)
+    evaluation = evaluate(np.random.default_rng(0).normal(size=(1000, 1000)).astype(np.float32), data)
+    text, page = page_of(evaluation)
+    assert len(text) < 150_000
+    assert "of 1000" in page.text
+
+
+def test_charts_of_one_point_or_one_value_have_axes():
+    chart = line_chart([Line(name="a", xs=[5], ys=[0.0])], title="t", x_name="x", y_name="y")
+    assert "nan" not in chart
+    assert len(re.findall("<circle", chart)) == 1
+    assert "nan" not in heatmap(["a", "b"], [[0, 0], [0, 0]])
