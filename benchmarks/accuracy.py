@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.report import Figure, finish, say
 from benchmarks.training import dataset_of, split
-from configs.errors import run_program
+from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -31,7 +31,8 @@ from PIL import Image
 from benchmarks.embedding import read_and_note
 from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, at_least, finish, say
-from configs.errors import EXIT_OK, run_program
+from configs.errors import EXIT_OK
+from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
 from preprocess.images import decode as image_definition
 from preprocess.images.decode import decode_image

@@ -29,8 +29,9 @@ from unittest import mock
 
 from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, say
-from configs.errors import EXIT_OK, InputError, run_program
+from configs.errors import EXIT_OK, InputError
 from configs.install_hint import install_hint
+from configs.program import run_program
 from preprocess.storage.base import write_file
 from preprocess.storage.gcs import GcsStorage
 from preprocess.storage.gcs_objects import NUM_CONNECTIONS

@@ -25,7 +25,8 @@ import numpy as np
 from benchmarks import engines
 from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, limit, say
-from configs.errors import EXIT_OK, InputError, run_program
+from configs.errors import EXIT_OK, InputError
+from configs.program import run_program
 from preprocess.engines.fidelity import centred_cosines, embed_all
 
 _REFERENCES = ("openvino/float32", "tensorflow/float32")

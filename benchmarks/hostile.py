@@ -35,7 +35,8 @@ from PIL import Image
 from benchmarks.decode import make_large_photo
 from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, limit, say
-from configs.errors import EXIT_OK, run_program
+from configs.errors import EXIT_OK
+from configs.program import run_program
 from preprocess.beam.image_source import ImageReader
 from preprocess.images.decode import decode_image
 from preprocess.images.isolated_decoder import IsolatedDecoder

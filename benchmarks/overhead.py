@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.report import Figure, finish, limit, say
-from configs.errors import EXIT_OK, run_program
+from configs.errors import EXIT_OK
+from configs.program import run_program
 
 _ROWS = (10_000, 100_000, 1_000_000)
 _QUICK_ROWS = (1_000, 5_000, 20_000)

@@ -31,7 +31,8 @@ from benchmarks.decode import core_seconds_per_image
 from benchmarks.embedding import embed, read_and_note
 from benchmarks.photos import Lists, PhotoSet, add_photos_flag, find_photos, make_lists
 from benchmarks.report import Figure, at_least, finish, say
-from configs.errors import EXIT_OK, run_program
+from configs.errors import EXIT_OK
+from configs.program import run_program
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EmbedOptions
 from preprocess.engines.base import Engine

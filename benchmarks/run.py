@@ -22,7 +22,8 @@ from typing import Any
 
 from benchmarks.photos import OUT, ROOT, add_photos_flag
 from benchmarks.report import say
-from configs.errors import EXIT_OK, run_program
+from configs.errors import EXIT_OK
+from configs.program import run_program
 from preprocess.machine.cores import available_cores
 
 BENCHMARKS = ("startup", "decode", "hostile", "overhead", "faults", "pipeline", "fidelity", "training", "accuracy")

@@ -30,7 +30,8 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.photos import ROOT, Lists, add_photos_flag, find_photos, make_lists
 from benchmarks.report import Figure, finish, limit, say
-from configs.errors import EXIT_OK, run_program
+from configs.errors import EXIT_OK
+from configs.program import run_program
 
 _PROGRAMS = ("pipelines.embed", "pipelines.ingest", "pipelines.preproc", "trainer.task", "trainer.predict", "demo.run")
 _PHOTOS = 64

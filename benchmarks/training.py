@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from configs.errors import run_program
+from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.records.backbone_identity import BackboneIdentity

@@ -23,8 +23,9 @@ from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.cloud import CloudOptions
 from configs.console import require_printed
-from configs.errors import EXIT_OK, InputError, run_program
+from configs.errors import EXIT_OK, InputError
 from configs.gcp_project import find_project
+from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
 from preprocess.records.record_set import MANIFEST_NAME, Manifest, sidecar_path
 from preprocess.storage.base import Storage

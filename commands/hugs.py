@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from configs import arguments
-from configs.errors import EXIT_OK, InputError, did_you_mean, run_program
+from configs.errors import EXIT_OK, InputError, did_you_mean
+from configs.program import run_program
 
 DISTRIBUTION = "hugs-image-classifier"
 # Each subcommand, the module whose `main(argv)` it runs, and what it does.

@@ -1,10 +1,9 @@
-"""The one exception for input that a person has to correct, and how a program ends with it."""
+"""The one exception for input that a person has to correct, what helps its message, and the exit codes of programs."""
 
 from __future__ import annotations
 
 import difflib
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 EXIT_OK = 0
 EXIT_INPUT_ERROR = 2
@@ -38,25 +37,3 @@ def cause_in_one_line(error: BaseException) -> str:
     # TensorFlow's errors keep what they say apart from where in the graph it happened.
     text = str(getattr(error, "message", None) or error).strip()
     return text.splitlines()[0] if text else type(error).__name__
-
-
-def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
-    """Runs a program's `main(argv)` and exits the process with its code.
-
-    `InputError` becomes one `error:` line on standard error and exit code 2; Ctrl-C becomes exit code
-    130. Nothing that becomes of what is printed changes that: see `configs.console`.
-    """
-    from configs.console import require_utf8_names, settle_streams  # here: it raises InputError itself
-
-    require_utf8_names()
-    settle_streams()
-    try:
-        code = main(None) or EXIT_OK
-    except InputError as error:
-        message = " ".join(str(error).split())
-        print(f"error: {message}", file=sys.stderr)
-        code = EXIT_INPUT_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = EXIT_INTERRUPTED
-    sys.exit(code)

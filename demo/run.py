@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from configs.arguments import OneLineParser
-from configs.errors import EXIT_OK, InputError, run_program
+from configs.errors import EXIT_OK, InputError
+from configs.program import run_program
 from demo import solar_cells
 from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.jobs.report import REPORT_FORMAT

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from configs.console import require_printed
-from configs.errors import EXIT_OK, run_program
+from configs.errors import EXIT_OK
+from configs.program import run_program
 from pipelines.checks.embed_flags import read_flags
 
 if TYPE_CHECKING:

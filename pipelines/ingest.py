@@ -22,7 +22,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from configs.arguments import OneLineParser
-from configs.errors import EXIT_OK, InputError, run_program
+from configs.errors import EXIT_OK, InputError
+from configs.program import run_program
 from pipelines.class_folders import (
     ClassFolders,
     count_of,

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from configs.arguments import OneLineParser
-from configs.errors import EXIT_OK, InputError, run_program
+from configs.errors import EXIT_OK, InputError
 from configs.option import add_flags, options_of
 from configs.prices import load_prices
+from configs.program import run_program
 from configs.recipe import PreprocessOptions, Recipe, load_recipe
 from pipelines.checks.embed_flags import with_flags
 from pipelines.recipe_lists import check_data_dir, find_lists, plan_path

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.console import require_printed
-from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
+from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
+from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
 from configs.source_files import REPOSITORY
 from pipelines import plan

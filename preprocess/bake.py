@@ -13,7 +13,8 @@ import os
 from collections.abc import Sequence
 
 from configs.arguments import OneLineParser
-from configs.errors import EXIT_OK, InputError, run_program
+from configs.errors import EXIT_OK, InputError
+from configs.program import run_program
 
 
 def _parser() -> OneLineParser:

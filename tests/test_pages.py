@@ -94,3 +94,14 @@ def test_every_test_that_the_promises_name_is_there():
             named += 1
             assert re.search(rf"(?m)^def {test}\b", source), f"{path} {test}"
     assert named > 50
+
+
+def test_the_module_map_has_every_module_in_its_place():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    text = text[text.index("## Module map") : text.index("## Words")]
+    for package in ("preprocess", "trainer", "pipelines"):
+        for folder in (ROOT / package, *sorted(path.parent for path in (ROOT / package).glob("*/__init__.py"))):
+            modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+            name = f"**`{folder.relative_to(ROOT).as_posix()}/`**"
+            section = text[text.index(name) + len(name) :].partition("**`")[0].partition("###")[0]
+            assert set(re.findall(r"(?m)^- `(\w+)`: \S", section)) == modules, name

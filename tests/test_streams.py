@@ -115,7 +115,8 @@ def test_a_folder_whose_name_is_no_utf_8_is_one_line(tmp_path):
 PROGRAM = """
 import json, logging, sys
 from configs.console import require_printed
-from configs.errors import InputError, run_program
+from configs.errors import InputError
+from configs.program import run_program
 
 def main(argv):
     opened = open(sys.argv[1], "w+")

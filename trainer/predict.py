@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from configs.arguments import OneLineParser
 from configs.console import require_printed
-from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError, run_program
+from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
+from configs.program import run_program
 from trainer.storage.files import cause_of, is_missing_bucket, storage, supported_path
 
 

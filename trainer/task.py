@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from configs.choices import Unlabeled
-from configs.errors import EXIT_OK, InputError, run_program
+from configs.errors import EXIT_OK, InputError
+from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.records.backbone_identity import BackboneIdentity
 from trainer.data.record_sets import RecordSet, find_record_sets, require_agreement, require_disjoint

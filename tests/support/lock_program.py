@@ -7,7 +7,7 @@ Says "held" once it has the lock. Each line of standard input makes it publish t
 
 import sys
 
-from configs.errors import run_program
+from configs.program import run_program
 from preprocess.locks.lease import Timing
 from preprocess.locks.lock_holder import this_process
 from preprocess.locks.output_lock import fenced, locked

@@ -5,7 +5,7 @@ python -m tests.support.one_layer_program TASK_FLAGS...
 
 import sys
 
-from configs.errors import run_program
+from configs.program import run_program
 
 
 def main(_argv=None):

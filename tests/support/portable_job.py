@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from configs.errors import run_program
+from configs.program import run_program
 from pipelines import embed
 from pipelines.embedding import preparation
 from pipelines.runners.dead_workers import WatchedConnection

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from configs.errors import run_program
+from configs.program import run_program
 from pipelines import embed
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EngineLoader

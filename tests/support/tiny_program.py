@@ -6,7 +6,7 @@ python -m tests.support.tiny_program MODULE FLAGS...
 import importlib
 import sys
 
-from configs.errors import run_program
+from configs.program import run_program
 from preprocess.backbones import backbone
 from tests.support import tiny_network
 

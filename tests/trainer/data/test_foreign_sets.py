@@ -154,7 +154,7 @@ def test_an_unfinished_set_of_ours_is_no_set_of_others(tmp_path, write_set, dict
 
 PROGRAM = """
 import sys
-from configs.errors import run_program
+from configs.program import run_program
 from trainer.data.record_sets import find_record_sets
 run_program(lambda _: find_record_sets([sys.argv[1]], flag="train_data_paths", input_dict=sys.argv[2]) and 0)
 """

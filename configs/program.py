@@ -1,0 +1,29 @@
+"""How a program of ours runs and ends: its streams, its exit code, and one line for what a person has to correct."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from configs.console import require_utf8_names, settle_streams
+from configs.errors import EXIT_INPUT_ERROR, EXIT_INTERRUPTED, EXIT_OK, InputError
+
+
+def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
+    """Runs a program's `main(argv)` and exits the process with its code.
+
+    `InputError` becomes one `error:` line on standard error and exit code 2; Ctrl-C becomes exit code
+    130. Nothing that becomes of what is printed changes that: see `configs.console`.
+    """
+    require_utf8_names()
+    settle_streams()
+    try:
+        code = main(None) or EXIT_OK
+    except InputError as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message}", file=sys.stderr)
+        code = EXIT_INPUT_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    sys.exit(code)
