@@ -40,7 +40,7 @@ class Submitted:
         "from apache_beam.runners.dataflow import dataflow_runner\n"
         "sleep = lambda seconds: time.sleep(min(seconds, 0.05))\n"
         "dataflow_runner.time = types.SimpleNamespace(sleep=sleep, time=time.time)\n"
-        "from configs.errors import run_program\n"
+        "from configs.program import run_program\n"
         "from pipelines.preproc import main\n"
         "run_program(main)"
     )
