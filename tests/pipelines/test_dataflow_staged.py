@@ -165,7 +165,7 @@ def install_staged(submitted):
     """A virtual environment with the staged project, and with what else it needs from this one."""
     folder = submitted.folder / "worker"
     venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
-    site = folder / "lib/python3.11/site-packages"
+    site = folder / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
     (name,) = [one for one in submitted.gcs.names("bucket") if re.search("-train[^/]*/workflow.tar.gz", one)]
     sdist = folder / "hugs-0.1.0.tar.gz"
     sdist.write_bytes(submitted.gcs.get("bucket", name))

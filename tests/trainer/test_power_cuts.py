@@ -47,8 +47,9 @@ def test_a_power_cut_at_each_step_leaves_one_of_two_models(mean_colour_backbone,
     last = tmp_path / "cuts" / str(len(found) - 1)
     assert json.loads((last / "metrics.json").read_bytes()) == json.loads((training / "metrics.json").read_bytes())
     for name in ("best", "last"):
-        kept = files_below(last / "checkpoints" / name)
-        assert kept == files_below(training / "checkpoints" / name) and len(kept) == 3
+        # (A checkpoint before it may still be there: that it is gone need not survive.)
+        kept, wanted = files_below(last / "checkpoints" / name), files_below(training / "checkpoints" / name)
+        assert wanted.items() <= kept.items() and len(wanted) == 3
 
 
 def test_a_power_cut_at_each_step_leaves_a_checkpoint_to_go_on_from(tmp_path, monkeypatch):
