@@ -197,9 +197,12 @@ def _write_lists(
                 stream.write(content.encode())
         stale = [os.path.join(output_dir, f"{split}.csv") for split in SPLITS if not photos[split]]
         removed = [path for path in stale if storage.match(path)]
-        storage.delete_file(final["dict.txt"])
-        for path in removed:
-            storage.delete_file(path)
+        try:
+            storage.delete_file(final["dict.txt"])
+            for path in removed:
+                storage.delete_file(path)
+        except OSError as error:
+            raise InputError(f"--output_dir: earlier lists cannot be removed from {output_dir} ({error}).") from error
         for name in reversed(contents):
             storage.move(temporary[name], final[name])
     except OSError as error:

@@ -176,8 +176,6 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
       InputError: a flag or the recipe is wrong.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    for word in words:
-        require_utf8(word, where="the command line")
     parser = _parser()
     args, beam_flags = parser.parse_known_args(words)
     recipe = load_recipe(args.recipe) if args.recipe else Recipe(name="none")
@@ -193,26 +191,6 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
         own_words=tuple(_without(words, beam_flags)),
         own_names=tuple(parser.flags),
     )
-
-
-def require_utf8(text: str, *, where: str) -> None:
-    """Makes sure that a path can stand in the files of a set, and pass between the stages of a pipeline.
-
-    Args:
-      text: the path, or a word of the command line.
-      where: names its place in the message.
-
-    Raises:
-      InputError: it holds bytes that are not UTF-8, as the names of files may.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        byte = ord(text[error.start]) & 0xFF
-        raise InputError(
-            f"{where}: {text!r} is not UTF-8 (byte 0x{byte:02x}), and a set names its files and lists in UTF-8. Rename "
-            "the file or folder."
-        ) from error
 
 
 def with_flags(defaults: PreprocessOptions, args: argparse.Namespace) -> PreprocessOptions:

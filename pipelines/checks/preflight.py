@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from configs.choices import UnknownLabels
 from configs.errors import InputError
-from pipelines.checks.embed_flags import require_utf8
 from preprocess.jobs.set_files import read_content
 from preprocess.lists.hashing_reader import HashingReader
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
@@ -191,7 +190,7 @@ def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
             )
         for path in matches:
             # The folder that the program was started in is part of what defines a job.
-            require_utf8(path if has_scheme(path) else os.path.abspath(path), where="input_path")
+            _require_utf8(path if has_scheme(path) else os.path.abspath(path), where="input_path")
         paths.update(dict.fromkeys(matches))
     return list(paths)
 
@@ -213,3 +212,15 @@ def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
             read_content(prefix, storage)
         except OSError as error:
             raise _cannot_read("against", prefix, error) from error
+
+
+def _require_utf8(text: str, *, where: str) -> None:
+    # The names of files may hold any bytes; what stands in the files of a set is UTF-8.
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        byte = ord(text[error.start]) & 0xFF
+        raise InputError(
+            f"{where}: {text!r} is not UTF-8 (byte 0x{byte:02x}), and a set names its files and lists in UTF-8. Rename "
+            "the file or folder."
+        ) from error

@@ -90,8 +90,14 @@ def finish_here(job: Job, *, storage: Storage) -> int | None:
     return conclude(job, report, storage=storage)
 
 
-def conclude(job: Job, report: dict[str, Any], *, storage: Storage) -> int:
+def conclude(job: Job, report: dict[str, Any], *, storage: Storage, locked: bool = True) -> int:
     """Prints the table of a report and turns its status into an exit code.
+
+    Args:
+      job: the job.
+      report: of the job.
+      storage: where the output lies.
+      locked: whether this process still has the lock of the output, so that it may tidy up.
 
     Raises:
       InputError: nothing could be embedded, or too many rows failed.
@@ -106,7 +112,8 @@ def conclude(job: Job, report: dict[str, Any], *, storage: Storage) -> int:
             f"{job.output_prefix}: {report['error']} The table above says why. Correct what is wrong, or pass another "
             "--max_failed_percent, and give the same command again: only the rows that failed are tried again."
         )
-    tidy(job, storage)
+    if locked:
+        tidy(job, storage)
     return EXIT_OK
 
 

@@ -92,7 +92,8 @@ class RemoteRun:
                 f"{self.job.output_prefix}: {what} {state}{cause}, without a report of a finished set. "
                 f"Look at {self.where}. {GO_ON}"
             ) from failure
-        return conclude(self.job, report, storage=self.storage)
+        # A job that outlives this process took over the lock, and its last step removed it.
+        return conclude(self.job, report, storage=self.storage, locked=not self.outlives_us)
 
     @property
     def _name(self) -> str:

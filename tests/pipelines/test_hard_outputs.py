@@ -117,7 +117,7 @@ def test_a_path_that_is_not_utf_8_is_refused_at_the_start(photos, nothing_embeds
     if flag == "the folder":
         monkeypatch.chdir(odd)
     nothing_embeds()
-    with pytest.raises(InputError, match=r"\\udcff.* is not UTF-8 \(byte 0xff\)"):
+    with pytest.raises(InputError, match=r"is not UTF-8.*\(byte 0xff\)"):
         run(photos, *flags.get(flag, (flag, odd)))
     assert sorted(os.listdir(odd)) == ["train.csv"] and not (photos / "out").exists()
 
