@@ -55,7 +55,7 @@ class TrainingResult:
     stopped_early: bool = False
 
 
-def _training_steps(
+def training_steps(
     head: keras.Model,
     optimizer: Optimizer,
     losses_of: ExampleLosses,
@@ -63,7 +63,19 @@ def _training_steps(
     l2: float,
     exchange: GradientExchange | None,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Several steps in one call, so that Python stands between blocks and not between steps."""
+    """Several steps in one call, so that Python stands between blocks and not between steps.
+
+    Args:
+      head: to train.
+      optimizer: of its variables.
+      losses_of: gives the loss of each example.
+      l2: of the penalty on kernels that is added to the loss.
+      exchange: of gradients with other workers; None if there are none.
+
+    Returns:
+      A function of embeddings, float32 [steps, n, embedding_size], and targets, float32 [steps, n, num_classes]. It
+      gives the loss of each step.
+    """
     size, num_classes = head.input_shape[-1], head.output_shape[-1]
     variables = [variable.value for variable in head.trainable_variables]
     kernels = [variable for variable in variables if variable.shape.rank > 1]
@@ -294,7 +306,7 @@ class _Fit:
         self._num_steps = options.num_steps(len(train))
         self._parts = parts
         self._state = state
-        self._run_steps = _training_steps(
+        self._run_steps = training_steps(
             parts.head,
             parts.optimizer,
             example_losses(train, options),
