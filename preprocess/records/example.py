@@ -5,8 +5,8 @@ The fourth tells one image from another, whatever it is called: by it embeddings
 Records are encoded without TensorFlow or protobuf objects: an embedding is already, byte for byte, the
 packed float field that the wire format asks for.
 
-Whatever depends on how a record is laid out is here: `encode_example` writes one, `decode_example` reads a single one, and
-`RecordLayout` reads millions of them.
+Whatever depends on how a record is laid out is here: `encode_example` writes one, `decode_example` reads a single
+one, and `RecordLayout` reads millions of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From the bytes of a TFRecord file to arrays, without a protobuf object for each record.
 
-What `records.example.encode_example` wrote is recognized by its bytes, by `records.example.RecordLayout`: an embedding is
-then one copy. A record that says the same in another order or encoding (the wire format allows many) goes through
+What `records.example.encode_example` wrote is recognized by its bytes (`records.example.RecordLayout`): an embedding
+is then one copy. A record that says the same in another order or encoding (the wire format allows many) goes through
 `tf.io.parse_example`.
 
 The CRCs of the container are not looked at. They guard against damage on disk, and so does the SHA-256 of the whole
