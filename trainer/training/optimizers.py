@@ -1,7 +1,7 @@
 """Optimizers as one operation for each variable.
 
 Keras writes a rule as several operations, each of which goes through memory. TensorFlow has one kernel for a whole
-rule. With Adam and the million weights of a default head, that saved more than 2 ms of a step, on two busy cores;
+rule. With Adam and the million weights of a default head, that saved about 2 ms of a step, on two busy cores;
 `benchmarks.training` measures it.
 """
 
