@@ -24,7 +24,7 @@ import posixpath
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,7 @@ _SIZE = 2048
 _CLASSES = 20
 _SHARD_RECORDS = 1024
 _BATCH = 100
+_LEARNING_RATE = 1e-3
 _SEEDS = 10
 _C_GRID = (1e-4, 1e-3, 1e-2, 1e-1)
 _FOLDS = 3
@@ -208,6 +209,93 @@ def arithmetic_sec(*, batch_size: int, hidden_units: int = 512, repeats: int = 5
         step().numpy()
         seconds.append(time.perf_counter() - started)
     return min(seconds)
+
+
+class _KerasAdam:
+    """`keras.optimizers.Adam` in place of one of ours."""
+
+    def __init__(self, head: Any):
+        import keras
+
+        self._variables = head.trainable_variables
+        self._optimizer = keras.optimizers.Adam(_LEARNING_RATE)
+        self._optimizer.build(self._variables)
+
+    def apply(self, gradients: Sequence[Any]) -> None:
+        """Updates the variables of the head."""
+        self._optimizer.apply(gradients, self._variables)
+
+
+def _steps_of(*, keras_dropout: bool, keras_optimizer: bool) -> Callable[[Any, Any], Any]:
+    """The steps of our loop for a default head, with its own parts or those of Keras."""
+    tf = import_tensorflow()
+    import keras
+
+    from trainer.training.head import FastDropout, build_head
+    from trainer.training.loop import training_steps
+    from trainer.training.optimizers import make_optimizer
+
+    head = build_head(
+        embedding_size=_SIZE,
+        num_classes=_CLASSES,
+        hidden_units=512,
+        dropout=0.5,
+        seed=0,
+        mean_and_variance=(np.zeros(_SIZE, np.float32), np.ones(_SIZE, np.float32)),
+    )
+    if keras_dropout:
+        layers = [
+            keras.layers.Dropout(layer.rate, seed=0) if isinstance(layer, FastDropout) else layer
+            for layer in head.layers
+        ]
+        head = keras.Sequential([keras.layers.Input((_SIZE,)), *layers])
+    optimizer: Any = _KerasAdam(head)
+    if not keras_optimizer:
+        variables = [variable.value for variable in head.trainable_variables]
+        optimizer = make_optimizer("adam", variables, learning_rate=_LEARNING_RATE, weight_decay=0.0)
+
+    def losses_of(logits: Any, targets: Any) -> Any:
+        return tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+
+    return training_steps(head, optimizer, losses_of, l2=0.0, exchange=None)
+
+
+def step_row(*, batch_size: int, steps: int = 20, rounds: int = 30) -> dict[str, Any]:
+    """Measures a step of our loop with its own dropout and optimizer, and with those of Keras.
+
+    All run in turn, some steps at a time, so that what else the machine does falls on all; the medians are compared.
+    """
+    random = np.random.default_rng(0)
+    embeddings = random.random((steps, batch_size, _SIZE), np.float32)
+    targets = np.eye(_CLASSES, dtype=np.float32)[random.integers(_CLASSES, size=(steps, batch_size))]
+    variants = {
+        "ours": _steps_of(keras_dropout=False, keras_optimizer=False),
+        "Keras's dropout": _steps_of(keras_dropout=True, keras_optimizer=False),
+        "Keras's Adam": _steps_of(keras_dropout=False, keras_optimizer=True),
+        "both of Keras": _steps_of(keras_dropout=True, keras_optimizer=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for run in variants.values():
+        run(embeddings, targets).numpy()  # Traces it.
+    for _ in range(rounds):
+        for name, run in variants.items():
+            started = time.perf_counter()
+            run(embeddings, targets).numpy()
+            seconds[name].append((time.perf_counter() - started) / steps)
+    milliseconds = {name: 1e3 * float(np.median(times)) for name, times in seconds.items()}
+    say("a step: " + ", ".join(f"{name} {value:.2f} ms" for name, value in milliseconds.items()))
+    ratio = milliseconds["both of Keras"] / milliseconds["ours"]
+    return {
+        "figure": f"a step of a default head on {batch_size} embeddings, milliseconds",
+        "ours": round(milliseconds["ours"], 2),
+        "peer": round(milliseconds["both of Keras"], 2),
+        "ratio": round(ratio, 2),
+        "target": ">= 1.1x",
+        "met": ratio >= 1.1,
+        "peer_is": "the same loop with keras.layers.Dropout and keras.optimizers.Adam",
+        "keras_dropout_ms": round(milliseconds["Keras's dropout"], 2),
+        "keras_optimizer_ms": round(milliseconds["Keras's Adam"], 2),
+    }
 
 
 def speed_row(args: argparse.Namespace) -> dict[str, Any]:
@@ -397,6 +485,7 @@ def main() -> None:
         import_tensorflow()
         if args.examples:
             rows.append(speed_row(args))
+            rows.append(step_row(batch_size=args.batch_size))
         if os.path.exists(args.bottlenecks):
             rows += accuracy_rows(args.bottlenecks)
         else:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import decode, embedding, engines, faults, fidelity, overhead, photos, pipeline, run, startup
+from benchmarks import decode, embedding, engines, faults, fidelity, overhead, photos, pipeline, run, startup, training
 from benchmarks.report import Figure, at_least, finish, limit
 from benchmarks.stand_ins import StandInEngine
 from configs.errors import InputError
@@ -183,3 +183,9 @@ def test_faults(photo_folder):
     rows = faults.measure(num_objects=20, num_shards=2, shard_bytes=1000, latency_sec=0)
     rows += faults.measure_jobs([str(path) for path in photo_folder.rglob("*.jpg")], latency_sec=0)
     assert [row.met for row in rows if row.met is not None] == [True, True]
+
+
+def test_a_training_step_is_compared_with_the_parts_of_keras():
+    row = training.step_row(batch_size=4, steps=2, rounds=1)
+    assert row["ratio"] == pytest.approx(row["peer"] / row["ours"], rel=0.05)
+    assert row["keras_dropout_ms"] > 0 and row["keras_optimizer_ms"] > 0

@@ -20,7 +20,7 @@ from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.records.backbone_identity import BackboneIdentity
 from trainer.data.record_sets import RecordSet, find_record_sets, require_agreement, require_disjoint
 from trainer.options import TrainingOptions, parse_options
-from trainer.training.distributed import ALONE, Cluster, GradientExchange, read_cluster
+from trainer.training.distributed import GradientExchange, read_cluster
 
 if TYPE_CHECKING:
     import keras
@@ -145,7 +145,7 @@ def _load_backbone(record_set: RecordSet, weights: str | None) -> tuple[keras.Mo
 
 
 def _train(
-    options: TrainingOptions, data: dict[str, EmbeddingDataset], cluster: Cluster, exchange: GradientExchange | None
+    options: TrainingOptions, data: dict[str, EmbeddingDataset], exchange: GradientExchange | None
 ) -> tuple[TrainingOptions, TrainingResult, dict[str, Any]]:
     """Searches settings if asked to, and trains.
 
@@ -171,7 +171,6 @@ def _train(
             on_progress=progress.update,
             resume=True,
             say=_say,
-            cluster=cluster,
             exchange=exchange,
         )
     if options.seeds > 1:
@@ -200,7 +199,7 @@ def _write_tensorboard(
     write_projector(posixpath.join(options.log_folder, "final_eval"), evaluation, predictions)
 
 
-def train_as_worker(options: TrainingOptions, cluster: Cluster, exchange: GradientExchange) -> None:
+def train_as_worker(options: TrainingOptions, exchange: GradientExchange) -> None:
     """Trains beside the chief of a cluster, and writes nothing.
 
     Raises:
@@ -213,23 +212,20 @@ def train_as_worker(options: TrainingOptions, cluster: Cluster, exchange: Gradie
 
     data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
     data = in_label_mode(data, options.label_mode)
-    train_head(
-        data["train"], data["eval"], options, write=False, resume=True, say=_say, cluster=cluster, exchange=exchange
-    )
+    train_head(data["train"], data["eval"], options, write=False, resume=True, say=_say, exchange=exchange)
+    cluster = exchange.cluster
     _say(f"worker {cluster.index} of {cluster.count} is done; the chief evaluates and writes the model")
 
 
-def train_and_export(
-    options: TrainingOptions, cluster: Cluster = ALONE, exchange: GradientExchange | None = None
-) -> dict[str, Any]:
+def train_and_export(options: TrainingOptions, exchange: GradientExchange | None = None) -> dict[str, Any]:
     """A whole run: check, read, train, evaluate, export.
 
     Everything that can be refused is refused before training starts.
 
     Args:
       options: of the run.
-      cluster: the workers that train together; this one is the chief.
-      exchange: of their gradients; None for a worker that is alone.
+      exchange: of gradients, among the workers that train together, of which this one is the chief; None for a worker
+        that is alone.
 
     Returns:
       What `metrics.json` holds.
@@ -242,13 +238,12 @@ def train_and_export(
     started = time.monotonic()
     sets = _find_sets(options)
     with locked_outputs(options):
-        return _train_and_export(options, sets, cluster, exchange, started=started)
+        return _train_and_export(options, sets, exchange, started=started)
 
 
 def _train_and_export(
     options: TrainingOptions,
     sets: dict[str, tuple[RecordSet, ...]],
-    cluster: Cluster,
     exchange: GradientExchange | None,
     *,
     started: float,
@@ -279,7 +274,7 @@ def _train_and_export(
     warnings = _warnings(sets, data, backbone)
     _warn(warnings)
 
-    options, result, extras = _train(options, data, cluster, exchange)
+    options, result, extras = _train(options, data, exchange)
 
     def logits_of(piece: np.ndarray) -> np.ndarray:
         return predict_logits(result.head, [piece])
@@ -375,11 +370,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _require_one_search(options)
         import_tensorflow(start=False)
         _say(f"worker {cluster.index} of {cluster.count}: waiting for the others")
-        exchange = GradientExchange()
+        exchange = GradientExchange(cluster)
     if exchange and not cluster.is_chief:
-        train_as_worker(options, cluster, exchange)
+        train_as_worker(options, exchange)
     else:
-        train_and_export(options, cluster, exchange)
+        train_and_export(options, exchange)
     return EXIT_OK
 
 

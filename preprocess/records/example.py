@@ -4,6 +4,9 @@ Names and types of the first three are those of the published flowers/hugs sampl
 The fourth tells one image from another, whatever it is called: by it embeddings are found again and duplicates seen.
 Records are encoded without TensorFlow or protobuf objects: an embedding is already, byte for byte, the
 packed float field that the wire format asks for.
+
+Whatever depends on how a record is laid out is here: `encode_example` writes one, `decode_example` reads a single
+one, and `RecordLayout` reads millions of them.
 """
 
 from __future__ import annotations
@@ -15,46 +18,48 @@ from typing import Any
 
 import numpy as np
 
+from preprocess.records.wire_format import (
+    decode_field,
+    decode_only_field,
+    decode_varint,
+    encode_field,
+    encode_varint,
+    field_tag,
+)
+
 URI_FEATURE = "image_uri"
 EMBEDDING_FEATURE = "embedding"
 LABEL_FEATURE = "label"
 SHA256_FEATURE = "image_sha256"
 
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited protobuf field (wire type 2)."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
+_SHA256_BYTES = 32
+_MAX_CACHED_LABELS = 4096
 
 # Field numbers of tensorflow/core/example/{example,feature}.proto.
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
+_FIELD_1 = field_tag(1)[0]
 
 
 def _feature_entry(name: str, kind: int, values: bytes) -> bytes:
     """One entry of the `Features.feature` map: key (field 1) and Feature (field 2)."""
-    return _field(1, _field(1, name.encode()) + _field(2, _field(kind, values)))
+    return encode_field(1, encode_field(1, name.encode()) + encode_field(2, encode_field(kind, values)))
+
+
+def _bytes_entry(name: str, value: bytes) -> bytes:
+    return _feature_entry(name, _BYTES_LIST, encode_field(1, value))
 
 
 @functools.lru_cache(maxsize=8)
 def _before_floats(num_bytes: int) -> bytes:
     """What stands before the floats in the entry of an embedding; after them there is nothing."""
-    entry = _feature_entry(EMBEDDING_FEATURE, _FLOAT_LIST, _field(1, bytes(num_bytes)))
+    entry = _feature_entry(EMBEDDING_FEATURE, _FLOAT_LIST, encode_field(1, bytes(num_bytes)))
     return entry[: len(entry) - num_bytes]
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=_MAX_CACHED_LABELS)
 def _label_entry(label_ids: tuple[int, ...]) -> bytes:
-    ids = b"".join(_varint(label_id) for label_id in label_ids)
-    return _feature_entry(LABEL_FEATURE, _INT64_LIST, _field(1, ids) if ids else b"")
+    ids = b"".join(encode_varint(label_id) for label_id in label_ids)
+    return _feature_entry(LABEL_FEATURE, _INT64_LIST, encode_field(1, ids) if ids else b"")
 
 
 def encode_example(
@@ -72,14 +77,14 @@ def encode_example(
       The serialized example. The same arguments give the same bytes: features stand in alphabetical order.
     """
     floats = np.ascontiguousarray(embedding, dtype="<f4").tobytes()
-    return _field(
+    return encode_field(
         1,
         b"".join(
             (
                 _before_floats(len(floats)),
                 floats,
-                _feature_entry(SHA256_FEATURE, _BYTES_LIST, _field(1, image_sha256)) if image_sha256 else b"",
-                _feature_entry(URI_FEATURE, _BYTES_LIST, _field(1, image_uri.encode())),
+                _bytes_entry(SHA256_FEATURE, image_sha256) if image_sha256 else b"",
+                _bytes_entry(URI_FEATURE, image_uri.encode()),
                 _label_entry(tuple(label_ids)),
             )
         ),
@@ -108,16 +113,16 @@ def decode_example(data: bytes) -> DecodedExample:
       ValueError: some other `tf.Example`, or none at all.
     """
     try:
-        features = _only_field(memoryview(data), 1)
+        features = decode_only_field(memoryview(data), 1)
         entries: dict[str, memoryview] = {}
         at = 0
         while at < len(features):
-            entry, at = _next_field(features, at, 1)
-            name, value_at = _next_field(entry, 0, 1)
-            feature = _only_field(entry[value_at:], 2)
+            entry, at = decode_field(features, at, 1)
+            name, value_at = decode_field(entry, 0, 1)
+            feature = decode_only_field(entry[value_at:], 2)
             if bytes(name) != LABEL_FEATURE.encode():
                 kind = _FLOAT_LIST if bytes(name) == EMBEDDING_FEATURE.encode() else _BYTES_LIST
-                entries[bytes(name).decode()] = _only_field(_only_field(feature, kind), 1)
+                entries[bytes(name).decode()] = decode_only_field(decode_only_field(feature, kind), 1)
         return DecodedExample(
             bytes(entries[URI_FEATURE]).decode(),
             np.frombuffer(entries[EMBEDDING_FEATURE], "<f4"),
@@ -127,29 +132,86 @@ def decode_example(data: bytes) -> DecodedExample:
         raise ValueError(f"not a record of this pipeline ({error!r})") from error
 
 
-def _next_field(data: memoryview, at: int, number: int) -> tuple[memoryview, int]:
-    """The payload of the length-delimited field `number` at a position, and the position after it."""
-    if data[at] != (number << 3 | 2):
-        raise ValueError(f"field {number} expected at byte {at}")
-    at += 1
-    length = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        length |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            break
-    if at + length > len(data):
-        raise ValueError("a field runs over the end")
-    return data[at : at + length], at + length
+class RecordLayout:
+    """Where the parts of a record stand that `encode_example` made, for embeddings of one size.
 
+    This is the fast way to read records: most of one is compared with bytes that are the same in all of them, and
+    nothing is copied but the URI.
+    """
 
-def _only_field(data: memoryview, number: int) -> memoryview:
-    payload, end = _next_field(data, 0, number)
-    if end != len(data):
-        raise ValueError(f"more than field {number}")
-    return payload
+    def __init__(self, embedding_size: int):
+        self._floats_bytes = 4 * embedding_size
+        self._before_floats = _before_floats(self._floats_bytes)
+        # Digests all have one length, so what stands before one is always the same, too. A record may have none.
+        self._before_digest = _bytes_entry(SHA256_FEATURE, bytes(_SHA256_BYTES))[:-_SHA256_BYTES]
+        self._digest_entry_bytes = len(self._before_digest) + _SHA256_BYTES
+        self._before_uri, self._before_label = (
+            encode_field(1, name.encode()) + field_tag(2) for name in (URI_FEATURE, LABEL_FEATURE)
+        )
+        self._label_entries: dict[bytes, tuple[int, ...]] = {}
+
+    def find(self, data: bytes, start: int, end: int) -> tuple[int, str, tuple[int, ...]] | None:
+        """Finds the parts of the record `data[start:end]`.
+
+        Returns:
+          The position of the first float, the URI and the label ids; None if it is not laid out as our records are.
+        """
+        try:
+            return self._find(data, start, end)
+        except (IndexError, UnicodeDecodeError):
+            return None
+
+    def _find(self, data: bytes, start: int, end: int) -> tuple[int, str, tuple[int, ...]] | None:
+        if data[start] != _FIELD_1:
+            return None
+        length, at = decode_varint(data, start + 1)
+        if at + length != end or not data.startswith(self._before_floats, at):
+            return None
+        first_float = at + len(self._before_floats)
+        at = first_float + self._floats_bytes
+        if data.startswith(self._before_digest, at):
+            at += self._digest_entry_bytes
+        if at >= end or data[at] != _FIELD_1:
+            return None
+        length, at = decode_varint(data, at + 1)
+        uri_end = at + length
+        if uri_end > end or not data.startswith(self._before_uri, at):
+            return None
+        # Feature, BytesList and value nest, and each must end where the entry does.
+        length, at = decode_varint(data, at + len(self._before_uri))
+        if at + length != uri_end or data[at] != _FIELD_1:
+            return None
+        length, at = decode_varint(data, at + 1)
+        if at + length != uri_end or data[at] != _FIELD_1:
+            return None
+        length, at = decode_varint(data, at + 1)
+        if at + length != uri_end:
+            return None
+        label_ids = self._labels(data[uri_end:end])
+        return None if label_ids is None else (first_float, data[at:uri_end].decode(), label_ids)
+
+    def _labels(self, entry: bytes) -> tuple[int, ...] | None:
+        known = self._label_entries.get(entry)
+        if known is not None:
+            return known
+        # Rare (a set has few combinations of labels), so it may cost: read the ids where ours would stand, and
+        # see whether the encoder makes the same bytes of them.
+        ids = []
+        length, at = decode_varint(entry, 1)
+        if at + length != len(entry) or not entry.startswith(self._before_label, at):
+            return None
+        _, at = decode_varint(entry, at + len(self._before_label))
+        length, at = decode_varint(entry, at + 1)
+        if length:
+            _, at = decode_varint(entry, at + 1)
+            while at < len(entry):
+                label_id, at = decode_varint(entry, at)
+                ids.append(label_id)
+        if max(ids, default=0) >= 1 << 63 or _label_entry(tuple(ids)) != entry:
+            return None
+        if len(self._label_entries) < _MAX_CACHED_LABELS:
+            self._label_entries[entry] = tuple(ids)
+        return tuple(ids)
 
 
 def feature_spec(embedding_size: int) -> dict[str, Any]:

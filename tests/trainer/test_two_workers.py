@@ -24,10 +24,8 @@ def run_to_the_end(folder):
 
     cluster = read_cluster(os.environ)
     import_tensorflow()
-    exchange = GradientExchange()
-    result = train_head(
-        clusters(400, 0), clusters(200, 1), options_for(folder), resume=True, cluster=cluster, exchange=exchange
-    )
+    exchange = GradientExchange(cluster)
+    result = train_head(clusters(400, 0), clusters(200, 1), options_for(folder), resume=True, exchange=exchange)
     print(json.dumps([head_digest(result.head), result.best.eval_accuracy, result.best.eval_loss]), flush=True)
 
 

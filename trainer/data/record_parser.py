@@ -1,7 +1,8 @@
 """From the bytes of a TFRecord file to arrays, without a protobuf object for each record.
 
-What `records.example.encode_example` wrote is recognized by its bytes: an embedding is then one copy. A record that
-says the same in another order or encoding (the wire format allows many) goes through `tf.io.parse_example`.
+What `records.example.encode_example` wrote is recognized by its bytes (`records.example.RecordLayout`): an embedding
+is then one copy. A record that says the same in another order or encoding (the wire format allows many) goes through
+`tf.io.parse_example`.
 
 The CRCs of the container are not looked at. They guard against damage on disk, and so does the SHA-256 of the whole
 shard, which every reader of shards checks and which no damage passes.
@@ -18,12 +19,10 @@ from preprocess.records.example import (
     EMBEDDING_FEATURE,
     LABEL_FEATURE,
     URI_FEATURE,
-    encode_example,
+    RecordLayout,
     feature_spec,
 )
 from preprocess.records.tfrecord import MalformedRecordError
-
-_MAX_CACHED_LABELS = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,38 +45,12 @@ class Records:
         return len(self.uris)
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at a position, and the position after it."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
 class RecordParser:
     """Parses records of one embedding size."""
 
     def __init__(self, embedding_size: int):
         self._size = embedding_size
-        # What stands before and after the floats of a record is learned from the encoder, not repeated here.
-        floats = np.full(embedding_size, np.pi, np.float32)
-        blank = encode_example(image_uri="", embedding=floats, label_ids=())
-        _, body = _varint(blank, 1)
-        first_float = blank.index(floats.tobytes())
-        self._before_floats = blank[body:first_float]
-        self._before_uri, self._before_label = (
-            b"\n" + bytes([len(name)]) + name.encode() + b"\x12" for name in (URI_FEATURE, LABEL_FEATURE)
-        )
-        # Digests all have one length, so what stands around one does too. A record may have none.
-        digest = bytes(range(32))
-        with_digest = encode_example(image_uri="", embedding=floats, label_ids=(), image_sha256=digest)
-        self._before_digest = with_digest[with_digest.index(floats.tobytes()) + 4 * embedding_size :].split(digest)[0]
-        self._digest_entry_bytes = len(self._before_digest) + len(digest)
-        self._label_entries: dict[bytes, tuple[int, ...]] = {}
+        self._layout = RecordLayout(embedding_size)
 
     def parse(self, data: bytes, spans: list[tuple[int, int]]) -> Records:
         """The records at the given places.
@@ -90,10 +63,7 @@ class RecordParser:
         ids: list[int] = []
         counts: list[int] = []
         for row, (start, end) in enumerate(spans):
-            try:
-                found = self._own_layout(data, start, end)
-            except (IndexError, UnicodeDecodeError):
-                found = None
+            found = self._layout.find(data, start, end)
             if found is None:
                 return self._any_layout([data[start:end] for start, end in spans])
             first_float, uri, label_ids = found
@@ -107,62 +77,6 @@ class RecordParser:
             label_ids=np.array(ids, np.int64),
             label_counts=np.array(counts, np.int64),
         )
-
-    def _own_layout(self, data: bytes, start: int, end: int) -> tuple[int, str, tuple[int, ...]] | None:
-        """Where the floats start, the URI and the labels; None if the record is not laid out as ours are."""
-        if data[start] != 0x0A:
-            return None
-        length, at = _varint(data, start + 1)
-        if at + length != end or not data.startswith(self._before_floats, at):
-            return None
-        first_float = at + len(self._before_floats)
-        at = first_float + 4 * self._size
-        if data.startswith(self._before_digest, at):
-            at += self._digest_entry_bytes
-        if at >= end or data[at] != 0x0A:
-            return None
-        length, at = _varint(data, at + 1)
-        uri_end = at + length
-        if uri_end > end or not data.startswith(self._before_uri, at):
-            return None
-        # Feature, BytesList and value nest, and each must end where the entry does.
-        length, at = _varint(data, at + len(self._before_uri))
-        if at + length != uri_end or data[at] != 0x0A:
-            return None
-        length, at = _varint(data, at + 1)
-        if at + length != uri_end or data[at] != 0x0A:
-            return None
-        length, at = _varint(data, at + 1)
-        if at + length != uri_end:
-            return None
-        label_ids = self._labels(data[uri_end:end])
-        return None if label_ids is None else (first_float, data[at:uri_end].decode(), label_ids)
-
-    def _labels(self, entry: bytes) -> tuple[int, ...] | None:
-        known = self._label_entries.get(entry)
-        if known is not None:
-            return known
-        # Rare (a set has few combinations of labels), so it may cost: read the ids where ours would stand, and
-        # see whether the encoder makes the same bytes of them.
-        ids = []
-        length, at = _varint(entry, 1)
-        if at + length != len(entry) or not entry.startswith(self._before_label, at):
-            return None
-        _, at = _varint(entry, at + len(self._before_label))
-        length, at = _varint(entry, at + 1)
-        if length:
-            _, at = _varint(entry, at + 1)
-            while at < len(entry):
-                label_id, at = _varint(entry, at)
-                ids.append(label_id)
-        empty = np.zeros(0, np.float32)
-        if max(ids, default=0) >= 1 << 63 or not encode_example(image_uri="", embedding=empty, label_ids=ids).endswith(
-            entry
-        ):
-            return None
-        if len(self._label_entries) < _MAX_CACHED_LABELS:
-            self._label_entries[entry] = tuple(ids)
-        return tuple(ids)
 
     def _any_layout(self, records: list[bytes]) -> Records:
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from tensorboard.plugins import projector
 
 from trainer.data.dataset import EmbeddingDataset
 from trainer.evaluation.metrics import Evaluation
@@ -82,9 +81,7 @@ def write_evaluation(log_dir: str, evaluation: Evaluation, *, step: int) -> None
     matrix = numbers["confusion_matrix"]
     if matrix["counts"] is not None and len(matrix["labels"]) <= _MAX_PICTURE_CLASSES:
         picture = confusion_picture(matrix["labels"], matrix["counts"])
-        encoded = io.BytesIO()
-        picture.save(encoded, "PNG")
-        log.write_image(step, "confusion_matrix", encoded.getvalue(), width=picture.width, height=picture.height)
+        log.write_image(step, "confusion_matrix", np.asarray(picture))
     labels = [row["label"] for row in numbers["per_class"]][:_MAX_CURVES]
     log.write_pr_curves(
         step, [f"precision_recall/{i} {_tag(label)}" for i, label in enumerate(labels)], evaluation.threshold_counts
@@ -138,8 +135,8 @@ def write_projector(log_dir: str, dataset: EmbeddingDataset, predictions: Sequen
                 label = ", ".join(dataset.labels[i] for i in dict.fromkeys(ids.tolist()))
                 cells = (label, predictions[row], str(dataset.uris[row]))
                 stream.write("\t".join(_cell(cell) or "?" for cell in cells) + "\n")
-        with open(os.path.join(folder.local, "projector_config.pbtxt"), "w", encoding="utf-8") as stream:
-            entries = {"tensor_name": "embeddings", "tensor_path": "embeddings.tsv", "metadata_path": "names.tsv"}
-            lines = "".join(f"  {name}: {json.dumps(value)}\n" for name, value in entries.items())
-            stream.write(f"embeddings {{\n{lines}}}\n")
+        table = projector.EmbeddingInfo(
+            tensor_name="embeddings", tensor_path="embeddings.tsv", metadata_path="names.tsv"
+        )
+        projector.visualize_embeddings(folder.local, projector.ProjectorConfig(embeddings=[table]))
     folder.send()

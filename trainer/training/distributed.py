@@ -81,11 +81,15 @@ class GradientExchange:
     """Averages gradients over the workers of a cluster.
 
     To be made before TensorFlow has run anything, since its collective operations are set up at the start.
+
+    Attributes:
+      cluster: the workers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         import tensorflow as tf
 
+        self.cluster = cluster
         self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
 
     def run(self, step: Callable[..., Any], *args: tf.Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""What TensorBoard shows, written without the TensorBoard package."""
+"""The event files that TensorBoard shows: scalars, pictures and precision-recall curves of one run."""
 
 from __future__ import annotations
 
@@ -8,33 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.pr_curve import metadata as pr_curve_metadata
 
 from configs.errors import InputError
 from trainer.evaluation.ranking import ThresholdCounts
 from trainer.storage.files import cause_of, storage
 from trainer.storage.working_folder import working_folder
-
-
-def _metadata(plugin: str, data_class: int, content: bytes = b"") -> tf.compat.v1.SummaryMetadata:
-    return tf.compat.v1.SummaryMetadata(
-        plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name=plugin, content=content), data_class=data_class
-    )
-
-
-def _varint(value: int) -> bytes:
-    octets = bytearray()
-    while value >= 0x80:
-        octets.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*octets, value])
-
-
-# tf.summary's own functions only exist where TensorBoard is installed; the file format is TensorFlow's own. These are
-# what they would write: https://github.com/tensorflow/tensorboard/blob/2.20.0/tensorboard/plugins
-_CLASS_SCALAR, _CLASS_TENSOR, _CLASS_BLOB_SEQUENCE = 1, 2, 3
-_SCALAR = _metadata("scalars", _CLASS_SCALAR)
-_IMAGE = _metadata("images", _CLASS_BLOB_SEQUENCE)
-_PR_NUM_THRESHOLDS_TAG = b"\x10"  # Field 2 of PrCurvePluginData, a varint.
 
 
 class EventLog:
@@ -58,15 +37,14 @@ class EventLog:
         """Writes some named scalars of one step."""
         with self._folder.writing(), self._writer.as_default():
             for tag, value in scalars.items():
-                tf.summary.write(tag, tf.constant(value, tf.float32), step=step, metadata=_SCALAR)
+                tf.summary.scalar(tag, value, step=step)
             self._writer.flush()
         self._folder.send_now_and_then()
 
-    def write_image(self, step: int, tag: str, png: bytes, *, width: int, height: int) -> None:
-        """Writes a picture: an encoded PNG of that many pixels."""
-        tensor = tf.constant([str(width).encode(), str(height).encode(), png], tf.string)
+    def write_image(self, step: int, tag: str, pixels: np.ndarray) -> None:
+        """Writes a picture: uint8, shape [height, width, 3]."""
         with self._folder.writing(), self._writer.as_default():
-            tf.summary.write(tag, tensor, step=step, metadata=_IMAGE)
+            tf.summary.image(tag, pixels[np.newaxis], step=step)
 
     def write_pr_curves(self, step: int, tags: Sequence[str], counts: ThresholdCounts) -> None:
         """Writes a precision-recall curve for each class.
@@ -77,7 +55,10 @@ class EventLog:
           counts: of the answers at each threshold.
         """
         rows = (counts.true_positives, counts.false_positives, counts.true_negatives, counts.false_negatives)
-        metadata = _metadata("pr_curves", _CLASS_TENSOR, _PR_NUM_THRESHOLDS_TAG + _varint(rows[0].shape[1]))
+        # The plugin has no function for TensorFlow 2 that takes counts, but it has the description of its tensors.
+        metadata = pr_curve_metadata.create_summary_metadata(
+            display_name=None, description=None, num_thresholds=rows[0].shape[1]
+        )
         with self._folder.writing(), self._writer.as_default():
             for index, tag in enumerate(tags):
                 tp, fp, tn, fn = (row[index].astype(np.float64) for row in rows)

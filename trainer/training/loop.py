@@ -22,7 +22,7 @@ from trainer.evaluation.metrics import Measures, measure
 from trainer.options import TrainingOptions
 from trainer.training.batches import batches
 from trainer.training.checkpoints import Checkpoints, EvaluationPoint, RunState, run_definition
-from trainer.training.distributed import ALONE, Cluster, GradientExchange
+from trainer.training.distributed import ALONE, GradientExchange
 from trainer.training.event_log import EventLog
 from trainer.training.head import FastDropout, build_head, predict_logits, standardization
 from trainer.training.losses import ExampleLosses, example_losses, penalty
@@ -55,7 +55,7 @@ class TrainingResult:
     stopped_early: bool = False
 
 
-def _training_steps(
+def training_steps(
     head: keras.Model,
     optimizer: Optimizer,
     losses_of: ExampleLosses,
@@ -63,7 +63,19 @@ def _training_steps(
     l2: float,
     exchange: GradientExchange | None,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Several steps in one call, so that Python stands between blocks and not between steps."""
+    """Several steps in one call, so that Python stands between blocks and not between steps.
+
+    Args:
+      head: to train.
+      optimizer: of its variables.
+      losses_of: gives the loss of each example.
+      l2: of the penalty on kernels that is added to the loss.
+      exchange: of gradients with other workers; None if there are none.
+
+    Returns:
+      A function of embeddings, float32 [steps, n, embedding_size], and targets, float32 [steps, n, num_classes]. It
+      gives the loss of each step.
+    """
     size, num_classes = head.input_shape[-1], head.output_shape[-1]
     variables = [variable.value for variable in head.trainable_variables]
     kernels = [variable for variable in variables if variable.shape.rank > 1]
@@ -138,7 +150,6 @@ def train_head(
     resume: bool = False,
     save_every_sec: float | None = None,
     say: Callable[[str], None] = _print,
-    cluster: Cluster = ALONE,
     exchange: GradientExchange | None = None,
 ) -> TrainingResult:
     """Trains a head. The same data, options and seed give the same weights on one machine, also after a kill.
@@ -157,8 +168,8 @@ def train_head(
         finished, its result is given without training.
       save_every_sec: seconds between two saves at least; None for as often as costs next to nothing.
       say: is told in a sentence what became of an earlier checkpoint.
-      cluster: the workers that train together, all on the same data and options; the chief alone writes.
-      exchange: of their gradients; None for a worker that is alone.
+      exchange: of gradients, among the workers that train together, all on the same data and options; the chief alone
+        writes. None for a worker that is alone.
 
     Raises:
       InputError: fewer than two classes to learn, the loss is no longer a finite number, or the workers do not go on
@@ -166,6 +177,66 @@ def train_head(
     """
     require_trainable(train)
     started = time.monotonic()
+    cluster = exchange.cluster if exchange else ALONE
+    writes = write and cluster.is_chief
+    parts = _untrained(train, options)
+    checkpoints = None
+    if write or resume:
+        definition = run_definition(train, evaluation, options)
+        checkpoints = Checkpoints(
+            options.checkpoint_folder,
+            definition,
+            head=parts.head,
+            best_head=parts.best_head,
+            optimizer=parts.optimizer,
+            save_every_sec=save_every_sec,
+        )
+    state = _first_state(checkpoints, resume=resume, discard=writes, say=say)
+    first_step, num_steps = state.step, options.num_steps(len(train))
+    if exchange:
+        _require_agreement(first_step, exchange)
+    parts.fork_dropout(cluster.index)
+    if state.finished:
+        say(f"this training was finished before, after {first_step} steps: its best checkpoint is used as it is")
+    else:
+        if first_step:
+            say(f"going on from the checkpoint of step {first_step} of {num_steps}")
+        fit = _Fit(train, evaluation, options, parts, state, exchange)
+        fit.run(checkpoints if writes else None, on_progress, started=started)
+    assert state.best is not None  # The last step is always evaluated.
+    return TrainingResult(
+        head=parts.best_head,
+        best=state.best,
+        history=tuple(state.history),
+        wall_sec=state.wall_sec,
+        resumed_step=first_step,
+        stopped_early=state.step < num_steps,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What the steps of a run change.
+
+    Attributes:
+      head: in training.
+      best_head: with the weights of the best evaluation so far.
+      optimizer: of `head`.
+    """
+
+    head: keras.Model
+    best_head: keras.Model
+    optimizer: Optimizer
+
+    def fork_dropout(self, index: int) -> None:
+        """Gives worker `index` random numbers of its own."""
+        for layer in self.head.layers:
+            if isinstance(layer, FastDropout):
+                layer.fork(index)
+
+
+def _untrained(train: EmbeddingDataset, options: TrainingOptions) -> _Parts:
+    """Builds two equal heads, whose standardization fits the training set, and the optimizer of one."""
     mean_and_variance = standardization(train.embeddings.moments()) if options.standardize else None
     head, best_head = (
         build_head(
@@ -184,55 +255,26 @@ def train_head(
         learning_rate=options.learning_rate,
         weight_decay=options.l2,
     )
-    state = RunState()
-    checkpoints = None
-    if write or resume:
-        checkpoints = Checkpoints(
-            options.checkpoint_folder,
-            run_definition(train, evaluation, options),
-            head=head,
-            best_head=best_head,
-            optimizer=optimizer,
-            save_every_sec=save_every_sec,
-        )
-        restored = checkpoints.restore(say) if resume else None
-        if restored is not None:
-            state = restored
-        elif write and cluster.is_chief:
-            checkpoints.discard()
-    num_steps = options.num_steps(len(train))
-    first_step = state.step
-    if exchange:
-        _require_agreement(first_step, exchange)
-    for layer in head.layers:
-        if isinstance(layer, FastDropout):
-            layer.fork(cluster.index)
-    if state.finished:
-        say(f"this training was finished before, after {first_step} steps: its best checkpoint is used as it is")
-    else:
-        if first_step:
-            say(f"going on from the checkpoint of step {first_step} of {num_steps}")
-        fit = _Fit(
-            train,
-            evaluation,
-            options,
-            head=head,
-            best_head=best_head,
-            optimizer=optimizer,
-            state=state,
-            cluster=cluster,
-            exchange=exchange,
-        )
-        fit.run(checkpoints if write and cluster.is_chief else None, on_progress, started=started)
-    assert state.best is not None  # The last step is always evaluated.
-    return TrainingResult(
-        head=best_head,
-        best=state.best,
-        history=tuple(state.history),
-        wall_sec=state.wall_sec,
-        resumed_step=first_step,
-        stopped_early=state.step < num_steps,
-    )
+    return _Parts(head=head, best_head=best_head, optimizer=optimizer)
+
+
+def _first_state(
+    checkpoints: Checkpoints | None, *, resume: bool, discard: bool, say: Callable[[str], None]
+) -> RunState:
+    """The state that a run begins with: that of its last checkpoint if it is to go on and there is one.
+
+    Args:
+      checkpoints: of the run; None if it neither writes nor reads any. Restoring sets the heads and the optimizer, too.
+      resume: whether to go on from the last checkpoint.
+      discard: whether to delete checkpoints that the run does not go on from.
+      say: is told what became of an earlier checkpoint.
+    """
+    restored = checkpoints.restore(say) if checkpoints and resume else None
+    if restored is not None:
+        return restored
+    if checkpoints and discard:
+        checkpoints.discard()
+    return RunState()
 
 
 def _require_agreement(step: int, exchange: GradientExchange) -> None:
@@ -253,25 +295,20 @@ class _Fit:
         train: EmbeddingDataset,
         evaluation: EmbeddingDataset,
         options: TrainingOptions,
-        *,
-        head: keras.Model,
-        best_head: keras.Model,
-        optimizer: Optimizer,
+        parts: _Parts,
         state: RunState,
-        cluster: Cluster,
         exchange: GradientExchange | None,
     ):
         self._train = train
-        self._cluster = cluster
+        self._cluster = exchange.cluster if exchange else ALONE
         self._evaluation = evaluation
         self._options = options
         self._num_steps = options.num_steps(len(train))
-        self._head = head
-        self._best_head = best_head
+        self._parts = parts
         self._state = state
-        self._run_steps = _training_steps(
-            head,
-            optimizer,
+        self._run_steps = training_steps(
+            parts.head,
+            parts.optimizer,
             example_losses(train, options),
             l2=0.0 if options.optimizer == "adamw" else options.l2,
             exchange=exchange,
@@ -320,7 +357,7 @@ class _Fit:
 
     def _evaluate(self) -> Measures:
         state = self._state
-        measures = measure(predict_logits(self._head, self._evaluation.embeddings.pieces()), self._evaluation)
+        measures = measure(predict_logits(self._parts.head, self._evaluation.embeddings.pieces()), self._evaluation)
         point = EvaluationPoint(
             step=state.step,
             train_loss=float(np.mean(state.losses)),
@@ -331,7 +368,7 @@ class _Fit:
         state.history.append(point)
         if state.best is None or point.eval_loss < state.best.eval_loss:
             state.best = point
-            self._best_head.set_weights(self._head.get_weights())
+            self._parts.best_head.set_weights(self._parts.head.get_weights())
         return measures
 
     def _is_hopeless(self) -> bool:

@@ -1,7 +1,8 @@
 """Optimizers as one operation for each variable.
 
-Keras writes a rule as several operations, each of which goes through memory. For the million weights of a default head
-TensorFlow's fused kernel of Adam took 0.6 ms on two cores.
+Keras writes a rule as several operations, each of which goes through memory. TensorFlow has one kernel for a whole
+rule. With Adam and the million weights of a default head, that saved about 2 ms of a step, on two busy cores;
+`benchmarks.training` measures it.
 """
 
 from __future__ import annotations
