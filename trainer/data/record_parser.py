@@ -1,10 +1,10 @@
-"""From the bytes of a TFRecord file to arrays, without a protobuf object for each record.
+"""The record parser: turns the bytes of a TFRecord file into arrays, without a protobuf object for each record.
 
-What `records.example.encode_example` wrote is recognized by its bytes: an embedding is then one copy. A record that
-says the same in another order or encoding (the wire format allows many) goes through `tf.io.parse_example`.
+It recognizes the byte layout that `records.example.encode_example` writes, and then copies each embedding once.
+Protocol buffers allow other orders and encodings of the same record; such records go through `tf.io.parse_example`.
 
-The CRCs of the container are not looked at. They guard against damage on disk, and so does the SHA-256 of the whole
-shard, which every reader of shards checks and which no damage passes.
+The CRCs of the container are not checked. They would detect damage on disk, but every reader of shards already checks
+the SHA-256 of the whole shard, which detects all damage.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Records:
     Attributes:
       uris: n strings.
       embeddings: float32, shape [n, embedding_size].
-      label_ids: int64, the ids of all records one after the other.
-      label_counts: int64, shape [n]: how many of them each record has.
+      label_ids: int64, the label ids of all records, one record after the other.
+      label_counts: int64, shape [n]: how many labels each record has.
     """
 
     uris: list[str]
@@ -63,7 +63,7 @@ class RecordParser:
 
     def __init__(self, embedding_size: int):
         self._size = embedding_size
-        # What stands before and after the floats of a record is learned from the encoder, not repeated here.
+        # The bytes before and after the floats of a record are taken from the encoder, not repeated here.
         floats = np.full(embedding_size, np.pi, np.float32)
         blank = encode_example(image_uri="", embedding=floats, label_ids=())
         _, body = _varint(blank, 1)
@@ -72,7 +72,8 @@ class RecordParser:
         self._before_uri, self._before_label = (
             b"\n" + bytes([len(name)]) + name.encode() + b"\x12" for name in (URI_FEATURE, LABEL_FEATURE)
         )
-        # Digests all have one length, so what stands around one does too. A record may have none.
+        # All digests have the same length, so the bytes around a digest are always the same. A record may have no
+        # digest.
         digest = bytes(range(32))
         with_digest = encode_example(image_uri="", embedding=floats, label_ids=(), image_sha256=digest)
         self._before_digest = with_digest[with_digest.index(floats.tobytes()) + 4 * embedding_size :].split(digest)[0]
@@ -80,10 +81,10 @@ class RecordParser:
         self._label_entries: dict[bytes, tuple[int, ...]] = {}
 
     def parse(self, data: bytes, spans: list[tuple[int, int]]) -> Records:
-        """The records at the given places.
+        """Parses the records at the given positions.
 
         Raises:
-          MalformedRecordError: one is not an example of a URI, an embedding of this size and labels.
+          MalformedRecordError: a record is not an example with a URI, an embedding of this size and labels.
         """
         embeddings = np.empty((len(spans), self._size), np.float32)
         uris: list[str] = []
@@ -109,7 +110,7 @@ class RecordParser:
         )
 
     def _own_layout(self, data: bytes, start: int, end: int) -> tuple[int, str, tuple[int, ...]] | None:
-        """Where the floats start, the URI and the labels; None if the record is not laid out as ours are."""
+        """The position of the floats, the URI and the labels; None if the record does not have our byte layout."""
         if data[start] != 0x0A:
             return None
         length, at = _varint(data, start + 1)
@@ -125,7 +126,7 @@ class RecordParser:
         uri_end = at + length
         if uri_end > end or not data.startswith(self._before_uri, at):
             return None
-        # Feature, BytesList and value nest, and each must end where the entry does.
+        # Feature, BytesList and value are nested, and each of them must end at the end of the entry.
         length, at = _varint(data, at + len(self._before_uri))
         if at + length != uri_end or data[at] != 0x0A:
             return None
@@ -142,8 +143,8 @@ class RecordParser:
         known = self._label_entries.get(entry)
         if known is not None:
             return known
-        # Rare (a set has few combinations of labels), so it may cost: read the ids where ours would stand, and
-        # see whether the encoder makes the same bytes of them.
+        # A set has few combinations of labels, so this runs rarely and may be slow. It reads the ids at the positions
+        # of our layout and checks that the encoder makes the same bytes from them.
         ids = []
         length, at = _varint(entry, 1)
         if at + length != len(entry) or not entry.startswith(self._before_label, at):
@@ -167,8 +168,8 @@ class RecordParser:
     def _any_layout(self, records: list[bytes]) -> Records:
         try:
             parsed = tf.io.parse_example(tf.constant(records, tf.string), feature_spec(self._size))
-        except UnicodeDecodeError as error:  # TensorFlow quotes the record in its message, and chokes on the quote.
-            raise MalformedRecordError("a record is no tf.Example") from error
+        except UnicodeDecodeError as error:  # TensorFlow fails to decode the record for its message.
+            raise MalformedRecordError("a record is not a tf.Example") from error
         except tf.errors.OpError as error:
             lines = (line.replace("{{function_node", "").strip() for line in str(error.message).splitlines())
             raise MalformedRecordError(next((line for line in lines if line), type(error).__name__)[:200]) from error
