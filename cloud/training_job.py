@@ -115,7 +115,7 @@ def _require_reachable(options: TrainingOptions, recipe: Recipe) -> None:
         value = getattr(options, field)
         if value is not None and not value.startswith(_REACHABLE):
             raise InputError(
-                f"--{field}: must be in a bucket, because the container's disk is deleted at the end. Received: {value!r}."
+                f"--{field}: must be in a bucket, because the container's disk is temporary. Received: {value!r}."
             )
 
 

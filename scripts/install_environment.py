@@ -96,7 +96,7 @@ class Environment:
           InstallError: it could not be installed.
         """
         packages = dict(entries(lock))
-        # A package that comes as source is built with what the lock has, and not with what is newest today.
+        # Source packages are built with the build tools in the lock, and not with the newest ones.
         flags = ("--no-deps", "--require-hashes", "--no-build-isolation", "--requirement", lock)
         self._install_first(packages)
         if self._may_use_uv():
