@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--splits", type=int, default=5, help="at least 2")
-    parser.add_argument("--first_split", type=int, default=0, help="the first split; later ones were not used for decisions")
+    parser.add_argument("--first_split", type=int, default=0, help="number of the first split")
     parser.add_argument("--trials", type=int, default=10, help="of --tune, on each split")
     parser.add_argument("--bottlenecks", default=_BOTTLENECKS, help="npz with `embedding` and `label`")
     parser.add_argument("--quick", action="store_true", help="two splits, three trials: does everything run?")
