@@ -9,15 +9,16 @@ usage() {
   cat <<'USAGE'
 usage: ./hugs_deploy.sh MODEL_DIR [ENDPOINT_NAME] [--image PHOTO] [--dry_run] [--project P] [--region R]
 
-Uploads the model in MODEL_DIR (gs://BUCKET/PATH/JOB_ID, or the folder model in it) to Vertex AI, deploys it to the
-endpoint of that name (default: the recipe's name), which is made if there is none, and asks it about one photo.
-Given again, the command goes on where it ended. The machines are those of the recipe (section deploy).
+Uploads the model in MODEL_DIR (gs://BUCKET/PATH/JOB_ID, or the folder model in it) to Vertex AI. Deploys it to the
+endpoint of that name (default: the recipe's name), and creates the endpoint if there is none. Then asks it about one
+photo. If it fails, run the same command again: it continues from there. The recipe (section deploy) names the machines.
 
   ./hugs_deploy.sh gs://bucket/hugs_20260102_030405/training --dry_run     # prints what would be sent; sends nothing
   ./hugs_deploy.sh gs://bucket/hugs_20260102_030405/training
   ./hugs_deploy.sh gs://bucket/hugs_20260102_030405/training my-endpoint --image photo.jpg
 
-An endpoint costs money as long as a model is deployed there, asked or not; the commands that end it are printed.
+An endpoint costs money as long as a model is deployed there, even without requests. The script prints the commands that
+stop the costs.
 
 Environment:
   RECIPE   name of a recipe, or path of its YAML file (default: hugs)

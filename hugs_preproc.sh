@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Embeds the lists of a recipe: a directory is worked on here, a bucket in the cloud.
+# Embeds the lists of a recipe: those in a directory on this machine, those in a bucket in the cloud.
 set -euo pipefail
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 # shellcheck source=scripts/wrapper.sh
@@ -11,21 +11,20 @@ usage: ./hugs_preproc.sh DIR_OR_BUCKET [flags of pipelines.preproc and pipelines
 
 Embeds the training, evaluation and test lists that lie in a directory or bucket (dict.txt, train.csv, eval.csv and,
 if there is one, test.csv) into a new DIR_OR_BUCKET/RECIPE_DATE_TIME/preproc, and prints the command that trains on
-it. Where the newest such directory is unfinished, it goes on there. python -m pipelines.ingest makes such lists from a
+it. If the newest such directory is unfinished, it continues there. python -m pipelines.ingest makes such lists from a
 folder of photos.
 
-A directory is worked on here:
+For a directory, it works on this machine:
 
   ./hugs_preproc.sh data/
   RECIPE=flowers ./hugs_preproc.sh data/ --weights random --job_dir /tmp/job
 
-A bucket is worked on by Dataflow, on the machines and in the project that the recipe names (sections cloud and
-dataflow):
+For a bucket, Dataflow works on the machines and in the project that the recipe names (sections cloud and dataflow):
 
-  ./hugs_preproc.sh gs://bucket --plan        # says what it will take and cost, from a sample (also for a directory)
+  ./hugs_preproc.sh gs://bucket --plan        # estimates time and cost from a sample (also for a directory)
   ./hugs_preproc.sh gs://bucket --dry_run     # checks everything and prints what would be run; sends nothing
   ./hugs_preproc.sh gs://bucket               # starts the jobs, and says where to watch them
-  ./hugs_preproc.sh gs://bucket --wait        # waits for them, and says what became of every image
+  ./hugs_preproc.sh gs://bucket --wait        # waits for them, and prints the outcome of every image
 
 Environment:
   RECIPE   name of a recipe, or path of its YAML file (default: hugs)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on the records that hugs_preproc.sh made: a directory is worked on here, a bucket in the cloud.
+# Trains on the records that hugs_preproc.sh made: in a directory on this machine, in a bucket in the cloud.
 set -euo pipefail
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 # shellcheck source=scripts/wrapper.sh
@@ -13,15 +13,15 @@ usage: ./hugs_train.sh DIR PATH [JOB_ID] [-- flags of trainer.task ...]
 
 Trains on PATH/preproc/train*, evaluates on PATH/preproc/eval* and, if there are such records, measures on
 PATH/preproc/test*. Checkpoints, metrics and the model go to PATH/JOB_ID (default: PATH/training).
-hugs_preproc.sh prints this command, filled in.
+hugs_preproc.sh prints this command with its arguments.
 
-In a directory, training runs here:
+For a directory, training runs on this machine:
 
   ./hugs_train.sh data/ data/hugs_20260102_030405
   ./hugs_train.sh data/ data/hugs_20260102_030405 longer -- --max_steps 5000
 
-In a bucket, it is a job of Vertex AI, on the machines and in the project that the recipe names (sections cloud and
-vertex); gcloud must be installed and logged in:
+For a bucket, training is a job of Vertex AI, on the machines and in the project that the recipe names (sections cloud
+and vertex). gcloud must be installed and logged in:
 
   ./hugs_train.sh gs://bucket gs://bucket/hugs_20260102_030405 --dry_run    # prints what would be sent; sends nothing
   ./hugs_train.sh gs://bucket gs://bucket/hugs_20260102_030405              # starts the job, and says where to watch it
@@ -33,7 +33,7 @@ Environment:
 USAGE
 }
 
-# What JOB_ID may be is said in ASCII: in some locales a-z holds more letters than that.
+# Checks JOB_ID in the C locale: in some other locales, a-z includes more letters than those of ASCII.
 is_job_id() {
   local LC_ALL=C
   case "$1" in
@@ -41,7 +41,7 @@ is_job_id() {
   esac
 }
 
-# True if at least one of the files is there; called with a glob, which stands for itself if nothing matches.
+# True if at least one of the files exists. It is called with a glob; if nothing matches, the glob itself is the argument.
 any_file() {
   [[ -e "$1" ]]
 }

@@ -1,10 +1,10 @@
-"""Accuracy of `--tune` on hard, real embeddings: against scikit-learn's logistic regression and support vectors.
+"""Accuracy of `--tune` on difficult, real embeddings, compared with scikit-learn's logistic regression and SVC.
 
 Usage: python -m benchmarks.accuracy [--splits 5] [--trials 10] [--bottlenecks FILE.npz] [--quick]
 
-Each split puts a fifth of every class aside. All three learn from the other four fifths, choose their settings by
-cross-validation on these alone, and are fitted to all of them with what they chose. They answer the same images, so the
-differences are paired by split.
+Each split keeps a fifth of every class for testing. All three methods use the other four fifths: they choose their
+settings by cross-validation on them, and are then fitted to all of them with these settings. All are tested on the same
+images, so the differences are paired by split.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from preprocess.backbones.tensorflow_import import import_tensorflow
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _BOTTLENECKS = os.path.join(os.path.dirname(_ROOT), "shared/data/inception_v3_bottlenecks/style.npz")
-# Both grids reach beyond what cross-validation ever chose here, in each direction.
+# Both grids are wider, in both directions, than the values that cross-validation chose here.
 _LOGISTIC_C = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _VECTORS_C = (1.0, 3.0, 10.0, 30.0)
 _VECTORS_GAMMA = (1e-5, 1e-4, 3e-4, 1e-3)
@@ -37,7 +37,7 @@ _LOGISTIC, _VECTORS, _DEFAULT, _OURS = "LogisticRegressionCV", "SVC", "default h
 def peer_accuracies(
     embeddings: np.ndarray, labels: np.ndarray, taught: np.ndarray, test: np.ndarray, *, seed: int
 ) -> dict[str, float]:
-    """Accuracies of both peers, standardized, on rows that they were not taught."""
+    """Accuracies of both peers, with standardized inputs, on rows that they were not trained on."""
     import threadpoolctl  # type: ignore[import-untyped]
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegressionCV
@@ -55,9 +55,9 @@ def peer_accuracies(
             make_pipeline(StandardScaler(), SVC()), {"svc__C": _VECTORS_C, "svc__gamma": _VECTORS_GAMMA}, cv=folds
         ),
     }
-    # These matrices are so small that threads only wait for each other.
+    # For such small matrices, threads would only wait for each other.
     with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
-        # The weakest penalties of the grid, which are not chosen, take longer than is worth it.
+        # The weakest penalties of the grid are never chosen, and waiting for them to converge takes too long.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", FutureWarning)
         return {
@@ -69,12 +69,12 @@ def peer_accuracies(
 def our_accuracies(
     embeddings: np.ndarray, labels: np.ndarray, taught: np.ndarray, test: np.ndarray, *, seed: int, trials: int
 ) -> dict[str, float]:
-    """Accuracies of the default settings and of those that `tune` chose, both with steps by cross-validation."""
+    """Accuracies of the default settings and of those that `tune` chose; cross-validation chose the number of steps."""
     from trainer.options import TrainingOptions
     from trainer.search.tuning import tune
 
     options = TrainingOptions(train_data_paths=("-",), eval_data_paths=("-",), output_path="-", seed=seed)
-    # The second data set takes no part in the choice: what `tune` says of it is the measurement.
+    # The second data set takes no part in the choice, so `tune`'s results on it are the measurement.
     _, account = tune(
         dataset_of(embeddings, labels, taught),
         dataset_of(embeddings, labels, test),
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--splits", type=int, default=5, help="at least 2")
-    parser.add_argument("--first_split", type=int, default=0, help="to measure on splits that nothing was decided on")
+    parser.add_argument("--first_split", type=int, default=0, help="number of the first split")
     parser.add_argument("--trials", type=int, default=10, help="of --tune, on each split")
     parser.add_argument("--bottlenecks", default=_BOTTLENECKS, help="npz with `embedding` and `label`")
     parser.add_argument("--quick", action="store_true", help="two splits, three trials: does everything run?")

@@ -1,15 +1,15 @@
-"""What decoding costs: a 12-megapixel photo at reduced scale and in full, and web photos.
+"""The cost of decoding: a 12-megapixel photo at reduced scale and in full, and web photos.
 
     python -m benchmarks.decode [--photos DIR] [--quick]
 
-The large photo is a real one, scaled up to 4000 x 3000, with seeded gradients and noise as of a sensor, at quality 92.
-How much there is to win depends on the noise: it makes the file larger, and every byte must be entropy-decoded at any
-scale. So three photos are measured, from a smooth one to one of the size that cameras write. Ours is the pipeline's own
-read and `decode_image`; the full decode is the same function with libjpeg's reduced scales switched off
-(`JPEG_REDUCED_SIDE` larger than the photo), so that nothing else differs. Both take turns in one thread, by whose CPU
-time they are measured; the figure is the ratio of the medians. A line for each photo says where the time goes. "The
-same pixels" compares `decode_image` with the operations of the exported model on the same bytes: the largest difference
-of any pixel, which is to be 0.
+The large photo is a real one, scaled up to 4000 x 3000, with seeded gradients and noise like that of a sensor, at
+quality 92. The gain depends on the noise: noise makes the file larger, and every byte must be entropy-decoded at any
+scale. So three photos are measured, from a smooth one to one as large as files from cameras. Ours is the pipeline's own
+read and `decode_image`. The full decode is the same function without libjpeg's reduced scales (`JPEG_REDUCED_SIDE` is
+larger than the photo), so nothing else differs. Both run by turns in one thread, and its CPU time is measured; the
+figure is the ratio of the medians. A line for each photo shows where the time is spent. "The same pixels" compares
+`decode_image` with the operations of the exported model on the same bytes: the largest difference of any pixel must be
+0.
 
 The rates of 500 x 375 photos, as JPEG and as PNG, are images a second of one core (CPU time of reading and decoding).
 """

@@ -42,8 +42,8 @@ class EmbedRun:
     Attributes:
       seconds: from the start of the job to its end.
       rows: rows of the list.
-      notes: (seconds since the start, rows that had come out by then), in order.
-      last_read: seconds since the start at which the last image began to be read; 0 if reading was not noted.
+      notes: pairs of seconds since the start and the number of rows finished by then, in order.
+      last_read: seconds from the start until the last image began to be read; 0 if reading was not recorded.
       report: the job's own report.
     """
 
@@ -56,10 +56,10 @@ class EmbedRun:
     def steady_rate(self) -> float:
         """Images a second in the steady state.
 
-        Counted between two moments at which rows came out: the first after a tenth of the rows, and the last before
-        the last image began to be read. At both, reading and decoding run as far ahead as they may, so the window
-        holds as many decodes as inferences; a window that reached to the end would hold inferences of images
-        decoded before it began, and flatter. Start-up and the draining of the last batches lie outside.
+        The window begins when a tenth of the rows are finished, and ends with the last finished rows before the last
+        image is read. At both times, reading and decoding are as far ahead as they may be, so the window holds as many
+        decodes as inferences. If the window reached to the end, it would hold more inferences than decodes, and the
+        rate would be too high. Start-up and the last batches are outside of the window.
 
         Raises:
           ValueError: the run is too short to have such a window.

@@ -1,4 +1,4 @@
-"""Engines as the pipeline loads them, and how fast they are when nothing else is asked of the machine."""
+"""Loads engines as the pipeline does, and measures their speed when nothing else runs on the machine."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def read_pixels(paths: Sequence[str]) -> np.ndarray:
 
 
 def saturated_rate(engine: Engine, pixels: np.ndarray, seconds: float) -> float:
-    """Images a second of an engine that always has `max_pending` full batches under way.
+    """Images per second of an engine that always has `max_pending` full batches in progress.
 
-    Counted from one finished batch to another, after as many as may be under way have come back.
+    The time is counted from one finished batch to another, after the first `max_pending` batches are finished.
     """
     batch = np.ascontiguousarray(np.resize(pixels, (engine.batch_size, *pixels.shape[1:])))
     pending = collections.deque(engine.start(batch) for _ in range(engine.max_pending))

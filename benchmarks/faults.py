@@ -1,13 +1,14 @@
-"""What faults of the network cost: reading images and writing shards over a `gs://` on loopback that fails as planned.
+"""The cost of network faults: reads images from and writes shards to a `gs://` server on loopback with planned faults.
 
     python -m benchmarks.faults [--photos DIR] [--quick]
 
 500 objects of 60 KB are read by 32 threads and 20 shards of 8.5 MB (1024 records) written, with no faults, with 5 % and
 with 20 % of the requests failing, every request taking 50 ms more. The faults are drawn from a seed, all kinds alike:
-busy servers (429, 500, 503), connections closed before, in the middle of or instead of an answer, bodies that are short
-or damaged. (Not connections that stall: each costs the timeout, 30 s unless set, and would be all that is seen.) Every
-byte is compared. Both ends run in this process and share its cores, so what is of interest is the ratio, not the rate;
-with so few objects, most of the time at 20 % is the wait of the few reads that fail several times in a row.
+busy servers (429, 500, 503), connections closed before, during or instead of a response, and short or damaged bodies.
+(Connections that stall are left out: each takes the whole timeout, 30 s by default, which would hide everything else.)
+Every byte is compared. Client and server run in this process and share its cores, so the ratio is of interest and not
+the rate. With so few objects, most of the time at 20 % is spent waiting for the few reads that fail several times in a
+row.
 
 The peer reads the same objects in as many threads, without faults, by Beam's `FileSystems`.
 

@@ -1,17 +1,18 @@
-"""How close embeddings of lower precision are to float32's, and what a head trained on them loses.
+"""How close embeddings of lower precision are to those of float32, and how much accuracy a head loses with them.
 
     python -m benchmarks.fidelity [--photos DIR] [--count N] [--seeds N] [--quick]
 
-The same photos, decoded once, are embedded in float32 (OpenVINO's where it is to be had, else TensorFlow's), bfloat16
-and int8 (calibrated, as the pipeline does it, on a sample of these photos). Compared is each photo's embedding with
-its float32 one by cosine, after subtracting the mean of the float32 set from both: what all embeddings have in common
-says nothing about a photo and flatters the plain cosine. Asked: the worst photo in bfloat16, the median in int8.
+The same photos, decoded once, are embedded in float32 (with OpenVINO if available, else TensorFlow), in bfloat16 and in
+int8 (calibrated, as in the pipeline, on a sample of these photos). Each photo's embedding is compared with its float32
+embedding by cosine, after subtracting the mean of the float32 set from both: the common part of all embeddings says
+nothing about a photo and makes the plain cosine too high. The targets are for the worst photo in bfloat16 and for the
+median in int8.
 
 A head: scikit-learn's LogisticRegression on embeddings scaled to mean 0 and deviation 1 by the training part,
 five-fold cross-validation, so that a seed (which draws the folds) tests on every photo once. A head is trained on
 embeddings of each precision over the same folds and tested on embeddings of its own precision, and on float32 ones.
-The loss is float32's accuracy less its, in points, paired by seed; printed are the mean over the seeds and the
-standard deviation.
+The loss is float32's accuracy minus the accuracy of the other precision, in points, paired by seed. The mean over the
+seeds and the standard deviation are printed.
 """
 
 from __future__ import annotations

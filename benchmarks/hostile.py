@@ -1,4 +1,4 @@
-"""What isolation costs, and how much memory a list takes that holds large photos and decompression bombs.
+"""The cost of isolation, and the memory that a list with large photos and decompression bombs takes.
 
     python -m benchmarks.hostile [--photos DIR] [--quick]
 
@@ -8,9 +8,9 @@ reading, `ImageLoader` and `IsolatedDecoder`, 128 ahead. Memory is that of this 
 children together, proportional set sizes (pages that processes share are counted once), looked at every 10 ms; the
 figure is the peak less what this process held before.
 
-Isolation is measured on the photos as they are. In one thread: the time that `IsolatedDecoder` takes for an image, less
-that of `decode_image` for the same bytes, in turns of twenty images; the median of the turns. Through `ImageLoader`:
-images a second with decoding in child processes, held against decoding in this one, in turns; the medians are compared.
+Isolation is measured on the unchanged photos. In one thread, `IsolatedDecoder` and `decode_image` decode the same
+twenty images by turns; the figure is the median of the differences for one image. Through `ImageLoader`, images per
+second are measured by turns with decoding in child processes and in this process; the medians are compared.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class _PeakMemory:
 
 
 def _load(paths: Sequence[str], decode: Callable[[bytes], np.ndarray]) -> Iterator[str]:
-    """What became of each file."""
+    """The outcome of each file."""
     loader = ImageLoader(read=ImageReader(), decode=decode, max_ahead=_READ_AHEAD)
     loader.add(paths)
     for _ in paths:

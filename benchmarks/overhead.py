@@ -1,12 +1,12 @@
-"""What the pipeline itself costs a row: everything but reading, decoding and the backbone.
+"""The pipeline's own cost for each row: everything except reading, decoding and the backbone.
 
     python -m benchmarks.overhead [--rows 10000 100000 1000000] [--profile]
 
-The real lists, transforms, local runner, record writer and books run on a list of N rows, with stand-ins that take no
-time for the read, the decode and the backbone (16 floats an embedding). Each N runs in a process of its own. Measured
-are the rows a second from the start of the preflight scan (which reads the list) to the finished set, imports
-excluded, and the peak of the process's memory (`ru_maxrss`, imports of Beam included). Linear means: the time a row
-at the largest N is at most 1.25 times that at any smaller N.
+The real lists, transforms, local runner, record writer and row accounting run on a list of N rows. Stand-ins that take
+no time replace the read, the decode and the backbone (16 floats for each embedding). Each N runs in a separate process.
+It measures the rows per second from the start of the preflight scan (which reads the list) to the finished set, without
+imports, and the peak memory of the process (`ru_maxrss`, with the imports of Beam). "Linear" means that the time for a
+row at the largest N is at most 1.25 times the time at any smaller N.
 
 `--profile` prints, for the second N, which functions of the main thread take how many microseconds a row.
 """

@@ -1,4 +1,4 @@
-"""What others would run for the same: Keras alone, and stock Apache Beam, each the way its documentation shows.
+"""The peers, which do the same work: Keras alone, and stock Apache Beam, each used as its documentation shows.
 
 Both run Inception v3 in float32 with global average pooling and the same random weights as ours.
 """
@@ -93,8 +93,9 @@ def _to_record(result: PredictionResult) -> bytes:
 def run_inference_rate(list_path: str, output_prefix: str) -> float:
     """Images a second of stock Beam: ReadFromText, decode, RunInference, WriteToTFRecord, on the local runner.
 
-    From the end of the first batch to the end of the last: loading, the first batch and what is written last
-    are not counted, which favours it. Reading, decoding and inference are one fused stage, so all of them are.
+    The time is counted from the end of the first batch to the end of the last. So loading, the first batch and the last
+    writes are not counted, which is an advantage for this peer. Reading, decoding and inference are one fused stage and
+    are all counted.
     """
     import_tensorflow()
     _batch_ends.clear()

@@ -1,4 +1,4 @@
-"""Real photographs to measure with: `--photos DIR`, or those that are at hand.
+"""Real photographs to measure with: `--photos DIR`, or those that are available.
 
 `DIR` holds one folder of photographs a class. Without it, the flower photographs in `../shared/data/flowers/photos`
 are taken where they exist (500 JPEGs of about 500 x 375), else the demo's solar cells, saved as JPEGs of 500 x 375.
@@ -56,7 +56,7 @@ def add_photos_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def find_photos(folder: str | None = None) -> PhotoSet:
-    """The photographs of `folder`, or those that are at hand.
+    """The photographs of `folder`, or those that are available.
 
     Raises:
       InputError: `folder` holds no class folder with photographs.
@@ -113,8 +113,8 @@ class Lists:
 def make_lists(photo_set: PhotoSet, count: int, target: pathlib.Path) -> Lists:
     """Links `count` photographs into `target`, repeating them under new names where there are fewer.
 
-    Nothing that caches by name or path can thus help anybody. The bytes are the same files', so they are in the
-    operating system's cache after the first pass: what is measured is computing, not a disk.
+    So a cache by name or path gives no advantage. The links share the same bytes, which are in the operating system's
+    cache after the first pass. So the benchmark measures computing and not the disk.
     """
     folder = target / "photos"
     rows = []

@@ -1,18 +1,18 @@
-"""Images a second from JPEG files to TFRecords: ours, what the machine allows, and what others reach.
+"""Images per second from JPEG files to TFRecords: the pipeline, the bound of the machine, and the peers.
 
     python -m benchmarks.pipeline [--photos DIR] [--choices openvino/bfloat16 ...] [--seconds S] [--rounds N] [--quick]
 
 Ours: the transform and runner of `pipelines.embed`, photos under distinct names, steady state (`EmbedRun.steady_rate`
 says which part of a run that is). Each engine and precision runs for about `--seconds` a round.
 
-The bound: cores / (decode core-seconds + inference core-seconds) an image, same engine and precision, same process.
-Decode core-seconds: CPU time of one thread that reads and decodes the same files, one after the other. Inference
-core-seconds: cores x wall time an image of the engine alone, always given as many decoded batches as it takes at
-once. It is what a pipeline would reach that never waited and cost nothing itself. Bounds and runs take turns (bound,
-ours, bound, ours, bound); each run is held against the mean of the bounds before and after it, and the figure is the
-median of those ratios, so that a machine that slows down meanwhile slows both.
+The bound is the rate of a pipeline that never waits and has no cost of its own: the number of cores, divided by the
+core-seconds for decoding and inference of one image, with the same engine and precision, in the same process. Decoding
+is the CPU time of one thread that reads and decodes the same files one after the other. Inference is the number of
+cores times the wall time for one image of the engine alone, which always has as many decoded batches as it accepts.
+Bounds and runs are measured by turns (bound, ours, bound, ours, bound). Each run is compared with the mean of the
+bounds before and after it, and the figure is the median of these ratios. So if the machine slows down, both slow down.
 
-The peers: `benchmarks.peers`, before and after all of ours, mean of the two.
+The peers are those of `benchmarks.peers`. They run before and after all of ours, and the mean of the two is used.
 """
 
 from __future__ import annotations

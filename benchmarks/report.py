@@ -1,4 +1,4 @@
-"""What a benchmark says: lines for people, and as its last line one JSON object for `benchmarks.run`."""
+"""The output of a benchmark: lines for people, and as its last line one JSON object for `benchmarks.run`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Figure:
     Attributes:
       figure: what was measured.
       ours: our number, with its unit.
-      peer: what it is held against, with its unit; empty where it stands alone.
-      ratio: ours against the peer, in the direction in which more is better; None where it stands alone.
-      target: what is asked, in words.
-      met: whether it is met; None where nothing is asked.
+      peer: the number that ours is compared with, with its unit; empty if there is none.
+      ratio: ours compared with the peer, so that more is better; None if there is no peer.
+      target: the target, in words.
+      met: whether the target is met; None if there is no target.
     """
 
     figure: str

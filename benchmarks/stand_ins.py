@@ -1,4 +1,4 @@
-"""Stand-ins for what is slow, in a module of their own, so that Beam pickles them by name."""
+"""Fast stand-ins for the slow parts. They have their own module, so that Beam pickles them by name."""
 
 from __future__ import annotations
 

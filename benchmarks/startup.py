@@ -1,13 +1,13 @@
-"""How long a program takes before it does something: to the first embedding, and to the end of `--help`.
+"""The start-up time of programs: to the first embedding, and to the end of `--help`.
 
     python -m benchmarks.startup [--photos DIR] [--engine E] [--precision P] [--phases] [--quick]
 
-The first embedding: wall time from starting `python -m pipelines.embed`'s code in a new process to the moment at
-which the first batch has its embeddings (the pipeline's own progress notice), on 64 photos with random weights. The
-cache of models (`HUGS_CACHE_DIR`) is an empty folder of the benchmark's own, so the first run is the first start ever
-with these weights, on which the network is built, converted and measured: that is a figure of its own. The others
-find it and the file cache warm; their median is the figure with the target. The notice is noted by a listener inside
-that process; apart from it, what runs is the program as a user starts it.
+The first embedding: wall time from the start of `python -m pipelines.embed`'s code in a new process until the first
+batch has its embeddings (the pipeline's own progress notice), on 64 photos with random weights. The cache of models
+(`HUGS_CACHE_DIR`) is an empty folder of the benchmark. So the first run is the first start with these weights: it
+builds, converts and measures the network, and has a separate figure. The other runs use the cached network and a warm
+file cache; their median is the figure with the target. A listener inside the process records the notice; everything
+else runs as a user starts it.
 
 `--help`: wall time of `python -m PROGRAM --help`, median of some runs after a first one.
 

@@ -1,4 +1,4 @@
-"""Puts a trained model behind an endpoint of Vertex AI and asks it about one photo: what `./hugs_deploy.sh` runs.
+"""Deploys a trained model to an endpoint of Vertex AI and asks it about one photo. `./hugs_deploy.sh` runs this.
 
 python -m cloud.deploy --model_dir gs://BUCKET/hugs_DATE_TIME/training
 """
@@ -47,20 +47,24 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Deploys a model to an endpoint of Vertex AI, and asks it about one photo.",
     )
     parser.add_argument("--model_dir", required=True, metavar="URI", help="gs://…/JOB_ID or gs://…/JOB_ID/model")
-    parser.add_argument("--endpoint_name", metavar="NAME", help="made if there is none (default: the recipe's name)")
-    parser.add_argument("--image", metavar="FILE", help="photo to ask about (default: a drawn one)")
+    parser.add_argument(
+        "--endpoint_name", metavar="NAME", help="the endpoint; created if missing (default: the recipe's name)"
+    )
+    parser.add_argument("--image", metavar="FILE", help="the photo to ask about (default: a drawn picture)")
     parser.add_argument("--recipe", default="hugs", help="name or file of a recipe (default: %(default)s)")
-    parser.add_argument("--project", help="that pays (default: the recipe's, GOOGLE_CLOUD_PROJECT, or gcloud's)")
+    parser.add_argument(
+        "--project", help="project that pays (default: the recipe's, GOOGLE_CLOUD_PROJECT, or gcloud's)"
+    )
     parser.add_argument("--region", help="where to deploy (default: the recipe's)")
     parser.add_argument("--dry_run", action="store_true", help="check everything, print the commands, send nothing")
     return parser.parse_args(argv)
 
 
 def _require_image(image: str, gcloud: Gcloud) -> None:
-    """Checks that Artifact Registry passes Docker Hub's images on, where the image is to come from there.
+    """If the image comes from Docker Hub, checks that the project has the repository that passes it on.
 
     Raises:
-      InputError: the repository is not there.
+      InputError: the repository is missing.
     """
     place = ["gcloud", "artifacts", "repositories", "describe", HUB_REPOSITORY]
     try:
@@ -117,7 +121,7 @@ def _number(resource_name: object) -> str:
 
 
 def _find_or_upload(model: ServingModel, image: str, recipe: Recipe, gcloud: Gcloud) -> str:
-    """The number of the model in Vertex AI's registry; the same content and image are uploaded once."""
+    """The number of the model in Vertex AI's registry. The same content and image are uploaded only once."""
     found = gcloud.listed(gcloud.command("ai", "models", "list", filter=f"labels.{_DIGEST_LABEL}={model.digest}"))
     if found:
         number = _number(found[0].get("name"))
@@ -143,24 +147,24 @@ def _find_endpoint(name: str, gcloud: Gcloud) -> dict[str, Any] | None:
 
 
 def _deploy(endpoint: dict[str, Any], model_number: str, name: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
-    """Deploys a model, unless it is; gives the ids of all that run at the endpoint then, which all cost money."""
+    """Deploys a model unless it is deployed. Returns the ids of all models at the endpoint; each costs money."""
     number = _number(endpoint["name"])
     models = {_number(one.get("model")).partition("@")[0] for one in endpoint.get("deployedModels") or []}
     if model_number in models:
         print("deployed before", flush=True)
     else:
-        print(f"deploying to {recipe.deploy.machine_type}, which takes ten minutes or so …", flush=True)
-        print("From then on the endpoint costs money, asked or not, until the model is undeployed.", flush=True)
+        print(f"deploying to {recipe.deploy.machine_type}, which takes about ten minutes …", flush=True)
+        print("Then the endpoint costs money until the model is undeployed, even without requests.", flush=True)
         gcloud.call(_deploy_command(number, model_number, name, recipe, gcloud))
-        # gcloud says the id in a sentence alone.
+        # gcloud prints the id only within a sentence.
         endpoint = gcloud.resource(gcloud.command("ai", "endpoints", "describe", number))
     return [str(one.get("id")) for one in endpoint.get("deployedModels") or []]
 
 
 def _print_costs(endpoint: str, deployed: Sequence[str], model_number: str, gcloud: Gcloud) -> None:
-    """How to end what costs money."""
+    """Prints the commands that stop the costs."""
     print(
-        "\nThe endpoint costs money as long as a model is deployed there, asked or not"
+        "\nThe endpoint costs money as long as a model is deployed there, even without requests"
         + (f", and {len(deployed)} are, of which one gets all requests" if len(deployed) > 1 else "")
         + ". To end that:"
     )
@@ -198,10 +202,10 @@ def _read_photo(path: str | None) -> bytes | None:
 
 
 def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int:
-    """Runs the program with the arguments; `run` replaces the running of gcloud.
+    """Runs the program with the arguments; `run` is called to run gcloud.
 
     Raises:
-      InputError: the user's input is wrong, or Google's services refuse it. The same command goes on where it ended.
+      InputError: the user's input is wrong, or Google's services refuse it. The same command then continues from there.
     """
     args = _parse(argv)
     recipe = load_recipe(args.recipe)
@@ -225,8 +229,8 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
             _predict_command("ENDPOINT", _REQUEST_NAME, gcloud),
         ):
             print(shlex.join(command))
-        print("\ndry run: this would be sent, as far as it is not there; nothing was")
-        print("Once a model is deployed, the endpoint costs money until it is undeployed, asked or not.")
+        print("\ndry run: this would be sent if it is not there yet; nothing was sent")
+        print("As soon as a model is deployed, the endpoint costs money until it is undeployed, even without requests.")
         require_printed()
         return EXIT_OK
     if recipe.deploy.image is None:

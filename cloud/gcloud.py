@@ -1,4 +1,4 @@
-"""Google's `gcloud`, run as a program: is it there and new enough, and what it refuses as one line."""
+"""Runs Google's `gcloud`: checks that it is installed and new enough, and turns its errors into one line."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from configs.errors import InputError
 
-# Of 2022. Everything was tried with 528; what came before this one is refused rather than met with an unknown flag.
+# The oldest version that is accepted, from 2022. Everything was tested with 528; older versions may lack a flag.
 _OLDEST = 400
 _INSTALL = "Install it: https://cloud.google.com/sdk/docs/install. --dry_run shows what would be sent without it."
-# What gcloud's message holds, and what helps. The first that is found counts.
+# Patterns for gcloud's messages, each with a remedy. The first pattern that matches is used.
 _REMEDIES = (
     (r"ConnectionError|ServerNotFoundError|Max retries", "Check the network, and whether there is such a region."),
     (r"active account|UNAUTHENTICATED|[Rr]eauthenticat|auth tokens|invalid_grant", "Log in: gcloud auth login"),
@@ -32,7 +32,7 @@ _REMEDIES = (
         "Choose another machine type, fewer replicas or another region in the recipe, or ask for more: "
         "https://console.cloud.google.com/iam-admin/quotas?project={project}",
     ),
-    (r"UNAVAILABLE", "The service does not answer at the moment; later it may."),
+    (r"UNAVAILABLE", "The service does not answer at the moment. Try again later."),
     (r"INVALID_ARGUMENT", "Correct the recipe's section, or the flags given."),
 )
 
@@ -40,10 +40,10 @@ Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
 
 def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Runs a program without input; its output and its messages as text.
+    """Runs a program without input; returns its output and its messages as text.
 
     Raises:
-      InputError: it is not there, or cannot be run.
+      InputError: the program is missing, or cannot be run.
     """
     path = shutil.which(command[0])
     if path is None:
@@ -62,7 +62,7 @@ def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def flags_of(values: Mapping[str, object]) -> list[str]:
-    """Flags as `--name=value`; a mapping becomes `key=value,key=value`, and what is None or empty is left out."""
+    """Flags as `--name=value`. A mapping becomes `key=value,key=value`; values that are None or empty are left out."""
     flags = []
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -76,8 +76,8 @@ class Gcloud:
     """Runs gcloud for one project and region.
 
     Args:
-      project: that pays.
-      region: where.
+      project: the project that pays.
+      region: the region to work in.
       run: runs a command.
     """
 
@@ -87,15 +87,15 @@ class Gcloud:
         self._run = run
 
     def command(self, *words: str, **flags: object) -> list[str]:
-        """The command for a person to read or type; underscores in the names of flags stand for dashes."""
+        """The command, in a form that a person can read and type. Underscores in flag names become dashes."""
         named = {name.replace("_", "-"): value for name, value in flags.items()}
         return ["gcloud", *words, *flags_of({"project": self.project, "region": self.region, **named})]
 
     def require_new_enough(self) -> None:
-        """Checks that gcloud is there and knows the flags that are used.
+        """Checks that gcloud is installed and knows the flags that are used.
 
         Raises:
-          InputError: it is missing, or too old.
+          InputError: it is missing or too old.
         """
         versions = self._json(["gcloud", "version", "--format=json"])
         version = str(versions.get("Google Cloud SDK", "")) if isinstance(versions, dict) else ""
@@ -106,28 +106,28 @@ class Gcloud:
             )
 
     def call(self, command: Sequence[str]) -> Any:
-        """Runs a command and reads its answer.
+        """Runs a command and reads its output.
 
         Args:
-          command: as `command` makes it.
+          command: from `command`.
 
         Returns:
           What gcloud printed as JSON; None if it printed nothing.
 
         Raises:
-          InputError: gcloud refused; the message has gcloud's own last line of error.
+          InputError: gcloud failed; the message holds the last error line of gcloud.
         """
         return self._json([*command, "--format=json", "--quiet"])
 
     def listed(self, command: Sequence[str]) -> list[dict[str, Any]]:
-        """Runs a command that lists resources; what is raised is as in `call`."""
+        """Runs a command that lists resources. It raises the same errors as `call`."""
         answer = self.call(command) or []
         if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
             raise self._unexpected(command, answer, "a list")
         return answer
 
     def resource(self, command: Sequence[str], *, key: str = "name") -> dict[str, Any]:
-        """Runs a command that answers with one resource, named under `key`; what is raised is as in `call`."""
+        """Runs a command that returns one resource, with its name under `key`. It raises the same errors as `call`."""
         answer = self.call(command)
         if not isinstance(answer, dict) or not isinstance(answer.get(key), str):
             raise self._unexpected(command, answer, f"{key!r}")
@@ -160,12 +160,12 @@ class Gcloud:
 
 
 def _name(command: Sequence[str]) -> str:
-    # Words up to the first flag name the command; arguments of it may be long.
+    # The words before the first flag name the command; its arguments may be long.
     return " ".join(word for word in command[:5] if not word.startswith("-"))
 
 
 def last_error(stderr: str) -> str:
-    """The last thing that gcloud calls an error, without its prefix; else its last line; "" for nothing."""
+    """The last error line of gcloud, without its prefix. Without one, the last line; "" if there is no line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
     last = (errors or lines or [""])[-1]

@@ -1,4 +1,4 @@
-"""The bucket of a job: what is looked for, read and put there, with faults as one line."""
+"""The bucket of a job: looks for, reads and writes files there, and turns faults into one line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from preprocess.storage.base import Storage
 from preprocess.storage.retry import RetryPolicy
 
 _COPY_BYTES = 1024 * 1024
-_RETRY_LIMIT_SEC = 30.0  # A person waits.
+_RETRY_LIMIT_SEC = 30.0  # Short, because a person waits.
 
 
 def job_storage() -> Storage:
-    """Storage for what a person waits for."""
+    """Storage with short retries, because a person waits."""
     from preprocess.storage.router import UriStorage
 
     return UriStorage(RetryPolicy(limit_sec=_RETRY_LIMIT_SEC))
@@ -39,7 +39,7 @@ def is_there(uri: str, storage: Storage) -> bool:
     """Whether there is such a file.
 
     Raises:
-      InputError: the bucket is not there, or not for us.
+      InputError: the bucket is missing, or access is denied.
     """
     with faults_of(uri):
         return bool(storage.match(uri))
@@ -49,18 +49,18 @@ def read_file(uri: str, storage: Storage) -> bytes | None:
     """The content of a file; None if there is none.
 
     Raises:
-      InputError: the bucket is not there, or the file cannot be read.
+      InputError: the bucket is missing, or the file cannot be read.
     """
     with faults_of(uri):
         try:
             return storage.read(uri)
         except FileNotFoundError:
-            storage.match(uri)  # Raises if it is the bucket that is missing.
+            storage.match(uri)  # Raises an error if the bucket itself is missing.
             return None
 
 
 def put_file(content: bytes, uri: str, storage: Storage) -> None:
-    """Writes a file, unless it is there; its name must follow from its content.
+    """Writes a file unless it exists. Its name must depend on its content, so an existing file has the same content.
 
     Raises:
       InputError: it cannot be written.
@@ -75,7 +75,7 @@ def copy_files(names: Sequence[str], source: str, target: str, storage: Storage)
     """Copies files from one folder to another, in order.
 
     Raises:
-      InputError: one cannot be read, or not be written.
+      InputError: a file cannot be read or written.
     """
     for name in names:
         path = posixpath.join(target, name)

@@ -1,7 +1,7 @@
-"""A model in the shape in which TensorFlow Serving takes it, and the request that it answers.
+"""A model in the layout that TensorFlow Serving needs, and the request for a prediction.
 
-Vertex AI's own TensorFlow images end with 2.15, which does not know an operation of our models (`DecodeWebP`: "Op type
-not registered" at the first request). TensorFlow Serving of 2.20 does, and wants its models in numbered folders.
+The newest of Vertex AI's own TensorFlow images has 2.15, which lacks an operation of our models (`DecodeWebP`: "Op type
+not registered" at the first request). TensorFlow Serving 2.20 has it, and needs its models in numbered folders.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from preprocess.storage.base import Storage
 from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
 
 GRAPH_NAME = "saved_model.pb"
-# What TensorFlow Serving reads, in the order in which it is copied: the graph makes a folder a model.
+# The files that TensorFlow Serving reads, in the order of copying. The graph is last, since it makes a folder a model.
 _FILES = ("variables/*", "assets/*", "assets.extra/*", "fingerprint.pb", GRAPH_NAME)
 _DIGEST_LENGTH = 16
 _PORT = 8501
 _ROUTE = "/v1/models/model"
-# Where models get their images: Vertex AI takes those of Artifact Registry alone, which can pass on Docker Hub's.
+# Vertex AI accepts only images from Artifact Registry. A repository there can pass on images of Docker Hub.
 HUB_REPOSITORY = "docker-hub"
 _HUB_IMAGE = "tensorflow/serving:2.20.0"
 
 
 def hub_image(project: str, region: str) -> str:
-    """TensorFlow Serving as Artifact Registry passes it on from Docker Hub."""
+    """The image of TensorFlow Serving on Docker Hub, by way of Artifact Registry."""
     return f"{region}-docker.pkg.dev/{project}/{HUB_REPOSITORY}/{_HUB_IMAGE}"
 
 
@@ -38,7 +38,7 @@ def container_flags(image: str) -> dict[str, object]:
     """Flags of `gcloud ai models upload` that start TensorFlow Serving on the model."""
     return {
         "container_image_uri": image,
-        # Its name is "model" unless told otherwise. Vertex AI puts in where its copy of the artifact lies.
+        # The model's name is "model" by default. Vertex AI fills in the location of its copy of the artifact.
         "container_args": "--model_base_path=$(AIP_STORAGE_URI)",
         "container_ports": _PORT,
         "container_predict_route": f"{_ROUTE}:predict",
@@ -52,8 +52,8 @@ class ServingModel:
 
     Attributes:
       model_dir: its folder.
-      info: what it says of itself.
-      digest: of its graph, its description and the image that is to serve it, in hexadecimal digits.
+      info: its description.
+      digest: the hexadecimal digest of its graph, its description and the image that serves it.
     """
 
     model_dir: str
@@ -62,14 +62,14 @@ class ServingModel:
 
     @property
     def artifact_uri(self) -> str:
-        """The folder beside it that TensorFlow Serving is given; it has a folder named 1."""
+        """The folder for TensorFlow Serving, beside the model. It holds a folder named 1."""
         return f"{posixpath.dirname(self.model_dir)}/serving/{self.digest}"
 
     def stage(self, storage: Storage) -> None:
-        """Copies the model to `artifact_uri`, unless it is there.
+        """Copies the model to `artifact_uri`, unless it is already there.
 
         Raises:
-          InputError: a file cannot be read, or not be written.
+          InputError: a file cannot be read or written.
         """
         target = f"{self.artifact_uri}/1"
         if is_there(f"{target}/{GRAPH_NAME}", storage):
@@ -80,10 +80,10 @@ class ServingModel:
 
 
 def find_model(folder: str, *, image: str, storage: Storage) -> ServingModel:
-    """The model in a folder, or in its folder `model`, as the trainer leaves it.
+    """Finds the model in a folder, or in its sub-folder `model`, where the trainer writes it.
 
     Raises:
-      InputError: there is none that answers for photos.
+      InputError: there is no model that takes photos.
     """
     for model_dir in (folder, f"{folder}/model"):
         info_path = f"{model_dir}/{MODEL_INFO_PATH}"
@@ -107,14 +107,14 @@ def find_model(folder: str, *, image: str, storage: Storage) -> ServingModel:
 
 
 def prediction_request(photo: bytes | None, *, key: str) -> dict[str, Any]:
-    """The request for one photo, shrunk first: a photo as it is may exceed the 1.5 MB that Vertex AI takes.
+    """The request for one photo. The photo is made smaller first, because Vertex AI accepts at most 1.5 MB.
 
     Args:
-      photo: the file's content; None for a drawn one.
-      key: by which the answer names it.
+      photo: the file's content; None for a drawn picture.
+      key: the name of the photo in the response.
 
     Raises:
-      InputError: it is no image.
+      InputError: the file is not an image.
     """
     # Imported here so that --help stays quick.
     from preprocess.images.decode import ImageError, encode_png
@@ -132,13 +132,13 @@ def prediction_request(photo: bytes | None, *, key: str) -> dict[str, Any]:
 
 
 def best_answers(answer: Any, labels: Sequence[str], *, at_most: int = 5) -> tuple[str, bool, list[tuple[str, float]]]:
-    """Reads the endpoint's answer to one photo.
+    """Reads the endpoint's response for one photo.
 
     Returns:
       The label, whether the model is confident, and the best labels with their scores.
 
     Raises:
-      InputError: it is not what our models answer.
+      InputError: the response does not have the form of our models' predictions.
     """
     try:
         prediction: Mapping[str, Any] = answer["predictions"][0]

@@ -1,4 +1,4 @@
-"""Trains on Vertex AI, on the records that a Dataflow job made: what `./hugs_train.sh gs://BUCKET PATH` runs.
+"""Trains on Vertex AI, on the records that a Dataflow job made. `./hugs_train.sh gs://BUCKET PATH` runs this.
 
 python -m cloud.train --data_dir gs://BUCKET --job_dir gs://BUCKET/hugs_DATE_TIME
 """
@@ -42,7 +42,7 @@ _POLL_FAILURES = 5
 
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[str, ...]]:
-    """The program's options, and the flags of the trainer, which stand after `--`."""
+    """The program's options, and the trainer's flags, which follow `--`."""
     words = list(sys.argv[1:] if argv is None else argv)
     split = words.index("--") if "--" in words else len(words)
     parser = OneLineParser(
@@ -52,9 +52,11 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[str, .
     )
     parser.add_argument("--data_dir", required=True, metavar="URI", help="the bucket that has the lists")
     parser.add_argument("--job_dir", required=True, metavar="URI", help="the job directory that has the records")
-    parser.add_argument("--job_id", default="training", help="folder in it for the result (default: %(default)s)")
+    parser.add_argument("--job_id", default="training", help="folder in job_dir for the result (default: %(default)s)")
     parser.add_argument("--recipe", default="hugs", help="name or file of a recipe (default: %(default)s)")
-    parser.add_argument("--project", help="that pays (default: the recipe's, GOOGLE_CLOUD_PROJECT, or gcloud's)")
+    parser.add_argument(
+        "--project", help="project that pays (default: the recipe's, GOOGLE_CLOUD_PROJECT, or gcloud's)"
+    )
     parser.add_argument("--region", help="where to train (default: the recipe's)")
     parser.add_argument("--wait", action="store_true", help="wait for the end; exit with 1 if training failed")
     parser.add_argument(
@@ -72,7 +74,7 @@ def _find_records(args: argparse.Namespace, gcloud: Gcloud, storage: Storage) ->
     """The manifest of the training set, and whether there is a test set.
 
     Raises:
-      InputError: the training or the evaluation set is not finished, or sets do not go together.
+      InputError: the training or the evaluation set is not finished, or the sets do not fit together.
     """
     sets = {}
     for split in ("train", "eval", "test"):
@@ -93,10 +95,10 @@ def _find_records(args: argparse.Namespace, gcloud: Gcloud, storage: Storage) ->
 
 
 def _require_replaceable(model_dir: str, storage: Storage) -> None:
-    """Refuses what the trainer would refuse once its machines run.
+    """Refuses an output that the trainer would refuse later, on its machines.
 
     Raises:
-      InputError: the folder holds something that is no model of ours.
+      InputError: the folder holds something that is not a model of this project.
     """
     if is_there(f"{model_dir}/**", storage) and not is_there(f"{model_dir}/{MODEL_INFO_PATH}", storage):
         raise InputError(
@@ -106,13 +108,13 @@ def _require_replaceable(model_dir: str, storage: Storage) -> None:
 
 
 def _command(args: argparse.Namespace, *words: str) -> str:
-    """A command of ours, with the recipe, project and region of this one."""
+    """A command of this project, with the same recipe, project and region as this run."""
     choice = "" if args.recipe == "hugs" else f"RECIPE={shlex.quote(args.recipe)} "
     return choice + shlex.join([*words, *flags_of({"project": args.project, "region": args.region})])
 
 
 def _require_free(name: str, gcloud: Gcloud) -> None:
-    """Refuses a job while one that writes to the same folder is active."""
+    """Refuses a job while another active job writes to the same folder."""
     for job in gcloud.listed(gcloud.command("ai", "custom-jobs", "list", filter=f'displayName="{name}"')):
         if job.get("displayName") == name and job.get("state") not in _ENDED:
             number = _number(job)
@@ -136,13 +138,13 @@ def _to_yaml(spec: dict[str, Any]) -> str:
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
-            return True  # The pools share their arguments; an anchor is harder to read than a repetition.
+            return True  # The pools share their arguments; repeating them is easier to read than a YAML anchor.
 
     return yaml.dump(spec, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10_000)
 
 
 def _create(job: TrainingJob, spec: dict[str, Any], recipe: Recipe, gcloud: Gcloud) -> str:
-    """Posts the job; gives its number."""
+    """Posts the job; returns its number."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, _CONFIG_NAME)
         with open(path, "w", encoding="utf-8") as stream:
@@ -162,10 +164,10 @@ def _create_command(job: TrainingJob, config_path: str, recipe: Recipe, gcloud: 
 
 
 def _wait(number: str, gcloud: Gcloud) -> int:
-    """Polls a job until it ends, and says each new state.
+    """Polls a job until it ends, and prints each new state.
 
     Raises:
-      InputError: gcloud cannot say how the job is, several times in a row.
+      InputError: gcloud failed to give the state of the job several times in a row.
     """
     seen, failures = "", 0
     while True:
@@ -175,7 +177,7 @@ def _wait(number: str, gcloud: Gcloud) -> int:
         except InputError as error:
             failures += 1
             if failures == _POLL_FAILURES:
-                raise InputError(f"{error} The job itself goes on.") from error
+                raise InputError(f"{error} The job itself continues.") from error
             job = {}
         state = job.get("state", "")
         if state and state != seen:
@@ -192,7 +194,7 @@ def _wait(number: str, gcloud: Gcloud) -> int:
 
 
 def _report(number: str, job: TrainingJob, args: argparse.Namespace, gcloud: Gcloud) -> None:
-    print(f"job {number} was started in {gcloud.region}; the machines take some minutes to come up")
+    print(f"job {number} was started in {gcloud.region}; the machines need some minutes to start")
     print(f"watch    {shlex.join(gcloud.command('ai', 'custom-jobs', 'stream-logs', number))}")
     print(
         f"         https://console.cloud.google.com/ai/platform/locations/{gcloud.region}/training/{number}"
@@ -200,7 +202,7 @@ def _report(number: str, job: TrainingJob, args: argparse.Namespace, gcloud: Gcl
     )
     print(f"cancel   {shlex.join(gcloud.command('ai', 'custom-jobs', 'cancel', number))}")
     print(f"model    {job.output_path}/model\nreport   {job.output_path}/report.html")
-    print(f"\nnext, once it has succeeded: {_command(args, './hugs_deploy.sh', job.output_path)}", flush=True)
+    print(f"\nnext, when it has succeeded: {_command(args, './hugs_deploy.sh', job.output_path)}", flush=True)
 
 
 def _place_of(package: TrainerPackage, job: TrainingJob) -> StagedPackage:
@@ -209,7 +211,7 @@ def _place_of(package: TrainerPackage, job: TrainingJob) -> StagedPackage:
 
 
 def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int:
-    """Runs the program with the arguments; `run` replaces the running of gcloud.
+    """Runs the program with the arguments; `run` is called to run gcloud.
 
     Returns:
       0 if the job was started, or with --wait if it succeeded; 1 if it did not.
@@ -231,7 +233,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     package = None if recipe.vertex.trainer_in_image else build_package()
     job = TrainingJob(job_dir=args.job_dir, job_id=args.job_id, has_test=False, flags=flags)
     staged = _place_of(package, job) if package else None
-    custom_job_spec(job, recipe, package=staged)  # The flags are checked before anything is asked for.
+    custom_job_spec(job, recipe, package=staged)  # Checks the flags before any request.
     if not args.dry_run:
         gcloud.require_new_enough()
 
@@ -244,7 +246,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     if args.dry_run:
         print(f"# {_CONFIG_NAME}\n{_to_yaml(spec)}\n{shlex.join(_create_command(job, _CONFIG_NAME, recipe, gcloud))}")
         sent = f"package {staged.uri} ({len(package.content)} bytes) and the job" if package and staged else "job"
-        print(f"\ndry run: the {sent} would be sent; nothing was")
+        print(f"\ndry run: the {sent} would be sent; nothing was sent")
         require_printed()
         return EXIT_OK
     _require_free(job.display_name, gcloud)

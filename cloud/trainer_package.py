@@ -1,6 +1,6 @@
-"""The project's source as one file that pip installs, and the lock of all else: for containers without a trainer.
+"""The project's source as one file that pip installs, and the lock of its dependencies, for containers without them.
 
-The same source gives the same bytes, so the digest in the name tells whether it was sent before.
+The same source gives the same bytes, so the digest in the name shows whether the file was sent before.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _DIGEST_LENGTH = 12
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainerPackage:
-    """What a container installs.
+    """The files that a container installs.
 
     Attributes:
       name: `hugs-VERSION-DIGEST.tar.gz`.
       content: the source distribution.
       lock_name: `requirements-DIGEST.txt`.
-      lock: what the trainer needs, with versions and checksums: requirements-trainer.lock.
+      lock: the packages that the trainer needs, with versions and checksums: requirements-trainer.lock.
     """
 
     name: str
@@ -41,10 +41,10 @@ def build_package(root: str = REPOSITORY) -> TrainerPackage:
     """Packs the source distribution of the checkout.
 
     Args:
-      root: of the checkout.
+      root: the folder of the checkout.
 
     Raises:
-      InputError: this is no checkout.
+      InputError: the folder is not a checkout.
     """
     try:
         with open(os.path.join(root, "pyproject.toml"), "rb") as stream:
@@ -75,7 +75,7 @@ def _pack(root: str, paths: list[str], *, folder: str) -> bytes:
         for path in paths:
             with open(os.path.join(root, path), "rb") as stream:
                 content = stream.read()
-            # Without times, owners and modes, which say nothing of the source.
+            # Times, owners and modes are left out, because they are not part of the source.
             entry = tarfile.TarInfo(f"{folder}/{path}")
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))

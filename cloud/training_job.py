@@ -1,4 +1,4 @@
-"""A training job as Vertex AI wants it: which containers, with which arguments, on which machines."""
+"""The description of a training job for Vertex AI: containers, arguments and machines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from configs.errors import InputError
 from configs.recipe import Recipe, TrainOptions
 from trainer.options import TrainingOptions, parse_options
 
-# Images of Vertex AI that install a Python package themselves. As of 2026 those with TensorFlow have Python 3.10, which
-# the recipe refuses; what they have of later ones will be called the same.
+# Images of Vertex AI that install a Python package themselves. As of 2026, those with TensorFlow have Python 3.10,
+# which the recipe refuses. Later images will have the same prefix.
 _PREBUILT = re.compile(r"([a-z]+-docker\.pkg\.dev/vertex-ai|gcr\.io/cloud-aiplatform)/training/")
-# Vertex AI mounts all buckets at /gcs, so pip needs neither credentials nor a client. $0 is the lock, which is
-# installed as it is; $1 is the package; the rest are the flags: nothing is quoted twice.
+# Vertex AI mounts all buckets at /gcs, so pip needs neither credentials nor a client. $0 is the lock, $1 is the
+# package, and the other arguments are the flags. So nothing needs to be quoted twice.
 _INSTALL_AND_TRAIN = (
     'package="$1"; shift; python -m pip install --no-cache-dir --no-deps --require-hashes --requirement "$0" '
     '&& python -m pip install --no-cache-dir --no-deps --no-build-isolation "$package" '
@@ -31,11 +31,11 @@ _WEIGHTS_WITHOUT_FILE = ("imagenet", "random")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StagedPackage:
-    """Where in the bucket the trainer lies for containers that do not have it.
+    """The location of the trainer in the bucket, for containers that do not have it.
 
     Attributes:
-      uri: of the source distribution, gs://.
-      lock_uri: of the lock with all that it needs, gs://.
+      uri: the URI (gs://) of the source distribution.
+      lock_uri: the URI (gs://) of the lock of its dependencies.
     """
 
     uri: str
@@ -44,13 +44,13 @@ class StagedPackage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What is to be trained on, and where the result goes.
+    """The input and the output of a training job.
 
     Attributes:
-      job_dir: gs:// folder that has the records in `preproc`.
-      job_id: folder in it that takes checkpoints, metrics and the model.
+      job_dir: the gs:// folder that has the records in `preproc`.
+      job_id: the folder in it for checkpoints, metrics and the model.
       has_test: whether there is a finished test set.
-      flags: of the trainer, as the user gave them; they win over the recipe.
+      flags: the trainer's flags that the user gave; they override the recipe.
     """
 
     job_dir: str
@@ -60,20 +60,20 @@ class TrainingJob:
 
     @property
     def output_path(self) -> str:
-        """Where the trainer writes."""
+        """The output folder of the trainer."""
         return f"{self.job_dir}/{self.job_id}"
 
     @property
     def display_name(self) -> str:
-        """One name for one output, so that a job of this name writes there too."""
+        """A name that depends only on the output, so another job with this name writes to the same output."""
         return self.output_path.removeprefix("gs://")[-_MAX_NAME:]
 
 
 def trainer_arguments(job: TrainingJob, recipe: Recipe) -> list[str]:
-    """The trainer's command line: the recipe's options spelled out, since its file is not in the container.
+    """The trainer's command line. The recipe's options become flags: the container does not have the recipe's file.
 
     Raises:
-      InputError: the trainer would refuse them, or they name a file of this machine.
+      InputError: the trainer would refuse the flags, or they name a file on this machine.
     """
     given = {flag.split("=")[0].removeprefix("--") for flag in job.flags if flag.startswith("--")}
     if "recipe" in given:
@@ -93,7 +93,7 @@ def trainer_arguments(job: TrainingJob, recipe: Recipe) -> list[str]:
 
 def _recipe_flags(train: TrainOptions, given: set[str]) -> list[str]:
     values = dataclasses.asdict(train)
-    # One says how long to train; the trainer refuses both.
+    # Both flags say how long to train, and the trainer refuses both together.
     length = {"epochs", "max_steps"}
     values.pop("max_steps" if train.epochs is not None else "epochs")
     skipped = given | (length if given & length else set())
@@ -103,32 +103,32 @@ def _recipe_flags(train: TrainOptions, given: set[str]) -> list[str]:
 def _require_reachable(options: TrainingOptions, recipe: Recipe) -> None:
     for field in _INPUT_FLAGS:
         if field == "weights" and recipe.vertex.trainer_in_image:
-            continue  # They may be in the image as well.
+            continue  # The image may have these files.
         value = getattr(options, field)
         for path in (value,) if isinstance(value, str) else value or ():
             if not path.startswith(_REACHABLE) and path not in _WEIGHTS_WITHOUT_FILE:
                 raise InputError(
-                    f"--{field}: the container does not have what is on this machine. Copy it to the bucket and give "
+                    f"--{field}: the container does not have the files of this machine. Copy it to the bucket and give "
                     f"gs://BUCKET/... Received: {path!r}."
                 )
     for field in _OUTPUT_FLAGS:
         value = getattr(options, field)
         if value is not None and not value.startswith(_REACHABLE):
             raise InputError(
-                f"--{field}: must be in a bucket, since the container's disk goes with it. Received: {value!r}."
+                f"--{field}: must be in a bucket, because the container's disk is temporary. Received: {value!r}."
             )
 
 
 def require_weights(weights: str, job: TrainingJob, recipe: Recipe) -> None:
-    """Checks that the container can have the weights of the network that made the records.
+    """Checks that the container can get the weights of the network that made the records.
 
     Args:
-      weights: as the records' manifest names them.
-      job: of training.
-      recipe: an image with the trainer may have the file too.
+      weights: the weights that the records' manifest names.
+      job: the training job.
+      recipe: if its image has the trainer, the image may also have the file.
 
     Raises:
-      InputError: they are a file of another machine.
+      InputError: the weights are a file on another machine.
     """
     elsewhere = recipe.vertex.trainer_in_image or any(flag.split("=")[0] == "--weights" for flag in job.flags)
     if not elsewhere and weights not in _WEIGHTS_WITHOUT_FILE and not weights.startswith(_REACHABLE):
@@ -142,12 +142,12 @@ def custom_job_spec(job: TrainingJob, recipe: Recipe, *, package: StagedPackage 
     """The `CustomJobSpec` of Vertex AI.
 
     Args:
-      job: of training.
-      recipe: with the sections `cloud`, `vertex` and `train`.
-      package: what the container installs; None where the image has the trainer.
+      job: the training job.
+      recipe: the sections `cloud`, `vertex` and `train` are used.
+      package: the files that the container installs; None if the image has the trainer.
 
     Returns:
-      What `gcloud ai custom-jobs create --config` reads, with https://cloud.google.com/vertex-ai's names.
+      The input of `gcloud ai custom-jobs create --config`, with the names of Vertex AI's API.
 
     Raises:
       InputError: see `trainer_arguments`.
@@ -160,11 +160,11 @@ def custom_job_spec(job: TrainingJob, recipe: Recipe, *, package: StagedPackage 
     }
     pools = [pool]
     if vertex.replicas > 1:
-        # The first pool is the chief, which must be one; Vertex AI tells all of each other in TF_CONFIG.
+        # The first pool is the chief and must be one machine. Vertex AI describes the whole cluster in TF_CONFIG.
         pools.append({**pool, "replicaCount": vertex.replicas - 1})
     spec: dict[str, Any] = {
         "workerPoolSpecs": pools,
-        # The trainer goes on from its last checkpoint.
+        # After a restart, the trainer goes on from its last checkpoint.
         "scheduling": {"timeout": f"{vertex.timeout_hours * 3600}s", "restartJobOnWorkerRestart": True},
     }
     if recipe.cloud.service_account:
@@ -186,7 +186,7 @@ def _container(image: str, package: StagedPackage | None, arguments: Sequence[st
                 "args": list(arguments),
             }
         }
-    # The default, python:3.11 from Docker Hub, is here: Vertex AI has no image with TensorFlow and Python 3.11.
+    # This includes the default, python:3.11 from Docker Hub: Vertex AI has no image with TensorFlow and Python 3.11.
     lock, path = (f"{_MOUNT}{uri.removeprefix('gs://')}" for uri in (package.lock_uri, package.uri))
     command = ["sh", "-c", _INSTALL_AND_TRAIN, lock, path]
     return {"containerSpec": {"imageUri": image, "command": command, "args": list(arguments)}}

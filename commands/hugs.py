@@ -1,6 +1,6 @@
-"""The command `hugs`: one name for the programs that a person starts.
+"""The command `hugs`: one name for all programs of the project.
 
-`hugs embed --help` is `python -m pipelines.embed --help`. A program is imported only when it is asked for.
+`hugs embed --help` runs `python -m pipelines.embed --help`. A program is imported only if its subcommand is given.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from configs.program import run_program
 DISTRIBUTION = "hugs-image-classifier"
 # Each subcommand, the module whose `main(argv)` it runs, and what it does.
 PROGRAMS = {
-    "ingest": ("pipelines.ingest", "a folder of labelled photos to lists"),
-    "plan": ("pipelines.plan", "what embedding the lists will take and cost"),
-    "embed": ("pipelines.embed", "a list of images to records, one embedding an image"),
-    "preproc": ("pipelines.preproc", "all lists of a recipe to records, as hugs_preproc.sh does"),
-    "train": ("trainer.task", "records to a model, its metrics and a report"),
-    "predict": ("trainer.predict", "what a model says of photos"),
+    "ingest": ("pipelines.ingest", "makes lists from a folder of labelled photos"),
+    "plan": ("pipelines.plan", "estimates the time and cost of embedding the lists"),
+    "embed": ("pipelines.embed", "makes records from a list of images: one embedding for each image"),
+    "preproc": ("pipelines.preproc", "makes records from all lists of a recipe, as hugs_preproc.sh does"),
+    "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
+    "predict": ("trainer.predict", "predicts the labels of photos"),
 }
 
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
       The program's exit code; None means 0.
 
     Raises:
-      InputError: there is no such subcommand, or the program says why.
+      InputError: there is no such subcommand, or the program refuses its input.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -63,7 +63,7 @@ def _usage() -> str:
         [
             "usage: hugs SUBCOMMAND [flags ...]     hugs SUBCOMMAND --help     hugs --version",
             "",
-            "From a folder of labelled photos to a classifier of your own.",
+            "Makes an image classifier from a folder of labelled photos.",
             "",
             *lines,
         ]

@@ -1,7 +1,7 @@
-"""The whole road in a few minutes: photos, lists, records, a model, its accuracy, a prediction.
+"""The whole workflow in a few minutes: photos, lists, records, a model, its accuracy, a prediction.
 
-Runs the programs as a person would type them, prints each command before it runs it, and sums up what they
-wrote. Records that an earlier run finished for the same lists and weights are used again.
+Runs the programs with the commands that a person would type, prints each command before it runs, and summarizes the
+results. If an earlier run finished records for the same lists and weights, they are used again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _say(text: str) -> None:
 
 
 def _run(module: str, *arguments: str) -> None:
-    """Runs one of our programs, output and all; its exit code is ours if it fails."""
+    """Runs one of our programs and shows its output. If it fails, the demo ends with its exit code."""
     _say(f"\n$ python -m {module} {shlex.join(arguments)}")
     done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
     if done.returncode != EXIT_OK:
@@ -43,11 +43,13 @@ def _run(module: str, *arguments: str) -> None:
 
 
 def _photos(image_dir: str | None, out: pathlib.Path) -> tuple[str, pathlib.Path]:
-    """What the photos are called, and the folder with their class folders."""
+    """The name of the photos, and the folder with their class folders."""
     if image_dir is not None:
         folder = pathlib.Path(image_dir)
         if not folder.is_dir():
-            raise InputError(f"DATA: there is no folder {image_dir!r}. Give one that holds a folder of photos a class.")
+            raise InputError(
+                f"DATA: there is no folder {image_dir!r}. Give one that holds a folder of photos for each class."
+            )
         return str(folder), folder
     folder = out / "photos"
     if not folder.is_dir():
@@ -58,22 +60,22 @@ def _photos(image_dir: str | None, out: pathlib.Path) -> tuple[str, pathlib.Path
 
 
 def _choose_weights() -> list[str]:
-    """Flags for ImageNet weights where they can be had, else for random ones, aloud."""
+    """The flags for ImageNet weights if they are available; else for random weights, with a message."""
     from preprocess.backbones.backbone import BackboneSpec, check_weights
 
     try:
         check_weights(BackboneSpec())
     except InputError:
         _say(
-            "\nThe ImageNet weights cannot be had here (no network, none cached), so the demo uses RANDOM weights:\n"
-            "everything runs, but the accuracy says nothing about what ImageNet weights give."
+            "\nThe ImageNet weights are not available (no network, none cached), so the demo uses RANDOM weights:\n"
+            "everything runs, but the accuracy does not show what a model with ImageNet weights can do."
         )
         return ["--weights", "random", "--seed", "0"]
     return ["--weights", "imagenet"]
 
 
 def _job_dir(out: pathlib.Path, data: pathlib.Path, image_dir: pathlib.Path, weights: Sequence[str]) -> pathlib.Path:
-    """A folder for each combination of lists, photos, weights and program, so that what changed is embedded anew."""
+    """A folder for each combination of lists, photos, weights and program. What changed is embedded again."""
     digest = hashlib.sha256(shlex.join([*weights, IMAGE_DEFINITION, str(REPORT_FORMAT)]).encode())
     for path in sorted(data.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
@@ -86,20 +88,20 @@ def _job_dir(out: pathlib.Path, data: pathlib.Path, image_dir: pathlib.Path, wei
 def _embed(data: pathlib.Path, job: pathlib.Path, weights: Sequence[str]) -> None:
     splits = [split for split in _SPLITS if (data / f"{split}.csv").exists()]
     if all(os.path.exists(sidecar_path(str(job / "preproc" / split), MANIFEST_NAME)) for split in splits):
-        _say(f"\nThe records of these photos are there already, in {job}; using them again.")
+        _say(f"\nThe records of these photos are already in {job}; using them again.")
         return
     _run("pipelines.preproc", "--data_dir", str(data), "--job_dir", str(job), *weights)
 
 
 def _prediction(model: pathlib.Path, data: pathlib.Path) -> tuple[str, dict[str, Any]]:
-    """One photo that training never saw, and what the model says of it."""
+    """One photo that training never saw, and the model's prediction for it."""
     lists = data / "test.csv" if (data / "test.csv").exists() else data / "eval.csv"
     row = lists.read_text().splitlines()[0]
     uri, label = next(csv.reader([row]))[:2]
     photo = os.path.normpath(data / uri)
     command = [sys.executable, "-m", "trainer.predict", "--model_dir", str(model), "--json", photo]
     _say(f"\n$ python -m {shlex.join(command[2:])}")
-    # Its own answer is ASCII then, whatever the locale is, so that this one can read it.
+    # JSON output is ASCII in every locale, so this program can read it.
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode != EXIT_OK:
@@ -130,7 +132,7 @@ def _print_summary(
         if result:
             _say(
                 f"{split:<5} accuracy {result['accuracy']:.1%} on {result['examples']} photos that training never saw "
-                f"(always answering {result['majority_class']!r}: {result['majority_share']:.1%})"
+                f"(always predicting {result['majority_class']!r}: {result['majority_share']:.1%})"
             )
     held_out = metrics.get("test") or metrics["eval"]
     _say("")
@@ -141,7 +143,7 @@ def _print_summary(
     _say(f"\nreport   {job / 'training' / 'report.html'}  (open it in a browser)")
     _say(f"records  {job / 'preproc'}\nmetrics  {job / 'training' / 'metrics.json'}\nmodel    {model}")
     if metrics["backbone"]["random_weights"]:
-        _say("RANDOM weights: these numbers show that everything works, not what ImageNet weights give.")
+        _say("RANDOM weights: these numbers show that everything works, not what a model with ImageNet weights can do.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,7 +153,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       InputError: the folder of photos is missing.
     """
     parser = OneLineParser(prog="python -m demo.run", description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--image_dir", metavar="DIR", help="your photos, a folder a class (default: solar cells)")
+    parser.add_argument(
+        "--image_dir", metavar="DIR", help="your photos, one folder for each class (default: solar cells)"
+    )
     args = parser.parse_args(argv)
     started = time.monotonic()
     root = pathlib.Path(os.path.relpath(pathlib.Path(__file__).parent / "out"))
@@ -160,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = out / "data"
     _run("pipelines.ingest", "--image_dir", str(image_dir), "--output_dir", str(data))
     if not (data / "eval.csv").exists():
-        raise InputError(f"DATA: {image_dir}: none of so few photos falls to the evaluation list. Add photos.")
+        raise InputError(f"DATA: {image_dir}: there are so few photos that the evaluation list is empty. Add photos.")
     weights = _choose_weights()
     job = _job_dir(out, data, image_dir, weights)
     _embed(data, job, weights)
@@ -181,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prediction=prediction,
         seconds=time.monotonic() - started,
     )
-    _say(f"demo: done; it embedded, trained, evaluated and predicted, and all of it lies in {out}")
+    _say(f"demo: done; it embedded, trained, evaluated and predicted, and all results are in {out}")
     return EXIT_OK
 
 

@@ -19,14 +19,15 @@ PHOTOS = 1000
 def make_class_folders(target: pathlib.Path) -> None:
     """Copies the photographs into `target/functional` and `target/defective`.
 
-    The same ones each time: those whose names have the smallest hashes.
+    It always copies the same photographs: those whose names have the smallest hashes.
 
     Raises:
       ModuleNotFoundError: the package is not installed.
     """
     data = importlib.resources.files("elpv_dataset") / "data"
     rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
-    # The annotators' probability of a defect; cells of which they were not sure (1/3, 2/3) are left out.
+    # The annotators gave each cell a probability of a defect. Cells about which they were not sure (1/3, 2/3) are left
+    # out.
     sure = [(path, float(probability)) for path, probability, _ in rows if float(probability) in (0.0, 1.0)]
     sure.sort(key=lambda row: hashlib.sha256(row[0].encode()).digest())
     for path, probability in sure[:PHOTOS]:

@@ -1,14 +1,13 @@
-"""Makes a virtual environment from lock files: what they list, in the versions that they list, and nothing else.
+"""Makes a virtual environment from lock files. It installs exactly the packages and versions that they list.
 
     python3.11 scripts/install_environment.py .venv --lock requirements.lock --project .
 
-Nothing is resolved: every package is installed without looking at what it requires, by its checksum. That what is
-listed is complete is held by a test, and checked once more at the end. `make` runs this; it needs the standard library
-alone.
+It does not resolve dependencies: it installs every package by its checksum, and ignores what the package requires. A
+test makes sure that the lists are complete, and this program checks it again at the end. `make` runs this program; it
+needs only the standard library.
 
-uv installs several times as fast as pip, so it is used where it can be had: it is one of the locked packages. It is
-told what pip's own configuration says of registries and certificates. Where it cannot be had, or fails, pip does the
-work.
+uv installs several times as fast as pip, so it is used if it is available; it is one of the locked packages. It gets
+the registries and certificates from pip's configuration. If uv is not available or fails, pip is used.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ EXIT_FAILED = 2
 PYTHON_VERSIONS = ((3, 11), (3, 12), (3, 13))
 _PACKAGES_PER_LINE = 20
 _BUILD_PACKAGES = ("setuptools", "wheel")
-# pip's settings and the variables by which uv takes the same. With hashes, where a file comes from does not matter.
+# pip's settings and the same settings as variables for uv. Hashes make it safe to take a file from any registry.
 _UV_VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -38,21 +37,21 @@ _UV_VARIABLES = {
     "proxy": "ALL_PROXY",
     "timeout": "UV_HTTP_TIMEOUT",
 }
-# How a script of an environment begins; the first form is that of paths that are long or hold a space.
+# The beginning of a script in an environment. The first form is for paths that are long or hold a space.
 _INTERPRETER = re.compile(r"""#!/bin/sh\n'\''exec' "?(/[^"\n]*?)"? "\$0"|#!(/.*)""")
 _COMMA_SEPARATED = ("UV_FIND_LINKS",)
 
 
 class InstallError(Exception):
-    """What could not be installed, and what to do, in one line."""
+    """An installation failed. The message says in one line what failed and what to do."""
 
 
 class Environment:
     """A virtual environment that is being made.
 
     Args:
-      folder: of the environment.
-      installer: "auto" for uv where it can be had and pip elsewhere, or "uv" or "pip".
+      folder: the folder of the environment.
+      installer: "uv", "pip", or "auto" for uv if it is available and else pip.
     """
 
     def __init__(self, folder: str, installer: str):
@@ -66,7 +65,7 @@ class Environment:
         print(f"{self.folder}: {text}", flush=True)
 
     def create(self) -> None:
-        """Makes the environment, without whatever was there before.
+        """Makes the environment, and deletes an earlier one.
 
         Raises:
           InstallError: this Python cannot make one.
@@ -88,7 +87,7 @@ class Environment:
             raise InstallError(f"{sys.executable} cannot make a virtual environment in {self.folder}. {hint}")
 
     def install(self, lock: str) -> None:
-        """Installs what a lock lists.
+        """Installs the packages that a lock lists.
 
         Args:
           lock: path of a requirements file with hashes.
@@ -97,7 +96,7 @@ class Environment:
           InstallError: it could not be installed.
         """
         packages = dict(entries(lock))
-        # A package that comes as source is built with what the lock has, and not with what is newest today.
+        # Source packages are built with the build tools in the lock, and not with the newest ones.
         flags = ("--no-deps", "--require-hashes", "--no-build-isolation", "--requirement", lock)
         self._install_first(packages)
         if self._may_use_uv():
@@ -105,17 +104,17 @@ class Environment:
             if self._run_uv("install", *flags):
                 return
             if self._installer == "uv":
-                raise InstallError(f"uv could not install {lock}; what it said stands above.")
-            self.say("uv could not do it; what it said stands above. pip is tried")
+                raise InstallError(f"uv could not install {lock}; its output is above.")
+            self.say("uv failed; its output is above. Trying pip")
         self.say(f"installing up to {len(packages)} packages of {lock} with pip, which takes some minutes")
         if not self._run_pip("install", *flags):
             raise InstallError(
-                f"pip could not install {lock}; what it said stands above. Is the package registry that pip is set up "
-                "for reachable? Then give the same command again."
+                f"pip could not install {lock}; its output is above. Check that the package registry that pip uses is "
+                "reachable, and run the same command again."
             )
 
     def install_project(self, project: str) -> None:
-        """Installs the project itself from its checkout, so that its commands are there and its code is not copied.
+        """Installs the project from its checkout: this adds its commands and does not copy its code.
 
         Args:
           project: folder of the checkout.
@@ -127,48 +126,48 @@ class Environment:
         if not (self._may_use_uv() and self._run_uv("install", "--quiet", *flags)) and not self._run_pip(
             "install", "--quiet", *flags
         ):
-            raise InstallError(f"the project in {project} could not be installed; what pip said stands above.")
+            raise InstallError(f"the project in {project} could not be installed; pip's output is above.")
         self.say("the project is installed from this checkout, with its command hugs")
 
     def check(self) -> None:
-        """Checks once that each package has what it requires.
+        """Checks that the requirements of each package are installed.
 
         Raises:
-          InstallError: something is missing, or two packages do not go together.
+          InstallError: a package is missing, or two packages do not fit together.
         """
         command = [self._uv, "pip", "check", "--python", self.python] if self._may_use_uv() else self._pip("check")
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
             found = " ".join((done.stdout + done.stderr).split())
             raise InstallError(f"the lock is not complete: {found}. Run `make lock` and report this.")
-        self.say("checked: every package has what it requires")
+        self.say("checked: the requirements of every package are installed")
 
     def _install_first(self, packages: Mapping[str, str]) -> None:
-        """Installs, with pip, what builds packages, and uv where it is wanted and can be had.
+        """Installs the build tools with pip, and also uv if it is wanted and available.
 
         Args:
-          packages: of the lock; those that it lacks are done without.
+          packages: the packages of the lock; a build tool that is not in it is not installed.
 
         Raises:
-          InstallError: uv was asked for and cannot be had.
+          InstallError: the user asked for uv, and it is not available.
         """
         if self._installer != "pip" and "uv" in packages and not os.path.exists(self._uv):
             self.say(f"fetching the installer {packages['uv'].split()[0]}")
             reason = self._install_entries([packages["uv"]])
             if reason and self._installer == "uv":
-                raise InstallError(f"uv cannot be had: {reason}")
+                raise InstallError(f"uv is not available: {reason}")
             if reason:
-                self.say(f"uv cannot be had ({reason}); pip does the work")
+                self.say(f"uv is not available ({reason}); using pip")
         self._install_entries([packages[name] for name in _BUILD_PACKAGES if name in packages])
 
     def _install_entries(self, texts: Sequence[str]) -> str:
-        """Installs entries of a lock with pip; gives the last line of what it complains about, or the empty text."""
+        """Installs entries of a lock with pip; returns the last line of its errors, or the empty text."""
         if not texts:
             return ""
         with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as requirements:
             requirements.writelines(texts)
             requirements.flush()
-            # (One try more, no longer: pip tries all packages again in a moment, and says so.)
+            # (Only one more try: if it fails, pip tries all packages again soon, and shows its errors.)
             flags = ("--quiet", "--retries=1", "--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement")
             command = self._pip("install", *flags, requirements.name)
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
@@ -186,12 +185,12 @@ class Environment:
         process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, errors="replace")
         assert process.stderr is not None
         for line in process.stderr:
-            if not re.match(" [-+~] ", line):  # One for each package, at the end.
+            if not re.match(" [-+~] ", line):  # At the end, uv prints one such line for each package.
                 self.say(f"uv: {line.strip()}")
         return process.wait() == 0
 
     def _run_pip(self, *words: str) -> bool:
-        """Runs pip and says how far it is: it names each package, and is silent for minutes when asked to be quiet."""
+        """Runs pip and shows its progress. pip itself names every package or, if quiet, prints nothing for minutes."""
         process = subprocess.Popen(self._pip(*words), stdout=subprocess.PIPE, stderr=None, text=True, errors="replace")
         assert process.stdout is not None
         collected = 0
@@ -201,7 +200,7 @@ class Environment:
                 if collected % _PACKAGES_PER_LINE == 0:
                     self.say(f"pip has {collected} packages, the last one {line.split()[1]}")
             elif re.match(" *(Downloading|Using cached) .*GB|.*[0-9]{3}(\\.[0-9]+)? MB", line):
-                self.say(f"pip: {line.strip()}")  # Large ones take their time.
+                self.say(f"pip: {line.strip()}")  # Large files take a long time.
             elif line.startswith("Installing collected packages"):
                 self.say(f"pip has all {collected} and unpacks them")
         return process.wait() == 0
@@ -211,9 +210,9 @@ class Environment:
 
 
 def made_here(folder: str) -> bool:
-    """Whether an environment can run, and lies where it was made: its scripts hold the path of their interpreter.
+    """Whether an environment can run and has not been moved: its scripts hold the path of their interpreter.
 
-    What was moved or copied together with its checkout would start what lies at the old place, if anything.
+    The scripts of a moved or copied environment would start the interpreter at the old place, if there is one.
     """
     try:
         with open(os.path.join(folder, "bin", "pip"), encoding="utf-8", errors="surrogateescape") as stream:
@@ -239,11 +238,11 @@ def entries(lock: str) -> Iterator[tuple[str, str]]:
 
 
 def uv_variables(configuration: str) -> Mapping[str, str]:
-    """What pip is configured with, as variables for uv, which does not read pip's files.
+    """The configuration of pip as variables for uv, because uv does not read pip's files.
 
     Args:
-      configuration: what `pip config list` prints: lines such as global.index-url='https://…'. A setting for `install`
-        wins over a global one, and one of the environment over both.
+      configuration: the output of `pip config list`: lines such as global.index-url='https://…'. A setting for
+        `install` overrides a global one, and a setting of the environment overrides both.
     """
     found: dict[str, str] = {}
     for section in ("global", "install", ":env:"):
@@ -258,16 +257,16 @@ def uv_variables(configuration: str) -> Mapping[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Makes an environment, installs the project into one that is there, or forgets one that lies elsewhere now.
+    """Makes an environment, installs the project into an existing one, or deletes the stamps of a moved one.
 
     Raises:
-      InstallError: something could not be installed.
+      InstallError: a package could not be installed.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folder", help="of the environment")
+    parser.add_argument("folder", help="folder of the environment")
     parser.add_argument("--lock", action="append", default=[], help="a requirements file with hashes; may be repeated")
     parser.add_argument("--project", help="folder of the checkout, whose commands are installed as well")
-    parser.add_argument("--keep", action="store_true", help="add to the environment that is there")
+    parser.add_argument("--keep", action="store_true", help="add to an existing environment")
     parser.add_argument("--forget", metavar="STAMP", nargs="+", help="delete these if the folder was made elsewhere")
     parser.add_argument("--installer", choices=("auto", "uv", "pip"), default="auto")
     args = parser.parse_args(argv)
@@ -287,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.keep:
         environment.create()
     elif not os.path.exists(environment.python):
-        raise InstallError(f"{args.folder} is no environment that can be added to. `make setup` makes it.")
+        raise InstallError(f"{args.folder} is not an environment that can be extended. `make setup` makes it.")
     for lock in args.lock:
         environment.install(lock)
     if args.project:

@@ -1,4 +1,4 @@
-"""Lists of paths on the command line may be repeated or comma-separated."""
+"""Splits lists of paths on the command line: a flag may be repeated, and its paths separated by commas."""
 
 from __future__ import annotations
 

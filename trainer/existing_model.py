@@ -1,4 +1,4 @@
-"""An exported model measured on record sets, without training anything."""
+"""Measures an exported model on record sets, without any training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trainer.reports.held_out_files import write_predictions, write_report
 from trainer.storage.files import cause_of, local_folder
 from trainer.storage.working_folder import working_folder
 
-# Not metrics.json and report.html, which tell of the training and may lie in the same folder.
+# The names differ from metrics.json and report.html, which are about the training and may lie in the same folder.
 EVALUATION_NAME = "evaluation.json"
 EVALUATION_REPORT_NAME = "evaluation.html"
 EVALUATION_FORMAT = 1
@@ -44,7 +44,7 @@ def require_fitting(info: ModelInfo, model_dir: str, sets: Mapping[str, tuple[Re
                     f"The record set {record_set.prefix} has embeddings of {size} numbers, and the model {model_dir} "
                     f"takes {info.backbone.embedding_size}. Embed the images with the model's backbone."
                 )
-            # Of unverified ones, no more can be told.
+            # If a backbone is unverified, nothing else can be checked.
             if not (info.backbone_verified and record_set.verified):
                 continue
             if not info.backbone.agrees_with(record_set.manifest.backbone):
@@ -73,9 +73,9 @@ def require_labels(info: ModelInfo, model_dir: str, data: Mapping[str, Embedding
 
 
 def load_logits(model_dir: str, info: ModelInfo) -> LogitsOf:
-    """The logits of an exported model, from the scores that it answers.
+    """The logits of an exported model, computed from its scores.
 
-    Of a softmax they are known up to a constant for each example, which changes no score.
+    With a softmax, logits are known except for a constant for each example, which changes no score.
 
     Raises:
       InputError: the model cannot be loaded.
@@ -90,13 +90,13 @@ def load_logits(model_dir: str, info: ModelInfo) -> LogitsOf:
 
     def logits_of(owner: Any, piece: np.ndarray) -> np.ndarray:
         scores = signature(embeddings=tf.constant(piece))["scores"].numpy().astype(np.float64)
-        # What float32 has rounded to 0 or 1 gets the nearest number that it can tell from them.
+        # Scores that float32 rounded to 0 or 1 are replaced by the nearest float32 numbers between 0 and 1.
         logits = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
         if info.label_mode == "multi":
             logits -= np.log(np.maximum(1.0 - scores, np.finfo(np.float32).epsneg))
         return (logits * info.temperature).astype(np.float32)
 
-    # A signature does not keep its model alive.
+    # A signature does not keep a reference to its model, so `logits_of` keeps one.
     return functools.partial(logits_of, model)
 
 
@@ -109,16 +109,16 @@ def evaluate_existing(
     """Writes predictions.csv, evaluation.json and evaluation.html about an exported model into the output folder.
 
     Args:
-      options: of the run.
+      options: the options of the run.
       sets: the record sets of "eval" or "test" or both.
-      data: what they hold.
+      data: the data sets that were read from them.
       info: from `read_model_info(options.existing_model_dir)`.
 
     Returns:
-      What evaluation.json holds.
+      The content of evaluation.json.
 
     Raises:
-      InputError: the model or the output folder will not do, or the records do not fit the model.
+      InputError: the model or the output folder cannot be used, or the records do not fit the model.
     """
     model_dir = options.existing_model_dir
     require_labels(info, model_dir, data)

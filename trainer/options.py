@@ -23,10 +23,10 @@ from trainer.storage.files import supported_path
 OPTIMIZERS = typing.get_args(OptimizerName)
 EXPORT_FORMATS = typing.get_args(ExportFormat)
 _MAX_SEED = 2**31 - 1
-# What `trainer.search.tuning` searches.
+# The settings that `trainer.search.tuning` searches.
 SEARCHED = ("hidden_units", "dropout", "learning_rate", "l2", "label_smoothing", "batch_size", "optimizer")
 
-# Which folders Vertex AI names in the environment of a training job.
+# The environment variables by which Vertex AI names the folders of a training job.
 _VERTEX_FOLDERS = {
     "checkpoint_dir": "AIP_CHECKPOINT_DIR",
     "log_dir": "AIP_TENSORBOARD_LOG_DIR",
@@ -40,8 +40,8 @@ class Path(Rule):
 
     Attributes:
       of: "a file" or "a folder".
-      or_empty: whether the empty text is allowed; it is as good as no path.
-      or_name: whether it may be a name that is no path, so that nothing else is said of it.
+      or_empty: whether the empty text is allowed; it means no path.
+      or_name: whether the value may also be a name that is not a path.
     """
 
     of: str
@@ -93,7 +93,7 @@ class SomeOf(ListOfTexts):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions(Options):
-    """What a run reads and where it writes. Records, folders and dictionaries are local or gs://."""
+    """The data that a run reads, and the folders that it writes into; all local or gs://."""
 
     prefix: ClassVar[str] = "--"
 
@@ -108,7 +108,7 @@ class DataOptions(Options):
     eval_data_paths: tuple[str, ...] = option(
         (),
         Paths(),
-        help="the same, to evaluate on and to choose the checkpoint by",
+        help="the same for the evaluation set, which also chooses the checkpoint",
         decides="model",
         held_as=("evaluation data",),
         metavar="PATH",
@@ -116,7 +116,7 @@ class DataOptions(Options):
     test_data_paths: tuple[str, ...] = option(
         (),
         Paths(),
-        help="the same, evaluated once at the end",
+        help="the same for the test set, which is evaluated once at the end",
         decides="neither",
         metavar="PATH",
         default_words="none",
@@ -130,7 +130,7 @@ class DataOptions(Options):
     checkpoint_dir: str | None = option(
         None,
         Path("a folder", or_empty=True),
-        help="of the checkpoints",
+        help="folder for the checkpoints",
         decides="neither",
         metavar="DIR",
         default_words="AIP_CHECKPOINT_DIR, else in output_path",
@@ -146,7 +146,7 @@ class DataOptions(Options):
     export_dir: str | None = option(
         None,
         Path("a folder", or_empty=True),
-        help="where a copy of the model goes",
+        help="folder for a copy of the model",
         decides="neither",
         metavar="DIR",
         default_words="AIP_MODEL_DIR, else none",
@@ -154,7 +154,7 @@ class DataOptions(Options):
     input_dict: str | None = option(
         None,
         Path("a file"),
-        help="dict.txt of records that were made elsewhere",
+        help="the dict.txt of records that were made elsewhere",
         decides="model",
         held_as=("training data", "evaluation data"),
         metavar="FILE",
@@ -162,12 +162,12 @@ class DataOptions(Options):
     photo_dirs: tuple[str, ...] = option(
         (),
         Paths(),
-        help="photos that records name are read, for thumbnails and checks, only in these folders",
+        help="read photos that records name, for thumbnails and checks, only in these folders",
         decides="neither",
         metavar="DIR",
-        default_words="wherever they lie; none for records that were made elsewhere",
+        default_words="all folders; none for records that were made elsewhere",
     )
-    # The head is trained on the embeddings of the records, whatever network the exported model contains.
+    # This does not influence the training: the head is trained on the embeddings in the records.
     weights: str | None = option(
         None,
         Path("a file", or_name=True),
@@ -178,7 +178,7 @@ class DataOptions(Options):
     max_memory_mb: int | None = option(
         None,
         Whole(1),
-        help="MiB of embeddings to hold in memory; more is read from the shards in each epoch",
+        help="MiB of embeddings to hold in memory; larger sets are read from the shards in each epoch",
         decides="neither",
         metavar="MB",
         default_words="half of the available memory",
@@ -187,7 +187,7 @@ class DataOptions(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions(TrainOptions, DataOptions):
-    """All that a training run is told: what it reads and writes, what a recipe says of the model, and the rest.
+    """All options of a training run: the data, the options that a recipe may set, and the others.
 
     Raises:
       InputError: a value breaks its rule; the message names the flag and the value.
@@ -196,7 +196,7 @@ class TrainingOptions(TrainOptions, DataOptions):
     prefix: ClassVar[str] = "--"
 
     eval_every_steps: int = option(
-        25, Whole(1), help="steps between evaluations, each a chance for the best checkpoint", decides="model"
+        25, Whole(1), help="steps between evaluations; the best checkpoint is chosen among them", decides="model"
     )
     standardize: bool = option(
         True,
@@ -204,18 +204,18 @@ class TrainingOptions(TrainOptions, DataOptions):
         help="center and scale the embeddings by the training set's statistics",
         decides="model",
     )
-    # The definition of a checkpoint has the settings that were found, as if they had been given.
+    # The definition of a checkpoint holds the settings that a search found, as if the user had given them.
     tune: int = option(
         0,
         Whole(0),
-        help="trials of a search for the head's settings by cross-validation; 0 for none",
+        help="how many settings of the head to try by cross-validation; 0 for no search",
         decides="model",
         held_as=SEARCHED,
     )
     tune_sec: float | None = option(
         None,
         Number(above=0, unit="seconds"),
-        help="seconds after which --tune begins no more trials",
+        help="seconds after which --tune begins no further trial",
         decides="model",
         held_as=SEARCHED,
         metavar="SEC",
@@ -223,27 +223,27 @@ class TrainingOptions(TrainOptions, DataOptions):
     seeds: int = option(
         1,
         Whole(1),
-        help="seeds to train with, to report mean and spread; the model is that of the first",
+        help="number of seeds to train with, for mean and spread; the first seed gives the model",
         decides="neither",
     )
-    learning_curve: bool = option(False, Switch(), help="measure what more examples would bring", decides="neither")
-    # The threshold is chosen after training, in every run anew.
+    learning_curve: bool = option(False, Switch(), help="measure how much more examples would help", decides="neither")
+    # Every run chooses the threshold again after training.
     min_precision: float = option(
         0.95,
         Number(above=0, at_most=1),
-        help="share of right answers that the model's score threshold is chosen for",
+        help="share of the confident predictions that must be right; the score threshold is chosen for it",
         decides="neither",
     )
     write_predictions: bool = option(
         False,
         Switch(),
-        help="write predictions.csv; without --train_data_paths, or with --model_dir, of an existing model",
+        help="write predictions.csv; without --train_data_paths, or with --model_dir, for an existing model",
         decides="neither",
     )
     model_dir: str | None = option(
         None,
         Path("a folder"),
-        help="the model that --write_predictions evaluates",
+        help="the existing model that --write_predictions evaluates",
         decides="neither",
         metavar="DIR",
         default_words="OUTPUT_PATH/model",
@@ -251,7 +251,7 @@ class TrainingOptions(TrainOptions, DataOptions):
     export_formats: tuple[str, ...] = option(
         ("savedmodel",),
         SomeOf(EXPORT_FORMATS),
-        help="of savedmodel, litert and onnx, always with savedmodel; repeat or separate by commas",
+        help="any of savedmodel, litert and onnx; savedmodel is always written; repeat or separate by commas",
         decides="neither",
         metavar="FORMAT",
         default_words="savedmodel",
@@ -259,7 +259,7 @@ class TrainingOptions(TrainOptions, DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # A recipe may have a larger one, which no part of the trainer takes.
+        # A recipe may have a larger seed, but the trainer cannot use it.
         if self.seed > _MAX_SEED:
             self._fail("seed", f"a whole number of at most {_MAX_SEED}")
         self._check_data()
@@ -279,30 +279,30 @@ class TrainingOptions(TrainOptions, DataOptions):
 
     @property
     def checkpoint_folder(self) -> str:
-        """Where the checkpoints lie."""
+        """The folder of the checkpoints."""
         return self.checkpoint_dir or posixpath.join(self.output_path, "checkpoints")
 
     @property
     def log_folder(self) -> str:
-        """Where the TensorBoard logs lie."""
+        """The folder of the TensorBoard logs."""
         return self.log_dir or posixpath.join(self.output_path, "logs")
 
     @property
     def evaluates_only(self) -> bool:
-        """True if an existing model is to be evaluated and nothing trained."""
+        """True if the run only evaluates an existing model and trains nothing."""
         return self.write_predictions and (self.model_dir is not None or not self.train_data_paths)
 
     @property
     def existing_model_dir(self) -> str:
-        """The model that is evaluated where nothing is trained."""
+        """The folder of the model that a run without training evaluates."""
         return self.model_dir or posixpath.join(self.output_path, "model")
 
     def batch_rows(self, num_examples: int) -> int:
-        """Examples in a step of a training set of so many: a batch never holds an example twice."""
+        """The batch size for a training set of `num_examples`: a batch never holds an example twice."""
         return min(self.batch_size, num_examples)
 
     def num_steps(self, num_examples: int) -> int:
-        """Steps of a whole training on so many examples; early stopping may take fewer."""
+        """The number of steps of a training on `num_examples`; early stopping may end it earlier."""
         if self.epochs is None:
             return self.max_steps
         return math.ceil(self.epochs * num_examples / self.batch_rows(num_examples))
@@ -325,11 +325,11 @@ def _parser() -> OneLineParser:
 
 
 def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.environ) -> TrainingOptions:
-    """Reads the command line; where a flag is absent, its default is the recipe's, else the class's.
+    """Reads the command line. The default of a flag comes from the recipe, or else from the class.
 
     Args:
-      argv: the arguments without the program's name; None for those of the process.
-      environ: where Vertex AI says which folders it expects, unless flags name others.
+      argv: the arguments without the program's name; None for the arguments of the process.
+      environ: the environment variables by which Vertex AI names the folders; flags override them.
 
     Raises:
       InputError: a flag is unknown, missing or breaks its rule, or the recipe cannot be read.
@@ -344,7 +344,7 @@ def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.en
     recipe_name = given.pop("recipe")
     if recipe_name is not None:
         values.update(dataclasses.asdict(load_recipe(recipe_name).train))
-        if given["max_steps"] is not None:  # What is said on the command line wins over the recipe's epochs.
+        if given["max_steps"] is not None:  # The command line overrides the epochs of the recipe.
             values["epochs"] = None
     rules = {name: described.rule for name, described in options_of(TrainingOptions).items()}
     for field, rule in rules.items():

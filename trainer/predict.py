@@ -1,4 +1,4 @@
-"""Names what is on photos, with a model that trainer.task exported.
+"""Predicts the labels of photos with a model that trainer.task exported.
 
 python -m trainer.predict --model_dir out/training/model photo.jpg …
 """
@@ -20,13 +20,13 @@ from trainer.storage.files import cause_of, is_missing_bucket, storage, supporte
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """What the program is told.
+    """The options of the program.
 
     Attributes:
       model_dir: folder of the SavedModel, local or gs://.
       photos: paths of image files, local or gs://.
       top_k: labels to print for each photo.
-      as_json: one JSON object a line instead of text.
+      as_json: print one JSON object on each line instead of text.
 
     Raises:
       InputError: a value breaks its rule.
@@ -45,21 +45,23 @@ class PredictOptions:
 
 
 def _parse(argv: Sequence[str] | None) -> PredictOptions:
-    parser = OneLineParser(prog="python -m trainer.predict", description="Names what is on photos.", any_bytes=True)
+    parser = OneLineParser(
+        prog="python -m trainer.predict", description="Predicts the labels of photos.", any_bytes=True
+    )
     parser.add_argument("--model_dir", required=True, help="the model that trainer.task exported")
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image files of any common format")
     parser.add_argument("--top_k", type=int, default=5, help="labels to print for each photo (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on each line")
     given = parser.parse_args(argv)
     model_dir = supported_path(given.model_dir, flag="model_dir")
     return PredictOptions(model_dir=model_dir, photos=tuple(given.photos), top_k=given.top_k, as_json=given.json)
 
 
 def _read_photo(path: str) -> bytes:
-    """The photo at a path, as the model takes it.
+    """Reads a photo and converts it to the form that the model takes.
 
     Raises:
-      InputError: there is no such file, or it is no image.
+      InputError: there is no such file, or it is not an image.
     """
     from preprocess.images.decode import ImageError
     from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES
@@ -73,7 +75,7 @@ def _read_photo(path: str) -> bytes:
     except TooLarge as error:
         raise InputError(f"{path}: has more than {DEFAULT_MAX_IMAGE_BYTES} bytes") from error
     except ValueError as error:
-        raise InputError(f"{path!r}: is no name of a file ({error})") from error
+        raise InputError(f"{path!r}: is not a valid file name ({error})") from error
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
             raise InputError(f"{path}: no such file") from error
@@ -85,13 +87,13 @@ def _read_photo(path: str) -> bytes:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program; photos that cannot be read are reported, the others still get their answer.
+    """Runs the program. It reports photos that cannot be read, and still predicts for the others.
 
     Returns:
-      0 if every photo got an answer, else 2.
+      0 if every photo got a prediction, else 2.
 
     Raises:
-      InputError: an argument is wrong, there is no model, or the answers could not be written.
+      InputError: an argument is wrong, there is no model, or the predictions could not be written.
     """
     options = _parse(argv)
 
@@ -106,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except InputError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             all_readable = False
-    if not photos:  # Nothing to ask: do not make the user wait for the model.
+    if not photos:  # There is nothing to predict, so the model is not loaded.
         return EXIT_INPUT_ERROR
     if info.warning:
         print(f"warning: {info.warning}", file=sys.stderr)
@@ -128,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(path if prediction.confident else f"{path}  (not sure: no score reaches {info.threshold:.1%})")
             for label, score, _ in best:
                 print(f"  {score:6.1%}  {label}")
-    require_printed()  # The answers are what the program is for.
+    require_printed()  # The program exists to print predictions.
     return EXIT_OK if all_readable else EXIT_INPUT_ERROR
 
 

@@ -1,4 +1,4 @@
-"""metrics.json: what a training run leaves for programs to read."""
+"""metrics.json: the results of a training run, for programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.options import TrainingOptions
 from trainer.training.head import head_digest
 from trainer.training.loop import CHECKPOINT_RULE, TrainingResult
 
-# 2: intervals, calibration, ranking measures and mistakes; `loss` is that after the temperature.
+# Format 2 has intervals, calibration, ranking measures and mistakes; its `loss` is the loss after the temperature.
 METRICS_FORMAT = 2
 
 _OF_TRAIN = ("accuracy", "loss", "examples", "unlabeled", "multi_label")
@@ -36,14 +36,14 @@ def run_metrics(
     """The metrics of a run, as JSON.
 
     Args:
-      options: that the head was trained with.
+      options: the options that the head was trained with.
       sets: the record sets of "train", "eval" and perhaps "test".
-      data: what they hold.
-      backbone: of the exported model.
-      result: of the training.
-      evaluations: of each of `data`.
-      calibration: of the exported model.
-      threshold: what it was chosen by.
+      data: the data sets that were read from them.
+      backbone: the backbone of the exported model.
+      result: the result of the training.
+      evaluations: the evaluation of each data set.
+      calibration: the calibration of the exported model.
+      threshold: the effect of the threshold on the set that it was chosen on.
       warnings: sentences.
     """
     trained = evaluations["train"].numbers
@@ -51,7 +51,8 @@ def run_metrics(
         "format": METRICS_FORMAT,
         "warnings": list(warnings),
         **{name: evaluations[name].numbers for name in ("eval", "test") if name in evaluations},
-        # With the exported weights and without dropout; beside eval, it shows how far the head overfits.
+        # Measured with the exported weights and without dropout. Compared with eval, it shows how much the head
+        # overfits.
         "train": {name: trained[name] for name in _OF_TRAIN},
         "exported_checkpoint": {
             "rule": CHECKPOINT_RULE,

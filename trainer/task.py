@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trainer.training.loop import TrainingResult
 
 _MAX_WARNINGS_PRINTED = 12
-# Of the evaluation set, for the check that every exported format answers as the trainer does.
+# Photos of the evaluation set for the parity check of every exported format.
 _PARITY_PHOTOS, _PARITY_TRIES = 16, 200
 
 
@@ -48,7 +48,7 @@ def _say(words: str) -> None:
 
 
 def _find_sets(options: TrainingOptions) -> dict[str, tuple[RecordSet, ...]]:
-    """The record sets of each part ("train", "eval", "test", as far as given), all fit to be used together."""
+    """The record sets of each given part ("train", "eval", "test"). They are checked to fit together."""
     parts = ("eval", "test") if options.evaluates_only else ("train", "eval", "test")
     sets = {}
     for name in parts:
@@ -62,7 +62,7 @@ def _find_sets(options: TrainingOptions) -> dict[str, tuple[RecordSet, ...]]:
 
 
 def _output_folder(options: TrainingOptions) -> OutputFolder:
-    """The folder of the run, which like all others that it writes to was found writable."""
+    """The folder of the run. It and all other folders that the run writes into are checked to be writable."""
     from trainer.export.output_folder import OutputFolder
     from trainer.storage.working_folder import working_folder
 
@@ -91,12 +91,12 @@ def _warnings(
         )
     if backbone.is_random:
         warnings.append(
-            f"the records were made by {backbone.describe()}: good for trying the road, not for its accuracy"
+            f"the records were made by {backbone.describe()}: good for trying the workflow, not for its accuracy"
         )
     for part in sets.values():
         for record_set in part:
             if stale := record_set.stale_files:
-                warnings += [f"{len(stale)} leftovers of an earlier pipeline run are not read, such as {stale[0]}"]
+                warnings += [f"{len(stale)} files that an earlier pipeline run left are not read, such as {stale[0]}"]
     for name in ("eval", "test"):
         if name in data:
             warnings += data_warnings(data["train"], data[name], held_out_name=name)
@@ -109,10 +109,10 @@ def read_datasets(
     max_memory_mb: int | None,
     unlabeled: Unlabeled = "drop",
 ) -> dict[str, EmbeddingDataset]:
-    """Reads the data of a run, into memory as far as they fit; says so where they do not.
+    """Reads the data of a run into memory if they fit, and prints a line if they do not.
 
     Args:
-      sets: the record sets of "train", "eval" and "test", as far as there are any.
+      sets: the record sets of "train", "eval" and "test", if given.
       max_memory_mb: as in the options.
       unlabeled: as in the options.
 
@@ -124,7 +124,7 @@ def read_datasets(
 
     budget = MemoryBudget(max_memory_mb)
     data = {}
-    # Who is read most often comes first; a test set is gone through once.
+    # The set that is read most often comes first; a test set is read only once.
     for name in sorted(sets, key=["eval", "train", "test"].index):
         data[name] = read_dataset(sets[name], flag=f"{name}_data_paths", budget=budget, unlabeled=unlabeled)
         if not data[name].embeddings.in_memory:
@@ -133,7 +133,7 @@ def read_datasets(
 
 
 def _load_backbone(record_set: RecordSet, weights: str | None) -> tuple[keras.Model | None, BackboneIdentity]:
-    """The network for the exported model, None if nothing says which one, and what is known of it."""
+    """The network for the exported model and its identity. The network is None if nothing says which one it is."""
     from trainer.export.saved_model import load_backbone_of_records, load_unverified_backbone
 
     identity = record_set.manifest.backbone
@@ -147,10 +147,10 @@ def _load_backbone(record_set: RecordSet, weights: str | None) -> tuple[keras.Mo
 def _train(
     options: TrainingOptions, data: dict[str, EmbeddingDataset], exchange: GradientExchange | None
 ) -> tuple[TrainingOptions, TrainingResult, dict[str, Any]]:
-    """Searches settings if asked to, and trains.
+    """Searches settings if the options ask for it, and trains.
 
     Returns:
-      The options that the head was trained with, the training, and what was learned beside it, for the metrics.
+      The options that the head was trained with, the result of the training, and further results for the metrics.
     """
     from trainer.training.loop import train_head
     from trainer.training.progress import TrainingProgress
@@ -195,15 +195,15 @@ def _write_tensorboard(
         if name in evaluations:
             write_evaluation(posixpath.join(options.log_folder, f"final_{name}"), evaluations[name], step=step)
     predictions = [evaluation.labels[i] for i in evaluations["eval"].best_label_ids]
-    # The projector sees the folders of runs only.
+    # TensorBoard's projector looks only into the folders of runs.
     write_projector(posixpath.join(options.log_folder, "final_eval"), evaluation, predictions)
 
 
 def train_as_worker(options: TrainingOptions, exchange: GradientExchange) -> None:
-    """Trains beside the chief of a cluster, and writes nothing.
+    """Trains as a worker that is not the chief, and writes nothing.
 
     Raises:
-      InputError: the record sets will not do, or the workers do not go on from the same checkpoint.
+      InputError: the record sets cannot be used, or the workers do not go on from the same checkpoint.
     """
     sets = _find_sets(options)
 
@@ -220,7 +220,7 @@ def train_as_worker(options: TrainingOptions, exchange: GradientExchange) -> Non
 def train_and_export(options: TrainingOptions, exchange: GradientExchange | None = None) -> dict[str, Any]:
     """A whole run: check, read, train, evaluate, export.
 
-    Everything that can be refused is refused before training starts.
+    Wrong input is refused before training starts.
 
     Args:
       options: of the run.
@@ -231,7 +231,7 @@ def train_and_export(options: TrainingOptions, exchange: GradientExchange | None
       What `metrics.json` holds.
 
     Raises:
-      InputError: the record sets, the backbone's weights or the output folder will not do.
+      InputError: the record sets, the backbone's weights or the output folder cannot be used.
     """
     from trainer.storage.output_locks import locked_outputs  # here: its imports would double the time of `--help`
 
@@ -248,9 +248,9 @@ def _train_and_export(
     *,
     started: float,
 ) -> dict[str, Any]:
-    """What `train_and_export` does once nobody else writes into the folders of the run."""
+    """The part of `train_and_export` that runs while the folders of the run are locked."""
     output = _output_folder(options)
-    import_tensorflow()  # Takes seconds; what is wrong with paths has been said by now.
+    import_tensorflow()  # This takes seconds, so paths are checked before it.
 
     from trainer.data.dataset import in_label_mode
     from trainer.data.photos import finder_of_sets
@@ -266,7 +266,7 @@ def _train_and_export(
     from trainer.vertex_trial import report_trial
 
     require_formats(options.export_formats)
-    # Now and not at the export: a network that cannot be had must not cost a training.
+    # Loaded now and not at the export: if the network is not available, no training time is lost.
     network, backbone = _load_backbone(sets["train"][0], options.weights)
     data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
     data = in_label_mode(data, options.label_mode)
@@ -309,13 +309,13 @@ def _train_and_export(
             backbone=network,
             info=info,
         )
-        metrics["wall_sec"] = round(time.monotonic() - started, 3)  # The export is a part of it.
+        metrics["wall_sec"] = round(time.monotonic() - started, 3)  # It includes the export.
 
     files = {REPORT_NAME: lambda path: write_report(path, metrics, evaluations, photos)}
     if options.write_predictions:
         files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration)
     output.publish(write_model, metrics, files)
-    # Vertex AI's folder for the model is `model` in the output folder, if that is the job's base directory.
+    # If the output folder is the job's base directory, Vertex AI's folder for the model is `model` in it.
     if options.export_dir and options.export_dir.rstrip("/") != output.model_dir:
         copy_model(output.local_model_dir, options.export_dir)
     _write_tensorboard(options, evaluations, data["eval"], step=result.best.step)
@@ -333,7 +333,7 @@ def evaluate_model(options: TrainingOptions) -> dict[str, Any]:
       What `evaluation.json` holds.
 
     Raises:
-      InputError: the model, the record sets or the output folder will not do.
+      InputError: the model, the record sets or the output folder cannot be used.
     """
     from trainer.export.classifier import read_model_info
 

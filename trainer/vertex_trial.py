@@ -1,7 +1,7 @@
-"""Tells Vertex AI hyperparameter tuning how good a trial was.
+"""Reports the metrics of a trial to Vertex AI hyperparameter tuning.
 
-Vertex starts the trainer once a trial, with the trial's settings as flags, and reads the metric from a file. The format
-is that of the package `cloudml-hypertune`, which is not needed.
+Vertex starts the trainer once for each trial, with the trial's settings as flags, and reads the metric from a file. The
+file has the format of the package `cloudml-hypertune`; the package itself is not needed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def report_trial(
     environment: Mapping[str, str] = os.environ,
     now_sec: float | None = None,
 ) -> str | None:
-    """Writes the metrics of this process's trial, one JSON object a line, in place of what was there.
+    """Writes the metrics of this process's trial, one JSON object on each line. It replaces an earlier file.
 
     Args:
-      metrics: value of each metric, by the name that the tuning job's `metricId` asks for.
-      step: of the optimizer, at which they were measured.
-      environment: where Vertex says which trial this is.
-      now_sec: seconds since 1970; None for the clock's.
+      metrics: the value of each metric, by the name in the tuning job's `metricId`.
+      step: the step of the optimizer at which they were measured.
+      environment: the environment variables, by which Vertex says which trial this is.
+      now_sec: the time in seconds since 1970; None for the current time.
 
     Returns:
       The path of the file; None if Vertex does not run this process as a trial, in which case nothing is written.
@@ -45,6 +45,6 @@ def report_trial(
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with open(path, "w") as stream:
         for name, value in metrics.items():
-            # Numbers as texts, as the package writes them.
+            # The package writes numbers as strings, so this does too.
             stream.write(json.dumps({**shared, name: str(float(value))}, sort_keys=True) + "\n")
     return path

@@ -141,7 +141,7 @@ def test_a_dry_run_sends_nothing_and_needs_no_gcloud(gcs, capsys):
         ["endpoints", "predict"],
     ]
     assert "'--display-name=my endpoint'" in lines[2]
-    assert lines[-1].endswith("the endpoint costs money until it is undeployed, asked or not.")
+    assert lines[-1].endswith("the endpoint costs money until it is undeployed, even without requests.")
 
 
 def test_no_model(gcs):

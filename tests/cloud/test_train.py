@@ -213,4 +213,4 @@ def test_waiting_ends_where_gcloud_does_not_answer(gcs, monkeypatch):
     monkeypatch.setattr(train, "_POLL_SEC", 0)
     put_records(gcs, "train", "eval")
     broken = fake(**{"custom-jobs describe": "ERROR: (gcloud) UNAVAILABLE: busy\n"})
-    assert refusal("--wait", run=broken).endswith("later it may. The job itself goes on.")
+    assert refusal("--wait", run=broken).endswith("Try again later. The job itself continues.")

@@ -61,7 +61,7 @@ def test_flags_of_the_user_win():
         (["--dropout", "2"], "--dropout must be a number from 0 to below 1. Received: 2.0"),
         (["--recipe=mine.yaml"], "--recipe: the container has no recipes of yours"),
         (["--output_path", "gs://x/y"], "--output_path: is PATH/JOB_ID"),
-        (["--weights", "my.weights.h5"], "--weights: the container does not have what is on this machine"),
+        (["--weights", "my.weights.h5"], "--weights: the container does not have the files of this machine"),
         (["--eval_data_paths", "out/eval*"], "Copy it to the bucket and give gs://BUCKET/... Received: 'out/eval*'."),
         (["--log_dir", "logs"], "--log_dir: must be in a bucket"),
     ],

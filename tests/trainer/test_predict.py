@@ -109,7 +109,7 @@ def test_photos_without_an_end_and_names_that_cannot_be_are_one_line(model_dir, 
     assert predict.main(["--model_dir", model_dir, "/dev/zero", "a\0.jpg"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("error: /dev/zero: has more than")
-    assert lines[1].startswith("error: 'a\\x00.jpg': is no name of a file")
+    assert lines[1].startswith("error: 'a\\x00.jpg': is not a valid file name")
 
 
 def test_a_model_that_is_not_there(tmp_path, photos):

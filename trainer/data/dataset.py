@@ -1,4 +1,4 @@
-"""Record sets as labelled embeddings: read and checked whole, once; embeddings that do not fit, again at each use."""
+"""Record sets as labelled embeddings. They are read and checked once; what does not fit in memory is read again."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from configs.choices import RequestedLabelMode, Unlabeled
 from configs.errors import InputError
 from preprocess.records.record_set import Shard
 from trainer.data.embeddings import Embeddings, MemoryEmbeddings, StreamedEmbeddings
-from trainer.data.feature_statistics import RunningMoments
+from trainer.data.feature_statistics import FeatureStatistics
 from trainer.data.label_mode import LabelMode
 from trainer.data.memory import MemoryBudget
 from trainer.data.record_parser import Records
 from trainer.data.record_sets import RecordSet
 from trainer.data.shard_reader import read_shards
 
-# A shuffle among fewer is hardly one, whatever the budget says.
+# A smaller pool would hardly shuffle, so this is the minimum even when the memory budget is smaller.
 _MIN_POOL_ROWS = 1024
 
-# The class of the records without a label, where they are to be one.
+# The class of records without a label, if the user asks for such a class.
 UNLABELED_CLASS = "unlabeled"
 
-# Sets of the one kind are not without a row of two labels (the published sample trains those in equal parts), and
-# sets of the other are full of them. Between the two lies much room.
+# In a set with one label per example, a few rows may still have two labels. (The published sample has such rows; both
+# labels then count equally.) In a set with several labels per example, such rows are common. The limit lies between.
 _MULTI_LABEL_SHARE = 0.1
 
 
@@ -38,11 +38,11 @@ class EmbeddingDataset:
 
     Attributes:
       uris: object array of str, shape [n].
-      embeddings: of the n examples.
-      label_ids: int64, the ids of all examples one after the other, in the order of the rows of the list.
+      embeddings: the embeddings of the n examples.
+      label_ids: int64, the label ids of all examples, one example after the other, in the order of the list's rows.
       label_splits: int64, shape [n + 1]: example i has `label_ids[label_splits[i]:label_splits[i + 1]]`.
       labels: the dictionary: the name of each id.
-      num_unlabeled: records without a label, which were left out.
+      num_unlabeled: how many records were left out because they have no label.
       label_mode: "single" if one label is right for an example, "multi" if any number may be.
       source: a digest of the files that the examples were read from; empty if they come from elsewhere.
     """
@@ -71,9 +71,9 @@ class EmbeddingDataset:
 
     def support(self) -> np.ndarray:
         """int64, shape [num_labels]: how many examples have each label."""
-        # Without `label_sets`, which for a million examples of a thousand classes is a gigabyte.
+        # This does not use `label_sets`, which takes a gigabyte for a million examples of a thousand classes.
         owners = np.repeat(np.arange(len(self)), np.diff(self.label_splits))
-        pairs = np.unique(owners * len(self.labels) + self.label_ids)  # A label may be given twice.
+        pairs = np.unique(owners * len(self.labels) + self.label_ids)  # A row may name a label twice.
         return np.bincount(pairs % len(self.labels), minlength=len(self.labels))
 
     def label_sets(self) -> np.ndarray:
@@ -83,14 +83,15 @@ class EmbeddingDataset:
         return member
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
-        """What the scores of some examples are to be.
+        """The scores that training aims at for some examples.
 
         Args:
           rows: int64, shape [m]: positions of the examples.
 
         Returns:
-          float32, shape [m, num_labels]. For a softmax (`label_mode` "single") each of an example's labels in equal
-          parts, so that every row adds up to 1; for sigmoids ("multi") 1 for each of its labels and 0 for all others.
+          float32, shape [m, num_labels]. For a softmax (`label_mode` "single"), the labels of an example share 1 in
+          equal parts, so every row adds up to 1. For sigmoids ("multi"), each label of an example is 1 and all others
+          are 0.
         """
         counts = self.label_splits[rows + 1] - self.label_splits[rows]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -100,9 +101,9 @@ class EmbeddingDataset:
         return member if self.label_mode == "multi" else member / member.sum(axis=1, keepdims=True)
 
     def digest(self) -> str:
-        """A digest of all that training can learn from: the examples and their order, labels and mode.
+        """A digest of all that training can learn from: the examples and their order, the labels and the mode.
 
-        In memory and without `source`, the embeddings themselves are gone through.
+        Where the embeddings are in memory and `source` is empty, the digest covers the embeddings themselves.
         """
         digest = hashlib.sha256(repr((self.source, self.labels, self.label_mode, self.embeddings.shape)).encode())
         for array in (self.label_ids, self.label_splits):
@@ -113,9 +114,9 @@ class EmbeddingDataset:
 
 
 def label_mode_of(train: EmbeddingDataset, requested: RequestedLabelMode) -> LabelMode:
-    """Whether one label or several are right for an example: as requested, or as the training set has it.
+    """Whether an example has one label or may have several: as requested, or as the training set shows.
 
-    "auto" is "multi" if at least a tenth of the training examples have more than one label.
+    "auto" means "multi" if at least a tenth of the training examples have more than one label.
     """
     if requested != "auto":
         return requested
@@ -129,7 +130,7 @@ def in_label_mode(data: Mapping[str, EmbeddingDataset], requested: RequestedLabe
 
 
 def _usable(records: Records, default_id: int | None) -> Records:
-    """Without the records that have no label, or with the default label for them."""
+    """Leaves out records without a label, or gives them the default label if there is one."""
     labelled = records.label_counts > 0
     if labelled.all():
         return records
@@ -164,15 +165,16 @@ def read_dataset(
     """Reads whole record sets once, in the order of sets, shards and records.
 
     Args:
-      record_sets: at least one, from `find_record_sets`; agreeing with each other.
-      flag: the option they came from, for the messages.
-      budget: embeddings that do not fit what is left of it are not kept, but read again at each use. What is
-        kept, and half of what is left for a shuffle of what is not, is taken from it. None: all are kept.
-      unlabeled: "drop" leaves out records without a label. "default_class" gives them the label `UNLABELED_CLASS`,
-        which becomes the last of the labels unless the dictionary has it already.
+      record_sets: at least one, from `find_record_sets`; they agree with each other.
+      flag: the option that named them, for the messages.
+      budget: the memory that embeddings may take. If the embeddings fit, they are kept, and their size is subtracted.
+        If not, they are read again at each use, and half of the remaining budget is reserved for their shuffle. None
+        keeps all embeddings.
+      unlabeled: "drop" leaves out records without a label. "default_class" gives them the label `UNLABELED_CLASS`.
+        This label is added as the last one unless the dictionary already has it.
 
     Raises:
-      InputError: a shard is damaged, holds another number of records than the manifest says, a label id
+      InputError: a shard is damaged, or does not hold as many records as the manifest says; a record has a label id
         that the dictionary lacks or a number that is not finite; or no record has a label.
     """
     size = record_sets[0].manifest.backbone.embedding_size
@@ -186,11 +188,11 @@ def read_dataset(
     row_bytes = 4 * size
     keep = budget is None or budget.take(total * row_bytes)
     array = np.empty((total if keep else 0, size), np.float32)
-    moments = RunningMoments(size)
+    statistics = FeatureStatistics(size)
     uris: list[str] = []
     label_ids: list[np.ndarray] = []
     label_counts: list[np.ndarray] = []
-    filled = 0  # Rows of the array; records that are left out get none.
+    filled = 0  # Rows of the array that are filled; records that are left out take no row.
     parts = [(record_set, shard) for record_set in record_sets for shard in record_set.manifest.shards]
     first_rows = [0]
     for shard_records in read_shards(parts):
@@ -199,7 +201,7 @@ def read_dataset(
             if keep:
                 array[filled : filled + len(usable)] = usable.embeddings
             else:
-                moments.update(usable.embeddings)
+                statistics.update(usable.embeddings)
             filled += len(usable)
             uris.extend(usable.uris)
             label_ids.append(usable.label_ids)
@@ -217,7 +219,7 @@ def read_dataset(
             functools.partial(_read_parts, parts, first_rows, default_id),
             num_parts=len(parts),
             shape=(filled, size),
-            moments=moments,
+            statistics=statistics,
             pool_rows=pool_rows,
         )
     return EmbeddingDataset(
@@ -234,7 +236,7 @@ def read_dataset(
 def _read_parts(
     parts: Sequence[tuple[RecordSet, Shard]], first_rows: Sequence[int], default_id: int | None, order: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers and embeddings of the usable records of some shards, which are checked as at the first time."""
+    """Row numbers and embeddings of the usable records of some shards. The shards are checked again, as at first."""
     for number, shard_records in zip(order, read_shards([parts[number] for number in order]), strict=True):
         row = first_rows[number]
         for records in shard_records:
@@ -245,16 +247,16 @@ def _read_parts(
 
 
 def data_warnings(train: EmbeddingDataset, held_out: EmbeddingDataset, *, held_out_name: str) -> list[str]:
-    """What a user should know about two data sets before believing numbers from them; sentences.
+    """Warnings about two data sets, which a user should know before trusting numbers from them; sentences.
 
-    Classes without an example, images on both sides, and records without a label.
+    They name classes without an example, images that are in both sets, and records without a label.
     """
     warnings = []
     train_support = train.support()
     held_out_support = held_out.support()
     for name, support, consequence in (
         ("training", train_support, "the model will never name it"),
-        (held_out_name, held_out_support, "nothing is known about how well it is told apart"),
+        (held_out_name, held_out_support, "how well the model recognizes it is unknown"),
     ):
         for label, count in zip(train.labels, support, strict=True):
             if not count:

@@ -1,4 +1,4 @@
-"""The embeddings of a data set: an array in memory, or a stream from its shards where they do not fit."""
+"""The embeddings of a data set: an array in memory or, where memory is too small, a stream from the shards."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Protocol
 
 import numpy as np
 
-from trainer.data.feature_statistics import RunningMoments
+from trainer.data.feature_statistics import FeatureStatistics
 
 _PIECE_ROWS = 4096
 
 
 class Shuffle(Protocol):
-    """An endless supply of examples in random order; every example comes once before any comes again."""
+    """An endless sequence of examples in random order. In each epoch every example comes exactly once."""
 
     def fill(self, out: np.ndarray) -> np.ndarray:
         """Writes the next embeddings.
@@ -22,11 +22,11 @@ class Shuffle(Protocol):
           out: float32, shape [m, embedding_size]; overwritten.
 
         Returns:
-          int64, shape [m]: the rows that they are the embeddings of.
+          int64, shape [m]: the row number of each embedding.
         """
 
     def skip(self, sizes: Sequence[int]) -> None:
-        """Goes to where calls of `fill` with arrays of these sizes would have led; before the first of them."""
+        """Skips the examples that calls of `fill` with arrays of these sizes would give. Call it before `fill`."""
 
 
 class Embeddings(Protocol):
@@ -34,20 +34,20 @@ class Embeddings(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many there are, and floats in each."""
+        """The number of embeddings, and the number of floats in each."""
 
     @property
     def in_memory(self) -> bool:
         """False if each pass reads the shards again."""
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """All of them in order: float32, shapes [m, embedding_size] with any m above 0."""
+        """All embeddings in order, in pieces: float32, shapes [m, embedding_size]; m may vary and is never 0."""
 
-    def moments(self) -> RunningMoments:
-        """Their statistics."""
+    def moments(self) -> FeatureStatistics:
+        """The feature statistics of all embeddings."""
 
     def shuffled(self, seed: int) -> Shuffle:
-        """All of them, again and again, in an order that the seed decides."""
+        """All embeddings, epoch after epoch, in an order that the seed decides."""
 
 
 class _MemoryShuffle:
@@ -62,15 +62,15 @@ class _MemoryShuffle:
         missing = len(out)
         while missing:
             if not len(self._waiting):
-                # A generator an epoch: the order of an epoch can be had without going through those before it.
+                # Each epoch has its own generator, so the order of an epoch does not depend on the epochs before it.
                 self._waiting = np.random.default_rng([self._seed, self._epoch]).permutation(len(self._array))
                 self._epoch += 1
             parts.append(self._waiting[:missing])
             self._waiting = self._waiting[missing:]
             missing -= len(parts[-1])
         rows = np.concatenate(parts) if len(parts) != 1 else parts[0]
-        # Unlike array[rows], into memory that is there, and with the interpreter's lock left to others. The mode that
-        # checks bounds would copy once more.
+        # Unlike `array[rows]`, this writes into existing memory and releases the interpreter's lock. The mode that
+        # checks bounds would make another copy.
         np.take(self._array, rows, axis=0, out=out, mode="clip")
         return rows
 
@@ -91,32 +91,32 @@ class MemoryEmbeddings:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many there are, and floats in each."""
+        """The number of embeddings, and the number of floats in each."""
         return self.array.shape[0], self.array.shape[1]
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Views of the array."""
+        """Yields views of the array."""
         for start in range(0, len(self.array), _PIECE_ROWS):
             yield self.array[start : start + _PIECE_ROWS]
 
-    def moments(self) -> RunningMoments:
-        """Computed by this call."""
-        moments = RunningMoments(self.shape[1])
+    def moments(self) -> FeatureStatistics:
+        """The feature statistics, computed by this call."""
+        statistics = FeatureStatistics(self.shape[1])
         for piece in self.pieces():
-            moments.update(piece)
-        return moments
+            statistics.update(piece)
+        return statistics
 
     def shuffled(self, seed: int) -> Shuffle:
-        """A new permutation for each epoch."""
+        """Each epoch has a new permutation."""
         return _MemoryShuffle(self.array, seed)
 
 
-# Embeddings of consecutive rows, of the parts (shards) in the order given.
+# Reads parts (shards) in the order given: the row numbers and the embeddings of consecutive rows.
 ReadParts = Callable[[np.ndarray], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
 class _PoolShuffle:
-    """Parts in random order, through a pool: what comes in takes the place of what goes out at random."""
+    """Reads parts in random order into a pool; each new embedding replaces one that was drawn at random."""
 
     def __init__(self, read_parts: ReadParts, *, num_parts: int, shape: tuple[int, int], pool_rows: int, seed: int):
         self._read_parts = read_parts
@@ -129,7 +129,7 @@ class _PoolShuffle:
         self._epoch = -1
         self._random = np.random.default_rng()
         self._incoming: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
-        self._rows = np.zeros(0, np.int64)  # Of the piece that is being taken in.
+        self._rows = np.zeros(0, np.int64)  # The rows of the piece that is being read into the pool.
         self._values = self._pool[:0]
         self._draining = True
 
@@ -144,7 +144,7 @@ class _PoolShuffle:
         return rows
 
     def skip(self, sizes: Sequence[int]) -> None:
-        # How much is asked for at a time decides the order, but no further than to the end of an epoch.
+        # The sizes of the requests influence the order within an epoch, but not the order of later epochs.
         epochs, missing = divmod(sum(sizes), self._num_rows)
         tail: list[int] = []
         for size in reversed(sizes):
@@ -159,7 +159,7 @@ class _PoolShuffle:
     def _next_piece(self) -> bool:
         if not len(self._rows):
             piece = next(self._incoming, None)
-            if piece is None:  # The end of the epoch: the pool is emptied in random order.
+            if piece is None:  # At the end of the epoch, the pool is emptied in random order.
                 order = self._random.permutation(self._filled)
                 self._pool_order = order
                 self._draining = True
@@ -210,22 +210,23 @@ class StreamedEmbeddings:
         *,
         num_parts: int,
         shape: tuple[int, int],
-        moments: RunningMoments,
+        statistics: FeatureStatistics,
         pool_rows: int,
     ):
         """Reads nothing yet.
 
         Args:
-          read_parts: given the numbers of parts, in an order, reads these: row numbers, int64 [m], and their
-            embeddings, float32 [m, embedding_size]; in the order of rows within each part. May raise InputError.
-          num_parts: their number.
-          shape: embeddings in all parts, and floats in each.
-          moments: the statistics, from the pass that learned the other arguments.
-          pool_rows: embeddings that are held in memory to shuffle. The larger, the better the order.
+          read_parts: takes the numbers of parts and reads these parts in this order. It yields row numbers, int64 [m],
+            and their embeddings, float32 [m, embedding_size], in the order of rows within each part. It may raise
+            InputError.
+          num_parts: the number of parts.
+          shape: the number of embeddings in all parts, and the number of floats in each.
+          statistics: the feature statistics; the pass that found the other arguments has computed them.
+          pool_rows: how many embeddings are kept in memory for the shuffle. A larger pool gives a better shuffle.
         """
         self._read_parts = read_parts
         self._num_parts = num_parts
-        self._moments = moments
+        self._statistics = statistics
         self._pool_rows = pool_rows
         self.shape = shape
 
@@ -234,12 +235,12 @@ class StreamedEmbeddings:
         for _, values in self._read_parts(np.arange(self._num_parts)):
             yield values
 
-    def moments(self) -> RunningMoments:
-        """Known from the first pass."""
-        return self._moments
+    def moments(self) -> FeatureStatistics:
+        """The feature statistics, known from the first pass."""
+        return self._statistics
 
     def shuffled(self, seed: int) -> Shuffle:
-        """Shards in an order of the epoch, and a pool in memory through which their records go."""
+        """Reads the shards in a new order in each epoch, and shuffles their records in a pool in memory."""
         pool_rows = min(self._pool_rows, self.shape[0])
         return _PoolShuffle(
             self._read_parts, num_parts=self._num_parts, shape=self.shape, pool_rows=pool_rows, seed=seed

@@ -1,8 +1,8 @@
-"""Record sets made elsewhere: TFRecords of the same three features, with no manifest to vouch for them.
+"""Record sets made elsewhere: TFRecords with the same three features, but without a manifest.
 
-What a manifest says of our own sets is found out by reading the files once: how many records there are, that their
-checksums hold, and the digest that tells later readings from other files. What no reading can tell is the network that
-made the embeddings, so such a set is unverified.
+The trainer reads the files of such a set once to find what the manifest of our own sets says: the number of records,
+valid checksums, and the digest by which later reads recognize a changed file. The files do not say which network made
+the embeddings, so such a set is unverified.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from preprocess.storage.digests import digest_of_file
 from preprocess.storage.router import local_copy
 from trainer.storage.files import cause_of, storage
 
-# In the place of everything about the network that the records do not tell.
+# Stands for every fact about the network that the records do not say.
 UNVERIFIED = "unverified"
 
 _CHUNK_BYTES = 4 << 20
@@ -52,24 +52,24 @@ def read_labels(path: str) -> tuple[str, ...]:
     """
     try:
         raw = storage().read(path, max_bytes=MAX_LABEL_DICT_BYTES)
-    except OSError as error:  # TooLarge is one.
+    except OSError as error:  # TooLarge is a subclass of it.
         raise InputError(f"--input_dict: cannot read {path}: {cause_of(error)}") from error
     return parse_label_dict(raw, where=path).names
 
 
 def make_manifest(prefix: str, names: Iterable[str], labels: tuple[str, ...], *, flag: str) -> Manifest:
-    """What the manifest of a set would say if it had one; reads every file.
+    """Makes the manifest that the set lacks; reads every file.
 
-    Of a set in a bucket, one file at a time is held on disk.
+    For a set in a bucket, one file at a time is held on disk.
 
     Args:
-      prefix: of the set.
-      names: of its files, in the folder of the prefix.
+      prefix: the prefix of the set.
+      names: the names of its files, in the folder of the prefix.
       labels: the dictionary.
-      flag: the option the files came from, for the messages.
+      flag: the option that named the files, for the messages.
 
     Raises:
-      InputError: a file is missing, damaged or no TFRecord file; or its first record lacks one of the features.
+      InputError: a file is missing, damaged or not a TFRecord file; or its first record lacks one of the features.
     """
     names = sorted(names)
     _require_complete(prefix, names, flag)
@@ -102,12 +102,13 @@ def make_manifest(prefix: str, names: Iterable[str], labels: tuple[str, ...], *,
 
 
 def _count_records(path: str, compression: Compression) -> tuple[int, bytes | None]:
-    """How many records a file holds, and the first.
+    """The number of records in a file, and the first record.
 
-    Not by TensorFlow's reader, which takes as much memory as a record says it has, and crashes where there is none.
+    TensorFlow's reader is not used: it allocates as much memory as the length field of a record says, and crashes if
+    there is not enough. Later reads are checked by the digest in the manifest.
 
     Raises:
-      MalformedRecordError: it is no TFRecord file, or a checksum does not hold; the manifest's digest vouches later.
+      MalformedRecordError: it is not a TFRecord file, or a checksum is wrong.
     """
     count, first = 0, None
     with open(path, "rb") as stream:
@@ -147,10 +148,10 @@ def _embedding_size(record: bytes, path: str, flag: str) -> int:
     wanted = {URI_FEATURE: "bytes_list", EMBEDDING_FEATURE: "float_list", LABEL_FEATURE: "int64_list"}
     try:
         features = tf.train.Example.FromString(record).features.feature
-    except Exception as error:  # What protobuf raises depends on its implementation.
-        raise InputError(f"--{flag}: {path} holds records that are no tf.Example.") from error
+    except Exception as error:  # The type of the exception depends on the implementation of protobuf.
+        raise InputError(f"--{flag}: {path} holds records that are not a tf.Example.") from error
     for name, kind in wanted.items():
-        # A record without labels may lack the feature or its kind.
+        # In a record without labels, the label feature may be missing or have no type.
         found = features[name].WhichOneof("kind") if name in features else None
         if found != kind and not (name == LABEL_FEATURE and found is None):
             there = ", ".join(sorted(features)[:8]) or "nothing"

@@ -1,4 +1,4 @@
-"""Whether an example has one label or may have several: a softmax over the labels, or a sigmoid for each."""
+"""The label mode: an example has one label (a softmax over the labels), or may have several (a sigmoid for each)."""
 
 from __future__ import annotations
 

@@ -7,11 +7,12 @@ import os
 from preprocess.machine.control_groups import group_folders, read_kernel_file
 
 _MEBIBYTE = 1 << 20
-# Where nothing can be learned about the machine.
+# Assumed where the memory of the machine cannot be found out.
 _UNKNOWN_BYTES = 4 << 30
-# Of what is available: the rest is for the network in the exported model, the optimizer, and other programs.
+# The share of the available memory for embeddings. The rest is for the network in the exported model, the optimizer and
+# other programs.
 _DEFAULT_SHARE = 0.5
-# Limit and usage of a control group, by version.
+# The files with the limit and the usage of a control group, by version.
 _FILES = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
 
 
@@ -20,7 +21,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _reclaimable(stat: str | None) -> int:
-    """Page cache that the kernel gives up first, which a group's usage counts."""
+    """The page cache in a group's usage that the kernel frees first when memory is needed."""
     for line in (stat or "").splitlines():
         name, _, value = line.partition(" ")
         if name in ("inactive_file", "total_inactive_file") and value.isdigit():
@@ -29,7 +30,7 @@ def _reclaimable(stat: str | None) -> int:
 
 
 def _group_rooms(root: str) -> list[int]:
-    """What each control group that holds this process leaves it, in bytes."""
+    """How many bytes each control group of this process still allows."""
     rooms = []
     for version, folder in group_folders("memory", root=root):
         limit_name, usage_name = _FILES[version]
@@ -41,10 +42,10 @@ def _group_rooms(root: str) -> list[int]:
 
 
 def available_memory(*, root: str = "") -> int:
-    """Bytes that this process can take without swapping or being killed: the machine's, bound by its cgroups.
+    """How many bytes this process can use without swapping or being killed; control groups may limit them.
 
     Args:
-      root: put before the paths of the kernel's files.
+      root: a prefix for the paths of the kernel's files.
     """
     rooms = _group_rooms(root)
     for line in (read_kernel_file(f"{root}/proc/meminfo") or "").splitlines():
@@ -56,18 +57,18 @@ def available_memory(*, root: str = "") -> int:
 
 
 class MemoryBudget:
-    """What is left for embeddings, in bytes."""
+    """Counts how many bytes are left for embeddings."""
 
     def __init__(self, max_memory_mb: int | None):
-        """Starts full.
+        """Begins with the whole budget.
 
         Args:
-          max_memory_mb: as the user gave it, in MiB; None for half of what is available now.
+          max_memory_mb: the limit that the user gave, in MiB; None for half of the memory that is available now.
         """
         self.left = int(available_memory() * _DEFAULT_SHARE) if max_memory_mb is None else max_memory_mb * _MEBIBYTE
 
     def take(self, num_bytes: int) -> bool:
-        """Takes so much if it is there; says whether it was."""
+        """Subtracts `num_bytes` if so much is left. Returns whether it was."""
         if num_bytes > self.left:
             return False
         self.left -= num_bytes

@@ -1,9 +1,9 @@
-"""The photos behind the records, where they can still be read: for thumbnails and for checks.
+"""The photos that the records were made from, for thumbnails and for checks, where they can still be read.
 
-A record says where its photo lies, and whoever made the record has said so: what is read must be what the user meant.
-The sets that the pipeline made are read like the lists that they were made from, wherever the photos lie. Of records
-that were made elsewhere nothing is read, unless the user names the folders; then nothing outside of these is. What is
-read is decoded in a process of its own, as in the pipeline.
+A record names the location of its photo. Whoever made the record chose that location, so the trainer reads only what
+the user meant. For sets that the pipeline made, photos are read from wherever the lists say. For records that were made
+elsewhere, nothing is read unless the user names folders; then only files in these folders are read. Photos are decoded
+in a separate process, as in the pipeline.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from preprocess.storage.uris import has_scheme, resolve_uri
 from trainer.data.record_sets import RecordSet
 from trainer.storage.files import is_in_bucket, storage
 
-# The name of a photo and the content of its file.
+# A photo: its name and the content of its file.
 Photo = tuple[str, bytes]
 
 _MAX_PHOTO_BYTES = 64 << 20
 _JPEG_QUALITY = 82
-# Photos only adorn the report: nobody waits two minutes for each while a bucket does not answer.
+# The report is useful without photos, so the time limits are short: a bucket that does not answer must not delay it.
 _RETRY = RetryPolicy(limit_sec=10)
 _DECODE_SEC = 10.0
 
 
 def lists_of_sets(prefixes: Iterable[str]) -> tuple[str, ...]:
-    """The paths of the lists that record sets were made from, as far as the reports beside them tell."""
+    """The paths of the lists that record sets were made from, if the reports of the sets name them."""
     lists: list[str] = []
     for prefix in prefixes:
         try:
             lists += [str(path) for path in json.loads(storage().read(sidecar_path(prefix, REPORT_NAME)))["input"]]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue  # Made elsewhere, or by an earlier version: relative URIs are then relative to nothing.
+            continue  # The set was made elsewhere or by an earlier version, so its relative URIs cannot be resolved.
     return tuple(dict.fromkeys(lists))
 
 
 def finder_of_sets(sets: Iterable[RecordSet], photo_dirs: Sequence[str]) -> PhotoFinder:
-    """What finds the photos of some sets.
+    """Makes the `PhotoFinder` for some sets.
 
     Args:
-      sets: of which photos are to be found.
+      sets: the sets whose photos are needed.
       photo_dirs: as in the options.
     """
     sets = tuple(sets)
@@ -63,7 +63,7 @@ def finder_of_sets(sets: Iterable[RecordSet], photo_dirs: Sequence[str]) -> Phot
 
 
 def decode_photo(data: bytes, *, deadline_sec: float = _DECODE_SEC) -> np.ndarray:
-    """`images.decode.decode_image` in a process of its own. Raises ImageError, also where no process starts."""
+    """Runs `images.decode.decode_image` in a separate process. Raises ImageError, also if no process can start."""
     try:
         return IsolatedDecoder(deadline_sec=deadline_sec)(data)
     except (RuntimeError, OSError) as error:
@@ -74,12 +74,12 @@ class PhotoFinder:
     """Finds the files that URIs of records name, on this machine or in a bucket."""
 
     def __init__(self, list_paths: Sequence[str] = (), *, below: Sequence[str] | None = None):
-        """Looks at nothing yet.
+        """Reads nothing yet.
 
         Args:
-          list_paths: lists that relative URIs may be relative to; else they are to the folders of `below`, or else to
-            the working directory.
-          below: the folders that a photo must lie in, local or gs://; None for anywhere.
+          list_paths: lists; relative URIs are relative to their folders. Without lists, relative URIs are relative to
+            the folders of `below`, and without these to the working directory.
+          below: the folders that a photo must lie in, local or gs://; None allows every folder.
         """
         self._below = below
         bases = [""] if below is None else [f"{folder.rstrip('/')}/" for folder in below]
@@ -87,7 +87,7 @@ class PhotoFinder:
         self._bucket_storage: UriStorage | None = UriStorage(_RETRY)
 
     def read(self, uri: str) -> Photo | None:
-        """The location and the content of the regular file that a URI names; None if it cannot be read."""
+        """The location and the content of the photo that a URI names; None if it is no regular file or unreadable."""
         for path in dict.fromkeys(resolve_uri(uri, list_path) for list_path in self._list_paths):
             if not self._may_read(path):
                 continue
@@ -116,7 +116,7 @@ class PhotoFinder:
         except (RetriesExhausted, InputError) as error:
             print(f"warning: photos in buckets are left out of the report: {error}", file=sys.stderr)
             self._bucket_storage = None
-        except (OSError, ValueError):  # It is not there, may not be read, or its name is none.
+        except (OSError, ValueError):  # The file is missing, may not be read, or its name is invalid.
             pass
         return None
 
@@ -132,7 +132,7 @@ class PhotoFinder:
         return found
 
     def thumbnail(self, uri: str, *, side: int) -> str | None:
-        """A photo as the model saw it, a square, made small.
+        """A small version of the square image that the model saw.
 
         Returns:
           A JPEG as a `data:` URI; None if the photo cannot be read here.
@@ -151,10 +151,10 @@ class PhotoFinder:
 
 def _read_local(path: str) -> bytes | None:
     try:
-        # Regular files only: a URI may name a device that never ends.
+        # Only regular files are read: a URI may name a device whose content never ends.
         if has_scheme(path) or not os.path.isfile(path) or os.path.getsize(path) > _MAX_PHOTO_BYTES:
             return None
         with open(path, "rb") as stream:
             return stream.read()
-    except (OSError, ValueError):  # A name that is too long, or one with a zero byte.
+    except (OSError, ValueError):  # The name may also be too long or hold a zero byte.
         return None

@@ -14,7 +14,7 @@ _POLL_SEC = 0.1
 
 
 class _End(Generic[Item]):
-    """The end of the items, or what stopped them."""
+    """Marks the end of the items. Holds the exception if one ended them."""
 
     def __init__(self, error: BaseException | None):
         self.error = error
@@ -24,12 +24,12 @@ def prefetched(items: Iterator[Item], *, depth: int) -> Generator[Item, None, No
     """The same items in the same order, made by a thread while the caller works on earlier ones.
 
     Args:
-      items: gone through by the thread alone.
-      depth: items that wait at most; one more is in the making.
+      items: only the thread may iterate over them.
+      depth: how many finished items may wait; the thread makes one more meanwhile.
 
     Yields:
-      The items. If their iterator raises, what it raised is raised here, after the items before it. The
-      thread has ended, and `items` is closed, once this generator is exhausted or closed.
+      The items. If their iterator raises an exception, this generator raises it after the items before it. When this
+      generator is exhausted or closed, the thread has ended and `items` is closed.
     """
     ready: queue.Queue[Item | _End[Item]] = queue.Queue(depth)
     stop = threading.Event()
@@ -63,7 +63,7 @@ def prefetched(items: Iterator[Item], *, depth: int) -> Generator[Item, None, No
             raise item.error
     finally:
         stop.set()
-        with contextlib.suppress(queue.Empty):  # Makes room, so that a waiting put need not time out.
+        with contextlib.suppress(queue.Empty):  # Makes room, so that a waiting `put` returns at once.
             while True:
                 ready.get_nowait()
         thread.join()

@@ -1,11 +1,11 @@
-"""From the bytes of a TFRecord file to arrays, without a protobuf object for each record.
+"""The record parser: turns the bytes of a TFRecord file into arrays, without a protobuf object for each record.
 
-What `records.example.encode_example` wrote is recognized by its bytes (`records.example.RecordLayout`): an embedding
-is then one copy. A record that says the same in another order or encoding (the wire format allows many) goes through
-`tf.io.parse_example`.
+It recognizes the byte layout that `records.example.encode_example` writes (`records.example.RecordLayout`), and then
+copies each embedding once. Protocol buffers allow other orders and encodings of the same record; such records go
+through `tf.io.parse_example`.
 
-The CRCs of the container are not looked at. They guard against damage on disk, and so does the SHA-256 of the whole
-shard, which every reader of shards checks and which no damage passes.
+The CRCs of the container are not checked. They would detect damage on disk, but every reader of shards already checks
+the SHA-256 of the whole shard, which detects all damage.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Records:
     Attributes:
       uris: n strings.
       embeddings: float32, shape [n, embedding_size].
-      label_ids: int64, the ids of all records one after the other.
-      label_counts: int64, shape [n]: how many of them each record has.
+      label_ids: int64, the label ids of all records, one record after the other.
+      label_counts: int64, shape [n]: how many labels each record has.
     """
 
     uris: list[str]
@@ -53,10 +53,10 @@ class RecordParser:
         self._layout = RecordLayout(embedding_size)
 
     def parse(self, data: bytes, spans: list[tuple[int, int]]) -> Records:
-        """The records at the given places.
+        """Parses the records at the given positions.
 
         Raises:
-          MalformedRecordError: one is not an example of a URI, an embedding of this size and labels.
+          MalformedRecordError: a record is not an example with a URI, an embedding of this size and labels.
         """
         embeddings = np.empty((len(spans), self._size), np.float32)
         uris: list[str] = []
@@ -81,8 +81,8 @@ class RecordParser:
     def _any_layout(self, records: list[bytes]) -> Records:
         try:
             parsed = tf.io.parse_example(tf.constant(records, tf.string), feature_spec(self._size))
-        except UnicodeDecodeError as error:  # TensorFlow quotes the record in its message, and chokes on the quote.
-            raise MalformedRecordError("a record is no tf.Example") from error
+        except UnicodeDecodeError as error:  # TensorFlow fails to decode the record for its message.
+            raise MalformedRecordError("a record is not a tf.Example") from error
         except tf.errors.OpError as error:
             lines = (line.replace("{{function_node", "").strip() for line in str(error.message).splitlines())
             raise MalformedRecordError(next((line for line in lines if line), type(error).__name__)[:200]) from error

@@ -1,4 +1,4 @@
-"""From the paths a user gives to whole record sets, each with its manifest, or one clear refusal."""
+"""Finds the whole record sets that the user's paths name, with their manifests, or refuses them in one clear line."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class RecordSet:
     Attributes:
       prefix: for example "out/preproc/train".
       manifest: what the set holds.
-      stale_files: files that look like shards of the set, but are not in its manifest: leftovers of an
-        earlier run, which nothing reads.
-      verified: False if the set was made elsewhere and has no manifest: its own was made up from its files, and
-        the backbone in it says nothing but the size of the embeddings.
+      stale_files: files that are named like shards of the set but are not in its manifest. They are left from an
+        earlier run, and nothing reads them.
+      verified: False if the set was made elsewhere and has no manifest. Then `manifest` was made from its files, and
+        its backbone states only the size of the embeddings.
     """
 
     prefix: str
@@ -34,12 +34,12 @@ class RecordSet:
     verified: bool = True
 
     def shard_path(self, name: str) -> str:
-        """The path of the shard of that file name."""
+        """The path of the shard with that file name."""
         return posixpath.join(posixpath.dirname(self.prefix), name)
 
 
 def _is_sidecar(path: str) -> bool:
-    """True for a sidecar folder and for whatever lies in one; a broad glob catches both."""
+    """True for a sidecar folder and for everything in one; a broad glob matches both."""
     parent, name = posixpath.split(path.rstrip("/"))
     return name.startswith("_") or posixpath.basename(parent).startswith("_")
 
@@ -48,7 +48,7 @@ def _files(path: str, flag: str) -> list[str]:
     """The shard files that one path, glob or set prefix names, sorted, without sidecars."""
     try:
         matched = storage().match(path)
-        if matched == [path]:  # By its plain name: the shell may have expanded the glob, and a name may hold a bracket.
+        if matched == [path]:  # A plain name: the shell may have expanded the glob, and a name may hold a bracket.
             return matched
         if is_folder(path):
             inside = posixpath.join(path, "train*")
@@ -91,10 +91,10 @@ def _read_manifest(prefix: str, flag: str) -> Manifest:
 
 
 def _require_shard(path: str, shard: Shard, *, listed: bool) -> None:
-    """Raises FileNotFoundError if there is no such shard, InputError if it is of another size than it was."""
+    """Raises FileNotFoundError if there is no such shard, InputError if its size is not that of the manifest."""
     if is_in_bucket(path):
-        # Objects are stored whole or not at all, and asking for the size of each would be a request each: one that was
-        # replaced is found by its digest, before training.
+        # A bucket stores an object whole or not at all, and each size would cost a request. If an object was replaced,
+        # its digest shows it before training.
         if not listed and not storage().match(path):
             raise FileNotFoundError(path)
         return
@@ -144,14 +144,14 @@ def find_record_sets(paths: Sequence[str], *, flag: str, input_dict: str | None 
 
     Args:
       paths: shard files, globs, or prefixes of sets; local or gs://.
-      flag: the option they were given to, for the messages.
-      input_dict: dict.txt. With it, files without a sidecar folder are taken as record sets made elsewhere, whatever
-        their names; a file not named like a shard is a set of its own.
+      flag: the option that named them, for the messages.
+      input_dict: dict.txt. If it is given, files without a sidecar folder count as record sets made elsewhere; their
+        names may be any. A file that is not named like a shard is then a set by itself.
 
     Raises:
-      InputError: a path matches nothing or something that is no shard; a set has no manifest, no records,
-        a shard that is missing or of another size than the manifest says, or is named only in part; or its labels
-        are not those of `input_dict`.
+      InputError: a path matches nothing or a file that is not a shard; a set has no manifest or no records; a shard is
+        missing or has another size than the manifest says; only a part of a set is named; or the labels of a set are
+        not those of `input_dict`.
     """
     labels = None
     if input_dict is not None:
@@ -172,7 +172,7 @@ def find_record_sets(paths: Sequence[str], *, flag: str, input_dict: str | None 
             selected.setdefault(prefix, set()).add(posixpath.basename(file))
     found = []
     for prefix, names in sorted(selected.items()):
-        # A set of ours that is unfinished has the folder already, and is no set of others.
+        # An unfinished set of ours already has the sidecar folder, so it does not count as made elsewhere.
         if labels is not None and not _has_sidecar(prefix, flag):
             found.append(_foreign_set(prefix, names, labels, flag))
             continue
@@ -187,7 +187,7 @@ def find_record_sets(paths: Sequence[str], *, flag: str, input_dict: str | None 
 
 
 def backbone_difference(one: BackboneIdentity, other: BackboneIdentity) -> str:
-    """In words, what sets two backbones apart; empty if they agree."""
+    """Describes the first difference between two backbones; empty if they agree."""
     if one.architecture != other.architecture:
         return f"the network is {one.architecture} against {other.architecture}"
     if one.image_definition != other.image_definition:
@@ -196,7 +196,7 @@ def backbone_difference(one: BackboneIdentity, other: BackboneIdentity) -> str:
         return f"the embedding size is {one.embedding_size} against {other.embedding_size}"
     if one.weights_digest != other.weights_digest:
         first, second = one.describe(), other.describe()
-        if first == second:  # The same words for other numbers, such as a weights file that was replaced.
+        if first == second:  # The descriptions agree but the weights differ, as when a weights file was replaced.
             first = f"{first} ({one.weights_digest[:19]}…)"
             second = f"{second} ({other.weights_digest[:19]}…)"
         return f"{first} against {second}"
@@ -221,7 +221,7 @@ def require_agreement(sets: Sequence[RecordSet]) -> None:
         if first.verified != other.verified:
             ours, theirs = (first, other) if first.verified else (other, first)
             raise InputError(
-                f"The record set {theirs.prefix} was made elsewhere, and nothing tells that its backbone is that of "
+                f"The record set {theirs.prefix} was made elsewhere, and nothing shows that its backbone is that of "
                 f"{ours.prefix}. Use sets of one kind."
             )
         if not first.manifest.backbone.agrees_with(other.manifest.backbone):
@@ -239,14 +239,14 @@ def require_agreement(sets: Sequence[RecordSet]) -> None:
 
 
 def require_disjoint(train: Sequence[RecordSet], held_out: Sequence[RecordSet], *, flag: str) -> None:
-    """Refuses a set that is both trained on and measured on.
+    """Refuses a set that is used both for training and for measuring.
 
     Raises:
-      InputError: the two lists share a set.
+      InputError: a set is in both lists.
     """
     shared = {record_set.prefix for record_set in train} & {record_set.prefix for record_set in held_out}
     if shared:
         raise InputError(
-            f"The record set {min(shared)} is in --train_data_paths and in --{flag}: what was trained on "
-            "says nothing about new images. Narrow the globs, or split with `python -m pipelines.ingest`."
+            f"The record set {min(shared)} is in --train_data_paths and in --{flag}: images that were "
+            "trained on say nothing about new images. Narrow the globs, or split with `python -m pipelines.ingest`."
         )

@@ -30,8 +30,8 @@ def _contents(open_file: Callable[[], BinaryIO]) -> Iterator[bytes]:
 
 
 def _verified(chunks: Iterator[bytes], path: str, shard: Shard) -> Iterator[bytes]:
-    # A shard of another run can have the same name, size and number of records, and a sound checksum of
-    # each record: only the digest tells that its embeddings come from elsewhere.
+    # A shard of another run can have the same name, size and number of records, and a valid checksum for each record.
+    # Only the digest shows that its embeddings are different.
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -44,19 +44,19 @@ def _verified(chunks: Iterator[bytes], path: str, shard: Shard) -> Iterator[byte
 
 
 def read_shards(parts: Sequence[tuple[RecordSet, Shard]]) -> Iterator[Iterator[Records]]:
-    """Some shards, one after the other: the records of each, in order, some megabytes at a time.
+    """Reads some shards one after the other, each in order and some megabytes at a time.
 
-    The next shards are opened meanwhile, which in a bucket means fetched: whole, each up to 32 MB in memory and beyond
-    that on disk.
+    The next shards are opened meanwhile. From a bucket they are fetched whole: up to 32 MB of each are held in memory,
+    more than that on disk.
 
     Args:
-      parts: each a shard and the set that it belongs to.
+      parts: shards, each with the set that it belongs to.
 
     Yields:
-      For each shard its records, at least one each time, to be gone through before the next shard is asked for. That
-      the shard is what its manifest says is certain only at the end of them. Going through them raises InputError if
-      the shard is gone, damaged or not what its set's manifest says, or if it holds a label id that the dictionary
-      lacks, or a number that is not finite.
+      For each shard an iterator over its records, with at least one record at a time. Exhaust it before you ask for the
+      next shard. Only at its end is it certain that the shard is what its manifest says. The iterator raises InputError
+      if the shard is missing, damaged or not what its set's manifest says, if a label id is not in the dictionary, or
+      if a number is not finite.
     """
     threads = ThreadPoolExecutor(_OPENED_AHEAD)
     opened: collections.deque[Future[BinaryIO]] = collections.deque()
@@ -80,7 +80,7 @@ def _close(opened: Future[BinaryIO]) -> None:
 def _read_shard(record_set: RecordSet, shard: Shard, open_file: Callable[[], BinaryIO]) -> Iterator[Records]:
     path = record_set.shard_path(shard.name)
     manifest = record_set.manifest
-    # Reading and hashing leave the interpreter's lock, so they run beside the parsing.
+    # Reading and hashing release the interpreter's lock, so they run at the same time as the parsing.
     verified = prefetched(_verified(_contents(open_file), path, shard), depth=2)
     contents = decompressed(verified) if manifest.compression == "gzip" else verified
     parser = RecordParser(manifest.backbone.embedding_size)
@@ -100,7 +100,7 @@ def _read_shard(record_set: RecordSet, shard: Shard, open_file: Callable[[], Bin
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({cause_of(error)}).") from error
     except (_FaultError, MalformedRecordError) as error:
-        for _ in verified:  # To the end: if the digest differs, that is what is wrong, and is said instead.
+        for _ in verified:  # Read to the end: if the digest differs, that is the cause, and this raises it instead.
             pass
         words = str(error)
         if isinstance(error, MalformedRecordError):
@@ -111,11 +111,12 @@ def _read_shard(record_set: RecordSet, shard: Shard, open_file: Callable[[], Bin
 
 
 class _FaultError(Exception):
-    """What is wrong with records that could be read, as the end of a sentence that begins with the path."""
+    """Describes a fault in records that could be read. The words end a sentence that begins with the path."""
 
 
 def _check_values(records: Records, *, num_labels: int) -> None:
-    # One pass: a sum is finite only if its terms are, unless it overflows; then the slow way decides.
+    # A finite sum shows in one pass that all terms are finite. If the sum is not finite, it may have overflowed, and
+    # each number is checked.
     with np.errstate(over="ignore", invalid="ignore"):
         suspect = ~np.isfinite(records.embeddings.sum(axis=1))
     if suspect.any():

@@ -1,4 +1,4 @@
-"""What a head is worth: made honest on the evaluation set, then measured on every set of a run."""
+"""Judges a head: calibrates it on the evaluation set, then measures it on every set of a run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from trainer.evaluation.calibration import Threshold, calibration_rows, choose_t
 from trainer.evaluation.metrics import Evaluation, evaluate
 from trainer.evaluation.scores import scores_of
 
-# Embeddings, float32 [m, embedding_size], to logits, float32 [m, num_labels].
+# A function from embeddings, float32 [m, embedding_size], to logits, float32 [m, num_labels].
 LogitsOf = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What is chosen on the evaluation set and goes into the exported model.
+    """The two numbers that are chosen on the evaluation set and stored in the exported model.
 
     Attributes:
-      temperature: the logits are divided by it.
-      threshold: below this best score the model says that it does not know.
+      temperature: the model divides its logits by it.
+      threshold: if the best score is below it, the model says that it is not confident.
     """
 
     temperature: float
@@ -30,22 +30,22 @@ class Calibration:
 
 
 def logits_in_pieces(logits_of: LogitsOf, dataset: EmbeddingDataset) -> Iterator[np.ndarray]:
-    """The logits of all examples of a data set in order, some at a time."""
+    """The logits of all examples of a data set in order, in pieces."""
     return map(logits_of, dataset.embeddings.pieces())
 
 
 def calibrate(
     logits_of: LogitsOf, evaluation: EmbeddingDataset, *, min_precision: float
 ) -> tuple[Calibration, Threshold]:
-    """Fits the temperature, and with it chooses the threshold.
+    """Fits the temperature, and then chooses the threshold for scores at this temperature.
 
     Args:
       logits_of: the head.
-      evaluation: with at least one example.
-      min_precision: what the answers that are given should reach; see `choose_threshold`.
+      evaluation: the evaluation set, with at least one example.
+      min_precision: the precision that confident predictions should reach; see `choose_threshold`.
 
     Returns:
-      What to export, and what the threshold did to the examples that it was chosen on.
+      The calibration to export, and the effect of the threshold on the evaluation set.
     """
     rows = calibration_rows(evaluation)
     kept, start = [], 0
@@ -66,13 +66,13 @@ def assess(
     *,
     train_support: np.ndarray | None,
 ) -> dict[str, Evaluation]:
-    """Evaluates a head as it will be exported on some data sets, going once through each.
+    """Evaluates a head, as it will be exported, on some data sets. Each data set is read once.
 
     Args:
       logits_of: the head.
       data: the data sets by name.
-      calibration: of the exported model.
-      train_support: int64, shape [num_labels]: training examples of each label; None where they are not known.
+      calibration: the calibration of the exported model.
+      train_support: int64, shape [num_labels]: training examples of each label; None if they are unknown.
     """
     return {
         name: evaluate(

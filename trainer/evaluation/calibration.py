@@ -1,4 +1,4 @@
-"""Whether scores can be taken at their word, and what makes them so: temperature and threshold."""
+"""Calibration: measures whether scores match the accuracy, and fits the temperature and the threshold."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from trainer.evaluation.scores import scores_of
 _NUM_BINS = 15
 _MIN_INVERSE_TEMPERATURE, _MAX_INVERSE_TEMPERATURE = 0.05, 20.0
 
-# One number is fitted: more examples than these make it no better, only slower.
+# Only one number is fitted, so more examples than these make the fit slower but not better.
 _MAX_SAMPLE_LOGITS = 4_000_000
 
 
 def calibration_rows(dataset: EmbeddingDataset) -> np.ndarray:
-    """int64: the rows that are enough to fit temperature and threshold, evenly spread; all of a set of usual size."""
+    """int64: evenly spread rows, enough to fit temperature and threshold. A set of usual size gives all its rows."""
     count = max(2000, _MAX_SAMPLE_LOGITS // len(dataset.labels))
     if len(dataset) <= count:
         return np.arange(len(dataset))
@@ -29,7 +29,7 @@ def calibration_rows(dataset: EmbeddingDataset) -> np.ndarray:
 def _slope_and_curvature(
     logits: np.ndarray, targets: np.ndarray, inverse_temperature: float, label_mode: LabelMode
 ) -> tuple[float, float]:
-    """First and second derivative of the mean loss by the inverse temperature, in which it is convex."""
+    """First and second derivative of the mean loss by the inverse temperature. The loss is convex in it."""
     scores = scores_of(logits, label_mode, temperature=1.0 / inverse_temperature)
     slope = ((scores - targets) * logits).sum(axis=1)
     if label_mode == "multi":
@@ -41,18 +41,18 @@ def _slope_and_curvature(
 
 
 def fit_temperature(logits: np.ndarray, dataset: EmbeddingDataset, *, rows: np.ndarray | None = None) -> float:
-    """The temperature whose scores have the lowest loss.
+    """The temperature at which the scores have the lowest loss.
 
-    The labels are smoothed by one example's worth, as Platt (1999) does it for sigmoids: otherwise a set that the model
-    gets right throughout would ask for certainty without end.
+    The labels are smoothed by the weight of one example, as Platt (1999) does for sigmoids. Without this, the best
+    temperature for a set without any wrong prediction would be 0.
 
     Args:
       logits: float, shape [n, num_labels].
-      dataset: with at least one example.
-      rows: int64, shape [n]: the examples that the logits are of; None for all, in order.
+      dataset: the examples, at least one.
+      rows: int64, shape [n]: the examples that the logits belong to; None for all, in order.
 
     Returns:
-      Positive, from 0.05 to 20; 1 leaves the scores as they are.
+      A number from 0.05 to 20; 1 leaves the scores unchanged.
     """
     rows = np.arange(len(dataset)) if rows is None else rows
     logits = logits.astype(np.float64)
@@ -63,7 +63,7 @@ def fit_temperature(logits: np.ndarray, dataset: EmbeddingDataset, *, rows: np.n
     for _ in range(60):
         slope, curvature = _slope_and_curvature(logits, targets, inverse, dataset.label_mode)
         low, high = (low, inverse) if slope > 0 else (inverse, high)
-        # Newton's step where it stays between the bounds, else their geometric middle.
+        # Takes Newton's step if it stays between the bounds, else the geometric mean of the bounds.
         step = inverse - slope / curvature if curvature > 0 else low
         following = step if low < step < high else float(np.sqrt(low * high))
         if abs(following - inverse) < 1e-7 * inverse:
@@ -73,7 +73,7 @@ def fit_temperature(logits: np.ndarray, dataset: EmbeddingDataset, *, rows: np.n
 
 
 class Reliability:
-    """Scores beside how often they are right, in bins of equal width; takes a data set in parts."""
+    """Compares scores with the accuracy, in bins of equal width. Takes a data set in parts."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(_NUM_BINS, np.int64)
@@ -81,18 +81,18 @@ class Reliability:
         self._right = np.zeros(_NUM_BINS)
 
     def update(self, scores: np.ndarray, right: np.ndarray) -> None:
-        """Takes some more answers: float in [0, 1] and bool, of one shape."""
+        """Adds predictions: their scores, float in [0, 1], and whether they are right, bool, of the same shape."""
         bins = np.minimum((scores * _NUM_BINS).astype(np.int64), _NUM_BINS - 1).ravel()
         self._counts += np.bincount(bins, minlength=_NUM_BINS)
         self._scores += np.bincount(bins, scores.ravel(), minlength=_NUM_BINS)
         self._right += np.bincount(bins, right.ravel(), minlength=_NUM_BINS)
 
     def error(self) -> float:
-        """The expected calibration error: the mean gap between score and accuracy of a bin, in [0, 1]."""
+        """The expected calibration error: the mean difference between score and accuracy in a bin, in [0, 1]."""
         return float(np.abs(self._scores - self._right).sum() / self._counts.sum())
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The bins that hold answers: bounds, count, mean score, share of right ones."""
+        """The bins that hold predictions: bounds, count, mean score, share of right predictions."""
         return [
             {
                 "low": i / _NUM_BINS,
@@ -106,7 +106,7 @@ class Reliability:
 
 
 def answers_to_judge(scores: np.ndarray, member: np.ndarray, label_mode: LabelMode) -> tuple[np.ndarray, np.ndarray]:
-    """The scores that calibration is about, and whether each was right.
+    """The scores whose calibration is measured, and whether each prediction was right.
 
     Args:
       scores: float64, shape [n, num_labels].
@@ -114,7 +114,7 @@ def answers_to_judge(scores: np.ndarray, member: np.ndarray, label_mode: LabelMo
       label_mode: "single" judges the best score of each example, "multi" every score.
 
     Returns:
-      float64 and bool, of one shape.
+      float64 and bool, of the same shape.
     """
     if label_mode == "multi":
         return scores, member
@@ -125,12 +125,12 @@ def answers_to_judge(scores: np.ndarray, member: np.ndarray, label_mode: LabelMo
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """Below which best score a model says that it does not know.
+    """A threshold on the best score, and its effect. Below it, the model says that it is not confident.
 
     Attributes:
-      threshold: in [0, 1]; an answer is given if its score is at least this.
-      coverage: share of the examples that get an answer, in [0, 1].
-      precision: share of the answers given that are right; None if none is given.
+      threshold: in [0, 1]; a prediction is confident if its score is at least this.
+      coverage: share of the examples with a confident prediction, in [0, 1].
+      precision: share of the confident predictions that are right; None if there is none.
     """
 
     threshold: float
@@ -139,7 +139,7 @@ class Threshold:
 
 
 def at_threshold(confidence: np.ndarray, right: np.ndarray, threshold: float) -> Threshold:
-    """What a threshold does to answers: float [n] scores of the best labels, bool [n] whether they were right."""
+    """The effect of a threshold on predictions: their best scores, float [n], and whether they are right, bool [n]."""
     given = confidence >= threshold
     precision = float(right[given].mean()) if given.any() else None
     return Threshold(threshold=threshold, coverage=float(given.mean()), precision=precision)
@@ -148,16 +148,16 @@ def at_threshold(confidence: np.ndarray, right: np.ndarray, threshold: float) ->
 def choose_threshold(
     scores: np.ndarray, dataset: EmbeddingDataset, min_precision: float, *, rows: np.ndarray | None = None
 ) -> Threshold:
-    """The threshold that gives as many answers as it can while `min_precision` of them are right.
+    """The threshold with the most confident predictions of which at least the share `min_precision` is right.
 
     Args:
       scores: float64, shape [n, num_labels].
-      dataset: with at least one example. An answer is right if the best label is one of the example's.
+      dataset: the examples, at least one. A prediction is right if the best label is one of the example's labels.
       min_precision: in (0, 1].
-      rows: int64, shape [n]: the examples that the scores are of; None for all, in order.
+      rows: int64, shape [n]: the examples that the scores belong to; None for all, in order.
 
     Returns:
-      The threshold is 0 if all answers together are precise enough, and 1 if no threshold makes them so.
+      The threshold is 0 if all predictions together reach `min_precision`, and 1 if no threshold reaches it.
     """
     rows = np.arange(len(dataset)) if rows is None else rows
     best = scores.argmax(axis=1)
@@ -167,12 +167,12 @@ def choose_threshold(
     order = np.argsort(-confidence, kind="stable")
     ranked = confidence[order]
     precise = np.cumsum(right[order]) >= min_precision * np.arange(1, len(order) + 1)
-    # Only where the next score is lower can a threshold cut.
+    # A threshold can only lie where the next score is lower.
     cuts = np.flatnonzero(precise & np.append(ranked[:-1] > ranked[1:], True))
     if not len(cuts):
         return at_threshold(confidence, right, 1.0)
     last = int(cuts[-1])
     if last == len(ranked) - 1:
         return at_threshold(confidence, right, 0.0)
-    # Halfway, so that float32 in the exported model does not tip over what lies right at it.
+    # It lies halfway between two scores, so that float32 rounding in the exported model changes no decision.
     return at_threshold(confidence, right, float((ranked[last] + ranked[last + 1]) / 2))

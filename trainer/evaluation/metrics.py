@@ -14,31 +14,31 @@ from trainer.evaluation.calibration import Reliability, answers_to_judge, at_thr
 from trainer.evaluation.ranking import RankingMeasures, ThresholdCounts
 from trainer.evaluation.scores import losses_of, scores_of
 
-# Bounds the memory where examples and classes are many.
+# Limits the memory if there are many examples and classes.
 _ROWS_AT_A_TIME = 8192
 _LOGITS_AT_A_TIME = 1 << 20
 
 _TOP_K = (2, 3, 5, 10)
 _MAX_TOP_CONFUSIONS = 20
 _MAX_MISTAKES = 60
-# A thousand classes would be a million numbers, nearly all of them 0.
+# The confusion matrix of a thousand classes would have a million numbers, most of them 0.
 _MAX_MATRIX_CLASSES = 100
 _Z_95 = 1.959963984540054
 
-# A class of a multi-label set is predicted from this score on.
+# In a multi-label set, a class is predicted if its score is at least this.
 MULTI_LABEL_CUT = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measures:
-    """Accuracy in [0, 1] and cross-entropy in nats, both means over examples."""
+    """Accuracy in [0, 1] and cross-entropy in nats; both are means over the examples."""
 
     accuracy: float
     loss: float
 
 
 def _parts(logits: np.ndarray | Iterable[np.ndarray], dataset: EmbeddingDataset) -> Iterator[tuple[int, np.ndarray]]:
-    """The first row and the logits of parts that fit in memory, however the logits come."""
+    """Splits logits, given whole or in pieces, into parts that fit in memory; gives the first row of each part too."""
     row = 0
     count = max(1, min(_ROWS_AT_A_TIME, _LOGITS_AT_A_TIME // len(dataset.labels)))
     for piece in [logits] if isinstance(logits, np.ndarray) else logits:
@@ -51,22 +51,22 @@ def _parts(logits: np.ndarray | Iterable[np.ndarray], dataset: EmbeddingDataset)
 
 
 def measure(logits: np.ndarray | Iterable[np.ndarray], dataset: EmbeddingDataset) -> Measures:
-    """The two numbers to follow during training.
+    """The two numbers that are followed during training.
 
-    A prediction is right if it is one of the example's labels; the loss is the cross-entropy against the labels in
-    equal parts. In a multi-label set a prediction is a set of labels and right if it is exactly the example's; the loss
-    is the mean over the labels of the cross-entropy of each.
+    A prediction is right if it is one of the example's labels. The loss is the cross-entropy with the labels as
+    targets; several labels share the target in equal parts. In a multi-label set, a prediction is a set of labels. It
+    is right if it is exactly the example's set, and the loss is the mean of the cross-entropies of all labels.
 
     Args:
       logits: float32, shape [n, num_labels], for all examples of the data set in order; or pieces of that.
-      dataset: with at least one example.
+      dataset: the examples, at least one.
     """
     right = 0
     loss = 0.0
     for start, part in _parts(logits, dataset):
         targets = dataset.targets(np.arange(start, start + len(part)))
         if dataset.label_mode == "multi":
-            # The score reaches the cut where the logit reaches 0.
+            # The score reaches `MULTI_LABEL_CUT` where the logit reaches 0.
             right += int(((part >= 0) == (targets > 0)).all(axis=1).sum())
         else:
             right += int((targets[np.arange(len(part)), part.argmax(axis=1)] > 0).sum())
@@ -75,11 +75,11 @@ def measure(logits: np.ndarray | Iterable[np.ndarray], dataset: EmbeddingDataset
 
 
 def wilson_interval(right: int, examples: int) -> tuple[float, float]:
-    """The 95% confidence interval of an accuracy (Wilson, 1927), which holds for few examples and near 0 and 1 too.
+    """The 95% confidence interval of an accuracy (Wilson, 1927). It is also valid for few examples and near 0 and 1.
 
     Args:
-      right: how many answers are right.
-      examples: of how many, at least 1.
+      right: how many predictions are right.
+      examples: how many examples there are, at least 1.
     """
     share = right / examples
     z2 = _Z_95**2 / examples
@@ -90,12 +90,12 @@ def wilson_interval(right: int, examples: int) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The full account of a model on a data set.
+    """All results of a model on a data set.
 
     Attributes:
       numbers: JSON; see `evaluate`.
-      best_label_ids: int32, shape [n]: the label with the best score of each example.
-      threshold_counts: for precision-recall curves.
+      best_label_ids: int32, shape [n]: for each example, the label with the best score.
+      threshold_counts: the counts for precision-recall curves.
     """
 
     numbers: dict[str, Any]
@@ -108,7 +108,7 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def _f1(correct: int, predicted: int, support: int) -> float | None:
-    """None where the class has no example and was never predicted: there is nothing to be good at."""
+    """The F1 of a class; None if the class has no example and was never predicted, so that F1 is undefined."""
     return _share(2 * correct, predicted + support)
 
 
@@ -118,7 +118,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 class _Tally:
-    """What is kept of each part: a few numbers an example, and counts by class."""
+    """Collects the results of all parts: a few numbers for each example, and counts for each class."""
 
     def __init__(self, dataset: EmbeddingDataset, temperature: float):
         count, num_labels = len(dataset), len(dataset.labels)
@@ -129,7 +129,7 @@ class _Tally:
         self.best_score = np.empty(count)
         self.best_is_right = np.empty(count, bool)
         self.right = np.empty(count, bool)
-        # The label that the model was most wrong about, with how wrong; -1 where all is right.
+        # For each example, the label about which the model was most wrong, and by how much; -1 if nothing is wrong.
         self.blamed = np.full(count, -1, np.int32)
         self.blame = np.zeros(count)
         self.within_k = {k: 0 for k in _TOP_K if k < num_labels}
@@ -157,7 +157,7 @@ class _Tally:
         self.best_score[rows] = scores[each, best]
         self.best_is_right[rows] = member[each, best]
         if mode == "multi":
-            given = logits >= 0  # The temperature moves no score across the cut.
+            given = logits >= 0  # The temperature moves no score across `MULTI_LABEL_CUT`.
             wrongness = np.where(given != member, np.abs(scores - member), 0.0)
             self.right[rows] = ~(given != member).any(axis=1)
         else:
@@ -171,7 +171,7 @@ class _Tally:
         self.predicted += given.sum(axis=0)
         self.correct += (given & member).sum(axis=0)
         self.support += member.sum(axis=0)
-        # How many labels score higher than the best of the example's own.
+        # How many labels have a higher score than the best label of the example.
         own = np.where(member, logits, -np.inf).max(axis=1, keepdims=True)
         rank = (logits > own).sum(axis=1)
         for k in self.within_k:
@@ -179,7 +179,7 @@ class _Tally:
 
 
 def _mistakes(tally: _Tally, dataset: EmbeddingDataset) -> list[dict[str, Any]]:
-    """The mistakes that the model was surest of, surest first: labels that are wrong stand here."""
+    """The mistakes about which the model was most sure, surest first. Wrong labels in the data show up here."""
     wrong = np.flatnonzero(~tally.right)
     if len(wrong) > _MAX_MISTAKES:
         kept = np.argpartition(-tally.blame[wrong], _MAX_MISTAKES)[:_MAX_MISTAKES]
@@ -193,7 +193,8 @@ def _mistakes(tally: _Tally, dataset: EmbeddingDataset) -> list[dict[str, Any]]:
             {
                 "uri": str(dataset.uris[row]),
                 "labels": [dataset.labels[i] for i in dict.fromkeys(ids.tolist())],
-                # In a multi-label set, the model may also have missed a label: then it is sure against it.
+                # In a multi-label set, the mistake may be a missed label. Then the model is sure that it does not
+                # apply.
                 "kind": "missed" if blamed in ids else "wrong",
                 "about": dataset.labels[blamed],
                 "sureness": float(tally.blame[row]),
@@ -244,24 +245,24 @@ def evaluate(
     temperature: float = 1.0,
     threshold: float = 0.0,
 ) -> Evaluation:
-    """The full account of a model on a data set.
+    """Measures a model on a data set.
 
     Args:
       logits: float32, shape [n, num_labels], for all examples of the data set in order; or pieces of that.
-      dataset: with at least one example.
-      train_support: int64, shape [num_labels]: training examples of each label; None where they are not known.
+      dataset: the examples, at least one.
+      train_support: int64, shape [num_labels]: training examples of each label; None if they are unknown.
       temperature: the logits are divided by it before they become scores.
-      threshold: below this score the model says that it does not know.
+      threshold: if the best score is below it, the model says that it is not confident.
 
     Returns:
-      Its numbers: `label_mode`; `accuracy` as `measure` gives it, `accuracy_interval` (95%, Wilson), `loss` after the
+      The numbers: `label_mode`; `accuracy` as `measure` gives it, `accuracy_interval` (95%, Wilson), `loss` after the
       temperature; `top_k`: share of examples with one of their labels among the best k; `examples`, `unlabeled`,
-      `multi_label`: counts; `majority_class` and `majority_share`: the label most common in this data set, and the
-      share of examples that have it; `macro`: means over the classes with examples; `micro`: of all predictions
+      `multi_label`: counts; `majority_class` and `majority_share`: the most common label in this data set, and the
+      share of examples that have it; `macro`: means over the classes with examples; `micro`: over all predictions
       together; `calibration`: the expected calibration error and the loss before and after the temperature, and
-      the bins; `answers`: what the threshold does; `per_class`: for each label in order of ids (null where there
-      is nothing to divide by); `confusion_matrix`: `counts[i][j]` examples of label i were predicted as j, null for
-      more than 100 labels; `top_confusions`; `mistakes`: those that the model was surest of, with their URIs.
+      the bins; `answers`: the effect of the threshold on the predictions; `per_class`: for each label in order of ids
+      (null where the divisor is 0); `confusion_matrix`: in `counts[i][j]` examples, label i was predicted as j; null
+      for more than 100 labels; `top_confusions`; `mistakes`: those about which the model was surest, with their URIs.
     """
     tally = _Tally(dataset, temperature)
     for start, part in _parts(logits, dataset):
@@ -300,7 +301,7 @@ def evaluate(
         "majority_share": float(tally.support[majority] / count),
         "top_k": {str(k): within / count for k, within in tally.within_k.items()},
         "macro": {
-            # Never predicted is a precision of 0 here, as scikit-learn has it: a class given up must not look good.
+            # A class that is never predicted has precision 0 here, as in scikit-learn, so that it does not look good.
             name: _mean(0.0 if row[name] is None and name == "precision" else row[name] for row in present)
             for name in ("precision", "recall", "f1", "roc_auc", "average_precision")
         },

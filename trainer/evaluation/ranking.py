@@ -1,4 +1,4 @@
-"""How well scores tell a class from the others, whatever the threshold: ROC-AUC, average precision, PR curves."""
+"""How well scores separate a class from the others at any threshold: ROC-AUC, average precision, PR curves."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import dataclasses
 
 import numpy as np
 
-# Thresholds of the curves, as TensorBoard's own code takes them: 0 to 1 in equal steps.
+# The number of thresholds of the curves, from 0 to 1 in equal steps, as in TensorBoard's own code.
 NUM_THRESHOLDS = 201
 
-# Up to so many scores all are kept (80 MB) and sorted; beyond, they are counted in bins of log-odds, a hundredth
-# of a natural logarithm wide, which moves no area by more than a thousandth or so.
+# Up to this number, all scores are kept (80 MB) and sorted. If there are more, they are counted in bins of log-odds
+# with a width of 0.01, which changes an area by about 0.001 at most.
 _MAX_EXACT_SCORES = 20_000_000
 _LOG_ODDS_LIMIT = 20.0
 _NUM_BINS = 4000
 
 
 def _areas(positives: np.ndarray, negatives: np.ndarray) -> tuple[float | None, float | None]:
-    """ROC-AUC and average precision from counts at each distinct score, highest first; None if undefined."""
+    """ROC-AUC and average precision from the counts at each distinct score, highest score first; None if undefined."""
     total_positives, total_negatives = int(positives.sum()), int(negatives.sum())
     if not total_positives:
         return None, None
@@ -27,7 +27,7 @@ def _areas(positives: np.ndarray, negatives: np.ndarray) -> tuple[float | None, 
     average_precision = float((positives * (right / seen)).sum() / total_positives)
     if not total_negatives:
         return None, average_precision
-    # Each negative lies below the positives with higher scores, and ties with half of those that have its own.
+    # For each negative, count the positives with a higher score, and half of the positives with the same score.
     above = (negatives * (right - positives / 2)).sum()
     return float(above / (total_positives * total_negatives)), average_precision
 
@@ -36,11 +36,11 @@ def areas_of_scores(scores: np.ndarray, positive: np.ndarray) -> tuple[float | N
     """ROC-AUC and average precision of one class.
 
     Args:
-      scores: float, shape [n]; the higher, the more the class.
+      scores: float, shape [n]; a higher score means that the class is more likely.
       positive: bool, shape [n]: the examples of the class.
 
     Returns:
-      Each in [0, 1]; None where there is no positive example, or, for the ROC-AUC, no negative one.
+      Both in [0, 1]; None if there is no positive example or, for the ROC-AUC, no negative one.
     """
     values, places = np.unique(scores, return_inverse=True)
     positives = np.bincount(places[positive], minlength=len(values))[::-1]
@@ -50,7 +50,7 @@ def areas_of_scores(scores: np.ndarray, positive: np.ndarray) -> tuple[float | N
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ThresholdCounts:
-    """Right and wrong answers at `NUM_THRESHOLDS` thresholds from 0 to 1; int64, shape [classes, thresholds] each."""
+    """Right and wrong predictions at `NUM_THRESHOLDS` thresholds from 0 to 1; int64 [classes, thresholds] each."""
 
     true_positives: np.ndarray
     false_positives: np.ndarray
@@ -59,7 +59,7 @@ class ThresholdCounts:
 
 
 class RankingMeasures:
-    """Takes the scores of a data set in parts; memory does not grow without bound with examples and classes."""
+    """Takes the scores of a data set in parts. Its memory is limited, whatever the number of examples and classes."""
 
     def __init__(self, *, examples: int, num_labels: int, max_exact_scores: int = _MAX_EXACT_SCORES):
         self._exact = examples * num_labels <= max_exact_scores
@@ -71,14 +71,14 @@ class RankingMeasures:
         self._thresholds = np.zeros((num_labels, 2, NUM_THRESHOLDS), np.int64)
 
     def update(self, scores: np.ndarray, member: np.ndarray) -> None:
-        """Takes some more examples.
+        """Adds examples.
 
         Args:
           scores: float64 in [0, 1], shape [m, num_labels].
           member: bool, shape [m, num_labels]: which labels each example has.
         """
         tiny = np.finfo(np.float64).tiny
-        # Log-odds and not scores: in float32 they still tell apart scores that round to 0 or 1.
+        # Log-odds are kept instead of scores: in float32 they stay different where scores round to 0 or 1.
         odds = np.log(np.maximum(scores, tiny)) - np.log(np.maximum(1.0 - scores, np.finfo(np.float64).epsneg / 2))
         if self._exact:
             end = self._filled + len(scores)
@@ -97,7 +97,7 @@ class RankingMeasures:
         into += np.bincount(flat.ravel(), minlength=into.size).reshape(into.shape)
 
     def areas(self) -> list[tuple[float | None, float | None]]:
-        """ROC-AUC and average precision of each class against all others."""
+        """ROC-AUC and average precision of each class, with all other classes as negatives."""
         if self._exact:
             return [
                 areas_of_scores(self._log_odds[label, : self._filled], self._member[label, : self._filled])
@@ -106,7 +106,7 @@ class RankingMeasures:
         return [_areas(counts[1, ::-1], counts[0, ::-1]) for counts in self._bins]
 
     def threshold_counts(self) -> ThresholdCounts:
-        """What a threshold on the score of each class would answer."""
+        """The counts that thresholds on the score of each class would give."""
         at_least = self._thresholds[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]
         totals = self._thresholds.sum(axis=2, keepdims=True)
         return ThresholdCounts(

@@ -1,4 +1,4 @@
-"""Scores from logits: a softmax where an example has one label, a sigmoid for each class where it may have several."""
+"""Scores from logits: a softmax if an example has one label, a sigmoid for each class if it may have several."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from trainer.data.label_mode import LabelMode
 
 
 def log_scores(logits: np.ndarray, label_mode: LabelMode, *, temperature: float = 1.0) -> np.ndarray:
-    """Logarithms of the scores, exact where the scores themselves round to 0.
+    """Logarithms of the scores; they are exact even where the scores themselves round to 0.
 
     Args:
       logits: float, shape [n, num_labels].
       label_mode: "single" for a softmax over the labels, "multi" for a sigmoid of each.
-      temperature: positive; the logits are divided by it. Above 1 it makes the model less sure of itself.
+      temperature: positive; the logits are divided by it. A value above 1 makes the model less sure.
 
     Returns:
       float64, shape [n, num_labels].
@@ -26,7 +26,7 @@ def log_scores(logits: np.ndarray, label_mode: LabelMode, *, temperature: float 
 
 
 def scores_of(logits: np.ndarray, label_mode: LabelMode, *, temperature: float = 1.0) -> np.ndarray:
-    """What the exported model answers for some logits.
+    """The scores that the exported model gives for some logits.
 
     Args:
       logits: float, shape [n, num_labels].
@@ -42,12 +42,12 @@ def scores_of(logits: np.ndarray, label_mode: LabelMode, *, temperature: float =
 def losses_of(
     logits: np.ndarray, targets: np.ndarray, label_mode: LabelMode, *, temperature: float = 1.0
 ) -> np.ndarray:
-    """The loss of each example in nats: the cross-entropy; for "multi" the mean over the labels of that of each.
+    """The loss of each example in nats: the cross-entropy; for "multi" the mean of the cross-entropies of all labels.
 
     Args:
       logits: float, shape [n, num_labels].
       targets: float, shape [n, num_labels], as `EmbeddingDataset.targets` gives them.
-      label_mode: of the data set.
+      label_mode: the label mode of the data set.
       temperature: positive; the logits are divided by it.
 
     Returns:
@@ -56,5 +56,5 @@ def losses_of(
     losses = -targets * log_scores(logits, label_mode, temperature=temperature)
     if label_mode == "single":
         return losses.sum(axis=1)
-    # log(1 - sigmoid(x)) is log(sigmoid(-x)).
+    # log(1 - sigmoid(x)) equals log(sigmoid(-x)).
     return (losses - (1.0 - targets) * log_scores(-logits, label_mode, temperature=temperature)).mean(axis=1)

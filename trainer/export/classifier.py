@@ -1,4 +1,4 @@
-"""An exported model, loaded to answer: encoded photos in, labels with scores out."""
+"""Loads an exported model and predicts: it takes encoded photos and gives labels with scores."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _BATCH_SIZE = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The model's answer for one photo.
+    """The model's prediction for one photo.
 
     Attributes:
       label: the name of the best label.
       label_id: its id.
-      scores: float32, shape [num_labels]: one for each label in order of ids; they add up to 1 unless the model
-        is for photos of several labels.
-      confident: whether the best score reaches the model's threshold; True for a model of an earlier version,
-        which had none.
+      scores: float32, shape [num_labels]: one score for each label in order of ids. They add up to 1, unless the model
+        gives photos several labels.
+      confident: whether the best score reaches the model's threshold. Models of earlier versions have no threshold;
+        for them it is True.
     """
 
     label: str
@@ -45,22 +45,22 @@ class Prediction:
 
 
 def normalize_photo(data: bytes) -> bytes:
-    """A photo of any format that Pillow reads, as the PNG of exactly the pixels the model was trained on.
+    """Turns a photo of any format that Pillow reads into a PNG of exactly the pixels that the pipeline would use.
 
-    TensorFlow decodes fewer formats than Pillow; a PNG of the right size passes its decoder unchanged. The photo is
-    decoded in another process, as in the pipeline: one that crashes its decoder costs its own answer.
+    TensorFlow decodes fewer formats than Pillow, and it decodes a PNG of this size without changing a pixel. The photo
+    is decoded in another process, as in the pipeline. If a photo crashes the decoder, only its own prediction is lost.
 
     Raises:
-      ImageError: the bytes are no image that can be used; `reason` and `message` say why.
+      ImageError: the bytes are not a usable image; `reason` and `message` say why.
     """
     return encode_png(decode_photo(data, deadline_sec=DEFAULT_DEADLINE_SEC))
 
 
 def read_model_info(model_dir: str) -> ModelInfo:
-    """What lies beside a model's graph. Does not import TensorFlow.
+    """Reads the description that is stored with a model. Does not import TensorFlow.
 
     Raises:
-      InputError: there is no such folder, or no model that trainer.task exported in it.
+      InputError: there is no such folder, or it holds no model that trainer.task exported.
     """
     if not is_in_bucket(model_dir) and not os.path.isdir(model_dir):
         raise InputError(f"model_dir: there is no folder {model_dir}. Train first: `python -m trainer.task --help`.")
@@ -77,7 +77,7 @@ def read_model_info(model_dir: str) -> ModelInfo:
 
 
 def _hint_of_inner(model_dir: str) -> str:
-    """The folder above is the usual slip: it holds the metrics and, in `model`, the model."""
+    """Users often name the folder above, which holds the metrics and, in `model`, the model. Gives a hint if so."""
     inside = posixpath.join(model_dir, "model")
     return f" Did you mean {inside}?" if storage().match(posixpath.join(inside, MODEL_INFO_PATH)) else ""
 
@@ -90,10 +90,10 @@ class Classifier:
     """
 
     def __init__(self, model_dir: str):
-        """Loads the model, which takes seconds; from a bucket by way of a copy on disk.
+        """Loads the model, which takes seconds. A model in a bucket is copied to a local disk first.
 
         Raises:
-          InputError: there is no whole model in the folder, or it takes embeddings only.
+          InputError: the folder holds no complete model, or the model takes only embeddings.
         """
         self.info = read_model_info(model_dir)
         if not self.info.takes_images:
@@ -106,8 +106,8 @@ class Classifier:
             with local_folder(model_dir) as folder:
                 self._model = tf.saved_model.load(folder)
             self._signature = self._model.signatures["serving_default"]
-            # The first run optimizes the graph, notes how on standard error, and takes over a second. It is done
-            # here, where one thread is, because holding the notes back is not for several at a time.
+            # The first run optimizes the graph, writes notes to standard error, and takes more than a second. It runs
+            # here because there is only one thread here, and the notes cannot be hidden safely with several threads.
             with without_tensorflow_noise():
                 self.predict([encode_png(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))])
         except (OSError, KeyError, tf.errors.OpError) as error:
@@ -115,10 +115,10 @@ class Classifier:
             raise InputError(f"model_dir: the model in {model_dir} cannot be loaded ({cause}). Train again.") from error
 
     def predict(self, images: Sequence[bytes]) -> list[Prediction]:
-        """Answers for encoded images, in their order.
+        """Predicts for encoded images, in their order.
 
         Args:
-          images: each a whole file as the model's decoder reads it; `normalize_photo` makes such of any.
+          images: the contents of image files that the model's decoder can read; `normalize_photo` makes such contents.
         """
         tf = import_tensorflow()
         predictions = []

@@ -1,4 +1,4 @@
-"""What is exported beside the SavedModel, and the certificate that every format answers as the trainer does."""
+"""Exports formats other than the SavedModel, and checks that every format gives the trainer's scores."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ SAVED_MODEL = "savedmodel"
 CERTIFICATE_NAME = "parity.json"
 CERTIFICATE_FORMAT = 1
 
-# Largest difference of a score that a format may show. The SavedModel runs the trainer's own operations; the others
-# fold batch normalization and add in another order. A tenth of a percent is the last digit that anyone is shown.
+# The largest difference of a score that each format may have. The SavedModel runs the trainer's own operations. The
+# others fold batch normalization and add numbers in another order. The last digit that users see is 0.1 %.
 _TOLERANCES = {SAVED_MODEL: 1e-4, "litert": 1e-3, "onnx": 1e-3}
 
 
@@ -44,7 +44,7 @@ class _Runner(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Converted:
-    """A format that is one file, made from `PixelClassifier`."""
+    """A format that consists of one file and is made from `PixelClassifier`."""
 
     file_name: str
     convert: Callable[[PixelClassifier, ModelInfo], bytes]
@@ -58,7 +58,7 @@ _CONVERTED = {
 
 
 def require_formats(formats: Sequence[str]) -> None:
-    """Refuses, before anything is trained, what could not be exported afterwards.
+    """Refuses formats that cannot be exported, before training starts.
 
     Raises:
       InputError: the converter of a format is not installed.
@@ -85,11 +85,11 @@ def _require_parity(name: str, difference: float, samples: Samples, remove: Call
 def _export_one(
     name: str, path: str, classifier: PixelClassifier, info: ModelInfo, samples: Samples, expected: np.ndarray
 ) -> tuple[int, float]:
-    """Converts, writes and checks; gives the size and the difference."""
+    """Converts, writes and checks one format; returns its size and the largest difference of a score."""
     kind = _CONVERTED[name]
     with open(path, "wb") as stream:
         stream.write(kind.convert(classifier, info))
-    with open(path, "rb") as stream:  # What lies there is what is checked.
+    with open(path, "rb") as stream:  # The check uses the file as it is on the disk.
         written = stream.read()
     difference = largest_difference(scores_in_pieces(kind.runner(written, info).scores, samples), expected)
     _require_parity(name, difference, samples, lambda: os.remove(path))
@@ -106,31 +106,30 @@ def export_all(
     backbone: keras.Model | None,
     info: ModelInfo,
 ) -> dict[str, Any]:
-    """Writes the formats and the certificate of their parity, `parity.json`, into a local folder.
+    """Writes the formats and `parity.json`, the results of their checks, into a local folder.
 
-    Each format is read back, run on real photos (where there are none, on generated ones; a model without a backbone
-    on generated embeddings), and compared with the trainer's own scores: the backbone and head in Keras and the
-    temperature, on the pixels of `decode_image`. `model.tflite` and `model.onnx` take these pixels, uint8
-    [n, 299, 299, 3], since no other runtime decodes images as the SavedModel does; they give `scores`, `prediction`
-    and `confident`.
+    Each format is read back from the disk and run on real photos. If there are none, it runs on generated images, and a
+    model without a backbone runs on generated embeddings. Its scores are compared with the trainer's own scores, which
+    Keras computes from the backbone, the head and the temperature on the pixels of `decode_image`. `model.tflite` and
+    `model.onnx` take these pixels, uint8 [n, 299, 299, 3], because no other runtime decodes images as the SavedModel
+    does. They give `scores`, `prediction` and `confident`.
 
     Args:
-      formats: of "savedmodel", "litert" and "onnx".
+      formats: any of "savedmodel", "litert" and "onnx".
       model_dir: the SavedModel that `trainer.export.saved_model.save_model` wrote; it is always checked.
-      output_dir: where the other formats and the certificate are written; may be `model_dir`.
-      photos: names and contents of image files; those that cannot be decoded are skipped, and more than 16 are not
-        looked at.
-      head: as given to `save_model`.
-      backbone: as given to `save_model`.
-      info: from `save_model`.
+      output_dir: the folder for the other formats and `parity.json`; may be `model_dir`.
+      photos: names and contents of image files. Those that cannot be decoded are skipped, and at most 16 are used.
+      head: the head that `save_model` got.
+      backbone: the backbone that `save_model` got.
+      info: the result of `save_model`.
 
     Returns:
-      JSON: for each format `path` (relative to the certificate), `bytes`, `largest_difference`, `tolerance`,
+      JSON: for each format `path` (relative to `parity.json`), `bytes`, `largest_difference`, `tolerance`,
       `samples` (their number) and `samples_are` ("photos", "generated images" or "generated embeddings").
 
     Raises:
-      InputError: a converter is not installed; or the scores of a format differ by more than its tolerance, in which
-        case that format was removed.
+      InputError: a converter is not installed; or the scores of a format differ by more than its tolerance. In the
+        second case that format has been removed.
     """
     os.makedirs(output_dir, exist_ok=True)
     results: dict[str, dict[str, Any]] = {}

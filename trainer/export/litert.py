@@ -1,4 +1,4 @@
-"""LiteRT, once TensorFlow Lite: the model for phones and small devices."""
+"""LiteRT (formerly TensorFlow Lite): the model for phones and small devices."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from trainer.export.pixel_classifier import PixelClassifier, input_name
 
 
 def convert(classifier: PixelClassifier, info: ModelInfo) -> bytes:
-    """A `.tflite` file: `PixelClassifier` in float32, any batch size.
+    """Makes a `.tflite` file of `PixelClassifier`, in float32, for any batch size.
 
-    What it is lies in the file itself: LiteRT's convention is a ZIP archive after the model, so `unzip model.tflite`
-    gives `labels.txt`, which the tools for Android and iOS look for, and `model.json`.
+    The file also holds the description of the model. By LiteRT's convention, a ZIP archive follows the model, so
+    `unzip model.tflite` gives `model.json` and `labels.txt`, which tools for Android and iOS expect.
     """
-    # By way of a SavedModel: made from a function alone, the model loses the names of its input and outputs.
+    # The conversion starts from a SavedModel. From a function alone, the names of the input and the outputs are lost.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         tf.saved_model.save(classifier, folder, signatures=classifier.classify)
         model = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
@@ -33,7 +33,8 @@ def convert(classifier: PixelClassifier, info: ModelInfo) -> bytes:
             ("labels.txt", "".join(f"{label}\n" for label in info.labels)),
             ("model.json", json.dumps(described, indent=2, ensure_ascii=False)),
         ):
-            archive.writestr(zipfile.ZipInfo(name), text)  # a ZipInfo has a fixed date: the same model, the same file
+            # A ZipInfo has a fixed date, so the same model gives the same file.
+            archive.writestr(zipfile.ZipInfo(name), text)
     return content.getvalue()
 
 
@@ -42,12 +43,12 @@ class Runner:
 
     def __init__(self, model: bytes, info: ModelInfo):
         with warnings.catch_warnings():
-            # It advises a package that has the same interpreter, from the release after next.
+            # TensorFlow warns that the interpreter will move to another package in a later release.
             warnings.simplefilter("ignore")
             self._interpreter = tf.lite.Interpreter(model_content=model)
         self._signature = self._interpreter.get_signature_runner()
         self._input = input_name(info)
 
     def scores(self, inputs: np.ndarray) -> np.ndarray:
-        """Pixels or embeddings, as the model takes them, to float32 [n, num_labels]."""
+        """The scores, float32 [n, num_labels], for the pixels or embeddings that the model takes."""
         return self._signature(**{self._input: inputs})["scores"]

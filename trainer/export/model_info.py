@@ -1,4 +1,4 @@
-"""What lies beside an exported model's graph: its labels, how it answers, and the network in it."""
+"""The description that is stored with an exported model: its labels, its label mode and threshold, its network."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ MODEL_INFO_PATH = "assets.extra/model.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What a person or program should know about a model before using it.
+    """The facts about a model that a person or a program needs before using it.
 
     Attributes:
-      labels: the dictionary: the position of a name is the id that the model predicts.
-      backbone: the network in the model; it holds the version of the image definition too.
-      head_digest: "sha256:" and the hex digest of the head: what `metrics.json` calls the same model.
-      label_mode: "single" where the scores of a photo add up to 1, "multi" where each label has its own.
-      temperature: by which the model divides its logits; positive.
-      threshold: best score below which the model says that it does not know, in [0, 1]; 0 for never.
-      backbone_verified: False where the records did not say which network made them, so that the one in the
-        model was taken on trust.
-      takes_images: False where the model holds the head alone and takes embeddings.
+      labels: the dictionary; the position of a name is the id that the model predicts.
+      backbone: the network in the model, including the version of the image definition.
+      head_digest: "sha256:" and the hex digest of the head. `metrics.json` names the same digest.
+      label_mode: "single" if the scores of a photo add up to 1, "multi" if each label has its own score.
+      temperature: the model divides its logits by it; positive.
+      threshold: in [0, 1]. If the best score is below it, the model is not confident. With 0, it is always confident.
+      backbone_verified: False if the records do not say which network made them, so that nothing shows whether it is
+        the network in the model.
+      takes_images: False if the model holds only the head and takes embeddings.
 
     Raises:
       ValueError: a value is outside its range.
@@ -53,7 +53,7 @@ class ModelInfo:
 
     @property
     def warning(self) -> str | None:
-        """A sentence for whoever uses the model, or None if there is nothing to warn of."""
+        """A warning for users of the model, as a sentence; None if there is none."""
         warnings = []
         if self.backbone.is_random:
             warnings.append(
@@ -89,10 +89,10 @@ class ModelInfo:
 
     @classmethod
     def from_bytes(cls, raw: bytes, *, where: str) -> ModelInfo:
-        """Reads `to_json`, encoded. What models of earlier versions did not write takes its default.
+        """Reads the encoded result of `to_json`. Fields that earlier versions did not write get their defaults.
 
         Raises:
-          InputError: not such a file; `where` names it in the message.
+          InputError: the bytes are not such a file; `where` names it in the message.
         """
         try:
             data = json.loads(raw)

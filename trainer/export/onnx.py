@@ -1,4 +1,4 @@
-"""ONNX: the model for ONNX Runtime, OpenVINO, TensorRT and what else reads it."""
+"""ONNX: the model for ONNX Runtime, OpenVINO, TensorRT and other programs that read this format."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from configs.install_hint import install_hint
 from trainer.export.model_info import ModelInfo
 from trainer.export.pixel_classifier import PixelClassifier, input_name
 
-# The newest that tf2onnx 1.17 writes.
+# The newest version that tf2onnx 1.17 writes.
 _OPSET = 18
 
 
 def require_packages() -> tuple[ModuleType, ModuleType]:
-    """The optional packages: tf2onnx to convert, ONNX Runtime to run what was converted.
+    """Imports the optional packages: tf2onnx, which converts, and ONNX Runtime, which runs the converted model.
 
     Raises:
-      InputError: one is not installed.
+      InputError: a package is not installed.
     """
     try:
         import onnxruntime
@@ -35,9 +35,9 @@ def require_packages() -> tuple[ModuleType, ModuleType]:
 
 
 def convert(classifier: PixelClassifier, info: ModelInfo) -> bytes:
-    """An `.onnx` file: `PixelClassifier` in float32, any batch size.
+    """Makes an `.onnx` file of `PixelClassifier`, in float32, for any batch size.
 
-    Its metadata hold `labels`, one a line, and `model.json`.
+    Its metadata hold `labels`, one label on each line, and `model.json`.
 
     Raises:
       InputError: a package is not installed.
@@ -65,5 +65,5 @@ class Runner:
         self._input = input_name(info)
 
     def scores(self, inputs: np.ndarray) -> np.ndarray:
-        """Pixels or embeddings, as the model takes them, to float32 [n, num_labels]."""
+        """The scores, float32 [n, num_labels], for the pixels or embeddings that the model takes."""
         return self._session.run(["scores"], {self._input: inputs})[0]

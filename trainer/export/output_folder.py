@@ -1,4 +1,4 @@
-"""The output folder: a model and its metrics appear together and whole, or not at all."""
+"""The output folder: a model and its metrics appear together and complete, or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METRICS_NAME = "metrics.json"
 MODEL_NAME = "model"
 REPORT_NAME = "report.html"
 PREDICTIONS_NAME = "predictions.csv"
-# TensorFlow takes a folder that holds it for a model.
+# If a folder holds this file, TensorFlow treats the folder as a model.
 GRAPH_NAME = "saved_model.pb"
 _ABOUT_THE_MODEL = (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME)
 _PARTIAL_MODEL = "model.partial"
@@ -27,18 +27,18 @@ _PREVIOUS_MODEL = "model.previous"
 
 
 class OutputFolder:
-    """Where a training run writes. An earlier run's model and metrics stay until the new ones are whole.
+    """The folder of a training run. An earlier model and its metrics stay until the new ones are complete.
 
-    With a folder in a bucket, the new ones are also on a local disk from `publish` on until this object goes: some 100
-    MB for Inception v3, and as much again for each further format.
+    If the folder is in a bucket, the new files also stay on a local disk from `publish` until this object is deleted.
+    They take about 100 MB for Inception v3, and as much again for each further format.
     """
 
     def __init__(self, path: str):
-        """Makes the folder.
+        """Creates the folder.
 
         Raises:
-          InputError: it cannot be made or written to, or holds something named `model` that is no model
-            of ours and so must not be replaced.
+          InputError: the folder cannot be created or is not writable; or it holds something named `model` that this
+            program did not make, and so must not replace.
         """
         self._folder = working_folder(path, flag="output_path")
         self._folder.require_writable()
@@ -54,7 +54,7 @@ class OutputFolder:
                 self._folder.sync()
             self._remove(_PARTIAL_MODEL)
             self._remove(_PREVIOUS_MODEL)
-            for name in _ABOUT_THE_MODEL:  # Of a run that was killed here.
+            for name in _ABOUT_THE_MODEL:  # A run that was killed may have left them.
                 self._remove(f"{name}.partial")
         except OSError as error:
             raise InputError(f"--output_path: cannot write to {path}: {cause_of(error)}") from error
@@ -76,17 +76,17 @@ class OutputFolder:
 
     @property
     def local_model_dir(self) -> str:
-        """A folder on this machine with the same files, once they are published."""
+        """A local folder with the same files, after `publish`."""
         return self._local(MODEL_NAME)
 
     @property
     def metrics_path(self) -> str:
-        """The metrics of that model."""
+        """The path of the metrics of that model."""
         return posixpath.join(self._folder.path, METRICS_NAME)
 
     @property
     def report_path(self) -> str:
-        """The page about that model."""
+        """The path of the report about that model."""
         return posixpath.join(self._folder.path, REPORT_NAME)
 
     def publish(
@@ -95,19 +95,20 @@ class OutputFolder:
         metrics: dict[str, Any],
         files: Mapping[str, Callable[[str], None]] | None = None,
     ) -> None:
-        """Replaces model, metrics and the files about them.
+        """Replaces the model, the metrics and the other files about the model.
 
-        At every moment the metrics that can be seen are those of the model beside them: between two models
-        there are none. The same holds for the other files; those that this run does not write are removed. It holds
-        after a power cut too: the new ones are on the disk before the old ones go, and each step before the next.
+        At every moment, visible metrics belong to the visible model; while the model is replaced, there are no metrics.
+        The same is true for the other files; files that this run does not write are removed. This is also true after a
+        power cut: the new files are synced before the old ones are removed, and each step is synced before the next.
 
         Args:
           write_model: called with the path of a new local folder, which it fills.
-          metrics: JSON; written after `write_model` has returned, which may still add to it.
-          files: `REPORT_NAME` or `PREDICTIONS_NAME`, and what writes the file to a path; called after `write_model`.
+          metrics: JSON. It is written after `write_model` has returned, so `write_model` may add to it.
+          files: maps `REPORT_NAME` or `PREDICTIONS_NAME` to a function that writes the file to a path. These functions
+            are called after `write_model`.
 
         Raises:
-          InputError: the folder can no longer be written to, or another run has taken it over.
+          InputError: the folder is no longer writable, or another run has taken it over.
         """
         with self._folder.writing():
             self._replace(write_model, metrics, files or {})
@@ -120,7 +121,7 @@ class OutputFolder:
         metrics: dict[str, Any],
         files: Mapping[str, Callable[[str], None]],
     ) -> None:
-        """What `publish` does on this machine."""
+        """The part of `publish` that runs on the local disk."""
         write_model(self._local(_PARTIAL_MODEL))
         for name, write in files.items():
             write(self._local(f"{name}.partial"))
@@ -142,31 +143,31 @@ class OutputFolder:
 
 
 def _rank(name: str) -> int:
-    """In which order a bucket gets the files of a model and those about it, by their paths."""
+    """The rank of a file, from its path: a bucket gets the model and the files about it in the order of ranks."""
     if name.endswith(MODEL_INFO_PATH):
-        return 0  # By it a later run knows the folder as a model of ours, even if this one is killed now.
+        return 0  # If this run is killed now, a later run recognizes by this file that the model is ours.
     if name in _ABOUT_THE_MODEL:
         return 4 if name == METRICS_NAME else 3
     return 2 if posixpath.basename(name) == GRAPH_NAME else 1
 
 
 def copy_model(source: str, target: str) -> None:
-    """Copies an exported model to another folder, the file that makes it a model last.
+    """Copies an exported model to another folder. The file by which TensorFlow recognizes a model is written last.
 
-    On a local disk, no power cut leaves that file without the others.
+    On a local disk, a power cut cannot leave that file without the others.
 
     Args:
       source: a local folder.
-      target: local or gs://. What else lies there stays.
+      target: a folder, local or gs://. Other files in it stay.
 
     Raises:
-      InputError: the folder cannot be written to.
+      InputError: the folder is not writable.
     """
     folder = working_folder(target, flag="export_dir")
     folder.require_writable()
     try:
         graph = os.path.join(folder.local, GRAPH_NAME)
-        if os.path.exists(graph):  # Of an earlier model, whose other files are about to be replaced.
+        if os.path.exists(graph):  # It belongs to an earlier model, whose other files are replaced next.
             os.remove(graph)
             folder.sync()
         files = [os.path.join(parent, name) for parent, _, names in os.walk(source) for name in names]
@@ -184,6 +185,6 @@ def copy_model(source: str, target: str) -> None:
 
 
 def write_json(path: str, value: dict[str, Any]) -> None:
-    """Writes JSON that a person can read too, to a local file."""
+    """Writes JSON to a local file, indented so that a person can read it."""
     with open(path, "w", encoding="utf-8") as stream:
         stream.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

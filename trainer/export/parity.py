@@ -1,4 +1,4 @@
-"""Whether an exported format answers as the trainer does: the images to compare on, and both sides' scores."""
+"""Parity checks: the images on which an exported format is compared with the trainer, and the scores of both."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trainer.training.head import predict_logits
 _MAX_IMAGES = 16
 _BATCH_SIZE = 4
 
-# Of generated images, (width, height): smaller and larger than the network's input, and one decoded at half scale.
+# Sizes (width, height) of generated images: smaller and larger than the network's input; one is decoded at half scale.
 _GENERATED_SIZES = ((200, 150), (299, 299), (420, 560), (1000, 800))
 
 Source = Literal["photos", "generated images", "generated embeddings"]
@@ -31,14 +31,14 @@ Source = Literal["photos", "generated images", "generated embeddings"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Samples:
-    """What the trainer and an exported model are both asked about.
+    """The inputs on which the trainer and an exported model are compared.
 
     Attributes:
       source: where the samples come from.
-      names: of the samples: paths of photos, or what was drawn.
-      encoded: each image as the SavedModel gets it; empty for embeddings.
-      inputs: uint8 [n, 299, 299, 3] as `decode_image` makes them of the files, or float32 [n, embedding_size].
-      sent_as_png: how many of `encoded` are PNGs of `inputs`, because TensorFlow does not decode the file's format.
+      names: the names of the samples: paths of photos, or descriptions of generated images.
+      encoded: the encoded images that the SavedModel gets; empty for embeddings.
+      inputs: uint8 [n, 299, 299, 3], the pixels that `decode_image` gives, or embeddings, float32 [n, embedding_size].
+      sent_as_png: how many of `encoded` are PNGs of `inputs`, because TensorFlow cannot decode the format of the file.
     """
 
     source: Source
@@ -51,7 +51,7 @@ class Samples:
         return len(self.names)
 
     def pieces(self) -> Iterator[slice]:
-        """One sample alone and then several at a time: a model of a fixed batch size does not pass."""
+        """First one sample alone and then several at a time, so that a model with a fixed batch size fails."""
         yield slice(0, 1)
         for start in range(1, len(self), _BATCH_SIZE):
             yield slice(start, start + _BATCH_SIZE)
@@ -76,7 +76,7 @@ def _generated() -> Iterator[Photo]:
 
 
 def image_samples(photos: Sequence[Photo]) -> Samples:
-    """Up to 16 images: the photos that can be decoded, or, if there is none, generated JPEGs, always the same.
+    """Up to 16 images: the photos that can be decoded. If there is none, always the same generated JPEGs.
 
     Args:
       photos: names and contents of image files.
@@ -86,7 +86,7 @@ def image_samples(photos: Sequence[Photo]) -> Samples:
     for name, data in photos:
         try:
             found.append((name, data, decode_photo(data)))
-        except ImageError:  # The pipeline could not embed it either.
+        except ImageError:  # The pipeline could not have embedded this photo either.
             continue
         if len(found) == _MAX_IMAGES:
             break
@@ -107,14 +107,14 @@ def image_samples(photos: Sequence[Photo]) -> Samples:
 
 
 def embedding_samples(embedding_size: int) -> Samples:
-    """For a model without a backbone: non-negative numbers, as a ReLU and an average leave them."""
+    """Samples for a model without a backbone: non-negative numbers, as they come from a ReLU and an average."""
     inputs = np.abs(np.random.RandomState(0).standard_normal((_MAX_IMAGES, embedding_size))).astype(np.float32)
     names = tuple(f"generated embedding {number}" for number in range(_MAX_IMAGES))
     return Samples(source="generated embeddings", names=names, encoded=(), inputs=inputs)
 
 
 def trainer_scores(samples: Samples, *, backbone: keras.Model | None, head: keras.Model, info: ModelInfo) -> np.ndarray:
-    """What the trainer's own parts answer: the network in Keras, and scores in NumPy.
+    """The scores of the trainer's own parts: the network in Keras, and the scores in NumPy.
 
     Returns:
       float64 [n, num_labels].
@@ -130,14 +130,14 @@ def trainer_scores(samples: Samples, *, backbone: keras.Model | None, head: kera
 
 
 def saved_model_scores(model_dir: str, samples: Samples) -> np.ndarray:
-    """What a SavedModel answers, loaded anew; to encoded images where it takes images.
+    """The scores of a SavedModel, which is loaded again. It gets encoded images if it takes images.
 
     Returns:
       float32 [n, num_labels].
     """
     model = tf.saved_model.load(model_dir)
 
-    def answer(piece: slice) -> np.ndarray:
+    def scores_of_piece(piece: slice) -> np.ndarray:
         if samples.encoded:
             images = samples.encoded[piece]
             keys = tf.constant([str(number) for number in range(len(images))])
@@ -146,15 +146,15 @@ def saved_model_scores(model_dir: str, samples: Samples) -> np.ndarray:
             found = model.signatures["embeddings"](embeddings=tf.constant(samples.inputs[piece]))
         return found["scores"].numpy()
 
-    return np.concatenate([answer(piece) for piece in samples.pieces()])
+    return np.concatenate([scores_of_piece(piece) for piece in samples.pieces()])
 
 
 def scores_in_pieces(run: Callable[[np.ndarray], np.ndarray], samples: Samples) -> np.ndarray:
-    """What a model of decoded images, or of embeddings, answers: float32 [n, num_labels]."""
+    """The scores of a model that takes pixels or embeddings: float32 [n, num_labels]."""
     return np.concatenate([run(samples.inputs[piece]) for piece in samples.pieces()])
 
 
 def largest_difference(scores: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference between two scores of the same label and sample; infinite if one is no number."""
+    """The largest difference between two scores of the same label and sample; infinite if a score is NaN."""
     difference = float(np.abs(scores - expected).max())
     return difference if np.isfinite(difference) else float("inf")

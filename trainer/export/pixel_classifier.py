@@ -1,6 +1,7 @@
-"""Backbone, head and temperature as one function of pixels: what formats other than SavedModel are made from.
+"""Backbone, head and temperature as one function of pixels. Formats other than SavedModel are made from it.
 
-No other runtime decodes images as TensorFlow does, so these formats begin where `images.decode.decode_image` ends.
+No other runtime decodes images as TensorFlow does, so these formats take the pixels that `images.decode.decode_image`
+gives.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tensorflow as tf
 from preprocess.backbones.inference_graph import EMBEDDINGS, PIXELS, inference_graph
 from preprocess.images.decode import IMAGE_SIZE
 from trainer.export.model_info import ModelInfo
-from trainer.export.prediction_ops import answers
+from trainer.export.prediction_ops import predictions
 
 
 def input_name(info: ModelInfo) -> str:
@@ -22,11 +23,12 @@ def input_name(info: ModelInfo) -> str:
 
 
 class PixelClassifier(tf.Module):
-    """The classifier, with constants for weights and batch normalization folded into the convolutions.
+    """The classifier. Its weights are constants, and batch normalization is folded into the convolutions.
 
     Attributes:
-      classify: a `tf.function` of one signature: `pixels` uint8 [n, 299, 299, 3], or `embeddings` float32
-        [n, embedding_size] where there is no backbone, to what `trainer.export.prediction_ops.answers` gives.
+      classify: a `tf.function` with one signature. It takes `pixels` uint8 [n, 299, 299, 3] or, if there is no
+        backbone, `embeddings` float32 [n, embedding_size]. It gives what `trainer.export.prediction_ops.predictions`
+        gives.
     """
 
     def __init__(self, backbone: keras.Model | None, head: keras.Model, info: ModelInfo):
@@ -35,14 +37,14 @@ class PixelClassifier(tf.Module):
         Args:
           backbone: float32 [n, height, width, 3] in [-1, 1] to float32 [n, embedding_size]; None for the head alone.
           head: float32 [n, embedding_size] to logits.
-          info: of the model: label mode, temperature and threshold.
+          info: gives the label mode, the temperature and the threshold of the model.
         """
         super().__init__(name="pixel_classifier")
         head_graph = _traced_head(head)
         embeddings_spec = tf.TensorSpec([None, head.input_shape[-1]], tf.float32, name=EMBEDDINGS)
 
-        def answer(embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-            return answers(
+        def predict(embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+            return predictions(
                 _with_constants(head_graph, embeddings),
                 label_mode=info.label_mode,
                 temperature=info.temperature,
@@ -50,7 +52,7 @@ class PixelClassifier(tf.Module):
             )
 
         if backbone is None:
-            self.classify = tf.function(answer, input_signature=[embeddings_spec], autograph=False)
+            self.classify = tf.function(predict, input_signature=[embeddings_spec], autograph=False)
             return
         backbone_graph = tf.compat.v1.GraphDef.FromString(inference_graph(backbone))
 
@@ -61,14 +63,14 @@ class PixelClassifier(tf.Module):
                 return_elements=[f"{EMBEDDINGS}:0"],
                 name="backbone",
             )
-            return answer(embeddings)
+            return predict(embeddings)
 
         pixels_spec = tf.TensorSpec([None, IMAGE_SIZE, IMAGE_SIZE, 3], tf.uint8, name=PIXELS)
         self.classify = tf.function(classify, input_signature=[pixels_spec], autograph=False)
 
 
 def _traced_head(head: keras.Model) -> Any:
-    """The head as a concrete function without variables, embeddings to logits."""
+    """The head as a concrete function without variables, from embeddings to logits."""
     trainable = [variable.numpy() for variable in head.trainable_variables]
     others = [variable.numpy() for variable in head.non_trainable_variables]
 
@@ -85,10 +87,10 @@ def _traced_head(head: keras.Model) -> Any:
 
 
 def _with_constants(traced: Any, embeddings: tf.Tensor) -> tf.Tensor:
-    """Copies the graph of `_traced_head` into the one being made.
+    """Copies the graph of `_traced_head` into the current graph.
 
-    Keras' Normalization holds its mean as a tensor and not as a variable. A trace passes it in from outside, which
-    tf2onnx takes for an input of the model, and with which LiteRT computes NaN.
+    Keras' Normalization holds its mean as a tensor and not as a variable, so a trace captures it from outside. tf2onnx
+    treats it as an input of the model, and LiteRT computes NaN with it.
     """
     captured = {inside.name: tf.constant(outside.numpy()) for outside, inside in traced.graph.captures}
     (logits,) = tf.graph_util.import_graph_def(

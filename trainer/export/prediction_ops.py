@@ -1,4 +1,4 @@
-"""From logits to answers in TensorFlow operations: the end of every exported model, whatever its format."""
+"""The prediction ops: TensorFlow operations from logits to predictions, which end every exported model."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import tensorflow as tf
 from trainer.data.label_mode import LabelMode
 
 
-def answers(logits: tf.Tensor, *, label_mode: LabelMode, temperature: float, threshold: float) -> dict[str, tf.Tensor]:
-    """The graph's counterpart of `trainer.evaluation.scores.scores_of`, with what is concluded from the scores.
+def predictions(
+    logits: tf.Tensor, *, label_mode: LabelMode, temperature: float, threshold: float
+) -> dict[str, tf.Tensor]:
+    """Computes scores as `trainer.evaluation.scores.scores_of` does, and the predictions that follow from them.
 
     Args:
       logits: float32 [n, num_labels].
       label_mode: "single" for a softmax over the labels, "multi" for a sigmoid of each.
       temperature: positive; the logits are divided by it.
-      threshold: best score from which the model says that it knows.
+      threshold: the model is confident if the best score is at least this.
 
     Returns:
       `scores` float32 [n, num_labels], `prediction` int64 [n] (id of the best label), `confident` bool [n].

@@ -1,4 +1,4 @@
-"""The exported model: image bytes to label in one graph, and what it is beside it."""
+"""The exported model: one graph from image bytes to labels, and the description that is stored with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preprocess.records.backbone_identity import BackboneIdentity
 from trainer.data.label_mode import LabelMode
 from trainer.data.record_sets import backbone_difference
 from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
-from trainer.export.prediction_ops import answers
+from trainer.export.prediction_ops import predictions
 from trainer.training.head import head_digest
 
 
@@ -23,14 +23,14 @@ def load_backbone_of_records(identity: BackboneIdentity, *, weights: str | None)
     """Loads the network that made a set of records.
 
     Args:
-      identity: from the set's manifest.
-      weights: where the weights lie now; None for where they lay then.
+      identity: the identity in the set's manifest.
+      weights: where the weights are now; None if they are still where the manifest says.
 
     Returns:
       The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size].
 
     Raises:
-      InputError: the weights cannot be had, or they are not those that made the records.
+      InputError: the weights are not available, or they are not those that made the records.
     """
     spec = BackboneSpec(
         architecture=identity.architecture,
@@ -56,18 +56,18 @@ def load_backbone_of_records(identity: BackboneIdentity, *, weights: str | None)
 
 
 def load_unverified_backbone(weights: str, *, embedding_size: int) -> tuple[keras.Model, BackboneIdentity]:
-    """Loads the network that the user says made records that do not say it themselves.
+    """Loads the network that the user names for records that do not say which network made them.
 
     Args:
-      weights: what `--weights` names: a weights file of Inception v3, or "imagenet".
-      embedding_size: of the records.
+      weights: the value of `--weights`: a weights file of Inception v3, or "imagenet".
+      embedding_size: the embedding size of the records.
 
     Returns:
-      The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size], and its identity: true of
-      the network, unverified of the records.
+      The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size], and its identity. Nothing
+      shows that this network made the records.
 
     Raises:
-      InputError: the weights cannot be had, or the network's embeddings are of another size.
+      InputError: the weights are not available, or the network's embeddings have another size.
     """
     model, identity = load_keras_backbone(BackboneSpec(weights=weights))
     if identity.embedding_size != embedding_size:
@@ -80,20 +80,20 @@ def load_unverified_backbone(weights: str, *, embedding_size: int) -> tuple[kera
 
 
 class _HeadClassifier(tf.Module):
-    """The head and all that follows it, as one object that TensorFlow can save."""
+    """The head and the prediction ops as one object that TensorFlow can save."""
 
     def __init__(self, head: keras.Model, info: ModelInfo):
         super().__init__(name="classifier")
-        # TensorFlow Serving restores the variables that are tracked as TensorFlow's. Keras's own are saved as copies
-        # which the signatures do not read (Keras 3.15, `Variable._export_to_saved_model_graph`): only
-        # `tf.saved_model.load` brings them together.
+        # TensorFlow Serving restores only variables that TensorFlow tracks. Keras saves its own variables as copies
+        # which the signatures do not read (Keras 3.15, `Variable._export_to_saved_model_graph`). Only
+        # `tf.saved_model.load` connects the two.
         self.head = lambda embeddings: head(embeddings, training=False)
         self.head_variables = [variable.value for variable in head.variables]
         self.info = info
         self.labels = tf.constant(info.labels, tf.string)
 
     def classify_embeddings(self, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = answers(
+        found = predictions(
             self.head(embeddings),
             label_mode=self.info.label_mode,
             temperature=self.info.temperature,
@@ -118,7 +118,7 @@ class _ImageClassifier(_HeadClassifier):
         autograph=False,
     )
     def classify_images(self, key: tf.Tensor, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        # A call of the other signature, so that decoding and the network are traced, saved and loaded once.
+        # This calls the other signature, so that decoding and the network are traced, saved and loaded only once.
         return {"key": tf.identity(key), **self.classify_embeddings(self.embed_images(image_bytes)["embeddings"])}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
@@ -141,31 +141,31 @@ def save_model(
     """Writes a classifier as one SavedModel.
 
     Signatures:
-      `serving_default`: `key` string [n], `image_bytes` string [n] (one encoded image each) to `key` as
-        given, `prediction` int64 [n] (id of the best label), `label` string [n] (its name), `scores`
+      `serving_default`: `key` string [n], `image_bytes` string [n] (one encoded image each) to the same `key`,
+        `prediction` int64 [n] (id of the best label), `label` string [n] (its name), `scores`
         float32 [n, num_labels], `confident` bool [n] (whether the best score reaches the threshold).
-      `embed_images`: `image_bytes` string [n] to `embeddings` float32 [n, embedding_size], those of the pipeline.
+      `embed_images`: `image_bytes` string [n] to `embeddings` float32 [n, embedding_size], as the pipeline makes them.
       `embeddings`: `embeddings` float32 [n, embedding_size] to `prediction`, `label`, `scores`, `confident`.
 
     Without a backbone, `serving_default` is `embeddings`, and there is no `embed_images`.
 
-    The names suit TensorFlow Serving's and Vertex AI's JSON, one instance a row, in which bytes are
-    `{"b64": ...}`: `{"instances": [{"key": "1", "image_bytes": {"b64": "/9j/4AAQ..."}}]}`.
+    In the JSON of TensorFlow Serving and Vertex AI, each row is an instance and bytes are written as `{"b64": ...}`:
+    `{"instances": [{"key": "1", "image_bytes": {"b64": "/9j/4AAQ..."}}]}`.
 
     Args:
       model_dir: a new local folder.
       backbone: float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size]; None for a model that takes
-        embeddings only.
+        only embeddings.
       head: float32 [n, embedding_size] to logits, float32 [n, num_labels].
       labels: the dictionary.
-      identity: of the backbone.
-      label_mode: "single": scores are a softmax and add up to 1; "multi": each is a sigmoid of its own.
-      temperature: the scores are those of the logits divided by it.
-      threshold: best score from which the model is confident.
-      backbone_verified: False if nothing says that this backbone made the records.
+      identity: the identity of the backbone.
+      label_mode: "single" if the scores are a softmax and add up to 1, "multi" if each score is a separate sigmoid.
+      temperature: the logits are divided by it before they become scores.
+      threshold: the model is confident if the best score is at least this.
+      backbone_verified: False if nothing shows that this backbone made the records.
 
     Returns:
-      What was written beside the graph.
+      The description that was stored with the model.
     """
     info = ModelInfo(
         labels=labels,
@@ -184,7 +184,7 @@ def save_model(
     if isinstance(module, _ImageClassifier):
         signatures |= {"serving_default": module.classify_images, "embed_images": module.embed_images}
     tf.saved_model.save(module, model_dir, signatures=signatures)
-    # assets.extra is where TensorFlow Serving expects what is not the graph's own.
+    # TensorFlow Serving expects files that the graph does not use in assets.extra.
     info_path = os.path.join(model_dir, MODEL_INFO_PATH)
     os.makedirs(os.path.dirname(info_path), exist_ok=True)
     with open(info_path, "w", encoding="utf-8") as stream:

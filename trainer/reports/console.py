@@ -1,4 +1,4 @@
-"""What a person reads at the end of a training run."""
+"""The text that a training run prints at its end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _short(label: str) -> str:
 
 
 def per_class_table(evaluation: dict[str, Any]) -> str:
-    """Counts, precision and recall of each class, one a line; the worst first where there are many."""
+    """Counts, precision and recall, one class on each line; if there are many classes, the worst come first."""
     rows = evaluation["per_class"]
     note = ""
     if len(rows) > _MAX_TABLE_CLASSES:
@@ -40,7 +40,7 @@ def per_class_table(evaluation: dict[str, Any]) -> str:
 
 
 def confusion_table(evaluation: dict[str, Any]) -> str:
-    """The confusion matrix: a line for each true class, a numbered column for each predicted one."""
+    """The confusion matrix: a line for each true class, a numbered column for each predicted class."""
     matrix = evaluation["confusion_matrix"]
     labels, counts = matrix["labels"], matrix["counts"]
     if len(labels) > _MAX_MATRIX_CLASSES:
@@ -63,7 +63,7 @@ def confusion_table(evaluation: dict[str, Any]) -> str:
 
 
 def accuracy_line(name: str, evaluation: dict[str, Any]) -> str:
-    """Accuracy with its interval, beside what always answering the most common class would give."""
+    """Accuracy with its interval, and the accuracy of always predicting the most common class."""
     low, high = (f"{100 * bound:.1f}" for bound in evaluation["accuracy_interval"])
     measure, baseline = "accuracy", "always answering"
     if evaluation["label_mode"] == "multi":
@@ -75,24 +75,24 @@ def accuracy_line(name: str, evaluation: dict[str, Any]) -> str:
     )
 
 
-def answers_line(evaluation: dict[str, Any]) -> str:
-    """How far the scores can be taken at their word, and what the threshold does."""
+def calibration_line(evaluation: dict[str, Any]) -> str:
+    """The calibration of the scores, and the effect of the threshold."""
     calibration, answers = evaluation["calibration"], evaluation["answers"]
     macro = evaluation["macro"]["f1"]
     return (
         f"  macro F1 {'–' if macro is None else f'{macro:.3f}'}; calibration error "
         f"{_percent(calibration['error_before'])}, with temperature {calibration['temperature']:.2f} "
-        f"{_percent(calibration['error_after'])}; from a score of {answers['threshold']:.2f} on it answers "
-        f"{_percent(answers['coverage'])}, of which {_percent(answers['precision'])} are right"
+        f"{_percent(calibration['error_after'])}; a score of {answers['threshold']:.2f} or more "
+        f"is confident: {_percent(answers['coverage'])}, of which {_percent(answers['precision'])} are right"
     )
 
 
 def _held_out(metrics: dict[str, Any], name: str) -> list[str]:
-    return [accuracy_line(name, metrics[name]), answers_line(metrics[name]), ""]
+    return [accuracy_line(name, metrics[name]), calibration_line(metrics[name]), ""]
 
 
 def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str, report_path: str) -> str:
-    """The end of a run, from its metrics: how good, on what, where it lies, and what to type next."""
+    """The summary of a run from its metrics: results, data, paths, and the command to run next."""
     chosen = metrics["exported_checkpoint"]
     lines = [
         "",
@@ -113,7 +113,7 @@ def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str, repor
             "",
         ]
     if metrics["backbone"]["random_weights"]:
-        lines += ["RANDOM weights: this accuracy says nothing about what ImageNet weights would give.", ""]
+        lines += ["RANDOM weights: this accuracy does not show what a model with ImageNet weights can do.", ""]
     lines += [
         f"report   {report_path}",
         f"metrics  {metrics_path}",
@@ -125,7 +125,7 @@ def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str, repor
 
 
 def evaluation_summary(metrics: dict[str, Any], *, output_path: str) -> str:
-    """What the evaluation of an existing model found, and where it lies."""
+    """The summary of the evaluation of an existing model: results and paths."""
     lines = [f"Evaluated {metrics['model']['model_dir']}; nothing was trained."]
     for name in ("eval", "test"):
         if name in metrics:

@@ -1,4 +1,4 @@
-"""The files about a model's answers on its held-out sets: predictions.csv and report.html."""
+"""Writes the files about a model's predictions on its held-out sets: predictions.csv and report.html."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from trainer.reports.html_evaluation import THUMBNAIL_SIDE
 from trainer.reports.html_report import html_report
 from trainer.reports.predictions_csv import PredictionsWriter
 
-# Twice what is shown, for screens with twice the pixels.
+# Twice the size on the page, for high-resolution screens.
 _THUMBNAIL_PIXELS = 2 * THUMBNAIL_SIDE
 
 
 def write_predictions(
     path: str, logits_of: LogitsOf, data: Mapping[str, EmbeddingDataset], calibration: Calibration
 ) -> None:
-    """Writes predictions.csv for some data sets, going once through each; see `PredictionsWriter`."""
+    """Writes predictions.csv for some data sets; each is read once. See `PredictionsWriter`."""
     labels = next(iter(data.values())).labels
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = PredictionsWriter(stream, labels, temperature=calibration.temperature, threshold=calibration.threshold)

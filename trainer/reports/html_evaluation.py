@@ -15,27 +15,27 @@ _MAX_TABLE_CLASSES = 60
 _MAX_CURVES = 10
 SET_NAMES = {"eval": "evaluation set", "test": "test set"}
 
-# Gives the photo of a URI as a `data:` URI, or None where it cannot be read.
+# A function that gives the photo of a URI as a `data:` URI, or None if the photo cannot be read.
 Thumbnail = Callable[[str], str | None]
 
 
 def percent(share: float | None) -> str:
-    """A share, or a dash where there is none."""
+    """A share in percent, or a dash for None."""
     return "–" if share is None else f"{100 * share:.1f}%"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash where there is none."""
+    """A number, or a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def count_of(count: int | None) -> str:
-    """A count, or a dash where there is none."""
+    """A count, or a dash for None."""
     return "–" if count is None else f"{count:,}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: Sequence[int] = ()) -> str:
-    """A table of cells that are HTML already; the columns in `words` hold text that may be long."""
+    """A table. The cells are HTML already; the columns in `words` hold text that may be long."""
 
     def line(cells: Sequence[str], tag: str) -> str:
         kinds = (' class="words"' if i in words else "" for i in range(len(cells)))
@@ -47,7 +47,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: Sequence
 
 
 def section(title: str, *parts: str) -> str:
-    """A box with a heading; `parts` are HTML."""
+    """A section with a heading; `parts` are HTML."""
     return f"<section><h2>{escaped(title)}</h2>{''.join(parts)}</section>"
 
 
@@ -67,7 +67,7 @@ def _is_multi(evaluation: Mapping[str, Any]) -> bool:
 def tiles(evaluation: Mapping[str, Any], name: str) -> str:
     """The numbers that matter most, as tiles."""
     calibration, answers = evaluation["calibration"], evaluation["answers"]
-    what = "have exactly their labels" if _is_multi(evaluation) else "are named rightly"
+    what = "have exactly their labels" if _is_multi(evaluation) else "are classified correctly"
     found = [
         _tile(percent(evaluation["accuracy"]), f"of the {evaluation['examples']:,} images of the {name} {what}"),
         _tile(_interval(evaluation), "is where the true accuracy lies, with 95% confidence"),
@@ -75,7 +75,7 @@ def tiles(evaluation: Mapping[str, Any], name: str) -> str:
             percent(evaluation["majority_share"]),
             f"have the most common label, {shortened(evaluation['majority_class'], 40)!r}",
         ),
-        _tile(number(evaluation["macro"]["f1"]), "macro F1: the mean over classes, small ones count as much"),
+        _tile(number(evaluation["macro"]["f1"]), "macro F1: the mean over classes, small and large ones alike"),
         _tile(number(evaluation["loss"]), "loss (cross-entropy, nats)"),
         _tile(
             f"{100 * calibration['error_before']:.1f} → {100 * calibration['error_after']:.1f}%",
@@ -83,12 +83,12 @@ def tiles(evaluation: Mapping[str, Any], name: str) -> str:
         ),
         _tile(
             percent(answers["coverage"]),
-            f"get an answer: the best score is {answers['threshold']:.2f} or more; "
-            f"{percent(answers['precision'])} of these answers are right",
+            f"get a confident prediction: the best score is {answers['threshold']:.2f} or more; "
+            f"{percent(answers['precision'])} of these predictions are right",
         ),
     ]
     found += [
-        _tile(percent(share), f"have their label among the best {k}")
+        _tile(percent(share), f"have their label among the {k} best labels")
         for k, share in evaluation["top_k"].items()
         if k in ("3", "5") and not _is_multi(evaluation)
     ]
@@ -134,7 +134,7 @@ def _confusions(evaluation: Mapping[str, Any]) -> str:
     parts = []
     if matrix["counts"] is not None and len(matrix["labels"]) <= _MAX_PICTURE_CLASSES:
         rows = matrix["rows"] if evaluation["multi_label"] else "true label"
-        words = f"Row: {rows}. Column: {matrix['columns']}. Shaded by the share of the row."
+        words = f"Row: {rows}. Column: {matrix['columns']}. A darker cell is a larger share of its row."
         parts.append(f'<div>{heatmap(matrix["labels"], matrix["counts"])}<p class="soft">{escaped(words)}</p></div>')
     if evaluation["top_confusions"]:
         pairs = [
@@ -143,7 +143,7 @@ def _confusions(evaluation: Mapping[str, Any]) -> str:
         ]
         listed = table(["label", "taken for", "images"], pairs, words=(1,))
         parts.append(f"<div><h3>Most often confused</h3>{listed}</div>")
-    return f'<div class="pair">{"".join(parts)}</div>' if parts else "<p>No image was confused.</p>"
+    return f'<div class="pair">{"".join(parts)}</div>' if parts else "<p>There are no confusions.</p>"
 
 
 def _bins(bins: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, int]]:
@@ -154,11 +154,12 @@ def _calibration(evaluation: Mapping[str, Any]) -> str:
     found = evaluation["calibration"]
     chart = reliability_chart([("before", _bins(found["bins_before"])), ("after", _bins(found["bins_after"]))])
     words = (
-        f"On the dashed line, a score of 0.8 is right in 80% of the cases; below it, the model is too sure of itself. "
+        "On the dashed line, predictions with a score of 0.8 are right in 80% of the cases. "
+        "Below it, the model is too sure. "
         f"The exported model divides its logits by the temperature {found['temperature']:.3g}, which was fitted on the "
         f"evaluation set: the loss here goes from {found['loss_before']:.3f} to {found['loss_after']:.3f}."
         if found["temperature"] != 1.0
-        else "On the dashed line, a score of 0.8 is right in 80% of the cases."
+        else "On the dashed line, predictions with a score of 0.8 are right in 80% of the cases."
     )
     return f'{chart}<p class="soft">{escaped(words)}</p>'
 
@@ -184,7 +185,7 @@ def _pr_curves(evaluation: Mapping[str, Any], counts: ThresholdCounts) -> str:
 
 
 def _end_of(uri: str) -> str:
-    """The file and its folder, which tell more than how the path begins."""
+    """The file and its folder. They say more than the beginning of the path."""
     end = "/".join(uri.split("/")[-2:])
     return uri if end == uri else f"…/{end}"
 
@@ -195,7 +196,7 @@ def _mistake(mistake: Mapping[str, Any], thumbnail: Thumbnail) -> str:
     shown = (
         f'<img src="{escaped(picture)}" alt="" loading="lazy">'
         if picture
-        else '<div class="blank">photo not at hand</div>'
+        else '<div class="blank">photo not available</div>'
     )
     labels = escaped(", ".join(shortened(label, 40) for label in mistake["labels"]))
     verb = "missed" if mistake["kind"] == "missed" else "said"
@@ -210,15 +211,15 @@ def _mistake(mistake: Mapping[str, Any], thumbnail: Thumbnail) -> str:
 def _mistakes(evaluation: Mapping[str, Any], thumbnail: Thumbnail) -> str:
     shown = evaluation["mistakes"][:_MAX_MISTAKES_SHOWN]
     if not shown:
-        return "<p>There is none.</p>"
-    words = '<p class="soft">Where the model is this sure and wrong, look at the label too: label errors hide here.</p>'
+        return "<p>There are no mistakes.</p>"
+    words = '<p class="soft">If the model is sure and wrong, check the label too: it may be a label error.</p>'
     return words + f'<div class="photos">{"".join(_mistake(mistake, thumbnail) for mistake in shown)}</div>'
 
 
 def evaluation_sections(
     name: str, evaluation: Mapping[str, Any], counts: ThresholdCounts | None, thumbnail: Thumbnail
 ) -> str:
-    """All about one data set: its name ("eval" or "test"), numbers, curves if there are any, and photos."""
+    """The sections about one data set ("eval" or "test"), from its numbers, its curves (may be None) and its photos."""
     where = SET_NAMES[name]
     curves = _pr_curves(evaluation, counts) if counts is not None else ""
     return (

@@ -1,4 +1,4 @@
-"""report.html: one file that a colleague can open, and which tells how good the model is, on what, and why."""
+"""report.html: one file for colleagues. It says how good the model is, on which data, and how it was trained."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _seeds(found: Mapping[str, Any]) -> str:
     words = (
         f"Trained with {len(found['seeds'])} seeds; {'; '.join(parts)} (mean ± standard deviation; {found['note']})."
     )
-    return section("Skill or luck", f"<p>{escaped(words)}</p>")
+    return section("Influence of the seed", f"<p>{escaped(words)}</p>")
 
 
 def _learning_curve(found: Mapping[str, Any]) -> str:
@@ -92,10 +92,10 @@ def _learning_curve(found: Mapping[str, Any]) -> str:
     )
     parts = [f"<div>{chart}</div>"]
     if "classes" in found:
-        answer = {"yes": "Yes.", "no": "Hardly.", "unclear": "That cannot be told."}[found["more_images_help"]]
+        answer = {"yes": "Yes.", "no": "Hardly.", "unclear": "The data do not show it."}[found["more_images_help"]]
         gain, error = found["last_doubling"]["accuracy_gain"], found["last_doubling"]["standard_error"]
         spread = "" if error is None else f" ± {100 * error:.1f}"
-        words = f"{answer} Twice the images brought {100 * gain:+.1f}{spread} points of accuracy the last time."
+        words = f"{answer} The last doubling of the images changed the accuracy by {100 * gain:+.1f}{spread} points."
         rows = [
             [
                 escaped(shortened(row["label"], 40)),
@@ -106,7 +106,7 @@ def _learning_curve(found: Mapping[str, Any]) -> str:
             for row in found["classes"][:10]
         ]
         gains = table(["class", "training images", "F1", "F1 gained"], rows)
-        parts.append(f"<div><p>{escaped(words)} The classes that gained most by it come first.</p>{gains}</div>")
+        parts.append(f"<div><p>{escaped(words)} The classes that gained most from it come first.</p>{gains}</div>")
     return section("Would more images help?", f'<div class="pair">{"".join(parts)}</div>')
 
 
@@ -172,7 +172,7 @@ def _exported(found: Mapping[str, Any]) -> str:
 def _alarms(metrics: Mapping[str, Any]) -> str:
     alarms = []
     if metrics["backbone"].get("random_weights"):
-        alarms.append("The backbone has RANDOM weights: nothing here says what ImageNet weights would give.")
+        alarms.append("The backbone has RANDOM weights: this does not show what a model with ImageNet weights can do.")
     if not metrics["backbone_verified"]:
         alarms.append("The backbone is UNVERIFIED: the records do not say which network made them.")
     boxes = "".join(f'<section class="alarm"><b>{escaped(alarm)}</b></section>' for alarm in alarms)
@@ -189,13 +189,13 @@ def html_report(
 ) -> str:
     """The report as one page that needs no other file and no network.
 
-    All that comes from the data (labels, URIs, paths) is escaped.
+    All text from the data (labels, URIs, paths) is escaped.
 
     Args:
-      metrics: as in metrics.json; what a run did not measure is not shown.
-      curves: for "eval" and "test", from their evaluation; those that are missing are not drawn.
+      metrics: as in metrics.json; results that a run did not measure are not shown.
+      curves: for "eval" and "test", from their evaluation; missing curves are not drawn.
       thumbnail: gives the photo of a URI.
-      created: when, in words.
+      created: the time of creation, in words.
     """
     held_out = [name for name in ("test", "eval") if name in metrics]
     first = metrics[held_out[0]]
@@ -229,7 +229,7 @@ def html_report(
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        # Whatever might slip through: nothing is loaded from elsewhere and no script runs.
+        # A second protection beside escaping: the page loads nothing from elsewhere and runs no script.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">"
         f"<title>How good is this model?</title><style>{CSS}</style></head>"

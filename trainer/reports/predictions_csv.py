@@ -1,4 +1,4 @@
-"""predictions.csv: what the model says of every example of the held-out sets, one a line."""
+"""predictions.csv: the model's predictions for the held-out sets, one example on each line."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from trainer.data.dataset import EmbeddingDataset
 from trainer.evaluation.metrics import MULTI_LABEL_CUT
 from trainer.evaluation.scores import scores_of
 
-# With more classes than this, a line holds the best five instead of all: else a thousand classes of a million
-# photos would be ten gigabytes.
+# If there are more classes than this, a line holds only the five best. A thousand classes and a million photos would
+# otherwise take ten gigabytes.
 MAX_SCORE_COLUMNS = 100
 _BEST = 5
 LABEL_SEPARATOR = " | "
@@ -21,7 +21,7 @@ _ROWS_AT_A_TIME = 4096
 
 
 class _Lines:
-    """Ends lines with a line feed alone. If `csv` did so itself, it would not quote carriage returns (Python 3.11)."""
+    """Ends lines with only a line feed. If `csv` itself did this, it would not quote carriage returns (Python 3.11)."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -31,11 +31,11 @@ class _Lines:
 
 
 class PredictionsWriter:
-    """Writes the table, set after set.
+    """Writes the table, one set after the other.
 
-    Columns: `set`, `uri`, `label` (of the example), `prediction`, `correct`, `confident` (0 or 1 each), `score` (of the
-    prediction, or of the best label where none is predicted), then `score_LABEL` for each label; with more than 100
-    labels `label_1`, `score_1` to `label_5`, `score_5` instead. Several labels are separated by " | ".
+    Columns: `set`, `uri`, `label` (of the example), `prediction`, `correct` and `confident` (0 or 1), `score` (of the
+    prediction, or of the best label if no label is predicted), then `score_LABEL` for each label. If there are more
+    than 100 labels, `label_1`, `score_1` to `label_5`, `score_5` instead. Several labels are separated by " | ".
     """
 
     def __init__(self, stream: TextIO, labels: tuple[str, ...], *, temperature: float, threshold: float):
@@ -55,8 +55,8 @@ class PredictionsWriter:
         """Writes a data set.
 
         Args:
-          name: for the first column.
-          logits: pieces of float32, shapes [m, num_labels], that together are those of all examples in order.
+          name: the name for the first column.
+          logits: the logits of all examples in order, in pieces: float32, shapes [m, num_labels].
           dataset: the examples.
         """
         row = 0

@@ -1,4 +1,4 @@
-"""The look of the HTML report. It is part of the page, which then needs nothing beside it."""
+"""The style sheet of the HTML report. The page contains it, so the page needs no other file."""
 
 CSS = """
 :root{--ink:#1c2430;--soft:#5d6878;--line:#e2e6ec;--paper:#fff;--ground:#f4f6f9;--blue:#0072b2;--red:#b3261e}

@@ -1,4 +1,4 @@
-"""Pictures for the report as SVG text: no library, no script, sharp at any size."""
+"""Charts for the report as SVG text. They need no library and no script, and are sharp at any size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from configs.console import printable
 
-# Okabe and Ito's colours, which colour-blind readers tell apart too.
+# The colours of Okabe and Ito, which colour-blind readers can distinguish too.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b", "#b8a800", "#000000")
 
 _WIDTH, _HEIGHT = 460, 300
@@ -22,10 +22,10 @@ class Line:
     """A line of a chart.
 
     Attributes:
-      name: for the legend.
-      xs: positions, as many as `ys`.
+      name: the name in the legend.
+      xs: positions; there are as many as `ys`.
       ys: values.
-      spread: half the height of a bar at each point; none if empty.
+      spread: half the height of the error bar at each point; no bars if empty.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Line:
 
 
 def escaped(words: object) -> str:
-    """Text as HTML or SVG, harmless whatever it holds; what turns text around or cannot be seen is spelt out."""
+    """Escapes any text for HTML or SVG. Characters that are invisible or change the text direction are spelled out."""
     return html.escape(printable(str(words)))
 
 
@@ -46,12 +46,12 @@ def _text(x: float, y: float, words: str, *, anchor: str = "middle", kind: str =
 
 
 def shortened(label: str, limit: int = _MAX_LABEL_CHARACTERS) -> str:
-    """A label that fits: its start and an ellipsis where it is too long."""
+    """The label, or its start and an ellipsis if it is too long."""
     return label if len(label) <= limit else f"{label[: limit - 1]}…"
 
 
 def _nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
-    """Round numbers from at or above `low` to at or below `high`."""
+    """Round numbers for the ticks of an axis, between `low` and `high` or equal to them."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * 0.999)
@@ -101,7 +101,7 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
 
 
 def legend(names: Sequence[str]) -> str:
-    """The names of the lines in their colours, as HTML."""
+    """The legend as HTML: the names of the lines in their colours."""
     keys = "".join(
         f'<span><i style="background:{COLORS[i % len(COLORS)]}"></i>{escaped(shortened(name, 40))}</span>'
         for i, name in enumerate(names)
@@ -118,15 +118,15 @@ def line_chart(
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
 ) -> str:
-    """A chart of lines with its legend, as HTML; a line of one point is a dot.
+    """A line chart with its legend, as HTML; a line of one point is drawn as a dot.
 
     Args:
-      lines: at least one, each with at least one point.
-      title: for those who do not see it.
-      x_name: of the horizontal axis.
-      y_name: of the vertical axis.
-      x_range: of the horizontal axis; None for that of the values.
-      y_range: of the vertical axis; None for that of the values.
+      lines: at least one line; each has at least one point.
+      title: the title for screen readers.
+      x_name: the name of the horizontal axis.
+      y_name: the name of the vertical axis.
+      x_range: the range of the horizontal axis; None for the range of the values.
+      y_range: the range of the vertical axis; None for the range of the values.
     """
     spread = [
         value + sign * s for line in lines for value, s in zip(line.ys, line.spread, strict=False) for sign in (1, -1)
@@ -148,13 +148,13 @@ def line_chart(
 
 
 def reliability_chart(lines: Sequence[tuple[str, Sequence[tuple[float, float, int]]]]) -> str:
-    """Scores beside how often they are right; on the diagonal they can be taken at their word.
+    """A chart of accuracy against score. On the diagonal, the accuracy equals the score.
 
     Args:
-      lines: name, and bins as mean score, accuracy and number of answers. The area of a dot is that number.
+      lines: name, and bins as mean score, accuracy and number of predictions. The area of a dot shows that number.
     """
     axes = _Axes(0, 1, 0, 1)
-    body = axes.frame("score", "share that is right")
+    body = axes.frame("score", "share of right predictions")
     body += f'<path class="diagonal" d="M{axes.x(0):.1f} {axes.y(0):.1f}L{axes.x(1):.1f} {axes.y(1):.1f}"/>'
     for number, (_, bins) in enumerate(lines):
         total = sum(count for _, _, count in bins)
@@ -165,17 +165,17 @@ def reliability_chart(lines: Sequence[tuple[str, Sequence[tuple[float, float, in
             radius = 2 + 12 * math.sqrt(count / total)
             body += (
                 f'<circle cx="{axes.x(score):.1f}" cy="{axes.y(right):.1f}" r="{radius:.1f}" fill="{color}" '
-                f'fill-opacity=".55"><title>{count} answers: score {score:.2f}, right {right:.2f}</title></circle>'
+                f'fill-opacity=".55"><title>{count} predictions: score {score:.2f}, right {right:.2f}</title></circle>'
             )
     return _svg(body, width=_WIDTH, height=_HEIGHT, title="calibration") + legend([name for name, _ in lines])
 
 
 def heatmap(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """A confusion matrix; a row is shaded by the share of its examples.
+    """A confusion matrix. The shade of a cell shows its share of the examples in its row.
 
     Args:
-      labels: of rows and columns.
-      counts: examples of label i that were predicted as j.
+      labels: the labels of rows and columns.
+      counts: how many examples of label i were predicted as j.
     """
     names = [shortened(label) for label in labels]
     size = max(20, min(56, 620 // len(labels)))
@@ -186,7 +186,7 @@ def heatmap(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
         total = sum(row)
         y = margin + i * size
         parts.append(_text(margin - 6, y + size / 2 + 4, names[i], anchor="end"))
-        # Read from the bottom up, so that long names stay in the margin above the columns.
+        # This text runs from bottom to top, so that long names fit above the columns.
         parts.append(_text(margin + i * size + size / 2 + 4, margin - 6, names[i], anchor="start", turn=-90))
         for j, count in enumerate(row):
             share = count / total if total else 0.0

@@ -1,4 +1,4 @@
-"""Cross-validation of a head's settings: every example is judged by a head that was trained without it."""
+"""Cross-validation of a head's settings: every example is tested on a head that was trained without it."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from trainer.data.embeddings import MemoryEmbeddings
 from trainer.options import TrainingOptions
 from trainer.training.loop import TrainingResult, train_head
 
-# Settings that so many examples tell apart no better are as good as each other; a search over more takes minutes.
+# The search uses at most this many examples. Settings that perform the same on so many examples are equally good, and a
+# search over more examples would take minutes.
 _MAX_EXAMPLES = 16_384
 
-# The fold of examples that no head may do without: the only ones of their class.
+# The fold of examples that are the only one of their class. Every head is trained on them.
 ALWAYS_TRAINS = -1
 
 
 def assign_folds(dataset: EmbeddingDataset, num_folds: int, *, seed: int) -> np.ndarray:
-    """Spreads the examples of every class evenly over the folds, at random.
+    """Distributes the examples of every class evenly over the folds, at random.
 
-    An example of several labels counts for the rarest of them. Examples of one URI fall into one fold, so that no
-    head is judged by an image that it was trained on.
+    An example with several labels counts for its rarest label. Examples with the same URI are in the same fold, so no
+    head is tested on an image that it was trained on.
 
     Args:
-      dataset: what is to be cross-validated.
+      dataset: the data set to cross-validate.
       num_folds: 2 or more.
-      seed: the same one gives the same folds.
+      seed: the same seed gives the same folds.
 
     Returns:
       int64, shape [n]: the fold of each example, from 0; `ALWAYS_TRAINS` for the only image of a class.
 
     Raises:
-      InputError: some fold would be left without an example.
+      InputError: a fold would have no example.
     """
     support = dataset.support()
-    # Ids in the order of rarity, so that the smallest rank of an example is its rarest label.
+    # Ranks the ids by rarity, so that the label with the smallest rank is the rarest label of an example.
     rank = np.empty(len(support), np.int64)
     rank[np.argsort(support, kind="stable")] = np.arange(len(support))
     stratum = np.minimum.reduceat(rank[dataset.label_ids], dataset.label_splits[:-1])
@@ -49,7 +50,7 @@ def assign_folds(dataset: EmbeddingDataset, num_folds: int, *, seed: int) -> np.
     for value in np.unique(stratum):
         images = random.permutation(np.flatnonzero(stratum[first_rows] == value))
         if len(images) > 1:
-            # Where one class ended the next goes on, so that the folds are of one size.
+            # A class begins at the fold after the last one of the class before, so that the folds have equal sizes.
             fold_of_image[images] = (dealt + np.arange(len(images))) % num_folds
             dealt += len(images)
     if dealt < num_folds:
@@ -64,7 +65,7 @@ def take_rows(dataset: EmbeddingDataset, rows: np.ndarray) -> EmbeddingDataset:
     """Some examples of a data set, with their embeddings in memory.
 
     Args:
-      dataset: in memory or streamed; it is gone through once.
+      dataset: in memory or streamed; it is read once.
       rows: int64, shape [m], ascending and distinct.
     """
     kept = np.empty((len(rows), dataset.embeddings.shape[1]), np.float32)
@@ -83,20 +84,20 @@ def take_rows(dataset: EmbeddingDataset, rows: np.ndarray) -> EmbeddingDataset:
         label_ids=dataset.label_ids[np.repeat(chosen, counts)],
         label_splits=np.concatenate([[0], np.cumsum(counts[rows])]).astype(np.int64),
         num_unlabeled=0,
-        source="",  # Of the whole.
+        source="",  # The digest covers the whole set, not a part of it.
     )
 
 
 def sample_in_memory(dataset: EmbeddingDataset, options: TrainingOptions) -> EmbeddingDataset:
-    """The examples in memory, or as many at random as many fits can do with and `max_memory_mb` allows: 16,384 at most.
+    """The examples in memory. If there are more than 16,384, or more than `max_memory_mb` allows, a random sample.
 
     Args:
-      dataset: in memory or streamed; it is gone through once.
-      options: of the run; the same seed gives the same examples.
+      dataset: in memory or streamed; it is read once.
+      options: the options of the run; the same seed gives the same examples.
     """
     rows = _MAX_EXAMPLES
     if options.max_memory_mb is not None:
-        # A quarter, since a fold's examples are copied.
+        # The sample may take a quarter of the memory, because the examples of each fold are copied.
         rows = min(rows, max(1, options.max_memory_mb * (1 << 20) // 4 // (4 * dataset.embeddings.shape[1])))
     if len(dataset) <= rows:
         return take_rows(dataset, np.arange(len(dataset)))
@@ -105,7 +106,7 @@ def sample_in_memory(dataset: EmbeddingDataset, options: TrainingOptions) -> Emb
 
 
 def fit(train: EmbeddingDataset, held_out: EmbeddingDataset, options: TrainingOptions) -> TrainingResult:
-    """Trains a head of which nothing stays on disk.
+    """Trains a head and stores nothing on the disk.
 
     Raises:
       InputError: see `train_head`.
@@ -116,7 +117,7 @@ def fit(train: EmbeddingDataset, held_out: EmbeddingDataset, options: TrainingOp
 def fit_for(
     steps: int, train: EmbeddingDataset, held_out: EmbeddingDataset, options: TrainingOptions
 ) -> TrainingResult:
-    """Trains a head for so many steps, without `held_out` having a say in when it ends.
+    """Trains a head for a fixed number of steps; `held_out` does not decide when training ends.
 
     Raises:
       InputError: see `train_head`.
@@ -127,13 +128,13 @@ def fit_for(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CrossValidation:
-    """How good some settings are on examples that were not trained on.
+    """The result of some settings on examples that were not used for training.
 
     Attributes:
-      steps: with the lowest loss, as a mean over the folds.
-      losses: float64, shape [folds that were run]: after `steps` steps, of each fold's own examples.
-      accuracies: the same of accuracy.
-      given_up: whether folds were left out, because the first ones were hopeless.
+      steps: the number of steps with the lowest mean loss over the folds.
+      losses: float64, shape [folds that were run]: the loss on each fold's own examples after `steps` steps.
+      accuracies: the accuracies, in the same form.
+      given_up: whether folds were skipped because the results of the first folds were hopeless.
     """
 
     steps: int
@@ -149,13 +150,14 @@ def cross_validate(
     *,
     hopeless: Callable[[CrossValidation], bool] = lambda so_far: False,
 ) -> CrossValidation:
-    """Trains a head without each fold in turn and judges it by that fold.
+    """For each fold, trains a head on all other folds and tests it on that fold.
 
     Args:
       dataset: in memory.
       folds: from `assign_folds`.
-      options: of the head; an evaluation at every `eval_every_steps` steps is a chance for the number of steps.
-      hopeless: asked after each fold but the last whether to leave out the rest.
+      options: the options of the head. The number of steps is chosen among the evaluations at every `eval_every_steps`
+        steps.
+      hopeless: called after each fold but the last; if it returns True, the other folds are skipped.
 
     Raises:
       InputError: training diverged.
@@ -171,7 +173,7 @@ def cross_validate(
         ).history
         losses.append([point.eval_loss for point in history])
         accuracies.append([point.eval_accuracy for point in history])
-        # A fold that was stopped early says nothing of later steps, so they are out for all.
+        # A fold that was stopped early has no results for later steps, so later steps are excluded for all folds.
         common = min(map(len, losses))
         curves = np.array([curve[:common] for curve in losses])
         best = int(curves.mean(axis=0).argmin())

@@ -1,4 +1,4 @@
-"""What one number hides: how far it depends on the seed, and what more images would do."""
+"""How much the accuracy depends on the seed (`--seeds`), and what more images would bring (`--learning_curve`)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from trainer.options import TrainingOptions
 from trainer.search.cross_validation import fit, sample_in_memory, take_rows
 from trainer.training.head import predict_logits
 
-# Each point is twice the one before: accuracy grows about linearly with the logarithm of the examples.
+# Each part is twice as large as the part before, because accuracy grows about linearly with the logarithm of the number
+# of examples.
 _HALVINGS = 4
 _CURVE_SEEDS = 3
-# Evaluations. On real embeddings (style, 647 examples) every number was the same as with all of the 1,000 steps, after
-# 31 seconds and not 82.
+# Training stops after this many evaluations without progress. On real embeddings (style, 647 examples), this gave the
+# same numbers as all 1,000 steps, in 31 seconds instead of 82.
 _PATIENCE = 10
-# Fewer teach nothing that a larger part would not teach at once.
+# A part with fewer examples would show nothing useful.
 _MIN_EXAMPLES_PER_CLASS = 2
 _RESAMPLES = 200
 _RESAMPLED_AT_A_TIME = 10
-# A difference of fewer standard errors may be luck.
+# A difference of fewer standard errors may be chance.
 _SURE_ERRORS = 2.0
 
 
@@ -37,17 +38,17 @@ def _mean_and_deviation(values: Sequence[float]) -> dict[str, float | None]:
 def over_seeds(
     train: EmbeddingDataset, evaluation: EmbeddingDataset, test: EmbeddingDataset | None, options: TrainingOptions
 ) -> dict[str, Any]:
-    """Trains the same head with several seeds: those from `options.seed` on, `options.seeds` of them.
+    """Trains the same head with `options.seeds` seeds, which begin at `options.seed`.
 
     Args:
-      train: to learn from.
-      evaluation: to choose each head's checkpoint by, and to measure.
-      test: to measure; None if there is none.
-      options: of the run.
+      train: the training set.
+      evaluation: chooses the checkpoint of each head, and is measured.
+      test: only measured; None if there is none.
+      options: the options of the run.
 
     Returns:
-      JSON. `seeds`; `runs`: `accuracy` in [0, 1] and `loss` in nats for each of them; `eval`, `test`: `mean` and
-      `deviation` (of the sample, null for one seed) of both over all of them.
+      JSON. `seeds`; `runs`: `accuracy` in [0, 1] and `loss` in nats for each seed; `eval`, `test`: for both, the `mean`
+      and the sample `deviation` (null for one seed) over all seeds.
 
     Raises:
       InputError: training diverged.
@@ -74,16 +75,17 @@ def over_seeds(
 
 
 def nested_parts(dataset: EmbeddingDataset, *, halvings: int, seed: int) -> list[np.ndarray]:
-    """Rows of ever larger parts of a data set, each class halved alike.
+    """The rows of growing parts of a data set. Each part has half of the examples of the next part, in every class.
 
     Args:
-      dataset: of n examples.
-      halvings: the smallest part has n / 2**halvings of them.
-      seed: the same one gives the same parts.
+      dataset: the data set of n examples.
+      halvings: the smallest part has n / 2**halvings examples.
+      seed: the same seed gives the same parts.
 
     Returns:
-      int64, ascending; each holds the one before, the last holds all. Of a class (an example's first label), a part
-      holds at least two examples, as far as there are so many. Parts that are equal because of that come once.
+      int64, ascending. Each part contains the part before, and the last part is the whole set. A part has at least two
+      examples of each class (an example's first label) if the class has so many. If parts are equal for this reason,
+      only one of them is returned.
     """
     random = np.random.default_rng(seed)
     labels = dataset.first_label_ids
@@ -97,7 +99,7 @@ def nested_parts(dataset: EmbeddingDataset, *, halvings: int, seed: int) -> list
 
 
 def _predicted_sets(logits: np.ndarray, dataset: EmbeddingDataset) -> np.ndarray:
-    """bool, shape [n, num_labels]: the labels that the model answers."""
+    """bool, shape [n, num_labels]: the labels that the model predicts."""
     if dataset.label_mode == "multi":
         return scores_of(logits, "multi") >= 0.5
     answered = np.zeros(logits.shape, bool)
@@ -107,13 +109,13 @@ def _predicted_sets(logits: np.ndarray, dataset: EmbeddingDataset) -> np.ndarray
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Point:
-    """Heads of one size of training set, all judged by the same images.
+    """The results of heads that were trained on parts of one size. All are tested on the same images.
 
     Attributes:
       support: int64 [num_labels]: training examples of each label.
-      right: float64 [n]: share of the heads that answered each image rightly.
-      found: float64 [n, num_labels]: share of the heads that answered a label which the image has.
-      answered: float64 [n, num_labels]: share of the heads that answered a label.
+      right: float64 [n]: for each image, the share of the heads whose prediction is right.
+      found: float64 [n, num_labels]: the share of the heads that predicted a label which the image has.
+      answered: float64 [n, num_labels]: the share of the heads that predicted a label.
     """
 
     examples: int
@@ -156,17 +158,17 @@ def _measure_part(
 
 
 def _f1(weights: np.ndarray, point: _Point, members: np.ndarray) -> np.ndarray:
-    """F1 of each label, float64 [m, num_labels], for m weightings of the images, float64 [m, n]."""
+    """F1 of each label, float64 [m, num_labels], for m different weights of the images, float64 [m, n]."""
     total = weights @ (point.answered + members)
     return np.divide(2 * (weights @ point.found), total, out=np.zeros_like(total), where=total > 0)
 
 
 def _class_gains(half: _Point, full: _Point, evaluation: EmbeddingDataset, *, seed: int) -> list[dict[str, Any]]:
-    """What the second half of the training images did for each class, the most promising class first."""
+    """How much the second half of the training images improved each class; the most promising class comes first."""
     members = evaluation.label_sets().astype(np.float64)
     everything = np.ones((1, len(evaluation)))
     before, after = (_f1(everything, point, members)[0] for point in (half, full))
-    # Both parts by the same resampled images: what an image is worth to both cancels.
+    # Both parts are measured on the same resampled images, so the influence that an image has on both cancels.
     random = np.random.default_rng(seed)
     resampled = []
     for _ in range(0, _RESAMPLES, _RESAMPLED_AT_A_TIME):
@@ -194,22 +196,24 @@ def _class_gains(half: _Point, full: _Point, evaluation: EmbeddingDataset, *, se
 
 
 def learning_curve(train: EmbeddingDataset, evaluation: EmbeddingDataset, options: TrainingOptions) -> dict[str, Any]:
-    """Accuracy against the number of training examples, and which class more images would help.
+    """Measures how the accuracy depends on the number of training examples, and which classes need more images.
 
     Heads are trained on a sixteenth, an eighth ... and all of the training examples of each class, with a few seeds.
 
     Args:
-      train: to learn from. Of a streamed set, as many examples as `sample_in_memory` takes.
-      evaluation: to choose each head's checkpoint by, and to measure.
-      options: of the run; without early stopping, that of 10 evaluations.
+      train: the training set. For a streamed set, the sample that `sample_in_memory` takes is used.
+      evaluation: chooses the checkpoint of each head, and is measured.
+      options: the options of the run. If they have no early stopping, training stops after 10 evaluations without
+        progress.
 
     Returns:
-      JSON. `points`: for each part `examples`, and mean and deviation over the seeds of `accuracy` and `loss`.
-      `last_doubling`: what the second half of the examples added to the accuracy, with the standard error of its
-      images; `more_images_help`: "yes" if that is more than two standard errors, "no" if not even two of them above
-      it are 0.01, else "unclear". `classes`: for each label that the evaluation set has, its F1 with half and
-      with all of the examples, the gain and its standard error over the images; where another doubling promises most
-      comes first. `sure` gains are more than two standard errors. With a single point all that follows is left out.
+      JSON. `points`: for each part `examples`, and the mean and deviation of `accuracy` and `loss` over the seeds.
+      `last_doubling`: how much accuracy the second half of the examples added, with its standard error over the images.
+      `more_images_help`: "yes" if this gain is more than two standard errors; "no" if the gain plus two standard errors
+      is below 0.01; else "unclear". `classes`: for each label in the evaluation set, its F1 with half and with all of
+      the examples, the gain, and its standard error over the images. The label for which another doubling promises most
+      comes first. A gain is `sure` if it is more than two standard errors. With a single point, only `points` is
+      returned.
 
     Raises:
       InputError: training diverged.

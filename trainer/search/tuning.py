@@ -1,4 +1,4 @@
-"""The search for a head's settings: trials by cross-validation on the training examples, within a budget."""
+"""Searches a head's settings: each trial is a cross-validation on the training examples; a budget limits the trials."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from trainer.search.cross_validation import CrossValidation, assign_folds, cross
 from trainer.training.head import predict_logits
 from trainer.training.loop import require_trainable
 
-# Cross-validation of a thousand examples does not tell good settings apart, and who picks the highest accuracy picks
-# luck: on real ImageNet embeddings (style, 8 classes, 5 splits) that lost 0.020 ± 0.010 to logistic regression. So a
-# linear head, which is one, stays unless another is better by more than the error; between equals the loss decides.
+# With a thousand examples, cross-validation cannot separate good settings, and the highest accuracy is mostly chance.
+# On real ImageNet embeddings (style, 8 classes, 5 splits), choosing it lost 0.020 ± 0.010 to logistic regression. So a
+# linear head, which is a logistic regression, is preferred unless another is better by more than the error. Among
+# equally good settings, the lowest loss decides.
 _RULES = {
     "single": "highest cross-validated accuracy; within one standard error of it a linear head, then the lowest loss",
-    # A whole set of labels is rarely right, so its accuracy says little.
+    # A whole set of labels is rarely right, so the accuracy says little.
     "multi": "lowest cross-validated loss; within one standard error of it a linear head",
 }
-# The optimizer only from that of the given settings to Adam, which the ranges of the others are made for.
+# A trial uses the given optimizer or Adam, and no other: the ranges of the other settings are made for Adam.
 _FOLDS = 5
 _EVAL_EVERY_STEPS = 25
 _PATIENCE = 5
-# Share of the best trial's loss. Nobody who in each of two folds was less accurate than the best and this much worse in
-# loss would have won a measured search.
+# A trial is given up if, after two folds or more, its accuracy in each fold is lower than the best trial's and its loss
+# exceeds the best trial's loss by this share. In measured searches, no such trial would have won.
 _HOPELESS_SHARE = 0.1
 _MIN_FOLDS_RUN = 2
 
@@ -40,10 +41,10 @@ Settings = dict[str, Any]
 
 
 def _known_good(l2_unit: float) -> list[Settings]:
-    """What is tried before anything is drawn.
+    """The settings that are tried before random ones.
 
-    The first is multinomial logistic regression with a strong prior: on a thousand embeddings of hard classes,
-    few are better.
+    The first is multinomial logistic regression with a strong prior: on a thousand embeddings of difficult classes, few
+    settings are better.
     """
     shared = {"batch_size": 100, "optimizer": "adam"}
     return [
@@ -60,7 +61,7 @@ def _known_good(l2_unit: float) -> list[Settings]:
 
 
 def _draw(random: np.random.Generator, *, linear: bool, l2_unit: float) -> Settings:
-    """Settings from the whole space."""
+    """Draws settings at random from the whole search space."""
 
     def choose(*values: float) -> float:
         return values[int(random.integers(len(values)))]
@@ -89,7 +90,7 @@ def _draw(random: np.random.Generator, *, linear: bool, l2_unit: float) -> Setti
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Trial:
-    """The number of a trial from 1, its settings and what cross-validation says of them, or why it could not."""
+    """A trial: its number from 1, its settings, and the result of cross-validation or the reason why it failed."""
 
     number: int
     settings: Settings
@@ -103,7 +104,7 @@ class _Trial:
 
 
 def _ranked(trials: Sequence[_Trial], label_mode: LabelMode) -> list[_Trial]:
-    """The chosen one first, then by accuracy or loss as the label mode has it, then the given up and the failed."""
+    """Sorts trials: first the chosen one, then the others by accuracy or loss, then given-up and failed ones."""
 
     def key(trial: _Trial) -> tuple[float, ...]:
         if trial.found is None:
@@ -126,7 +127,7 @@ def _mean_loss(trial: _Trial) -> float:
 
 
 def _within_error(trial: _Trial, first: _Trial, label_mode: LabelMode) -> bool:
-    """Whether the first is not better by more than one standard error of the difference, paired by folds."""
+    """Whether `first` is better by at most one standard error of the difference, paired by folds."""
     assert trial.found is not None and first.found is not None
     if label_mode == "single":
         worse = first.found.accuracies - trial.found.accuracies
@@ -143,7 +144,7 @@ def _best(trials: Sequence[_Trial], label_mode: LabelMode) -> _Trial | None:
 def _propose(
     given: Settings, done: Sequence[_Trial], best: _Trial | None, random: np.random.Generator, *, l2_unit: float
 ) -> Settings:
-    """What to try next: the given settings, the known good ones, then in turn a free draw and a kin of the best."""
+    """The next settings: the given ones, the known good ones, then by turns random ones and variants of the best."""
     first = [given, *_known_good(l2_unit)]
     if len(done) < len(first):
         return first[len(done)]
@@ -158,7 +159,7 @@ def _with(options: TrainingOptions, settings: Settings) -> TrainingOptions:
 
 
 def _final_steps(trial: _Trial, options: TrainingOptions, *, num_examples: int, num_folded: int) -> int:
-    """As many passes over all examples as were best over the part of them that a fold trains on."""
+    """The number of steps for all examples: as many epochs as were best for the part that a fold trains on."""
     assert trial.found is not None
     scaled = round(trial.found.steps * num_examples / (num_folded * (_FOLDS - 1) / _FOLDS))
     return max(1, min(scaled, _with(options, trial.settings).num_steps(num_examples)))
@@ -176,36 +177,36 @@ def tune(
 ) -> tuple[TrainingOptions, dict[str, Any]]:
     """Searches the head's settings by stratified cross-validation on the training examples.
 
-    The first trial is what `options` says, the second multinomial logistic regression. Number of steps: that with the
-    lowest mean loss over the folds, up to what `options` allows. `evaluation` takes no part in the choice: the
-    given and the chosen settings are measured on it at the end. Without a budget of seconds, the same data, options and
-    seed give the same answer on one machine.
+    The first trial uses the settings of `options`, the second is multinomial logistic regression. The number of steps
+    is the one with the lowest mean loss over the folds, up to the limit in `options`. `evaluation` takes no part in the
+    choice; the given and the chosen settings are measured on it at the end. Without a budget of seconds, the same data,
+    options and seed give the same result on one machine.
 
     Args:
-      train: to search on; at most 16,384 of its examples, held in memory.
-      evaluation: to check the choice by.
-      options: of the run; what is not searched stays as it is.
-      trials: at most so many settings; 1 or more.
-      budget_sec: no trial begins later than so many seconds after the start, but the first; None for no limit.
-      say: takes each line for people.
+      train: the data to search on; at most 16,384 of its examples are used, held in memory.
+      evaluation: the data to check the choice on.
+      options: the options of the run; options that are not searched stay unchanged.
+      trials: the largest number of trials; 1 or more.
+      budget_sec: after this many seconds no further trial begins; the first always does. None for no limit.
+      say: gets each line for people.
       clock_sec: a clock in seconds.
 
     Returns:
-      The options to train with, and JSON. `rule`; `folds`; `examples`: searched on; `ended_by`: "trials" or
-      "seconds"; `wall_sec`; `table`: for each trial its rank, settings, steps, and mean and deviation over the folds of
-      loss and accuracy, which are null where training diverged, and `folds_run`, less than `folds` where the first ones
-      were hopeless; `chosen`: settings; `gain`: of these over the given ones in cross-validation, with its
-      standard error over the folds; `eval_check`: loss and accuracy of both on `evaluation`.
+      The options to train with, and JSON. `rule`; `folds`; `examples`: how many were used; `ended_by`: "trials" or
+      "seconds"; `wall_sec`; `table`: for each trial its rank, its settings, its steps, and the mean and deviation of
+      loss and accuracy over the folds (null if training diverged), and `folds_run` (less than `folds` if the first
+      folds were hopeless); `chosen`: the chosen settings; `gain`: how much better they are than the given ones in
+      cross-validation, with its standard error over the folds; `eval_check`: loss and accuracy of both on `evaluation`.
 
     Raises:
-      InputError: there are too few examples, or no settings could be trained with.
+      InputError: there are too few examples, or training failed with all settings.
     """
     started = clock_sec()
     require_trainable(train)
     sample = sample_in_memory(train, options)
     folds = assign_folds(sample, _FOLDS, seed=options.seed)
     random = np.random.default_rng([options.seed, 1])
-    # The loss of several sigmoids is a mean over the classes, and so is what outweighs the penalty.
+    # The loss of several sigmoids is a mean over the classes, so the penalty is divided by their number too.
     l2_unit = 1 / len(train.labels) if train.label_mode == "multi" else 1.0
     given: Settings = {name: getattr(options, name) for name in SEARCHED}
     searching = dataclasses.replace(
@@ -273,7 +274,7 @@ def _run_trial(
 
     try:
         found, failure = cross_validate(sample, folds, _with(options, settings), hopeless=hopeless), ""
-    except InputError as error:  # Such settings diverge; others may not.
+    except InputError as error:  # Training diverged with these settings; with others it may not.
         found, failure = None, str(error)
     return _Trial(number=number, settings=settings, found=found, failure=failure, wall_sec=clock_sec() - started)
 
@@ -284,7 +285,7 @@ def _check(steps: int, train: EmbeddingDataset, evaluation: EmbeddingDataset, op
 
 
 def _gain(first: _Trial, best: _Trial) -> dict[str, float] | None:
-    """How much better the best trial is than the first; None if that has no whole result."""
+    """How much better the best trial is than the first; None if the first has no complete result."""
     if not first.whole or first.found is None or best.found is None:
         return None
     gain = {}
@@ -332,7 +333,7 @@ def _outcome(trial: _Trial) -> str:
 
 
 def _table_lines(ranked: Sequence[_Trial]) -> list[str]:
-    """The table that is chosen from: mean ± deviation over the folds."""
+    """The table of all trials: mean ± deviation over the folds."""
     headings = ("rank", "loss", "accuracy", "steps", *SEARCHED)
     rows: list[tuple[str, ...]] = [headings]
     for rank, trial in enumerate(ranked, start=1):

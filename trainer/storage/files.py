@@ -1,8 +1,8 @@
 """The files that the trainer reads, on the disks of this machine or in a bucket.
 
-TensorFlow's own `gs://` is not used: it tries again by rules of its own, checks no checksums, looks for credentials
-elsewhere than Google's client does, and cannot be pointed at another endpoint. What only TensorFlow can read gets a
-local copy.
+TensorFlow's own `gs://` support is not used: it has its own retries, verifies no checksums, finds credentials in other
+places than Google's client, and allows no other endpoint. Files that only TensorFlow can read are copied to a local
+disk first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from preprocess.storage.router import UriStorage
 
 _GLOB_CHARACTERS = "*?["
-# As `preprocess.storage.retry.as_os_error` and `GcsStorage.match` say it.
+# The words of `preprocess.storage.retry.as_os_error` and `GcsStorage.match`.
 _MISSING_BUCKET = re.compile(r"No such bucket: (gs://[^/]+)")
 _THREADS = 8
 _COPY_BYTES = 1 << 20
@@ -45,10 +45,10 @@ def is_in_bucket(path: str) -> bool:
 
 
 def supported_path(path: str, *, flag: str) -> str:
-    """A path as the trainer takes it: local paths without `file://`.
+    """The path in the form that the trainer uses: local paths without `file://`.
 
     Raises:
-      InputError: it has a scheme that the trainer does not open, or names no bucket.
+      InputError: the trainer cannot open this scheme, or the path names no bucket.
     """
     path = path.removeprefix("file://")
     scheme, mark, rest = path.partition("://")
@@ -63,15 +63,15 @@ def supported_path(path: str, *, flag: str) -> str:
 
 
 def has_glob(path: str) -> bool:
-    """Whether a path has a character that may stand for others."""
+    """Whether a path has a wildcard character."""
     return any(character in path for character in _GLOB_CHARACTERS)
 
 
 def is_folder(path: str) -> bool:
-    """Whether there is such a folder; in a bucket, whether any object lies below that name.
+    """Whether there is such a folder; in a bucket, whether there is any object below that name.
 
     Raises:
-      OSError: the bucket cannot be looked into.
+      OSError: the bucket cannot be listed.
     """
     if not is_in_bucket(path):
         return os.path.isdir(path)
@@ -79,14 +79,14 @@ def is_folder(path: str) -> bool:
 
 
 def cause_of(error: OSError) -> str:
-    """What was wrong with a file, for the end of a message that names it."""
+    """The cause of an error, as the end of a message that names the file."""
     if match := _MISSING_BUCKET.match(str(error)):
         return f"there is no bucket {match[1]}. Make it, or correct the name"
     return error.strerror or str(error) or type(error).__name__
 
 
 def is_missing_bucket(error: OSError) -> bool:
-    """Whether the bucket is not there, and so nothing is known of the file."""
+    """Whether the whole bucket is missing, and not only the file."""
     return _MISSING_BUCKET.match(str(error)) is not None
 
 
@@ -104,11 +104,11 @@ def _fetch(path: str, target: str) -> None:
 
 
 def fetch_folder(folder: str, target: str) -> None:
-    """Copies all files below a folder of a bucket into a local one, several at a time.
+    """Copies all files below a folder of a bucket into a local folder, several at a time.
 
     Raises:
-      InputError: one has a name by which it would lie elsewhere.
-      OSError: one of them cannot be read.
+      InputError: an object has a name that would place its file outside of the local folder.
+      OSError: an object cannot be read.
     """
     names = names_below(folder)
     for name in names:
@@ -121,13 +121,13 @@ def fetch_folder(folder: str, target: str) -> None:
 
 @contextlib.contextmanager
 def local_folder(path: str) -> Iterator[str]:
-    """A local path of a folder: its own, or that of a copy of all that is in it, which is removed at the end.
+    """Gives a local path for a folder. For a folder in a bucket, this is a temporary copy, removed at the end.
 
-    A model of Inception v3 takes 90 MB of disk as a SavedModel, and as much again in each other format beside it.
+    A model of Inception v3 takes 90 MB of disk as a SavedModel, and about as much for each further format.
 
     Raises:
       InputError: see `fetch_folder`.
-      OSError: a file of it cannot be read.
+      OSError: a file in the folder cannot be read.
     """
     if not is_in_bucket(path):
         yield path

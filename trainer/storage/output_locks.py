@@ -1,4 +1,4 @@
-"""One training at a time writes into a folder: the locks of all that a run writes into."""
+"""Only one training at a time may write into a folder: a run locks every folder that it writes into."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.storage.files import is_in_bucket, storage
 from trainer.storage.working_folder import working_folder
 
 _FLAGS = ("output_path", "checkpoint_dir", "log_dir", "export_dir")
-# Folders of these names belong to the output folder that they lie in, which is where they are by default.
+# By default, folders with these names lie in the output folder. Then the lock of the output folder covers them.
 _PARTS = ("checkpoints", "logs", "model")
 
 
@@ -26,12 +26,12 @@ def _folder_of_lock(path: str) -> str:
 
 @contextlib.contextmanager
 def locked_outputs(options: TrainingOptions) -> Iterator[None]:
-    """Keeps every other run from writing into the folders of this one, for as long as the `with` block takes.
+    """Prevents other runs from writing into the folders of this run while the `with` block runs.
 
-    To be taken by the chief alone: of several workers nobody else writes.
+    Of several workers, only the chief may call this, because only the chief writes.
 
     Raises:
-      InputError: another run writes into one of them, or it cannot be written to.
+      InputError: another run writes into one of the folders, or a folder is not writable.
     """
     paths = {flag: getattr(options, flag) for flag in _FLAGS[: 1 if options.evaluates_only else None]}
     wanted: dict[str, tuple[str, str]] = {}
@@ -40,7 +40,7 @@ def locked_outputs(options: TrainingOptions) -> Iterator[None]:
             working_folder(path, flag=flag).require_writable()
             wanted.setdefault(_folder_of_lock(path), (flag, path))
     with contextlib.ExitStack() as stack:
-        # In one order in all runs, so that of two that share several folders one gets them all.
+        # All runs lock in the same order. So if two runs share several folders, one of them gets all the locks.
         for folder, (flag, path) in sorted(wanted.items()):
             holder = this_process(program="trainer.task")
             stack.enter_context(locked(folder, holder=holder, flag=f"--{flag}", output=path, storage=storage()))

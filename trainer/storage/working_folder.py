@@ -1,4 +1,4 @@
-"""Folders that a run writes into; those in a bucket by way of a local one, which TensorFlow can write into."""
+"""The folders that a run writes into. For a folder in a bucket, TensorFlow writes into a local one that is uploaded."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from trainer.storage.files import cause_of, fetch_folder, is_in_bucket, names_be
 _THREADS = 8
 _COPY_BYTES = 1 << 20
 _PROBE_NAME = ".write-test"
-# Of the time, what sending now and then may add. An object may be written about once a second, no oftener.
+# The largest share of the run time for occasional uploads. A bucket accepts about one write per object and second.
 _SENDING_SHARE = 0.02
 _MIN_SEND_EVERY_SEC = 2.0
-# What a write may meet. No reading of records or photos, which goes on meanwhile, ends in one of these.
+# The errors that a write may raise. Records and photos are read meanwhile, and reading raises none of these.
 _OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
-# With the name of a file below the folder, whatever befell it did so while it was written.
+# If an error names a file below the folder, then writing that file has failed.
 _OF_A_FILE = _OF_WRITING | {errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 
 
 class WorkingFolder:
-    """A folder on a disk of this machine: what is written there is where it belongs.
+    """A folder on a disk of this machine. Files are written directly to their final place.
 
     Attributes:
-      path: the folder as the user knows it.
-      local: where its files are written.
+      path: the folder that the user named.
+      local: the local folder into which its files are written.
     """
 
     def __init__(self, path: str, *, flag: str):
-        """Makes nothing yet; `flag` is the option that named it, for the messages."""
+        """Creates nothing yet; `flag` is the option that named the folder, for the messages."""
         self.path = path.rstrip("/") or "/"
         self.local = self.path
         self._flag = flag
         self._parents_synced = False
 
     def require_writable(self) -> None:
-        """Makes the folder. Raises InputError if nothing can be written into it."""
+        """Creates the folder. Raises InputError if it is not writable."""
         try:
             os.makedirs(self.local, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.local):
@@ -58,7 +58,7 @@ class WorkingFolder:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """What is written into it within the block; a fault of the disk becomes an InputError, TensorFlow's too."""
+        """A `with` block for code that writes into the folder: disk errors, also TensorFlow's, become an InputError."""
         try:
             yield
         except OSError as error:
@@ -73,11 +73,11 @@ class WorkingFolder:
             raise self._fault(OSError(number, os.strerror(number))) from error
 
     def exists(self, name: str) -> bool:
-        """Whether it holds a file or folder of that name. Raises InputError if that cannot be told."""
+        """Whether it holds a file or folder of that name. Raises InputError if that cannot be found out."""
         return os.path.exists(os.path.join(self.local, name))
 
     def fetch(self, name: str) -> None:
-        """Brings a sub-folder to `local`, as it was left by an earlier run. Raises InputError."""
+        """Copies a sub-folder of an earlier run to `local`. Raises InputError."""
 
     def discard(self, name: str) -> None:
         """Removes a sub-folder, if there is one. Raises InputError if it cannot be removed."""
@@ -85,10 +85,10 @@ class WorkingFolder:
             shutil.rmtree(os.path.join(self.local, name))
 
     def sync(self, *names: str) -> None:
-        """Waits until no power cut takes away files and sub-folders, nor what was renamed or removed before.
+        """Syncs files and sub-folders to the disk, so that a power cut undoes no write, rename or deletion.
 
         Args:
-          names: of files and sub-folders, with all that is in them.
+          names: the names of files and sub-folders; a sub-folder includes all that is in it.
 
         Raises:
           InputError: the disk failed.
@@ -97,7 +97,7 @@ class WorkingFolder:
             for name in names:
                 sync_tree(os.path.join(self.local, name))
             sync_folder(self.local)
-            if not self._parents_synced:  # Whoever made the folder may have made those above it.
+            if not self._parents_synced:  # The folders above this one may be new too.
                 for folder in pathlib.Path(os.path.abspath(self.local)).parents:
                     sync_folder(str(folder))
                 self._parents_synced = True
@@ -111,26 +111,27 @@ class WorkingFolder:
         withdraw: Collection[str] = (),
         exactly: Collection[str] = (),
     ) -> None:
-        """Brings what is new or other than before in `local` to where it belongs.
+        """Uploads the new and changed files of `local` to the folder that the user named.
 
         Args:
-          rank: of a file, by its path within the folder: those of a higher rank are seen later than all of a lower one.
-          withdraw: files that disappear before anything else is done, in this order.
-          exactly: sub-folders that lose, at the end, what `local` does not hold.
+          rank: gives the rank of a file from its path within the folder. Files of a higher rank appear only after all
+            files of lower ranks.
+          withdraw: files that are deleted first, in this order.
+          exactly: sub-folders in which, at the end, all files are deleted that `local` does not hold.
 
         Raises:
-          InputError: it cannot be written to, or another run has taken it over.
+          InputError: the folder is not writable, or another run has taken it over.
         """
 
     def send_now_and_then(self) -> None:
-        """Like `send`, or nothing, so that sending takes little of the time. Raises InputError."""
+        """Does the same as `send` from time to time, and else nothing, to keep uploads cheap. Raises InputError."""
 
     def _fault(self, error: OSError) -> InputError:
         return InputError(f"--{self._flag}: cannot write to {self.path}: {cause_of(error)}")
 
 
 def _number_of(error: Exception) -> int | None:
-    """The error number behind an exception of TensorFlow, which keeps its text: `PATH; No space left on device`."""
+    """The error number of a TensorFlow exception, found from its text: `PATH; No space left on device`."""
     tf = sys.modules.get("tensorflow")
     if tf is None or not isinstance(error, tf.errors.OpError):
         return None
@@ -138,13 +139,13 @@ def _number_of(error: Exception) -> int | None:
 
 
 class _BucketFolder(WorkingFolder):
-    """A folder in a bucket. What is written lies on a local disk until this object goes or the program ends."""
+    """A folder in a bucket. Its files also stay on a local disk until this object is deleted or the program ends."""
 
     def __init__(self, path: str, *, flag: str):
         super().__init__(path, flag=flag)
         self._scratch = Scratch()
         self.local = self._scratch.path
-        # Size in bytes and time of change, in ns, of what was sent.
+        # The size in bytes and the modification time in ns of each uploaded file.
         self._sent: dict[str, tuple[int, int]] = {}
         self._next_send_sec = 0.0
 
@@ -172,7 +173,7 @@ class _BucketFolder(WorkingFolder):
             raise InputError(f"--{self._flag}: cannot read {self._uri(name)}: {cause_of(error)}") from error
 
     def sync(self, *names: str) -> None:
-        pass  # An object is durable once it is sent; what lies here goes with the process.
+        pass  # An uploaded object is durable, and the local copies are temporary.
 
     def discard(self, name: str) -> None:
         super().discard(name)
@@ -237,10 +238,10 @@ class _BucketFolder(WorkingFolder):
 
 
 def working_folder(path: str, *, flag: str) -> WorkingFolder:
-    """A folder to write into, local or gs://.
+    """Makes the object for a folder to write into, local or gs://.
 
     Args:
-      path: of the folder.
-      flag: the option that named it, for the messages.
+      path: the path of the folder.
+      flag: the option that named the folder, for the messages.
     """
     return (_BucketFolder if is_in_bucket(path) else WorkingFolder)(path, flag=flag)

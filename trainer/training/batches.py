@@ -1,4 +1,4 @@
-"""What the training loop is fed: the batches of several steps at a time, shuffled, from any step on."""
+"""The batches that the training loop uses: shuffled, in groups of several steps, starting at any step."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from trainer.data.embeddings import Shuffle
 from trainer.options import TrainingOptions
 from trainer.training.distributed import Cluster
 
-# Of a block: enough steps to hide the cost of a call, and little beside the network in the exported model.
-_BLOCK_BYTES = 24 << 20
+# The size of a step group. So many steps hide the cost of a call, and the memory is small compared with the network.
+_GROUP_BYTES = 24 << 20
 
 
-def block_steps(step: int, *, batch_bytes: int, max_steps: int, eval_every_steps: int) -> int:
-    """How many steps to run in one call after `step` steps: up to the next evaluation, as far as memory allows."""
+def group_steps(step: int, *, batch_bytes: int, max_steps: int, eval_every_steps: int) -> int:
+    """The size of the step group after `step` steps: it ends at the next evaluation, or earlier to save memory."""
     until_evaluation = min(eval_every_steps - step % eval_every_steps, max_steps - step)
-    return max(1, min(until_evaluation, _BLOCK_BYTES // batch_bytes))
+    return max(1, min(until_evaluation, _GROUP_BYTES // batch_bytes))
 
 
-def _block(
+def _step_group(
     train: EmbeddingDataset, shuffle: Shuffle, count: int, batch: int, cluster: Cluster
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    # A function of its own, so that the arrays are gone before the next ones are made.
+    # This is a separate function so that its arrays are freed before the next ones are made.
     size, num_classes = train.embeddings.shape[1], len(train.labels)
     embeddings = np.empty((count * batch, size), np.float32)
     targets = train.targets(shuffle.fill(embeddings))
     share = batch // cluster.count
     mine = slice(cluster.index * share, (cluster.index + 1) * share)
-    # Tensors here, in the thread that works ahead: making one copies.
+    # Making a tensor copies the data, so it is done here, in the prefetching thread.
     return (
         tf.constant(embeddings.reshape(count, batch, size)[:, mine]),
         tf.constant(targets.reshape(count, batch, num_classes)[:, mine]),
@@ -41,9 +41,10 @@ def _block(
 def batches(
     train: EmbeddingDataset, options: TrainingOptions, first_step: int, cluster: Cluster
 ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """Batches of several steps: embeddings float32 [k, batch, size], targets float32 [k, batch, classes].
+    """The batches of each step group: embeddings float32 [k, batch, size], targets float32 [k, batch, classes].
 
-    Begins after `first_step` steps, where a block must have ended. Of several workers each gets its share of a batch.
+    The first group begins after `first_step` steps; a step group must have ended there. Each worker gets its share of
+    a batch.
     """
     examples, size = train.embeddings.shape
     share = min(cluster.share_of(options.batch_rows(examples)), max(1, examples // cluster.count))
@@ -55,7 +56,7 @@ def batches(
     step = 0
     skipped: list[int] = []
     while step < num_steps:
-        count = block_steps(
+        count = group_steps(
             step,
             batch_bytes=4 * batch * (size + num_classes),
             max_steps=num_steps,
@@ -68,4 +69,4 @@ def batches(
         if skipped:
             shuffle.skip(skipped)
             skipped.clear()
-        yield _block(train, shuffle, count, batch, cluster)
+        yield _step_group(train, shuffle, count, batch, cluster)

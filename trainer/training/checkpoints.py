@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the best head for its user, and the last state, from which a killed run goes on."""
+"""Checkpoints of a run: the best head, for the user, and the last state, from which a killed run goes on."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from trainer.storage.working_folder import working_folder
 from trainer.training.optimizers import Optimizer
 
 _FORMAT = 1
-# Of the time that training takes, what saving may add to it.
+# The largest share of the training time that saving may add.
 _SAVING_SHARE = 0.02
-# Shorter than the start of a program, so that what a kill costs is the start.
+# This is shorter than the start of the program, so a kill costs little more than a new start.
 _MIN_SAVE_EVERY_SEC = 1.0
 _NAMES = ("best", "last")
-# The file in which TensorFlow keeps the name of the latest checkpoint of a folder.
+# The file in which TensorFlow stores the name of the latest checkpoint in a folder.
 _LATEST_NAME = "checkpoint"
 _STATE_KEY = "state/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationPoint:
-    """One evaluation during training; `train_loss` is the mean over the steps since the one before.
+    """One evaluation during training; `train_loss` is the mean over the steps since the evaluation before.
 
-    `train_loss` is what training minimizes: with dropout, class weights, smoothing and penalty.
+    `train_loss` is the loss that training minimizes: with dropout, class weights, smoothing and penalty.
     """
 
     step: int
@@ -48,15 +48,15 @@ class EvaluationPoint:
 
 @dataclasses.dataclass(kw_only=True)
 class RunState:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
-      step: steps made.
-      history: evaluations so far.
-      best: the one with the lowest loss; None before the first.
-      losses: of the batches since the last evaluation.
-      wall_sec: spent on training so far, in all processes that took part.
-      finished: whether the run has come to its end.
+      step: the number of finished steps.
+      history: the evaluations so far.
+      best: the evaluation with the lowest loss; None before the first evaluation.
+      losses: the losses of the batches since the last evaluation.
+      wall_sec: the seconds spent on training so far, in all processes that took part.
+      finished: whether the run is finished.
     """
 
     step: int = 0
@@ -75,7 +75,7 @@ class RunState:
 
 
 def run_definition(train: EmbeddingDataset, evaluation: EmbeddingDataset, options: TrainingOptions) -> dict[str, Any]:
-    """All that decides what a run comes to: a checkpoint of another definition is of no use to it."""
+    """Everything that decides the result of a run. A run does not use a checkpoint with another definition."""
     return {
         **definition_of(options, "model"),
         "steps": options.num_steps(len(train)),
@@ -94,11 +94,11 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 
 class Checkpoints:
-    """Keeps `best` (the head) and `last` (all that a run consists of) under a folder.
+    """Keeps `best` (the head) and `last` (the whole state of a run) in a folder.
 
-    Each is one checkpoint, which the next replaces once it is whole and on the disk: a kill or a power cut at any
-    moment leaves one to go on from.
-    With a folder in a bucket, both lie on a local disk too while the run lasts: 4 and 16 MB for a default head.
+    Each of them is one checkpoint. A new checkpoint replaces it only when the new one is complete and on the disk. So a
+    kill or a power cut at any moment leaves a checkpoint from which a run can go on. If the folder is in a bucket, both
+    also lie on a local disk during the run: 4 and 16 MB for a default head.
     """
 
     def __init__(
@@ -115,19 +115,21 @@ class Checkpoints:
         """Changes nothing yet.
 
         Args:
-          folder: of both.
+          folder: the folder of both checkpoints.
           definition: JSON, from `run_definition`.
-          head: in training.
-          best_head: with the weights of the best evaluation.
-          optimizer: of `head`.
-          save_every_sec: seconds between two saves of `last` at least; None for as often as costs next to nothing.
-          clock: seconds from any moment on.
+          head: the head in training.
+          best_head: the head with the weights of the best evaluation.
+          optimizer: the optimizer of `head`.
+          save_every_sec: the least number of seconds between two saves of `last`; None saves as often as costs almost
+            no time.
+          clock: gives seconds; its start does not matter.
         """
         self._folder = working_folder(folder, flag="checkpoint_dir")
         self._folders = {name: os.path.join(self._folder.local, name) for name in _NAMES}
-        self._definition = json.loads(json.dumps(definition))  # As it will be read.
+        # The same form as a definition that was read from a file.
+        self._definition = json.loads(json.dumps(definition))
         self._state = tf.Variable("", dtype=tf.string)
-        # `variables`, beyond the weights, holds the states of the random generators.
+        # Besides the weights, `variables` holds the states of the random generators.
         self._checkpoints = {
             "best": tf.train.Checkpoint(head=best_head),
             "last": tf.train.Checkpoint(
@@ -145,13 +147,13 @@ class Checkpoints:
         self._last_save = clock()
 
     def restore(self, say: Callable[[str], None]) -> RunState | None:
-        """Brings head, optimizer and best head to where the last checkpoint has them.
+        """Sets head, optimizer and best head to their state in the last checkpoint.
 
         Args:
-          say: is told in a sentence if there is a checkpoint that cannot be used.
+          say: gets a sentence if there is a checkpoint that cannot be used.
 
         Returns:
-          The state of that run; None if there is no checkpoint of this definition. Nothing has changed then.
+          The state of that run; None if there is no checkpoint with this definition. In that case nothing is changed.
         """
         folder = posixpath.join(self._folder.path, "last")
         self._folder.fetch("last")
@@ -160,7 +162,7 @@ class Checkpoints:
             if path is None:
                 return None
             reader = tf.train.load_checkpoint(path)
-            # All of it once, so that what is damaged is found before anything is changed.
+            # Reads everything once, so that damage is found before anything is changed.
             tensors = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
             stored = json.loads(tensors[_STATE_KEY])
             if stored["format"] != _FORMAT:
@@ -176,14 +178,14 @@ class Checkpoints:
         self._checkpoints["last"].restore(path).assert_consumed()
         for name in _NAMES:
             self._tidy(name)
-        # Not once more under the same name: while it is written, neither would be whole.
+        # `best` is not written again under the same name: during the write, no complete checkpoint would exist.
         best = tf.train.latest_checkpoint(self._folders["best"])
         if best is not None and state.best is not None and best == self._path("best", state.best.step):
             self._saved_best_step = state.best.step
         return state
 
     def discard(self) -> None:
-        """Removes what an earlier run has left: it would outlive its numbers."""
+        """Removes the checkpoints of an earlier run. They would no longer match any metrics."""
         for name in _NAMES:
             self._folder.discard(name)
 
@@ -191,7 +193,7 @@ class Checkpoints:
         return os.path.join(self._folders[name], f"ckpt-{step}")
 
     def _tidy(self, name: str) -> None:
-        """Removes all but the latest checkpoint of a folder: older ones, and what a kill left half-written."""
+        """Removes all but the latest checkpoint of a folder: older ones, and incomplete ones after a kill."""
         folder = self._folders[name]
         latest = tf.train.latest_checkpoint(folder)
         for entry in os.listdir(folder) if os.path.isdir(folder) else ():
@@ -200,19 +202,20 @@ class Checkpoints:
                 (shutil.rmtree if os.path.isdir(path) else os.remove)(path)
 
     def _write(self, name: str, step: int) -> None:
-        """Writes a checkpoint, then the file that names it, and then removes the one before.
+        """Writes a checkpoint, then the file that names it, and then removes the checkpoint before.
 
-        Not by TensorFlow's manager, which removes the one before while the new one may not be on the disk yet.
+        TensorFlow's checkpoint manager is not used: it removes the checkpoint before when the new one may not be on the
+        disk yet.
 
         Raises:
-          InputError: the disk failed; the checkpoint before is there still.
+          InputError: the disk failed; the checkpoint before still exists.
         """
         with self._folder.writing():
             self._write_files(name, step)
 
     def _write_files(self, name: str, step: int) -> None:
         checkpoint, path = self._checkpoints[name], self._path(name, step)
-        checkpoint.save_counter.assign_add(1)  # What it is compared with when it is restored has one.
+        checkpoint.save_counter.assign_add(1)  # The checkpoint object that restores has this counter too.
         checkpoint.write(path)
         self._folder.sync(name)
         latest = tf.compat.v1.train.generate_checkpoint_state_proto(self._folders[name], os.path.basename(path))
@@ -225,7 +228,7 @@ class Checkpoints:
         return self._clock() - self._last_save >= self._wait_sec
 
     def save(self, state: RunState) -> None:
-        """Saves `last`, and `best` if it is another than before."""
+        """Saves `last`, and also `best` if it has changed."""
         started = self._clock()
         if state.best is not None and state.best.step != self._saved_best_step:
             self._write("best", state.best.step)
@@ -233,7 +236,7 @@ class Checkpoints:
         stored = {"format": _FORMAT, "definition": self._definition, "state": dataclasses.asdict(state)}
         self._state.assign(json.dumps(stored))
         self._write("last", state.step)
-        # Whoever reads finds a checkpoint by the file that names it.
+        # Readers find a checkpoint by the file that names it, so a bucket gets that file last.
         self._folder.send(rank=lambda name: int(os.path.basename(name) == _LATEST_NAME), exactly=_NAMES)
         self._last_save = self._clock()
         if self._save_every_sec is None:

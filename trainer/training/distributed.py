@@ -1,9 +1,9 @@
 """Several workers that train one model: who they are, by `TF_CONFIG`, and how their gradients become one.
 
 Every worker holds the whole data and the whole head, takes its share of each batch, and makes the same update with the
-mean of all gradients, so all heads stay equal and the model is the one that a single worker would train. The exchange
-is TensorFlow's (`MultiWorkerMirroredStrategy`, over gRPC). An update of a default head is 4 MB a worker, so this pays
-where batches are large; training a head on embeddings rarely needs it.
+mean of all gradients. So all heads stay equal, and the model is the one that a single worker would train. TensorFlow
+exchanges the gradients (`MultiWorkerMirroredStrategy`, over gRPC). Each worker sends 4 MB for an update of a default
+head, so several workers are useful only for large batches; training a head on embeddings rarely needs them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Cluster:
     """The workers that train together.
 
     Attributes:
-      count: how many there are.
-      index: which of them this process is; 0 is the chief, which alone writes.
+      count: the number of workers.
+      index: the number of this worker. Worker 0 is the chief, and only the chief writes.
     """
 
     count: int = 1
@@ -39,7 +39,7 @@ class Cluster:
         return self.index == 0
 
     def share_of(self, batch_size: int) -> int:
-        """Examples of each batch that one worker takes: equal shares, so a batch may grow by less than `count`."""
+        """The examples of a batch that each worker takes: equal shares, so a batch may grow by less than `count`."""
         return -(-batch_size // self.count)
 
 
@@ -47,12 +47,12 @@ ALONE = Cluster()
 
 
 def read_cluster(environ: Mapping[str, str]) -> Cluster:
-    """The cluster that `TF_CONFIG` describes, as Vertex AI sets it; `ALONE` without it.
+    """The cluster that `TF_CONFIG` describes (Vertex AI sets it); `ALONE` if it is not set.
 
-    Roles other than those that train (`ps`, `evaluator`) are not counted.
+    Roles that do not train (`ps`, `evaluator`) are not counted.
 
     Raises:
-      InputError: it is not what TensorFlow documents, or this process has a role that does not train.
+      InputError: `TF_CONFIG` is not as TensorFlow documents it, or this process has a role that does not train.
     """
     raw = environ.get("TF_CONFIG", "").strip()
     if not raw:
@@ -80,7 +80,7 @@ def read_cluster(environ: Mapping[str, str]) -> Cluster:
 class GradientExchange:
     """Averages gradients over the workers of a cluster.
 
-    To be made before TensorFlow has run anything, since its collective operations are set up at the start.
+    Make it before TensorFlow runs anything: TensorFlow sets up its collective operations when it starts.
 
     Attributes:
       cluster: the workers.
@@ -93,11 +93,11 @@ class GradientExchange:
         self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
 
     def run(self, step: Callable[..., Any], *args: tf.Tensor) -> Any:
-        """Calls `step` so that `mean` may be called in it. Control flow stands around this call, never within."""
+        """Calls `step`, in which `mean` may be called. Put control flow around this call, never inside `step`."""
         return self._strategy.run(step, args=args)
 
     def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The means of the workers' tensors; each worker gets them."""
+        """The mean of each tensor over all workers; every worker gets the means."""
         import tensorflow as tf
 
         context = tf.distribute.get_replica_context()

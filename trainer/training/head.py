@@ -1,4 +1,4 @@
-"""The head: what is trained on the embeddings. Standardization, dropout, a ReLU layer, a layer of logits."""
+"""The head, the part that is trained: standardization, dropout, a ReLU layer and a layer that gives the logits."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.feature_statistics import RunningMoments
+from trainer.data.feature_statistics import FeatureStatistics
 
-# Inputs of the dense layers get this standard deviation. Measured, as accuracy / loss on images that neither
-# trained nor chose the checkpoint, on real ImageNet embeddings (style, 8 classes): raw 0.51 / 1.35, deviation
-# 1: 0.51 / 2.06, 0.3: 0.53 / 1.42, 0.1: 0.54 / 1.29, 0.03: 0.51 / 1.31. With 1, Adam's fixed step overfits at
-# once. Raw embeddings of random weights, a tiny variance on a big common mean, learn far too slowly.
+# Inputs of the dense layers get this standard deviation. It was chosen by measurement, on real ImageNet embeddings
+# (style, 8 classes) and on images that took no part in training or in the choice of the checkpoint. Accuracy / loss:
+# raw 0.51 / 1.35, deviation 1: 0.51 / 2.06, 0.3: 0.53 / 1.42, 0.1: 0.54 / 1.29, 0.03: 0.51 / 1.31. With a deviation
+# of 1, Adam's fixed step size overfits at once. Raw embeddings of random weights have a tiny variance around a large
+# common mean, so a head learns from them far too slowly.
 STANDARDIZED_DEVIATION = 0.1
 
-# A feature that hardly varies carries rounding noise, not information: it is not blown up to the others.
+# A feature that hardly varies holds rounding noise and no information, so it is not scaled up like the others.
 _RELATIVE_DEVIATION_FLOOR = 0.01
 
 
-def standardization(moments: RunningMoments) -> tuple[np.ndarray, np.ndarray]:
+def standardization(statistics: FeatureStatistics) -> tuple[np.ndarray, np.ndarray]:
     """Per-feature statistics that bring a training set to mean 0 and `STANDARDIZED_DEVIATION`.
 
     Args:
-      moments: of the training set's embeddings.
+      statistics: the feature statistics of the training set's embeddings.
 
     Returns:
       Mean and variance for `keras.layers.Normalization`, float32, shape [embedding_size] each. The variance
-      is floored and positive.
+      has a lower bound and is always positive.
     """
-    variance = moments.variance
+    variance = statistics.variance
     floor = max(_RELATIVE_DEVIATION_FLOOR**2 * float(variance.mean()), 1e-12)
     scaled = np.maximum(variance, floor) / STANDARDIZED_DEVIATION**2
-    return moments.mean.astype(np.float32), scaled.astype(np.float32)
+    return statistics.mean.astype(np.float32), scaled.astype(np.float32)
 
 
 @keras.saving.register_keras_serializable("hugs")
@@ -58,7 +59,7 @@ class FastDropout(keras.layers.Layer):
         dropped = round(256 * self.rate)
         if not training or not dropped:
             return inputs
-        # At least one value in 256 is kept, whatever the rate.
+        # At least one value in 256 is kept, even at the highest rates.
         dropped = min(dropped, 255)
         size = inputs.shape[-1]
         words = tf.random.stateless_uniform(
@@ -74,12 +75,12 @@ class FastDropout(keras.layers.Layer):
         return tf.where(octets >= dropped, inputs * (256 / (256 - dropped)), tf.zeros([], inputs.dtype))
 
     def fork(self, index: int) -> None:
-        """Gives worker `index` random numbers of its own; number 0 keeps those that it has."""
+        """Gives worker `index` its own random numbers; worker 0 keeps those that it already has."""
         seed, counter = keras.ops.convert_to_numpy(self._seeds.state)
         self._seeds.state.assign(np.array([(int(seed) + 1_000_003 * index) % 2**32, counter], np.uint32))
 
     def get_config(self) -> dict[str, Any]:
-        """What makes the layer again."""
+        """The arguments from which Keras makes the same layer again."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 
@@ -99,12 +100,12 @@ def build_head(
       num_classes: labels in the dictionary.
       hidden_units: width of the ReLU layer; 0 for none.
       dropout: share of the inputs that a training step drops.
-      seed: of the initial weights and of dropout.
-      mean_and_variance: from `standardization`; None to take embeddings as they are.
+      seed: decides the initial weights and the dropout.
+      mean_and_variance: from `standardization`; None to use the embeddings unchanged.
 
     Returns:
-      A model, float32 [n, embedding_size] to logits, float32 [n, num_classes]. It ends before the softmax or the
-      sigmoids, because the loss is more exact on logits; `trainer.evaluation.scores` makes them scores.
+      A model, float32 [n, embedding_size] to logits, float32 [n, num_classes]. It has no softmax and no sigmoids,
+      because the loss is more exact on logits; `trainer.evaluation.scores` turns logits into scores.
     """
     layers: list[keras.layers.Layer] = [keras.layers.Input((embedding_size,), name="embedding")]
     if mean_and_variance is not None:
@@ -127,17 +128,17 @@ def predict_logits(head: keras.Model, pieces: Iterable[np.ndarray]) -> np.ndarra
 
     Args:
       head: from `build_head`.
-      pieces: the embeddings, some at a time: float32, shapes [m, embedding_size]. There may be none.
+      pieces: the embeddings in pieces: float32, shapes [m, embedding_size]. There may be no piece at all.
 
     Returns:
-      float32, shape [n, num_classes], n being the sum of all m.
+      float32, shape [n, num_classes], where n is the sum of all m.
     """
     parts = [keras.ops.convert_to_numpy(head(piece, training=False)) for piece in pieces]
     return np.concatenate(parts) if parts else np.zeros((0, head.output_shape[-1]), np.float32)
 
 
 def head_digest(head: keras.Model) -> str:
-    """The digest, `sha256:` and hex, of everything in the head that makes its answers."""
+    """The digest (`sha256:` and hex) of everything in the head that decides its predictions."""
     digest = hashlib.sha256()
     for layer in head.layers:
         arrays = layer.get_weights() if layer.name != "dropout" else []

@@ -1,4 +1,4 @@
-"""What training minimizes: cross-entropy, with class weights, label smoothing and a penalty on big weights if asked."""
+"""The training loss: cross-entropy; on request with class weights, label smoothing and a penalty on large weights."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from trainer.data.dataset import EmbeddingDataset
 from trainer.data.label_mode import LabelMode
 from trainer.options import TrainingOptions
 
-# float32 logits [n, num_classes] and targets of the same shape to the loss of each of n examples.
+# A function from float32 logits [n, num_classes] and targets of the same shape to the loss of each of n examples.
 ExampleLosses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def balanced_weights(support: np.ndarray, num_examples: int, label_mode: LabelMode) -> np.ndarray:
-    """How much a class weighs so that all weigh the same, however many examples they have (as in scikit-learn).
+    """Class weights that give all classes the same total weight, as in scikit-learn.
 
     Args:
       support: int64, shape [num_classes]: training examples of each class.
-      num_examples: in the training set.
-      label_mode: of the training set.
+      num_examples: the number of training examples.
+      label_mode: the label mode of the training set.
 
     Returns:
-      float32, shape [2, num_classes]: the weight where the class is not the example's, and where it is. For
-      "single" both are the same, n / (classes with examples x support): the examples of all classes weigh 1 on
-      average. For "multi" each class is a question of its own, n / (2 x negatives) and n / (2 x positives). A class
-      of which all or no examples are has nothing to balance and weighs 1.
+      float32, shape [2, num_classes]: the weight of a class for examples without it, and for examples with it. For
+      "single" both are n / (classes with examples x support), so the mean weight of all examples is 1. For "multi" each
+      class is balanced separately: n / (2 x negatives) and n / (2 x positives). The weight is 1 if all examples or no
+      examples have the class.
     """
     if label_mode == "multi":
         sides = np.stack([num_examples - support, support]).astype(np.float64)
@@ -41,9 +41,10 @@ def balanced_weights(support: np.ndarray, num_examples: int, label_mode: LabelMo
 def example_losses(train: EmbeddingDataset, options: TrainingOptions) -> ExampleLosses:
     """The loss of examples in training.
 
-    For "single", the cross-entropy of a softmax; the weight of an example is the mean of those of its labels, and
-    smoothing s makes targets t into t (1 - s) + s / classes. For "multi", the mean over classes of the cross-entropies
-    of sigmoids, each with its own weight, and t (1 - s) + s / 2. Smoothing comes after weighting.
+    For "single", it is the cross-entropy of a softmax. The weight of an example is the mean of the weights of its
+    labels, and smoothing s turns targets t into t (1 - s) + s / classes. For "multi", it is the mean of the
+    cross-entropies of all sigmoids, each with its own weight, and smoothing gives t (1 - s) + s / 2. Smoothing is
+    applied after weighting.
     """
     smoothing = options.label_smoothing
     label_mode = train.label_mode
@@ -66,5 +67,5 @@ def example_losses(train: EmbeddingDataset, options: TrainingOptions) -> Example
 
 
 def penalty(kernels: Sequence[tf.Variable], l2: float) -> tf.Tensor:
-    """`l2` times the sum of the squared weights, as `keras.regularizers.L2` has it."""
+    """`l2` times the sum of the squared weights, as in `keras.regularizers.L2`."""
     return l2 * tf.add_n([2 * tf.nn.l2_loss(kernel) for kernel in kernels])

@@ -1,4 +1,4 @@
-"""Progress of training: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of training: a bar on a terminal, and elsewhere a line from time to time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINES_PER_RUN = 10
 
 
 class TrainingProgress:
-    """Follows a run on a stream; use as a context manager and pass `update` to `train_head`."""
+    """Shows the progress of a run on a stream. Use it as a context manager and pass `update` to `train_head`."""
 
     def __init__(self, max_steps: int, *, stream: TextIO | None = None):
         self._stream = sys.stderr if stream is None else stream
@@ -27,7 +27,7 @@ class TrainingProgress:
 
     def __enter__(self) -> TrainingProgress:
         if self._stream.isatty():
-            # tqdm shows nothing on a terminal that tells no size, as in some containers; this says 80 x 24 then.
+            # tqdm shows nothing on a terminal without a size, as in some containers; this assumes 80 x 24 then.
             size = shutil.get_terminal_size()
             self._bar = tqdm.tqdm(
                 total=self._max_steps,
@@ -51,7 +51,7 @@ class TrainingProgress:
                 self._bar.set_postfix(
                     {"loss": f"{loss:.3f}", "eval accuracy": f"{measures.accuracy:.3f}"}, refresh=False
                 )
-            self._bar.update(step - self._bar.n)  # More than 1 where a run goes on from a checkpoint.
+            self._bar.update(step - self._bar.n)  # More than 1 if a run goes on from a checkpoint.
         elif measures is not None and (step >= self._next_line_step or step == self._max_steps):
             print(
                 f"step {step}/{self._max_steps}  loss {loss:.3f}  eval loss {measures.loss:.3f}  "

@@ -180,7 +180,7 @@ def test_warnings_name_classes_without_examples_and_shared_images(prefix, write_
     held_out = read(write_set(prefix, EMBEDDINGS, [[0], [2], [0], [0]]))
     assert data_warnings(train, held_out, held_out_name="eval") == [
         "class 'blue' has no training example: the model will never name it",
-        "class 'green' has no eval example: nothing is known about how well it is told apart",
+        "class 'green' has no eval example: how well the model recognizes it is unknown",
         "3 images are both training and eval examples: accuracy will look too good",
         "1 training records have no label and are left out",
     ]

@@ -20,8 +20,8 @@ def streamed(pool_rows: int) -> StreamedEmbeddings:
                 if len(rows):
                     yield rows, ARRAY[rows]
 
-    moments = MemoryEmbeddings(ARRAY).moments()
-    return StreamedEmbeddings(read, num_parts=4, shape=ARRAY.shape, moments=moments, pool_rows=pool_rows)
+    statistics = MemoryEmbeddings(ARRAY).moments()
+    return StreamedEmbeddings(read, num_parts=4, shape=ARRAY.shape, statistics=statistics, pool_rows=pool_rows)
 
 
 def drawn(embeddings, sizes, *, seed=0) -> np.ndarray:

@@ -114,7 +114,7 @@ def test_a_file_that_changes_after_it_was_looked_at_is_found(tmp_path, dictionar
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (b"nonsense", "no tf.Example"),
+        (b"nonsense", "not a tf.Example"),
         (tf.train.Example().SerializeToString(), "Received: nothing"),
         (example("a", [], [1]), "is empty"),
     ],

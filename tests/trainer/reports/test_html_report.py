@@ -155,7 +155,7 @@ def test_mistakes_show_their_photo_where_there_is_one():
     _, page = page_of(evaluation, thumbnail=thumbnail)
     assert asked == ["0.jpg", "1.jpg"]
     assert [found["src"] for tag, found in page.tags if tag == "img"] == ["data:image/jpeg;base64,AAAA"]
-    assert "photo not at hand" in page.text
+    assert "photo not available" in page.text
 
 
 def test_random_and_unverified_backbones_are_loud():

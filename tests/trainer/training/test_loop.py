@@ -12,7 +12,7 @@ from trainer.data.dataset import EmbeddingDataset
 from trainer.data.embeddings import MemoryEmbeddings
 from trainer.evaluation.metrics import measure
 from trainer.options import OPTIMIZERS, TrainingOptions
-from trainer.training.batches import block_steps
+from trainer.training.batches import group_steps
 from trainer.training.head import build_head, head_digest, predict_logits, standardization
 from trainer.training.loop import train_head
 
@@ -217,10 +217,10 @@ def test_divergence_is_told(options):
 def test_blocks_end_at_evaluations_and_hold_no_more_than_they_may():
     steps, sizes = 0, []
     while steps < 60:
-        sizes.append(block_steps(steps, batch_bytes=3 << 20, max_steps=60, eval_every_steps=25))
+        sizes.append(group_steps(steps, batch_bytes=3 << 20, max_steps=60, eval_every_steps=25))
         steps += sizes[-1]
     assert sizes == [8, 8, 8, 1, 8, 8, 8, 1, 8, 2]
-    assert block_steps(0, batch_bytes=1 << 30, max_steps=60, eval_every_steps=25) == 1
+    assert group_steps(0, batch_bytes=1 << 30, max_steps=60, eval_every_steps=25) == 1
 
 
 @pytest.mark.skipif(not os.path.exists(STYLE), reason="the shared embeddings are not here")
