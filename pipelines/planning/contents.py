@@ -190,11 +190,11 @@ def _entry(
     is_first: bool,
 ) -> dict[str, Any]:
     sample = work.sample
-    prediction = plan_model.predict_here(work, here, cores=available_cores(), is_first=is_first)
+    planned_cost = plan_model.planned_cost_here(work, here, cores=available_cores(), is_first=is_first)
     on_dataflow = None
     if fleet is not None:
         workers = fleet.numbers_of_workers(work.blocks)[-1]
-        on_dataflow = plan_dataflow.predict_on_dataflow(work, remote, fleet, workers).to_json()
+        on_dataflow = plan_dataflow.planned_cost_on_dataflow(work, remote, fleet, workers).to_json()
     return {
         "split": planned.split,
         "input_path": planned.input_path,
@@ -206,9 +206,11 @@ def _entry(
         "record_bytes": work.record_bytes,
         "output_bytes": work.output_bytes.to_json(),
         "predictions": {
-            "here": prediction.to_json(),
+            "here": planned_cost.to_json(),
             "dataflow": on_dataflow,
-            "elsewhere": plan_model.predict_elsewhere(work, where="machines that the plan does not know").to_json(),
+            "elsewhere": plan_model.planned_cost_elsewhere(
+                work, where="machines that the plan does not know"
+            ).to_json(),
         },
     }
 

@@ -9,11 +9,11 @@ from typing import Any
 from configs.cloud import DataflowOptions
 from configs.prices import Prices
 from pipelines.planning import amounts
-from pipelines.planning.model import ListWork, at_speed, longer_of, prediction_of
+from pipelines.planning.model import ListWork, at_speed, longer_of, planned_cost_of
 from pipelines.planning.sample import EngineCost
 from pipelines.runners.machine_types import Machine
 from preprocess.jobs.estimate import Estimate, exactly
-from preprocess.jobs.planned_cost import Prediction
+from preprocess.jobs.planned_cost import PlannedCost
 
 # A vCPU is a hardware thread, often half of a core; which processor a worker gets is the service's choice.
 VCPU_SPEED = Estimate(0.5, 0.75, 1.1)
@@ -207,10 +207,10 @@ def recommended(costs: list[FleetCost]) -> FleetCost:
     return min(costs, key=lambda cost: cost.wall_sec.expected * cost.dollars.expected)
 
 
-def predict_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: int) -> Prediction:
+def planned_cost_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: int) -> PlannedCost:
     """What a list takes on Dataflow with the most workers that the recipe allows."""
     cost = cost_on_dataflow(work, engine, fleet, workers)
     where = f"Dataflow, at most {amounts.count(workers, fleet.machine.name)}, {engine.name}"
     if fleet.options.flexrs != "none":
         where += ", the wait of FlexRS not counted"
-    return prediction_of(work, cost.wall_sec, where=where)
+    return planned_cost_of(work, cost.wall_sec, where=where)

@@ -14,7 +14,7 @@ from configs.json_text import json_line
 from configs.option import time_deciding
 from configs.recipe import PreprocessOptions
 from pipelines.checks.preflight import ScannedLists
-from preprocess.jobs.planned_cost import Prediction
+from preprocess.jobs.planned_cost import PlannedCost
 from preprocess.machine.cores import available_cores
 from preprocess.storage.base import Storage, read_file, write_file
 from preprocess.storage.uris import has_scheme
@@ -102,9 +102,9 @@ def runs_on(beam_options: Any) -> RunMachines:
     return RunMachines(where="dataflow", machine_type=workers.machine_type, max_workers=workers.max_num_workers or None)
 
 
-def find_prediction(
+def find_planned_cost(
     path: str, *, lists: ScannedLists, options: Mapping[str, Any], machines: RunMachines, storage: Storage
-) -> Prediction | None:
+) -> PlannedCost | None:
     """What a plan says about lists; None, and a line that says why, if it does not speak of this very run.
 
     Args:
@@ -125,7 +125,7 @@ def find_prediction(
         why_not = _why_not(plan, entry, options=options, machines=machines)
         if entry is not None and why_not is None:
             predictions = entry["predictions"]
-            return Prediction.from_json(predictions[machines.where] or predictions["elsewhere"])
+            return PlannedCost.from_json(predictions[machines.where] or predictions["elsewhere"])
     except FileNotFoundError as error:
         raise InputError(f"--prediction: there is no file {path!r}. python -m pipelines.plan makes one.") from error
     except OSError as error:

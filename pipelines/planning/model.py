@@ -13,7 +13,7 @@ from pipelines.planning import amounts
 from pipelines.planning.sample import EngineCost, SampledImages
 from preprocess.images.loader import READ_THREADS
 from preprocess.jobs.estimate import Estimate, exactly
-from preprocess.jobs.planned_cost import Prediction
+from preprocess.jobs.planned_cost import PlannedCost
 
 # How fast this machine may turn out when the job runs, against what it was when it was measured. The pipeline itself
 # was measured at 0.95 to 1.03 of the bound.
@@ -92,7 +92,7 @@ def _without(share: Estimate) -> Estimate:
     return Estimate(1 - share.high, 1 - share.expected, 1 - share.low)
 
 
-def predict_here(work: ListWork, engine: EngineCost, *, cores: int, is_first: bool) -> Prediction:
+def planned_cost_here(work: ListWork, engine: EngineCost, *, cores: int, is_first: bool) -> PlannedCost:
     """What a list takes on this machine.
 
     Args:
@@ -112,7 +112,7 @@ def predict_here(work: ListWork, engine: EngineCost, *, cores: int, is_first: bo
         0, min(engine.load_sec, _PREPARED_LOAD_SEC) if is_first else 0, max(engine.load_sec, _PREPARED_LOAD_SEC)
     )
     wall_sec = at_speed(sec_per_image * work.images, HERE_SPEED) + load_sec + _HERE_OVERHEAD_SEC
-    return prediction_of(work, wall_sec, where=f"this machine, {amounts.count(cores, 'core')}, {engine.name}")
+    return planned_cost_of(work, wall_sec, where=f"this machine, {amounts.count(cores, 'core')}, {engine.name}")
 
 
 def longer_of(one: Estimate, other: Estimate) -> Estimate:
@@ -125,10 +125,10 @@ def at_speed(seconds: Estimate, speed: Estimate) -> Estimate:
     return seconds * (1.0 / speed)
 
 
-def prediction_of(work: ListWork, wall_sec: Estimate | None, *, where: str) -> Prediction:
+def planned_cost_of(work: ListWork, wall_sec: Estimate | None, *, where: str) -> PlannedCost:
     """What is known of a list once its time is, or is not."""
     good_images = work.images * (1 - work.sample.failed_share.expected)
-    return Prediction(
+    return PlannedCost(
         where=where,
         wall_sec=wall_sec,
         images_per_sec=wall_sec and good_images / wall_sec,
@@ -138,6 +138,6 @@ def prediction_of(work: ListWork, wall_sec: Estimate | None, *, where: str) -> P
     )
 
 
-def predict_elsewhere(work: ListWork, *, where: str) -> Prediction:
+def planned_cost_elsewhere(work: ListWork, *, where: str) -> PlannedCost:
     """What is known of a list whatever machines embed it."""
-    return prediction_of(work, None, where=where)
+    return planned_cost_of(work, None, where=where)

@@ -36,7 +36,7 @@ from preprocess.jobs.embedding_cache import RETRY_SEC, EmbeddingCache
 from preprocess.jobs.job import Job
 from preprocess.jobs.made_with import load_for_worker
 from preprocess.jobs.report import COMPLETE
-from preprocess.jobs.resume import EarlierWork
+from preprocess.jobs.resume import ResumeIndex
 from preprocess.lists.blocks import RowBlock, into_blocks
 from preprocess.lists.hashing_reader import HashingReader
 from preprocess.lists.labels import LabelDict
@@ -171,7 +171,7 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
         self._storage = BeamStorage(options.images.retry)
         with faults.noted():
             self._engine = load_for_worker(options.load_engine, self._job, self._storage)
-            self._earlier = EarlierWork(self._storage, self._job, self._engine)
+            self._earlier = ResumeIndex(self._storage, self._job, self._engine)
         self._cache = None
         self._cache_fault_said = False
         retry = options.images.retry

@@ -56,7 +56,7 @@ def test_failures_are_tried_again_from_the_ledger_and_complete_the_same_set(thir
     assert shards(thirty) == retried
     capsys.readouterr()
     assert run(thirty, *flags, "--retry_failures") == 0
-    assert "no row in its ledger to try again" in capsys.readouterr().out
+    assert "no row in its dead letters to try again" in capsys.readouterr().out
 
 
 def test_what_cannot_be_retried_is_said(thirty):

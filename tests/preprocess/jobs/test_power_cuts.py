@@ -13,7 +13,7 @@ import pytest
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.commit import finish_record_set
 from preprocess.jobs.finished_set import find_damage
-from preprocess.jobs.journal import finish_planned
+from preprocess.jobs.journal import commit_journal
 from preprocess.lists.blocks import RowBlock
 from preprocess.lists.rows import Row
 from preprocess.storage import durable
@@ -59,7 +59,7 @@ def test_a_power_cut_at_each_step_leaves_a_whole_set_or_a_plan_of_one(tmp_path, 
             seen.append("older" if digest(manifest) == older else "newer")
         else:
             # What lies there is enough to go on from.
-            finish_planned(dataclasses.replace(newer_job, output_prefix=f"{cut}/out/train"), LocalStorage())
+            commit_journal(dataclasses.replace(newer_job, output_prefix=f"{cut}/out/train"), LocalStorage())
             seen.append("plan")
         assert find_damage(f"{cut}/out/train", LocalStorage(), digests=True) == []
     assert seen == sorted(seen, key=["older", "plan", "newer"].index)
