@@ -167,7 +167,7 @@ def key_of(command):
 
 
 def whole_set(files):
-    """The shards and the ledger of failures of a set that is finished and whole; None if it is not."""
+    """The shards and the dead letters of a set that is finished and whole; None if it is not."""
     raw = files.get("/a/out/_train/manifest.json")
     if raw is None:
         return None

@@ -110,7 +110,7 @@ def test_shards_are_numbered_in_the_order_of_the_list(tmp_path, job):
         [{"rows": 10, "embedded": 9, "failed": {"x": 2}}],  # a row with two
     ],
 )
-def test_books_that_do_not_balance_leave_the_set_unfinished(tmp_path, job, blocks):
+def test_wrong_row_accounting_leaves_the_set_unfinished(tmp_path, job, blocks):
     report = finish(job, *(block(job, index, **fields) for index, fields in enumerate(blocks)))
     assert report["status"] == "books_do_not_balance"
     assert not (tmp_path / "out" / "_train" / "manifest.json").exists()
@@ -125,7 +125,7 @@ def test_too_many_failures_touch_nothing_of_an_older_set(tmp_path, job):
     assert "40 % of the rows to embed failed, more than max_failed_percent (39) allows" in report["error"]
     after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert {path: data for path, data in after.items() if stricter.key not in str(path)} == before
-    # Ledger and parts wait for the next run.
+    # Dead letters and parts wait for the next run.
     names = sorted(path.name for path in (tmp_path / "out/_train" / f"parts-{stricter.key}").iterdir())
     assert names == ["1.failed", "1.tfrecord", "failed.jsonl", "report.json", "skipped.jsonl"]
 
@@ -182,7 +182,7 @@ class StopsAt(LocalStorage):
         super().delete_tree(path)
 
 
-def test_whatever_step_it_is_stopped_at_the_plan_finishes_the_set(tmp_path, job):
+def test_whatever_step_it_is_stopped_at_the_journal_gives_the_set(tmp_path, job):
     def files():
         return {
             path.name: path.read_bytes()
@@ -225,7 +225,7 @@ def test_whatever_step_it_is_stopped_at_the_plan_finishes_the_set(tmp_path, job)
     assert stopped >= 10
 
 
-def test_stopped_while_the_parts_are_deleted_the_set_is_finished_and_no_plan_is_left(tmp_path, job):
+def test_stopped_while_the_parts_are_deleted_the_set_is_finished_and_no_journal_is_left(tmp_path, job):
     class StopsWithin(LocalStorage):
         def delete_file(self, path):
             if path.endswith("1.tfrecord"):
@@ -311,7 +311,7 @@ def test_what_was_not_done_in_this_run_is_not_compared(job, sources, retry, why_
     assert prediction["quantities"]["wall_sec"] == {"low": 1, "expected": 2, "high": 3, "actual": None}
 
 
-def test_without_a_prediction_there_is_nothing_to_compare(job):
+def test_without_a_planned_cost_there_is_nothing_to_compare(job):
     assert finish(job, block(job, 0, rows=10, embedded=10))["prediction"] is None
 
 

@@ -172,7 +172,7 @@ def test_failures_of_a_finished_set_are_tried_again_and_the_rest_is_kept(tmp_pat
     assert (report["embedded"], report["failed"]) == (39, {"no_permission": 1})
     assert report["embedded_by"] == {"earlier_run": 35, "computed": 4}
 
-    # By reason: what failed for another one keeps its place in the ledger.
+    # By reason: what failed for another one keeps its place among the dead letters.
     by_reason = dataclasses.replace(
         job, run_id="r3", retry=Retry(of_finished_set=True, reasons=frozenset({"not_found"}))
     )
