@@ -1,8 +1,8 @@
-"""Standard output and standard error of our programs: what is printed changes neither what is done nor how it ends.
+"""Standard output and standard error of our programs. Faults of printing change neither the work nor the exit code.
 
-A reader that has gone (`| head -1`), a stream that was closed (`>&-`), a full disk, an encoding that lacks a letter:
-none of these is a reason to stop a job, and none may turn a failure into success. A program whose output is its product
-says so at its end with `require_printed`.
+Examples are a reader that has ended (`| head -1`), a closed stream (`>&-`), a full disk, and an encoding that lacks a
+letter. None of these may stop a job, and none may turn a failure into success. If the output of a program is its
+product, the program calls `require_printed` at its end.
 
 What is printed may come from file names, labels and lists of others. Control characters in it, which could rewrite the
 lines above or set the title of a terminal, are printed as `\\u001b`; so are letters that the stream's encoding lacks.
@@ -52,10 +52,10 @@ def printable(text: str) -> str:
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes all it is given to a file descriptor, or gives up on it without an exception.
+    """Writes all bytes to a file descriptor. After a fault it writes nothing more, and raises no exception.
 
     Attributes:
-      fault: the first that writing met; None for as long as all was written.
+      fault: the first fault of writing; None if there was none.
     """
 
     def __init__(self, descriptor: int, fault: OSError | None):
@@ -100,7 +100,7 @@ class _Stream(io.TextIOWrapper):
     """Text on a descriptor, with control characters escaped.
 
     Attributes:
-      unescaped: the same stream for what draws with control characters, such as a bar of progress.
+      unescaped: the same stream without escaping, for example for a progress bar.
     """
 
     def __init__(self, raw: _Descriptor, *, encoding: str, line_buffering: bool):

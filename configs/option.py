@@ -1,7 +1,7 @@
-"""One definition of an option: a field of a dataclass that says its default, its rule, its help and what it decides.
+"""The definition of an option: a field of a dataclass with its default, its rule, its help and what it decides.
 
-All else is made from these fields: the checks of recipes and of command lines, the flags of the programs, what makes
-a job the same job, what makes a checkpoint fit a training, and what a plan is made for.
+Everything else is derived from these fields: the checks of recipes and command lines, the flags of programs, the
+definitions of jobs and of checkpoints, and the options for which a plan is made.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
         metavar="DIR",
         help="where the records go (default: the newest DATA_DIR/RECIPE_DATE_TIME if it is unfinished, else a new one)",
     )
-    parser.add_argument("--wait", action="store_true", help="wait for the jobs on Dataflow, and say what came of them")
+    parser.add_argument("--wait", action="store_true", help="wait for the jobs on Dataflow, and say how they ended")
     parser.add_argument(
         "--dry_run",
         action="store_true",
@@ -268,7 +268,7 @@ def main(
     elif code == EXIT_OK:
         train = _train_command(args.recipe, data_dir, job_dir)
         if runs and not args.wait:
-            print("\nnext, once all of them are done (--wait waits for that, and says what came of them):")
+            print("\nnext, once all of them are done (--wait waits for that, and says how they ended):")
             print(f"  {train}")
         else:
             print(f"\nnext: {train}")

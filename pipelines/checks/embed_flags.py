@@ -95,7 +95,7 @@ class JobOptions(PreprocessOptions, PathOptions):
     retry_failures: str | None = option(
         None,
         _Reasons(anything=True),
-        help="of a finished set: try the rows of its ledger again, all or those of some reasons, and complete the set",
+        help="of a finished set: try its dead letters again, all or those of some reasons, and complete the set",
         decides="neither",
         metavar="REASON[,REASON]",
     )

@@ -194,10 +194,10 @@ class BlockWriter:
         # Outcomes arrive when batches are complete, but the files have the order of the list.
         for row, failure in sorted(self._failures, key=lambda entry: entry[0].line):
             self._failed_ledger.write(
-                self._ledger_line(row, stage=failure.stage, reason=failure.reason, message=failure.message)
+                self._json_line_of(row, stage=failure.stage, reason=failure.reason, message=failure.message)
             )
         for row, skip in self._skips:
-            self._skipped_ledger.write(self._ledger_line(row, rule=skip.rule, message=skip.message))
+            self._skipped_ledger.write(self._json_line_of(row, rule=skip.rule, message=skip.message))
 
     def write_record(self, row: Row, embedding: np.ndarray, *, image_sha256: bytes, source: str) -> None:
         """Writes the record of a row.
@@ -224,7 +224,7 @@ class BlockWriter:
         else:
             self._skips.append((row, outcome))
 
-    def _ledger_line(self, row: Row, **why: str) -> bytes:
+    def _json_line_of(self, row: Row, **why: str) -> bytes:
         entry = {
             "uri": row.uri,
             "labels": list(row.labels),
