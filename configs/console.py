@@ -52,7 +52,7 @@ def printable(text: str) -> str:
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes all bytes to a file descriptor. After a fault it writes nothing more, and raises no exception.
+    """Writes bytes to a file descriptor. If that fails, it remembers the fault and raises no exception.
 
     Attributes:
       fault: the first fault of writing; None if there was none.
@@ -82,7 +82,7 @@ class _Descriptor(io.RawIOBase):
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:  # Whoever shares the terminal has made it so.
+            except BlockingIOError:  # Another program on the same terminal has made it non-blocking.
                 select.select([], [self._descriptor], [])
             except OSError as error:
                 self._give_up(error)
@@ -92,7 +92,7 @@ class _Descriptor(io.RawIOBase):
     def _give_up(self, error: OSError) -> None:
         self.fault = self.fault or error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            # It will not come back. Children and libraries that write there by themselves are spared the same.
+            # The reader will not come back. With the null device, children and libraries have no fault either.
             _open_null(self._descriptor)
 
 
@@ -128,7 +128,7 @@ def _settle(stream: TextIO | None, descriptor: int, fault: OSError | None, *, by
     if stream is not None:
         try:
             if stream.fileno() != descriptor:
-                return stream  # Somebody has put another stream in its place.
+                return stream  # Other code has replaced the stream.
         except (OSError, ValueError, AttributeError):
             return stream
         with contextlib.suppress(OSError):
@@ -156,7 +156,7 @@ def require_utf8_names() -> None:
 
 
 def settle_streams() -> None:
-    """Makes standard output and standard error such as never raise; to be called once, before anything is opened.
+    """Makes standard output and standard error never raise. It is called once, before any file is opened.
 
     Descriptors 0, 1 and 2 that are closed are opened on the null device: the next file to be opened would get their
     number, and what anybody prints would be written into it.
@@ -188,7 +188,7 @@ def write_standard_error(data: bytes) -> None:
 
 
 def require_printed() -> None:
-    """Refuses to call a program done whose product is what it prints, if that could not be written.
+    """Makes sure that everything was printed, for a program whose output is its product.
 
     A reader that has gone early (`| head`) has had what it wanted.
 

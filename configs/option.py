@@ -26,16 +26,16 @@ _KEY = "option"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Option:
-    """What a field says of its option.
+    """The definition of one option.
 
     Attributes:
-      default: the value where none is given; REQUIRED if one must be given. With the default None, None is allowed
-        whatever the rule says.
-      rule: of the value.
-      help: what `--help` says, without the default.
+      default: the value if none is given; REQUIRED if a value must be given. If the default is None, None is always
+        allowed, regardless of the rule.
+      rule: the rule for the value.
+      help: the text of `--help`, without the default.
       decides: what the value decides.
-      held_as: names of the entries of the definition (see `definition_of`) that hold what the value comes to. Whoever
-        makes the definition adds these entries. Empty if the definition holds the value itself.
+      held_as: names of the entries of the definition (see `definition_of`) that stand for the value. The code that
+        makes the definition adds these entries. Empty if the definition contains the value itself.
       decides_time: whether the time that a run takes depends on the value, so that a plan was made for this value only.
       metavar: what `--help` calls the value; None for argparse's choice.
       default_words: the default as `--help` shows it; None for the value itself.

@@ -1,4 +1,4 @@
-"""How a program of ours runs and ends: its streams, its exit code, and one line for what a person has to correct."""
+"""Runs a program: sets up its streams, prints wrong input as one line, and sets the exit code."""
 
 from __future__ import annotations
 
