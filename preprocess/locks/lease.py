@@ -249,7 +249,7 @@ class Lease:
         """Makes sure that nobody has taken the lease over. It asks the service only if the last renewal is too old.
 
         Raises:
-          LockLost: somebody else has it.
+          LockLost: another process has it.
           OSError: the service does not say.
         """
         if self._lost is not None:
