@@ -1,4 +1,4 @@
-"""Command lines whose complaints are one line, like those about any other wrong input."""
+"""A parser of command lines whose error messages are one line, as for all other wrong input."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _names: dict[str, str] = {}
 
 
 def name_programs(names: Mapping[str, str]) -> None:
-    """Says what users type to start programs; usage texts and complaints then say that.
+    """Sets the commands that usage texts and error messages show for programs.
 
     Args:
-      names: by what they would say otherwise: {"python -m pipelines.embed": "hugs embed"}.
+      names: the new command by the default one, for example {"python -m pipelines.embed": "hugs embed"}.
     """
     _names.update(names)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are an `InputError`: one line, exit code 2, no usage text.
+    """An argument parser whose errors are an `InputError`: one line, exit code 2, no usage text.
 
     Args:
-      prog: how the program is started, unless `name_programs` knows better.
-      any_bytes: takes arguments that are no UTF-8. Others refuse them, since what is made of them goes through Beam,
-        TensorFlow and JSON, which cannot hold such names.
+      prog: the command that starts the program, unless `name_programs` gives another one.
+      any_bytes: accept arguments that are not UTF-8. Other parsers refuse them, because Beam, TensorFlow and JSON
+        cannot store such names.
       **kwargs: of `argparse.ArgumentParser`.
     """
 
@@ -45,7 +45,7 @@ class OneLineParser(argparse.ArgumentParser):
         return [flag for action in self._actions for flag in action.option_strings]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As in `argparse`. Raises InputError, also where an argument or the current folder's path is no UTF-8."""
+        """As in `argparse`. Raises InputError, also if an argument or the current folder's path is not UTF-8."""
         words = sys.argv[1:] if args is None else list(args)
         if not self._any_bytes:
             for word in words:
@@ -59,7 +59,7 @@ class OneLineParser(argparse.ArgumentParser):
         require_printed()
 
     def error(self, message: str) -> NoReturn:
-        """Raises the complaint instead of printing it.
+        """Raises the error message instead of printing it.
 
         Raises:
           InputError: always.

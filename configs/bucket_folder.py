@@ -1,4 +1,4 @@
-"""Folders in a bucket that every part of the road can take: as a flag, as a pattern, as a path below /gcs, by pip."""
+"""Folders in a bucket whose names work everywhere in the workflow: in flags, patterns, paths below /gcs, and pip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from configs.errors import InputError
 
 # A semicolon ends the name of a package for pip.
 _FOLDER = re.compile(r"""gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[^,;*?\[\]"\\\x00-\x1f\x7f]+)?""")
-# No folders, but steps from one to another, where the bucket is mounted as a disk.
+# Names that are not folders if the bucket is mounted as a disk, but have a special meaning in paths.
 _STEPS = frozenset(("", ".", ".."))
 
 
@@ -16,9 +16,9 @@ def require_folder(uri: str, *, field: str, within_bucket: bool = True) -> str:
     """A folder in a bucket, without the slash at its end.
 
     Args:
-      uri: as given.
-      field: names it in messages.
-      within_bucket: whether it may not be the bucket itself.
+      uri: as the user gave it.
+      field: the name of the option, for messages.
+      within_bucket: whether the bucket itself is refused.
 
     Raises:
       InputError: it is none, or has a character that flags or patterns give a meaning to.

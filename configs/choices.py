@@ -1,4 +1,4 @@
-"""The values of the options that take one of a few names: spelled here and nowhere else."""
+"""The values of options that have a fixed set of names. No other module spells them."""
 
 from __future__ import annotations
 

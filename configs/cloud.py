@@ -1,7 +1,6 @@
-"""What a recipe says about Google Cloud: where jobs run, on which machines, and in whose name.
+"""The sections of a recipe about Google Cloud: project, region, machines and accounts of jobs.
 
-Everything is checked when the recipe is read, so that a misspelt machine type is found before anything is sent, let
-alone paid for.
+Everything is checked when the recipe is read. So a misspelt machine type is found before anything is sent or paid for.
 """
 
 from __future__ import annotations
@@ -55,13 +54,13 @@ class _CloudSection(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CloudOptions(_CloudSection):
-    """Where jobs run, and in whose name.
+    """The project, region and account of jobs.
 
     Attributes:
-      project: that pays; None for GOOGLE_CLOUD_PROJECT, or what gcloud is set to.
-      region: one of configs/regions.txt; best that of the bucket.
-      service_account: e-mail address of the account that workers act as; None for the service's default.
-      labels: of the jobs, for bills.
+      project: the project that pays; None for GOOGLE_CLOUD_PROJECT, or the project that gcloud is set to.
+      region: one of configs/regions.txt; the region of the bucket is best.
+      service_account: e-mail address of the account of the workers; None for the service's default.
+      labels: labels of the jobs, which appear on bills.
     """
 
     prefix: ClassVar[str] = "cloud."
@@ -105,12 +104,12 @@ class CloudOptions(_CloudSection):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataflowOptions(_CloudSection):
-    """The machines that lists are embedded on.
+    """The machines on which lists are embedded.
 
     Attributes:
       machine_type: of a worker.
-      max_workers: how many there may be at a time, at least 1.
-      num_workers: with how many to start; None for what the service thinks.
+      max_workers: the largest number of workers at a time, at least 1.
+      num_workers: the number of workers at the start; None lets the service choose.
       autoscaling: "throughput" lets the service choose the number; "none" keeps `num_workers`.
       disk_gb: of a worker, at least 20.
       disk_type: of Compute Engine; None for the service's default.
@@ -178,11 +177,11 @@ class DataflowOptions(_CloudSection):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VertexOptions(_CloudSection):
-    """The machines that a model is trained on.
+    """The machines on which a model is trained.
 
     Attributes:
       machine_type: of a replica.
-      replicas: that train one model together, at least 1.
+      replicas: the number of machines that train one model together, at least 1.
       image: container that trains: one of ours (Dockerfile, target `trainer`) with `trainer_in_image`, or any with
         Python 3.11, into which the trainer is installed when it starts.
       trainer_in_image: the image has the trainer, so that nothing is installed when it starts.

@@ -1,8 +1,8 @@
-"""Standard output and standard error of our programs: what is printed changes neither what is done nor how it ends.
+"""Standard output and standard error of our programs. Faults of printing change neither the work nor the exit code.
 
-A reader that has gone (`| head -1`), a stream that was closed (`>&-`), a full disk, an encoding that lacks a letter:
-none of these is a reason to stop a job, and none may turn a failure into success. A program whose output is its product
-says so at its end with `require_printed`.
+Examples are a reader that has ended (`| head -1`), a closed stream (`>&-`), a full disk, and an encoding that lacks a
+letter. None of these may stop a job, and none may turn a failure into success. If the output of a program is its
+product, the program calls `require_printed` at its end.
 
 What is printed may come from file names, labels and lists of others. Control characters in it, which could rewrite the
 lines above or set the title of a terminal, are printed as `\\u001b`; so are letters that the stream's encoding lacks.
@@ -52,10 +52,10 @@ def printable(text: str) -> str:
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes all it is given to a file descriptor, or gives up on it without an exception.
+    """Writes bytes to a file descriptor. If that fails, it remembers the fault and raises no exception.
 
     Attributes:
-      fault: the first that writing met; None for as long as all was written.
+      fault: the first fault of writing; None if there was none.
     """
 
     def __init__(self, descriptor: int, fault: OSError | None):
@@ -82,7 +82,7 @@ class _Descriptor(io.RawIOBase):
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:  # Whoever shares the terminal has made it so.
+            except BlockingIOError:  # Another program on the same terminal has made it non-blocking.
                 select.select([], [self._descriptor], [])
             except OSError as error:
                 self._give_up(error)
@@ -92,7 +92,7 @@ class _Descriptor(io.RawIOBase):
     def _give_up(self, error: OSError) -> None:
         self.fault = self.fault or error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            # It will not come back. Children and libraries that write there by themselves are spared the same.
+            # The reader will not come back. With the null device, children and libraries have no fault either.
             _open_null(self._descriptor)
 
 
@@ -100,7 +100,7 @@ class _Stream(io.TextIOWrapper):
     """Text on a descriptor, with control characters escaped.
 
     Attributes:
-      unescaped: the same stream for what draws with control characters, such as a bar of progress.
+      unescaped: the same stream without escaping, for example for a progress bar.
     """
 
     def __init__(self, raw: _Descriptor, *, encoding: str, line_buffering: bool):
@@ -128,7 +128,7 @@ def _settle(stream: TextIO | None, descriptor: int, fault: OSError | None, *, by
     if stream is not None:
         try:
             if stream.fileno() != descriptor:
-                return stream  # Somebody has put another stream in its place.
+                return stream  # Other code has replaced the stream.
         except (OSError, ValueError, AttributeError):
             return stream
         with contextlib.suppress(OSError):
@@ -156,7 +156,7 @@ def require_utf8_names() -> None:
 
 
 def settle_streams() -> None:
-    """Makes standard output and standard error such as never raise; to be called once, before anything is opened.
+    """Makes standard output and standard error never raise. It is called once, before any file is opened.
 
     Descriptors 0, 1 and 2 that are closed are opened on the null device: the next file to be opened would get their
     number, and what anybody prints would be written into it.
@@ -188,7 +188,7 @@ def write_standard_error(data: bytes) -> None:
 
 
 def require_printed() -> None:
-    """Refuses to call a program done whose product is what it prints, if that could not be written.
+    """Makes sure that everything was printed, for a program whose output is its product.
 
     A reader that has gone early (`| head`) has had what it wanted.
 

@@ -1,4 +1,4 @@
-"""The one exception for input that a person has to correct, what helps its message, and the exit codes of programs."""
+"""The exception for input that a person must correct, helpers for its message, and the exit codes of programs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ EXIT_INTERRUPTED = 130
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong: a file, a row, a flag, a recipe, a bucket.
+    """The user's input is wrong: a file, a row, a flag, a recipe or a bucket.
 
-    The message is one line that names the place (file, line or field), the rule, the value found and
-    what to do. Programs print it without a traceback and exit with code 2. Every other exception that
-    reaches the top of a program is a bug of ours.
+    The message is one line that names the place (file, line or field), the rule, the value and what to do. Programs
+    print it without a traceback and exit with code 2. Every other exception that ends a program is a bug.
     """
 
 
@@ -34,6 +33,6 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
 def cause_in_one_line(error: BaseException) -> str:
     """The first line of what an exception says, or the name of its type; for the end of an `InputError`."""
-    # TensorFlow's errors keep what they say apart from where in the graph it happened.
+    # TensorFlow's errors have their message in a field, without the place in the graph.
     text = str(getattr(error, "message", None) or error).strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Which Google Cloud project pays: as the user says, or as gcloud is set up."""
+"""Finds the Google Cloud project that pays: the user names it, or gcloud is set to it."""
 
 from __future__ import annotations
 

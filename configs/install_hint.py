@@ -1,6 +1,6 @@
-"""How a person installs a part of the project that is not there: from the checkout, never by a name on an index.
+"""Tells a person how to install a missing part of the project: from the checkout, not from a package index.
 
-The name `hugs` belongs to somebody else's package there.
+On the index, the name `hugs` belongs to another project.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""JSON as our files have it: UTF-8 that everybody can read, whatever names it holds."""
+"""JSON for our files: always valid UTF-8, also if it contains file names that are not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from configs.console import ESCAPES
 
 
 def to_utf8(text: str) -> bytes:
-    """JSON text as UTF-8. Half characters, which names of files that are no UTF-8 have, stand as `\\udcff`."""
+    """JSON text as UTF-8. Lone surrogates, from file names that are not UTF-8, are written as `\\udcff`."""
     return text.encode("utf-8", ESCAPES)
 
 

@@ -1,7 +1,7 @@
-"""One definition of an option: a field of a dataclass that says its default, its rule, its help and what it decides.
+"""The definition of an option: a field of a dataclass with its default, its rule, its help and what it decides.
 
-All else is made from these fields: the checks of recipes and of command lines, the flags of the programs, what makes
-a job the same job, what makes a checkpoint fit a training, and what a plan is made for.
+Everything else is derived from these fields: the checks of recipes and command lines, the flags of programs, the
+definitions of jobs and of checkpoints, and the options for which a plan is made.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _KEY = "option"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Option:
-    """What a field says of its option.
+    """The definition of one option.
 
     Attributes:
-      default: the value where none is given; REQUIRED if one must be given. With the default None, None is allowed
-        whatever the rule says.
-      rule: of the value.
-      help: what `--help` says, without the default.
+      default: the value if none is given; REQUIRED if a value must be given. If the default is None, None is always
+        allowed, regardless of the rule.
+      rule: the rule for the value.
+      help: the text of `--help`, without the default.
       decides: what the value decides.
-      held_as: names of the entries of the definition (see `definition_of`) that hold what the value comes to. Whoever
-        makes the definition adds these entries. Empty if the definition holds the value itself.
+      held_as: names of the entries of the definition (see `definition_of`) that stand for the value. The code that
+        makes the definition adds these entries. Empty if the definition contains the value itself.
       decides_time: whether the time that a run takes depends on the value, so that a plan was made for this value only.
       metavar: what `--help` calls the value; None for argparse's choice.
       default_words: the default as `--help` shows it; None for the value itself.

@@ -1,4 +1,4 @@
-"""What Google Cloud charges: configs/prices.yaml, or a file of the same form."""
+"""The prices of Google Cloud, from configs/prices.yaml or from a file of the same form."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Prices))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RegionPrices:
-    """The prices to plan with.
+    """The prices that a plan uses.
 
     Attributes:
       prices: the prices.
-      region: whose they are: the one asked for, or us-central1 where the file does not have that.
+      region: the region of these prices: the requested one, or us-central1 if the file does not have that.
       source: the file, for people.
     """
 
@@ -71,7 +71,7 @@ class RegionPrices:
 
 
 def load_prices(region: str, path: str | None = None) -> RegionPrices:
-    """Reads the prices of a region; those of us-central1 where it has none of its own.
+    """Reads the prices of a region, or those of us-central1 if the file does not have the region.
 
     Args:
       region: as in the recipe.

@@ -1,4 +1,4 @@
-"""How a program of ours runs and ends: its streams, its exit code, and one line for what a person has to correct."""
+"""Runs a program: sets up its streams, prints wrong input as one line, and sets the exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Runs a program's `main(argv)` and exits the process with its code.
 
     `InputError` becomes one `error:` line on standard error and exit code 2; Ctrl-C becomes exit code
-    130. Nothing that becomes of what is printed changes that: see `configs.console`.
+    130. Faults of printing do not change that: see `configs.console`.
     """
     require_utf8_names()
     settle_streams()

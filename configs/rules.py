@@ -1,4 +1,4 @@
-"""Rules for the values of options and of fields of a recipe: what may be given, and how a message says so."""
+"""Rules for the values of options and of recipe fields: the allowed values, and their description in messages."""
 
 from __future__ import annotations
 

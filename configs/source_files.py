@@ -1,4 +1,4 @@
-"""Which files of a checkout are the project: what workers and containers that do not have it are given."""
+"""The files of a checkout that belong to the project. Workers and containers without the project get these files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML files that people write: read strictly, and what is wrong in them is said with its line."""
+"""Reads YAML files that people write: strictly, and with the line of a fault in its message."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ODD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*", re.DOTALL)
 
 
 def read_yaml(path: str) -> bytes:
-    """The content of a local file, and no more of it than shows that it is too long. Raises OSError."""
+    """The content of a local file; of a file that is too long, only one byte more than allowed. Raises OSError."""
     with open(path, "rb") as file:
         return file.read(_MAX_BYTES + 1)
 
 
 @contextlib.contextmanager
 def located(where: str, lines: dict[str, int]) -> Iterator[None]:
-    """Puts the file, and the line where it is known, in front of what is said about a field."""
+    """Puts the file, and the line if it is known, in front of a message about a field."""
     try:
         yield
     except FieldError as error:

@@ -36,10 +36,10 @@ _LITTER = frozenset(
         "thumbs.db",
     }
 )
-# Pillow registers names for these, but has no pixels of its own for them: it only writes them, only knows
-# them by sight, or hands them to a program that may not be installed.
+# Pillow knows the names of these formats but cannot decode them: it only writes them, only recognizes them, or passes
+# them to a program that may not be installed.
 _WITHOUT_PIXELS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF"})
-# Only formats with a clear signature: Pillow's TGA reader, for one, takes almost any bytes for an image.
+# Only formats with a clear signature: Pillow's TGA reader, for example, accepts almost any bytes as an image.
 _SNIFFED = (
     "AVIF", "BMP", "DDS", "GIF", "ICNS", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP",
 )  # fmt: skip
@@ -47,7 +47,7 @@ _SNIFFED = (
 
 @dataclasses.dataclass(kw_only=True)
 class ClassFolders:
-    """What lies in a folder of class folders. All paths are relative to it, with "/" between their parts.
+    """The content of a folder of class folders. All paths are relative to it, with "/" between their parts.
 
     Attributes:
       images: paths of the images by class folder; a folder without an image has an empty list.
@@ -68,7 +68,7 @@ class ClassFolders:
 
 
 def find_local_images(image_dir: str) -> ClassFolders:
-    """Reads a local folder of class folders; symbolic links are followed, but never round in a circle.
+    """Reads a local folder of class folders. Symbolic links are followed, but loops of links are not.
 
     Raises:
       InputError: a folder cannot be read.
@@ -79,8 +79,8 @@ def find_local_images(image_dir: str) -> ClassFolders:
             if "/" not in path:
                 found.images[path] = []
             continue
-        # A link to nowhere is listed like any broken image; sockets and pipes are no files, and opening
-        # one could wait for ever.
+        # A broken link is listed like a broken image. Sockets and pipes are not listed: opening one could block
+        # forever.
         if not (entry.is_file() or entry.is_symlink()):
             continue
         _sort_in(found, path, is_image_name, functools.partial(_open_local, entry.path))
@@ -115,7 +115,7 @@ def find_stored_images(image_dir: str, storage: Storage) -> ClassFolders:
 
 
 def _walk(folder: str, prefix: str, real_chain: tuple[str, ...]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yields (relative path, entry) of what is not ignored below a folder, sub-folders before their files.
+    """Yields (relative path, entry) of everything below a folder that is not ignored, sub-folders before their files.
 
     `real_chain` has the real paths of the folders that the links on the way here came from and led to.
     """
@@ -137,7 +137,7 @@ def _walk(folder: str, prefix: str, real_chain: tuple[str, ...]) -> Iterator[tup
             target = os.path.realpath(entry.path)
             chain = (*real_chain, os.path.realpath(folder), target)
             if any(f"{real}/".startswith(f"{target.rstrip('/')}/") for real in chain[:-1]):
-                continue  # the link leads back to where this walk came from
+                continue  # the link leads back to a folder above
         yield path, entry
         yield from _walk(entry.path, f"{path}/", chain)
 
@@ -151,9 +151,9 @@ def _open_local(path: str) -> BinaryIO:
 
 
 def _open_stored(storage: Storage, uri: str) -> BinaryIO:
-    """Raises InputError where a fault of the storage, and not the file, would decide whether it is an image."""
+    """Opens a file to see whether it is an image. Raises InputError if storage fails, rather than skip an image."""
     try:
-        # Bounded: the file comes whole, and a folder of photos may hold a film.
+        # Limited, because the whole file is read, and a folder of photos may contain a film.
         return io.BytesIO(storage.read(uri, max_bytes=_MAX_SNIFFED_BYTES))
     except TooLarge:
         raise
@@ -164,7 +164,7 @@ def _open_stored(storage: Storage, uri: str) -> BinaryIO:
 def _sort_in(
     found: ClassFolders, path: str, is_image_name: Callable[[str], bool], open_file: Callable[[], BinaryIO]
 ) -> None:
-    """Puts one file where it belongs."""
+    """Adds one file to the group to which it belongs."""
     folder, slash, rest = path.partition("/")
     if not is_image_name(path) and not _is_image_content(open_file):
         found.others.append(path)
@@ -198,10 +198,10 @@ def _is_image_content(open_file: Callable[[], BinaryIO]) -> bool:
             with open_file() as stream, Image.open(stream, formats=_SNIFFED):
                 return True
         except Image.DecompressionBombError:
-            return True  # an image, if an enormous one
+            return True  # an image, although an enormous one
         except InputError:
             raise
-        except Exception:  # whatever a reader stumbles over in bytes that are no image
+        except Exception:  # readers raise many types for bytes that are no image
             return False
 
 

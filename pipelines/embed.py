@@ -1,13 +1,12 @@
-"""From lists of labelled image URIs to records: runs the Beam pipeline that embeds every image.
+"""Makes records from lists of labelled image URIs: runs the Beam pipeline that embeds every image.
 
     python -m pipelines.embed --input_path data/train.csv --input_dict data/dict.txt \\
         --output_path out/preproc/train
 
-Writes the shards `out/preproc/train-*` and, beside them, `out/preproc/_train/` with the report, the ledgers
-of failed and skipped rows, and the manifest that completes the set. The same command again, after whatever
-stopped it, goes on where it was stopped. Flags that are not listed here are Beam's own and are passed through,
-`--runner` and the rest. With `--runner DataflowRunner` the job is handed over and goes on by itself; the recipe says
-on which machines.
+Writes the shards `out/preproc/train-*` and, beside them, `out/preproc/_train/` with the report, the lists of failed
+and skipped rows, and the manifest that completes the set. If the program is stopped, the same command goes on where it
+was stopped. Flags that are not listed here, for example `--runner`, are Beam's own and are passed through to Beam. With
+`--runner DataflowRunner` the job is submitted to Dataflow and goes on there; the recipe says on which machines.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program.
 
     Returns:
-      0; 1 if the books do not balance.
+      0; 1 if the row accounting is wrong.
 
     Raises:
-      InputError: something that the user gave is wrong, nothing could be embedded, or too many images failed.
+      InputError: the user's input is wrong, nothing could be embedded, or too many images failed.
     """
     prepared = prepare(argv)
     if prepared.dry_run:

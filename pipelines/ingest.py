@@ -50,7 +50,7 @@ _Photo = tuple[float, str, str]
 
 
 def name_share(name: str) -> float:
-    """Where a file name falls in [0, 1), evenly spread and the same on every machine and in every year.
+    """A hash of a file name in [0, 1): uniformly distributed, and the same on every machine.
 
     The formula: the first 8 bytes, big-endian, of the SHA-256 of the name (without its folders, in Unicode
     NFC, as UTF-8), shifted right by 11 bits, divided by 2**53. NFC because macOS stores "é" as two code
@@ -136,7 +136,7 @@ def _check_folders(image_dir: str, output_dir: str) -> None:
 
 
 def _uri_prefix(image_dir: str, output_dir: str, *, absolute: bool) -> str:
-    """What stands before an image's path below `image_dir` to make its URI, with "/" at its end."""
+    """The prefix that makes an image's path below `image_dir` its URI, with "/" at its end."""
     if has_scheme(image_dir):
         return image_dir.rstrip("/") + "/"
     whole = os.path.abspath(image_dir).rstrip("/") + "/"
@@ -144,8 +144,8 @@ def _uri_prefix(image_dir: str, output_dir: str, *, absolute: bool) -> str:
         return whole
     relative = os.path.relpath(image_dir, output_dir)
     if relative[0].isspace():
-        return whole  # readers of lists drop blanks around a cell
-    # "../photos" seen from a link to the output folder is not the photos' folder: only absolute URIs hold.
+        return whole  # readers of lists remove blanks around a cell
+    # If the output folder is a link, "../photos" is another folder, so absolute URIs are needed.
     target = os.path.realpath(os.path.join(os.path.realpath(output_dir), relative))
     if target != os.path.realpath(image_dir):
         return whole
@@ -182,7 +182,7 @@ def _write_lists(
     Lists of two runs together may have one photo for training and for evaluation. So the dictionary, without which
     nothing reads the lists, goes before the first of them is replaced, and the new one comes last.
     """
-    # The dictionary first: it is moved last.
+    # The dictionary is written first and moved last.
     contents = {"dict.txt": "".join(f"{label}\n" for label in labels)}
     for split in SPLITS:
         if photos[split]:
@@ -215,7 +215,7 @@ def _write_lists(
 
 
 def _locked(output_dir: str, storage: Storage) -> contextlib.AbstractContextManager[Lease | FileLock | None]:
-    """Keeps two runs from writing lists of both into one folder; see `preprocess.locks.output_lock.locked`."""
+    """Locks the output folder, so that it never has lists of two runs; see `preprocess.locks.output_lock.locked`."""
     return locked(
         output_dir.rstrip("/") or ("/" if output_dir else "."),
         holder=this_process(program="pipelines.ingest"),
@@ -236,7 +236,7 @@ def _counts(labels: Sequence[str], photos: Mapping[str, Sequence[_Photo]]) -> di
 def _tell(
     found: ClassFolders, labels: Sequence[str], counts: Mapping[str, Mapping[str, int]], eval_percent: float
 ) -> None:
-    """Says on standard error what was left out and what is doubtful about the classes."""
+    """Prints on standard error which files were left out, and warnings about the classes."""
 
     def say(kind: str, message: str) -> None:
         print(f"{kind}: {message}", file=sys.stderr)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from pipelines.embedding.prepared_job import PreparedJob
     from pipelines.embedding.submission import RemoteRun
 
-# Made from the output, so that no two lists have the same.
+# Flags whose values are made from the output, so that they differ between lists.
 _MADE_BY_EMBED = ("--job_name",)
 
 
@@ -69,7 +69,7 @@ def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
         metavar="DIR",
         help="where the records go (default: the newest DATA_DIR/RECIPE_DATE_TIME if it is unfinished, else a new one)",
     )
-    parser.add_argument("--wait", action="store_true", help="wait for the jobs on Dataflow, and say what came of them")
+    parser.add_argument("--wait", action="store_true", help="wait for the jobs on Dataflow, and say how they ended")
     parser.add_argument(
         "--dry_run",
         action="store_true",
@@ -93,7 +93,7 @@ def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
 
 
 def _against(entry: RecipeList, lists: Sequence[RecipeList], storage: Storage) -> list[str]:
-    """Flags that compare a set with the training set, if that is finished by now."""
+    """Flags that compare a set with the training set, if that is finished already."""
     training = lists[0].output_path
     if entry.output_path == training or not exists(sidecar_path(training, MANIFEST_NAME), storage):
         return []
@@ -101,7 +101,7 @@ def _against(entry: RecipeList, lists: Sequence[RecipeList], storage: Storage) -
 
 
 def _prediction(data_dir: str, recipe: Recipe, embed_flags: Sequence[str], storage: Storage) -> list[str]:
-    """Flags that compare a run with the recipe's plan, if one lies where `pipelines.plan` puts it."""
+    """Flags that compare a run with the recipe's plan, if there is one at its default path."""
     path = plan_path(data_dir, recipe.name)
     if GivenFlags(embed_flags).value("--prediction") is not None or not exists(path, storage):
         return []
@@ -140,7 +140,7 @@ def _prepare_embed(argv: Sequence[str]) -> PreparedJob:
 
 
 def _train_command(recipe: str, data_dir: str, job_dir: str) -> str:
-    """The command that trains on what was embedded, as it can be typed where this program was started."""
+    """The command that trains on the embedded sets, as it can be typed in the current folder."""
     script = os.path.join(REPOSITORY, "hugs_train.sh")
     if os.path.realpath(os.getcwd()) == os.path.realpath(REPOSITORY):
         script = "./hugs_train.sh"
@@ -149,7 +149,7 @@ def _train_command(recipe: str, data_dir: str, job_dir: str) -> str:
 
 
 def _choose_job_dir(data_dir: str, recipe: Recipe, storage: Storage) -> str:
-    """Where the records go if the user does not say: where a run was stopped, or a new folder."""
+    """The default directory for the records: that of a run that was stopped, or a new one."""
     planned = find_lists(recipe, data_dir=data_dir, job_dir="", storage=storage)
     splits = [entry.split for entry in planned]
     found = newest_job_dir(recipe, splits, data_dir=data_dir, storage=storage)
@@ -183,7 +183,7 @@ def _hand_over(
     storage: Storage,
     prepare: Callable[[Sequence[str]], PreparedJob],
 ) -> tuple[int, dict[str, RemoteRun]]:
-    """Hands all lists over to Dataflow, once all are known to be right.
+    """Submits the jobs of all lists to Dataflow, after all lists were checked.
 
     Returns:
       The worst exit code of those for which nothing was left to do there; the others' runs, by split.
@@ -215,7 +215,7 @@ def _wait_for(runs: Mapping[str, RemoteRun]) -> int:
         print(f"\n{split}: waiting for {run.job_id}", flush=True)
         try:
             code = run.wait()
-        except InputError as error:  # The others are still to be heard of.
+        except InputError as error:  # It still waits for the other jobs.
             print(f"error: {error}", file=sys.stderr)
             code = EXIT_INPUT_ERROR
         worst = max(worst, code)
@@ -244,7 +244,7 @@ def main(
     job_dir = args.job_dir
     if job_dir is None:
         job_dir = _choose_job_dir(data_dir, recipe, storage)
-    # What training would refuse is found out now, and not when hours of embedding are done.
+    # Input that training would refuse is refused now, and not after hours of embedding.
     if job_dir.startswith("gs://"):
         job_dir = require_folder(job_dir, field="--job_dir")
     elif any(character in job_dir for character in ",*?["):
@@ -268,7 +268,7 @@ def main(
     elif code == EXIT_OK:
         train = _train_command(args.recipe, data_dir, job_dir)
         if runs and not args.wait:
-            print("\nnext, once all of them are done (--wait waits for that, and says what came of them):")
+            print("\nnext, once all of them are done (--wait waits for that, and says how they ended):")
             print(f"  {train}")
         else:
             print(f"\nnext: {train}")

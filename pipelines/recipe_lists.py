@@ -1,4 +1,4 @@
-"""The lists of a recipe in a directory or bucket, and where the files of their jobs lie there."""
+"""Finds the lists of a recipe in a directory or bucket, and names the directories of their jobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from preprocess.storage.base import Storage
 from preprocess.storage.uris import has_scheme
 
 _TIME = "%Y%m%d_%H%M%S"
-# Of `pipelines.embed`: what a list is given for.
+# The flags of `pipelines.embed` that depend on the list.
 LIST_FLAGS = ("--input_path", "--input_dict", "--output_path")
 
 
@@ -44,7 +44,7 @@ class RecipeList:
 
 
 def check_data_dir(path: str) -> str:
-    """The directory or bucket of lists that a user names, without what it can be written with as well.
+    """The directory or bucket of lists that a user names, without `file://` and without a slash at its end.
 
     Raises:
       InputError: there is no such directory.
@@ -57,12 +57,12 @@ def check_data_dir(path: str) -> str:
 
 
 def find_lists(recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage) -> list[RecipeList]:
-    """The lists of a recipe that are there; the test list may be missing, no other.
+    """The lists of a recipe that exist. Only the test list may be missing.
 
     Args:
-      recipe: that names them.
-      data_dir: where they lie.
-      job_dir: where their records go.
+      recipe: the recipe that names them.
+      data_dir: the directory of the lists.
+      job_dir: the directory for their records.
       storage: of `data_dir`.
 
     Raises:
@@ -99,9 +99,9 @@ def newest_job_dir(
     """The newest job directory of a recipe, and whether it is finished; None if there is none.
 
     Args:
-      recipe: the directories are named after it and a time; other names that begin like its own are somebody else's.
-      splits: those that a finished job has.
-      data_dir: where the directories lie.
+      recipe: a job directory has the name of its recipe and a time; other names with the same beginning are ignored.
+      splits: the splits that a finished job has.
+      data_dir: the directory in which they lie.
       storage: of `data_dir`.
     """
     folders: dict[str, set[str]] = {}
@@ -119,12 +119,12 @@ def newest_job_dir(
 
 
 def new_job_dir(recipe: Recipe, newest: str | None, *, data_dir: str) -> str:
-    """The name of a new job directory: of this moment, or of one after the newest if the clock was set back.
+    """The name of a new job directory, with the current time; if the clock was set back, a time after the newest.
 
     Args:
-      recipe: its name begins the name of the directory.
-      newest: the newest that is there; None for none.
-      data_dir: where the directories lie.
+      recipe: the name of the directory begins with the name of the recipe.
+      newest: the newest existing directory; None if there is none.
+      data_dir: the directory in which they lie.
     """
     time = datetime.datetime.now()
     there = _time_of(newest, recipe) if newest is not None else None
@@ -145,7 +145,7 @@ def _time_of(job_dir: str, recipe: Recipe) -> datetime.datetime | None:
 
 
 def plan_path(data_dir: str, recipe_name: str) -> str:
-    """Where the plan of a recipe lies unless the user says otherwise."""
+    """The default path of a recipe's plan."""
     return in_folder(data_dir, f"{recipe_name}_plan.json")
 
 

@@ -79,7 +79,7 @@ def road():
         yield gcs
 
 
-def test_the_books_agree_from_photos_to_metrics(road):
+def test_the_row_accounting_agrees_from_photos_to_metrics(road):
     rows = {}
     for part in ("train", "eval"):
         text = road.get("bucket", f"data/{part}.csv").decode()

@@ -26,7 +26,7 @@ def samples():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A SavedModel with the whole road in it, loaded again; and its backbone's identity."""
+    """A SavedModel with the whole workflow in it, loaded again; and its backbone's identity."""
     backbone, identity = load_keras_backbone(BackboneSpec(weights="random"))
     head = build_head(embedding_size=2048, num_classes=2, hidden_units=8, dropout=0.5, seed=0, mean_and_variance=None)
     folder = str(tmp_path_factory.mktemp("model") / "model")

@@ -1,4 +1,4 @@
-"""The flags of `pipelines.embed`, and how those of a command line override a recipe."""
+"""The flags of `pipelines.embed`; a flag on the command line overrides the recipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from configs.rules import Switch, Text, Texts, Whole
 
 @dataclasses.dataclass(frozen=True)
 class _Reasons(Text):
-    """Reasons of failures; the flag alone stands for all of them."""
+    """Reasons of failures. The flag without a value means all reasons."""
 
     flag: ClassVar[dict[str, Any]] = {"nargs": "?", "const": "all"}
 
@@ -27,7 +27,7 @@ _ANYTHING = Text(anything=True)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PathOptions(Options):
-    """What a job reads and writes."""
+    """The options about the input and the output of a job."""
 
     prefix: ClassVar[str] = "--"
 
@@ -59,7 +59,7 @@ class PathOptions(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobOptions(PreprocessOptions, PathOptions):
-    """All that a job is told: what it reads and writes, what a recipe says of the records, and the rest.
+    """All options of a job: its input and output, the options of a recipe about records, and the others.
 
     Raises:
       InputError: a value breaks its rule; the message names the flag and the value.
@@ -95,7 +95,7 @@ class JobOptions(PreprocessOptions, PathOptions):
     retry_failures: str | None = option(
         None,
         _Reasons(anything=True),
-        help="of a finished set: try the rows of its ledger again, all or those of some reasons, and complete the set",
+        help="of a finished set: try its dead letters again, all or those of some reasons, and complete the set",
         decides="neither",
         metavar="REASON[,REASON]",
     )
@@ -149,7 +149,7 @@ class JobOptions(PreprocessOptions, PathOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbedFlags:
-    """What a command line asks of `pipelines.embed`.
+    """A command line of `pipelines.embed`, read and checked.
 
     Attributes:
       options: of the job: those of the recipe, with what the command line gives in their stead.
@@ -194,7 +194,7 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
 
 
 def with_flags(defaults: PreprocessOptions, args: argparse.Namespace) -> PreprocessOptions:
-    """A recipe's options, with what a command line gives in their stead.
+    """A recipe's options, with those that the command line overrides.
 
     Raises:
       InputError: a value is out of range.
@@ -205,7 +205,7 @@ def with_flags(defaults: PreprocessOptions, args: argparse.Namespace) -> Preproc
 
 
 def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:
-    """The words of a command line that the parser took, in their order; it left the others in theirs."""
+    """The words of a command line that the parser has used, in their order."""
     left = iter(others)
     other = next(left, None)
     taken = []

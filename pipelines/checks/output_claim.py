@@ -1,8 +1,8 @@
-"""Whose output is it? Decides, before a job starts, what is to become of what lies where it wants to write.
+"""Decides, before a job starts, what the job does with the files that are already at its output.
 
-The same command again goes on where an earlier run was stopped, or finds that nothing is left to do. What belongs to
-another job is never mixed in, and replaced only if the user says so. Every state that a stop or a fault of storage can
-leave has a claim, so there is none in which no command helps.
+The same command goes on where an earlier run was stopped, or finds that nothing is left to do. Files of another job are
+never mixed in, and they are replaced only if the user says so. Every state that a stop or a fault of storage can leave
+has a claim. So in every state there is a command that leads to a finished set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from configs.errors import InputError
 from preprocess.jobs.finished_set import find_damage
 from preprocess.jobs.job import DEFINITION_NAME, Job, Retry, differences
-from preprocess.jobs.journal import note_replaced, plan_path
+from preprocess.jobs.journal import journal_path, note_replaced
 from preprocess.jobs.set_files import read_block_results
 from preprocess.locks import output_lock
 from preprocess.locks.file_lock import FileLock
@@ -43,11 +43,11 @@ _PARTS = "parts-"
 class Claim(enum.Enum):
     """What a job finds at its output."""
 
-    NEW = "new"  # Nothing of its own.
+    NEW = "new"  # No files of this job.
     UNFINISHED = "unfinished"  # Blocks that an earlier run of the same job left.
-    PLANNED = "planned"  # All blocks, and a plan: the earlier run was stopped while it finished the set.
-    DAMAGED = "damaged"  # The set of the same job, of which something is gone or cut: the rest is kept.
-    DONE = "done"  # The finished set, and nothing to do.
+    JOURNALED = "journaled"  # All blocks and a journal: the earlier run was stopped during the commit.
+    DAMAGED = "damaged"  # The set of the same job, with files that are missing or truncated. The others are kept.
+    DONE = "done"  # The finished set. Nothing is left to do.
 
 
 def check_prefix(prefix: str, *, create: bool = True) -> None:
@@ -55,10 +55,11 @@ def check_prefix(prefix: str, *, create: bool = True) -> None:
 
     Args:
       prefix: of the set.
-      create: make its local folders and move a file as shards are moved; else only look at the nearest that is there.
+      create: create its local folders, and try to move a file as shards are moved later; otherwise only look at the
+        nearest folder that exists.
 
     Raises:
-      InputError: it names no file, it cannot be written to, or the shards could not get their names in the end.
+      InputError: it names no file, it cannot be written to, or shards could not be moved to their final names.
     """
     directory, name = posixpath.split(prefix)
     if not name or name in (".", ".."):
@@ -92,7 +93,7 @@ def check_prefix(prefix: str, *, create: bool = True) -> None:
 
 
 def _longest_name(folder: str) -> int:
-    """How many bytes the name of a file in a folder may have."""
+    """The largest number of bytes that the name of a file in a folder may have."""
     try:
         return os.pathconf(folder, "PC_NAME_MAX")
     except (OSError, ValueError, AttributeError):  # Its filesystem does not say; Windows has no such function.
@@ -100,15 +101,15 @@ def _longest_name(folder: str) -> int:
 
 
 def _try_move(source_folder: str, target_folder: str, *, num_bytes: int) -> None:
-    """Moves an empty file as shards are moved when a set is finished: what that fails at is not found after hours.
+    """Moves an empty file as the commit moves shards, so that a failure is found now and not after hours.
 
     Args:
-      source_folder: below which parts lie.
-      target_folder: of the shards.
-      num_bytes: length of its name, at least 33.
+      source_folder: the folder below which parts lie.
+      target_folder: the folder of the shards.
+      num_bytes: the length of the file's name, at least 33.
 
     Raises:
-      InputError: files cannot be moved from one to the other.
+      InputError: files cannot be moved from one folder to the other.
       OSError: nothing can be written.
     """
     name = f".{uuid.uuid4().hex}".ljust(num_bytes, "x")
@@ -131,17 +132,17 @@ def _try_move(source_folder: str, target_folder: str, *, num_bytes: int) -> None
 
 
 def _nearest_folder(path: str) -> str:
-    """The path itself, or the nearest above it that is there."""
+    """The path itself if it exists, otherwise the nearest folder above it that exists."""
     while path and not os.path.lexists(path):
         path = os.path.dirname(path)
     return path or "."
 
 
 class Output:
-    """What lies at a job's output, as it was when this was made.
+    """The files at a job's output, as they were when this object was created.
 
     Attributes:
-      damage: what `claim` found to be wrong with the set, in words.
+      damage: the faults of the set that `claim` found, in words.
 
     Raises:
       InputError: storage cannot be read.
@@ -160,7 +161,7 @@ class Output:
                 posixpath.basename(posixpath.dirname(path)).removeprefix(_PARTS): path
                 for path in storage.match(f"{sidecars}/{_PARTS}*/{DEFINITION_NAME}")
             }
-            self._has_plan = bool(storage.match(plan_path(job)))
+            self._has_journal = bool(storage.match(journal_path(job)))
             self._has_manifest = MANIFEST_NAME in names
             self._has_report = REPORT_NAME in names
             self._report = self._read_json(sidecar_path(prefix, REPORT_NAME)) if self._has_report else {}
@@ -168,21 +169,21 @@ class Output:
             raise InputError(f"output_path: cannot look at {prefix!r} ({error}).") from error
 
     def claim(self, *, overwrite: bool, verify: bool = False) -> Claim:
-        """What the job is to do.
+        """Decides what the job does.
 
         Args:
-          overwrite: replace what belongs to other jobs, or the finished set.
-          verify: read every file of a finished set; else look at their sizes.
+          overwrite: replace the files of other jobs, or the finished set.
+          verify: read every file of a finished set; otherwise only compare sizes.
 
         Raises:
-          InputError: what lies there belongs to another job, or there is no finished set to retry the failures of.
+          InputError: the files belong to another job, or there is no finished set whose failures can be retried.
         """
         job = self._job
         is_retry = job.retry is not None and job.retry.of_finished_set
         if self._has_manifest and not overwrite:
             self._require_same_job("the finished set lies" if is_retry else "a finished set of records lies")
-        if self._has_plan:
-            return Claim.PLANNED
+        if self._has_journal:
+            return Claim.JOURNALED
         if is_retry:
             return self._claim_retry(verify=verify)
         if self._has_manifest and not overwrite:
@@ -233,7 +234,7 @@ class Output:
         return self.damage
 
     def _fault_of_blocks(self) -> str | None:
-        """Why nobody knows what became of the blocks of the set; None if it is known."""
+        """Why the results of the set's blocks cannot be read; None if they can."""
         try:
             read_block_results(self._job.output_prefix, self._storage)
         except (OSError, InputError) as error:
@@ -241,7 +242,7 @@ class Output:
         return None
 
     def _is_of_same_job(self) -> bool:
-        """Whether the set, finished or not, was made by this very job."""
+        """Whether this job made the set, finished or not."""
         return bool(self._report) and not differences(self._job.definition, self._report.get("definition") or {})
 
     def _require_same_job(self, what: str) -> None:
@@ -260,17 +261,17 @@ class Output:
             )
 
     def prepare(self, *, claim: Claim, overwrite: bool) -> Job:
-        """Makes the folder of parts; to be called with the output locked.
+        """Makes the folder of parts. The caller holds the lock of the output.
 
-        What the job is to replace stays until its set is finished.
+        The files that the job replaces stay until its set is finished.
 
         Args:
-          claim: that was made.
-          overwrite: replace what belongs to other jobs.
+          claim: the result of `claim`.
+          overwrite: replace the files of other jobs.
 
         Returns:
-          The job; rows that failed are tried again if an earlier run ended because too many did, and what is whole of
-          a damaged set is kept.
+          The job. If an earlier run failed because too many rows failed, the job tries these rows again. If a set is
+          damaged, the job keeps its undamaged files.
 
         Raises:
           InputError: storage cannot be written to.
@@ -286,13 +287,13 @@ class Output:
         except OSError as error:
             raise InputError(f"output_path: cannot write to {job.output_prefix!r} ({error}).") from error
         if job.retry is None and (ended or claim is Claim.DAMAGED):
-            # For no reason at all: what failed has failed, and only what is lost is embedded.
+            # An empty set of reasons: no failed row is tried again, and only lost records are embedded.
             reasons = None if ended else frozenset[str]()
             return dataclasses.replace(job, retry=Retry(reasons=reasons, of_finished_set=claim is Claim.DAMAGED))
         return job
 
     def _other_jobs(self) -> set[str]:
-        """The keys of all other jobs of which something lies there."""
+        """The keys of all other jobs that have files at the output."""
         pattern = f"{sidecar_dir(self._job.output_prefix)}/{_PARTS}*/*"
         folders = {posixpath.dirname(path) for path in self._storage.match(pattern)}
         return {posixpath.basename(folder).removeprefix(_PARTS) for folder in folders} - {self._job.key}
@@ -312,16 +313,16 @@ def locked(
     service_job: tuple[str, str, str] | None = None,
     ask_service: AskService | None = None,
 ) -> contextlib.AbstractContextManager[Lease | FileLock | None]:
-    """Keeps other runs from writing the set of a job; see `preprocess.locks.output_lock.locked`.
+    """Locks the set of a job against other runs; see `preprocess.locks.output_lock.locked`.
 
     Args:
       job: the job.
       storage: where its output lies.
-      service_job: the job on Dataflow that the run will become, as (project, region, name); None for none.
-      ask_service: whether such a job is active; None if there is nobody to ask.
+      service_job: the job on Dataflow that the run will become, as (project, region, name); None if it runs elsewhere.
+      ask_service: says whether such a job is active; None if no service can say that.
 
     Raises:
-      InputError: another run is at it.
+      InputError: another run holds the lock.
     """
     return output_lock.locked(
         sidecar_dir(job.output_prefix),

@@ -1,4 +1,4 @@
-"""Everything that can be found wrong with a job before it starts, and without starting it."""
+"""The checks of a job's input before the job starts."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.storage.base import Storage, TooLarge
 from preprocess.storage.uris import has_scheme, resolve_uri
 
-# Drawn from the lists, for what int8 is calibrated on.
+# The number of images that are drawn from the lists for the calibration of int8.
 CALIBRATION_IMAGES = 300
 _CONNECT_TIMEOUT_SEC = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScannedLists:
-    """What a look through the lists found.
+    """The results of scanning the lists.
 
     Attributes:
       paths: the lists, in order.
-      sha256: of the contents of each.
-      rows: of all of them.
+      sha256: the digest of each list.
+      rows: the rows of all lists together.
       images: rows that name an image to embed; the others are blank, headers, or left out by a rule.
-      sample: locations of images, drawn by the hash of their URIs: a list always gives the same.
+      sample: locations of images, drawn by the hash of their URIs, so the same list always gives the same sample.
     """
 
     paths: tuple[str, ...]
@@ -46,7 +46,7 @@ class ScannedLists:
 
 
 class _Sample:
-    """The images whose URIs have the smallest hashes: as good as drawn by lot, and the same each time."""
+    """The images whose URIs have the smallest hashes: this is like a random sample, but always the same."""
 
     def __init__(self, size: int):
         self._size = size
@@ -70,7 +70,7 @@ def _cannot_read(flag: str, path: str, error: OSError) -> InputError:
 
 
 def check_reachable(paths: Iterable[str]) -> None:
-    """Finds out at once whether the storage of `gs://` paths is within reach; its client tries for minutes.
+    """Checks quickly that the storage of `gs://` paths can be reached. Its client would try for minutes.
 
     Raises:
       InputError: no connection to the storage service can be made.
@@ -90,13 +90,13 @@ def check_reachable(paths: Iterable[str]) -> None:
 
 
 def check_remote(paths: Mapping[str, Iterable[str]]) -> None:
-    """Makes sure that workers on other machines can open what a job reads.
+    """Makes sure that workers on other machines can open the files that a job reads.
 
     Args:
-      paths: those of each flag.
+      paths: the paths by flag.
 
     Raises:
-      InputError: one is on this machine.
+      InputError: one of them is on this machine.
     """
     for flag, of_flag in paths.items():
         for path in of_flag:
@@ -137,11 +137,11 @@ def scan_lists(
     sample_size: int = 0,
     remote_images_only: bool = False,
 ) -> ScannedLists:
-    """Reads every list once: finds bad rows before hours are spent, and counts the rows for the books.
+    """Reads every list once: finds bad rows before hours are spent, and counts the rows for the row accounting.
 
     Raises:
-      InputError: a pattern names no file, a list cannot be read or is not a list, a label is unknown while
-        `unknown_labels` is "fail", an image is on this machine with `remote_images_only`, or there is no row at all.
+      InputError: a pattern matches no file, a list cannot be read or is not a list, a label is unknown and
+        `unknown_labels` is "fail", an image is on this machine with `remote_images_only`, or there is no row.
     """
     paths = _lists_of(patterns, storage)
     rows = images = 0
@@ -175,7 +175,7 @@ def scan_lists(
 
 
 def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
-    """The files of globs, each once."""
+    """The files that match the globs, each once."""
     paths: dict[str, None] = {}
     for pattern in patterns:
         try:
@@ -189,17 +189,17 @@ def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
                 "python -m pipelines.ingest makes lists from a folder of photos."
             )
         for path in matches:
-            # The folder that the program was started in is part of what defines a job.
+            # The current folder is part of an absolute path, and so of the definition of the job.
             _require_utf8(path if has_scheme(path) else os.path.abspath(path), where="input_path")
         paths.update(dict.fromkeys(matches))
     return list(paths)
 
 
 def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
-    """Makes sure that the sets to compare with are finished and say what they hold.
+    """Makes sure that the sets to compare with are finished, and that the digests of their records can be read.
 
     Raises:
-      InputError: one is not, or does not.
+      InputError: a set is not finished, or its digests cannot be read.
     """
     for prefix in prefixes:
         try:

@@ -1,4 +1,4 @@
-"""Runs a job in this process: progress, a table at the end, and one clear line for whatever stops it."""
+"""Runs a job in this process: shows progress, prints a table at the end, and explains every stop in one line."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from preprocess.jobs import faults
 from preprocess.jobs.commit import JobFailed
 from preprocess.jobs.finished_set import read_finished
 from preprocess.jobs.job import Job
-from preprocess.jobs.journal import PlanUnusable, discard_plan, finish_planned, tidy
-from preprocess.jobs.report import BOOKS_DO_NOT_BALANCE, COMPLETE
+from preprocess.jobs.journal import JournalUnusable, commit_journal, discard_journal, tidy
+from preprocess.jobs.report import COMPLETE, WRONG_ROW_ACCOUNTING
 from preprocess.machine.machine_faults import MachineFault
 from preprocess.records.record_set import REPORT_NAME, sidecar_dir
 from preprocess.storage.base import Storage, read_file
@@ -32,17 +32,17 @@ GO_ON = "What was embedded is kept: give the same command again to go on."
 
 
 def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options: Any, storage: Storage) -> int:
-    """Runs a job to its end and says what came of it.
+    """Runs a job to its end and prints how it ended.
 
     Args:
       job: the job.
-      transform: what runs it.
+      transform: the Beam transform that does the work of the job.
       runner: of the pipeline.
       beam_options: of the pipeline.
       storage: where the output lies.
 
     Returns:
-      0; 1 if the books do not balance.
+      0; 1 if the row accounting is wrong.
 
     Raises:
       InputError: nothing could be embedded, too many rows failed, or storage failed.
@@ -54,7 +54,7 @@ def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options:
         try:
             pipeline.run().wait_until_finish()
         except Exception:
-            # A job that ran to its end and failed has said why in its report.
+            # A job that ran to its end and failed has written the reason into its report.
             report = report_of(job, storage)
             if report is None:
                 _explain(job, faults.first_fault())
@@ -67,10 +67,10 @@ def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options:
 
 
 def finish_here(job: Job, *, storage: Storage) -> int | None:
-    """Finishes the set of a job whose blocks are all done, as `run_here` would have.
+    """Commits the set of a job whose blocks are all done, as `run_here` would have done it.
 
     Returns:
-      0; None if what the plan names is not there any more: the plan is gone then, and the job unfinished.
+      0; None if a file that the journal names is missing. The journal is then deleted, and the job is unfinished.
 
     Raises:
       InputError: storage failed.
@@ -79,10 +79,10 @@ def finish_here(job: Job, *, storage: Storage) -> int | None:
     print(f"{name}: all rows are done; finishing the set", file=sys.stderr)
     try:
         try:
-            report = finish_planned(job, storage)
-        except PlanUnusable as error:
+            report = commit_journal(job, storage)
+        except JournalUnusable as error:
             print(f"{name}: the set cannot be finished of what is there ({error}); going on without", file=sys.stderr)
-            discard_plan(job, storage)
+            discard_journal(job, storage)
             return None
     except OSError as error:
         _explain(job, error)
@@ -104,8 +104,8 @@ def conclude(job: Job, report: dict[str, Any], *, storage: Storage, locked: bool
     """
     complete = report["status"] == COMPLETE
     print_summary(report, job.output_prefix, sidecars=_sidecars(job, complete=complete), storage=storage)
-    if report["status"] == BOOKS_DO_NOT_BALANCE:
-        print(f"error: the books do not balance: {report['error']} Run the job again.", file=sys.stderr)
+    if report["status"] == WRONG_ROW_ACCOUNTING:
+        print(f"error: the row accounting is wrong: {report['error']} Run the job again.", file=sys.stderr)
         return EXIT_BUG
     if not complete:
         raise InputError(
@@ -122,9 +122,9 @@ def _sidecars(job: Job, *, complete: bool) -> str:
 
 
 def report_of(job: Job, storage: Storage) -> dict[str, Any] | None:
-    """The report that this very run wrote; None if it did not get that far.
+    """The report that this run wrote; None if the run ended before it wrote one.
 
-    A report that says "complete" counts only with the manifest that completes the set.
+    A report that says "complete" counts only together with the manifest of the set.
     """
     report: Any
     try:
@@ -142,7 +142,7 @@ def report_of(job: Job, storage: Storage) -> dict[str, Any] | None:
 
 
 def _explain(job: Job, fault: BaseException | None) -> None:
-    """Raises what a person can do something about as one line; everything else is a bug, and the caller's."""
+    """Raises an `InputError` of one line for a fault that a person can repair. For all other faults it does nothing."""
     if isinstance(fault, InputError):
         raise fault
     if isinstance(fault, JobFailed):
@@ -156,10 +156,11 @@ def _explain(job: Job, fault: BaseException | None) -> None:
 
 @contextlib.contextmanager
 def stops_are_explained(job: Job) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the process at once, with a line that says how to go on.
+    """Within this context Ctrl-C and SIGTERM end the process at once, with a line that says how to go on.
 
-    Not by an exception: threads of the runner and of storage clients would keep the process for as long as their last
-    image takes, and nothing that they still write is needed. Every file of a job is whole or recognizably not.
+    It does not raise an exception: threads of the runner and of storage clients would then keep the process alive until
+    their last image is done. Nothing that they still write is needed. A file of a job that was not completed can be
+    recognized as such.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -171,7 +172,7 @@ def stops_are_explained(job: Job) -> Iterator[None]:
         before: list[tuple[int, Callable[[int, FrameType | None], Any] | int | None]] = [
             (number, signal.signal(number, stop)) for number in (signal.SIGINT, signal.SIGTERM)
         ]
-    except ValueError:  # Not the main thread: signals are somebody else's.
+    except ValueError:  # This is not the main thread, and only the main thread may set signal handlers.
         before = []
     try:
         yield

@@ -1,7 +1,7 @@
-"""Finds out what is wrong with a job of `pipelines.embed` before it starts, and makes it ready to start.
+"""Finds the faults of a job of `pipelines.embed` before it starts, and makes the job ready to start.
 
-The order matters: what is asked of nobody comes first, then what storage and services say about reading, then the
-lists, which may take minutes, and what writes comes last. Nothing is left behind by a job that is refused.
+The order matters. The first checks need neither storage nor a service. Then come requests that only read, then the
+lists, which may take minutes. Checks that write something come last. A refused job leaves no files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pipelines.checks.preflight import (
 )
 from pipelines.embedding.prepared_job import PreparedJob
 from pipelines.embedding.submission import check_options
-from pipelines.planning.file import find_prediction, runs_on
+from pipelines.planning.file import find_planned_cost, runs_on
 from pipelines.runners.beam_options import is_dataflow, is_local, make_runner, parse_beam_options
 from pipelines.runners.dataflow import complete_flags, pins_versions, staging_folder
 from pipelines.runners.dataflow_service import check_credentials, check_service, check_writable
@@ -47,7 +47,7 @@ from preprocess.engines.select import EngineSpec, check_engine
 from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.jobs import embedding_cache
 from preprocess.jobs.job import Job, Retry
-from preprocess.jobs.planned_cost import Prediction
+from preprocess.jobs.planned_cost import PlannedCost
 from preprocess.jobs.set_files import digest_of
 from preprocess.lists.labels import LabelDict
 from preprocess.storage.base import Storage
@@ -58,12 +58,12 @@ _REPORTED_PACKAGES = ("apache-beam", "tensorflow", "keras", "pillow", "numpy")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Target:
-    """Where a job is to run.
+    """The runner of a job, with its options.
 
     Attributes:
       runner: of the pipeline.
       beam_options: of the pipeline.
-      beam_flags: that give them, those of the recipe included.
+      beam_flags: the flags that give these options, with those of the recipe.
     """
 
     runner: Any
@@ -80,7 +80,7 @@ class _Target:
 
     @property
     def installs_our_versions(self) -> bool:
-        """Whether workers install what this machine has."""
+        """Whether workers install the versions of packages that this machine has."""
         return self.on_dataflow and pins_versions(self.beam_flags, None)
 
 
@@ -92,7 +92,7 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     """
     options = flags.options
     target = _choose_target(flags)
-    # What reads the lists takes the credentials that the flags name, as the pipeline does.
+    # The lists are read with the credentials that the flags name, as in the pipeline.
     FileSystems.set_options(target.beam_options)
     spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
     engine = EngineSpec(engine=options.engine, precision=options.precision)
@@ -112,10 +112,10 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     weights_folder = _check_weights(flags, target, spec, storage)
     _check_places(options, storage)
     job = _job_of(
-        options, lists, labels, _prediction(options, target, lists, storage), _weights_sha256(flags, target, storage)
+        options, lists, labels, _planned_cost(options, target, lists, storage), _weights_sha256(flags, target, storage)
     )
     if target.on_dataflow or options.dry_run:
-        # What is wrong with one of several outputs is to be found before the first job is handed over.
+        # A fault at one of several outputs must be found before the first job is submitted.
         output = Output(job, storage)
         output.claim(overwrite=options.overwrite, verify=options.verify and options.dry_run)
         if output.damage and options.dry_run and options.verify:
@@ -146,7 +146,7 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
 
 
 def _choose_target(flags: EmbedFlags) -> _Target:
-    """Where the flags let the job run; on Dataflow, with the flags of Beam that the recipe gives.
+    """The runner that the flags name; for Dataflow with the flags of Beam that the recipe gives.
 
     Raises:
       InputError: a flag is unknown, there is no such runner, or workers could not read or write what the job does.
@@ -183,10 +183,10 @@ def _check_workers(target: _Target, engine: EngineSpec) -> None:
 
 
 def _check_services(options: JobOptions, target: _Target, storage: Storage) -> None:
-    """Whether storage and the runner's service let us in, in a few requests.
+    """Checks with a few requests that storage and the runner's service give us access.
 
     Raises:
-      InputError: one of them does not, or Beam refuses its options.
+      InputError: one of them denies access, or Beam refuses its options.
     """
     if target.on_dataflow:
         check_credentials(target.beam_options)
@@ -202,7 +202,10 @@ def _check_services(options: JobOptions, target: _Target, storage: Storage) -> N
 
 
 def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec, storage: Storage) -> str | None:
-    """Looks for the weights, unless the workers' image has them; gives the folder to put them into for workers.
+    """Checks that the weights exist, unless the workers' image has them.
+
+    Returns:
+      The folder into which they are copied for workers; None if they are not copied.
 
     Raises:
       InputError: they are not on this machine.
@@ -216,10 +219,10 @@ def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec, stora
 
 
 def _weights_sha256(flags: EmbedFlags, target: _Target, storage: Storage) -> str | None:
-    """Of a weights file, whose name may stay when its content is another; None for all other weights.
+    """The digest of a weights file, because its content may change under the same name; None for all other weights.
 
     Raises:
-      InputError: it cannot be read.
+      InputError: the file cannot be read.
     """
     weights = flags.options.weights
     if weights in (RANDOM, IMAGENET) or (flags.recipe.dataflow.weights_in_image and not target.is_here):
@@ -231,7 +234,7 @@ def _weights_sha256(flags: EmbedFlags, target: _Target, storage: Storage) -> str
 
 
 def _check_places(options: JobOptions, storage: Storage) -> None:
-    """What the job writes to, and the sets that it compares with.
+    """Checks the places that the job writes to, and the sets that it compares with.
 
     Raises:
       InputError: one of them cannot be used.
@@ -239,13 +242,13 @@ def _check_places(options: JobOptions, storage: Storage) -> None:
     check_prefix(options.output_path, create=not options.dry_run)
     check_against(options.against, storage=storage)
     for folder in options.embedding_caches if not options.dry_run else ():
-        embedding_cache.check(folder, storage)  # Writes to it.
+        embedding_cache.check(folder, storage)  # This writes a file.
 
 
-def _prediction(options: JobOptions, target: _Target, lists: ScannedLists, storage: Storage) -> Prediction | None:
+def _planned_cost(options: JobOptions, target: _Target, lists: ScannedLists, storage: Storage) -> PlannedCost | None:
     if options.prediction is None:
         return None
-    return find_prediction(
+    return find_planned_cost(
         options.prediction,
         lists=lists,
         options=time_deciding(options),
@@ -258,10 +261,10 @@ def _job_of(
     options: JobOptions,
     lists: ScannedLists,
     labels: LabelDict,
-    prediction: Prediction | None,
+    planned_cost: PlannedCost | None,
     weights_sha256: str | None,
 ) -> Job:
-    # Jobs without a weights file are called what they were called before this was part of the definition.
+    # Without a weights file the definition stays as earlier versions wrote it, and with it the key of the job.
     of_weights = {} if weights_sha256 is None else {"weights_sha256": weights_sha256}
     return Job(
         definition=_definition(options, lists, labels) | of_weights,
@@ -278,12 +281,12 @@ def _job_of(
         against=options.against,
         embedding_cache=options.embedding_cache,
         retry=_retry(options.retry_failures),
-        prediction=prediction,
+        planned_cost=planned_cost,
     )
 
 
 def _definition(options: JobOptions, lists: ScannedLists, labels: LabelDict) -> dict[str, Any]:
-    """What makes the records what they are."""
+    """The definition of the job: everything that decides its records."""
     paths = [path if has_scheme(path) else os.path.abspath(path) for path in lists.paths]
     return {
         "input_path": [list(pair) for pair in zip(paths, lists.sha256, strict=True)],

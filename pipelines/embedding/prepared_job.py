@@ -1,4 +1,4 @@
-"""A job that is ready to start: checked, and not yet handed to a runner."""
+"""A job that was checked and is ready to start, and its start."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class PreparedJob:
       beam_options: of the pipeline.
       storage: of the output.
       flags: of this program, with all of Beam's, that give this job.
-      weights_folder: where to put weights for workers that are to read them; None for where they are.
-      requirements: what workers install, as lines of a requirements file; empty for what they have.
-      overwrite: replace what lies at the output.
-      verify: read every file of a finished set, before there is nothing to do.
-      wait: for the end, wherever it runs.
-      dry_run: do not start it.
+      weights_folder: the folder into which weights are copied for the workers; None if they are not copied.
+      requirements: what workers install, as lines of a requirements file; empty if they install nothing.
+      overwrite: replace the files at the output.
+      verify: read every file of a finished set before saying that nothing is left to do.
+      wait: wait for the end of the job, wherever it runs.
+      dry_run: do not start the job.
     """
 
     job: Job
@@ -68,7 +68,7 @@ class PreparedJob:
     dry_run: bool
 
     def describe(self) -> str:
-        """The command that gives this job, and what is not part of it."""
+        """The command that gives this job, and what the command does not show, as text."""
         lines = [shlex.join(["python", "-m", "pipelines.embed", *self.flags])]
         if self.requirements:
             shown, more = self.requirements[: len(ROOTS)], len(self.requirements) - len(ROOTS)
@@ -81,10 +81,10 @@ class PreparedJob:
         """Starts the job.
 
         Returns:
-          The exit code once it is over; the run if it goes on elsewhere.
+          The exit code if the job has ended; the run if it goes on elsewhere.
 
         Raises:
-          InputError: something that the user gave is wrong, nothing could be embedded, or too many images failed.
+          InputError: the user's input is wrong, nothing could be embedded, or too many images failed.
         """
         job, storage = self.job, self.storage
         service_job = service_job_of(self.beam_options) if is_dataflow(self.beam_options) else None
@@ -93,11 +93,11 @@ class PreparedJob:
             storage = fenced(storage, lock)
             output = Output(job, storage)
             claim = output.claim(overwrite=self.overwrite, verify=self.verify)
-            if claim is Claim.PLANNED:
+            if claim is Claim.JOURNALED:
                 code = finish_here(job, storage=storage)
                 if code is not None:
                     return code
-                output = Output(job, storage)  # Without the plan, which was of no use.
+                output = Output(job, storage)  # The journal could not be used and is deleted.
                 claim = output.claim(overwrite=self.overwrite, verify=self.verify)
             if claim is Claim.DONE:
                 tidy(job, storage)
@@ -106,14 +106,14 @@ class PreparedJob:
                 print(f"note: {output.damage[0]}; what is lost of the set is embedded again", file=sys.stderr)
             going_on = ", going on where an earlier run was stopped" if claim is Claim.UNFINISHED else ""
             keeps_finished = claim is Claim.DAMAGED or (job.retry is not None and job.retry.of_finished_set)
-            # What --overwrite replaces binds nobody.
+            # With --overwrite the run does not have to use the engine of what it replaces.
             record = self._told_on_failure(
                 lambda: None if self.overwrite else recorded(job, storage, of_finished_set=keeps_finished)
             )
             run: dict[str, Any] = {"runner": self.runner, "beam_options": self.beam_options, "storage": storage}
             if not is_local(self.beam_options):
                 job = output.prepare(claim=claim, overwrite=self.overwrite)
-                # The first worker decides what is still open.
+                # If nothing is recorded yet, the first worker records which engine is used.
                 self._told_on_failure(
                     lambda: forget_record(job, storage) if record is None else write_record(job, storage, record)
                 )
@@ -130,7 +130,7 @@ class PreparedJob:
                 if isinstance(lock, Lease):
                     lock.hand_over()
                 return started
-            # The stage that embeds would load it as well; loaded here, what is wrong with it is still one clear line.
+            # The stage that embeds would load the engine too. Loaded here, a fault of it is reported in one clear line.
             loaded = load_recorded(self.options.load_engine, record, job)
             name = posixpath.basename(job.output_prefix)
             job = output.prepare(claim=claim, overwrite=self.overwrite)
@@ -159,9 +159,9 @@ class PreparedJob:
 
 
 def _say_done(job: Job, *, verified: bool) -> int:
-    """There is nothing left to do."""
+    """Says that nothing is left to do."""
     if verified:
         print(f"{job.output_prefix}: every file of the set was read, and every digest agrees")
-    what = "no row in its ledger to try again" if job.retry is not None else "nothing to do"
+    what = "no row in its dead letters to try again" if job.retry is not None else "nothing to do"
     print(f"{job.output_prefix}: this very job has finished this set of records; {what}.")
     return EXIT_OK

@@ -1,4 +1,4 @@
-"""Shows how far a local run is: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of a local run: as a bar on a terminal, elsewhere as a line every 15 seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class _Lines:
-    """For logs: a bar that redraws itself would fill them with control characters."""
+    """Progress as lines, for logs: a bar would fill them with control characters."""
 
     def __init__(self, total: int, name: str):
         self._total = total
@@ -44,11 +44,11 @@ class _Lines:
 
 @contextlib.contextmanager
 def show_progress(total: int, name: str) -> Iterator[None]:
-    """While active, shows rows done, rate and time left on standard error.
+    """Within this context, shows the rows done, the rate and the time left on standard error.
 
     Args:
       total: rows of the job.
-      name: what the bar is of, for example "train".
+      name: the name of the set, for example "train".
     """
     lock = threading.Lock()
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Hands a job to a runner that is not in this process, waits for it, and concludes as local runs do."""
+"""Submits a job to a runner outside this process, waits for it, and ends in the same way as a local run."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from preprocess.records.record_set import REPORT_NAME, sidecar_path
 from preprocess.storage.base import Storage
 
 _TRACEBACK = "Traceback (most recent call last):"
-# Whose message says it all.
+# Exceptions whose message is enough without a traceback.
 _EXPLAINED = ("configs.errors.InputError", "preprocess.jobs.commit.JobFailed", "preprocess.locks.lock_holder.LockLost")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemoteRun:
-    """A job that a runner has taken.
+    """A job that a runner has accepted.
 
     Attributes:
       job: the job.
-      result: Beam's handle of it.
+      result: Beam's handle of the job.
       storage: where the output will lie.
-      where: what a person can look at, for the end of a sentence.
-      job_id: that the runner gave it; None if it gives none.
-      outlives_us: whether it goes on when this process ends.
-      commands: that tell more of it.
-      list_command: that lists all jobs that are running; empty if there is none.
+      where: the page or the logs that a person can look at, as the end of a sentence.
+      job_id: the id that the runner gave the job; None if it gave none.
+      outlives_us: whether the job goes on when this process ends.
+      commands: commands that print more about the job.
+      list_command: a command that lists all running jobs; empty if there is none.
     """
 
     job: Job
@@ -53,7 +53,7 @@ class RemoteRun:
     list_command: str = ""
 
     def describe(self) -> list[str]:
-        """Lines that say where to watch the job, and where its work will lie."""
+        """Lines that say where the job can be watched and where its output will lie."""
         commands = [f"  {'':<10}{command}" for command in self.commands]
         return [
             f"  {'watch':<10}{self.where}",
@@ -63,10 +63,10 @@ class RemoteRun:
         ]
 
     def wait(self) -> int:
-        """Waits for the end of the job, and says what came of it as a local run does.
+        """Waits for the end of the job, and prints how it ended as a local run does.
 
         Returns:
-          0; 1 if the books do not balance.
+          0; 1 if the row accounting is wrong.
 
         Raises:
           InputError: the job failed or was cancelled, nothing could be embedded, or too many rows failed.
@@ -83,7 +83,7 @@ class RemoteRun:
         except Exception as error:
             failure = error
             state = _state_of(self.result)
-        # A job that ran to its end and failed has said why in its report.
+        # A job that ran to its end and failed has written the reason into its report.
         report = report_of(self.job, self.storage)
         if report is None:
             cause = f" ({_last_line(failure)})" if failure else ""
@@ -101,10 +101,10 @@ class RemoteRun:
 
 
 def check_options(runner: Any, beam_options: PipelineOptions) -> None:
-    """Looks for what Beam would refuse when the pipeline is made.
+    """Finds options that Beam would refuse when the pipeline is made.
 
     Raises:
-      InputError: the options contradict each other or lack one.
+      InputError: the options contradict each other, or one is missing.
     """
     errors = PipelineOptionsValidator(beam_options, runner).validate()
     if errors:
@@ -114,12 +114,12 @@ def check_options(runner: Any, beam_options: PipelineOptions) -> None:
 def submit(
     job: Job, transform: beam.PTransform, *, runner: Any, beam_options: PipelineOptions, storage: Storage
 ) -> RemoteRun:
-    """Gives a job to a runner.
+    """Submits a job to a runner.
 
     Args:
       job: the job.
-      transform: what runs it.
-      runner: that is not in this process.
+      transform: the Beam transform that does the work of the job.
+      runner: a runner outside this process.
       beam_options: of the pipeline.
       storage: where the output will lie.
 
@@ -161,11 +161,11 @@ def submit(
 def run_remotely(
     job: Job, transform: beam.PTransform, *, runner: Any, beam_options: PipelineOptions, storage: Storage
 ) -> int:
-    """Gives a job to a runner and waits for it; see `submit` and `RemoteRun.wait`."""
+    """Submits a job to a runner and waits for it; see `submit` and `RemoteRun.wait`."""
     submitted: dict[str, Any] = {"runner": runner, "beam_options": beam_options, "storage": storage}
     if not _has_job_service_here(beam_options):
         return submit(job, transform, **submitted).wait()
-    # Its threads would keep a process that is asked to stop for as long as the job takes.
+    # Without this, the threads of the job service would keep a stopped process alive until the job ends.
     with stops_are_explained(job), quiet_job_service():
         try:
             return submit(job, transform, **submitted).wait()
@@ -175,13 +175,13 @@ def run_remotely(
 
 
 def _has_job_service_here(beam_options: PipelineOptions) -> bool:
-    """Whether Beam's own job service, in this process, runs the job."""
+    """Whether Beam's own job service runs the job, in this process."""
     return beam_options.view_as(PortableOptions).job_endpoint == "embed"
 
 
 def _traceback_of_bug(failure: BaseException | None) -> str:
-    """The traceback of a worker's exception, which nobody else shows; empty if its message is enough."""
-    # Beam's own job service raises it again, as the message of an error of its own.
+    """The traceback of a worker's exception, which Beam does not show; empty if the message is enough."""
+    # Beam's own job service raises an error whose message contains this traceback.
     _, failed_in_worker, frames = str(failure or "").rpartition(f"RuntimeError: {_TRACEBACK}")
     frames = frames.rstrip()
     if not failed_in_worker or not frames:
@@ -194,7 +194,7 @@ def _traceback_of_bug(failure: BaseException | None) -> str:
 
 
 def _last_line(error: Exception) -> str:
-    """The end of what a runner says: what comes before is a traceback, or that the job failed."""
+    """The last line of a runner's message; the lines before it are a traceback, or say only that the job failed."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip().rstrip(".") if lines else type(error).__name__
 
@@ -202,12 +202,12 @@ def _last_line(error: Exception) -> str:
 def _state_of(result: Any) -> str:
     try:
         return str(result.state)
-    except Exception:  # The runner is gone, and with it the state.
+    except Exception:  # The runner does not run any more, so nobody knows the state.
         return "UNKNOWN"
 
 
 def _explain(error: Exception, runner: str) -> None:
-    """Raises what a person can do something about as one line; everything else is the caller's."""
+    """Raises an `InputError` of one line for a fault that a person can repair. For all other faults it does nothing."""
     import grpc  # type: ignore[import-untyped]
 
     if isinstance(error, grpc.FutureTimeoutError):

@@ -1,4 +1,4 @@
-"""The short table at the end of a job: where every row went, how fast, and where to look."""
+"""The short table at the end of a job: the outcomes of its rows, its speed, and the paths of its files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from preprocess.jobs.report import COMPLETE
 from preprocess.records.record_set import FAILED_NAME, REPORT_NAME, SKIPPED_NAME
 from preprocess.storage.base import Storage
 
-_LEDGER_LINES_SEARCHED = 10_000
+_LINES_SEARCHED = 10_000
 
 
 def _first_of_each(path: str, field: str, storage: Storage, *, number: int) -> dict[str, list[str]]:
-    """For each reason or rule near the start of a ledger, some rows as examples."""
+    """Some rows as examples for each reason or rule, from the start of a file of failed or skipped rows."""
     examples: dict[str, list[str]] = {}
-    with storage.open(path) as ledger:
-        for line in itertools.islice(ledger, _LEDGER_LINES_SEARCHED):
+    with storage.open(path) as stream:
+        for line in itertools.islice(stream, _LINES_SEARCHED):
             entry = json.loads(line)
             of_this = examples.setdefault(entry[field], [])
             if len(of_this) < number:
-                # One line, whatever a URI holds.
+                # Always one line, also if a URI contains line breaks.
                 of_this.append(" ".join(f"{entry['list']}:{entry['line']}: {entry['message']}".split()))
     return examples
 
@@ -46,7 +46,7 @@ def _count_lines(
 
 
 def _content_lines(report: Mapping[str, Any]) -> Iterator[str]:
-    """What was found out about the images themselves, as far as there is something to say."""
+    """Lines about duplicate images and images in other sets, if there are any."""
     duplicates = report.get("duplicates")
     if duplicates and duplicates["images"]:
         conflicts = duplicates["images_with_different_labels"]
@@ -59,14 +59,14 @@ def _content_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {'shared':<12}{shared['records']:>9}  records whose image is also in {shared['prefix']}{where}"
 
 
-def _prediction_lines(prediction: Mapping[str, Any] | None) -> Iterator[str]:
-    """What a plan said beside what it took."""
-    if prediction is None:
+def _planned_cost_lines(planned_cost: Mapping[str, Any] | None) -> Iterator[str]:
+    """Lines that compare the planned cost with what the job took."""
+    if planned_cost is None:
         return
-    if not prediction["compared"]:
-        yield f"  not compared with the plan: {prediction['why_not']}"
+    if not planned_cost["compared"]:
+        yield f"  not compared with the plan: {planned_cost['why_not']}"
         return
-    quantities = prediction["quantities"]
+    quantities = planned_cost["quantities"]
     if "wall_sec" in quantities:
         wall_sec = quantities["wall_sec"]
         actual = wall_sec["actual"]
@@ -74,7 +74,7 @@ def _prediction_lines(prediction: Mapping[str, Any] | None) -> Iterator[str]:
         if not wall_sec["low"] <= actual <= wall_sec["high"]:
             verdict = f", {'less' if actual < wall_sec['low'] else 'more'} than that"
         predicted = amounts.duration(Estimate.from_json(wall_sec))
-        yield f"  predicted {predicted}, took {amounts.duration(actual)}{verdict} ({prediction['where']})"
+        yield f"  predicted {predicted}, took {amounts.duration(actual)}{verdict} ({planned_cost['where']})"
     else:
         read_bytes = quantities["read_bytes"]
         predicted = amounts.num_bytes(Estimate.from_json(read_bytes))
@@ -87,7 +87,7 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
     Args:
       report: of the job.
       prefix: of the set.
-      sidecars: the folder that report and ledgers lie in; examples come from the ledgers.
+      sidecars: the folder of the report, the dead letters and the skipped rows; examples come from the last two.
       storage: where they lie.
     """
     complete = report["status"] == COMPLETE
@@ -112,7 +112,7 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
         yield f"  {'unlabeled':<12}{report['records_without_label']:>9}  of those embedded"
     engines = ", ".join(f"{engine['engine']} {engine['precision']}" for engine in report["engines"])
     yield f"  {report['wall_sec']:.1f} s, {report['images_per_sec'] or 0:.1f} images/s, {engines}"
-    yield from _prediction_lines(report["prediction"])
+    yield from _planned_cost_lines(report["prediction"])
     if backbone["random_weights"]:
         yield (
             f"  RANDOM weights (seed {backbone['seed']}): these embeddings are for trying things out; "

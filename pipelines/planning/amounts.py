@@ -1,4 +1,4 @@
-"""Times, bytes, money, rates and counts as people write them."""
+"""Formats times, bytes, money, rates and counts for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BYTES = {"bytes": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
 def _plain(number: float) -> str:
-    """Two digits that mean something, or all of those before the point."""
+    """The number with one or two significant digits, or without decimals from 10 on."""
     if number >= 1000:
         return f"{number:,.0f}"
     return f"{number:.0f}" if number >= 10 else f"{number:.2g}" if number >= 1 else f"{number:.1g}"
@@ -29,7 +29,7 @@ def _expected(amount: Estimate | float) -> float:
 
 def duration(seconds: Estimate | float) -> str:
     """`41 s (35 - 50)`, in seconds, minutes, hours or days."""
-    # Two minutes are 120 s: a unit is used from two of it on.
+    # A unit is used from two of it on, so 119 s are not 2 minutes.
     unit = [unit for unit, size in _SECONDS.items() if _expected(seconds) >= 2 * size or size == 1][-1]
     return _with_unit(seconds, unit, _SECONDS[unit])
 

@@ -1,4 +1,4 @@
-"""What a plan rests on, in words: what was measured, what was not, and what is not counted."""
+"""The assumptions of a plan in words: what was measured, what was not measured, and what is not counted."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _WORTH_SAYING_PERCENT = 10
 def assumptions_of(
     recipe: Recipe, prices: RegionPrices, *, here: EngineCost, remote: EngineCost, fleet: Fleet | None
 ) -> list[str]:
-    """What a plan rests on, a line each.
+    """The assumptions of a plan, one on each line.
 
     Args:
-      recipe: whose lists are planned.
-      prices: that it is planned with.
+      recipe: the recipe whose lists are planned.
+      prices: the prices of the plan.
       here: the engine of this machine.
-      remote: that of the workers; the same one unless they lack what this machine has.
-      fleet: the workers; None where nothing is predicted of them.
+      remote: the engine of the workers; it differs from `here` only if the workers cannot run that one.
+      fleet: the workers; None if the plan has no cost for Dataflow.
     """
     lines = [
         "the first number is what is expected, those in brackets are low and high: two standard errors of the sample, "

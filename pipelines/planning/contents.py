@@ -1,4 +1,4 @@
-"""Measures what a plan rests on, and puts the plan together."""
+"""Makes a plan: measures a sample on this machine, and calculates the planned costs from it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from preprocess.engines.select import EngineSpec
 from preprocess.machine.cores import available_cores
 from preprocess.storage.uris import has_scheme
 
-# Drawn for each image to try. The sample goes by the hash of the URI, so an image that a list names ten times is drawn
-# ten times, or not at all.
+# The number of rows that are drawn for each image to try. The sample is drawn by the hash of the URI, so an image that
+# a list names ten times is drawn ten times or not at all.
 DRAWN_PER_IMAGE = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlannedList:
-    """A list of the recipe: its split, where it lies, and what a look through it found, a sample included."""
+    """A list of the recipe: its split, its path, and the counts and the sample from scanning it."""
 
     split: str
     input_path: str
@@ -56,16 +56,16 @@ def make_plan(
     sample_size: int,
     batch_size: int | None,
 ) -> dict[str, Any]:
-    """Measures on this machine and calculates the rest.
+    """Makes the plan of a recipe.
 
     Args:
-      recipe: with the options of the command line in it.
-      prices: of its region.
-      lists: at least one.
+      recipe: the recipe, with the options of the command line in it.
+      prices: the prices of its region.
+      lists: at least one list.
       spec: the network.
-      data_dir: where the lists lie.
-      sample_size: images to try of each list.
-      batch_size: images a batch; None for what suits the engine.
+      data_dir: the folder of the lists.
+      sample_size: the number of images of each list that are tried.
+      batch_size: images in a batch; None for the engine's own choice.
 
     Returns:
       The plan, as JSON: what `pipelines.planning.file` writes and `pipelines.planning.table` shows.
@@ -79,7 +79,7 @@ def make_plan(
     engine_cost = functools.partial(
         _engine_cost,
         spec=spec,
-        # As pipelines.embed draws them, so that what int8 costs the first time is done by then.
+        # The same images as in pipelines.embed, so that the int8 network is in the cache when the job starts.
         calibration=lists[0].scanned.sample[:CALIBRATION_IMAGES],
         images=images,
         pixels=samples[lists[0].split].pixels,
@@ -119,7 +119,7 @@ def make_plan(
 
 
 def _sample(lists: Sequence[PlannedList], size: int, images: ImageSource) -> dict[str, SampledImages]:
-    """What images of each list cost, by split."""
+    """Measures a sample of each list; the results by split."""
     samples = {}
     for planned in lists:
         scanned = planned.scanned
@@ -155,7 +155,7 @@ def _work(planned: PlannedList, recipe: Recipe, sample: SampledImages, engine: E
         split=planned.split,
         rows=planned.scanned.rows,
         images=planned.scanned.images,
-        # At least: each of several lists ends with a block that is not full.
+        # This is a lower bound, because each of several lists may end with a block that is not full.
         blocks=max(math.ceil(planned.scanned.rows / rows_per_block), len(planned.scanned.paths)),
         rows_per_block=rows_per_block,
         sample=sample,
@@ -190,11 +190,11 @@ def _entry(
     is_first: bool,
 ) -> dict[str, Any]:
     sample = work.sample
-    prediction = plan_model.predict_here(work, here, cores=available_cores(), is_first=is_first)
+    planned_cost = plan_model.planned_cost_here(work, here, cores=available_cores(), is_first=is_first)
     on_dataflow = None
     if fleet is not None:
         workers = fleet.numbers_of_workers(work.blocks)[-1]
-        on_dataflow = plan_dataflow.predict_on_dataflow(work, remote, fleet, workers).to_json()
+        on_dataflow = plan_dataflow.planned_cost_on_dataflow(work, remote, fleet, workers).to_json()
     return {
         "split": planned.split,
         "input_path": planned.input_path,
@@ -206,9 +206,11 @@ def _entry(
         "record_bytes": work.record_bytes,
         "output_bytes": work.output_bytes.to_json(),
         "predictions": {
-            "here": prediction.to_json(),
+            "here": planned_cost.to_json(),
             "dataflow": on_dataflow,
-            "elsewhere": plan_model.predict_elsewhere(work, where="machines that the plan does not know").to_json(),
+            "elsewhere": plan_model.planned_cost_elsewhere(
+                work, where="machines that the plan does not know"
+            ).to_json(),
         },
     }
 
@@ -243,7 +245,7 @@ def _dataflow(works: list[ListWork], engine: EngineCost, fleet: Fleet, prices: R
 
 
 def _as_json(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass as JSON; arrays are for the one who looks to leave out."""
+    """The fields of a dataclass as JSON; arrays stay arrays, and the caller leaves them out."""
     return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
 
 

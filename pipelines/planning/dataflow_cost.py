@@ -1,4 +1,4 @@
-"""What embedding lists on Dataflow will take, with one worker or many, and what it will cost: arithmetic alone."""
+"""Calculates the time and the price of embedding lists on Dataflow, for one worker and for many."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from typing import Any
 from configs.cloud import DataflowOptions
 from configs.prices import Prices
 from pipelines.planning import amounts
-from pipelines.planning.model import ListWork, at_speed, longer_of, prediction_of
+from pipelines.planning.model import ListWork, at_speed, longer_of, planned_cost_of
 from pipelines.planning.sample import EngineCost
 from pipelines.runners.machine_types import Machine
 from preprocess.jobs.estimate import Estimate, exactly
-from preprocess.jobs.planned_cost import Prediction
+from preprocess.jobs.planned_cost import PlannedCost
 
-# A vCPU is a hardware thread, often half of a core; which processor a worker gets is the service's choice.
+# The speed of a vCPU, compared with a core of this machine. A vCPU is a hardware thread, often half of a core, and the
+# service chooses the processor.
 VCPU_SPEED = Estimate(0.5, 0.75, 1.1)
-# From the submission until workers embed. None of this was measured: machines start, an image is fetched, or else the
-# project and TensorFlow are installed on each worker.
+# Seconds from the submission until workers embed. Machines start, and then an image is fetched, or the project and
+# TensorFlow are installed on each worker. None of this was measured.
 START_WITH_IMAGE_SEC = Estimate(120, 210, 360)
 START_WITHOUT_IMAGE_SEC = Estimate(240, 420, 900)
-# Until autoscaling has all workers at work. Not measured either.
+# Seconds until autoscaling has started all workers. Not measured.
 RAMP_UP_SEC = Estimate(0, 120, 360)
-# A last step that moves shards and writes the report, by one worker.
+# The commit, in which one worker moves the shards and writes the report.
 _FINISH_SEC_PER_BLOCK = Estimate(0.01, 0.03, 0.1)
 _WORKER_NUMBERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000)
 
-# Of a row that passes the shuffle, and of its result: labels, line number, digest, what pickling adds.
+# Bytes of a row that passes the shuffle, and of its result: labels, line number, digest, overhead of pickling.
 _SHUFFLED_BYTES_PER_ROW = 200
-# Writing and reading.
+# Each byte is written and read.
 _SHUFFLE_PASSES = 2
-# Shard, result, a ledger, and the shard's move to its name; lists of folders, report, manifest and the like. Counted on
-# an emulator, where two jobs of five blocks in all made 60 of class A and 14 of class B besides those for images.
+# A block writes a shard, a result and dead letters, and its shard is moved. A job lists folders and writes the report,
+# the manifest and other files. Counted on an emulator: two jobs with five blocks together made 60 requests of class A
+# and 14 of class B, in addition to those for images.
 _CLASS_A_PER_BLOCK, _CLASS_A_PER_JOB = 4, 20
 _CLASS_B_PER_BLOCK, _CLASS_B_PER_JOB = 1, 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """The workers of a Dataflow job, as the recipe has them.
+    """The workers of a Dataflow job, as the recipe describes them.
 
     Attributes:
       machine: of a worker.
@@ -53,7 +55,7 @@ class Fleet:
 
     @property
     def hourly_price(self) -> float:
-        """Of a worker, with its disk, in US dollars."""
+        """The price of a worker with its disk for an hour, in US dollars."""
         prices, options = self.prices, self.options
         flexible = options.flexrs != "none"
         vcpu = prices.flexrs_vcpu_hour if flexible else prices.dataflow_vcpu_hour
@@ -63,7 +65,7 @@ class Fleet:
         return self.machine.vcpus * vcpu + self.machine.memory_gb * memory + options.disk_gb * disk
 
     def start_sec(self, workers: int) -> Estimate:
-        """From the submission until `workers` of them embed."""
+        """The seconds from the submission until `workers` workers embed."""
         start = START_WITHOUT_IMAGE_SEC if self.options.image is None else START_WITH_IMAGE_SEC
         grows = self._grows and (self.options.num_workers or 1) < workers
         return start + RAMP_UP_SEC if grows else start
@@ -74,7 +76,7 @@ class Fleet:
 
     @property
     def workers_allowed(self) -> int:
-        """The most that the recipe allows; without autoscaling there are so many from beginning to end."""
+        """The largest number of workers that the recipe allows. Without autoscaling their number is constant."""
         return self.options.max_workers if self._grows else self.options.num_workers or 1
 
     def workers_paid(self, taking_part: int) -> int:
@@ -207,10 +209,10 @@ def recommended(costs: list[FleetCost]) -> FleetCost:
     return min(costs, key=lambda cost: cost.wall_sec.expected * cost.dollars.expected)
 
 
-def predict_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: int) -> Prediction:
+def planned_cost_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: int) -> PlannedCost:
     """What a list takes on Dataflow with the most workers that the recipe allows."""
     cost = cost_on_dataflow(work, engine, fleet, workers)
     where = f"Dataflow, at most {amounts.count(workers, fleet.machine.name)}, {engine.name}"
     if fleet.options.flexrs != "none":
         where += ", the wait of FlexRS not counted"
-    return prediction_of(work, cost.wall_sec, where=where)
+    return planned_cost_of(work, cost.wall_sec, where=where)

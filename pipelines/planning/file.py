@@ -1,4 +1,4 @@
-"""A plan on disk: written by `pipelines.plan`, looked up by the run that it was made for."""
+"""The file of a plan: `pipelines.plan` writes it, and the run that it was made for reads it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from configs.json_text import json_line
 from configs.option import time_deciding
 from configs.recipe import PreprocessOptions
 from pipelines.checks.preflight import ScannedLists
-from preprocess.jobs.planned_cost import Prediction
+from preprocess.jobs.planned_cost import PlannedCost
 from preprocess.machine.cores import available_cores
 from preprocess.storage.base import Storage, read_file, write_file
 from preprocess.storage.uris import has_scheme
@@ -30,10 +30,10 @@ def planned_options(options: PreprocessOptions, batch_size: int | None) -> dict[
 
 
 def check_output(path: str, storage: Storage) -> None:
-    """Makes sure that a plan can be written at `path`, and replaces nothing but a plan.
+    """Makes sure that a plan can be written at `path`, and that it replaces at most an older plan.
 
     Raises:
-      InputError: a directory or another file lies there, there is no such folder, or storage cannot be read.
+      InputError: a directory or another file lies there, the folder does not exist, or storage cannot be read.
     """
     folder = os.path.dirname(path) or "."
     if not has_scheme(path) and (os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK)):
@@ -75,12 +75,12 @@ def _read(path: str, storage: Storage) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunMachines:
-    """On what a job will run.
+    """The machines on which a job will run.
 
     Attributes:
-      where: on this machine, on Dataflow, or with another runner.
-      machine_type: of workers of Dataflow.
-      max_workers: of them.
+      where: this machine, Dataflow, or another runner.
+      machine_type: the machine type of Dataflow's workers.
+      max_workers: the largest number of Dataflow's workers.
     """
 
     where: Where
@@ -89,7 +89,7 @@ class RunMachines:
 
 
 def runs_on(beam_options: Any) -> RunMachines:
-    """On what Beam's options let a job run."""
+    """The machines on which a job with these options of Beam will run."""
     from apache_beam.options.pipeline_options import WorkerOptions
 
     from pipelines.runners.beam_options import is_dataflow, is_local
@@ -102,16 +102,16 @@ def runs_on(beam_options: Any) -> RunMachines:
     return RunMachines(where="dataflow", machine_type=workers.machine_type, max_workers=workers.max_num_workers or None)
 
 
-def find_prediction(
+def find_planned_cost(
     path: str, *, lists: ScannedLists, options: Mapping[str, Any], machines: RunMachines, storage: Storage
-) -> Prediction | None:
-    """What a plan says about lists; None, and a line that says why, if it does not speak of this very run.
+) -> PlannedCost | None:
+    """Reads the planned cost of lists from a plan. If the plan was not made for this run, prints why and returns None.
 
     Args:
       path: the plan.
-      lists: what is to be embedded.
-      options: of `time_deciding`.
-      machines: on what the job will run.
+      lists: the lists to embed.
+      options: the options of the run, as `time_deciding` gives them.
+      machines: the machines on which the job will run.
       storage: where the plan lies.
 
     Raises:
@@ -125,7 +125,7 @@ def find_prediction(
         why_not = _why_not(plan, entry, options=options, machines=machines)
         if entry is not None and why_not is None:
             predictions = entry["predictions"]
-            return Prediction.from_json(predictions[machines.where] or predictions["elsewhere"])
+            return PlannedCost.from_json(predictions[machines.where] or predictions["elsewhere"])
     except FileNotFoundError as error:
         raise InputError(f"--prediction: there is no file {path!r}. python -m pipelines.plan makes one.") from error
     except OSError as error:
@@ -139,7 +139,7 @@ def find_prediction(
 
 
 def _why_not(plan: Mapping[str, Any], entry: Any, *, options: Mapping[str, Any], machines: RunMachines) -> str | None:
-    """Why a plan does not speak of a run; None if it does."""
+    """Why a plan was not made for a run; None if it was."""
     if entry is None:
         return "the list has changed since, or is not in it"
     differing = [name for name, value in options.items() if plan["options"].get(name) != value]

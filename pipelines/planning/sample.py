@@ -1,4 +1,4 @@
-"""What a sample of a list's images costs to read and decode on this machine, and what its engine costs."""
+"""Measures on this machine the cost of reading and decoding a sample of a list's images, and of the engine."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from preprocess.machine.cores import available_cores
 from preprocess.records.example import encode_example
 from preprocess.records.tfrecord import frame_record
 
-# Decoded images that are kept for the engine, 0.27 MB each.
+# The number of decoded images that are kept for the engine, 0.27 MB each.
 _MOST_PIXELS = 64
-# Of the engine: each round is as many batches as it takes at once, twice.
+# The rounds of measuring the engine, and the shortest time of a round.
 _ROUNDS = 5
 _ROUND_SEC = 0.6
 _UNKNOWN_DIGEST = bytes(32)
@@ -34,18 +34,18 @@ _UNKNOWN_DIGEST = bytes(32)
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class SampledImages:
-    """What reading and decoding the images of a sample took.
+    """The cost of reading and decoding the images of a sample.
 
     Attributes:
-      tried: images of the sample.
-      failed: how many of them cannot be used, by reason.
-      failed_share: of all images of the list.
-      read_bytes: of an image file that can be decoded.
-      read_sec: of reading one, while others are read.
-      decode_sec: of decoding one, in a process of its own.
-      handling_core_sec: core-seconds of this process an image: reading, hashing, handing on.
-      record_uri_bytes: of the location of an image.
-      pixels: of some of them, uint8 [n, 299, 299, 3].
+      tried: the number of images in the sample.
+      failed: the number of images that cannot be used, by reason.
+      failed_share: the estimated share of failures among all images of the list.
+      read_bytes: the size of an image file that can be decoded.
+      read_sec: seconds to read an image, while others are read.
+      decode_sec: seconds to decode an image, in a decoder's process.
+      handling_core_sec: core-seconds of this process for each image: reading, hashing, passing on.
+      record_uri_bytes: the mean length of an image's location.
+      pixels: some of the images, uint8 [n, 299, 299, 3].
     """
 
     tried: int
@@ -61,16 +61,16 @@ class SampledImages:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineCost:
-    """What an engine costs on this machine.
+    """The measured cost of an engine on this machine.
 
     Attributes:
       name: engine and precision, for people.
       precision: of its arithmetic.
       device: "cpu" or "gpu".
-      occupied_sec: core-seconds an image: all cores of this machine times the time that an image takes, so what
-        other programs take of them is in it. On a GPU, seconds.
-      cpu_sec: core-seconds of this process an image, whatever other programs do; at most the expected `occupied_sec`.
-      load_sec: until it could be used; the first time with new weights, which are prepared then, it takes longer.
+      occupied_sec: core-seconds for each image: the number of cores times the time that an image takes, so it contains
+        the time that other programs took. On a GPU, seconds.
+      cpu_sec: core-seconds of this process for each image; at most the expected `occupied_sec`.
+      load_sec: seconds to load it. The first time with new weights takes longer, because they are converted then.
       embedding_size: floats in one embedding.
     """
 
@@ -84,7 +84,7 @@ class EngineCost:
 
     @property
     def share_of_machine(self) -> float:
-        """How much of this machine the engine got while it was measured: 1 if nobody else wanted any of it."""
+        """The share of this machine that the engine got while it was measured: 1 if no other program ran."""
         return self.cpu_sec / self.occupied_sec.expected
 
 
@@ -92,14 +92,14 @@ def sample_images(drawn: Sequence[str], *, number: int, lists: ScannedLists, ima
     """Reads and decodes images as the pipeline does.
 
     Args:
-      drawn: locations of images, drawn by lot from the lists. One that a list names ten times is there ten times: it is
-        tried once and counts as ten.
-      number: different images to try, at least 1.
-      lists: what they were drawn from.
-      images: how they are read and decoded.
+      drawn: locations of images, a random sample of the lists. An image that a list names ten times is in it ten times;
+        it is tried once and counts as ten.
+      number: the number of different images to try, at least 1.
+      lists: the lists from which they were drawn.
+      images: how images are read and decoded.
 
     Raises:
-      InputError: not one of them can be used.
+      InputError: none of them can be used.
       OSError: storage does not answer.
     """
     times = dict(itertools.islice(collections.Counter(drawn).items(), number))
@@ -160,13 +160,13 @@ def _start_decoders(images: ImageSource) -> None:
 
 
 def time_engine(engine: Engine, pixels: np.ndarray, *, batch_size: int | None, load_sec: float) -> EngineCost:
-    """Measures an engine that always has as many full batches under way as it takes, warm, on real images.
+    """Measures a warm engine on real images, with full batches and as many of them as it runs at once.
 
     Args:
-      engine: which.
-      pixels: images, uint8 [n, 299, 299, 3], n > 0; used again and again.
-      batch_size: images a batch; None for what suits the engine.
-      load_sec: what loading it took.
+      engine: the engine.
+      pixels: images, uint8 [n, 299, 299, 3], n > 0; they are used repeatedly.
+      batch_size: images in a batch; None for the engine's own choice.
+      load_sec: the seconds that loading it took.
     """
     batch = np.ascontiguousarray(np.resize(pixels, (batch_size or engine.batch_size, *pixels.shape[1:])))
     pending = collections.deque(engine.start(batch) for _ in range(engine.max_pending))

@@ -1,4 +1,4 @@
-"""A plan as a person reads it: what each list costs here, what all cost on Dataflow, and what was assumed."""
+"""The table of a plan for people: the cost of each list here, the cost of all on Dataflow, and the assumptions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from preprocess.jobs.estimate import Estimate, exactly
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows with their cells under each other; the first column to the left, numbers begin alike."""
+    """Rows as lines, with the cells of each column aligned to the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,4 +1,4 @@
-"""Keeps off the terminal what Beam and its child processes say about faults that we tell in one line."""
+"""Hides the messages of Beam and its child processes about faults that our programs report in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from configs.errors import InputError
 
-# What Beam logs about a fault that is raised as well: for some, with the critical level.
+# Beam logs faults that it also raises, some of them with the critical level. So the level must be above that.
 _ABOVE_ALL_LEVELS = logging.CRITICAL + 1
 # A function of Beam's portable runner that logs the messages of its job service.
 _LOGS_MESSAGES = "read_messages"
@@ -21,7 +21,7 @@ _LOGS_MESSAGES = "read_messages"
 
 @contextlib.contextmanager
 def quiet_beam() -> Iterator[None]:
-    """Beam says nothing: it logs, some with tracebacks, what it raises as well."""
+    """Within this context Beam logs nothing. It would log faults that it also raises, some with tracebacks."""
     logger = logging.getLogger("apache_beam")
     level = logger.level
     logger.setLevel(_ABOVE_ALL_LEVELS)
@@ -33,10 +33,11 @@ def quiet_beam() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_job_service() -> Iterator[None]:
-    """Beam's own job service, in this process, says nothing: it tells four times and more why a job failed.
+    """Within this context Beam's own job service in this process prints nothing about a failed job.
 
-    It does so by Beam's loggers, in messages to its client, which logs them by the root logger, and where a worker is
-    gone, by threads that end. What workers log comes by the root logger as well, and passes.
+    It would print the fault at least four times: through Beam's loggers, in messages to its client, which logs them
+    with the root logger, and through threads that end with an exception if a worker has ended. The messages of workers
+    also come through the root logger, and these are printed.
     """
     import grpc  # type: ignore[import-untyped]
 
@@ -61,7 +62,7 @@ def quiet_job_service() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_children() -> Iterator[None]:
-    """Child processes, in which Beam packs the project, write on standard error only what explains why one failed."""
+    """Within this context, the output of Beam's child processes, which pack the project, is shown only if one fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept, contextlib.ExitStack() as stack:
         stderr = os.dup(2)
@@ -80,5 +81,5 @@ def quiet_children() -> Iterator[None]:
 
 def _copy_to(descriptor: int, stream: IO[bytes]) -> None:
     stream.seek(0)
-    with contextlib.suppress(OSError):  # Nobody reads it.
+    with contextlib.suppress(OSError):  # The reader of standard error may have closed it.
         os.write(descriptor, stream.read())

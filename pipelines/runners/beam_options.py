@@ -31,7 +31,7 @@ def _all_beam_flags() -> argparse.ArgumentParser:
 
 
 def parse_beam_options(flags: Sequence[str], *, own_flags: Sequence[str]) -> PipelineOptions:
-    """Beam's options from the flags that are not ours.
+    """Beam's options from the flags that our programs do not know.
 
     Args:
       flags: as on the command line.
@@ -64,10 +64,10 @@ def is_dataflow(options: PipelineOptions) -> bool:
 
 
 def make_runner(options: PipelineOptions) -> Any:
-    """The runner that the options name; for local runs always the same one.
+    """The runner that the options name. For local runs it is always the same.
 
-    Beam's DirectRunner picks one of several engines by what it finds on the machine, and may download one.
-    The engine that is always there runs the same pipeline everywhere.
+    Beam's DirectRunner chooses one of several runners by what is installed, and may download one. `FnApiRunner` is
+    always installed, so it runs the same pipeline on every machine.
 
     Raises:
       InputError: there is no such runner.

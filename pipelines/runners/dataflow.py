@@ -1,6 +1,6 @@
-"""Dataflow as a recipe describes it: its machines as flags of Beam, the names of its jobs, and where to watch them.
+"""Turns the Dataflow section of a recipe into flags of Beam; names jobs, and says where they can be watched.
 
-No Beam in here, and no service is asked anything.
+This module does not use Beam, and sends no requests.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from pipelines.runners.machine_types import machine_of
 
 RUNNER = "DataflowRunner"
 SETUP_FILE = os.path.join(REPOSITORY, "setup.py")
-# In the bucket of the output: what workers are given, and what Beam puts aside.
+# A folder in the bucket of the output, for the files of workers and for temporary files of Beam.
 STAGING_FOLDER = "hugs_staging"
-# Each thread runs a bundle of its own through the stage that embeds. Engine, readers and decoders are one set a
-# process, so one thread would keep the machine busy, but for the end of a bundle, when its last batches are waited
-# for. The second has begun on the next by then. More would only hold more images at a time (128 decoded and up to
-# 256 MiB encoded each).
+# Each thread runs its own bundle through the stage that embeds. All threads share the engine, the readers and the
+# decoders of the process. One thread keeps the machine busy except at the end of a bundle, when it waits for the last
+# batches; a second thread works on the next bundle then. More threads would only hold more images in memory (128
+# decoded and up to 256 MiB encoded for each thread).
 _HARNESS_THREADS = 2
-# What the process of a worker may take at its peak, with its decoders and one engine. Measured as the sum of the PSS of
-# all its processes every 0.1 s, on 2 cores, 144 photos of 12 megapixels (JPEG and PNG), Inception v3: OpenVINO 1.1 GB,
-# 2.0 GB in the start that converts the network; TensorFlow 2.4 GB, 4.7 GB in the start that converts it and compares
-# precisions. The rest is for more cores, each of which adds a decoder.
+# The peak memory of a worker's process with its decoders and one engine. Measured as the sum of the PSS of all its
+# processes every 0.1 s, on 2 cores, with 144 photos of 12 megapixels (JPEG and PNG) and Inception v3: OpenVINO 1.1 GB,
+# and 2.0 GB when it starts and converts the network; TensorFlow 2.4 GB, and 4.7 GB when it starts, converts the network
+# and compares precisions. The rest is for machines with more cores, each of which adds a decoder.
 _WORKER_RAM_GB = 6
 _ACCELERATORS = {"t4": "nvidia-tesla-t4", "l4": "nvidia-l4"}
 _FLEXRS = {"cost": "COST_OPTIMIZED", "speed": "SPEED_OPTIMIZED"}
 _AUTOSCALING = {"throughput": "THROUGHPUT_BASED", "none": "NONE"}
 _REFUSED = ("--template_location", "--update", "--streaming", "--create_from_snapshot")
-# Flags with several names in Beam.
+# Flags that have several names in Beam.
 _ALIASES = (
     ("--machine_type", "--worker_machine_type"),
     ("--worker_disk_type", "--disk_type"),
@@ -52,7 +52,7 @@ _ALIASES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where jobs run, for those who want to watch them."""
+    """The project and region of jobs, for the page and the commands that show them."""
 
     project: str
     region: str
@@ -68,7 +68,7 @@ class Place:
 
 
 def job_name(output_prefix: str) -> str:
-    """The name of the job that writes a set, by which the service refuses a second one at the same time.
+    """The name of the job that writes a set. The service refuses a second active job with the same name.
 
     gs://bucket/hugs_20260102_030405/preproc/train gives hugs-20260102-030405-train.
     """
@@ -91,12 +91,12 @@ class GivenFlags:
         self._flags = flags
 
     def values(self, flag: str) -> list[str]:
-        """What is given for a flag, under any of its names; the empty text where it stands alone."""
+        """The values of a flag, under any of its names; an empty text for a flag without a value."""
         names = next((names for names in _ALIASES if flag in names), (flag,))
         return [value for name, value in self._pairs() if name in names]
 
     def value(self, flag: str) -> str | None:
-        """The last value given for a flag, which is the one that counts; None if there is none."""
+        """The last value of a flag, which overrides the others; None if the flag is not given."""
         return next(reversed(self.values(flag)), None)
 
     def _pairs(self) -> Iterator[tuple[str, str]]:
@@ -111,7 +111,7 @@ class GivenFlags:
 
 
 def runner_kind(runner: str) -> str:
-    """The runner that a name means to Beam, which takes it in any case, with or without "Runner", and in full."""
+    """The runner with this name. Beam ignores case, and allows names with or without "Runner" and with a module."""
     return runner.rpartition(".")[2].lower().removesuffix("runner")
 
 
@@ -138,14 +138,14 @@ def complete_flags(recipe: Recipe, given: Sequence[str], *, output_prefix: str) 
 def dataflow_flags(
     recipe: Recipe, given: Sequence[str], *, output_prefix: str, project: str, setup_file: str | None
 ) -> list[str]:
-    """All of Beam's flags for a job: those of the recipe, then the given ones, which win. Depends on nothing else.
+    """All of Beam's flags for a job: those of the recipe, then the given ones, which override. It is a pure function.
 
     Args:
-      recipe: its sections `cloud` and `dataflow` count.
-      given: Beam's flags on the command line. The result, given, comes back as it is.
+      recipe: its sections `cloud` and `dataflow` are used.
+      given: Beam's flags on the command line. If they are an earlier result of this function, they do not change.
       output_prefix: of the set, on gs://.
-      project: that pays.
-      setup_file: of the checkout, absolute; None where the project is installed.
+      project: the project that pays.
+      setup_file: the absolute path of the checkout's setup.py; None if the project is installed.
 
     Raises:
       InputError: the output is not on gs://, region and subnetwork disagree, or workers could not be given the project.
@@ -199,7 +199,7 @@ def dataflow_flags(
 
 
 def _added_to_lists(recipe: Recipe, flags: GivenFlags) -> Iterator[str]:
-    """What the recipe adds to flags that may be given several times."""
+    """The flags of the recipe that may be given several times."""
     labels = {label.partition("=")[0] for label in flags.values("--labels")}
     yield from (f"--labels={key}={value}" for key, value in recipe.cloud.labels.items() if key not in labels)
     # One process a worker, whose threads and child processes use all cores, and so one copy of the network. (Runner v2

@@ -1,4 +1,4 @@
-"""The Dataflow service itself: whether it lets us in, whether a job is there already, and what its refusals mean."""
+"""Requests to the Dataflow service: checks access, finds active jobs, and explains refusals in one line."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _LOG_IN = (
 
 
 def place_of(options: PipelineOptions) -> Place:
-    """Where the options put a job."""
+    """The project and region of a job with these options."""
     cloud = options.view_as(GoogleCloudOptions)
     return Place(project=cloud.project, region=cloud.region)
 
 
 def check_credentials(options: PipelineOptions) -> None:
-    """Looks for credentials. Beam would look for half a minute, and then go on without any.
+    """Checks that there are credentials. Beam would search for half a minute, and then go on without any.
 
     Raises:
-      InputError: there are none on this machine.
+      InputError: there are no credentials on this machine.
     """
     cloud = options.view_as(GoogleCloudOptions)
     if cloud.no_auth:
@@ -39,7 +39,7 @@ def check_credentials(options: PipelineOptions) -> None:
     import google.auth.exceptions
 
     try:
-        # Logs warnings about the kinds of credentials that it finds.
+        # google.auth logs warnings about the kinds of credentials that it finds.
         logging.getLogger("google.auth").setLevel(logging.ERROR)
         google.auth.default(scopes=cloud.gcp_oauth_scopes)
     except google.auth.exceptions.GoogleAuthError as error:
@@ -47,10 +47,10 @@ def check_credentials(options: PipelineOptions) -> None:
 
 
 def check_service(options: PipelineOptions) -> None:
-    """Asks the service for an active job of the options' name, and so finds out whether it lets us in.
+    """Asks the service for an active job with the name in the options. This also checks that it gives us access.
 
     Raises:
-      InputError: there is such a job, or the service cannot be reached or refuses.
+      InputError: there is such a job, or the service cannot be reached, or it refuses.
     """
     active = _active_job_id(service_job_of(options), options)
     if active is not None:
@@ -58,20 +58,20 @@ def check_service(options: PipelineOptions) -> None:
 
 
 def service_job_of(options: PipelineOptions) -> tuple[str, str, str]:
-    """The (project, region, name) of the job that options describe; of all active jobs there is one of that name."""
+    """The (project, region, name) of the job that the options describe. No two active jobs have the same."""
     cloud = options.view_as(GoogleCloudOptions)
     return cloud.project, cloud.region, cloud.job_name
 
 
 def watch_if_active(job: tuple[str, str, str], *, options: PipelineOptions) -> str:
-    """Asks the service for a job, with the credentials that the options name.
+    """Asks the service whether a job is active, with the credentials that the options name.
 
     Args:
       job: its (project, region, name).
-      options: of the pipeline that wants to know.
+      options: of the pipeline that asks.
 
     Returns:
-      Where to watch it; empty if it is not active.
+      The page on which the job can be watched; empty if it is not active.
 
     Raises:
       InputError: the service cannot be reached or refuses.
@@ -102,10 +102,10 @@ def _active_job_id(job: tuple[str, str, str], options: PipelineOptions) -> str |
 
 
 def check_writable(options: PipelineOptions, storage: Storage) -> None:
-    """Writes a small object where Beam will put files, and deletes it again.
+    """Writes a small object into each folder that Beam will write to, and deletes it again.
 
     Raises:
-      InputError: it cannot be written.
+      InputError: an object cannot be written.
     """
     cloud = options.view_as(GoogleCloudOptions)
     for flag, folder in (("temp_location", cloud.temp_location), ("staging_location", cloud.staging_location)):
@@ -134,10 +134,10 @@ def _cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def explained(options: PipelineOptions) -> Iterator[None]:
-    """Turns what the service, the network and the packing of the project can raise into one line.
+    """Within this context, turns exceptions of the service, of the network and of packing the project into one line.
 
     Raises:
-      InputError: one of them did.
+      InputError: there was such an exception.
     """
     import requests
     from apache_beam.runners.dataflow.internal import apiclient
@@ -171,7 +171,7 @@ def _unreachable(error: BaseException, options: PipelineOptions) -> InputError:
 
 
 def _refusal(error: Any, options: PipelineOptions) -> InputError:
-    """What an answer of the service with an error means. gRPC and REST raise subclasses of the same, with `code`."""
+    """Explains an error of the service. gRPC and REST raise subclasses of the same exception, with `code`."""
     place, cause = place_of(options), _cause(error)
     code = int(error.code or 0)
     if "Getting metadata from plugin failed" in cause or code == 401:

@@ -1,8 +1,7 @@
-"""Workers that die or never come up fail the job, where Beam's own job service (--job_endpoint=embed) runs it.
+"""Fails the job if a worker dies or does not start, for jobs in Beam's own job service (--job_endpoint=embed).
 
-The job service in Beam 2.77 waits for an answer of each worker for ever: one that was killed between two bundles, or
-whose process ended before it connected, leaves the job hanging. Flink, Spark and Dataflow look after their workers
-themselves.
+The job service of Beam 2.77 waits forever for the answer of a worker. If a worker is killed between two bundles, or if
+its process ends before it connects, the job hangs. Flink, Spark and Dataflow watch their workers themselves.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import Any
 from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import ControlConnection
 
-# Beam and TensorFlow are imported in seconds; on a busy machine, from a disk that has not read them yet, in a minute.
+# Importing Beam and TensorFlow takes seconds, but up to a minute on a busy machine with a cold disk cache.
 START_LIMIT_SEC = 180.0
 
 
 class WatchedConnection(ControlConnection):
-    """The job service's connection to one worker; whatever waits for a worker that is gone gets an error.
+    """The job service's connection to one worker. If the worker ends, all requests that wait for it get an error.
 
     Attributes:
       start_limit_sec: how long a worker may take from the first request for it until it connects.
@@ -50,7 +49,7 @@ class WatchedConnection(ControlConnection):
         super().set_input(input)
 
     def _read(self) -> None:
-        # However the connection broke, nobody answers any more.
+        # The connection is broken, so no request will be answered any more.
         with contextlib.suppress(Exception):
             super()._read()
         self._fail("A worker has ended, and with it its connection. Look at what it logged.")
@@ -65,12 +64,12 @@ class WatchedConnection(ControlConnection):
         self._fault = fault
         while self._futures_by_id:
             instruction_id, future = self._futures_by_id.popitem()
-            # As a worker's answer: not all that wait look for an exception.
+            # The error is sent as a worker's answer, because not all waiting code handles an exception.
             future.set(beam_fn_api_pb2.InstructionResponse(instruction_id=instruction_id, error=fault))
 
 
 def watch_workers() -> None:
-    """Lets job services of this process use `WatchedConnection` from now on."""
+    """Makes all job services of this process use `WatchedConnection`."""
     from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
     worker_handlers.ControlConnection = WatchedConnection

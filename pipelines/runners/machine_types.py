@@ -1,4 +1,4 @@
-"""What the name of a machine type of Compute Engine says: vCPUs, memory, and whether it computes in bfloat16."""
+"""Machine types of Compute Engine by name: vCPUs, memory, and whether they compute in bfloat16."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _GB_PER_VCPU: dict[str, tuple[float, float, float]] = {
     "t2d": (4, 8, 2),
 }
 _KINDS = ("standard", "highmem", "highcpu")
-# Whose processors have it in hardware: Intel from Sapphire Rapids on (2023), AMD from Genoa on.
+# Families whose processors have bfloat16 in hardware: Intel since Sapphire Rapids (2023), AMD since Genoa.
 _WITH_BFLOAT16 = frozenset({"c3", "c3d", "c4", "n4"})
 
 
@@ -46,7 +46,7 @@ class Machine:
 
 
 def machine_of(name: str) -> Machine | None:
-    """The machine of a name; None if it is of a family that is not known here."""
+    """The machine type with this name; None if its family is not known here."""
     match = _NAME.fullmatch(name)
     custom = _CUSTOM.fullmatch(name)
     if match is not None and match["family"] in _GB_PER_VCPU:

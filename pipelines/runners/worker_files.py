@@ -1,4 +1,4 @@
-"""The files that Beam takes for workers without an image, for as long as it takes them: when a job is submitted."""
+"""Temporary files from which Beam installs workers without an image; they exist while a job is submitted."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from preprocess.storage.scratch import scratch_folder
 
 @contextlib.contextmanager
 def worker_files(options: PipelineOptions, requirements: Sequence[str]) -> Iterator[None]:
-    """Lets the options name a file of requirements, and a copy of the checkout in its place.
+    """Within this context, the options name a requirements file and a copy of the checkout.
 
-    Building a source distribution leaves files beside it, and the job that is sent names the folder that it was built
-    in: that of the checkout is nobody's business.
+    A copy is used for two reasons: building a source distribution writes files into the folder, and the submitted job
+    contains the folder's path, which should not tell where the checkout is.
 
     Args:
       options: of the pipeline.
-      requirements: what workers install, as lines of a requirements file; empty for what they have.
+      requirements: what workers install, as lines of a requirements file; empty if they install nothing.
     """
     setup = options.view_as(SetupOptions)
     with scratch_folder() as folder:

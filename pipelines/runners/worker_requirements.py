@@ -1,7 +1,7 @@
-"""What workers without an image install: the packages that make pixels and embeddings, and all that these need.
+"""The packages that workers without an image install: those that make pixels and embeddings, and their dependencies.
 
-Beam's workers run `pip install -r` on a list, and pip looks at what each package requires. So the list is complete: pip
-finds every requirement in it, in the one version of this machine, and has nothing to choose.
+Beam's workers run `pip install -r` on this list. It contains all dependencies, each in the version of this machine, so
+pip does not choose any version itself.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Iterator, Sequence
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-# Those that are there in any case: the dependencies of the project itself (pyproject.toml), and Keras by its name.
+# Packages that are always installed: the dependencies of the project (pyproject.toml), and Keras.
 ROOTS = ("tensorflow", "keras", "numpy", "pillow", "pyyaml", "tqdm")
 _WHERE_INSTALLED = ("openvino",)
 _FOR_INT8 = ("nncf",)
-# A worker, whatever machine starts the job. Its Python is that of this machine, which Beam asks for.
+# The environment of a worker, which may differ from this machine. Only its Python is the same, as Beam requires.
 _WORKER = {"os_name": "posix", "platform_machine": "x86_64", "platform_system": "Linux", "sys_platform": "linux"}
 
 
 def worker_requirements(*, int8: bool) -> list[str]:
-    """The lines of a requirements file, NAME==VERSION: what the project imports first, then what that needs, sorted.
+    """The lines NAME==VERSION of a requirements file: first what the project imports, then the dependencies, sorted.
 
     Args:
-      int8: whether the network will be calibrated for that.
+      int8: whether the network will be calibrated for int8.
     """
     wanted = [*ROOTS, *_WHERE_INSTALLED, *(_FOR_INT8 if int8 else ())]
     versions = {name: version for name in wanted if (version := installed_version(name)) is not None}
@@ -33,16 +33,16 @@ def worker_requirements(*, int8: bool) -> list[str]:
 
 
 def installed_version(name: str) -> str | None:
-    """The version of a package on this machine as a registry has it, or None if it is not installed."""
+    """The installed version of a package as it is called in a registry; None if it is not installed."""
     try:
-        # What follows a + names a build that the registry does not have.
+        # The text after a + names a local build, which a registry does not have.
         return importlib.metadata.version(name).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
 def _closure(roots: Sequence[str]) -> dict[str, str]:
-    """The versions of packages and of all that they require, directly or not, by canonical name."""
+    """The versions of packages and of all their direct and indirect dependencies, by canonical name."""
     versions: dict[str, str] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
     queue = [Requirement(name) for name in roots]
@@ -50,7 +50,7 @@ def _closure(roots: Sequence[str]) -> dict[str, str]:
         requirement = queue.pop()
         key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
         version = installed_version(requirement.name)
-        # One that is not here is for other machines than this one, or this environment is broken, which pip will say.
+        # A missing package is only for other machines; or this environment is broken, and pip will report it.
         if key not in seen and version is not None:
             seen.add(key)
             versions[key[0]] = version

@@ -1,7 +1,7 @@
 """Backbones: the networks that make embeddings, and their weights.
 
-One table, `ARCHITECTURES`, lists what `--backbone` may name. The pipeline and the exported model both get
-their network from `load_keras_backbone`, so that they cannot differ.
+The table `ARCHITECTURES` lists the networks that `--backbone` may name. The pipeline and the exported model both get
+their network from `load_keras_backbone`, so they always use the same network.
 """
 
 from __future__ import annotations
@@ -106,19 +106,19 @@ class BackboneSpec:
 
     @property
     def is_random(self) -> bool:
-        """True if the weights are drawn, not trained."""
+        """True if the weights are random numbers and were not trained."""
         return self.weights == RANDOM
 
 
 def check_weights(spec: BackboneSpec, storage: Storage | None = None) -> None:
-    """Finds out in seconds, without loading anything, whether the weights can be had.
+    """Checks in seconds, without loading anything, that the weights are available.
 
     Args:
       spec: the backbone.
-      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+      storage: opens files in buckets with the credentials of the job; None for the credentials of this machine.
 
     Raises:
-      InputError: ImageNet weights are neither cached nor within reach, or the weights file is missing.
+      InputError: ImageNet weights are neither cached nor can be downloaded, or the weights file is missing.
     """
     if spec.is_random or spec.staged is not None:
         return

@@ -1,10 +1,9 @@
-"""The network as one constant graph, from uint8 pixels to embeddings: what every engine runs.
+"""Makes the network one constant graph, from uint8 pixels to embeddings. Every engine runs this graph.
 
-A Keras model is built for training: variables, and a batch normalization after every convolution. For embedding, this
-module folds each normalization into the convolution before it, makes the weights constants, and puts the scaling of
-pixels in front, so that Python never copies an image to floats. TensorFlow runs such a graph as fast as a frozen one,
-a tenth faster than the Keras model, and has nothing left to fold when it starts; OpenVINO reads it in half a second,
-without TensorFlow.
+A Keras model is built for training: it has variables, and a batch normalization after every convolution. This module
+folds each normalization into the convolution before it, turns the weights into constants, and adds the scaling of
+pixels, so that Python never converts images to floats. TensorFlow runs this graph a tenth faster than the Keras model,
+and does not have to optimize it at each start. OpenVINO reads it in half a second, without TensorFlow.
 """
 
 from __future__ import annotations

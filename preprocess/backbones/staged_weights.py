@@ -1,6 +1,6 @@
-"""Weights where workers on other machines can read them: put there once, under the digest of their content.
+"""Copies weights once to a place that workers on other machines can read, under the digest of their content.
 
-Workers then neither ask the publisher's server, one after another, nor need a file that only the launcher has.
+So workers do not have to download them from the publisher's server, and do not need a file that only the launcher has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Imports TensorFlow without its start-up notes, which tell a user nothing and bury our own messages."""
+"""Imports TensorFlow without its start-up messages, which do not help users and hide our own messages."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NOISE = re.compile(
 
 @contextlib.contextmanager
 def without_tensorflow_noise() -> Iterator[None]:
-    """While active, holds back what is written to standard error; at its end, passes on what is not noise.
+    """Within this context, holds back standard error. At its end it prints what does not belong to TensorFlow's noise.
 
-    Does nothing if TF_CPP_MIN_LOG_LEVEL is set: whoever sets it wants to see.
+    It does nothing if TF_CPP_MIN_LOG_LEVEL is set, because then the user wants to see the messages.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield

@@ -1,4 +1,4 @@
-"""Files of weights: where they are, whether they can be had, and how they get onto this machine."""
+"""Files of weights: checks that they are available, and downloads or copies them to this machine."""
 
 from __future__ import annotations
 

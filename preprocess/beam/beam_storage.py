@@ -1,4 +1,4 @@
-"""Storage for local paths, `gs://`, and by Beam's filesystems `s3://`, `hdfs://` and whatever else is installed."""
+"""Storage for local paths and `gs://`, and through Beam's filesystems for `s3://`, `hdfs://` and other schemes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _Result = TypeVar("_Result")
 
 @dataclasses.dataclass(frozen=True)
 class _ClientOfOptions:
-    """Makes a client with the credentials, project and headers of a pipeline's options, as Beam makes it for itself.
+    """Makes a client with the credentials, project and headers of a pipeline's options, as Beam does.
 
     Attributes:
-      credentials: what the options say of them and of what is billed; those who say the same share a client.
+      credentials: the options about credentials and billing as a text; equal texts share one client.
       options: the options.
     """
 
@@ -40,17 +40,17 @@ class _ClientOfOptions:
         from apache_beam.io.gcp.gcsio import create_storage_client
 
         with auth._Credentials._credentials_lock:
-            # Beam keeps the first credentials of a process for whatever options come later.
+            # Otherwise Beam would keep the first credentials of the process, even if later options differ.
             auth._Credentials._credentials_init = False
         return create_storage_client(self.options)
 
 
-# Reading the options takes a millisecond, and whoever reads an image asks: they are read once.
+# Reading the options takes a millisecond, too long to do it for each image. So they are read once.
 _last_maker: tuple[PipelineOptions | None, _ClientOfOptions] | None = None
 
 
 def _gcs_client_maker() -> _ClientOfOptions:
-    """What makes clients with the options that Beam's filesystems have in this process."""
+    """The maker of clients for the options that Beam's filesystems have in this process."""
     global _last_maker
     last, current = _last_maker, FileSystems._pipeline_options
     if last is not None and last[0] is current:
@@ -64,7 +64,7 @@ def _gcs_client_maker() -> _ClientOfOptions:
 
 
 class _BeamFiles:
-    """A `Storage` over Beam's filesystems. Their clients differ in what they try again, so every operation is."""
+    """A `Storage` over Beam's filesystems. All operations use storage retries, because not all their clients retry."""
 
     def __init__(self, retry: RetryPolicy):
         self._retry = retry
@@ -78,7 +78,7 @@ class _BeamFiles:
             raise as_os_error(error, path) from error
 
     def open(self, path: str) -> BinaryIO:
-        # The whole file first: a stream that breaks in the middle cannot be tried again by who reads from it.
+        # The whole file is read first, because a reader could not retry a stream that breaks in the middle.
         spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 (the caller closes it)
 
         def read_once() -> None:
@@ -104,13 +104,13 @@ class _BeamFiles:
 
     @contextlib.contextmanager
     def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
-        """A new file, sent whole when its stream is closed; nothing is sent if the `with` block raises."""
+        """A new file that is sent when its stream is closed. Nothing is sent if the `with` block raises."""
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             yield cast(BinaryIO, spool)
 
             def write_once() -> None:
                 spool.seek(0)
-                # Not in a `with` block: closing a stream after a fault would pass what it has for the whole.
+                # Not in a `with` block: closing the stream after a fault would store an incomplete file as complete.
                 stream = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
                 shutil.copyfileobj(spool, stream, 1024 * 1024)
                 stream.close()
@@ -118,7 +118,7 @@ class _BeamFiles:
             self._call(write_once, path)
 
     def create_new(self, path: str, data: bytes) -> bool:
-        # Beam's filesystems have nothing that only one of several can do: what is read afterwards counts.
+        # Beam's filesystems have no atomic creation. So the file is read afterwards to see whose data is there.
         if self.match(path):
             return False
         with self.create(path) as stream:
@@ -141,7 +141,7 @@ class _BeamFiles:
         def move_once() -> None:
             nonlocal tries
             tries += 1
-            # An earlier try may have moved the file though its answer was lost.
+            # An earlier attempt may have moved the file, and only its answer was lost.
             if tries > 1 and not FileSystems.exists(source) and FileSystems.exists(target):
                 return
             FileSystems.rename([source], [target])
@@ -164,10 +164,10 @@ class _BeamFiles:
 
 
 class BeamStorage(UriStorage):
-    """Local paths by the operating system, `gs://` by its own client, all others by Beam.
+    """A `Storage` of local paths through the operating system, of `gs://` through its client, of others through Beam.
 
     Args:
-      retry: how long to go on after transient faults, for each operation on remote files.
+      retry: the storage retries for each operation on remote files.
     """
 
     def __init__(self, retry: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 (frozen)

@@ -1,6 +1,6 @@
-"""Beam counters, by which a runner's own page shows the books while a job runs.
+"""Beam counters: with them a runner's own page shows the row accounting while a job runs.
 
-They are bumped on the bundle's thread: Beam loses what other threads count.
+They are increased on the bundle's thread, because Beam loses the counts of other threads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ NAMESPACE = "hugs"
 
 
 def count_block(result: BlockResult) -> None:
-    """Adds one block's books: `rows`, `embedded`, `failed_<reason>`, `skipped_<rule>`."""
+    """Adds the row accounting of one block: `rows`, `embedded`, `failed_<reason>`, `skipped_<rule>`."""
     counts = {"rows": result.rows, "embedded": result.embedded}
     counts.update({f"failed_{reason}": count for reason, count in result.failed.items()})
     counts.update({f"skipped_{rule}": count for rule, count in result.skipped.items()})

@@ -1,4 +1,4 @@
-"""How a job reads and decodes its images, and what one of them may cost. Picklable, so that workers get it."""
+"""How a job reads and decodes its images, with the limits for one image. It is picklable, so workers get it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from preprocess.storage.retry import RetryPolicy
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageReader:
-    """Reads image files, local ones and those that remote storage has.
+    """Reads image files from local disks and from remote storage.
 
     Attributes:
       max_bytes: larger files fail.
-      retry: of faults of remote storage that pass.
+      retry: the storage retries.
     """
 
     max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
@@ -37,7 +37,7 @@ class ImageReader:
 
 @functools.cache
 def _storage(retry: RetryPolicy) -> BeamStorage:
-    """One for all images of a process."""
+    """The storage for all images of a process."""
     return BeamStorage(retry)
 
 
@@ -48,13 +48,13 @@ class ImageSource:
     Attributes:
       max_bytes: larger files fail.
       max_pixels: images with a larger width x height, as declared in the header, fail.
-      deadline_sec: an image that takes longer to decode fails; a read that takes longer is tried again, and then
-        stops the job. Reading may take the time of the retries on top.
-      retry: of faults of remote storage that pass.
-      read: location to bytes; None for `ImageReader`.
-      decode: bytes to pixels; None for `IsolatedDecoder`.
-      read_ahead: images loaded ahead of those who use them.
-      try_again: how long what the machine failed at is tried again, beyond what each try takes.
+      deadline_sec: an image that takes longer to decode fails; a read that takes longer is tried again, and then it
+        stops the job. For reading, the time of the storage retries is added.
+      retry: the storage retries.
+      read: reads the bytes at a location; None for `ImageReader`.
+      decode: decodes bytes to pixels; None for `IsolatedDecoder`.
+      read_ahead: the number of images that are loaded ahead.
+      try_again: how long an image is tried again if the machine failed; the time of the attempts is not counted.
     """
 
     max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
@@ -68,7 +68,7 @@ class ImageSource:
 
     @classmethod
     def of_options(cls, options: PreprocessOptions) -> ImageSource:
-        """As a recipe and the flags say."""
+        """The image source that the options of a recipe and of the flags describe."""
         return cls(
             max_bytes=options.max_image_bytes,
             max_pixels=options.max_image_pixels,
@@ -77,7 +77,7 @@ class ImageSource:
         )
 
     def make_loader(self, find_embedding: Callable[[bytes], np.ndarray | None] | None = None) -> ImageLoader:
-        """What loads the images; `find_embedding` looks for an embedding by the SHA-256 of an image file."""
+        """Makes the loader of images; `find_embedding` looks up an embedding by the SHA-256 of an image file."""
         return ImageLoader(
             read=self.read or ImageReader(max_bytes=self.max_bytes, retry=self.retry),
             decode=self.decode or IsolatedDecoder(max_pixels=self.max_pixels, deadline_sec=self.deadline_sec),

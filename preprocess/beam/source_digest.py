@@ -1,6 +1,6 @@
-"""Whether a worker runs the code of the program that started the job.
+"""Checks that a worker runs the same code as the program that started the job.
 
-An image that was built from other code may fail obscurely, or worse: decode to other pixels, and say nothing.
+Workers in a container that was built from other code could fail with obscure errors, or silently decode other pixels.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def source_digest() -> str:
 
 
 def check_same_code(launcher: str, image: str | None) -> None:
-    """Raises if this process runs other code than the program that started the job.
+    """Makes sure that this process runs the same code as the program that started the job.
 
     Args:
       launcher: `source_digest()` of that program.
-      image: the container that it asked for; None where workers come from something else.
+      image: the container image of the workers; None if they use no image of ours.
 
     Raises:
-      InputError: it does.
+      InputError: the code differs.
     """
     if launcher == source_digest():
         return

@@ -1,4 +1,4 @@
-"""The Beam transforms that wire the pieces. No logic of their own: what happens to a row is elsewhere."""
+"""The Beam transforms that connect the steps of a job. The logic of the steps is in other modules."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from preprocess.jobs.embedding_cache import RETRY_SEC, EmbeddingCache
 from preprocess.jobs.job import Job
 from preprocess.jobs.made_with import load_for_worker
 from preprocess.jobs.report import COMPLETE
-from preprocess.jobs.resume import EarlierWork
+from preprocess.jobs.resume import ResumeIndex
 from preprocess.lists.blocks import RowBlock, into_blocks
 from preprocess.lists.hashing_reader import HashingReader
 from preprocess.lists.labels import LabelDict
@@ -54,12 +54,12 @@ class EmbedOptions:
     """How rows become records.
 
     Attributes:
-      unknown_labels: what becomes of rows with labels that the dictionary lacks.
-      load_engine: loads what embeds; called by each thread of a worker, gives those of one process the same
-        one. To be picklable.
-      images: how they are read and decoded.
-      rows_per_shard: rows of a block, and so the most records a shard holds.
-      batch_size: images a batch; None for what suits the engine.
+      unknown_labels: what to do with rows whose labels are not in the dictionary.
+      load_engine: loads the engine. Each thread of a worker calls it, and all threads of a process get the same engine.
+        It must be picklable.
+      images: how images are read and decoded.
+      rows_per_shard: rows of a block, which is also the largest number of records in a shard.
+      batch_size: images in a batch; None for the engine's own choice.
     """
 
     unknown_labels: UnknownLabels
@@ -71,13 +71,13 @@ class EmbedOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineLoader:
-    """Loads an engine where and when it is called. Picklable, unlike the engine.
+    """Loads an engine when it is called, on the worker that calls it. It is picklable, and the engine is not.
 
     Attributes:
       backbone: the network.
-      engine: what is to run it.
-      calibration: locations of images to calibrate int8 with.
-      images: how they are read and decoded.
+      engine: the engine and precision to use.
+      calibration: locations of images for the calibration of int8.
+      images: how images are read and decoded.
     """
 
     backbone: BackboneSpec
@@ -89,7 +89,7 @@ class EngineLoader:
         return load_engine(self.backbone, self.engine, self._calibration_pixels, BeamStorage(self.images.retry))
 
     def obeying(self, recorded: EngineInfo) -> EngineLoader:
-        """The loader of what a job was begun with, where the options leave it open."""
+        """A loader that uses the recorded engine and precision where the options say `auto`."""
         return dataclasses.replace(self, engine=dataclasses.replace(self.engine, begun_with=recorded))
 
     def _calibration_pixels(self) -> np.ndarray:
@@ -105,13 +105,13 @@ class EngineLoader:
 
 
 class _DoFnOfThisCode(beam.DoFn):
-    """A stage that a worker with other code than the launcher's refuses in one line.
+    """A stage that a worker refuses in one line if its code differs from that of the launcher.
 
-    Not in `setup`: what was pickled by one version and unpickled by another fails before that, or succeeds wrongly. So
-    the digest of the code travels outside of the rest, which is unpickled once the code is known to be the same.
+    The check cannot be in `setup`: unpickling with other code fails before `setup`, or gives a wrong object. So the
+    digest of the code is pickled separately, and the rest is unpickled only after the digest was compared.
 
     Args:
-      image: the container that workers run; None where it is something else.
+      image: the container image of the workers; None if they use no image of ours.
     """
 
     def __init__(self, image: str | None):
@@ -130,10 +130,10 @@ def _unpickle_if_same_code(launcher: str, image: str | None, pickled: bytes) -> 
 
 
 class _ReadRowBlocks(_DoFnOfThisCode):
-    """(position of a list, its path) to the blocks of its rows.
+    """Reads lists: from (position of the list, its path) to the blocks of its rows.
 
-    A list that is not the one that was checked fails the job before any of its rows is embedded: the blocks of a list
-    go on to the next stage once it was read to its end, and not if that raises.
+    A list that has changed since it was checked fails the job before any of its rows is embedded. The next stage gets
+    the blocks of a list only after the list was read to its end without an exception.
     """
 
     def __init__(self, job: Job, labels: LabelDict, options: EmbedOptions, *, image: str | None):
@@ -159,7 +159,7 @@ class _ReadRowBlocks(_DoFnOfThisCode):
 
 
 class _EmbedRowBlocks(_DoFnOfThisCode):
-    """Blocks to their results; the records go to storage from here and pass no further stage."""
+    """Embeds blocks: from a block to its result. The records are written to storage here and pass no other stage."""
 
     def __init__(self, job: Job, options: EmbedOptions, *, image: str | None):
         super().__init__(image)
@@ -171,7 +171,7 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
         self._storage = BeamStorage(options.images.retry)
         with faults.noted():
             self._engine = load_for_worker(options.load_engine, self._job, self._storage)
-            self._earlier = EarlierWork(self._storage, self._job, self._engine)
+            self._earlier = ResumeIndex(self._storage, self._job, self._engine)
         self._cache = None
         self._cache_fault_said = False
         retry = options.images.retry
@@ -233,7 +233,7 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
 
 
 class _FinishRecordSet(_DoFnOfThisCode):
-    """The results of all blocks to the finished set; its one output is the report."""
+    """Commits the set: from the results of all blocks to the report, which is its only output."""
 
     def __init__(self, job: Job, retry: RetryPolicy, *, image: str | None):
         super().__init__(image)
@@ -254,19 +254,19 @@ class _FinishRecordSet(_DoFnOfThisCode):
 
 
 def _worker_image(options: PipelineOptions) -> str | None:
-    """The container that the user asked for; None for Beam's own, and where workers run in none."""
+    """The container image that the user named; None for Beam's own image and for workers without a container."""
     portable = options.view_as(PortableOptions)
     in_docker = None
-    if portable.environment_type in (None, "DOCKER"):  # It is the default of runners that have containers.
+    if portable.environment_type in (None, "DOCKER"):  # DOCKER is the default of runners that use containers.
         in_docker = portable.lookup_environment_option("docker_container_image") or portable.environment_config
     return options.view_as(WorkerOptions).sdk_container_image or in_docker
 
 
 class EmbedLists(beam.PTransform):
-    """From lists of labelled image URIs to a finished set of records; the output is the report.
+    """Makes a finished set of records from lists of labelled image URIs. The output is the report.
 
-    Only blocks of rows (URIs and labels) and the small results of blocks pass a shuffle: an image or an
-    embedding never leaves the worker that made it.
+    Only blocks of rows (URIs and labels) and the small results of blocks pass a shuffle. Images and embeddings never
+    leave their worker, except that records are written to storage.
     """
 
     def __init__(self, *, job: Job, labels: LabelDict, options: EmbedOptions):
@@ -282,7 +282,7 @@ class EmbedLists(beam.PTransform):
             pipeline
             | "Lists" >> beam.Create(list(enumerate(self._job.input_paths)))  # (int, path)
             | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._job, self._labels, self._options, image=image))  # RowBlock
-            # A list is one file: without this, all that follows would be one bundle on one worker.
+            # A list is one file. Without a reshuffle, one worker would get all its blocks in one bundle.
             | "Reshuffle" >> beam.Reshuffle()  # RowBlock
             | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options, image=image))  # BlockResult
         )

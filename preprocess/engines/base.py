@@ -1,4 +1,4 @@
-"""The seam between the pipeline and whatever runs the network: TensorFlow, OpenVINO, or a stand-in."""
+"""The interface `Engine` between the pipeline and the library that runs the network: TensorFlow or OpenVINO."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from preprocess.records.backbone_identity import BackboneIdentity
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """What runs a network, for the report and for people.
+    """The description of an engine, for the report and for people.
 
     Attributes:
       engine: "tensorflow" or "openvino".
       precision: "float32", "bfloat16", "float16" (GPUs only) or "int8".
       device: "cpu" or "gpu".
-      fidelity: smallest cosine to float32 embeddings, measured on this machine after subtracting their mean: of probe
-        images, or for int8 of images that it was calibrated on; None where nothing was compared (float32 itself).
-      why: one line on how the engine and the precision came to be chosen.
-      calibration: for int8, the digest of the images that it was calibrated on; else None.
-      libraries: that decide the numbers, by name and version, as `engines.libraries` gives them; empty in what
-        earlier versions wrote.
+      fidelity: smallest cosine to float32 embeddings, measured on this machine after subtracting their mean, on probe
+        images, or for int8 on calibration images; None if nothing was compared, as for float32 itself.
+      why: one line about why this engine and precision were chosen.
+      calibration: for int8, the digest of the calibration images; otherwise None.
+      libraries: the names and versions of the libraries that decide the numbers, as in `engines.libraries`; empty in
+        files of earlier versions.
     """
 
     engine: str
@@ -37,11 +37,11 @@ class EngineInfo:
 
     @property
     def arithmetic(self) -> str:
-        """What tells an engine's numbers from another's for the same network, for example "openvino/bfloat16"."""
+        """The arithmetic of the engine, for example "openvino/bfloat16": it decides the numbers of a given network."""
         return "/".join(filter(None, (self.engine, self.precision, self.calibration)))
 
     def same_numbers_as(self, other: EngineInfo) -> bool:
-        """True if both give the same embeddings of the same network, on one machine."""
+        """True if both engines give the same embeddings for the same network on one machine."""
         return (self.arithmetic, self.libraries) == (other.arithmetic, other.libraries)
 
     def to_json(self) -> dict[str, Any]:
@@ -58,13 +58,13 @@ class EngineInfo:
 
 
 class Engine(Protocol):
-    """Runs a network on batches, several of which may be under way at once.
+    """Runs a network on batches; several batches may run at once.
 
     Attributes:
       identity: the network.
-      info: what runs it.
-      batch_size: images a batch that suit it best.
-      max_pending: batches worth having under way at once.
+      info: the description of the engine.
+      batch_size: the best number of images in a batch.
+      max_pending: the best number of batches that run at once.
     """
 
     identity: BackboneIdentity
@@ -73,7 +73,7 @@ class Engine(Protocol):
     max_pending: int
 
     def start(self, pixels: np.ndarray) -> concurrent.futures.Future[np.ndarray]:
-        """Starts on a batch; may block while as many as `max_pending` are under way.
+        """Starts to embed a batch. It may block while `max_pending` batches run.
 
         Args:
           pixels: uint8 [n, 299, 299, 3], as `decode_image` makes them; 1 <= n <= batch_size. Not changed until the

@@ -1,4 +1,4 @@
-"""Networks as engines take them, from the cache on disk where possible: then neither TensorFlow nor Keras is needed."""
+"""Networks in the form that engines need. If they are in the cache on disk, TensorFlow and Keras are not needed."""
 
 from __future__ import annotations
 

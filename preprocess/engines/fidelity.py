@@ -1,4 +1,4 @@
-"""How close embeddings of one engine or precision come to another's, and how fast they are made."""
+"""Measures how similar the embeddings of two engines or precisions are, and how fast an engine is."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from preprocess.engines.base import Engine
 def centred_cosines(embeddings: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """The cosine of each embedding to its reference, after subtracting the reference's mean from both.
 
-    What all embeddings share makes up most of their length and tells no image from another; a plain cosine is near 1
-    whatever happens to the rest.
+    The mean is most of the length of every embedding, and does not depend on the image. So a plain cosine is always
+    near 1, even if the rest differs.
 
     Args:
       embeddings: float32 [n, embedding_size].
-      reference: of the same images, in the same order and shape.
+      reference: the reference embeddings of the same images, in the same order and shape.
 
     Returns:
       float64 [n].
@@ -38,7 +38,7 @@ def embed_all(engine: Engine, pixels: np.ndarray) -> np.ndarray:
 
 
 def seconds_for(engine: Engine, pixels: np.ndarray, *, rounds: int = 3) -> float:
-    """Seconds that the images take: the best of some rounds, since other programs disturb one or the other."""
+    """Seconds that the images take: the best of some rounds, because other programs may disturb a round."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""int8: weights and activations of 8 bits, with ranges learned from some of the user's own images."""
+"""Makes int8 networks: weights and activations of 8 bits, with ranges calibrated on some of the user's images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preprocess.engines.openvino_import import import_nncf, import_openvino
 # A change to the settings below must change this number: int8 networks are kept on disk from run to run.
 CALIBRATION_VERSION = 1
 
-# The ranges settle after some 100 images; below this many they depend on which.
+# The ranges do not change much after about 100 images. With fewer than this, they depend on the choice of images.
 MIN_IMAGES = 16
 
 
@@ -73,7 +73,7 @@ def _correct_mean(network: Any, offset: np.ndarray) -> None:
 
 
 def digest_of_pixels(pixels: np.ndarray) -> str:
-    """What tells one set of calibration images from another."""
+    """The digest of a set of calibration images."""
     digest = hashlib.sha256(f"{pixels.dtype}{pixels.shape}".encode())
     digest.update(np.ascontiguousarray(pixels).tobytes())
     return f"sha256:{digest.hexdigest()}"

@@ -1,12 +1,12 @@
-"""The libraries that make pixels and embeddings, by version: what tells one set's numbers from another's.
+"""The names and versions of the libraries that decide pixels and embeddings.
 
-Those that matter, and only those. Pillow resizes and converts, and its decoders of lossy formats decide pixels, in
-whatever version it was built with; the engine computes, and for int8 NNCF chooses the ranges; the digest of the network
-as the engine gets it stands for Keras, NumPy and TensorFlow, which made it. Decoders of lossless formats (zlib) cannot
-give other pixels, and what moves bytes (Beam, clients of storage) cannot either.
+Only libraries that can change numbers are listed. Pillow resizes and converts, and the decoders of lossy formats with
+which it was built decide pixels. The engine computes, and for int8 NNCF chooses the ranges. The digest of the network
+that the engine gets stands for Keras, NumPy and TensorFlow, which made the network. Decoders of lossless formats (zlib)
+always give the same pixels, and libraries that move bytes (Beam, storage clients) do not change them.
 
-Not in it is the processor: the same versions choose other kernels for other instruction sets, which sum in another
-order. Embeddings of two kinds of processor agree to a few units of the precision's last places, not in every bit.
+The processor is not listed. The same versions use other kernels for other instruction sets, which sum in another order.
+Embeddings from two kinds of processors agree except for a few units in the last places of the precision.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from PIL import features
 
 # By the names of `PIL.features`. "jpg" is the interface of libjpeg, which tells little; which library has it tells all.
 _LOSSY_DECODERS = ("libjpeg_turbo", "mozjpeg", "jpg", "webp", "avif", "jpg_2000", "libtiff")
-# Of a network's digest, as people see it.
+# The number of digits of a network's digest that are shown.
 _DIGEST_DIGITS = 12
 
 INSTALLABLE = ("pillow", "openvino", "nncf", "tensorflow")
-"""Those that `pip install NAME==VERSION` gives back; all others come inside of them."""
+"""The libraries that `pip install NAME==VERSION` installs; all others are part of these."""
 
 
 def libraries(*, engine: str, precision: str, network_sha256: str) -> tuple[str, ...]:

@@ -1,15 +1,14 @@
-"""Converted networks kept on disk, so that a program's second start does no conversion.
+"""The cache of converted networks on disk, so that a program converts a network only at its first start.
 
-An entry is a folder of files under `HUGS_CACHE_DIR` (default ~/.cache/hugs) with its key and the checksums of its files
-in `entry.json`. Entries appear by one rename, so a reader sees a whole entry or none. Whatever is wrong with an entry
-(damaged, foreign, half deleted), it is made anew; whatever is wrong with the folder (read-only, full) costs time and
-nothing else. The entries used last are kept, up to `MAX_ENTRIES`, and all that were used within a day: a running job
-may be reading them.
+An entry is a folder of files under `HUGS_CACHE_DIR` (default ~/.cache/hugs). Its file `entry.json` has the key and the
+checksums of the other files. An entry appears by one rename, so a reader sees a complete entry or none. A bad entry
+(damaged, foreign, partly deleted) is made again. Faults of the folder (read-only, full) cost only time. The cache keeps
+the `MAX_ENTRIES` entries that were used last, and all that were used within a day, because a running job may read them.
 
-The checksums tell damage, not malice: who writes an entry writes its checksums. So only what this user or the
-administrator wrote, and nobody else may write to, is an entry; folder and entries are made with mode 0700 whatever the
-umask, and a folder of another user is not used. And the digest of the graph that is run, taken from its bytes, stands
-in every report (`preprocess.engines.libraries`).
+Checksums detect damage, but not malice, because an attacker would write matching checksums. So an entry is used only if
+this user or the administrator wrote it, and nobody else may write to it. The folder and the entries are made with mode
+0700 regardless of the umask, and the folder of another user is not used. In addition, every report contains the digest
+of the graph that is run, computed from its bytes (`preprocess.engines.libraries`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Imports OpenVINO and NNCF, which are optional, without their telemetry and their progress bars.
 
-Both report their use to an analytics service unless the user has opted out in a file (`import openvino` alone sends an
-event). They do so through the package `openvino_telemetry` and go without where it cannot be imported.
+Both report their use to an analytics service unless the user has opted out in a file; `import openvino` alone sends an
+event. They use the package `openvino_telemetry` for that. If it cannot be imported, they report nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def has_openvino() -> bool:
 
 
 def import_openvino() -> ModuleType:
-    """OpenVINO, silent.
+    """Imports OpenVINO without its telemetry.
 
     Raises:
       InputError: it is not installed.
@@ -38,7 +38,7 @@ def import_openvino() -> ModuleType:
 
 
 def import_nncf() -> ModuleType:
-    """NNCF, silent; it makes int8 networks.
+    """Imports NNCF, which makes int8 networks, without its telemetry and its messages.
 
     Raises:
       InputError: it is not installed.
@@ -56,6 +56,6 @@ def import_nncf() -> ModuleType:
 
 
 def _block_telemetry() -> None:
-    # None makes `import openvino_telemetry` fail with ModuleNotFoundError, for which both have a silent stand-in.
+    # With None, `import openvino_telemetry` raises ModuleNotFoundError. Both packages then use a silent stand-in.
     if "openvino_telemetry" not in sys.modules:
         sys.modules["openvino_telemetry"] = cast(Any, None)

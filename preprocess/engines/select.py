@@ -1,4 +1,4 @@
-"""Which engine runs the network, and in which precision: as the user says, or as measured on this very machine."""
+"""Selects the engine and the precision that run the network: the user names them, or they are measured here."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class EngineSpec:
       engine: "auto" takes TensorFlow where it sees a GPU, and on CPUs OpenVINO if it is installed.
       precision: "auto" takes the fastest of float32 and bfloat16 (on a GPU float16) that agrees with float32 on probe
         images.
-      begun_with: what an earlier run of the job took, which is taken again; None if the choice is open.
+      begun_with: the engine of an earlier run of the job, which is used again; None if there was none.
 
     Raises:
       InputError: an unknown name, or int8 with TensorFlow.
@@ -75,10 +75,10 @@ class EngineSpec:
 
 
 def check_engine(spec: EngineSpec) -> None:
-    """Finds out in milliseconds, without loading anything, what makes a spec impossible here.
+    """Checks in milliseconds, without loading anything, that a spec is possible here.
 
     Raises:
-      InputError: OpenVINO is asked for, or needed for int8, and not installed.
+      InputError: OpenVINO is requested, or needed for int8, and is not installed.
     """
     if (spec.engine == "openvino" or spec.precision == "int8") and not has_openvino():
         field, value = ("engine", "openvino") if spec.engine == "openvino" else ("precision", "int8")
@@ -95,11 +95,11 @@ def load_engine(
     calibration_pixels: Callable[[], np.ndarray] | None = None,
     storage: Storage | None = None,
 ) -> Engine:
-    """The engine of a spec, loaded once a process however many threads ask for it.
+    """The engine of a spec. It is loaded once for all threads of a process.
 
     Args:
       backbone: the network.
-      engine: what is to run it.
+      engine: the engine and precision to use.
       calibration_pixels: gives uint8 [n, 299, 299, 3], images like those that will be embedded; for int8, which has
         to be calibrated, and otherwise not called.
       storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
@@ -166,7 +166,7 @@ def _load_with(
 
 
 def _load_begun_with(begun: EngineInfo, kind: str, make: Callable[[str], Engine]) -> Engine:
-    """What an earlier run chose, whatever would be measured today; who asked compares it with what comes of this."""
+    """Loads the engine that an earlier run chose, without measuring. The caller compares it with the record."""
     if begun.precision not in ("float32", _lower_precision(kind)):
         raise InputError(
             f"precision: the job was begun in {begun.precision}, which {kind} has no arithmetic for on this machine "
@@ -179,10 +179,10 @@ def _load_begun_with(begun: EngineInfo, kind: str, make: Callable[[str], Engine]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """What a lower precision gives on this machine.
+    """The measured speed and fidelity of a lower precision on this machine.
 
     Attributes:
-      speedup: how many times as fast as float32.
+      speedup: the speed, compared with float32.
       worst: smallest centred cosine to float32 on the images.
       median: of the centred cosines.
     """
@@ -217,7 +217,7 @@ def _measure(
     precision: str,
     images: Callable[[], np.ndarray],
 ) -> _Measured:
-    """Compares a precision with float32 on some images, or finds the outcome of an earlier start in the cache."""
+    """Compares a precision with float32 on some images, or finds the result of an earlier start in the cache."""
 
     def write(folder: str) -> None:
         pixels, reference, candidate = images(), make("float32"), make(precision)
@@ -285,7 +285,7 @@ def _make_engine(network: Network, kind: str, precision: str) -> Engine:
 
 
 def _lower_precision(kind: str) -> str | None:
-    """The precision below float32 that the processor computes in natively; None if it has none."""
+    """The precision below float32 that the processor has in hardware; None if it has none."""
     if kind == "openvino":
         return "bfloat16" if cpu_has_bfloat16() else None
     if has_gpu():
@@ -315,5 +315,5 @@ def _cpu_flags() -> set[str]:
 
 
 def _processor() -> str:
-    """The processor's name for people and as a key of what was measured on it."""
+    """The processor's name, for people and as part of the key of cached measurements."""
     return _cpu_info("model name") or platform.machine()

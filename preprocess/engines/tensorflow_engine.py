@@ -1,4 +1,4 @@
-"""The engine that is always there: TensorFlow, on a CPU or on the GPU that it sees."""
+"""The engine that is always installed: TensorFlow, on a CPU, or on a GPU if it finds one."""
 
 from __future__ import annotations
 

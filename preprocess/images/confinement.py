@@ -1,11 +1,11 @@
-"""Takes from a process what decoding an image does not need: a decoder that an image has taken over can do nothing.
+"""Confines a decoder process: it loses all rights that decoding does not need, so a malicious image can do no harm.
 
-From then on the kernel refuses it (EPERM) every system call but those that handle memory, the descriptors it has, time
-and its own end: no file can be opened or looked at, no network, no other process or thread, nobody else's memory or
-signals. What is to be imported must be imported before. Nothing of this can be undone by the process, root's included.
+After that the kernel refuses (EPERM) all system calls except those about memory, open descriptors, time and the end of
+the process itself. The process cannot open files, use the network, start processes or threads, or reach other
+processes. So all modules must be imported before. The process cannot undo this, not even as root.
 
-The filter is a program of the kernel's classic packet filter, which looks at the number of each call (seccomp(2)). The
-kernel remembers which numbers always pass, so it costs nothing that can be measured.
+The filter is a program for the kernel's classic packet filter, which checks the number of each system call
+(seccomp(2)). The kernel remembers which numbers always pass, so the filter has no measurable cost.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import sys
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _PR_SET_NO_NEW_PRIVS = 38
 
-# The kernel's name of an architecture, by Python's.
+# The kernel's number of an architecture, by Python's name.
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
-# Numbers of system calls: x86_64, aarch64. The busiest first.
+# Numbers of system calls on x86_64 and aarch64. The most frequent calls come first.
 _ALLOWED = {
     "read": (0, 63),
     "write": (1, 64),
@@ -44,7 +44,7 @@ _ALLOWED = {
     "rt_sigprocmask": (14, 135),
     "rt_sigreturn": (15, 139),
     "sigaltstack": (131, 132),
-    "restart_syscall": (219, 128),  # what slept when the process was stopped
+    "restart_syscall": (219, 128),  # continues a sleep after the process was stopped
     "clock_gettime": (228, 113),
     "clock_getres": (229, 114),
     "clock_nanosleep": (230, 115),
@@ -63,7 +63,7 @@ _ALLOWED = {
     "exit": (60, 93),
     "exit_group": (231, 94),
 }
-# Allowed where the first argument is the process itself: how `abort` ends it, and its limits.
+# Allowed if the first argument is the process itself: `abort` uses them to end it. `prlimit64` reads its limits.
 _ALLOWED_ON_ITSELF = {"kill": (62, 129), "tgkill": (234, 131)}
 _ALLOWED_ON_ZERO = {"prlimit64": (302, 261)}
 
@@ -84,14 +84,14 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 
 def make_filter(machine: str, pid: int) -> bytes:
-    """The filter's program.
+    """Makes the program of the filter.
 
     Args:
       machine: "x86_64" or "aarch64".
-      pid: of the process that it is for.
+      pid: the process that is confined.
 
     Raises:
-      KeyError: of any other machine the numbers are not known here.
+      KeyError: the numbers of another machine are not known here.
     """
     architecture = _ARCHITECTURES[machine]
     column = list(_ARCHITECTURES).index(machine)
@@ -117,12 +117,12 @@ def make_filter(machine: str, pid: int) -> bytes:
 
 
 def confine() -> bool:
-    """Confines this process, for good; it is to have one thread.
+    """Confines this process for the rest of its life. The process must have one thread only.
 
     Returns:
-      True if the kernel filters its system calls. Where it cannot (another system than Linux, another machine than
-      x86_64 or aarch64, a kernel or a container without seccomp), limits are all there is: no further descriptor, no
-      file that grows, and no other process unless it is root's.
+      True if the kernel filters its system calls. Otherwise (the system is not Linux, the machine is neither x86_64 nor
+      aarch64, or there is no seccomp) only limits hold: the process can open no more descriptors, can make no file
+      larger, and can start no other process unless it runs as root.
     """
     for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
         resource.setrlimit(limit, (0, 0))

@@ -1,19 +1,19 @@
-"""What an image becomes: encoded bytes in any common format to upright RGB pixels, 299 by 299.
+"""Decodes an image: from encoded bytes in any common format to upright RGB pixels, 299 by 299.
 
-This module is the definition, in Pillow and numpy; `preprocess.images.decode_graph` is the same definition as
-TensorFlow operations, equal pixel for pixel. The embedding pipeline and every client use the first, an
-exported model the second, so training and serving see the same pixels. The steps, in order:
+This module is the definition in Pillow and NumPy. `preprocess.images.decode_graph` is the same definition as TensorFlow
+operations, and gives equal pixels. The embedding pipeline and every client use the first, an exported model uses the
+second, so training and serving see the same pixels. The steps, in order:
 
-1. The format is told by the content. Of an animation the first frame counts. ICC profiles are ignored.
-2. A JPEG is decoded at 1/8, 1/4 or 1/2 of its size where the shorter side stays at least 374 pixels, 1.25 x 299:
+1. The content decides the format, not the name. Only the first frame of an animation is used. ICC profiles are ignored.
+2. A JPEG is decoded at 1/8, 1/4 or 1/2 of its size if the shorter side keeps at least 374 pixels, 1.25 x 299:
    libjpeg then computes fewer DCT coefficients, and a 12-megapixel photo costs about a quarter.
 3. The mode becomes RGB. Sixteen bits keep the high byte. Alpha is composited over white before any resampling
    (in GIF, which has no alpha, transparent and uncovered pixels are black). CMYK is `(255-c)*(255-k)//255`.
 4. Pillow's `BILINEAR` resize to 299 x 299, a triangle filter as wide as the reduction; the aspect ratio is
    not kept.
-5. The EXIF orientation is undone, on the small square: a transpose and flips move pixels without rounding, so
-   both implementations agree and it costs nothing. An EXIF block that makes no sense means upright. (Pillow
-   turns a TIFF upright while reading it, so there this step comes before the resize.)
+5. The EXIF orientation is applied to the small square. A transpose and flips move pixels without rounding, so both
+   implementations agree, and it is fast. An invalid EXIF block counts as upright. (Pillow turns a TIFF upright
+   while reading it, so for TIFF this step comes before the resize.)
 
 Any change to the pixels of any image must change `IMAGE_DEFINITION`, which is stored with the embeddings.
 """
@@ -89,15 +89,15 @@ _FOREIGN_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 
 
 class ImageError(Exception):
-    """Bytes that do not become pixels.
+    """The bytes cannot be decoded to pixels.
 
     Attributes:
-        reason: one word of `ImageErrorReason`, to count by.
+        reason: one word of `ImageErrorReason`, which reports count.
         message: one line for a person.
     """
 
     def __init__(self, reason: ImageErrorReason, message: str) -> None:
-        # Both go to Exception so that the error survives pickling between processes.
+        # Exception gets both arguments, so that the error can be pickled between processes.
         super().__init__(reason, message)
         self.reason: ImageErrorReason = reason
         self.message = message
@@ -131,7 +131,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarr
         if isinstance(error, MemoryError) or "out of memory" in message.lower():
             raise ImageError("out_of_memory", "decoding takes more memory than there is") from error
         if isinstance(error.__cause__, (EOFError, IndexError, struct.error)):
-            # How a plugin runs off the end of a header; its message speaks of buffers and indices.
+            # A plugin read past the end of a header. Its own message is only about buffers and indices.
             raise ImageError("truncated", "the bytes end within the header") from error
         ends_early = isinstance(error, EOFError) or any(
             word in message.lower() for word in ("truncated", "end of file", "end of image", "not enough image data")

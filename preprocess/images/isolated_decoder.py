@@ -1,19 +1,19 @@
-"""Decodes images in child processes, so that a decoder that crashes or hangs costs its own row only.
+"""Decodes images in child processes, so that a decoder that crashes or hangs fails only its own row.
 
-Decoders are C libraries that are fed whatever lies in a folder. One that crashes ends its process, one that hangs holds
-its thread for ever, and one that is deceived about a size takes all memory; no thread can be rid of any of these. A
-child process can (`images.decode_worker` is its side). Each thread that decodes has its own child, started when
-first needed (0.1 to 0.2 s) and again after its end.
+Decoders are C libraries, and their input may be any file. A crash ends the whole process, a decoder that hangs blocks
+its thread forever, and a wrong size in a header may fill the memory. A thread cannot be protected against this, but a
+child process can be ended (`images.decode_worker` is the code of the child). Each decoding thread has its own child. It
+is started when it is first needed, in 0.1 to 0.2 s, and again after it has ended.
 
-A child knows and may nothing that decoding does not need, since an image may take a decoder over: it gets an
-environment of its own, no descriptors but its pipes, no folder, and then the kernel refuses it everything else
-(`images.confinement`). This process ends it at the deadline; a child that were to do that itself might be stopped.
-What it answers is believed of the image that was asked about, and of no other: each request has a tag that nobody can
-foresee, and an answer without it, or of another form, ends the child.
+An image may take over a decoder, so a child gets only what decoding needs: a minimal environment, its pipes and no
+folder. The kernel refuses it everything else (`images.confinement`). This process ends the child at the deadline,
+because the child itself may be stopped. An answer is accepted only for the image of its request: each request has a tag
+that cannot be predicted. If an answer has another tag or form, the child is ended.
 
-Measured on 400 photos of 65 KB on 2 cores: 1.75 to 1.8 ms an image where `decode_image` in this process takes 1.55 to
-1.6 (0.3 ms more on a busy machine); 0.1 ms of that is CPU time, the rest is waking up. With two threads 1050 to 1200
-images a second, and 1050 to 1240 in this process; `benchmarks.hostile` measures 0.90 to 0.99 of the rate in turns.
+Measured on 400 photos of 65 KB on 2 cores: 1.75 to 1.8 ms an image, while `decode_image` in this process takes 1.55 to
+1.6 ms (0.3 ms more on a busy machine). Of the difference, 0.1 ms is CPU time, and the rest is waking up. With two
+threads it decodes 1050 to 1200 images a second, compared with 1050 to 1240 in this process. `benchmarks.hostile`
+measures both in turns, and finds 0.90 to 0.99 of the rate.
 """
 
 from __future__ import annotations
@@ -52,24 +52,24 @@ from preprocess.machine.machine_faults import MachineFault, in_one_line
 _LOGGER = logging.getLogger(__name__)
 
 DEFAULT_DEADLINE_SEC = 60.0
-# To start, which takes 0.1 to 0.2 s where a disk and a core are free.
+# The deadline for starting a child, which takes 0.1 to 0.2 s on an idle machine.
 _START_DEADLINE_SEC = 60.0
 _WORKER_MODULE = "preprocess.images.decode_worker"
 _PACKAGES_DIR = os.path.dirname(preprocess.__path__[0])
-# The default of 64 KiB would make five turns of taking and waiting of each image's pixels. This is what Linux
-# grants everybody.
+# With the default of 64 KiB, the pixels of an image would need five reads and waits. Linux allows this size to all
+# users.
 _PIPE_BYTES = 1024 * 1024
-# For glibc: keep memory for the next image. Without this, every image's pages come anew from the kernel, zeroed, which
-# measured 0.6 ms of a photo's 2.1.
+# Tells glibc to keep memory for the next image. Otherwise the kernel provides zeroed pages for each image, which took
+# 0.6 ms of 2.1 ms for a photo.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(16 * 1024 * 1024), "MALLOC_TRIM_THRESHOLD_": str(64 * 1024 * 1024)}
 _SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 _REASONS = frozenset(get_args(ImageErrorReason))
-# From the kernel: no state that a fork would share. What is drawn is no secret but from the child.
+# Random numbers from the kernel, because a fork would share the state of other generators.
 _random = random.SystemRandom()
-# Where the interpreter may find its own libraries. All else (keys, tokens, proxies, the home folder) stays here.
+# Variables that the interpreter may need to find its libraries. A child gets no other (keys, tokens, proxies, home).
 _ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
-# What a decoder brings upon itself. Every other signal that ends it was sent by somebody: a person, or a kernel that
-# is short of memory.
+# Signals that a decoder causes itself. Every other signal that ends it comes from a person, or from the kernel when
+# memory is short.
 _OWN_SIGNALS = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
 )
@@ -77,7 +77,7 @@ _OWN_SIGNALS = frozenset(
 
 @functools.cache
 def _watch_of_process(pid: int) -> DeadlineWatch:
-    """The watch of the decoders' deadlines; a fork has none of its parent's threads."""
+    """The watch of the decoders' deadlines. There is one for each process, because a fork has no threads."""
     return DeadlineWatch("decode-deadlines")
 
 
@@ -94,9 +94,9 @@ class _ChildEnded(Exception):  # noqa: N818 (what happened to a process; the cal
 
     Attributes:
       returncode: of the process.
-      had_request: it had taken the request.
-      late: it was ended because the deadline had passed.
-      was_stopped: it was not running then (SIGSTOP, a debugger).
+      had_request: whether it had received the request.
+      late: whether it was ended because the deadline had passed.
+      was_stopped: whether it was stopped at the deadline (SIGSTOP, a debugger).
     """
 
     def __init__(self, returncode: int, *, had_request: bool, late: bool = False, was_stopped: bool = False):
@@ -108,7 +108,7 @@ class _ChildEnded(Exception):  # noqa: N818 (what happened to a process; the cal
 
 
 class _NoAnswer(Exception):  # noqa: N818 (likewise)
-    """What the child sent is no answer to what it was asked."""
+    """The child sent something that is not a valid answer to the request."""
 
 
 def _new_tag() -> int:
@@ -116,17 +116,16 @@ def _new_tag() -> int:
 
 
 class _Child:
-    """One child process, used by one thread.
+    """One child process, which one thread uses.
 
     Raises:
-      MachineFault: it does not start.
+      MachineFault: the process does not start.
     """
 
     def __init__(self, module: str):
-        # Where this process has found its packages, the child finds them too, in whatever directory; -P keeps
-        # that directory itself out.
+        # The child finds packages where this process has found them. -P keeps the current folder out of its path.
         search_path = dict.fromkeys([_PACKAGES_DIR, *map(os.path.abspath, filter(None, sys.path))])
-        # Single-threaded: as many children as there are cores decode at once.
+        # Each child has one thread, because there is one child for each core.
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | {
             "PYTHONPATH": os.pathsep.join(search_path),
             "OPENBLAS_NUM_THREADS": "1",
@@ -141,7 +140,7 @@ class _Child:
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # libtiff prints what it finds wrong with a file
+                stderr=subprocess.DEVNULL,  # libtiff prints the faults of a file
                 env=environment,
                 cwd="/",
             )
@@ -167,7 +166,7 @@ class _Child:
 
     @property
     def returncode(self) -> int:
-        """Of the process, which has ended."""
+        """The return code of the process, which has ended."""
         return self._process.wait()
 
     def is_running(self) -> bool:
@@ -175,11 +174,11 @@ class _Child:
         return self._process.poll() is None
 
     def ask(self, data: bytes, *, max_pixels: int, deadline_sec: float) -> tuple[int, np.ndarray | bytes]:
-        """Has an image decoded: the status of the reply, with the pixels or the reason and message.
+        """Sends an image to the child; returns the status of the reply with the pixels, or with reason and message.
 
         Raises:
-          _ChildEnded: instead of replying.
-          _NoAnswer: it replies something else.
+          _ChildEnded: the child ended instead of replying.
+          _NoAnswer: the reply is not valid.
         """
         clock = self._watch.start(deadline_sec, self._end_late)
         try:
@@ -226,16 +225,16 @@ class _Child:
             view = view[num_bytes:]
 
     def end(self) -> None:
-        """Ends the process, at once."""
+        """Ends the process at once."""
         self._requests.close()
         self._replies.close()
-        # A fork has a copy of this object, but the process is not its child.
+        # After a fork the new process has a copy of this object, but the child is not its own.
         if self.owner_pid == os.getpid():
             self._process.kill()
             self._process.wait()
 
     def __del__(self) -> None:
-        # The thread has ended. Without the attribute, no process was started.
+        # The thread has ended. If the attribute is missing, no process was started.
         if hasattr(self, "_replies"):
             self.end()
 
@@ -247,7 +246,7 @@ def _enlarge_pipe(descriptor: int) -> None:
     try:
         fcntl.fcntl(descriptor, set_size, _PIPE_BYTES)
     except OSError:
-        return  # The user's pipes are as large as they may be in all; a small one is slower and works.
+        return  # The user's limit for all pipes is reached. A small pipe works too, but is slower.
 
 
 def _is_stopped(pid: int) -> bool:
@@ -267,13 +266,13 @@ def _ending(returncode: int) -> str:
 
 
 class _ChildOfThread(threading.local):
-    """The child of the thread that looks. Decoders share it: what distinguishes them is in each request."""
+    """The child of the current thread. All decoders share it, because each request contains their settings."""
 
     child: _Child | None = None
     module: str = ""
 
     def get(self, module: str) -> _Child:
-        """A child that runs."""
+        """Returns a running child, and starts one if necessary."""
         child = self.child
         if child is None or self.module != module or child.owner_pid != os.getpid() or not child.is_running():
             self.drop()
@@ -318,21 +317,21 @@ class IsolatedDecoder:
           uint8 [299, 299, 3]: rows from the top, columns from the left, RGB.
 
         Raises:
-          ImageError: with the reasons of `decode_image`; "decoder_crashed" where the process ended by its own
-            fault, "deadline" where decoding took longer than `deadline_sec`, twice, "out_of_memory" where it took
-            more than `preprocess.images.decode_worker` allows.
-          MachineFault: the decoder process does not start, or somebody else has stopped or ended it.
-          RuntimeError: `decode_image` itself is at fault.
+          ImageError: with the reasons of `decode_image`; or "decoder_crashed" if the process ended through its own
+            fault; "deadline" if decoding took longer than `deadline_sec` twice; "out_of_memory" if it needed more
+            memory than `preprocess.images.decode_worker` allows.
+          MachineFault: the decoder process does not start, or another process has stopped or ended it.
+          RuntimeError: `decode_image` has a bug.
         """
         try:
             return self._decode(data)
         except _ChildEnded as ended:
-            # Too slow once may be a machine with too much to do. And who ended before it took the request had not
-            # even seen the image.
+            # The image gets a second attempt if the child was late, because the machine may be busy, or if the child
+            # ended before it received the request.
             if ended.had_request and not ended.late:
                 raise self._verdict(ended) from None
         except _NoAnswer:
-            pass  # An image before this one may have prepared it.
+            pass  # An earlier image may have taken the child over, so this image gets a second attempt.
         try:
             return self._decode(data)
         except _ChildEnded as ended:
@@ -350,7 +349,7 @@ class IsolatedDecoder:
             if status == IMAGE_ERROR and reason not in _REASONS:
                 raise _NoAnswer
         except BaseException:
-            # Also one that was interrupted half-way through a reply.
+            # The child is dropped also if this thread was interrupted in the middle of a reply.
             _child_of_thread.drop()
             raise
         if status == IMAGE_ERROR:

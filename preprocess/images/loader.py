@@ -1,11 +1,11 @@
-"""Reads and decodes images ahead of those who use them, in order, with bounded memory and bounded waits.
+"""Reads and decodes images ahead, in order, with bounded memory and bounded waits.
 
-Two pools of threads, because the two wait for different things: many readers hide the latency of storage (50 ms an
-object are hidden at 600 images a second by 32 of them), while decoding is work for the cores, and each image being
-decoded may fill hundreds of megabytes.
+There are two pools of threads. Reading waits for storage, so many readers are needed to hide its latency: 32 readers
+hide 50 ms an object at 600 images a second. Decoding uses the cores, and one image may need hundreds of megabytes, so
+there are only as many decoders as cores.
 
-What fails because of the image is that image's outcome. What fails because of the machine (`machine.machine_faults`)
-is tried again, and where that does not help it is raised: no image is entered as failed that might be good.
+A failure of an image is the outcome of its row. A fault of the machine (`machine.machine_faults`) is tried again, and
+if that does not help it is raised. So no image that may be good is counted as failed.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from preprocess.machine.timed_threads import DaemonThreads, TimedThreads
 from preprocess.storage.retry import RetryPolicy
 
 READ_THREADS = 32
-# Encoded images that wait for a decoder. Photos of 5 MB each: fifty of them.
+# The largest size of all encoded images that wait for a decoder: fifty photos of 5 MB.
 MAX_ENCODED_BYTES = 256 * 1024 * 1024
 DEFAULT_DEADLINE_SEC = 60.0
-# Looking an embedding up is to save time, so it does not get much.
+# Looking up an embedding is done to save time, so its deadline is short.
 LOOK_UP_DEADLINE_SEC = 10.0
-# Images that are decoded again because of the machine are so one after the other: it may be short of memory.
+# After a fault of the machine, images are decoded again one at a time, because memory may be short.
 _decoded_again = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class LoadedImage:
-    """An image and what it cost.
+    """An image, with the time that it took.
 
     Attributes:
       pixels: uint8 [height, width, 3].
       digest: the SHA-256 of the encoded bytes, 32 bytes.
-      num_bytes: encoded bytes.
-      read_sec: of reading, and of the digest and the look-up by it.
-      decode_sec: of decoding.
+      num_bytes: the number of encoded bytes.
+      read_sec: seconds for reading, for the digest and for looking up an embedding.
+      decode_sec: seconds for decoding.
     """
 
     pixels: np.ndarray
@@ -62,13 +62,13 @@ class LoadedImage:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class KnownImage:
-    """An image whose embedding was found by its digest, so that it was not decoded.
+    """An image whose embedding was found by its digest, so it was not decoded.
 
     Attributes:
       embedding: float32 [n].
       digest: the SHA-256 of the encoded bytes, 32 bytes.
-      num_bytes: encoded bytes.
-      read_sec: of reading, the digest and the look-up.
+      num_bytes: the number of encoded bytes.
+      read_sec: seconds for reading, for the digest and for looking up the embedding.
     """
 
     embedding: np.ndarray
@@ -82,29 +82,29 @@ Outcome = LoadedImage | KnownImage | RowFailure
 
 @functools.lru_cache(maxsize=1)
 def _pools() -> tuple[TimedThreads, DaemonThreads]:
-    """The threads of this process. A worker may run the stage in several threads; they share the machine."""
+    """The pools of readers and decoders of this process. All threads of a worker that run the stage share them."""
     return TimedThreads(READ_THREADS, "read"), DaemonThreads(available_cores(), "decode")
 
 
 class ImageLoader:
     """Loads images in the order in which their locations were added.
 
-    All calls from one thread. What it holds at most: the pixels of `max_ahead` images; `max_encoded_bytes` of encoded
-    images that wait or are decoded, and beyond them one file for each of the READ_THREADS whose reads had begun; and
-    for each core what decoding one image takes, in this process or in the decoder's child. For one of 100 megapixels
+    All calls come from one thread. The largest memory that it needs is the sum of: the pixels of `max_ahead` images;
+    `max_encoded_bytes` of encoded images that wait or are decoded; one file for each of the READ_THREADS; and for each
+    core the memory for decoding one image, in this process or in the decoder's child. For an image of 100 megapixels
     that is 0.1 to 1.3 GB in most formats, and 2 to 2.5 GB as JPEG 2000 or CMYK TIFF.
 
     Args:
-      read: location of an image to its bytes; raises RowFailure. Runs in threads.
-      decode: bytes to pixels, uint8 [height, width, 3]; raises ImageError. Runs in threads, and is to end:
-        `preprocess.images.isolated_decoder` does.
-      max_ahead: images loaded ahead.
-      max_encoded_bytes: no further read starts while the images that wait for a decoder hold as much.
-      deadline_sec: a read that takes longer has failed because of the machine, and its thread is given up.
-      find_embedding: digest (SHA-256, 32 bytes) to an embedding that is there already, float32 [n], or None. Runs
-        in threads.
-      look_up_deadline_sec: an embedding that takes longer to find is taken for not there.
-      try_again: how long what the machine failed at is tried again, beyond what each try takes.
+      read: reads the bytes of an image from its location; raises RowFailure. It runs in threads.
+      decode: decodes bytes to pixels, uint8 [height, width, 3]; raises ImageError. It runs in threads and must not hang
+        (`preprocess.images.isolated_decoder` does not).
+      max_ahead: the number of images that are loaded ahead.
+      max_encoded_bytes: no read starts while the images that wait for a decoder have this many bytes.
+      deadline_sec: a read that takes longer counts as a fault of the machine, and its thread is replaced.
+      find_embedding: looks up an embedding, float32 [n], by the digest of the image (SHA-256, 32 bytes); returns None
+        if it is not known. It runs in threads.
+      look_up_deadline_sec: if looking up takes longer, the embedding counts as not known.
+      try_again: how long an image is tried again after a fault of the machine, without the time of the attempts.
     """
 
     def __init__(
@@ -131,17 +131,17 @@ class ImageLoader:
         return self._budget.held
 
     def add(self, locations: Iterable[str]) -> None:
-        """Adds images at the end of the line."""
+        """Adds images to the end of the queue."""
         self._locations = itertools.chain(self._locations, locations)
         self._load_ahead()
 
     def next(self) -> Outcome:
-        """The next image, or why there is none. Waits for it.
+        """Waits for the next image; returns it, or its failure.
 
         Raises:
           IndexError: no image is left.
-          MachineFault: this machine or its storage kept failing; it says nothing of the image.
-          InputError: nothing here opens such locations.
+          MachineFault: this machine or its storage failed repeatedly; that says nothing about the image.
+          InputError: locations of this kind cannot be opened here.
         """
         result = self._ahead.popleft().result()
         self._load_ahead()
@@ -159,7 +159,7 @@ class ImageLoader:
 
 
 class _ByteBudget:
-    """Bytes that may be held, and waiting until fewer are."""
+    """A limit on the bytes that are held at once; readers wait until fewer are held."""
 
     def __init__(self, max_bytes: int):
         self._max_bytes = max_bytes
@@ -168,7 +168,7 @@ class _ByteBudget:
 
     def wait(self) -> None:
         with self._freed:
-            # Decoders never wait for anything, so the bytes go down.
+            # Decoders do not wait for readers, so the number of bytes goes down.
             while self.held >= self._max_bytes:
                 self._freed.wait()
 
@@ -184,7 +184,7 @@ class _ByteBudget:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _How:
-    """How images are loaded, the same for all of a loader."""
+    """The settings of a loader, which are the same for all its images."""
 
     read: Callable[[str], bytes]
     decode: Callable[[bytes], np.ndarray]
@@ -202,7 +202,7 @@ class _Encoded:
 
 
 class _LoadTask:
-    """One image on its way, a `TimedTask` of reading it: its future gets the outcome."""
+    """The `TimedTask` that reads one image. Its future gets the outcome of the image."""
 
     def __init__(self, location: str, how: _How, budget: _ByteBudget):
         self.future: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
@@ -218,7 +218,7 @@ class _LoadTask:
         return self._how.deadline_sec
 
     def prepare(self) -> None:
-        if self._wait_sec:  # Even sleep(0) gives the interpreter's lock away.
+        if self._wait_sec:  # Even sleep(0) releases the interpreter's lock.
             time.sleep(self._wait_sec)
         self._budget.wait()
 
@@ -259,7 +259,7 @@ class _LoadTask:
         if wait_sec is None:
             self.future.set_exception(self._persistent(fault))
             return
-        # Another task with the same future: what this one hangs in may still bring something.
+        # A new task with the same future, because the hanging read of this task may still end and set its result.
         again = _LoadTask(self._location, self._how, self._budget)
         again.future, again._patience, again._wait_sec = self.future, self._patience, wait_sec
         readers, _ = _pools()
@@ -277,7 +277,7 @@ class _LoadTask:
         return error
 
     def decode(self, encoded: _Encoded) -> None:
-        """Has the image decoded by the other pool."""
+        """Submits the image to the pool of decoders."""
         self._budget.take(len(encoded.data))
         _, decoders = _pools()
         decoders.submit(functools.partial(self._decode_one, encoded))
@@ -314,7 +314,7 @@ class _LoadTask:
 
 
 class _LookUpTask:
-    """Looking for the embedding of an image that was read, a `TimedTask`. Whatever happens, the image goes on."""
+    """The `TimedTask` that looks up the embedding of an image. If that fails or hangs, the image is decoded."""
 
     def __init__(
         self, image: _LoadTask, encoded: _Encoded, find: Callable[[bytes], np.ndarray | None], deadline_sec: float
@@ -352,5 +352,5 @@ class _LookUpTask:
 
 
 def _unexpected(stage: Stage, error: BaseException) -> RowFailure:
-    # A reader or decoder that fails in a way nobody foresaw costs its own row, not the job.
+    # An unexpected exception of a reader or decoder fails only its row, not the job.
     return RowFailure(stage, "unexpected_error", f"{type(error).__name__}: {error}")

@@ -1,7 +1,7 @@
-"""A dozen made-up photos: what engines and precisions are compared on before the user's first image is read.
+"""Twelve synthetic photos on which engines and precisions are compared before the user's first image is read.
 
-The comparison needs images whose spectrum and colours resemble photos (white noise drives a network through states that
-no photo does), the same ones on every machine, and no files.
+The comparison needs images whose spectrum and colours are similar to photos, because a network reacts differently to
+white noise. The images must be the same on every machine, without files.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from preprocess.images.decode import IMAGE_SIZE
 
-# A change to the images must change this number: what was measured on them is kept from run to run.
+# A change to the images must change this number, because measurements on them are cached between runs.
 PROBE_VERSION = 1
 
 

@@ -1,7 +1,7 @@
-"""From the location of an image to its bytes, with a reason where there are none.
+"""Reads the bytes of an image file, or gives the reason why they cannot be read.
 
-A reason is about the image: not there, not to be read by this user, no file. What is about the machine or its storage
-is a `MachineFault`, and no reason.
+A reason is a fault of the file: it does not exist, this user may not read it, or it is no regular file. A fault of the
+machine or its storage is a `MachineFault`, not a reason.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _REASONS_BY_ERRNO = {
     errno.EFBIG: "too_large",
     errno.EOVERFLOW: "too_large",
 }
-# Reads of a file that somebody writes to meanwhile.
+# How often a file is read that another process writes to at the same time.
 _MAX_READS = 3
 
 
 class ReadRemote(Protocol):
-    """Reads what lies at a URI with a scheme; raises OSError, TooLarge if it has more than `max_bytes` bytes."""
+    """Reads the file at a URI with a scheme. Raises OSError; TooLarge if it has more than `max_bytes` bytes."""
 
     def __call__(self, location: str, /, *, max_bytes: int | None = None) -> bytes:
         """The content."""
@@ -48,7 +48,7 @@ class ReadRemote(Protocol):
 
 
 def _failure(reason: str, message: str) -> RowFailure:
-    # A name may hold bytes that are no UTF-8, as lone surrogates, and what is written of it is to be UTF-8.
+    # A name may contain bytes that are not UTF-8, as lone surrogates. The message must be UTF-8.
     return RowFailure("read", reason, message.encode("utf-8", "backslashreplace").decode())
 
 
@@ -69,15 +69,15 @@ def _read_local(path: str, max_bytes: int) -> bytes:
         data, expected_bytes = _read_once(path, max_bytes)
         if len(data) == expected_bytes:
             return data
-        # Somebody writes to it: the next read may find it whole.
+        # Another process writes to the file. The next read may find it complete.
     if len(data) > expected_bytes:
         return data
     raise _failure("read_error", f"{path} ended after {len(data)} of its {expected_bytes} bytes.")
 
 
 def _read_once(path: str, max_bytes: int) -> tuple[bytes, int]:
-    """The content of a file, and how many bytes it had when it was opened."""
-    # Not blocking: a FIFO without a writer would otherwise hold the thread for ever.
+    """The content of a file, and its size when it was opened."""
+    # Not blocking, because opening a FIFO without a writer would block the thread forever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     with open(descriptor, "rb", buffering=0) as stream:
         status = os.fstat(descriptor)
@@ -92,9 +92,9 @@ def _read_once(path: str, max_bytes: int) -> tuple[bytes, int]:
         except OSError as error:
             if status.st_size:
                 raise
-            # No disk was asked for it: a window into the kernel, such as /proc/self/mem.
+            # The file has size 0, so it is not on a disk: it is a file of the kernel, such as /proc/self/mem.
             raise _failure("not_a_regular_file", f"{path} is no file on a disk: {in_one_line(error)}") from error
-    # Somebody may have written to it meanwhile.
+    # Another process may have written to the file meanwhile.
     if len(data) > max_bytes:
         raise _too_large(path, max_bytes)
     return data, status.st_size
@@ -110,13 +110,13 @@ def read_image_bytes(location: str, *, read_remote: ReadRemote, max_bytes: int =
     Args:
       location: a local path, or a URI with a scheme.
       read_remote: reads URIs with a scheme.
-      max_bytes: files with more bytes fail instead of filling the memory.
+      max_bytes: files with more bytes fail, so that they do not fill the memory.
 
     Raises:
       RowFailure: in stage "read", with reason not_found, is_a_directory, not_a_regular_file, no_permission,
         too_large, bad_uri or read_error.
-      MachineFault: this machine, a disk or a service failed; it says nothing of the image.
-      InputError: nothing here opens such URIs.
+      MachineFault: this machine, a disk or a service failed; that says nothing about the image.
+      InputError: URIs of this scheme cannot be opened here.
     """
     try:
         if not has_scheme(location):
@@ -128,5 +128,5 @@ def read_image_bytes(location: str, *, read_remote: ReadRemote, max_bytes: int =
         raise _failure_of(error, location) from error
     except InputError:
         raise
-    except ValueError as error:  # A NUL byte in the path, or a scheme that nothing opens.
+    except ValueError as error:  # The path contains a NUL byte, or no filesystem has this scheme.
         raise _failure("bad_uri", f"{location!r}: {error}") from error

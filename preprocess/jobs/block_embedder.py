@@ -1,12 +1,12 @@
-"""Embeds blocks of rows: reads and decodes ahead in threads, keeps the engine busy with full batches.
+"""Embeds blocks of rows: reads and decodes images ahead in threads, and keeps the engine busy with full batches.
 
-Rows whose embedding is known, from an earlier run or from the cache, take their place among the others without
-passing the engine.
+Some embeddings are known from an earlier run or from the cache. Their rows keep their position in the list, but do not
+pass through the engine.
 
-No Beam in here. Beam's local runner gives a stage one thread, and a Dataflow worker one for each core, so
-what overlaps must overlap inside: while the engine works on its batches, threads read and decode the rows that
-follow, across the end of a block into the next. Reading waits for storage and decoding releases the GIL, so
-threads do.
+This module does not use Beam. Beam's local runner gives a stage one thread, and a Dataflow worker gives it one for each
+core. So work must overlap inside the stage: while the engine works on its batches, threads read and decode the next
+rows, also those of the next block. Threads are enough, because reading waits for storage and decoding happens in child
+processes.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from preprocess.engines.base import Engine
 from preprocess.images.loader import ImageLoader, KnownImage, LoadedImage
 from preprocess.jobs.block_results import COMPUTED, FROM_CACHE, FROM_EARLIER_RUN, BlockResult
 from preprocess.jobs.block_writer import BlockWriter
-from preprocess.jobs.resume import NOTHING_KNOWN, EarlierBlock
+from preprocess.jobs.resume import NOTHING_KNOWN, ResumedBlock
 from preprocess.lists.blocks import RowBlock
 from preprocess.lists.outcomes import RowFailure, RowSkip
 from preprocess.lists.rows import Row
 from preprocess.storage.uris import resolve_uri
 
-# Rows whose embeddings are known, at most, that are written together with a batch.
+# The largest number of rows with known embeddings that are written together with a batch.
 _MAX_KNOWN_ROWS = 256
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _OpenBlock:
-    """A block on its way: rows not yet taken, and the batches of it that the engine has."""
+    """A block that is being embedded: its rows that are not taken yet, and the number of its batches in the engine."""
 
     writer: BlockWriter
     rows: Iterator[tuple[Row, _KnownEmbedding | RowFailure | RowSkip | None]]
@@ -46,7 +46,7 @@ class _OpenBlock:
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class _KnownEmbedding:
-    """An embedding that need not be computed: float32 [embedding_size]."""
+    """An embedding that does not have to be computed: float32 [embedding_size]."""
 
     embedding: np.ndarray
     digest: bytes
@@ -55,7 +55,7 @@ class _KnownEmbedding:
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class _PendingBatch:
-    """Rows in their order; those whose image the engine has stand there by the image's digest."""
+    """A batch of rows in order, each with its known embedding or, if the engine computes it, the image's digest."""
 
     block: _OpenBlock
     rows: list[tuple[Row, _KnownEmbedding | bytes]]
@@ -65,18 +65,18 @@ class _PendingBatch:
 class BlockEmbedder:
     """Embeds blocks in the order in which they are submitted.
 
-    `submit` starts reading ahead; `complete_next` finishes the oldest block, and on the way starts on those after
-    it. Submit the next block before completing the one before it, and the machine does not idle between them. All
-    calls from one thread.
+    `submit` starts to read images ahead. `complete_next` finishes the oldest block, and starts with the blocks after it
+    meanwhile. The caller submits the next block before it completes the one before it, so that the machine is never
+    idle between them. All calls come from one thread.
 
     Args:
-      loader: reads and decodes, in threads.
-      engine: pixels to embeddings.
+      loader: reads and decodes images in threads.
+      engine: computes embeddings from pixels.
       open_writer: makes the writer of a block.
-      batch_size: images a batch. Batches never span blocks, so that what else a bundle holds cannot change a
-        block's numbers.
-      on_rows_done: told how many rows have reached their outcome since the last call.
-      keep_embedding: told the digest and the embedding of each image that was computed.
+      batch_size: images in a batch. A batch never has images of two blocks, so that the numbers of a block do not
+        depend on other blocks.
+      on_rows_done: is called with the number of rows that have reached their outcome since the last call.
+      keep_embedding: is called with the digest and the embedding of each image whose embedding was computed.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class BlockEmbedder:
         """Blocks submitted and not yet completed."""
         return len(self._blocks)
 
-    def submit(self, block: RowBlock, earlier: EarlierBlock = NOTHING_KNOWN) -> None:
-        """Takes a block and starts on its images, as far as the read-ahead allows.
+    def submit(self, block: RowBlock, earlier: ResumedBlock = NOTHING_KNOWN) -> None:
+        """Takes a block and starts to read its images, within the limit for reading ahead.
 
         Args:
           block: the block.
-          earlier: what is known of it; images of which a record is known are not read.
+          earlier: what earlier runs left of it; images whose record is known are not read.
         """
         writer = self._open_writer(block)
         rows = [(row, _known(row, earlier)) for row in block.rows]
@@ -119,7 +119,7 @@ class BlockEmbedder:
         """Finishes the block that was submitted first.
 
         Raises:
-          Exception: what the engine or storage raised; all blocks that were submitted are given up.
+          Exception: the engine or storage raised it; all submitted blocks are abandoned.
         """
         block = self._blocks[0]
         try:
@@ -136,7 +136,7 @@ class BlockEmbedder:
         return result
 
     def _start_batch(self) -> bool:
-        """Gives the engine the next batch; False if no submitted row is left."""
+        """Gives the next batch to the engine. Returns False if no submitted row is left."""
         block = next((block for block in self._blocks if block.rows_left), None)
         if block is None:
             return False
@@ -178,7 +178,7 @@ class BlockEmbedder:
         return image
 
     def _finish_batch(self) -> None:
-        """Waits for the oldest batch that the engine has, and writes its records."""
+        """Waits for the oldest batch in the engine, and writes its records."""
         batch = self._pending.popleft()
         writer = batch.block.writer
         computed: Iterator[Any] = iter(())
@@ -204,8 +204,8 @@ class BlockEmbedder:
         self._on_rows_done(len(batch.rows))
 
 
-def _known(row: Row, earlier: EarlierBlock) -> _KnownEmbedding | RowFailure | RowSkip | None:
-    """How a row ends without its image being read; None if the image is needed."""
+def _known(row: Row, earlier: ResumedBlock) -> _KnownEmbedding | RowFailure | RowSkip | None:
+    """The outcome or the embedding of a row if it is known without reading the image; otherwise None."""
     if row.outcome is not None:
         return row.outcome
     failure = earlier.failures.get(row.line)

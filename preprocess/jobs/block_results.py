@@ -1,4 +1,4 @@
-"""What became of a block: the small result that a worker sends back, and that lies beside what the block wrote."""
+"""The result of a block: small, sent back by the worker, and also stored beside the files of the block."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from configs.json_text import json_line
 from preprocess.engines.base import EngineInfo
 from preprocess.records.backbone_identity import BackboneIdentity
 
-# Where an embedding came from.
+# The sources of an embedding.
 COMPUTED = "computed"
 FROM_CACHE = "cache"
 FROM_EARLIER_RUN = "earlier_run"
 
 CONTENT_DTYPE = np.dtype([("image", "V16"), ("labels", "<u8")])
-"""Of what is remembered of a record: the first half of the SHA-256 of its image file, and its `label_key`."""
+"""The digests of a record: the first half of the SHA-256 of its image file, and its `label_key`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PartFile:
     """A file that one block wrote: name, records or lines, bytes, SHA-256.
 
-    The name is relative to the set's own folder (`jobs.set_files.own_path` makes a path of it), so that a set
-    that is copied or moved names its own files and no others.
+    The name is relative to the set's own folder (`jobs.set_files.own_path` gives the path). So a set that was copied or
+    moved names its own files and no others.
     """
 
     name: str
@@ -41,11 +41,11 @@ class PartFile:
 
     @classmethod
     def from_json(cls, data: Any) -> PartFile | None:
-        """Reads what `dataclasses.asdict` made of one, or None. Raises TypeError, ValueError or KeyError."""
+        """Reads what `dataclasses.asdict` gives for a part, or None. Raises TypeError, ValueError or KeyError."""
         if data is None:
             return None
         if "path" in data:
-            # Earlier versions stored whole paths. In a finished set they are those of shards, which lie beside it.
+            # Earlier versions stored whole paths. In a finished set these are paths of shards in the set's folder.
             data = {"name": posixpath.basename(data["path"])} | {key: data[key] for key in data if key != "path"}
         part = cls(**data)
         if not isinstance(part.name, str) or not isinstance(part.sha256, str):
@@ -57,27 +57,28 @@ class PartFile:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BlockResult:
-    """What became of one block.
+    """The result of one block: how its rows ended, and which files it wrote.
 
     Attributes:
       order: (list_index, block_index).
       rows: rows of the block.
-      sources: rows that became records, by where the embedding came from.
+      sources: rows that became records, by the source of the embedding.
       failed: failed rows by reason.
       skipped: skipped rows by rule.
-      label_counts: records by label id; a record with several labels counts for each.
+      label_counts: records by label id; a record with several labels counts for each of them.
       unlabeled: records without a label.
-      content: of the records in order: the bytes of an array of `CONTENT_DTYPE`.
-      shard: the records; None if there are none.
-      failed_ledger: the failed rows as JSON lines; None if there are none.
-      skipped_ledger: the skipped rows likewise.
+      content: digests of the records in order: the bytes of an array of `CONTENT_DTYPE`.
+      shard: the file of records; None if there are no records.
+      failed_ledger: the block's dead letters as JSON lines; None if there are none. The names of this field and the
+        next are keys of files on disk, so they stay.
+      skipped_ledger: the skipped rows as JSON lines; None if there are none.
       backbone: the network that made the embeddings.
-      engine: what ran it.
-      read_bytes: of the image files that were decoded, or found in the cache; 0 in what earlier versions left.
-      read_sec: sum over the images, in threads that overlap.
-      decode_sec: likewise.
-      waited_for_images_sec: time in which no image was ready for the engine.
-      waited_for_engine_sec: time in which images were, and the engine was not done with those before.
+      engine: the engine that ran the network.
+      read_bytes: bytes of the image files that were decoded or found in the cache; 0 in results of earlier versions.
+      read_sec: seconds spent reading, summed over the images; threads overlap.
+      decode_sec: seconds spent decoding, summed over the images.
+      waited_for_images_sec: seconds in which no image was ready for the engine.
+      waited_for_engine_sec: seconds in which images were ready and the engine was still busy with earlier ones.
     """
 
     order: tuple[int, int]
@@ -105,7 +106,7 @@ class BlockResult:
         return sum(self.sources.values())
 
     def _require_sound(self) -> None:
-        """Raises TypeError or ValueError for what JSON lets through and no block has."""
+        """Raises TypeError or ValueError for values that are valid JSON and that no block can have."""
         by_reason = (self.sources, self.failed, self.skipped)
         texts = [text for counts in by_reason for text in counts]
         if not all(isinstance(text, str) for text in texts):
@@ -119,7 +120,7 @@ class BlockResult:
         if any(type(seconds) not in (int, float) or not math.isfinite(seconds) for seconds in times):
             raise ValueError(f"a time is no number of seconds: {times!r}")
         if self.rows != self.embedded + sum(self.failed.values()) + sum(self.skipped.values()):
-            raise ValueError(f"what became of its {self.rows} rows does not add up")
+            raise ValueError(f"the outcomes of its {self.rows} rows do not add up")
         if self.embedded != (self.shard.records if self.shard is not None else 0):
             raise ValueError(f"{self.embedded} rows were embedded, and its shard has another number of records")
         if len(self.content) != self.embedded * CONTENT_DTYPE.itemsize:
@@ -132,7 +133,7 @@ class BlockResult:
         return tuple(part for part in (self.shard, self.failed_ledger, self.skipped_ledger) if part is not None)
 
     def of_earlier_run(self) -> BlockResult:
-        """The same, as a later run counts it that found it done: nothing computed, no time spent."""
+        """The same result as a later run counts it: all records are from an earlier run, and no time was spent."""
         return dataclasses.replace(
             self,
             sources={FROM_EARLIER_RUN: self.embedded} if self.embedded else {},
@@ -155,7 +156,7 @@ class BlockResult:
         """Reads what `to_json_line` wrote.
 
         Raises:
-          InputError: not such a line, or its sums disagree; `where` names the file.
+          InputError: it is no such line, or its numbers disagree; `where` names the file.
         """
         try:
             data: dict[str, Any] = json.loads(raw)
@@ -174,5 +175,5 @@ class BlockResult:
 
 
 def join_content(results: Sequence[BlockResult]) -> np.ndarray:
-    """What is remembered of the records of all blocks, in order: `CONTENT_DTYPE`, shape [records]."""
+    """The digests of the records of all blocks, in order: `CONTENT_DTYPE`, shape [records]."""
     return np.frombuffer(b"".join(result.content for result in results), CONTENT_DTYPE)

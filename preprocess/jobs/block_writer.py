@@ -1,7 +1,7 @@
-"""Writes what becomes of one block of rows: its records, its lines in the ledgers, and last its result.
+"""Writes the output of one block of rows: its records, its failed and skipped rows, and last its result.
 
-A shard is written as its records come. On a local disk a run that is stopped leaves what it had written, from which the
-next one goes on (`preprocess.jobs.resume`).
+Records are written to the shard as they arrive. On a local disk a run that is stopped leaves the records that it had
+written, and the next run uses them (`preprocess.jobs.resume`).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from preprocess.records.example import encode_example
 from preprocess.records.tfrecord import frame_record
 from preprocess.storage.base import Storage, write_file
 
-# Embeddings are close to noise: level 1 saves as much as level 9, several times faster.
+# Embeddings look like noise to gzip: level 1 saves as much as level 9, and is several times faster.
 _GZIP_LEVEL = 1
 
 _CONTENT = struct.Struct("<16sQ")
 
 
 class _HashingStream(io.RawIOBase):
-    """Passes bytes on, counting and hashing them."""
+    """Passes bytes on, and counts and hashes them."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
@@ -61,12 +61,12 @@ class _HashingStream(io.RawIOBase):
 
 
 def _name_of_part(path: str) -> str:
-    """The name of a part, relative to the set's folder: two folders of it are the set's own."""
+    """The name of a part, relative to the set's folder: its last two folders and its file name."""
     return "/".join(path.split("/")[-3:])
 
 
 class _PartWriter:
-    """One part file, created with its first record."""
+    """Writes one part file, which is created with its first record."""
 
     def __init__(self, storage: Storage, path: str, compression: Compression = "none", *, keep_partial: bool = False):
         self._storage = storage
@@ -108,14 +108,9 @@ class _PartWriter:
 class BlockWriter:
     """Collects the outcomes of one block's rows, in the order of the rows.
 
-    Ends with `finish` once every row has its outcome, or with `abandon`, which leaves what a later run can use.
+    The caller ends with `finish` when every row has its outcome, or with `abandon`, which keeps files for a later run.
 
-    Attributes:
-      read_bytes: of the image files that were decoded, or found in the cache.
-      read_sec: sum over the images, in threads that overlap.
-      decode_sec: likewise.
-      waited_for_images_sec: time in which no image was ready for the engine.
-      waited_for_engine_sec: time in which images were.
+    Attributes: the times and bytes of `BlockResult` that have the same names. The caller counts them.
     """
 
     def __init__(
@@ -127,7 +122,7 @@ class BlockWriter:
         compression: Compression,
         engine: Engine,
     ):
-        # The name is unique, so that a second try at a block never writes where the first one does.
+        # The name is unique, so that a second attempt at a block never writes to the files of the first one.
         path = f"{parts_dir}/{block.name}-{engine_tag(engine)}-{uuid.uuid4().hex[:12]}"
         self._storage = storage
         self._result_path = f"{path}{RESULT_SUFFIX}"
@@ -154,12 +149,12 @@ class BlockWriter:
         self.waited_for_engine_sec = 0.0
 
     def finish(self) -> BlockResult:
-        """Completes the files; to be called once every row has its outcome.
+        """Completes the files. The caller calls it when every row has its outcome.
 
         Raises:
           OSError: storage failed.
         """
-        self._write_ledgers()
+        self._write_rows_without_record()
         shard, failed_ledger, skipped_ledger = (writer.close() for writer in self._writers())
         result = BlockResult(
             order=(self._block.list_index, self._block.block_index),
@@ -181,8 +176,8 @@ class BlockWriter:
             waited_for_images_sec=self.waited_for_images_sec,
             waited_for_engine_sec=self.waited_for_engine_sec,
         )
-        # Last: where there is a result, the files that it names are whole. None of them has to be durable: what a power
-        # cut takes away of a block is embedded again, and finishing begins with a file that is.
+        # The result is written last, so the files that it names are complete if it exists. None of them has to be
+        # durable: rows that a power cut takes away are embedded again, and the commit begins with a durable file.
         write_file(self._storage, self._result_path, result.to_json_line(), durable=False)
         return result
 
@@ -195,14 +190,14 @@ class BlockWriter:
     def _writers(self) -> tuple[_PartWriter, ...]:
         return self._shard, self._failed_ledger, self._skipped_ledger
 
-    def _write_ledgers(self) -> None:
-        # Outcomes come as batches complete; ledgers stand in the order of the list.
+    def _write_rows_without_record(self) -> None:
+        # Outcomes arrive when batches are complete, but the files have the order of the list.
         for row, failure in sorted(self._failures, key=lambda entry: entry[0].line):
             self._failed_ledger.write(
-                self._ledger_line(row, stage=failure.stage, reason=failure.reason, message=failure.message)
+                self._json_line_of(row, stage=failure.stage, reason=failure.reason, message=failure.message)
             )
         for row, skip in self._skips:
-            self._skipped_ledger.write(self._ledger_line(row, rule=skip.rule, message=skip.message))
+            self._skipped_ledger.write(self._json_line_of(row, rule=skip.rule, message=skip.message))
 
     def write_record(self, row: Row, embedding: np.ndarray, *, image_sha256: bytes, source: str) -> None:
         """Writes the record of a row.
@@ -211,7 +206,7 @@ class BlockWriter:
           row: the row.
           embedding: float32 [embedding_size].
           image_sha256: SHA-256 of the image file, 32 bytes.
-          source: where the embedding came from, as `BlockResult.sources` counts it.
+          source: the source of the embedding, one of those that `BlockResult.sources` counts.
         """
         example = encode_example(
             image_uri=row.uri, embedding=embedding, label_ids=row.label_ids, image_sha256=image_sha256
@@ -223,13 +218,13 @@ class BlockWriter:
         self._unlabeled += not row.label_ids
 
     def write_outcome(self, row: Row, outcome: RowFailure | RowSkip) -> None:
-        """Enters a row that becomes no record in the ledger of failures or of skips."""
+        """Notes a row that does not become a record, for the dead letters or for the skipped rows."""
         if isinstance(outcome, RowFailure):
             self._failures.append((row, outcome))
         else:
             self._skips.append((row, outcome))
 
-    def _ledger_line(self, row: Row, **why: str) -> bytes:
+    def _json_line_of(self, row: Row, **why: str) -> bytes:
         entry = {
             "uri": row.uri,
             "labels": list(row.labels),

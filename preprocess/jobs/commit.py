@@ -1,8 +1,8 @@
-"""Finishes a set of records of what the blocks left behind: checks the books, then makes the set, or says why not.
+"""The commit of a set: checks the row accounting, then makes the set from the blocks' parts, or says why it cannot.
 
-The order of the steps is what makes every stop harmless. First everything is read and checked, and what the set holds
-besides its shards is written beside the parts (`stage`). The plan comes last there; only then is an older set touched
-(`preprocess.jobs.journal`), and the new manifest comes last of all.
+The order of the steps makes every stop harmless. First the commit reads and checks everything, and writes all files of
+the set except the shards beside the parts (`_stage`). It writes the journal last there. Only then it changes an older
+set (`preprocess.jobs.journal`), and it writes the new manifest last of all.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from configs.json_text import json_line
 from preprocess.jobs.block_results import BlockResult, join_content
 from preprocess.jobs.duplicates_report import DUPLICATES_NAME, SHARED_NAME, ShardFile, report_duplicates, report_shared
 from preprocess.jobs.finished_set import FILES, read_finished
-from preprocess.jobs.job import PLAN_NAME, Job
+from preprocess.jobs.job import JOURNAL_NAME, Job
 from preprocess.jobs.journal import (
+    JournalUnusable,
     Placement,
-    PlanUnusable,
+    journal_path,
     make_set,
-    plan_path,
     require_parts,
     staged_path,
     with_final_names,
@@ -43,41 +43,42 @@ from preprocess.records.record_set import (
 from preprocess.storage.base import Storage, read_file, write_file
 
 
-class JobFailed(RuntimeError):  # noqa: N818 (what it says is what happened)
+class JobFailed(RuntimeError):  # noqa: N818 (the name says what happened)
     """The job ran to its end, and its report says that it failed."""
 
 
 def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Storage) -> dict[str, Any]:
-    """Finishes a set: shards under their final names, ledgers, report, and last the manifest.
+    """Commits a set: shards under their final names, dead letters, skipped rows, report, and last the manifest.
 
-    If nothing was embedded, too many rows failed or the books do not balance (rows read = embedded + failed +
-    skipped, in each block and in all, and as many rows as were counted before the start), nothing of the set is
-    touched: ledgers and report are left in the job's folder of parts, and with them the parts, for a later run.
+    Row accounting means: rows read = embedded + failed + skipped, in each block and in all, and as many rows were read
+    as were counted before the start. If that does not hold, if nothing was embedded or if too many rows failed, nothing
+    of the set is touched. The report, the dead letters and the parts then stay in the job's folder of parts for a later
+    run.
 
-    Runners may run this step twice, also at once: both end in the same set.
+    Runners may run this step twice, also at the same time: both runs end in the same set.
 
     Args:
       results: of all blocks, in any order.
       job: the job.
-      storage: where the parts lie and the set is to lie.
+      storage: where the parts and the set lie.
 
     Returns:
       The report, as written to `report.json`.
 
     Raises:
-      OSError: storage failed; the set has no manifest then, or its own.
-      JobFailed: workers used different backbones, precisions or libraries, or a part is gone or cut; nothing was
-        touched.
+      OSError: storage failed; the set then has no manifest, or its complete one.
+      JobFailed: workers used different backbones, precisions or libraries, or a part is missing or truncated; nothing
+        was touched.
     """
     ordered = sorted(results, key=lambda result: result.order)
     try:
         return _finished_report(job, storage) or _finish(ordered, job, storage)
-    except (FileNotFoundError, PlanUnusable, JobFailed) as error:
-        # Another try at this very step may have finished the set meanwhile, and deleted what it was made from.
+    except (FileNotFoundError, JournalUnusable, JobFailed) as error:
+        # Another attempt at this step may have finished the set meanwhile, and deleted the parts.
         report = _finished_report(job, storage)
         if report is not None:
             return report
-        if isinstance(error, PlanUnusable):
+        if isinstance(error, JournalUnusable):
             raise JobFailed(
                 f"{error}. Give the same command again: what is gone is embedded again, all else is kept."
             ) from error
@@ -86,27 +87,27 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
 
 def _finish(results: Sequence[BlockResult], job: Job, storage: Storage) -> dict[str, Any]:
     _require_one_arithmetic(results)
-    planned = with_final_names(results, job)
+    finals = with_final_names(results, job)
     shards = tuple(
         Shard(name=shard.name, records=shard.records, num_bytes=shard.num_bytes, sha256=shard.sha256)
-        for result in planned
+        for result in finals
         if (shard := result.shard) is not None
     )
     report = make_report(results, job=job, shards=shards)
     if report["status"] != COMPLETE:
-        _write_ledgers(storage, results, job, folder=job.parts_dir)
+        _write_rows_without_record(storage, results, job, folder=job.parts_dir)
         write_file(storage, posixpath.join(job.parts_dir, REPORT_NAME), _json_bytes(report))
         return report
     placed = require_parts(results, job, storage, of_this_run=True)
-    _stage(results, planned, placed, shards, report, job=job, storage=storage)
-    write_file(storage, plan_path(job), b"".join(result.to_json_line() for result in results))
+    _stage(results, finals, placed, shards, report, job=job, storage=storage)
+    write_file(storage, journal_path(job), b"".join(result.to_json_line() for result in results))
     make_set(results, job=job, storage=storage)
     return report
 
 
 def _stage(
     results: Sequence[BlockResult],
-    planned: Sequence[BlockResult],
+    finals: Sequence[BlockResult],
     placed: Sequence[Placement],
     shards: tuple[Shard, ...],
     report: dict[str, Any],
@@ -114,10 +115,10 @@ def _stage(
     job: Job,
     storage: Storage,
 ) -> None:
-    """Writes what the set holds besides its shards beside the parts, and completes the report."""
+    """Writes all files of the set except the shards beside the parts, and completes the report."""
     folder = posixpath.dirname(staged_path(job, REPORT_NAME))
-    _write_ledgers(storage, results, job, folder=folder)
-    content = join_content(planned)
+    _write_rows_without_record(storage, results, job, folder=folder)
+    content = join_content(finals)
     files = [ShardFile(placement.paths, placement.part.records) for placement in placed]
     report["duplicates"] = report_duplicates(
         content,
@@ -134,8 +135,8 @@ def _stage(
         others=job.against,
         storage=storage,
     )
-    without_ledgers = (dataclasses.replace(result, failed_ledger=None, skipped_ledger=None) for result in planned)
-    write_file(storage, staged_path(job, PLAN_NAME), b"".join(result.to_json_line() for result in without_ledgers))
+    shards_only = (dataclasses.replace(result, failed_ledger=None, skipped_ledger=None) for result in finals)
+    write_file(storage, staged_path(job, JOURNAL_NAME), b"".join(result.to_json_line() for result in shards_only))
     manifest = Manifest(
         backbone=results[0].backbone,
         labels=job.labels,
@@ -144,21 +145,22 @@ def _stage(
         shards=shards,
     )
     write_file(storage, staged_path(job, MANIFEST_NAME), manifest.to_bytes())
-    names = [PLAN_NAME, FAILED_NAME, SKIPPED_NAME, MANIFEST_NAME]
+    names = [JOURNAL_NAME, FAILED_NAME, SKIPPED_NAME, MANIFEST_NAME]
     if report["duplicates"]["file"]:
         names.append(DUPLICATES_NAME)
     if any(entry["file"] for entry in report["shared_with"]):
         names.append(SHARED_NAME)
     report[FILES] = {}
     for name in names:
-        # Not all that is there: another try at this step may have deleted one, and that must not pass for none.
+        # By name, not by listing the folder: another attempt at this step may have deleted a file. That must be an
+        # error here, and not look as if the set had no such file.
         num_bytes, sha256 = digest_of(staged_path(job, name), storage)
         report[FILES][name] = {"num_bytes": num_bytes, "sha256": sha256}
     write_file(storage, staged_path(job, REPORT_NAME), _json_bytes(report))
 
 
 def _finished_report(job: Job, storage: Storage) -> dict[str, Any] | None:
-    """The report of the set, if this very run has finished it."""
+    """The report of the set, if it was this run that finished it."""
     try:
         _, report = read_finished(job.output_prefix, storage)
     except InputError:
@@ -178,16 +180,16 @@ def _require_one_arithmetic(results: Sequence[BlockResult]) -> None:
             )
 
 
-def _write_ledgers(storage: Storage, results: Sequence[BlockResult], job: Job, *, folder: str) -> None:
-    """Joins the blocks' ledgers; an empty one says that there was nothing to enter."""
+def _write_rows_without_record(storage: Storage, results: Sequence[BlockResult], job: Job, *, folder: str) -> None:
+    """Joins the blocks' lists of failed and of skipped rows. A file is empty if there are no such rows."""
     for name, parts in (
         (FAILED_NAME, [result.failed_ledger for result in results]),
         (SKIPPED_NAME, [result.skipped_ledger for result in results]),
     ):
-        with storage.create(posixpath.join(folder, name)) as ledger:
+        with storage.create(posixpath.join(folder, name)) as stream:
             for part in parts:
                 if part is not None:
-                    ledger.write(read_file(storage, own_path(job.output_prefix, part.name, where=part.name)))
+                    stream.write(read_file(storage, own_path(job.output_prefix, part.name, where=part.name)))
 
 
 def _json_bytes(data: Any) -> bytes:

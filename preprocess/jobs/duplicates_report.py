@@ -1,6 +1,6 @@
-"""Which images of a set are there twice, under different labels, or in another set as well; with their URIs in a file.
+"""Reports the images that a set holds twice, holds under different labels, or shares with another set.
 
-Images are the same if their files are, byte for byte.
+The URIs of these images are written to a file. Two images are the same if their files are equal byte for byte.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ def _digests(content: np.ndarray) -> np.ndarray:
 
 
 class _Image(NamedTuple):
-    """What is kept of a record: its embedding would take a hundred times the memory."""
+    """The fields of a record that the report needs. The embedding would take a hundred times the memory."""
 
     uri: str
     sha256: bytes
 
 
 class ShardFile(NamedTuple):
-    """A shard of the set: the paths at which it may lie, in the order in which it passes them, and its records."""
+    """A shard of the set: the paths at which it may be found, in the order of its moves, and its number of records."""
 
     paths: tuple[str, ...]
     records: int
 
 
 def _read_shard(shard: ShardFile, storage: Storage) -> bytes:
-    """The records of a shard, framed, wherever it is by now."""
+    """Reads the bytes of a shard, uncompressed, from the first of its paths that exists."""
     for path in shard.paths:
         try:
             data = read_file(storage, path)
         except FileNotFoundError:
-            continue  # Another try at the last step has moved it.
+            continue  # Another attempt at the last step has moved it.
         return gzip.decompress(data) if path.endswith(".gz") else data
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shard.paths[0])
 
 
 class _RecordsOfSet:
-    """Records by their position in a set; each shard that is asked for is read once."""
+    """Finds records by their position in a set. Each shard that is needed is read once."""
 
     def __init__(self, shards: Sequence[ShardFile], *, storage: Storage):
         self._shards = shards
@@ -84,14 +84,14 @@ class _RecordsOfSet:
 def report_duplicates(
     content: np.ndarray, shards: Sequence[ShardFile], *, path: str, called: str, storage: Storage
 ) -> dict[str, Any]:
-    """Looks for the same image under several rows of a set, and writes what it finds to a file.
+    """Finds images that several records of a set have, and writes their URIs to a file.
 
     Args:
-      content: of the records in order: `CONTENT_DTYPE`, shape [records].
+      content: the digests of the records in order: `CONTENT_DTYPE`, shape [records].
       shards: of the set, in order.
-      path: of the file; there is none if nothing was found.
-      called: what the counts call the file.
-      storage: where all lies.
+      path: the path of the file, which is not written if nothing was found.
+      called: the path of the file that the report names.
+      storage: where the shards and the file lie.
 
     Returns:
       Counts for the report.
@@ -130,22 +130,22 @@ def report_shared(
     others: Sequence[str],
     storage: Storage,
 ) -> list[dict[str, Any]]:
-    """Looks for images of a set that other sets hold as well, and writes their URIs to a file.
+    """Finds images of a set that other sets hold too, and writes their URIs to a file.
 
     Args:
-      content: of the records in order: `CONTENT_DTYPE`, shape [records].
+      content: the digests of the records in order: `CONTENT_DTYPE`, shape [records].
       shards: of the set, in order.
-      path: of the file; there is none if nothing was found.
-      called: what the counts call the file.
+      path: the path of the file, which is not written if nothing was found.
+      called: the path of the file that the report names.
       others: prefixes of the other sets, which are finished.
-      storage: where all lie.
+      storage: where the sets and the file lie.
 
     Returns:
       Counts for the report, one entry for each other set.
 
     Raises:
       OSError: storage failed.
-      InputError: another set does not say what it holds.
+      InputError: the results of another set's blocks cannot be read.
     """
     digests = _digests(content)
     shared = {other: find_shared(digests, _digests(read_content(other, storage))).tolist() for other in others}

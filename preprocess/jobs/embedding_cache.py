@@ -1,21 +1,20 @@
-"""Embeddings kept by content: an image that was embedded before, in whatever list, under whatever name, is not again.
+"""The embedding cache: an image file is embedded once, even if it is in several lists or has several names.
 
-An embedding is found again by the SHA-256 of the image file's bytes and by everything that made it: the backbone's
-identity, the precision, and the versions of the libraries that decide its numbers (`preprocess.engines.libraries`).
-On local disks and object stores alike an entry is one small file:
+The key of an embedding is the SHA-256 of the image file's bytes together with everything that decides its numbers: the
+backbone's identity, the precision, and the versions of libraries (`preprocess.engines.libraries`). An entry is one
+small file, on local disks and in object stores:
 
     FOLDER/<identity, 16 hex digits>/identity.json                      what the embeddings beside it were made with
     FOLDER/<identity, 16 hex digits>/<2 hex digits>/<62>.embedding      magic, identity, digest, floats, CRC-32C
 
-Jobs may share a folder, at the same time too. Entries appear whole under their names, and whatever is wrong with one
-(damaged, cut short, foreign, not finite) is a miss: the image is embedded again and the entry replaced. Whatever is
-wrong with the storage costs time and nothing else, and of that little: storage that does not answer for ten seconds is
-not asked until it does, and a job does not wait for it at its end. Nothing is ever deleted, and anyone may delete
-anything at any time.
-An embedding of 2048 floats takes 8,268 bytes; a crash may leave a file `*.partial`, which nothing reads.
+Several jobs may use one folder at the same time. An entry appears complete under its name. A bad entry (damaged,
+truncated, foreign, not finite) counts as a miss: the image is embedded again, and the entry is replaced. Faults of
+storage cost only a little time: if storage does not answer for ten seconds, the cache does not ask it until it answers,
+and a job does not wait for it at its end. The cache deletes nothing, and users may delete any of its files at any time.
+An embedding of 2048 floats takes 8,268 bytes. A crash may leave a file `*.partial`, which nothing reads.
 
-Measured on a local disk (ext4), 2 cores, 2048 floats: 60,000 embeddings found a second in one thread, 12,000 or more in
-32, and 250,000 misses a second; 4,500 to 10,000 kept a second, most of it the time that ext4 takes to make a file.
+Measured on a local disk (ext4), 2 cores, 2048 floats, for each second: 60,000 hits in one thread, 12,000 or more in 32
+threads, 250,000 misses, and 4,500 to 10,000 writes; ext4 needs most of that time to create the files.
 """
 
 from __future__ import annotations
@@ -50,32 +49,32 @@ _CRC = struct.Struct("<I")
 
 # 8 MB of embeddings of 2048 floats.
 _MAX_QUEUED = 1024
-# A put takes an object store 50 to 100 ms: sixteen at once are 160 to 320 a second. A disk is kept busy by two.
+# An object store takes 50 to 100 ms for a write: sixteen threads write 160 to 320 a second. Two keep a disk busy.
 _LOCAL_WRITERS = 2
 _REMOTE_WRITERS = 16
-# Storage that failed this often without an answer in between is not asked again: each try may take as long as its
-# retries are allowed to.
+# After this many faults in a row, storage is not asked again, because each call may take as long as the storage
+# retries.
 _GIVE_UP_AFTER = 32
-# How long a call may take before it counts as one that hangs, and how many may: a frozen disk holds both writers.
+# A call that takes longer counts as hanging. Two calls may hang, because a frozen disk blocks both writers.
 _DEADLINE_SEC = 10.0
 _MAX_HANGING = 2
-# How long a job waits at its end for embeddings that are still being written, if storage takes them at all.
+# At its end a job waits at most this long for embeddings that are still being written.
 _MAX_FLUSH_SEC = 60.0
-# Faults of remote storage are tried again for as long: an embedding is made anew in less than what an image is read in.
+# The limit of storage retries for the cache. It is short, because an embedding can be computed again quickly.
 RETRY_SEC = 5.0
-# For the one file that is written and read before a job starts.
+# The limit for the one file that is written and read before a job starts.
 _CHECK_DEADLINE_SEC = 60.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheCounts:
-    """What became of a cache's calls so far.
+    """The numbers of hits, misses and faults of a cache so far.
 
     Attributes:
-      hits: embeddings found.
-      misses: embeddings not found, because they were never kept, are damaged, or storage failed.
-      faults: calls of storage that failed, reading or writing.
-      first_fault: what the first of these said, one line; None if there was none.
+      hits: embeddings that were found.
+      misses: embeddings that were not found: there is no entry, it is damaged, or storage failed.
+      faults: calls of storage that failed, for reading or writing.
+      first_fault: the message of the first fault in one line; None if there was none.
     """
 
     hits: int
@@ -85,17 +84,17 @@ class CacheCounts:
 
 
 class EmbeddingCache:
-    """Embeddings by the SHA-256 of the image file's bytes; every method may be called from any thread.
+    """Embeddings by the SHA-256 of the image file's bytes. Every method may be called from any thread.
 
-    No fault of storage is raised; `counts` tells of them. A call of `find` may hang where storage does: who calls it is
-    to have a deadline. Entries are written in the background by daemon threads, so
-    those that nobody waited for with `flush` may be lost when the process ends.
+    Faults of storage are not raised; `counts` reports them. A call of `find` hangs if storage hangs, so the caller
+    needs a deadline. Daemon threads write the entries in the background. Entries may be lost at the end of the process
+    if nobody called `flush`.
 
     Args:
-      folder: a local path or a URI; made when the first entry is written.
-      storage: opens it.
-      identity: the network whose embeddings are looked for.
-      engine: what runs it: embeddings of another arithmetic, or that other versions of libraries made, are not found.
+      folder: a local path or a URI; it is created with the first entry.
+      storage: the storage of the folder.
+      identity: the network whose embeddings are looked up.
+      engine: the engine that runs it; embeddings of another arithmetic or of other versions of libraries are not found.
     """
 
     def __init__(self, folder: str, *, storage: Storage, identity: BackboneIdentity, engine: EngineInfo):
@@ -118,7 +117,7 @@ class EmbeddingCache:
         self._has_writers = True
         self._being_written: set[bytes] = set()
         self._tokens = itertools.count()
-        self._under_way: dict[int, float] = {}  # calls of storage, and when they began
+        self._under_way: dict[int, float] = {}  # running calls of storage, with their start times
         self._hits = self._misses = self._faults = self._faults_in_a_row = 0
         self._first_fault: str | None = None
 
@@ -129,7 +128,7 @@ class EmbeddingCache:
           digest: SHA-256 of the image file, 32 bytes.
 
         Returns:
-          float32 [embedding_size], the caller's own; None if there is no sound entry or storage failed.
+          float32 [embedding_size], a copy for the caller; None if there is no valid entry or storage failed.
 
         Raises:
           ValueError: `digest` has another length.
@@ -143,7 +142,7 @@ class EmbeddingCache:
                 embedding = self._decode(digest, raw)
             except (FileNotFoundError, TooLarge):
                 self._answered()
-            except Exception as error:  # The streams of cloud clients raise types of their own.
+            except Exception as error:  # Cloud clients raise exceptions of their own types.
                 self._failed(error)
             else:
                 self._answered()
@@ -155,9 +154,9 @@ class EmbeddingCache:
         return embedding
 
     def keep(self, digest: bytes, embedding: np.ndarray) -> None:
-        """Has an embedding written; waits only while 1024 others do, and not for storage that does not answer.
+        """Queues an embedding to be written. It waits only if 1024 others are queued, and at most ten seconds.
 
-        One that is not finite or all zero is not kept, since `find` would not give it back.
+        An embedding that is not finite or all zero is not kept, since `find` would not return it.
 
         Args:
           digest: SHA-256 of the image file, 32 bytes.
@@ -174,7 +173,7 @@ class EmbeddingCache:
         if not _is_sound(embedding) or self._given_up():
             return
         with self._lock:
-            # Lists repeat images, and object stores slow down who writes one object again and again.
+            # Lists repeat images, and object stores slow down a client that writes the same object repeatedly.
             if digest in self._being_written:
                 return
             self._being_written.add(digest)
@@ -193,7 +192,7 @@ class EmbeddingCache:
                 self._queue.put(write, timeout=_DEADLINE_SEC)
 
     def flush(self) -> None:
-        """Waits until every embedding given to `keep` before is written or given up, or storage does not answer."""
+        """Waits until all embeddings given to `keep` are written or have failed, or until storage does not answer."""
         give_up_at = time.monotonic() + _MAX_FLUSH_SEC
         done = self._queue.all_tasks_done
         with done:
@@ -208,7 +207,7 @@ class EmbeddingCache:
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
-        """Around a call of storage, so that one that hangs is noticed by others."""
+        """Notes that a call of storage runs, so that other threads notice if it hangs."""
         with self._lock:
             token = next(self._tokens)
             self._under_way[token] = time.monotonic()
@@ -226,7 +225,7 @@ class EmbeddingCache:
             return len(oldest) == _MAX_HANGING and time.monotonic() - oldest[-1] > _DEADLINE_SEC
 
     def counts(self) -> CacheCounts:
-        """What became of the calls so far."""
+        """The numbers of hits, misses and faults so far."""
         with self._lock:
             return CacheCounts(hits=self._hits, misses=self._misses, faults=self._faults, first_fault=self._first_fault)
 
@@ -241,7 +240,7 @@ class EmbeddingCache:
         return entry + _CRC.pack(google_crc32c.value(entry))
 
     def _decode(self, digest: bytes, raw: bytes) -> np.ndarray | None:
-        """The embedding in an entry; None if it is not exactly what `_encode` makes of a sound embedding."""
+        """The embedding in an entry; None if the entry is not what `_encode` gives for a valid embedding."""
         header = _MAGIC + self._identity_digest + digest
         if len(raw) != self._entry_bytes or not raw.startswith(header):
             return None
@@ -277,7 +276,7 @@ class EmbeddingCache:
             self._put(path, (json.dumps(self._made_with, indent=2) + "\n").encode())
 
     def _put(self, path: str, data: bytes) -> None:
-        """Writes a file that appears whole, even if others write the same one at this moment."""
+        """Writes a file that appears complete, even if others write the same file at this moment."""
         with self._timed():
             if self._remote:
                 write_file(self._storage, path, data)
@@ -305,7 +304,7 @@ class EmbeddingCache:
 
 
 def check(folder: str, storage: Storage) -> None:
-    """Finds out before a job starts whether a cache can be kept in a folder; makes the folder.
+    """Checks before a job starts that a cache can be kept in a folder, and creates the folder.
 
     Raises:
       InputError: a file cannot be written to the folder, read back and deleted, or that takes longer than a minute.
@@ -350,10 +349,10 @@ def _is_sound(embedding: np.ndarray) -> bool:
 
 
 def _replace_local_file(path: str, data: bytes) -> None:
-    """Writes a local file under a name of its own, then renames it.
+    """Writes a local file under a unique name, then renames it.
 
-    Not `LocalStorage.create`: two that create one path with it write into one file beside it, and it waits for the disk
-    each time. Here what a power failure leaves of an entry is found out by its checksum.
+    It does not use `LocalStorage.create`, because two calls of it for one path write into the same partial file, and
+    because it waits for the disk each time. A checksum detects an entry that a power cut has damaged.
     """
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     try:

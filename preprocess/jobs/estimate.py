@@ -1,4 +1,4 @@
-"""A quantity that is known within a range."""
+"""Estimates: quantities that are known within a range."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-# About 95 % of samples have their mean within so many standard errors of the truth.
+# In about 95 % of samples the mean is at most this number of standard errors away from the true mean.
 _STANDARD_ERRORS = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Estimate:
-    """A quantity, not negative: 0 <= low <= expected <= high, all in the unit of its name.
+    """A quantity with its range: 0 <= low <= expected <= high. The name of the variable says the unit.
 
     Raises:
-      ValueError: out of that order, or not finite.
+      ValueError: the numbers are not in this order, or not finite.
     """
 
     low: float
@@ -47,23 +47,23 @@ class Estimate:
         """Reads what `to_json` gives.
 
         Raises:
-          ValueError, KeyError, TypeError: it is something else.
+          ValueError, KeyError, TypeError: it is not what `to_json` gives.
         """
         return cls(*(float(data[field.name]) for field in dataclasses.fields(cls)))
 
 
 def exactly(value: float) -> Estimate:
-    """What is known without a range."""
+    """The estimate of a quantity that is known exactly."""
     return Estimate(value, value, value)
 
 
 def mean_of(values: Sequence[float], *, weights: Sequence[float] | None = None, is_all: bool = False) -> Estimate:
-    """The mean of a population, from values drawn from it by lot: theirs, give or take two standard errors.
+    """Estimates the mean of a population from a random sample: the sample's mean, plus or minus two standard errors.
 
     Args:
-      values: at least one, not negative.
-      weights: how often each stands for itself, above 0; None for once.
-      is_all: they are the whole population, so nothing is uncertain.
+      values: the sample: at least one value, none negative.
+      weights: the weight of each value, above 0; None if all have the weight 1.
+      is_all: the sample is the whole population, so the mean is exact.
     """
     weights = weights or [1.0] * len(values)
     total = sum(weights)
@@ -72,21 +72,21 @@ def mean_of(values: Sequence[float], *, weights: Sequence[float] | None = None, 
         return exactly(mean)
     count = len(values)
     if count == 1:
-        return Estimate(mean / 2, mean, 2 * mean)  # One says nothing of how the others differ.
+        return Estimate(mean / 2, mean, 2 * mean)  # One value says nothing about the variance.
     squares = sum((weight * (value - mean)) ** 2 for weight, value in zip(weights, values, strict=True))
     margin = _STANDARD_ERRORS * math.sqrt(squares * count / (count - 1)) / total
     return Estimate(max(0.0, mean - margin), mean, mean + margin)
 
 
 def share_of(hits: Sequence[bool], *, weights: Sequence[float] | None = None, is_all: bool = False) -> Estimate:
-    """The share of a population that something is true of, from some drawn by lot: Wilson's interval, 95 %.
+    """Estimates the share of a population that has a property, from a random sample: Wilson's interval of 95 %.
 
-    Unlike a mean give or take its errors, it does not claim that there are none because none was drawn.
+    If no member of the sample has the property, the upper end of this interval is still above zero.
 
     Args:
-      hits: whether it is true, of each; at least one.
-      weights: how often each stands for itself, above 0; None for once.
-      is_all: they are the whole population, so nothing is uncertain.
+      hits: whether each member of the sample has the property; at least one member.
+      weights: the weight of each member, above 0; None if all have the weight 1.
+      is_all: the sample is the whole population, so the share is exact.
     """
     weights = weights or [1.0] * len(hits)
     total = sum(weights)

@@ -1,7 +1,7 @@
-"""What stopped a job, for a program that runs it in its own process.
+"""Remembers the exception that stopped a job, for a program that runs the job in its own process.
 
-Runners wrap what a stage raises in errors of their own, whose text is a traceback. The program that started the job
-asks here what it was.
+Runners wrap the exception of a stage in an error of their own, whose text is a traceback. The program that started the
+job gets the original exception here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _first: BaseException | None = None
 
 @contextmanager
 def noted() -> Iterator[None]:
-    """Remembers what the block raises, if it is the first of the job, and passes it on."""
+    """Remembers the exception that the body raises, if it is the first of the job, and raises it again."""
     global _first
     try:
         yield
@@ -25,11 +25,11 @@ def noted() -> Iterator[None]:
 
 
 def first_fault() -> BaseException | None:
-    """The first that a stage in this process raised since `forget`."""
+    """The first exception that a stage in this process raised since the last `forget`."""
     return _first
 
 
 def forget() -> None:
-    """Begins a new job."""
+    """Forgets the exception, because a new job begins."""
     global _first
     _first = None

@@ -1,4 +1,4 @@
-"""Is the set at a prefix finished, and is it whole? Told by its manifest and its files, not by their names."""
+"""Finds out whether the set at a prefix is finished and undamaged, from its manifest, report and files."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from preprocess.jobs.set_files import digest_of, in_folder_of, read_block_result
 from preprocess.records.record_set import MANIFEST_NAME, REPORT_NAME, Manifest, sidecar_dir, sidecar_path
 from preprocess.storage.base import Storage, read_file
 
-# Object stores take 100 ms or more for each.
+# Object stores take 100 ms or more for each request.
 _READS_AT_ONCE = 16
 FILES = "files"
-"""The field of a report that has size and digest of every sidecar file written with it, the manifest included."""
+"""The field of a report with the size and digest of each other sidecar file of the set, also of the manifest."""
 
 
 def read_finished(prefix: str, storage: Storage) -> tuple[Manifest, dict[str, Any]]:
-    """Manifest and report of a finished set.
+    """Reads the manifest and the report of a finished set.
 
     Args:
       prefix: of the set.
       storage: where it lies.
 
     Raises:
-      InputError: the set is not finished: one of them is not there or damaged, or they do not agree.
+      InputError: the set is not finished: one of the two is missing or damaged, or they do not agree.
       OSError: storage failed.
     """
     manifest_path, report_path = (sidecar_path(prefix, name) for name in (MANIFEST_NAME, REPORT_NAME))
@@ -53,12 +53,12 @@ def read_finished(prefix: str, storage: Storage) -> tuple[Manifest, dict[str, An
 
 
 def find_damage(prefix: str, storage: Storage, *, digests: bool) -> list[str]:
-    """What is wrong with a set that has a manifest, in words; empty if it is whole.
+    """The faults of a set that has a manifest, in words; empty if it is undamaged.
 
     Args:
       prefix: of the set.
       storage: where it lies.
-      digests: read every file and compare its digest; else compare the sizes of the shards, in one listing.
+      digests: read every file and compare its digest; otherwise compare only the sizes of the shards, in one listing.
 
     Raises:
       OSError: storage failed.
@@ -94,7 +94,7 @@ def _wrong_sizes(prefix: str, manifest: Manifest, files: Mapping[str, Any], stor
 
 
 def _wrong_blocks(prefix: str, manifest: Manifest, storage: Storage) -> Iterator[str]:
-    """Whether the results of the blocks are those of the manifest's shards."""
+    """The faults of the blocks' results: they must name the shards of the manifest."""
     try:
         results = read_block_results(prefix, storage)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""What a job is, for all who take part in it, and where its unfinished work lies."""
+"""The description of a job that all its steps share, and the folder of its unfinished work."""
 
 from __future__ import annotations
 
@@ -13,51 +13,53 @@ from configs.choices import Compression
 from preprocess.records.record_set import sidecar_dir
 
 if TYPE_CHECKING:
-    from preprocess.jobs.planned_cost import Prediction
+    from preprocess.jobs.planned_cost import PlannedCost
 
 DEFINITION_NAME = "job.json"
-PLAN_NAME = "blocks.jsonl"
+JOURNAL_NAME = "blocks.jsonl"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retry:
-    """Rows that failed before are to be tried again.
+    """A request to try rows again that failed before.
 
     Attributes:
-      reasons: only those that failed for one of these; None for all.
-      of_finished_set: the rows are those of the set's ledger, and its records are kept; else those of an unfinished
-        run of the same job.
+      reasons: try only rows that failed for one of these reasons; None for all.
+      of_finished_set: try the dead letters of the finished set again and keep its records; otherwise the failed rows
+        of an unfinished run of the same job.
     """
 
     reasons: frozenset[str] | None = None
     of_finished_set: bool = False
 
     def wants(self, reason: str) -> bool:
-        """True if rows that failed for `reason` are to be tried again."""
+        """Whether rows that failed for `reason` are tried again."""
         return self.reasons is None or reason in self.reasons
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the program that starts a job knows and its parts need.
+    """What the program that starts a job tells the steps of the job.
 
     Attributes:
-      definition: what makes the records what they are: the contents of the lists and the dictionary, the backbone
-        and the options, as JSON. The same definition is the same job: a later run goes on where one was stopped.
-      run_id: unique; each run of a job has its own.
+      definition: everything that decides the records, as JSON: the contents of the lists and the dictionary, the
+        backbone and the options. Runs with the same definition are the same job, so a later run goes on where an
+        earlier one was stopped.
+      run_id: a unique id for each run of a job.
       output_prefix: the set to write, for example "out/preproc/train".
       compression: of the shards.
       labels: the dictionary, in order.
       input_paths: the lists.
-      input_sha256: of the contents of each list, as it was checked before the start; what is embedded is read again.
-      rows_expected: rows counted before the start; the job must read as many.
-      started: when this run was started, UTC.
-      versions: of the software that runs it, for the report.
-      max_failed_percent: the job fails if a larger share of the rows to embed does.
-      against: prefixes of finished sets to look for the same images in.
-      embedding_cache: folder of embeddings by content; None for none.
-      retry: rows to try again.
-      prediction: what a plan expects of it; None for none.
+      input_sha256: the digest of each list when it was checked before the start. The pipeline reads the list again and
+        compares.
+      rows_expected: the number of rows that were counted before the start; the job must read as many.
+      started: the time at which this run was started, UTC.
+      versions: of the software that runs the job, for the report.
+      max_failed_percent: the job fails if a larger share of the rows to embed fails.
+      against: prefixes of finished sets in which the same images are looked for.
+      embedding_cache: the folder of the embedding cache; None for no cache.
+      retry: failed rows to try again; None for none.
+      planned_cost: what a plan estimates for it; None if there is no plan.
     """
 
     definition: Mapping[str, Any]
@@ -74,7 +76,7 @@ class Job:
     against: tuple[str, ...] = ()
     embedding_cache: str | None = None
     retry: Retry | None = None
-    prediction: Prediction | None = None
+    planned_cost: PlannedCost | None = None
 
     @property
     def key(self) -> str:
@@ -84,10 +86,10 @@ class Job:
 
     @property
     def parts_dir(self) -> str:
-        """Where blocks leave their files until the set is finished."""
+        """The folder into which blocks write their files until the set is finished."""
         return f"{sidecar_dir(self.output_prefix)}/parts-{self.key}"
 
 
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """The names of the fields in which two definitions differ, sorted."""
+    """The sorted names of the fields in which two definitions differ."""
     return sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))

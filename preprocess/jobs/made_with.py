@@ -1,10 +1,10 @@
-"""What a job embeds with, chosen by its first run and kept by all later ones: one set, one arithmetic.
+"""The record of the engine and libraries that a job embeds with. The first run writes it and later runs obey it.
 
-`auto` measures, and may measure otherwise after a kill, on another machine, or on the next worker; libraries are
-upgraded between two runs. So the first run writes what it embeds with beside the parts, before the first of them is
-there: a kill before that has embedded nothing, and one after it cannot lose it. Whoever embeds for the job later,
-another run or another worker, reads it, takes from it what `auto` leaves open, and refuses if its numbers would differ.
-A finished set has it in its report, for `--retry_failures`.
+The embeddings of one set must come from one arithmetic. But `auto` measures, and it may choose differently after a
+kill, on another machine or on the next worker; and libraries may be upgraded between two runs. So the first run writes
+this record before it writes any part. Other runs and other workers of the job read the record. They use the engine and
+precision in it where the options say `auto`, and they refuse to embed if their numbers would differ. A finished set has
+the record in its report, for `--retry_failures`.
 """
 
 from __future__ import annotations
@@ -27,29 +27,30 @@ _ANEW = "give the same command with --overwrite, which embeds all anew"
 
 @runtime_checkable
 class Obeys(Protocol):
-    """What loads an engine and can load the one that a job was begun with."""
+    """A loader of an engine that can also load the engine that a job began with."""
 
     def obeying(self, recorded: EngineInfo) -> Callable[[], Engine]:
-        """The same, with what `auto` leaves open as recorded."""
+        """The same loader, but with the recorded engine and precision where the options say `auto`."""
         ...
 
 
 def record_path(job: Job) -> str:
-    """Where a job keeps what it embeds with, until its set is finished."""
+    """The path of a job's record until its set is finished."""
     return posixpath.join(job.parts_dir, RECORD_NAME)
 
 
 def recorded(job: Job, storage: Storage, *, of_finished_set: bool) -> EngineInfo | None:
-    """What a job is to embed with; None if that is still open.
+    """Reads what a job must embed with; None if nothing is recorded yet.
 
     Args:
       job: the job.
       storage: of its output.
-      of_finished_set: records of the finished set are to be kept; else what an unfinished run left.
+      of_finished_set: the records of the finished set are kept, so its report decides; otherwise the record of an
+        unfinished run decides.
 
     Raises:
-      InputError: the record is damaged; or the finished set does not say with what it was made, or was made with
-        several.
+      InputError: the record is damaged; or the finished set does not say how it was made, or was made with several
+        engines or libraries.
       OSError: storage failed.
     """
     if of_finished_set:
@@ -93,7 +94,7 @@ def _instead(job: Job) -> str:
 
 
 def write_record(job: Job, storage: Storage, info: EngineInfo) -> None:
-    """Writes what a job embeds with, whatever was recorded; to be called before anything is embedded.
+    """Writes the record of a job, over an older one. The caller does this before anything is embedded.
 
     Raises:
       OSError: storage failed.
@@ -102,20 +103,20 @@ def write_record(job: Job, storage: Storage, info: EngineInfo) -> None:
 
 
 def forget_record(job: Job, storage: Storage) -> None:
-    """Leaves open what the job embeds with; raises OSError if storage failed."""
+    """Deletes the record of a job; raises OSError if storage failed."""
     storage.delete_file(record_path(job))
 
 
 def load_recorded(load: Callable[[], Engine], record: EngineInfo | None, job: Job) -> Engine:
-    """Loads what a job embeds with.
+    """Loads the engine of a job.
 
     Args:
       load: loads an engine as the options say.
-      record: what the job was begun with; None if that is still open.
+      record: the record of the job; None if nothing is recorded yet.
       job: the job.
 
     Raises:
-      InputError: the engine cannot be loaded, or gives other numbers than those of the record.
+      InputError: the engine cannot be loaded, or its numbers differ from those of the recorded engine.
     """
     if record is None:
         return load()
@@ -136,7 +137,7 @@ def load_recorded(load: Callable[[], Engine], record: EngineInfo | None, job: Jo
 
 
 def differences(then: EngineInfo, now: EngineInfo) -> list[str]:
-    """In what two differ that decides the numbers, for people; empty if they give the same on one machine."""
+    """The differences of two engines that change numbers, in words; empty if both give the same numbers here."""
     before, after = _facts(then), _facts(now)
     return [
         f"{name} {before.get(name, 'none')} then, {after.get(name, 'none')} now"
@@ -160,10 +161,10 @@ def _encoded(info: EngineInfo) -> bytes:
 
 
 def load_for_worker(load: Callable[[], Engine], job: Job, storage: Storage) -> Engine:
-    """Loads what a job embeds with; where that is still open, the first worker decides for all.
+    """Loads the engine of a job. If nothing is recorded yet, the first worker records its engine for all workers.
 
     Raises:
-      InputError: as `load_recorded`.
+      InputError: as for `load_recorded`.
       OSError: storage failed.
     """
     path = record_path(job)

@@ -1,4 +1,4 @@
-"""What a plan said about a job, and what came of it."""
+"""The planned cost of a job, and its comparison with what the job took."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _QUANTITIES = ("wall_sec", "images_per_sec", "read_bytes", "decode_sec_per_image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a plan expects of embedding one list.
+class PlannedCost:
+    """What a plan estimates for embedding one list.
 
     Attributes:
-      where: the machines, for people.
-      wall_sec: from the start, or the submission, to the report; None where nothing is known of the machines.
-      images_per_sec: rows that become records, over `wall_sec`; None likewise.
-      read_bytes: of the image files that can be decoded.
-      decode_sec_per_image: in a decoder, an image that can be decoded.
-      failed_percent: of the images.
+      where: the machines, as a text for people.
+      wall_sec: seconds from the start, or the submission, to the report; None if nothing is known about the machines.
+      images_per_sec: rows that become records, divided by `wall_sec`; None if that is None.
+      read_bytes: bytes of all image files that can be decoded.
+      decode_sec_per_image: seconds in a decoder for each image that can be decoded.
+      failed_percent: percentage of the images that fail.
     """
 
     where: str
@@ -41,38 +41,38 @@ class Prediction:
         }
 
     @classmethod
-    def from_json(cls, data: Any) -> Prediction:
+    def from_json(cls, data: Any) -> PlannedCost:
         """Reads what `to_json` gives.
 
         Raises:
-          ValueError, KeyError, TypeError: it is something else.
+          ValueError, KeyError, TypeError: it is not what `to_json` gives.
         """
         estimates = {name: None if data[name] is None else Estimate.from_json(data[name]) for name in _QUANTITIES}
         if not all(estimates[name] for name in _QUANTITIES[2:]) or not isinstance(data["where"], str):
-            raise ValueError("a prediction lacks an estimate")
+            raise ValueError("a planned cost lacks an estimate")
         return cls(where=data["where"], **estimates)  # type: ignore[arg-type]
 
 
 def compared(
-    prediction: Prediction, *, actual: Mapping[str, float | None], sources: Mapping[str, int], is_retry: bool
+    planned_cost: PlannedCost, *, actual: Mapping[str, float | None], sources: Mapping[str, int], is_retry: bool
 ) -> dict[str, Any]:
-    """A prediction beside what the job took, as JSON for its report; or why it would not be fair to compare.
+    """The planned cost beside what the job took, as JSON for its report; or the reason why they are not compared.
 
     Args:
-      prediction: of the job.
-      actual: its quantities as they turned out, by name; None for what is not known.
-      sources: records by where their embedding came from.
-      is_retry: only rows that had failed were tried again.
+      planned_cost: of the job.
+      actual: the measured quantities by name; None for those that are not known.
+      sources: the number of records by the source of their embedding.
+      is_retry: the run tried only failed rows again.
     """
     why_not = _why_not(sources, is_retry=is_retry)
     return {
-        "where": prediction.where,
+        "where": planned_cost.where,
         "compared": why_not is None,
         "why_not": why_not,
         "quantities": {
             name: {**estimate.to_json(), "actual": actual[name] if why_not is None else None}
             for name in _QUANTITIES
-            if (estimate := getattr(prediction, name)) is not None
+            if (estimate := getattr(planned_cost, name)) is not None
         },
     }
 

@@ -1,4 +1,4 @@
-"""How far a job is, for a program that runs it in its own process.
+"""The progress of a job, for a program that runs it in its own process.
 
 Workers in other processes report through Beam's counters only (`preprocess.beam.counters`).
 """
@@ -14,14 +14,14 @@ _listener: Listener | None = None
 
 
 def notify(rows: int) -> None:
-    """Says that `rows` more rows have reached their outcome."""
+    """Tells the listener that `rows` more rows have reached their outcome."""
     if _listener is not None:
         _listener(rows)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """While active, `listener` hears of all rows that reach their outcome in this process."""
+    """Within this context, calls `listener` with the number of rows that reach their outcome in this process."""
     global _listener
     previous, _listener = _listener, listener
     try:

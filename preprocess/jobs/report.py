@@ -16,7 +16,7 @@ REPORT_FORMAT = 2
 COMPLETE = "complete"
 NOTHING_EMBEDDED = "nothing_embedded"
 TOO_MANY_FAILED = "too_many_failed"
-BOOKS_DO_NOT_BALANCE = "books_do_not_balance"
+WRONG_ROW_ACCOUNTING = "books_do_not_balance"
 
 
 def _sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -37,7 +37,7 @@ def _cache_use(sources: Mapping[str, int], job: Job) -> dict[str, Any] | None:
     }
 
 
-def _books_balance(results: Sequence[BlockResult], shards: Sequence[Shard], rows_expected: int) -> bool:
+def _rows_are_accounted_for(results: Sequence[BlockResult], shards: Sequence[Shard], rows_expected: int) -> bool:
     return (
         all(
             result.rows == result.embedded + sum(result.failed.values()) + sum(result.skipped.values())
@@ -53,8 +53,8 @@ def _verdict(
     results: Sequence[BlockResult], shards: Sequence[Shard], job: Job, failed_percent: float
 ) -> tuple[str, str | None]:
     rows_read = sum(result.rows for result in results)
-    if not _books_balance(results, shards, job.rows_expected):
-        return BOOKS_DO_NOT_BALANCE, f"{job.rows_expected} rows were counted before the start, {rows_read} were read."
+    if not _rows_are_accounted_for(results, shards, job.rows_expected):
+        return WRONG_ROW_ACCOUNTING, f"{job.rows_expected} rows were counted before the start, {rows_read} were read."
     if not shards:
         return NOTHING_EMBEDDED, f"None of {rows_read} rows could be embedded."
     if failed_percent > job.max_failed_percent:
@@ -106,9 +106,9 @@ def make_report(results: Sequence[BlockResult], *, job: Job, shards: Sequence[Sh
         "wall_sec": round(wall_sec, 3),
         "images_per_sec": images_per_sec,
         "prediction": None
-        if job.prediction is None
+        if job.planned_cost is None
         else compared(
-            job.prediction,
+            job.planned_cost,
             actual={
                 "wall_sec": round(wall_sec, 3),
                 "images_per_sec": images_per_sec,

@@ -1,8 +1,8 @@
-"""What earlier runs left of a job's blocks: whole results, records of a block that was cut off, finished shards.
+"""Resuming a job: finds the finished blocks, the records of unfinished blocks and the shards that earlier runs left.
 
-A run that was stopped, by whatever, leaves in the job's folder of parts: for each finished block a result beside its
-shard and ledgers; on local disks, for a block in the middle, a shard that ends somewhere. Both are used by the next
-run, so what was embedded is not embedded again.
+A run that was stopped leaves files in the job's folder of parts. For each finished block there is a result beside its
+shard and its lists of failed and skipped rows. On local disks there may also be the incomplete shard of a block that
+was not finished. The next run uses both, so no image is embedded twice.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _SHARD_SUFFIXES = (".tfrecord", ".tfrecord.gz")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EarlierBlock:
-    """What is known of a block before it is embedded.
+class ResumedBlock:
+    """What earlier runs left of a block.
 
     Attributes:
-      result: the block is done, and this is what became of it; None if something is left to do.
+      result: the result of the block if it is finished; None if work is left.
       records: records of the block that need not be embedded again, by URI.
-      failures: rows that failed and are not to be tried again, by line.
+      failures: rows that failed and are not tried again, by line.
     """
 
     result: BlockResult | None = None
@@ -48,20 +48,20 @@ class EarlierBlock:
     failures: Mapping[int, RowFailure] = dataclasses.field(default_factory=dict)
 
 
-NOTHING_KNOWN = EarlierBlock()
+NOTHING_KNOWN = ResumedBlock()
 
 
 def engine_tag(engine: Engine) -> str:
-    """8 hex digits that stand for what makes an engine's numbers: part of the names of its shards.
+    """8 hex digits that identify everything that decides an engine's numbers. They are part of the names of shards.
 
-    The records of a shard that was cut off are used again only by an engine with the same tag.
+    The records of an incomplete shard are used again only by an engine with the same tag.
     """
     made_by = [engine.identity.network, engine.info.arithmetic, *engine.info.libraries]
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def recover_records(data: bytes, *, gzipped: bool) -> dict[str, DecodedExample]:
-    """The records that can be read of a shard that may end anywhere, by URI."""
+    """The complete records of a shard that may be truncated at any byte, by URI."""
     if gzipped:
         try:
             data = zlib.decompressobj(_GZIP_WBITS).decompress(data)
@@ -77,13 +77,13 @@ def recover_records(data: bytes, *, gzipped: bool) -> dict[str, DecodedExample]:
     return records
 
 
-class EarlierWork:
-    """Looks up what earlier runs left; lists the folder of parts once, when it is made.
+class ResumeIndex:
+    """Looks up what earlier runs left of each block. It lists the folder of parts once, when it is created.
 
     Args:
-      storage: where parts and set lie.
+      storage: where the parts and the set lie.
       job: the job.
-      engine: what this run embeds with; what other numbers come from is of no use.
+      engine: the engine of this run; parts whose numbers another engine made are not used.
 
     Raises:
       OSError: storage failed.
@@ -104,10 +104,10 @@ class EarlierWork:
         if job.retry is not None and job.retry.of_finished_set:
             self._sizes |= storage.sizes(f"{job.output_prefix}-*")
             self._finished = {result.order: result for result in read_block_results(job.output_prefix, storage)}
-            self._failed_lines = self._read_ledger()
+            self._failed_lines = self._read_dead_letters()
 
-    def _read_ledger(self) -> dict[tuple[str, int], RowFailure]:
-        """The failures of the finished set by (list, line); those that cannot be read are tried again, like any row."""
+    def _read_dead_letters(self) -> dict[tuple[str, int], RowFailure]:
+        """The failures of the finished set by (list, line). Rows whose entry cannot be read are tried again."""
         failures = {}
         try:
             lines = read_file(self._storage, sidecar_path(self._job.output_prefix, FAILED_NAME)).splitlines()
@@ -122,27 +122,27 @@ class EarlierWork:
                 continue
         return failures
 
-    def find(self, block: RowBlock) -> EarlierBlock:
-        """What is known of a block."""
+    def find(self, block: RowBlock) -> ResumedBlock:
+        """What earlier runs left of a block."""
         retry = self._job.retry
         done = self._result_in_parts(block)
         if done is not None:
             if retry is None or not any(retry.wants(reason) for reason in done.failed):
-                return EarlierBlock(result=done.of_earlier_run())
-            return EarlierBlock(records=self._records_of(done))
+                return ResumedBlock(result=done.of_earlier_run())
+            return ResumedBlock(records=self._records_of(done))
         finished = self._finished.get((block.list_index, block.block_index))
         if finished is not None and retry is not None:
             is_whole = self._has_our_numbers(finished) and finished.rows == len(block.rows)
             is_whole = is_whole and (finished.shard is None or self._is_whole(finished.shard))
             if is_whole and not finished.failed and not finished.skipped:
-                return EarlierBlock(result=finished.of_earlier_run())
+                return ResumedBlock(result=finished.of_earlier_run())
             failures = {
                 row.line: failure
                 for row in block.rows
                 if (failure := self._failed_lines.get((block.list_path, row.line))) and not retry.wants(failure.reason)
             }
-            return EarlierBlock(records=self._records_of(finished), failures=failures)
-        return EarlierBlock(records=self._records_cut_off(block))
+            return ResumedBlock(records=self._records_of(finished), failures=failures)
+        return ResumedBlock(records=self._records_cut_off(block))
 
     def _result_in_parts(self, block: RowBlock) -> BlockResult | None:
         for path in self._files.get(block.name, ()):
@@ -161,7 +161,7 @@ class EarlierWork:
         return None
 
     def _path_of(self, part: PartFile) -> str | None:
-        """Where a part lies; None if its name is not that of a file of the set."""
+        """The path of a part; None if its name cannot be that of a file of the set."""
         try:
             return own_path(self._job.output_prefix, part.name, where=self._job.parts_dir)
         except InputError:
@@ -170,7 +170,7 @@ class EarlierWork:
     def _is_whole(self, part: PartFile) -> bool:
         """Whether a part is what was written.
 
-        Told by its size; on local disks, which a power cut may leave with other bytes, by its digest as well. Object
+        The size must agree. On local disks, where a power cut may have changed bytes, the digest must agree too. Object
         stores compare checksums by themselves.
         """
         path = self._path_of(part)

@@ -1,4 +1,4 @@
-"""The files of a set by their names in it, and those of them that say what became of its blocks."""
+"""The files of a set by their names, and reading the results of its blocks from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from configs.errors import InputError
 from preprocess.jobs.block_results import BlockResult, join_content
-from preprocess.jobs.job import PLAN_NAME
+from preprocess.jobs.job import JOURNAL_NAME
 from preprocess.records.record_set import set_of_shard, sidecar_path
 from preprocess.storage.base import Storage, read_file
 
@@ -20,15 +20,15 @@ _READ_BYTES = 1 << 20
 
 
 def own_path(prefix: str, name: str, *, where: str) -> str:
-    """The path of a file that a block wrote, by its name in a result.
+    """The path of a file that a block wrote, from its name in a result.
 
-    Names come from files that anybody may have edited or copied, so only those of the set's own shards and parts are
-    taken, below the set's own folder.
+    Somebody may have edited or copied the file that the name comes from. So only names of the set's own shards and
+    parts are accepted; these lie below the set's own folder.
 
     Args:
       prefix: of the set.
       name: relative to the set's folder.
-      where: names the file that the name comes from, for the message.
+      where: the file that the name comes from, for the message.
 
     Raises:
       InputError: it is the name of another file.
@@ -46,24 +46,24 @@ def own_path(prefix: str, name: str, *, where: str) -> str:
 
 
 def read_block_results(prefix: str, storage: Storage) -> list[BlockResult]:
-    """The results of the blocks of a finished set, in order; their shards are those of the set.
+    """The results of the blocks of a finished set, in order, with the shards of the set.
 
     Raises:
-      InputError: the set has no such file, it is damaged, or it names files that are not the set's.
+      InputError: the set has no such file, it is damaged, or it names files that do not belong to the set.
     """
-    return read_results_file(sidecar_path(prefix, PLAN_NAME), prefix, storage)
+    return read_results_file(sidecar_path(prefix, JOURNAL_NAME), prefix, storage)
 
 
 def read_results_file(path: str, prefix: str, storage: Storage) -> list[BlockResult]:
-    """The results in a file of lines as `BlockResult.to_json_line` makes them.
+    """Reads the results in a file of lines that `BlockResult.to_json_line` wrote.
 
     Args:
       path: of the file.
-      prefix: of the set that they are results of.
-      storage: where it lies.
+      prefix: of the set whose blocks they are.
+      storage: where the file lies.
 
     Raises:
-      InputError: there is no such file, it is damaged, or it names files that are not the set's.
+      InputError: there is no such file, it is damaged, or it names files that do not belong to the set.
     """
     try:
         lines = read_file(storage, path).splitlines()
@@ -81,7 +81,7 @@ def read_results_file(path: str, prefix: str, storage: Storage) -> list[BlockRes
 
 
 def read_content(prefix: str, storage: Storage) -> np.ndarray:
-    """What is remembered of the records of a finished set, in order: `CONTENT_DTYPE`, shape [records].
+    """The digests of the records of a finished set, in order: `CONTENT_DTYPE`, shape [records].
 
     Raises:
       InputError: the set has no such file, or it is damaged.
@@ -95,7 +95,7 @@ def in_folder_of(prefix: str, name: str) -> str:
 
 
 def digest_of(path: str, storage: Storage) -> tuple[int, str]:
-    """(bytes, SHA-256 in hex) of a file, read a piece at a time. Raises OSError; FileNotFoundError if there is none."""
+    """(bytes, SHA-256 in hex) of a file, read in pieces. Raises OSError; FileNotFoundError if there is no such file."""
     digest, num_bytes = hashlib.sha256(), 0
     with storage.open(path) as stream:
         while piece := stream.read(_READ_BYTES):

@@ -1,7 +1,7 @@
-"""The unit of work: a run of consecutive rows of one list, which becomes one shard.
+"""The unit of work, a block: consecutive rows of one list that become one shard.
 
-Blocks are cut from the list alone, so the same list gives the same blocks, and with them the same shards,
-however many workers embed them. Only blocks (URIs and labels) pass a shuffle.
+How a list is divided into blocks depends on the list and the block size only. So the same list gives the same blocks
+and the same shards, no matter how many workers embed them. Only blocks (URIs and labels) pass a shuffle.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RowBlock:
 
 
 def into_blocks(rows: Iterable[Row], *, list_index: int, list_path: str, rows_per_block: int) -> Iterator[RowBlock]:
-    """Cuts the rows of a list into blocks of `rows_per_block` rows; the last may be shorter."""
+    """Divides the rows of a list into blocks of `rows_per_block` rows. The last block may be shorter."""
     iterator = iter(rows)
     for block_index in itertools.count():
         chunk = tuple(itertools.islice(iterator, rows_per_block))

@@ -1,4 +1,4 @@
-"""The digest of what was really read from a stream, whoever writes to the file meanwhile."""
+"""Computes the digest of the bytes that were read from a stream, even if another process changes the file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _READ_BYTES = 1 << 20
 
 
 class HashingReader(io.RawIOBase):
-    """Passes on what is read from a stream, and hashes it: about a millisecond a megabyte.
+    """Passes on the bytes that are read from a stream, and hashes them. It costs about a millisecond a megabyte.
 
     Args:
-      stream: read from its position on; closed by whoever opened it.
+      stream: read from its current position; the caller closes it.
     """
 
     def __init__(self, stream: BinaryIO):
@@ -32,10 +32,10 @@ class HashingReader(io.RawIOBase):
         return len(data)
 
     def buffered(self) -> BinaryIO:
-        """What to read from, in pieces that make the hashing cheap."""
+        """A buffered stream of the same bytes, which reads in large pieces to make the hashing cheap."""
         return cast(BinaryIO, io.BufferedReader(self, _READ_BYTES))
 
     @property
     def sha256(self) -> str:
-        """Of all that was read so far, 64 hex digits; of the whole file once a reader has met its end."""
+        """The digest of all bytes that were read so far, 64 hex digits."""
         return self._digest.hexdigest()

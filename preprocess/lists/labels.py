@@ -1,4 +1,4 @@
-"""The label dictionary, dict.txt: one label a line; its position, blank lines aside, is its id."""
+"""The label dictionary, dict.txt: one label on each line. The id of a label is its position, without blank lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from configs.errors import InputError
 
-# Labels by the million. What is longer is another file.
+# Enough for millions of labels. A longer file is not a dictionary.
 MAX_LABEL_DICT_BYTES = 64 * 1024 * 1024
 
 
@@ -26,7 +26,7 @@ class LabelDict:
 
 
 def parse_label_dict(raw: bytes, *, where: str) -> LabelDict:
-    """Reads a dict.txt: UTF-8 with or without a BOM, any line ends, blanks around a label ignored.
+    """Reads a dict.txt: UTF-8 with or without a BOM, with any line ends. Blanks around a label are ignored.
 
     Raises:
       InputError: it is not UTF-8, names a label twice, or has no label.

@@ -1,4 +1,4 @@
-"""How a row of input can end other than as a record: a failure with a reason, or a skip with a rule."""
+"""The outcomes of a row that does not become a record: a failure with a reason, or a skip with a rule."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Literal
 
 Stage = Literal["parse", "read", "decode", "embed"]
 
-# Skip rules. A skip is what the user's options or the file format ask for; it is not a fault.
+# Skip rules. A row is skipped because the user's options or the file format say so. That is not a fault.
 SKIP_BLANK_LINE = "blank_line"
 SKIP_HEADER = "header"
 SKIP_UNKNOWN_LABEL = "unknown_label"
 
 
 class RowFailure(Exception):  # noqa: N818 (it is the outcome of one row, not an error of the program)
-    """One row that cannot become a record. It touches no other row.
+    """The failure of one row: it cannot become a record. Other rows are not affected.
 
     Attributes:
       stage: where it failed: "parse", "read", "decode" or "embed".
       reason: one snake_case word, counted in the report.
-      message: one line for the person who looks at the ledger.
+      message: one line for the person who reads the dead letters.
     """
 
     def __init__(self, stage: Stage, reason: str, message: str):
@@ -31,7 +31,7 @@ class RowFailure(Exception):  # noqa: N818 (it is the outcome of one row, not an
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowSkip:
-    """One row that is left out by a rule: the rule's name and one line that says why."""
+    """The skip of one row that a rule leaves out: the name of the rule, and one line that says why."""
 
     rule: str
     message: str

@@ -1,8 +1,7 @@
-"""Lists of labelled images: CSV rows `image_uri,label[,label...]`, and what becomes of each row.
+"""Reads lists of labelled images: CSV rows `image_uri,label[,label...]`.
 
-Every row of a list, blank lines included, yields exactly one `Row`: one to embed, or one that has ended
-already as a failure or a skip. Line counts therefore agree with what `wc -l` says of a list whose fields
-hold no line breaks.
+Each row of a list, also a blank line, gives exactly one `Row`. It is either still to be embedded, or its outcome is
+already a failure or a skip. So the number of rows is what `wc -l` counts, if no field contains a line break.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ class Row:
     """One row of a list.
 
     Attributes:
-      uri: the image's URI as the list gives it.
-      labels: label names as the list gives them, without repeats.
-      label_ids: their ids by position in dict.txt.
+      uri: the image's URI as it stands in the list.
+      labels: label names as they stand in the list, each once.
+      label_ids: the ids of the labels.
       line: number of the line on which the row starts, from 1.
-      outcome: how the row has ended already; None if it is still to be embedded.
+      outcome: the failure or the skip of the row; None if it is still to be embedded.
     """
 
     uri: str
@@ -41,7 +40,7 @@ class Row:
 
 
 def _text_lines(stream: BinaryIO, list_path: str) -> Iterator[str]:
-    # newline="" keeps line breaks as they are, as the csv module asks; it splits at \n, \r\n and \r.
+    # newline="" keeps line breaks as they are, as the csv module needs it; it splits at \n, \r\n and \r.
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     for number, line in enumerate(text, start=1):
         if not line.isascii():
@@ -57,7 +56,7 @@ def _text_lines(stream: BinaryIO, list_path: str) -> Iterator[str]:
 
 def _cells(stream: BinaryIO, list_path: str) -> Iterator[tuple[int, list[str]]]:
     """Yields (number of the row's first line, cells)."""
-    # Strict: a stray quote would otherwise swallow the rows up to the next one, and nobody would know.
+    # Strict: otherwise a stray quote would silently make one field of all rows up to the next quote.
     reader = csv.reader(_text_lines(stream, list_path), strict=True)
     first_line = 1
     while True:
@@ -86,15 +85,15 @@ def _is_header(cells: Sequence[str]) -> bool:
 def parse_rows(stream: BinaryIO, *, list_path: str, labels: LabelDict, unknown_labels: UnknownLabels) -> Iterator[Row]:
     """Reads a list.
 
-    Quoting as in RFC 4180, LF, CRLF or CR line ends, a BOM, blank lines and a header line are understood.
-    Blanks around cells and empty label cells mean nothing; a label that a row repeats counts once.
+    A list may have quoted fields as in RFC 4180, line ends LF, CRLF or CR, a BOM, blank lines and a header line. Blanks
+    around cells and empty label cells are ignored. A label that a row repeats counts once.
 
     Args:
-      stream: the list's bytes; closed by the time the iterator is exhausted.
-      list_path: names the list in messages, and relative URIs are relative to its folder.
+      stream: the bytes of the list; it is closed when the iterator is exhausted.
+      list_path: the path of the list, for messages.
       labels: the dictionary.
-      unknown_labels: what becomes of a row with a label that the dictionary lacks: "fail" raises, "skip"
-        leaves the row out, "unlabeled" drops the label and keeps the row.
+      unknown_labels: what to do with a row whose label is not in the dictionary: "fail" raises, "skip" leaves the row
+        out, "unlabeled" drops the label and keeps the row.
 
     Yields:
       One `Row` for each row, in order.
@@ -133,12 +132,12 @@ def check_unchanged(list_path: str, *, checked: str, read: str) -> None:
     """Makes sure that a list is the one that was checked before the job started.
 
     Args:
-      list_path: names it in the message.
-      checked: SHA-256 of what was read then.
-      read: SHA-256 of what was read now, to the end.
+      list_path: the path of the list, for the message.
+      checked: SHA-256 of the list when it was checked.
+      read: SHA-256 of the list as it was read now.
 
     Raises:
-      InputError: it is another.
+      InputError: the list has changed.
     """
     if read != checked:
         raise InputError(

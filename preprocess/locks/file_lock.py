@@ -1,4 +1,4 @@
-"""A lock on a local disk: a file that the kernel locks. It goes with the process, however that ends."""
+"""A lock on a local disk: a file that the kernel locks. The kernel releases it when the process ends, in every case."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ try:
 except ImportError:  # Windows.
     fcntl = None  # type: ignore[assignment]
 
-# What filesystems say that have no locks; EINVAL comes from some in user space.
+# The errors of filesystems without locks; some filesystems in user space answer EINVAL.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 _MAX_BYTES = 65536
 
 
 class FileLock:
-    """A locked file. The file goes when the lock is released, and stays if the process is killed, without a lock.
+    """A locked file. Releasing the lock deletes the file. If the process is killed, the file stays, but unlocked.
 
     Args:
-      path: of the file, whose folder is there.
+      path: of the file.
       holder: this process.
-      flag: the option that named the output, for the messages.
-      output: what is locked, as the user knows it.
+      flag: the option that names the output, for messages.
+      output: the locked output, as the user names it.
 
     Raises:
       InputError: another process has the lock, or the file cannot be written.
@@ -55,7 +55,7 @@ class FileLock:
                 ) from error
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Whoever released it may have removed the file since it was opened; then another one is the lock.
+                # Another process may have released the lock and removed the file. Then a new file is the lock.
                 if self._is_at_path(stream):
                     self._stream = stream
                     self._write_holder()
@@ -78,7 +78,7 @@ class FileLock:
 
     def _write_holder(self) -> None:
         assert self._stream is not None
-        # Only for the message to others: a disk that is full is found out by what matters.
+        # This text is only for messages of other processes, so a full disk does not matter here.
         with contextlib.suppress(OSError):
             self._stream.truncate(0)
             self._stream.write(self.holder.to_text().encode())
@@ -101,10 +101,10 @@ class FileLock:
         return os.path.samestat(there, os.fstat(stream.fileno()))
 
     def check(self) -> None:
-        """Makes sure that the file is still there: without it another process may have had the lock meanwhile.
+        """Makes sure that the file still exists. Otherwise another process may have had the lock meanwhile.
 
         Raises:
-          LockLost: it was removed, as a rule with its folder.
+          LockLost: the file was removed, usually together with its folder.
         """
         if self._stream is not None and not self._is_at_path(self._stream):
             raise LockLost(
@@ -116,7 +116,7 @@ class FileLock:
     confirm = check
 
     def release(self) -> None:
-        """Removes the file, then lets it go: who opened it meanwhile finds that it is not the lock any more."""
+        """Removes the file, then unlocks it. A process that has opened it sees that it is not the lock any more."""
         if self._stream is None:
             return
         if self._is_at_path(self._stream):

@@ -1,12 +1,12 @@
-"""A lock in a bucket: an object that its holder writes again and again, and that others may take once he does not.
+"""A lock in a bucket, a lease: its holder renews an object regularly. If the holder stops, others may take the lease.
 
-Nobody's clock is compared with another's. Whether a lease has run out, the service says by its own time
-(`VersionedObject.age_sec`), or who wants it has watched it unchanged for its whole term. Every write names the
-generation that it replaces, so of many who take it over one does.
+The clocks of two machines are never compared. There are two ways to know that a lease has expired: the service gives
+its age (`VersionedObject.age_sec`), or the waiting process has seen it unchanged for its whole term. Each write names
+the generation that it replaces. So if several processes try to take a lease over, only one of them succeeds.
 
-A holder that was suspended, or cut off from the network, finds out before it changes anything: by its own clock the
-lease ends earlier than by anybody else's, since it counts from before the request that renewed it and keeps a margin.
-After that it has to renew the lease first, which fails if somebody else has it.
+A holder that was suspended or cut off from the network notices that before it changes anything. By the holder's own
+clock the lease ends earlier than for all others, because the term counts from before the request that renewed it, and
+because of a margin. After that the holder must renew the lease first, and this fails if another process has it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ TERM_SEC = 60.0
 _MARGIN_SEC = 10.0
 _RENEW_EVERY_SEC = 15.0
 _POLL_SEC = 2.0
-# Whether the service's job that a holder names is active: how to watch it if so, empty if not. Raises OSError or
-# InputError if that cannot be told.
+# Asks the service about the job that a holder names. Returns how to watch the job if it is active, otherwise an empty
+# text. Raises OSError or InputError if the service gives no answer.
 AskService = Callable[[tuple[str, str, str]], str]
 
 
 def elapsed_sec() -> float:
-    """Seconds that only grow, also while the machine sleeps."""
+    """A monotonic clock in seconds, which also counts while the machine sleeps."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
@@ -40,15 +40,15 @@ def elapsed_sec() -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How a lease reckons with time; tests have clocks of their own.
+    """The times and the clock of a lease; tests have clocks of their own.
 
     Attributes:
       term_sec: a lease that was not renewed for this long may be taken over.
-      margin_sec: its holder stops to rely on it so much earlier.
-      renew_every_sec: how often it is renewed.
-      poll_sec: how often who waits for it looks.
-      clock: seconds that only grow; those of different machines have nothing to do with each other.
-      sleep: waits for seconds.
+      margin_sec: the holder stops relying on the lease this much earlier.
+      renew_every_sec: the time between two renewals.
+      poll_sec: the time between two looks of a waiting process.
+      clock: a monotonic clock in seconds. Clocks of different machines are not comparable.
+      sleep: waits for a number of seconds.
     """
 
     term_sec: float = TERM_SEC
@@ -60,18 +60,18 @@ class Timing:
 
 
 class Lease:
-    """A lease that this process holds, and renews in a thread until it is released.
+    """A lease that this process holds. A thread renews it until it is released.
 
     Args:
       lock: the object.
       holder: this process.
-      flag: the option that named the output, for the messages.
-      output: what is locked, as the user knows it.
-      ask_service: about jobs that hold a lease after the process that started them; None where nobody can be asked.
+      flag: the option that names the output, for messages.
+      output: the locked output, as the user names it.
+      ask_service: asks about a job on a service that holds a lease; None if no service can be asked.
       timing: of the lease.
 
     Raises:
-      InputError: somebody else holds it, or it cannot be written.
+      InputError: another process holds the lease, or it cannot be written.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Lease:
             self.release()
             raise InputError(f"{flag}: no thread can be started to keep the lock of {output!r} ({error}).") from error
 
-    # Taking it.
+    # Acquiring the lease.
 
     def _acquire(self) -> None:
         text = self.holder.to_text()
@@ -118,7 +118,7 @@ class Lease:
                 if found is None:
                     continue  # Released in between.
                 if self._is_ours(found):
-                    version = found  # The answer to an earlier try was lost.
+                    version = found  # An earlier attempt succeeded, and only its answer was lost.
                 elif self._is_free(found):
                     asked_sec = self._timing.clock()
                     version = self._lock.replace(text, found)
@@ -131,13 +131,13 @@ class Lease:
         return other is not None and other.token == self.holder.token
 
     def _is_free(self, found: Version) -> bool:
-        """Whether somebody else's lease may be taken over; waits where only time can tell.
+        """Whether the lease of another process may be taken over. If necessary, it waits until the lease expires.
 
         Returns:
-          False if it was changed or released meanwhile: then all is to be looked at again.
+          False if the lease was changed or released meanwhile; the caller must then look at it again.
 
         Raises:
-          InputError: it is held.
+          InputError: another process holds the lease.
           OSError: storage failed.
         """
         other = Holder.from_text(found.text)
@@ -146,7 +146,7 @@ class Lease:
         alive = other.is_alive() if other else None
         if alive is not False and not self._has_run_out(found, other, alive=alive):
             return False
-        # Who started a job on a service may have been killed before it could say so.
+        # A process may have been killed after it started a job on a service, before it handed the lease over.
         return self._service_is_done(other) if other and other.service_job else True
 
     def _has_run_out(self, found: Version, other: Holder | None, *, alive: bool | None) -> bool:
@@ -154,7 +154,7 @@ class Lease:
         started_sec = timing.clock()
         try:
             age_sec = self._lock.age_sec(found)
-        except PermissionError:  # It is told apart from the right to write.
+        except PermissionError:  # The right to change metadata may be missing although writing is allowed.
             age_sec = 0.0
         if age_sec is None:
             return False
@@ -203,7 +203,7 @@ class Lease:
             "first."
         )
 
-    # Keeping it.
+    # Keeping the lease.
 
     def _own(self, version: Version, asked_sec: float) -> None:
         self._version = version
@@ -216,7 +216,7 @@ class Lease:
             except LockLost:
                 return
             except Exception:
-                continue  # Tried again soon, and by `check` where it matters.
+                continue  # This thread tries again soon, and `check` does so before each change.
 
     def _renew(self, lock: VersionedObject, *, only_if_due: bool = False) -> None:
         with self._mutex:
@@ -224,13 +224,13 @@ class Lease:
                 if self._lost is not None:
                     raise self._lost
                 if only_if_due and self._timing.clock() < self._relied_until:
-                    return  # Another thread was faster.
+                    return  # Another thread has renewed it.
                 asked_sec = self._timing.clock()
                 version = lock.replace(self.holder.to_text(), self._version)
                 if version is not None:
                     self._own(version, asked_sec)
                     return
-                # The answer to an earlier try was lost, or the lease is.
+                # Either the answer to an earlier attempt was lost, or the lease is lost.
                 self._version = self._require_ours(lock.look())
 
     def _require_ours(self, found: Version | None) -> Version:
@@ -246,10 +246,10 @@ class Lease:
         raise self._lost
 
     def check(self) -> None:
-        """Makes sure that nobody can have taken the lease over; asks the service only if it was not renewed of late.
+        """Makes sure that nobody has taken the lease over. It asks the service only if the last renewal is too old.
 
         Raises:
-          LockLost: somebody else has it.
+          LockLost: another process has it.
           OSError: the service does not say.
         """
         if self._lost is not None:
@@ -258,11 +258,11 @@ class Lease:
             self._renew(self._lock, only_if_due=True)
 
     def confirm(self) -> None:
-        """Asks the service whether the lease is still this process's: no clock is believed, not even one's own.
+        """Asks the service whether this process still holds the lease, without relying on any clock.
 
         Raises:
-          LockLost: somebody else has it.
-          OSError: the service does not say.
+          LockLost: another process has it.
+          OSError: storage failed.
         """
         self.check()
         found = self._lock.look()
@@ -272,12 +272,12 @@ class Lease:
             self._require_ours(found)
 
     def hand_over(self) -> None:
-        """Leaves the lease to the service's job that its holder names, which runs on without this process.
+        """Hands the lease over to the job on a service that its holder names. The job goes on without this process.
 
-        If storage fails, the lease runs out; then others still ask the service for the job.
+        If storage fails, the lease expires, but other processes still ask the service about the job.
 
         Raises:
-          LockLost: somebody else has it.
+          LockLost: another process has it.
         """
         with self._mutex:
             self.holder = dataclasses.replace(self.holder, handed_over=True)
@@ -288,7 +288,7 @@ class Lease:
             self._released.set()
 
     def release(self) -> None:
-        """Ends the lease. If storage fails, it runs out by itself."""
+        """Ends the lease. If storage fails, the lease expires by itself."""
         handed_over = self._released.is_set()
         self._released.set()
         if handed_over:

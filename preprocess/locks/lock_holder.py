@@ -1,4 +1,4 @@
-"""Who holds a lock, as it is written into it: for the message to who is refused, and to see that a holder is dead."""
+"""The holder of a lock, which is written into the lock: for messages, and to find out that a holder is dead."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from configs.errors import InputError
 _MAX_SHOWN = 100
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _PROCESS_NAMESPACE = "/proc/self/ns/pid"
-_DEAD_STATES = ("Z", "X")  # Of a process that ended and that its parent has not asked for.
+_DEAD_STATES = ("Z", "X")  # The states of a process that has ended and that its parent has not waited for.
 
 
-class LockLost(InputError):  # noqa: N818 (what it says is what happened)
-    """A run no longer holds what it had locked, and must not change it any more."""
+class LockLost(InputError):  # noqa: N818 (the name says what happened)
+    """A run does not hold its lock any more, and must not change the output any more."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Who holds a lock.
+    """The process, or the job on a service, that holds a lock.
 
     Attributes:
-      token: of this very lock: nobody else writes it.
-      run_id: of the run, which all of its workers know.
-      program: that runs.
-      user: whose process it is.
-      host: that it runs on.
-      pid: its number.
-      machine: the boot of the machine and the space of its process numbers; empty if that is not known.
-      process_start: when the process was started, in ticks of the machine; a number may be used again.
-      since: when it took the lock, by its own clock: for people only.
-      service_job: the job on a service that goes on without this process, as (project, region, name); None for none.
-      handed_over: the process is done with it, and only the service's job holds the lock.
+      token: a unique id of this lock, which no other lock has.
+      run_id: the id of the run, which all its workers know.
+      program: the program that runs.
+      user: the user who runs it.
+      host: the machine on which it runs.
+      pid: the number of the process.
+      machine: the id of the machine's boot and of its process namespace; empty if they are not known.
+      process_start: the start of the process in ticks of the machine, because process numbers are used again.
+      since: the time when it took the lock, by its own clock, for messages only.
+      service_job: a job on a service that goes on without this process, as (project, region, name); None for none.
+      handed_over: the process has ended its part, and only the job on the service holds the lock.
     """
 
     token: str
@@ -54,12 +54,12 @@ class Holder:
     handed_over: bool = False
 
     def to_text(self) -> str:
-        """What is written into a lock."""
+        """The text that is written into a lock."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_text(cls, text: str) -> Holder | None:
-        """Reads what is written in a lock; None if it is nothing that this program wrote."""
+        """Reads the text of a lock; None if this program did not write it."""
         try:
             data = json.loads(text)
             names = {field.name: field.type for field in dataclasses.fields(cls)}
@@ -75,7 +75,7 @@ class Holder:
             return None
 
     def describe(self) -> str:
-        """Who it is and since when, for a message; what a stranger wrote cannot steer a terminal."""
+        """The holder and the time since when, for a message. Control characters are replaced."""
         process = f"{self.program}, process {self.pid} of {self.user} on {self.host}"
         if self.service_job is not None and self.handed_over:
             project, region, name = self.service_job
@@ -83,7 +83,7 @@ class Holder:
         return shown(f"{process}, since {self.since}")
 
     def is_alive(self) -> bool | None:
-        """Whether the process lives; None if that cannot be told from this machine."""
+        """Whether the process lives; None if this machine cannot know that."""
         machine = _machine()
         if not machine or self.machine != machine or self.host != socket.gethostname() or self.pid <= 0:
             return None
@@ -92,7 +92,7 @@ class Holder:
         except ProcessLookupError:
             return False
         except (OSError, OverflowError):
-            pass  # It is there, and another user's.
+            pass  # The process exists and belongs to another user.
         found = _state_and_start(self.pid)
         if found is None:
             return None
@@ -101,7 +101,7 @@ class Holder:
 
 
 def shown(text: str) -> str:
-    """Text of a stranger as it may be printed: one line, without control characters."""
+    """Text from another source, made safe to print: one line without control characters."""
     plain = "".join(character if character.isprintable() else "?" for character in text)
     return plain if len(plain) <= 4 * _MAX_SHOWN else plain[: 4 * _MAX_SHOWN] + "…"
 
@@ -126,7 +126,7 @@ def this_process(*, program: str, run_id: str = "", service_job: tuple[str, str,
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # A number without a name, as containers have it.
+    except (OSError, KeyError):  # The user has no name, which is common in containers.
         return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
 
 
@@ -139,7 +139,7 @@ def _machine() -> str:
 
 
 def _state_and_start(pid: int) -> tuple[str, str] | None:
-    """The state of a process and when it was started; None if this machine does not say."""
+    """The state and the start time of a process; None if they cannot be read."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
             fields: list[Any] = stream.read().rpartition(")")[2].split()

@@ -1,7 +1,7 @@
-"""One run at a time writes an output: takes the lock of it, and holds back what a run that lost it would still write.
+"""Makes sure that one run at a time writes an output: locks it, and stops all writes of a run that has lost the lock.
 
-On a local disk the kernel keeps the lock (`file_lock`), in `gs://` a lease in the bucket does (`lease`). What Beam
-opens beside those has no way to write a file only if there is none, so there is no lock, and that is said.
+On a local disk the kernel keeps the lock (`file_lock`), in `gs://` it is a lease in the bucket (`lease`). The other
+filesystems of Beam cannot create a file atomically. So there is no lock for them, and a warning says so.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from preprocess.storage.router import UriStorage
 from preprocess.storage.uris import has_scheme
 
 LOCK_NAME = ".lock"
-# Of a worker in another process than the lock: how old what it knows may be.
+# A worker in another process looks at the lock again if its last look is older than this.
 _WITNESS_SEC = 5.0
 
 
 class Fence(Protocol):
-    """What says whether a run may still write. Both raise LockLost or another InputError if not."""
+    """Says whether a run may still write. Both methods raise LockLost or another InputError if it may not."""
 
     def check(self) -> None:
-        """Cheap: to be called before each change."""
+        """A cheap check, called before each change."""
         ...
 
     def confirm(self) -> None:
-        """Asks whoever keeps the lock: to be called before what cannot be taken back."""
+        """A check that asks the storage of the lock, called before a change that cannot be undone."""
         ...
 
 
@@ -51,22 +51,22 @@ def locked(
     ask_service: AskService | None = None,
     timing: Timing = Timing(),  # noqa: B008 (frozen)
 ) -> Iterator[Lease | FileLock | None]:
-    """Keeps every other run from writing an output, for as long as the `with` block takes.
+    """Locks an output against all other runs within the `with` block.
 
     Args:
-      folder: that the lock lies in.
+      folder: the folder of the lock.
       holder: this process.
-      flag: the option that named the output, for the messages.
-      output: what is locked, as the user knows it.
+      flag: the option that names the output, for messages.
+      output: the locked output, as the user names it.
       storage: of the folder.
       ask_service: see `Lease`.
       timing: of a lease.
 
     Yields:
-      The lock; None where storage has none.
+      The lock; None if the storage has no locks.
 
     Raises:
-      InputError: somebody else holds it, or the folder cannot be written to.
+      InputError: another run holds the lock, or the folder cannot be written to.
     """
     path = f"{folder}/{LOCK_NAME}"
     lock: Lease | FileLock
@@ -94,24 +94,24 @@ def locked(
 
 
 def check_held() -> None:
-    """Makes sure that this process still has the locks that it took, if any. Raises LockLost, InputError or OSError."""
+    """Makes sure that this process still holds its locks, if it has any. Raises LockLost, InputError or OSError."""
     for lock in _held:
         lock.check()
 
 
 def confirm_held() -> None:
-    """Asks whoever keeps the locks that this process took, if any. Raises LockLost, InputError or OSError."""
+    """Asks storage whether this process still holds its locks, if any. Raises LockLost, InputError or OSError."""
     for lock in _held:
         lock.confirm()
 
 
 class Witness:
-    """Looks at a lock that another process holds for the run that this one works for.
+    """Looks at the lock of a run from a worker, whose process does not hold the lock itself.
 
     Args:
-      folder: that the lock lies in.
+      folder: the folder of the lock.
       run_id: of the run.
-      output: what is locked, as the user knows it.
+      output: the locked output, as the user names it.
       storage: of the folder.
     """
 
@@ -124,19 +124,19 @@ class Witness:
         self._looked_sec: float | None = None
 
     def check(self) -> None:
-        """Looks, if that was not done of late. Raises LockLost or OSError."""
+        """Looks at the lock if the last look is too old. Raises LockLost or OSError."""
         if self._looked_sec is None or elapsed_sec() - self._looked_sec > _WITNESS_SEC:
             self.confirm()
 
     def confirm(self) -> None:
-        """Looks. Raises LockLost or OSError."""
+        """Looks at the lock. Raises LockLost or OSError."""
         looked_sec = elapsed_sec()
         if self._object is not None:
             found = self._object.look()
-            # A lease is there for as long as its run is: if it is gone, another run was here and has ended.
+            # A lease exists as long as its run. If it is missing, another run took it over and has ended.
             self._require_ours(Holder.from_text(found.text) if found else None)
         elif not has_scheme(self._path):
-            with contextlib.suppress(FileNotFoundError):  # Of a filesystem without locks.
+            with contextlib.suppress(FileNotFoundError):  # The filesystem may have no locks.
                 other = Holder.from_text(read_file(self._storage, self._path).decode(errors="replace"))
                 if other is not None:
                     self._require_ours(other)
@@ -151,7 +151,7 @@ class Witness:
             )
 
     def release(self) -> None:
-        """Ends a lease that was handed over to this run, whose work is done. If storage fails, it stays."""
+        """Ends a lease that was handed over to this run, at the end of its work. If storage fails, the lease stays."""
         if self._object is None:
             return
         with contextlib.suppress(OSError):
@@ -162,7 +162,7 @@ class Witness:
 
 
 def fence_of(folder: str, *, run_id: str, output: str, storage: Storage) -> Fence:
-    """What says whether a run may still write its output: its lock in this process, or how it looks from outside."""
+    """The fence of a run: its lock if this process holds it, otherwise a `Witness`."""
     for lock in _held:
         if lock.output == output and lock.holder.run_id == run_id:
             return lock
@@ -170,7 +170,7 @@ def fence_of(folder: str, *, run_id: str, output: str, storage: Storage) -> Fenc
 
 
 class _FencedStorage:
-    """A `Storage` that changes nothing once the lock is lost; reading stays free."""
+    """A `Storage` that changes nothing after the lock is lost. Reading is always allowed."""
 
     def __init__(self, storage: Storage, fence: Fence):
         self._storage = storage
@@ -181,7 +181,7 @@ class _FencedStorage:
 
     @contextlib.contextmanager
     def create(self, path: str, **options: Any) -> Iterator[Any]:
-        # Before the end of the block, since a file appears at its end. Few files are made, and the manifest is one.
+        # At the end of the block, because the file appears then. `confirm`, because the manifest is such a file.
         with self._storage.create(path, **options) as stream:
             yield stream
             self._fence.confirm()
@@ -200,10 +200,10 @@ class _FencedStorage:
 
 
 def fenced(storage: Storage, fence: Fence | None) -> Storage:
-    """The same storage, which raises LockLost instead of changing anything once the lock is lost.
+    """The same storage, but after the lock is lost it raises LockLost instead of changing anything.
 
     Args:
-      storage: to write to.
-      fence: the lock; None for none, which holds back nothing.
+      storage: the storage to write to.
+      fence: the lock; None for no lock: then all changes are allowed.
     """
     return storage if fence is None else cast(Storage, _FencedStorage(storage, fence))

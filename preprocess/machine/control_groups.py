@@ -1,7 +1,7 @@
-"""The control groups that hold this process, version 1 or 2: what binds it in a container.
+"""The control groups of this process, version 1 or 2. They limit a process in a container.
 
-A group is bound by its ancestors too. In a container the path may be the host's, and the mount the group itself; so
-every folder between the mount and the path is looked at, and those that are not there say nothing.
+The limits of a group's ancestors hold too. In a container, the path of the group may be that of the host, while the
+mount is the group itself. So every folder between the mount and the path is read, and missing folders are ignored.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 def read_kernel_file(path: str) -> str | None:
-    """What a file of the kernel says; None if it is not there or not for us."""
+    """The content of a file of the kernel; None if it does not exist or cannot be read."""
     try:
         with open(path, encoding="utf-8") as stream:
             return stream.read()
@@ -19,11 +19,11 @@ def read_kernel_file(path: str) -> str | None:
 
 
 def group_folders(controller: str, *, root: str = "") -> Iterator[tuple[int, str]]:
-    """The folders of the groups that may bind this process.
+    """The folders of the groups that may limit this process.
 
     Args:
       controller: "cpu" or "memory".
-      root: put before the paths of the kernel's files.
+      root: a prefix for the paths of the kernel's files, for tests.
 
     Yields:
       The version of control groups, 1 or 2, and a folder, from the mount down to the group of this process.

@@ -1,4 +1,4 @@
-"""How many processor cores there are for this process."""
+"""The number of processor cores that this process may use."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from preprocess.machine.control_groups import group_folders, read_kernel_file
 
 
 def available_cores(*, root: str = "") -> int:
-    """Cores that this process may use: those of its affinity, bound by the quota of its control groups.
+    """The cores of this process's affinity mask, but not more than the quota of its control groups.
 
-    A container with 2 CPUs on a machine with 64 cores gets time for 2. A part of a core counts as one.
+    For example, a container with 2 CPUs on a machine with 64 cores may use 2. A part of a core counts as one core.
 
     Args:
-      root: put before the paths of the kernel's files.
+      root: a prefix for the paths of the kernel's files, for tests.
     """
     try:
         cores = len(os.sched_getaffinity(0))
@@ -27,11 +27,11 @@ def available_cores(*, root: str = "") -> int:
 
 
 def _quota(version: int, folder: str) -> float | None:
-    """The cores that a control group gets time for; None if it has no limit."""
+    """The number of cores that a control group may use; None if there is no limit."""
     if version == 2:
         quota, _, period = (read_kernel_file(f"{folder}/cpu.max") or "").strip().partition(" ")
     else:
         quota = (read_kernel_file(f"{folder}/cpu.cfs_quota_us") or "").strip()
         period = (read_kernel_file(f"{folder}/cpu.cfs_period_us") or "").strip()
-    # "max" in version 2 and -1 in version 1 mean that there is none.
+    # "max" in version 2 and -1 in version 1 mean that there is no limit.
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None

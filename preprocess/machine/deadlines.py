@@ -1,9 +1,8 @@
-"""Deadlines of what runs in other threads and processes, which count only time in which this process could run.
+"""Deadlines for work in other threads and processes. They count only time in which this process could run.
 
-A process that is stopped (SIGSTOP, a debugger, a container that is frozen) and a machine that sleeps or has no core to
-spare let nothing end in time, and that is nobody's fault. The watching thread looks at least once a second; where it
-comes back later than it asked to, it gives that time back to all that is under way. The clock is the monotonic one,
-which nobody sets.
+If the process is stopped (SIGSTOP, a debugger, a frozen container), or if the machine sleeps or is overloaded, no work
+can end in time, and no work must fail for that. The watching thread wakes up at least once a second. If it wakes up
+later than it should, it adds the lost time to all deadlines. It uses the monotonic clock, which nobody can set.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from preprocess.machine.machine_faults import MachineFault
 _LOGGER = logging.getLogger(__name__)
 
 _TICK_SEC = 1.0
-# Waking up takes time on a machine with work to do.
+# On a busy machine, waking up takes some time; only a longer delay counts as lost time.
 _LATE_SEC = 0.1
 _NEVER = float("inf")
 
 
 class DeadlineWatch:
-    """Calls what was agreed on for everything that takes longer than it may. Its methods may be called by any thread.
+    """Watches deadlines, and calls a function for each deadline that has passed. Any thread may call its methods.
 
-    `start` and `end` take about a microsecond, and wake nobody unless the deadline is shorter than a second.
+    `start` and `end` take about a microsecond, and they wake the watching thread only for deadlines under a second.
 
     Args:
-      name: of its thread, for those who look at a dump.
-      clock: seconds that only grow.
+      name: of its thread, for stack dumps.
+      clock: a monotonic clock in seconds.
 
     Raises:
       MachineFault: no thread can be started.
@@ -39,10 +38,10 @@ class DeadlineWatch:
 
     def __init__(self, name: str, *, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
-        # Guards all that follows; notified when a deadline comes before the moment that is waited for.
+        # Guards all fields below. It is notified when a new deadline is earlier than the next look.
         self._changed = threading.Condition()
         self._tokens = itertools.count()
-        # By token: when it was started, when it is due, what to call then.
+        # By token: the start time, the deadline, and the function to call after the deadline.
         self._under_way: dict[int, tuple[float, float, Callable[[], None]]] = {}
         self._next_look = _NEVER
         self._looked = clock()
@@ -51,11 +50,11 @@ class DeadlineWatch:
             raise MachineFault("no thread can be started (a limit on processes?)")
 
     def start(self, seconds: float, late: Callable[[], None]) -> int:
-        """Starts a clock.
+        """Starts a deadline.
 
         Args:
-          seconds: from now on.
-          late: called by the watching thread once they are over; it is to return at once.
+          seconds: the time until the deadline.
+          late: the watching thread calls it after the deadline; it must return at once.
 
         Returns:
           A token for `end`.
@@ -70,7 +69,7 @@ class DeadlineWatch:
         return token
 
     def end(self, token: int) -> bool:
-        """Stops a clock; False if `late` was called or is about to be, or if it was stopped before."""
+        """Ends a deadline. Returns False if `late` was called or is about to be called, or if it was ended before."""
         with self._changed:
             return self._under_way.pop(token, None) is not None
 
@@ -79,32 +78,32 @@ class DeadlineWatch:
             for late in self._wait_for_late():
                 try:
                     late()
-                except Exception:  # Without this thread nothing would ever be late again.
+                except Exception:  # This thread must go on, because no other thread watches the deadlines.
                     _LOGGER.exception("A deadline was noticed, and what was to be done then failed.")
 
     def _wait_for_late(self) -> list[Callable[[], None]]:
         with self._changed:
-            self._look(planned=self._looked)
+            self._look(expected=self._looked)
             if not self._under_way and self._idle:
                 self._next_look = _NEVER
                 self._changed.wait()
                 self._looked = self._clock()
-            # One more round with nothing to do before that: else each of many short tasks would wake this thread.
+            # It waits one more round before it sleeps. Otherwise each of many short tasks would wake this thread.
             self._idle = not self._under_way
             first = min((due for _, due, _ in self._under_way.values()), default=_NEVER)
-            self._next_look = planned = min(first, self._looked + _TICK_SEC)
-            if planned > self._looked:
-                self._changed.wait(planned - self._looked)
-                self._look(planned=planned)
+            self._next_look = expected = min(first, self._looked + _TICK_SEC)
+            if expected > self._looked:
+                self._changed.wait(expected - self._looked)
+                self._look(expected=expected)
             over = [(token, late) for token, (_, due, late) in self._under_way.items() if due <= self._looked]
             for token, _ in over:
                 del self._under_way[token]
             return [late for _, late in over]
 
-    def _look(self, *, planned: float) -> None:
-        """Takes the time, and gives back what it is later than planned."""
+    def _look(self, *, expected: float) -> None:
+        """Reads the clock. If it is later than expected, adds the difference to all deadlines."""
         self._looked = self._clock()
-        late_sec = self._looked - planned
+        late_sec = self._looked - expected
         if late_sec > _LATE_SEC:
             self._under_way = {
                 token: (started, due + min(late_sec, self._looked - started), late)
@@ -113,7 +112,7 @@ class DeadlineWatch:
 
 
 def start_thread(target: Callable[[], None], name: str) -> bool:
-    """Starts a daemon thread; False where the system has none to give."""
+    """Starts a daemon thread. Returns False if the system cannot start one."""
     try:
         threading.Thread(target=target, name=name, daemon=True).start()
     except RuntimeError:

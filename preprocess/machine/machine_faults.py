@@ -1,9 +1,9 @@
-"""Which failures are the machine's and not the image's, and how long they are tried again.
+"""Tells faults of the machine from failures of an image, and decides how long an image is tried again.
 
-A file that is not there or holds no image fails again whenever it is tried: that is the row's outcome. No free file
-descriptor, no memory, a disk or a service that does not answer, a process that somebody killed: that says nothing of
-the image, so the row is tried again, and where that does not help the job stops. It never becomes the outcome of a
-row, since a set with such a row would be taken for complete.
+A missing file, or a file that is no image, fails at every attempt: this failure is the outcome of the row. Other faults
+say nothing about the image: no free file descriptor, no memory, a disk or a service that does not answer, a killed
+process. After such a fault the row is tried again, and if that does not help, the job stops. Such a fault never becomes
+the outcome of a row, because the set would then look complete although a good image is missing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Iterator
 
 from preprocess.storage.retry import RetriesExhausted, RetryPolicy
 
-# How long, beyond what each try takes by itself. Two tries at least, however long the first took.
+# How long a row is tried again, in addition to the time of the attempts. There are always at least two attempts.
 TRY_AGAIN = RetryPolicy(limit_sec=30.0, first_wait_sec=1.0, max_wait_sec=8.0)
 _MIN_TRIES = 2
 
-# What these say is about the file that was named; every other number is about what it lies on, or about this process.
+# Error numbers about the named file. All other numbers are about the disk or about this process.
 _ABOUT_THE_FILE = frozenset(
     {
         errno.ENOENT,
@@ -38,12 +38,12 @@ _ABOUT_THE_FILE = frozenset(
 )
 
 
-class MachineFault(OSError):  # noqa: N818 (what it says is what happened)
-    """The machine, its disks or its services failed; what was to be done says nothing of the image. One line."""
+class MachineFault(OSError):  # noqa: N818 (the name says what happened)
+    """The machine, its disks or its services failed, which says nothing about the image. The message is one line."""
 
 
 def is_machine_fault(error: BaseException) -> bool:
-    """Whether an exception, or one that it came from, is the machine's."""
+    """Whether an exception, or one of its causes, is a fault of the machine."""
     return any(_is_one(one) for one in _chain(error))
 
 
@@ -60,23 +60,23 @@ def _is_one(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno is not None and error.errno not in _ABOUT_THE_FILE
-    # Exactly: what a decoder says of itself may hold the same words.
+    # The text must be equal, because the message of a decoder may contain the same words.
     return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
 
 
 def in_one_line(error: BaseException) -> str:
-    """What a fault says, in one line that is never empty."""
+    """The message of a fault in one line, which is never empty."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
 @dataclasses.dataclass
 class Patience:
-    """How often one thing was tried that the machine failed at, and whether it is to be tried again.
+    """Counts the attempts at one image that failed because of the machine, and decides whether to try again.
 
     Attributes:
-      policy: of the waits; `limit_sec` counts from the first fault.
-      tries: that failed so far.
+      policy: the waits between attempts; `limit_sec` counts from the first fault.
+      tries: the number of failed attempts so far.
     """
 
     policy: RetryPolicy = TRY_AGAIN
@@ -84,7 +84,7 @@ class Patience:
     _first_fault: float = 0.0
 
     def next_wait_sec(self) -> float | None:
-        """To be called for each fault: how long to wait before the next try, in seconds; None to give up."""
+        """The seconds to wait before the next attempt; None to give up. It must be called once for each fault."""
         now = self.policy.clock()
         self.tries += 1
         if self.tries == 1:

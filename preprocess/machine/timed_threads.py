@@ -1,8 +1,8 @@
-"""Pools of threads that can be given up: none keeps the process from exiting, and one that hangs is replaced.
+"""Pools of threads that may hang: a hanging thread is replaced, and no thread keeps the process from exiting.
 
-`concurrent.futures` joins its threads when the interpreter exits, so a read that hangs (NFS, a stalled socket) would
-keep a finished program from ending, and its pools do not grow back what hangs. Where the system has not as many threads
-to give as are wanted, a pool makes do with those that it gets.
+`concurrent.futures` joins its threads when the interpreter exits. So a read that hangs (NFS, a stalled socket) would
+keep a finished program from ending; and its pools do not replace hanging threads. If the system cannot start all
+threads of a pool, the pool works with fewer.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Protocol
 from preprocess.machine.deadlines import DeadlineWatch, start_thread
 from preprocess.machine.machine_faults import MachineFault
 
-# Threads that hang at once, in a process. Each keeps a stack and perhaps a socket.
+# The largest number of threads that may hang at once in a process. Each keeps a stack and perhaps a socket.
 MAX_STUCK_THREADS = 64
 
 
 class DaemonThreads:
-    """A pool of threads that run what is submitted, in order.
+    """A pool of threads that run submitted tasks in order.
 
     Args:
-      num_threads: how many.
-      name: of the threads, for those who look at a dump.
+      num_threads: the number of threads.
+      name: of the threads, for stack dumps.
 
     Raises:
-      MachineFault: not even one can be started.
+      MachineFault: no thread can be started.
     """
 
     def __init__(self, num_threads: int, name: str):
@@ -38,7 +38,7 @@ class DaemonThreads:
             raise MachineFault("no thread can be started (a limit on processes?)")
 
     def submit(self, task: Callable[[], None]) -> None:
-        """Has a task run; it raises nothing."""
+        """Submits a task, which must not raise exceptions."""
         self._tasks.put(task)
 
     def _serve(self) -> None:
@@ -47,7 +47,7 @@ class DaemonThreads:
 
 
 class TimedTask(Protocol):
-    """A task with a part that may hang. Its methods raise nothing; of the last two, exactly one is called, once.
+    """A task with a part that may hang. Its methods must not raise. Either `finish` or `give_up` is called, once.
 
     Attributes:
       deadline_sec: seconds that `run` may take.
@@ -58,31 +58,35 @@ class TimedTask(Protocol):
         """Seconds that `run` may take."""
 
     def prepare(self) -> None:
-        """Before the clock starts; may wait for what is sure to come."""
+        """Called before the deadline starts. It may wait, but not for something that may hang."""
 
     def run(self) -> None:
-        """What may hang. It may end after the task was given up, so its result is for `finish` only."""
+        """The part that may hang. It may end after `give_up` was called, so only `finish` may use its result."""
 
     def finish(self) -> TimedTask | None:
-        """After `run`, in its thread, if it ended in time; gives what the thread does next, with a clock of its own."""
+        """Called after `run` in the same thread, if `run` ended in time. It may return a task to run next."""
 
     def give_up(self, error: OSError | None) -> None:
-        """Instead of `finish`, in another thread: `run` takes too long, or, with an error, so does too much else."""
+        """Called in another thread instead of `finish`.
+
+        Args:
+          error: None if `run` took too long; otherwise the reason why the pool gave up all waiting tasks.
+        """
 
 
 class TimedThreads:
-    """A pool of threads for tasks that may hang: each that does costs its own task, and a fresh thread takes its place.
+    """A pool of threads for tasks that may hang. A task that hangs fails alone, and a new thread replaces its thread.
 
-    With more than `max_stuck` threads that hang at once, or none left that serves, the pool gives up all that waits,
-    with an OSError, and what is submitted from then on, until enough of them have come back.
+    If more than `max_stuck` threads hang at once, or if no thread is left to serve, the pool gives up all waiting tasks
+    with an OSError. It also gives up new tasks, until enough hanging threads have come back.
 
     Args:
-      num_threads: threads that take tasks.
+      num_threads: the number of threads that take tasks.
       name: of the threads.
-      max_stuck: threads that may hang beside them.
+      max_stuck: the number of other threads that may hang.
 
     Raises:
-      MachineFault: not even one thread can be started.
+      MachineFault: no thread can be started.
     """
 
     def __init__(self, num_threads: int, name: str, *, max_stuck: int = MAX_STUCK_THREADS):
@@ -91,7 +95,7 @@ class TimedThreads:
         self._max_stuck = max_stuck
         self._tasks: queue.SimpleQueue[TimedTask] = queue.SimpleQueue()
         self._watch = DeadlineWatch(f"{name}-deadlines")
-        self._lock = threading.Lock()  # Guards all that follows.
+        self._lock = threading.Lock()  # Guards all fields below.
         self._serving = 0
         self._stuck = 0
         self._start_missing_threads()
@@ -100,11 +104,11 @@ class TimedThreads:
 
     @property
     def num_stuck(self) -> int:
-        """Threads that hang now."""
+        """The number of threads that hang now."""
         return self._stuck
 
     def submit(self, task: TimedTask) -> None:
-        """Has a task run in one of the threads."""
+        """Submits a task to the threads."""
         with self._lock:
             error = self._no_answer()
             if error is None:
@@ -113,7 +117,7 @@ class TimedThreads:
         task.give_up(error)
 
     def _no_answer(self) -> OSError | None:
-        """What is wrong if nothing more is to be begun."""
+        """The reason why no task can be started; None if tasks can be started."""
         if self._stuck <= self._max_stuck:
             self._start_missing_threads()
             if self._serving:
@@ -141,7 +145,7 @@ class TimedThreads:
                         serving = self._come_back()
 
     def _come_back(self) -> bool:
-        """Of a thread that hung: whether it goes on serving, because nobody has taken its place."""
+        """Called by a thread that hung. Returns whether it serves again, which depends on the number of threads."""
         self._stuck -= 1
         if self._serving >= self._num_threads:
             return False
@@ -149,14 +153,14 @@ class TimedThreads:
         return True
 
     def _give_up(self, task: TimedTask) -> None:
-        """Of the thread that runs a task which takes too long; called by the thread that watches."""
+        """Gives up a task that takes too long. The watching thread calls this."""
         waiting: list[TimedTask] = []
         with self._lock:
             self._serving -= 1
             self._stuck += 1
             error = self._no_answer()
             if error is not None:
-                # The threads that still serve take from the queue meanwhile.
+                # Serving threads may take tasks from the queue at the same time.
                 with contextlib.suppress(queue.Empty):
                     while True:
                         waiting.append(self._tasks.get_nowait())

@@ -1,7 +1,7 @@
-"""What identifies the network that made an embedding; written beside every set of records.
+"""The identity of the network that made the embeddings. It is written beside every set of records.
 
-An embedding means nothing without the network that made it: two sets may be used together only if their
-identities agree, and the exported model must contain the same network.
+Embeddings of different networks are not comparable. So two sets may be used together only if their identities agree,
+and the exported model must contain the same network.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class BackboneIdentity:
 
     Attributes:
       architecture: name of the network, for example "inception_v3".
-      weights: where the weights came from: "imagenet", "random", or the path of a weights file as given.
+      weights: the source of the weights: "imagenet", "random", or the path of a weights file as the user gave it.
       seed: the seed of random weights; None for all others.
       weights_digest: "sha256:" and the hex digest of the weight arrays (not of the file that held them).
       embedding_size: number of floats in one embedding.
-      image_definition: name and version of the definition that made bytes into pixels.
+      image_definition: name and version of the definition by which image bytes become pixels.
     """
 
     architecture: str
@@ -34,12 +34,12 @@ class BackboneIdentity:
 
     @property
     def is_random(self) -> bool:
-        """True if the weights were never trained: good for trying the road, not for its accuracy."""
+        """True if the weights were never trained: they are good for trying the workflow, but not for accuracy."""
         return self.weights == "random"
 
     @property
     def network(self) -> dict[str, Any]:
-        """What the numbers depend on: where the weights file lay does not matter."""
+        """The fields that decide the embeddings. The path of the weights file is not one of them."""
         return {
             "architecture": self.architecture,
             "weights_digest": self.weights_digest,
@@ -48,7 +48,7 @@ class BackboneIdentity:
         }
 
     def agrees_with(self, other: BackboneIdentity) -> bool:
-        """True if embeddings of both may be mixed."""
+        """True if embeddings of both networks may be mixed."""
         return self.network == other.network
 
     def describe(self) -> str:
@@ -58,7 +58,7 @@ class BackboneIdentity:
         return f"{self.architecture} with weights {self.weights}"
 
     def to_json(self) -> dict[str, Any]:
-        """The identity as JSON; `random_weights` says in plain sight what `weights` implies."""
+        """The identity as JSON, with the field `random_weights`, which readers understand at once."""
         return {**dataclasses.asdict(self), "random_weights": self.is_random}
 
     @classmethod

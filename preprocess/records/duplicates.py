@@ -1,8 +1,8 @@
-"""What a data set says about itself: images that are in it more than once, and images that two sets share.
+"""Finds duplicates by digest: images that are in a set more than once, and images that two sets share.
 
-Images are the same if their files are, byte for byte: told by the first 16 bytes of the SHA-256. Everything here is
-arithmetic on arrays that hold a row for each record, so positions are all that is known of a record; whoever has
-its URI can name it. Records of unknown content are to be left out before: equal digests count as equal images.
+Two images are the same if the first 16 bytes of the SHA-256 of their files are equal. All functions work on arrays with
+one row for each record, and return positions of records. Callers must leave out records whose digest is not known,
+because equal digests count as equal images.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 
 DIGEST_BYTES = 16
 
-# Sets are sorted a part at a time, by the first bits of the digests, so that what sorting needs besides the digests
-# themselves stays small. Measured on one core: 0.8 s for 5 million records and 9.5 s for 50 million, with 3 to 4 bytes
-# a record besides the arguments; where all are duplicates, 1.4 s for 5 million and up to 52 bytes a record.
-# `find_shared` of 5 million in 5 million others: 2.1 s, 5 bytes a record.
+# Sets are sorted in parts, by the first bits of the digests, so that sorting needs little additional memory. Measured
+# on one core: 0.8 s for 5 million records and 9.5 s for 50 million, with 3 to 4 additional bytes a record. If all
+# records are duplicates, 5 million take 1.4 s and up to 52 bytes a record. `find_shared` of 5 million records in 5
+# million others takes 2.1 s and 5 bytes a record.
 _PARTS = 64
 
 
@@ -39,17 +39,17 @@ class Duplicates:
 
     @property
     def num_groups(self) -> int:
-        """Contents that more than one record has."""
+        """The number of images that more than one record has."""
         return len(self.labels_differ)
 
     @property
     def num_extra(self) -> int:
-        """Records beyond the first of each group: what would go if every image were there once."""
+        """The number of records after the first of each group: without them, every image would be in the set once."""
         return len(self.members) - self.num_groups
 
     @property
     def num_conflicting(self) -> int:
-        """Groups whose labels differ."""
+        """The number of groups whose labels differ."""
         return int(np.count_nonzero(self.labels_differ))
 
     def group(self, index: int) -> np.ndarray:
@@ -58,9 +58,9 @@ class Duplicates:
 
 
 def label_key(label_ids: Iterable[int]) -> int:
-    """A number from 0 to 2**64 - 1 that stands for a set of labels: the same in every process.
+    """A hash of a set of labels, from 0 to 2**64 - 1. It is the same in every process.
 
-    Order and repeats do not matter. Ids are from 0 to 2**63 - 1.
+    The order of the labels and repeated labels do not matter. Ids are from 0 to 2**63 - 1.
     """
     return _key_of_set(frozenset(label_ids))
 
@@ -72,7 +72,7 @@ def _key_of_set(label_ids: frozenset[int]) -> int:
 
 
 def find_duplicates(digests: np.ndarray, label_keys: np.ndarray) -> Duplicates:
-    """Finds the records that have their content in common with others.
+    """Finds the records whose image other records of the set have too.
 
     Args:
       digests: uint8 [n, 16], first bytes of the SHA-256 of each record's image file.
@@ -97,7 +97,7 @@ def find_duplicates(digests: np.ndarray, label_keys: np.ndarray) -> Duplicates:
     members, lengths = np.concatenate(found), np.concatenate(counts)
     if len(lengths):
         firsts = np.minimum.reduceat(members, np.cumsum(lengths) - lengths)
-        # The first member is the group's own: sorted by it, then by position, groups and members are in order.
+        # Each group has another first member. Sorting by it, then by position, puts groups and members in order.
         members = members[np.lexsort((members, np.repeat(firsts, lengths)))]
         lengths = lengths[np.argsort(firsts)]
     splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -109,7 +109,7 @@ def find_duplicates(digests: np.ndarray, label_keys: np.ndarray) -> Duplicates:
 
 
 def find_shared(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Finds the records whose content is also in another set: evaluation images that were trained on, say.
+    """Finds the records whose image is also in another set, for example evaluation images in the training set.
 
     Args:
       digests: uint8 [n, 16], first bytes of the SHA-256 of each record's image file.
@@ -139,7 +139,7 @@ def _check_digests(digests: np.ndarray) -> None:
 
 
 def _parts(*sets: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Positions in each set of the records of one part; parts in which some set has no record are left out."""
+    """For each part, the positions of its records in each set. Parts that are empty in one of the sets are left out."""
     parts_of = [digests[:, 0] % _PARTS for digests in sets]
     for part in range(_PARTS):
         positions = tuple(np.flatnonzero(part_of == part) for part_of in parts_of)
@@ -153,12 +153,12 @@ def _words(digests: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def _equal_rows(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An order of rows uint64 [n, 2], n > 0, that puts equal ones side by side, and where in it each run starts."""
+    """An order of rows uint64 [n, 2], n > 0, that groups equal rows, and the start of each group in this order."""
     order = np.argsort(words[:, 0])
     sorted_words = words[order]
     differ = sorted_words[1:] != sorted_words[:-1]
     if np.any(differ[:, 1] & ~differ[:, 0]):
-        # Two images with the first half of their digests in common: one pair in 10**19, but then it matters.
+        # Two images have the same first half of their digests. That is rare (one pair in 10**19), but possible.
         order = np.lexsort((words[:, 1], words[:, 0]))
         sorted_words = words[order]
         differ = sorted_words[1:] != sorted_words[:-1]

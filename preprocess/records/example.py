@@ -1,12 +1,12 @@
 """The schema of one record: a `tf.Example` with `image_uri`, `embedding`, `label` and `image_sha256`.
 
-Names and types of the first three are those of the published flowers/hugs sample, so data sets move between the two.
-The fourth tells one image from another, whatever it is called: by it embeddings are found again and duplicates seen.
-Records are encoded without TensorFlow or protobuf objects: an embedding is already, byte for byte, the
-packed float field that the wire format asks for.
+The first three have the names and types of the published flowers/hugs sample, so both can read each other's data sets.
+The fourth identifies an image by its content: with it embeddings are found again and duplicates are detected. Records
+are encoded without TensorFlow or protobuf objects, because the bytes of an embedding are already the packed float field
+of the wire format.
 
-Whatever depends on how a record is laid out is here: `encode_example` writes one, `decode_example` reads a single
-one, and `RecordLayout` reads millions of them.
+Whatever depends on the layout of a record is here: `encode_example` writes one, `decode_example` reads a single one,
+and `RecordLayout` reads millions of them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _bytes_entry(name: str, value: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=8)
 def _before_floats(num_bytes: int) -> bytes:
-    """What stands before the floats in the entry of an embedding; after them there is nothing."""
+    """The bytes before the floats in the entry of an embedding. No bytes follow the floats."""
     entry = _feature_entry(EMBEDDING_FEATURE, _FLOAT_LIST, encode_field(1, bytes(num_bytes)))
     return entry[: len(entry) - num_bytes]
 
@@ -68,7 +68,7 @@ def encode_example(
     """Serializes one record as a `tf.Example`.
 
     Args:
-      image_uri: the image's URI as the list gives it.
+      image_uri: the image's URI as it stands in the list.
       embedding: float32, shape [embedding_size].
       label_ids: ids by position in dict.txt, in the order of the row; may be empty. Non-negative.
       image_sha256: SHA-256 of the image file, 32 bytes; left out if empty.
@@ -93,10 +93,10 @@ def encode_example(
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class DecodedExample:
-    """What a record of ours says.
+    """The content of a record that this pipeline made.
 
     Attributes:
-      image_uri: the image's URI as the list gives it.
+      image_uri: the image's URI as it stands in the list.
       embedding: float32 [embedding_size].
       image_sha256: SHA-256 of the image file; empty if the record has none.
     """
@@ -110,7 +110,7 @@ def decode_example(data: bytes) -> DecodedExample:
     """Reads the URI, the embedding and the digest of a record that `encode_example` made.
 
     Raises:
-      ValueError: some other `tf.Example`, or none at all.
+      ValueError: it is another `tf.Example`, or none.
     """
     try:
         features = decode_only_field(memoryview(data), 1)
@@ -219,7 +219,7 @@ def feature_spec(embedding_size: int) -> dict[str, Any]:
 
     Returns:
       `image_uri`: string scalar; `embedding`: float32 [embedding_size]; `label`: int64, varying length
-      (0 to n labels a record). The digest is not asked for: records made elsewhere have none.
+      (0 to n labels a record). The digest is not read, because records made elsewhere do not have it.
     """
     import tensorflow as tf
 

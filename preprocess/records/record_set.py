@@ -1,8 +1,8 @@
-"""A set of records on disk: names of its shards, its sidecar folder, and the manifest that completes it.
+"""A set of records on disk: the names of its shards, its sidecar folder, and the manifest that completes it.
 
-A set is named by a prefix such as `out/preproc/train`. Its shards are `train-00000-of-00004.tfrecord[.gz]`;
-everything else lies in the sidecar folder `out/preproc/_train/`, which no `train*` glob matches. The
-manifest in it is written last: a set without one is not finished.
+A prefix such as `out/preproc/train` names a set. Its shards are `train-00000-of-00004.tfrecord[.gz]`. All other files
+lie in the sidecar folder `out/preproc/_train/`, which a glob `train*` does not match. The manifest is written last, so
+a set without a manifest is not finished.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def shard_name(prefix_name: str, index: int, count: int, compression: Compressio
 
 
 def set_of_shard(path: str) -> str | None:
-    """The prefix of the set that the file at `path` is a shard of; None if its name is not a shard's."""
+    """The prefix of the set to which the shard at `path` belongs; None if the name is not that of a shard."""
     directory, name = posixpath.split(path)
     match = _SHARD_NAME.match(name)
     return posixpath.join(directory, match["prefix"]) if match else None
@@ -63,7 +63,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a finished set holds. Its presence says that the set is whole.
+    """The content of a finished set. The set is complete if its manifest exists.
 
     Attributes:
       backbone: the network that made the embeddings.
@@ -92,7 +92,7 @@ class Manifest:
         return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
     def _require_sound(self) -> None:
-        """Raises TypeError or ValueError for a field of the wrong kind, which JSON lets through."""
+        """Raises TypeError or ValueError for a field of the wrong type or value, which is still valid JSON."""
         if self.compression not in _SUFFIXES:
             raise ValueError(f"compression {self.compression!r} is none of {', '.join(_SUFFIXES)}")
         if type(self.records) is not int:
@@ -111,14 +111,14 @@ class Manifest:
         repeated = [name for name, times in collections.Counter(s.name for s in self.shards).items() if times > 1]
         if repeated:
             raise ValueError(f"the shard {repeated[0]} is listed more than once")
-        self.to_bytes()  # ValueError for half a surrogate pair, which JSON can spell and UTF-8 cannot.
+        self.to_bytes()  # Raises ValueError for half a surrogate pair, which JSON allows and UTF-8 does not.
 
     @classmethod
     def from_bytes(cls, raw: bytes, *, where: str) -> Manifest:
         """Reads what `to_bytes` wrote.
 
         Raises:
-          InputError: not such a manifest, or its sums disagree; `where` names the file in the message.
+          InputError: it is not such a manifest, or its numbers disagree; `where` names the file in the message.
         """
         try:
             data: Any = json.loads(raw)

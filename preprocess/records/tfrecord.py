@@ -11,20 +11,20 @@ from collections.abc import Iterable, Iterator
 
 import google_crc32c
 
-# What a record says of its own length is believed up to here. Ours have some 8 KB; those made elsewhere may hold the
-# image file as well.
+# A record with a larger length in its header is refused. Our records have about 8 KB; records made elsewhere may
+# contain the image file too.
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 
 _HEADER_BYTES = 12  # The length and its CRC.
 _FOOTER_BYTES = 4  # The CRC of the data.
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
-_GZIP_WINDOW = 31  # zlib's word for "with a gzip header".
+_GZIP_WINDOW = 31  # Tells zlib that the data has a gzip header.
 _PIECE_BYTES = 4 << 20
 
 
 class MalformedRecordError(Exception):
-    """Bytes that are no TFRecord file of examples; the message says what is wrong."""
+    """The bytes are not a TFRecord file of examples. The message says what is wrong."""
 
 
 def _masked_crc(data: bytes) -> int:
@@ -33,13 +33,13 @@ def _masked_crc(data: bytes) -> int:
 
 
 def frame_record(data: bytes) -> bytes:
-    """One record as it stands in a TFRecord file."""
+    """One record with its length and checksums, as in a TFRecord file."""
     length = struct.pack("<Q", len(data))
     return b"".join((length, struct.pack("<I", _masked_crc(length)), data, struct.pack("<I", _masked_crc(data))))
 
 
 def whole_records(data: bytes) -> Iterator[bytes]:
-    """The records of a TFRecord file up to the first that is cut short or damaged, if one is."""
+    """The records of a TFRecord file, up to the first one that is truncated or damaged."""
     at = 0
     while at + _HEADER_BYTES <= len(data):
         header = data[at : at + 8]
@@ -55,14 +55,14 @@ def whole_records(data: bytes) -> Iterator[bytes]:
 
 
 def split_frames(chunks: Iterable[bytes], *, check: bool = False) -> Iterator[tuple[bytes, list[tuple[int, int]]]]:
-    """Cuts the contents of a TFRecord file into records.
+    """Divides the content of a TFRecord file into records.
 
     Args:
-      chunks: the uncompressed contents, in pieces of any size.
-      check: whether the checksums must hold.
+      chunks: the uncompressed content, in pieces of any size.
+      check: whether checksums are verified.
 
     Yields:
-      Some bytes, and start and end of each whole record's data in them.
+      Some bytes, and the start and end of each complete record's data in them.
 
     Raises:
       MalformedRecordError: the contents end within a record, a record says that it has more than `MAX_RECORD_BYTES`
@@ -94,10 +94,10 @@ def split_frames(chunks: Iterable[bytes], *, check: bool = False) -> Iterator[tu
 
 
 def decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The contents of gzip members, of which a file may hold several; in bounded pieces.
+    """The decompressed content of a gzip file, which may have several members, in pieces of bounded size.
 
     Raises:
-      MalformedRecordError: they are no gzip, or cut short.
+      MalformedRecordError: the data is not gzip, or it is truncated.
     """
     member = zlib.decompressobj(_GZIP_WINDOW)
     fresh = True
@@ -114,7 +114,7 @@ def decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
             data = member.unused_data if member.eof else member.unconsumed_tail
             if piece:
                 yield piece
-    # Output that the limit held back after the last input.
+    # Because of the limit, there may be output left after the last input.
     while not fresh and not member.eof and (piece := member.decompress(b"", _PIECE_BYTES)):
         yield piece
     if not fresh and not member.eof:

@@ -1,7 +1,7 @@
-"""Files by URI: what the pipeline needs of a filesystem, and the local one.
+"""The interface `Storage`: the file operations that the pipeline needs; and the storage of local disks.
 
-Everything that touches files takes a `Storage`, so that one code path serves local disks and whatever
-Beam opens (`preprocess.beam.beam_storage`).
+All code that uses files takes a `Storage`. So the same code works on local disks, in buckets, and with all filesystems
+that Beam has (`preprocess.beam.beam_storage`).
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from preprocess.storage.durable import FolderChanges, make_folders, sync_folder
 PARTIAL_SUFFIX = ".partial"
 
 
-class TooLarge(OSError):  # noqa: N818 (what it says is what is wrong)
-    """A file has more bytes than its reader takes."""
+class TooLarge(OSError):  # noqa: N818 (the name says what is wrong)
+    """A file has more bytes than its reader allows."""
 
     def __init__(self, path: str, max_bytes: int):
         super().__init__(f"{path} has more than {max_bytes} bytes")
 
 
 class Storage(Protocol):
-    """The operations on files that reading lists and finishing a set of records need.
+    """The operations on files that the pipeline needs to read lists and to commit a set of records.
 
-    Paths are local paths or URIs with a scheme. Faults raise OSError; a missing file, FileNotFoundError.
+    Paths are local paths or URIs with a scheme. Faults raise OSError; a missing file raises FileNotFoundError.
 
-    A power cut finds the operations done in their order: whatever is there of one, all of those before it is there,
-    except that several moves, several deletions, and files that are not `durable` may come in any order.
+    After a power cut, the operations are visible in their order: if an operation is visible, all operations before it
+    are visible too. There are three exceptions: several moves, several deletions, and files that are not `durable` may
+    become visible in any order.
     """
 
     def open(self, path: str) -> BinaryIO:
@@ -47,54 +48,54 @@ class Storage(Protocol):
     def create(
         self, path: str, *, keep_partial: bool = False, durable: bool = True
     ) -> contextlib.AbstractContextManager[BinaryIO]:
-        """Opens a new file for writing, with the folders above it; complete only once closed.
+        """Opens a new file for writing, and creates the folders above it. The file is complete when it is closed.
 
-        With `keep_partial`, what was written before a fault stays under `path` + `PARTIAL_SUFFIX`, where storage
-        can do that. With `durable`, no power cut takes the file away once it is closed; without, one may, until the
-        next change that is durable; it is whole or not there even so.
+        With `keep_partial`, the bytes that were written before a fault stay under `path` + `PARTIAL_SUFFIX`, if the
+        storage supports that. With `durable`, a closed file survives a power cut. Without it, a power cut may remove
+        the file until the next durable change; but it never leaves an incomplete file.
         """
         ...
 
     def create_new(self, path: str, data: bytes) -> bool:
-        """Writes a whole file unless there is one; False if there is. Of several at once, one gets True."""
+        """Writes a whole file if none exists, else returns False. Of several callers at once, one gets True."""
         ...
 
     def match(self, pattern: str) -> list[str]:
-        """The files that a path or glob names, sorted; empty if there is none."""
+        """The files that match a path or glob, sorted; empty if there are none."""
         ...
 
     def sizes(self, pattern: str) -> dict[str, int]:
-        """The files that a path or glob names, as `match` gives them, each with its size in bytes."""
+        """The files that match a path or glob, as in `match`, each with its size in bytes."""
         ...
 
     def move(self, source: str, target: str) -> None:
-        """Moves one file, replacing what is at the target."""
+        """Moves one file, and replaces a file at the target."""
         ...
 
     def delete_file(self, path: str) -> None:
-        """Deletes one file; it is no fault if there is none."""
+        """Deletes one file. It is not an error if the file does not exist."""
         ...
 
     def delete_tree(self, path: str) -> None:
-        """Deletes a folder and all in it; it is no fault if there is none."""
+        """Deletes a folder and everything in it. It is not an error if the folder does not exist."""
         ...
 
 
 def open_own(path: str, mode: str) -> BinaryIO:
-    """Opens a local file to write to it, and never what a link of its name leads to. Raises OSError."""
-    follow_no_link = getattr(os, "O_NOFOLLOW", 0)  # Windows has none.
+    """Opens a local file for writing, but does not follow a symbolic link. Raises OSError."""
+    follow_no_link = getattr(os, "O_NOFOLLOW", 0)  # Windows does not have this flag.
     return cast(BinaryIO, open(path, mode, opener=lambda name, flags: os.open(name, flags | follow_no_link, 0o666)))
 
 
 def _open_partial(path: str) -> BinaryIO:
-    """A new file at a path that others can foresee: what is there and is no file, such as a link, is removed."""
-    with contextlib.suppress(OSError):  # As a rule, nothing is there; what cannot be removed cannot be opened either.
+    """A new file at a path that others can predict. Something else at the path, such as a link, is removed first."""
+    with contextlib.suppress(OSError):  # Usually nothing is there. What cannot be removed cannot be opened either.
         if not stat.S_ISREG(os.lstat(path).st_mode):
             os.remove(path)
     return open_own(path, "wb")
 
 
-# Of this process: whoever creates a file may have got its storage elsewhere than who moved the one before.
+# One for the process, because a file may be moved and the next one created through different storage objects.
 _changes = FolderChanges()
 
 
@@ -110,7 +111,7 @@ class LocalStorage:
 
     @contextlib.contextmanager
     def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
-        """A file that appears under its name only when it is whole: written beside it, then renamed."""
+        """A file that appears under its name only when it is complete: it is written beside it, then renamed."""
         folder = os.path.dirname(path) or "."
         _changes.note("create", make_folders(folder))
         partial = f"{path}{PARTIAL_SUFFIX}"
@@ -142,7 +143,7 @@ class LocalStorage:
                 os.fsync(stream.fileno())
             try:
                 os.link(mine, path)
-            except PermissionError:  # A filesystem without hard links.
+            except PermissionError:  # The filesystem has no hard links.
                 if os.path.lexists(path):
                     return False
                 os.replace(mine, path)
@@ -155,7 +156,7 @@ class LocalStorage:
         return True
 
     def match(self, pattern: str) -> list[str]:
-        # A file whose name happens to hold [ or * is still found by its plain name.
+        # A file whose name contains [ or * is found by its plain name.
         if os.path.isfile(pattern):
             return [pattern]
         return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
@@ -163,7 +164,7 @@ class LocalStorage:
     def sizes(self, pattern: str) -> dict[str, int]:
         found = {}
         for path in self.match(pattern):
-            with contextlib.suppress(FileNotFoundError):  # It went after it was listed.
+            with contextlib.suppress(FileNotFoundError):  # It was deleted after it was listed.
                 found[path] = os.path.getsize(path)
         return found
 
@@ -188,18 +189,18 @@ class LocalStorage:
 
 def write_file(storage: Storage, path: str, data: bytes, *, durable: bool = True) -> None:
     """Writes a whole file; see `Storage.create`."""
-    # Storage that knows no difference is not asked for one.
+    # Stand-ins in tests do not have to know the argument `durable`.
     with storage.create(path) if durable else storage.create(path, durable=False) as stream:
         stream.write(data)
 
 
 def read_file(storage: Storage, path: str) -> bytes:
-    """Reads a whole file. Raises FileNotFoundError if there is none, OSError on other faults."""
+    """Reads a whole file. Raises FileNotFoundError if it does not exist, OSError for other faults."""
     return storage.read(path)
 
 
 def read_stream(stream: BinaryIO, path: str, *, max_bytes: int | None) -> bytes:
-    """Reads a stream to its end. Raises TooLarge beyond `max_bytes` bytes, and reads no more than one of them."""
+    """Reads a stream to its end. Raises TooLarge if it has more than `max_bytes` bytes, after one byte more."""
     if max_bytes is None:
         return stream.read()
     data = stream.read(max_bytes + 1)

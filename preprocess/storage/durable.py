@@ -1,10 +1,10 @@
-"""What a power cut leaves on the disks of this machine: the order in which files and folders are synced.
+"""Protects local files against power cuts, by the order in which files and folders are synced to the disk.
 
-A kill loses nothing that was written: the kernel has it. A power cut loses whatever is not synced, and what is lost
-need not be what came last: a file may be empty under its new name while the older one is gone already. So a file is
-synced before it gets its name, its folder after that, and both before anything older goes.
+A killed process loses no data that it has written, because the kernel has it. A power cut loses all data that is not
+synced, and not only the latest: a file may be empty under its new name while the older file is already deleted. So a
+file is synced before it gets its name, then its folder is synced, and only then older files are deleted.
 
-Syncing a folder costs some milliseconds, so changes of one kind share one sync: see `FolderChanges`.
+Syncing a folder takes some milliseconds, so changes of one kind share one sync: see `FolderChanges`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable
 from typing import Literal
 
-# What filesystems answer that cannot sync a folder: some of networks and of user space.
+# The errors of filesystems that cannot sync a folder: some network filesystems, some in user space.
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF, errno.ENOSYS})
 
 Change = Literal["create", "move", "delete"]
@@ -31,16 +31,16 @@ def sync_file(path: str) -> None:
 
 
 def sync_folder(path: str) -> None:
-    """Waits until the disk has the names in a folder, as far as its filesystem can. Raises OSError.
+    """Waits until the names in a folder are on the disk, if its filesystem supports that. Raises OSError.
 
-    One that is gone needs none.
+    A folder that does not exist any more needs no sync.
     """
     try:
         descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return
     except OSError as error:
-        if error.errno in _CANNOT_SYNC:  # A folder may be written to and not be read.
+        if error.errno in _CANNOT_SYNC:  # Among other reasons, a folder may be writable but not readable.
             return
         raise
     try:
@@ -53,7 +53,7 @@ def sync_folder(path: str) -> None:
 
 
 def sync_tree(path: str) -> None:
-    """Waits until the disk has a file, or all files and folders below a folder. Raises OSError."""
+    """Waits until a file, or all files and folders below a folder, are on the disk. Raises OSError."""
     if not os.path.isdir(path):
         sync_file(path)
         return
@@ -64,10 +64,10 @@ def sync_tree(path: str) -> None:
 
 
 class FolderChanges:
-    """The folders whose names have changed since they were synced, and by what kind of change. Thread-safe.
+    """The folders that have changed since they were synced, and the kind of these changes. Thread-safe.
 
-    Changes of one kind may reach the disk in any order: shards that are moved, files that are deleted. Before a change
-    of another kind, and before a file appears that others may go by, all of them are synced.
+    Changes of one kind may reach the disk in any order, for example moves of several shards. Before a change of another
+    kind, and before a durable file appears, all changed folders are synced.
     """
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class FolderChanges:
             self._folders.update(folders)
 
     def settle(self, *, before: Change | None = None) -> None:
-        """Waits until the disk has the changes; not those of the kind of the next one, if it is given.
+        """Waits until the changes are on the disk. It does not wait if the next change, `before`, is of the same kind.
 
         Raises:
           OSError: the disk failed.
@@ -96,7 +96,7 @@ class FolderChanges:
 
 
 def make_folders(path: str) -> list[str]:
-    """Makes a folder and those above it; the folders in which a name has appeared. Raises OSError."""
+    """Makes a folder and the folders above it. Returns the folders that have a new entry. Raises OSError."""
     changed = []
     folder = path
     while folder and not os.path.isdir(folder):

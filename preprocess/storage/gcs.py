@@ -1,4 +1,4 @@
-"""`gs://` as a `Storage`: every operation is tried again by `retry`, and by nothing below it."""
+"""A `Storage` of `gs://`. Only the module `retry` tries operations again; no layer below does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from preprocess.storage.versioned_object import VersionedObject
 if TYPE_CHECKING:
     from google.cloud import storage
 
-# The service may work on one request to copy for about half a minute before it answers.
+# The service may take about half a minute to answer a request to copy.
 _COPY_TIMEOUT_SEC = 90.0
 _GLOB_START = re.compile(r"[*?\[]")
 _GLOB_PART = re.compile(
@@ -39,7 +39,7 @@ _Result = TypeVar("_Result")
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """A glob as a regular expression: `*` and `?` stay within a folder, `**` does not, `**/` may also be no folder."""
+    """A glob as a regular expression: `*` and `?` do not match a slash, `**` does, and `**/` may match nothing."""
     parts = []
     for match in _GLOB_PART.finditer(pattern):
         match match.lastgroup:
@@ -66,9 +66,9 @@ class GcsStorage:
     """A `Storage` of `gs://` objects.
 
     Args:
-      retry: how long to go on after transient faults, for each operation.
-      timeout_sec: how long a connection may stay without data.
-      make: makes the client, where the process has none yet.
+      retry: the storage retries of each operation.
+      timeout_sec: how long a connection may be without data.
+      make: makes the client if the process has none yet.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class GcsStorage:
         return CONNECT_TIMEOUT_SEC, max(timeout_sec, self._timeout_sec)
 
     def versioned(self, path: str) -> VersionedObject:
-        """An object that is written only over what was seen of it."""
+        """An object that is overwritten only if it has not changed; see `VersionedObject`."""
         return VersionedObject(path, lambda: self._blob(path), self._retry)
 
     def open(self, path: str) -> BinaryIO:
-        # The whole object first, so that what is read from it is checked, and cannot break off in the middle.
+        # The whole object is downloaded first. So its checksum is verified, and reading cannot fail in the middle.
         spool = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))  # noqa: SIM115 (the caller closes it)
         try:
             self._call(lambda: download(path, spool, timeout_sec=self._timeout_sec, make=self._make), path)
@@ -115,9 +115,9 @@ class GcsStorage:
 
     @contextlib.contextmanager
     def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
-        """A new object, sent whole when its stream is closed; nothing is sent if the `with` block raises.
+        """A new object that is sent when its stream is closed. Nothing is sent if the `with` block raises.
 
-        An object cannot be appended to, so nothing is kept of one that was not finished.
+        Objects cannot be appended to, so no part of an incomplete object is kept.
         """
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             yield cast(BinaryIO, spool)
@@ -132,7 +132,7 @@ class GcsStorage:
         try:
             self._call(send, path)
         except FileExistsError:
-            # The answer to a first try may have been lost.
+            # An earlier attempt may have created the object, and only its answer was lost.
             return self.read(path) == data
         return True
 
@@ -149,12 +149,12 @@ class GcsStorage:
         return [blob.name for blob in blobs]
 
     def match(self, pattern: str) -> list[str]:
-        """The objects that a path or glob names. Raises FileNotFoundError if there is no such bucket."""
+        """The objects that match a path or glob. Raises FileNotFoundError if the bucket does not exist."""
         bucket, glob = split_uri(pattern)
         start = _GLOB_START.search(glob)
         try:
             if start is None:
-                # Of all names that begin with this one it is the first.
+                # Listings are sorted, so this name comes first of all names that begin with it.
                 names = call(lambda: self._list(bucket, glob, max_results=1), self._retry)
             else:
                 names = call(lambda: self._list(bucket, glob[: start.start()]), self._retry)
@@ -163,15 +163,15 @@ class GcsStorage:
             if isinstance(fault, FileNotFoundError):
                 fault = FileNotFoundError(f"No such bucket: gs://{bucket}")
             raise fault from error
-        # An object whose name happens to hold [ or * is still found by its plain name.
+        # An object whose name contains [ or * is found by its plain name.
         if glob in names:
             return [pattern]
         regex = glob_regex(glob)
-        # A name that ends with a slash is what consoles make to show an empty folder.
+        # Consoles make objects whose names end with a slash, to show empty folders.
         return [f"gs://{bucket}/{name}" for name in names if regex.fullmatch(name) and not name.endswith("/")]
 
     def sizes(self, pattern: str) -> dict[str, int]:
-        """The objects that a path or glob names, with their bytes: one listing, however many there are."""
+        """The objects that match a path or glob, with their sizes in bytes, from one listing."""
         bucket, glob = split_uri(pattern)
         start = _GLOB_START.search(glob)
         regex = glob_regex(glob)
@@ -190,7 +190,7 @@ class GcsStorage:
         return {f"gs://{bucket}/{name}": size for name, size in sorted(found.items()) if not name.endswith("/")}
 
     def move(self, source: str, target: str) -> None:
-        # Each half is tried again by itself: a copy done twice gives the same, and what is deleted may be missing.
+        # Copy and deletion are retried separately. Both may be done twice: the result is the same.
         self._call(lambda: self._copy(source, target), source)
         self.delete_file(source)
 

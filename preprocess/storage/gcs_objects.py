@@ -1,7 +1,7 @@
-"""Objects of Google Cloud Storage by the google-cloud-storage client itself: whole, checked, and tried again.
+"""Reads and writes whole objects of Google Cloud Storage with Google's client, with checksums and storage retries.
 
-Beam's `gs://` filesystem asks for an object's metadata, then for ranges of it that nobody checks, and has retries of
-its own. Here a read is one request whose checksum is verified, and `retry` alone decides about trying again.
+Beam's `gs://` filesystem requests an object's metadata, then ranges of it without verifying a checksum, and it has its
+own retries. Here a read is one request whose checksum is verified, and only the module `retry` tries it again.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from preprocess.storage.retry import RetryPolicy, as_os_error, call
 if TYPE_CHECKING:
     from google.cloud import storage
 
-# As many as the threads that read images. The pool of `requests` holds 10 and drops what is beyond, and a new
-# connection costs about three round trips.
+# One for each thread that reads images. The default pool of `requests` keeps only 10 connections, and a new connection
+# costs about three round trips.
 NUM_CONNECTIONS = 32
 DEFAULT_TIMEOUT_SEC = 30.0
 CONNECT_TIMEOUT_SEC = 10.0
-# Content to be sent is held in memory up to here, then on disk. A shard of 1024 records is 8.5 MB.
+# Content up to this size is kept in memory until it is sent, larger content on disk. A shard of 1024 records is 8.5 MB.
 SPOOL_BYTES = 32 * 1024 * 1024
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 _URI = re.compile(r"gs://([^/]+)/(.*)", re.DOTALL)
@@ -35,35 +35,35 @@ _clients_lock = threading.Lock()
 
 
 def make_client() -> storage.Client:
-    """A client with the credentials of this machine; without any, one that reads what is public."""
+    """A client with the credentials of this machine; without credentials, a client for public objects."""
     import google.auth.exceptions
     from google.cloud import storage
 
     try:
-        # Objects belong to no project, and without None the client raises where nothing names one: on a machine that
-        # has a user's credentials and no `gcloud config set project`.
+        # Objects do not need a project. Without None the client raises if no project is configured, for example on a
+        # machine with a user's credentials where nobody ran `gcloud config set project`.
         return storage.Client(project=None)
     except google.auth.exceptions.DefaultCredentialsError:
         return storage.Client.create_anonymous_client()
 
 
 def client_of_process(make: Callable[[], storage.Client] = make_client) -> storage.Client:
-    """The one client of some credentials that all threads of this process share.
+    """The client that all threads of this process share for the same credentials.
 
     Args:
-      make: makes it on the first call. Those that give other credentials must not be equal: who comes first decides
-        for nobody else. With STORAGE_EMULATOR_HOST set, a client without credentials is made instead.
+      make: makes the client on the first call. Makers with different credentials must not compare equal, so that each
+        gets its own client. If STORAGE_EMULATOR_HOST is set, a client without credentials is made instead.
     """
     endpoint = os.environ.get(_EMULATOR, "")
     key = (endpoint, make_client if endpoint else make)
     with _clients_lock:
         if key not in _clients:
-            # Else the client (3.17) asks for each bucket's metadata in a thread of its own, for traces nobody takes.
+            # Otherwise the client (3.17) requests each bucket's metadata in a thread, for traces that are not used.
             os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
             import requests.adapters
             from google.cloud import storage
 
-            # An emulator asks for no credentials, and without any on the machine the search for them takes 21 to 28 s.
+            # An emulator needs no credentials, and the client searches 21 to 28 s for them if there are none.
             client = storage.Client.create_anonymous_client() if endpoint else make()
             adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=NUM_CONNECTIONS)
             for scheme in ("http://", "https://"):
@@ -73,7 +73,7 @@ def client_of_process(make: Callable[[], storage.Client] = make_client) -> stora
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """`gs://bucket/name` to (bucket, name). Raises OSError if it is none."""
+    """Splits `gs://bucket/name` into (bucket, name). Raises OSError if the URI has another form."""
     match = _URI.fullmatch(uri)
     if not match:
         raise OSError(errno.EINVAL, "must be gs://bucket/object", uri)
@@ -81,7 +81,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 class _Bounded(io.RawIOBase):
-    """Passes on what is written, up to a limit."""
+    """A stream that passes on the bytes that are written to it, up to a limit."""
 
     def __init__(self, target: BinaryIO, uri: str, max_bytes: int):
         self._target = target
@@ -104,14 +104,14 @@ def download(
     timeout_sec: float = DEFAULT_TIMEOUT_SEC,
     make: Callable[[], storage.Client] = make_client,
 ) -> None:
-    """Gets one object by one request, once, into the start of `target`.
+    """Downloads one object with one request and without retries, into the start of `target`.
 
-    The bytes are checked against the checksum in the answer (crc32c, or md5 without its C library). An object stored
-    with `Content-Encoding: gzip` is decompressed, as browsers do.
+    The bytes are compared with the checksum in the answer (crc32c, or md5 without the C library of crc32c). An object
+    stored with `Content-Encoding: gzip` is decompressed, as in browsers.
 
     Raises:
-      TooLarge: there are more than `max_bytes` bytes; no more than a few KB beyond them are received.
-      Exception: what the client raises.
+      TooLarge: there are more than `max_bytes` bytes; at most a few KB more are received.
+      Exception: any exception of the client.
     """
     bucket, name = split_uri(uri)
     target.seek(0)
@@ -129,14 +129,14 @@ def read_object(
     timeout_sec: float = DEFAULT_TIMEOUT_SEC,
     make: Callable[[], storage.Client] = make_client,
 ) -> bytes:
-    """Reads one object: one request, whose checksum is verified.
+    """Reads one object with one request, and verifies its checksum.
 
     Args:
       uri: gs://bucket/name.
-      max_bytes: more bytes are refused.
-      retry: how long to go on after transient faults; damage and short answers are such.
-      timeout_sec: a connection without data for this long is given up, and counts as a transient fault.
-      make: makes the client, where the process has none yet.
+      max_bytes: larger objects are refused.
+      retry: the storage retries after transient faults, also after damaged and truncated answers.
+      timeout_sec: a connection without data for this long is closed; that counts as a transient fault.
+      make: makes the client if the process has none yet.
 
     Raises:
       FileNotFoundError: there is no such object.
@@ -158,7 +158,7 @@ def read_object(
         raise as_os_error(error, uri) from error
 
 
-class DamagedUpload(ConnectionError):  # noqa: N818 (what it says is what happened)
+class DamagedUpload(ConnectionError):  # noqa: N818 (the name says what happened)
     """The service received other bytes than were sent."""
 
 
@@ -171,12 +171,12 @@ def upload(
     timeout_sec: float = DEFAULT_TIMEOUT_SEC,
     make: Callable[[], storage.Client] = make_client,
 ) -> None:
-    """Sends one object, once, from the start of `stream`; its checksum is verified.
+    """Uploads one object from the start of `stream`, without retries. The service verifies its checksum.
 
     Raises:
-      FileExistsError: there is an object of this name, with `only_new`; the service lets one of several through.
-      DamagedUpload: the service says so.
-      Exception: what the client raises.
+      FileExistsError: with `only_new`, an object of this name exists. Of several uploads at once, one succeeds.
+      DamagedUpload: the service received other bytes.
+      Exception: any other exception of the client.
     """
     bucket, name = split_uri(uri)
     try:
@@ -193,7 +193,7 @@ def upload(
     except Exception as error:
         if only_new and getattr(error, "code", None) == 412:
             raise FileExistsError(errno.EEXIST, "there is such an object", uri) from error
-        # The service compares the checksums of small uploads itself, and answers with 400 as for a wrong request.
+        # The service compares the checksums of small uploads, and answers with status 400 if they differ.
         if getattr(error, "code", None) == 400 and "match calculated" in str(error):
             raise DamagedUpload(f"The upload of {uri} was damaged on its way") from error
         raise

@@ -1,6 +1,6 @@
-"""Which faults of storage pass by themselves, and trying again until they do or a time limit is reached.
+"""Storage retries: decides which faults of storage are transient, and tries again until a time limit.
 
-This is the one layer that decides: the clients below it are told not to try again on their own, since tries multiply.
+No other layer retries. The clients below are told not to retry, because retries in several layers would multiply.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 _TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-# http.client: a dropped connection (RemoteDisconnected is a ConnectionError), a short body, an answer that is none.
+# http.client: a dropped connection (RemoteDisconnected is a ConnectionError), a truncated body, an invalid answer.
 _TRANSIENT_TYPES = (ConnectionError, TimeoutError, ssl.SSLError, http.client.IncompleteRead, http.client.BadStatusLine)
-# Those of clients go by package and name, so that no client has to be imported to tell what another one raised.
+# Exceptions of clients are recognized by package and name, so that no client has to be imported for that.
 _TRANSIENT_NAMES = frozenset(
     {
         ("requests", "ConnectionError"),
@@ -40,24 +40,24 @@ _TRANSIENT_NAMES = frozenset(
 )
 
 
-class RetriesExhausted(OSError):  # noqa: N818 (what it says is what happened)
-    """A transient fault that was still there when the time for trying again was over; `__cause__` is the last one."""
+class RetriesExhausted(OSError):  # noqa: N818 (the name says what happened)
+    """A transient fault did not end within the time limit. `__cause__` is the last exception."""
 
 
 def _draw() -> float:
-    # `random.random` itself is a method that pickles with its state: all workers would draw the same waits.
+    # `random.random` is pickled with its state, so all workers would draw the same waits.
     return random.random()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How long, and how often, an operation that met a transient fault is tried again.
+    """How long and how often an operation is tried again after a transient fault.
 
-    The wait before try n + 1 is drawn evenly from 0 to min(max_wait_sec, first_wait_sec * 2^(n-1)): many
-    workers that fail together must not come back together.
+    The wait before try n + 1 is drawn uniformly from 0 to min(max_wait_sec, first_wait_sec * 2^(n-1)), so that many
+    workers that failed together do not try again at the same moment.
 
     Attributes:
-      limit_sec: no try begins later than this after the first one; 0 tries once.
+      limit_sec: no try begins later than this after the first one; with 0 there is only one try.
       first_wait_sec: the longest first wait.
       max_wait_sec: the longest wait.
       clock: seconds that only grow.
@@ -74,12 +74,12 @@ class RetryPolicy:
 
     def wait_sec(self, tries: int) -> float:
         """How long to wait after `tries` tries (at least 1), in seconds."""
-        # The exponent is bounded because a float is not: 2.0**1024 overflows.
+        # The exponent is bounded, because 2.0**1024 overflows.
         return self.random() * min(self.max_wait_sec, self.first_wait_sec * 2.0 ** min(tries - 1, 60))
 
 
 def _wrapped(error: object) -> Iterator[object]:
-    """The error and what clients wrap in it, outermost first; statuses may stand for errors."""
+    """An error and the errors that it wraps, outermost first. An HTTP status may stand for an error."""
     yield error
     details = getattr(error, "exception_details", None)  # BeamIOError: an error or a status by path.
     inner = next(iter(details.values())) if isinstance(details, dict) and details else None
@@ -107,9 +107,9 @@ def _names(error: object) -> set[tuple[str, str]]:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same operation may succeed later: a busy server, a dropped connection, damage on the way."""
+    """Whether the same operation may succeed later, for example after a busy server or a dropped connection."""
     chain = list(_wrapped(error))
-    # A certificate that does not verify is a wrong setting, though it arrives as a connection that failed.
+    # A certificate that cannot be verified is a wrong setting, although it looks like a failed connection.
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain):
         return False
     for one in chain:
@@ -124,26 +124,26 @@ def is_transient(error: Exception) -> bool:
 
 
 def first_line(error: object) -> str:
-    """What an error says, in one line that is never empty."""
+    """The message of an error in one line, which is never empty."""
     if isinstance(error, int):
         return f"HTTP {error}"
     text = str(error).strip() or type(error).__name__
-    # The client repeats a service's answer, JSON and all, where a download is refused.
+    # If a download is refused, the client's message contains the whole JSON answer of the service.
     message = re.search(r'"message":\s*"([^"]*)"', text)
     status = _status(error)
     return f"HTTP {status}: {message[1]}" if status and message else text.splitlines()[0]
 
 
 def call(function: Callable[[], _Result], policy: RetryPolicy) -> _Result:
-    """Calls a function again until it raises no transient fault.
+    """Calls a function until it raises no transient fault.
 
     Args:
-      function: what to call; it must do no harm to call it again after a try whose outcome is unknown.
-      policy: how long to go on.
+      function: the function. A second call must do no harm if the outcome of the first call is not known.
+      policy: how long and how often to try.
 
     Raises:
       RetriesExhausted: the next try would begin after the limit.
-      Exception: a permanent fault, as it was raised.
+      Exception: a permanent fault, as the function raised it.
     """
     started = policy.clock()
     tries = 0
@@ -164,10 +164,10 @@ def call(function: Callable[[], _Result], policy: RetryPolicy) -> _Result:
 
 
 def as_os_error(error: Exception, path: str) -> OSError:
-    """What a storage client raised, as the OSError that says the same in one line with the path.
+    """Converts an exception of a storage client into an OSError with a message of one line that names the path.
 
-    Cloud clients raise their own types; they are told apart by their HTTP status and their names, so that no
-    client has to be imported.
+    Cloud clients raise exceptions of their own types. They are recognized by HTTP status and by name, so that no client
+    has to be imported.
     """
     if isinstance(error, RetriesExhausted):
         return RetriesExhausted(f"{path}: {error}")
@@ -185,6 +185,6 @@ def as_os_error(error: Exception, path: str) -> OSError:
     if isinstance(cause, PermissionError) or statuses & {401, 403}:
         return PermissionError(f"No permission for {path}: {message}")
     if isinstance(cause, OSError) and not hasattr(cause, "exception_details"):
-        # Errors with a number say in their fields what and where; others may not even name the path.
+        # An error with a number has its message and its path in fields. Other errors may not name the path.
         return cause if cause.errno in errno.errorcode else OSError(f"{path}: {message}")
     return OSError(f"{path}: {message}")

@@ -1,4 +1,4 @@
-"""Storage for local paths and `gs://`, without Beam: for the trainer, and for what is sent to the cloud."""
+"""Storage for local paths and `gs://` without Beam, for the trainer and for programs that post to the cloud."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def _require_client() -> None:
 
 
 class UriStorage:
-    """Local paths by the operating system, `gs://` by Google's client.
+    """A `Storage` of local paths through the operating system and of `gs://` through Google's client.
 
-    Operations raise InputError for other schemes, and for `gs://` where its client is not installed.
+    Operations raise InputError for other schemes, and for `gs://` if Google's client is not installed.
 
     Args:
-      retry: how long to go on after transient faults, for each operation on remote files.
+      retry: the storage retries of each operation on remote files.
     """
 
     def __init__(self, retry: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 (frozen)
@@ -57,7 +57,7 @@ class UriStorage:
         return self._local
 
     def versioned(self, path: str) -> VersionedObject | None:
-        """An object that is written only over what was seen of it; None where storage has no such thing."""
+        """An object that is overwritten only if it has not changed; None if the storage does not support that."""
         of_path = self._of(path)
         return of_path.versioned(path) if isinstance(of_path, GcsStorage) else None
 
@@ -93,14 +93,14 @@ class UriStorage:
 
 @contextlib.contextmanager
 def local_copy(path: str, storage: Storage) -> Iterator[str]:
-    """The path of a file on this machine for as long as the `with` block: its own, or that of a copy of a remote one.
+    """Gives a local path of a file within the `with` block: its own path, or that of a temporary copy of an object.
 
     Args:
       path: a local path or gs://.
       storage: of the file.
 
     Raises:
-      OSError: it cannot be read.
+      OSError: the file cannot be read.
     """
     if not path.startswith("gs://"):
         yield path

@@ -1,7 +1,7 @@
-"""Temporary folders that nobody has to clean up after a kill: who makes one deletes those that dead processes left.
+"""Temporary folders that are cleaned up even after a kill: each new one deletes the folders of dead processes.
 
-Each has a file that its process keeps locked for as long as it lives. The kernel gives the lock up when the process
-ends, however it ends, so a folder whose lock can be had is nobody's. Only folders of this user are looked at.
+Each folder has a file that its process keeps locked while it lives. The kernel releases the lock when the process ends,
+also after a kill. So a folder whose lock is free belongs to no process any more. Only folders of this user are deleted.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _CONTENT_NAME = "content"
 
 
 class Scratch:
-    """A folder of its own, mode 0700, deleted by `cleanup`, with this object, or once its process is gone.
+    """A temporary folder with mode 0700. It is deleted by `cleanup`, with this object, or after its process has ended.
 
     Args:
-      parent: the folder to make it in, under a name that begins with `PREFIX`; None for the system's folder of
-        temporary files.
+      parent: the folder in which it is made, with a name that begins with `PREFIX`; None for the system's temporary
+        folder.
 
     Attributes:
-      path: an empty folder, the caller's own.
+      path: an empty folder for the caller.
 
     Raises:
-      OSError: it cannot be made.
+      OSError: the folder cannot be made.
     """
 
     def __init__(self, parent: str | None = None):
@@ -39,26 +39,26 @@ class Scratch:
         lock = None
         while lock is None:
             folder = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
-            # None if another process took it for abandoned before it was locked, and deletes it.
+            # None if another process thought that the folder was abandoned before it was locked, and deletes it.
             lock = _locked(os.path.join(folder, _LOCK_NAME), create=True)
         self._cleanup = weakref.finalize(self, _delete, folder, lock, os.getpid())
         self.path = os.path.join(folder, _CONTENT_NAME)
         os.mkdir(self.path, 0o700)
 
     def cleanup(self) -> None:
-        """Deletes the folder; it is no fault if something in it cannot be deleted."""
+        """Deletes the folder. It is not an error if some of its content cannot be deleted."""
         self._cleanup()
 
 
 def _delete(folder: str, lock: int, process: int) -> None:
-    if os.getpid() == process:  # And not one that was forked from it.
+    if os.getpid() == process:  # A forked child must not delete the folder.
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
 
 
 @contextlib.contextmanager
 def scratch_folder(parent: str | None = None) -> Iterator[str]:
-    """The path of a `Scratch` for as long as the `with` block."""
+    """The path of a `Scratch` folder, which exists within the `with` block."""
     scratch = Scratch(parent)
     try:
         yield scratch.path
@@ -67,7 +67,7 @@ def scratch_folder(parent: str | None = None) -> Iterator[str]:
 
 
 def _locked(path: str, *, create: bool) -> int | None:
-    """A descriptor that holds the lock of a file; None if another process has it, or the file is gone."""
+    """A descriptor that holds the lock of a file; None if another process holds it, or the file does not exist."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0), 0o600)
     except FileNotFoundError:
@@ -76,10 +76,10 @@ def _locked(path: str, *, create: bool) -> int | None:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Deleted by who had the lock before, together with its folder?
+        # The previous holder of the lock may have deleted the file together with its folder.
         if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
             return descriptor
-    except ImportError:  # A system without such locks: nothing is deleted there but by who made it.
+    except ImportError:  # A system without such locks: there, a folder is deleted only by the process that made it.
         if create:
             return descriptor
     except OSError:
@@ -89,7 +89,7 @@ def _locked(path: str, *, create: bool) -> int | None:
 
 
 def _delete_abandoned(parent: str) -> None:
-    """Deletes what dead processes of this user left in a folder."""
+    """Deletes the temporary folders that dead processes of this user left in a folder."""
     with contextlib.suppress(OSError, AttributeError):
         for entry in os.scandir(parent):
             if entry.name.startswith(PREFIX):

@@ -1,7 +1,8 @@
-"""An object of `gs://` that is written only over the very content that was seen: compare and swap, by generations.
+"""An object of `gs://` with compare and swap: a writer overwrites only the content that it has seen.
 
-The service gives each content of an object a number, its generation, and carries out a request with a precondition on
-it whole or not at all. Its answers also hold its own time, so nobody has to trust the clock of a machine.
+The service gives each content of an object a number, its generation. A request may have a precondition on the
+generation; if that does not hold, the service does nothing. Its answers also contain its own time, so the clocks of
+machines do not matter.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from preprocess.storage.retry import RetryPolicy, as_os_error, call
 if TYPE_CHECKING:
     from google.cloud import storage
 
-# Short: who renews a lease must not hang for as long as it lasts.
+# Short, because renewing a lease must not take longer than the lease lasts.
 _TIMEOUT_SEC = 10.0
 _NO_OBJECT = 0
 _PRECONDITION_FAILED = 412
@@ -27,22 +28,22 @@ _Result = TypeVar("_Result")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Version:
-    """One content of an object: what it says, and the number that no other content of it has."""
+    """One content of an object: its text, and its generation, which no other content of the object has."""
 
     text: str
     generation: int
 
 
 class VersionedObject:
-    """A small text under a name, which every writer changes only if it is as that writer knows it.
+    """An object with a small text. A writer changes it only if it is still the version that the writer knows.
 
-    A request whose answer was lost is sent again; it then conflicts with itself, and its sender has to look whose text
-    is there. So a text must say whose it is.
+    If the answer to a request is lost, the request is sent again and then conflicts with itself. The sender must then
+    read the text to see whether it is its own. So a text must name its writer.
 
     Args:
       path: gs://bucket/name.
-      make_blob: gives the client's handle of it.
-      retry: how long to go on after transient faults, for each operation.
+      make_blob: gives the client's handle of the object.
+      retry: the storage retries of each operation.
     """
 
     def __init__(self, path: str, make_blob: Callable[[], storage.Blob], retry: RetryPolicy):
@@ -51,22 +52,22 @@ class VersionedObject:
         self._retry = retry
 
     def within(self, limit_sec: float) -> VersionedObject:
-        """The same object, with operations that give up after this long at most."""
+        """The same object, with storage retries of at most this many seconds."""
         retry = dataclasses.replace(self._retry, limit_sec=min(limit_sec, self._retry.limit_sec))
         return VersionedObject(self.path, self._make_blob, retry)
 
     def create(self, text: str) -> Version | None:
-        """Writes the object if there is none. Gives None if there is one. Raises OSError."""
+        """Writes the object if it does not exist. Returns None if it exists. Raises OSError."""
         return self._write(text, _NO_OBJECT)
 
     def replace(self, text: str, found: Version) -> Version | None:
-        """Writes the object if it still is as `found`. Gives None if it is not, or is gone. Raises OSError."""
+        """Writes the object if its version is still `found`. Otherwise returns None. Raises OSError."""
         return self._write(text, found.generation)
 
     def _write(self, text: str, generation: int) -> Version | None:
         def write_once() -> Version:
             blob = self._make_blob()
-            # In the metadata, since text and generation can then be had by one request; the content is for people.
+            # The text is in the metadata, so one request gets text and generation. The content is for people.
             blob.metadata = {_CONTENT: text}
             blob.upload_from_string(
                 text, "application/json", if_generation_match=generation, timeout=self._timeout(), retry=None
@@ -76,7 +77,7 @@ class VersionedObject:
         return self._call(write_once)
 
     def look(self) -> Version | None:
-        """What is there now; None if there is no such object. Raises OSError."""
+        """The current version; None if the object does not exist. Raises OSError."""
         return self._call(self._look_once)
 
     def _look_once(self) -> Version:
@@ -85,16 +86,16 @@ class VersionedObject:
         return Version(text=(blob.metadata or {}).get(_CONTENT, ""), generation=int(blob.generation or 0))
 
     def age_sec(self, found: Version) -> float | None:
-        """How long ago `found` was written, in seconds, by the clock of the service alone.
+        """The age of the version `found` in seconds, by the clock of the service.
 
-        Asked by a change to the object's metadata, whose answer has the time of that change and the time when this
-        content was written; the generation stays.
+        It changes the metadata of the object, which does not change the generation. The answer contains the time of
+        this change and the time when the content was written.
 
         Returns:
-          None if the object is no longer as `found`, or is gone.
+          The age; None if the version of the object is not `found` any more.
 
         Raises:
-          OSError: it cannot be told.
+          OSError: storage failed, or the service does not say the times.
         """
 
         def age_once() -> float:
@@ -108,7 +109,7 @@ class VersionedObject:
         return self._call(age_once)
 
     def delete(self, found: Version) -> None:
-        """Deletes the object if it still is as `found`. Raises OSError."""
+        """Deletes the object if its version is still `found`. Raises OSError."""
         self._call(
             lambda: self._make_blob().delete(if_generation_match=found.generation, timeout=self._timeout(), retry=None)
         )
@@ -118,7 +119,7 @@ class VersionedObject:
         return CONNECT_TIMEOUT_SEC, _TIMEOUT_SEC
 
     def _call(self, function: Callable[[], _Result]) -> _Result | None:
-        """Calls with retries; an object that is not as wanted, or is gone, gives None."""
+        """Calls with storage retries. Returns None if the object has another version or does not exist."""
         try:
             return call(function, self._retry)
         except Exception as error:

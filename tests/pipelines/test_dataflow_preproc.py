@@ -53,7 +53,7 @@ def test_who_does_not_wait_is_told_what_comes_then(cloud, capsys):
     assert [job.name for job in service.jobs] == ["job-train", "job-eval"]
     *_, blank, once, command = capsys.readouterr().out.splitlines()
     assert blank == ""
-    assert once == "next, once all of them are done (--wait waits for that, and says what came of them):"
+    assert once == "next, once all of them are done (--wait waits for that, and says how they ended):"
     assert command.endswith("hugs_train.sh gs://bucket gs://bucket/job")
 
 

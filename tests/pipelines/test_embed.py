@@ -62,7 +62,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_the_books_balance_on_a_messy_list(tmp_path, capsys):
+def test_the_row_accounting_holds_on_a_messy_list(tmp_path, capsys):
     (tmp_path / "dict.txt").write_text("daisy\n\nrose\n")
     photo(tmp_path / "photos/good.jpg")
     photo(tmp_path / "photos/été 雏菊.jpg", seed=1)

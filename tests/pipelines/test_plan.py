@@ -18,7 +18,7 @@ from pipelines.checks.preflight import ScannedLists
 from pipelines.embedding import preparation
 from pipelines.planning import contents as plan_contents
 from pipelines.planning import sample as plan_sample
-from pipelines.planning.file import RunMachines, find_prediction, runs_on
+from pipelines.planning.file import RunMachines, find_planned_cost, runs_on
 from pipelines.runners.beam_options import parse_beam_options
 from preprocess.storage.base import LocalStorage
 from tests.support import tiny_network
@@ -132,7 +132,7 @@ def test_a_plan_has_a_prediction_for_each_place_that_it_knows(data_dir, monkeypa
     sha256 = tuple(made["lists"][0]["sha256"])
     lists = ScannedLists(paths=("train.csv",), sha256=sha256, rows=25, images=25, sample=())
     path, storage = str(data_dir / "hugs_plan.json"), LocalStorage()
-    found = find_prediction(path, lists=lists, options=made["options"], machines=machines, storage=storage)
+    found = find_planned_cost(path, lists=lists, options=made["options"], machines=machines, storage=storage)
     if where is None:
         assert found is None
         assert "made for at most 20 workers of type n2-standard-4" in capsys.readouterr().err

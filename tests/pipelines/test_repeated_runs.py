@@ -36,7 +36,7 @@ def shards(folder, name="out"):
     return {path.name: path.read_bytes() for path in (folder / name).glob("train-*")}
 
 
-def test_failures_are_tried_again_from_the_ledger_and_complete_the_same_set(thirty, capsys):
+def test_dead_letters_are_tried_again_and_complete_the_same_set(thirty, capsys):
     flags = ["--rows_per_shard", "6"]
     run(thirty, *flags)
     assert report_of(thirty)["failed"] == {"not_an_image": 1, "not_found": 1}
@@ -56,7 +56,7 @@ def test_failures_are_tried_again_from_the_ledger_and_complete_the_same_set(thir
     assert shards(thirty) == retried
     capsys.readouterr()
     assert run(thirty, *flags, "--retry_failures") == 0
-    assert "no row in its ledger to try again" in capsys.readouterr().out
+    assert "no row in its dead letters to try again" in capsys.readouterr().out
 
 
 def test_what_cannot_be_retried_is_said(thirty):
@@ -164,7 +164,7 @@ def test_limits_reach_the_images(thirty):
     assert report_of(thirty)["failed"] == {"not_an_image": 1, "not_found": 1, "too_large": 1, "too_many_pixels": 1}
 
 
-def test_hundreds_of_damaged_files_leave_the_books_balanced(thirty):
+def test_hundreds_of_damaged_files_leave_the_row_accounting_right(thirty):
     (thirty / "damaged").mkdir()
     files = list(mutated())[::2]
     for number, (_, data) in enumerate(files):

@@ -20,20 +20,29 @@ class State:
     shards: tuple[str | None, ...] = ("old", "old")
     parts: frozenset[int] = frozenset()
     definition: bool = False
-    staged: bool = False  # Ledgers, report and manifest of the newer set.
-    plan: bool = False
+    staged: bool = False  # Dead letters, report and manifest of the newer set.
+    journal: bool = False
 
     def is_whole(self):
         return self.manifest is not None and set(self.shards) == {self.manifest}
 
     def can_be_finished(self):
-        """Whether the plan gives the newer set without embedding anything."""
+        """Whether the journal gives the newer set without embedding anything."""
         there = all(block in self.parts or self.shards[block] == "new" for block in BLOCKS)
-        return self.plan and self.staged and there
+        return self.journal and self.staged and there
 
 
 # The changes that finish a set, each as a function from state to state; in an order that a test may change.
-STEPS = ("stage", "plan", "delete manifest", "place 0", "place 1", "write manifest", "delete plan", "delete the rest")
+STEPS = (
+    "stage",
+    "journal",
+    "delete manifest",
+    "place 0",
+    "place 1",
+    "write manifest",
+    "delete journal",
+    "delete the rest",
+)
 
 
 def change(state, step):
@@ -50,11 +59,11 @@ def change(state, step):
         **{
             "define": {"definition": True},
             "stage": {"staged": True},
-            "plan": {"plan": True},
+            "journal": {"journal": True},
             "delete manifest": {"manifest": state.manifest if state.manifest == "new" else None},
             "write manifest": {"manifest": "new"},
-            "delete plan": {"plan": False, "definition": False},
-            "throw the plan away": {"plan": False},
+            "delete journal": {"journal": False, "definition": False},
+            "discard the journal": {"journal": False},
             "delete the rest": {"staged": False, "parts": frozenset()},
         }[step],
     )
@@ -63,13 +72,13 @@ def change(state, step):
 def steps_of_command(state, order):
     """What the command that replaces the set does, by what it finds; the same as `PreparedJob.start`."""
     steps = []
-    if state.plan:
+    if state.journal:
         if state.can_be_finished():
-            return list(order[order.index("plan") + 1 :]) if "plan" in order else list(order)
-        steps.append("throw the plan away")
-        state = change(state, "throw the plan away")
+            return list(order[order.index("journal") + 1 :]) if "journal" in order else list(order)
+        steps.append("discard the journal")
+        state = change(state, "discard the journal")
     if state.manifest == "new" and state.is_whole():
-        return [*steps, "delete plan", "delete the rest"]
+        return [*steps, "delete journal", "delete the rest"]
     steps.append("define")
     steps += [f"embed {block}" for block in BLOCKS if block not in state.parts]
     return [*steps, *order]
@@ -99,7 +108,7 @@ def broken_promises(order):
         end = state
         for step in steps_of_command(state, order):
             end = change(end, step)
-        if not end.is_whole() or end.manifest != "new" or end.plan or end.parts or end.staged or end.definition:
+        if not end.is_whole() or end.manifest != "new" or end.journal or end.parts or end.staged or end.definition:
             broken.add("the same command ends with the newer set and nothing else")
     return broken
 
@@ -118,11 +127,11 @@ def moved(step, *, before):
 @pytest.mark.parametrize(
     ("step", "before"),
     [
-        ("delete manifest", "plan"),  # The older set goes, and nothing says how the newer one is made.
-        ("place 0", "plan"),
+        ("delete manifest", "journal"),  # The older set goes, and nothing says how the newer one is made.
+        ("place 0", "journal"),
         ("place 0", "delete manifest"),  # The older manifest names shards that are the newer set's.
         ("write manifest", "place 1"),
-        ("delete plan", "place 1"),
+        ("delete journal", "place 1"),
         ("delete the rest", "place 1"),
     ],
 )

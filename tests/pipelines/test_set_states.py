@@ -2,7 +2,7 @@
 
 The real code runs on storage in memory and is killed before each single change. Held for every state:
 
-- what was complete is not lost before its replacement is whole: either a whole set is there, or a plan of one, of
+- what was complete is not lost before its replacement is whole: either a whole set is there, or a journal of one, of
   which it is made without embedding anything;
 - the same command ends with the whole set, byte for byte; every other command ends with one too, or refuses without
   touching anything and names a command that does;
@@ -11,8 +11,7 @@ The real code runs on storage in memory and is killed before each single change.
 
 import pytest
 
-from preprocess.jobs import finished_set
-from preprocess.jobs import journal as set_plan
+from preprocess.jobs import finished_set, journal
 from tests.support.memory_storage import MemoryStorage
 from tests.support.set_commands import Command, fresh, give, key_of, state_of, whole_set
 
@@ -34,7 +33,7 @@ FOREIGN = {
 @pytest.fixture(autouse=True)
 def one_at_a_time(monkeypatch):
     """So that the order of changes is the same each time."""
-    monkeypatch.setattr(set_plan, "_AT_ONCE", 1)
+    monkeypatch.setattr(journal, "_AT_ONCE", 1)
     monkeypatch.setattr(finished_set, "_READS_AT_ONCE", 1)
 
 
@@ -87,7 +86,7 @@ def require_way_out(files, sets, monkeypatch):
 
 
 def require_nothing_lost(start, files, command, monkeypatch):
-    """A set that was whole is whole still, or another is, or a plan gives one without any work."""
+    """A set that was whole is whole still, or another is, or a journal gives one without any work."""
     if whole_set(start) is None or whole_set(files) is not None:
         return
     storage = MemoryStorage(files)

@@ -177,14 +177,14 @@ def test_a_damaged_sidecar_file_has_a_command_that_leads_out(photos, how, name):
     run(photos, "--verify")
 
 
-def plan_of(folder):
+def journal_of(folder):
     (path,) = (folder / "out/_train").glob("parts-*/blocks.jsonl")
     return path
 
 
 @pytest.fixture
-def planned(photos, monkeypatch):
-    """The photos, and a run over an older set that was stopped right after its plan."""
+def journaled(photos, monkeypatch):
+    """The photos, and a run over an older set that was stopped right after its journal."""
     run(photos, "--rows_per_shard", "4")
 
     def stopped(self, *_):
@@ -194,30 +194,30 @@ def planned(photos, monkeypatch):
         patch.setattr(LocalStorage, "move", stopped)
         with pytest.raises(InputError, match="storage failed"):
             run(photos, "--overwrite")
-    assert plan_of(photos)
+    assert journal_of(photos)
     return photos
 
 
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]])
-def test_a_part_that_is_gone_after_the_plan_is_embedded_again(planned, flags):
-    next(plan_of(planned).parent.glob("00000-0000001-*.tfrecord")).unlink()
-    run(planned, *flags)
-    require_whole(planned / "out")
-    run(planned, out=planned / "fresh/train")
-    assert content(planned / "out") == content(planned / "fresh")
+def test_a_part_that_is_gone_after_the_journal_is_embedded_again(journaled, flags):
+    next(journal_of(journaled).parent.glob("00000-0000001-*.tfrecord")).unlink()
+    run(journaled, *flags)
+    require_whole(journaled / "out")
+    run(journaled, out=journaled / "fresh/train")
+    assert content(journaled / "out") == content(journaled / "fresh")
 
 
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]])
-def test_a_plan_that_cannot_be_read_is_thrown_away(planned, flags):
-    plan = plan_of(planned)
-    plan.write_bytes(plan.read_bytes()[:300])
-    run(planned, *flags)
-    require_whole(planned / "out")
+def test_a_journal_that_cannot_be_read_is_deleted(journaled, flags):
+    journal = journal_of(journaled)
+    journal.write_bytes(journal.read_bytes()[:300])
+    run(journaled, *flags)
+    require_whole(journaled / "out")
 
 
-def test_an_output_given_relatively_and_then_absolutely_is_the_same(planned, monkeypatch):
-    shutil.rmtree(planned / "out")
-    monkeypatch.chdir(planned)
+def test_an_output_given_relatively_and_then_absolutely_is_the_same(journaled, monkeypatch):
+    shutil.rmtree(journaled / "out")
+    monkeypatch.chdir(journaled)
 
     def stopped(self, *_):
         raise OSError(5, "Input/output error")
@@ -225,10 +225,10 @@ def test_an_output_given_relatively_and_then_absolutely_is_the_same(planned, mon
     with monkeypatch.context() as patch:
         patch.setattr(LocalStorage, "move", stopped)
         with pytest.raises(InputError, match="storage failed"):
-            run(planned, out="out/train")
+            run(journaled, out="out/train")
     monkeypatch.chdir("/")
-    run(planned)
-    require_whole(planned / "out")
+    run(journaled)
+    require_whole(journaled / "out")
 
 
 def test_a_finished_part_that_is_cut_after_a_kill_is_embedded_again(photos, monkeypatch):

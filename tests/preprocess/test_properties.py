@@ -53,7 +53,7 @@ def parse(raw, unknown_labels):
 
 
 def check_rows(rows):
-    """Every row is in exactly one of the books, and whole."""
+    """Every row is exactly once among records, failures and skips, and whole."""
     embedded = [row for row in rows if row.outcome is None]
     failed = [row for row in rows if isinstance(row.outcome, RowFailure)]
     skipped = [row for row in rows if isinstance(row.outcome, RowSkip)]

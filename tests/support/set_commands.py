@@ -24,7 +24,7 @@ from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.commit import finish_record_set
 from preprocess.jobs.job import Job, Retry
 from preprocess.jobs.report import COMPLETE
-from preprocess.jobs.resume import EarlierWork
+from preprocess.jobs.resume import ResumeIndex
 from preprocess.lists.blocks import into_blocks
 from preprocess.lists.labels import LabelDict
 from preprocess.lists.outcomes import RowFailure
@@ -80,12 +80,12 @@ def _job(command, run_id):
 def _embed(job, command, storage, outcome):
     """What the pipeline does, block after block."""
     engine = StandInEngine()
-    earlier_work = EarlierWork(storage, job, engine)
+    resume_index = ResumeIndex(storage, job, engine)
     text = io.BytesIO(LISTS[command.list_name].encode())
     rows = parse_rows(text, list_path="list.csv", labels=LABELS, unknown_labels="skip")
     results = []
     for block in into_blocks(rows, list_index=0, list_path="list.csv", rows_per_block=2):
-        earlier = earlier_work.find(block)
+        earlier = resume_index.find(block)
         if earlier.result is not None:
             results.append(earlier.result)
             continue
@@ -167,7 +167,7 @@ def key_of(command):
 
 
 def whole_set(files):
-    """The shards and the ledger of failures of a set that is finished and whole; None if it is not."""
+    """The shards and the dead letters of a set that is finished and whole; None if it is not."""
     raw = files.get("/a/out/_train/manifest.json")
     if raw is None:
         return None

@@ -106,7 +106,7 @@ def streamed(data):
             yield parts[number], array[parts[number]]
 
     embeddings = StreamedEmbeddings(
-        read, num_parts=4, shape=array.shape, statistics=data.embeddings.moments(), pool_rows=25
+        read, num_parts=4, shape=array.shape, statistics=data.embeddings.feature_statistics(), pool_rows=25
     )
     return dataclasses.replace(data, embeddings=embeddings, source="shards")
 

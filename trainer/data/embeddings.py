@@ -43,7 +43,7 @@ class Embeddings(Protocol):
     def pieces(self) -> Iterator[np.ndarray]:
         """All embeddings in order, in pieces: float32, shapes [m, embedding_size]; m may vary and is never 0."""
 
-    def moments(self) -> FeatureStatistics:
+    def feature_statistics(self) -> FeatureStatistics:
         """The feature statistics of all embeddings."""
 
     def shuffled(self, seed: int) -> Shuffle:
@@ -99,7 +99,7 @@ class MemoryEmbeddings:
         for start in range(0, len(self.array), _PIECE_ROWS):
             yield self.array[start : start + _PIECE_ROWS]
 
-    def moments(self) -> FeatureStatistics:
+    def feature_statistics(self) -> FeatureStatistics:
         """The feature statistics, computed by this call."""
         statistics = FeatureStatistics(self.shape[1])
         for piece in self.pieces():
@@ -235,7 +235,7 @@ class StreamedEmbeddings:
         for _, values in self._read_parts(np.arange(self._num_parts)):
             yield values
 
-    def moments(self) -> FeatureStatistics:
+    def feature_statistics(self) -> FeatureStatistics:
         """The feature statistics, known from the first pass."""
         return self._statistics
 

@@ -237,7 +237,7 @@ class _Parts:
 
 def _untrained(train: EmbeddingDataset, options: TrainingOptions) -> _Parts:
     """Builds two equal heads, whose standardization fits the training set, and the optimizer of one."""
-    mean_and_variance = standardization(train.embeddings.moments()) if options.standardize else None
+    mean_and_variance = standardization(train.embeddings.feature_statistics()) if options.standardize else None
     head, best_head = (
         build_head(
             embedding_size=train.embeddings.shape[1],

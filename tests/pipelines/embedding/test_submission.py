@@ -13,7 +13,7 @@ from pipelines.embedding.submission import RemoteRun, run_remotely, submit
 from pipelines.runners.beam_noise import quiet_children
 from pipelines.runners.beam_options import make_runner
 from preprocess.beam.transforms import EmbedLists, EmbedOptions
-from preprocess.jobs.report import BOOKS_DO_NOT_BALANCE, COMPLETE, NOTHING_EMBEDDED
+from preprocess.jobs.report import COMPLETE, NOTHING_EMBEDDED, WRONG_ROW_ACCOUNTING
 from preprocess.lists.labels import parse_label_dict
 from preprocess.records.record_set import MANIFEST_NAME, Manifest, sidecar_path
 from preprocess.storage.base import LocalStorage, write_file
@@ -94,9 +94,9 @@ def test_a_job_that_failed_by_its_own_verdict_is_told_as_here(job, capsys):
 
 
 def test_books_that_do_not_balance_are_exit_code_1(job, capsys):
-    leave_report(job, BOOKS_DO_NOT_BALANCE, error="10 rows were counted before the start, 9 were read.")
+    leave_report(job, WRONG_ROW_ACCOUNTING, error="10 rows were counted before the start, 9 were read.")
     assert run_of(job, state="FAILED").wait() == 1
-    assert "the books do not balance" in capsys.readouterr().err
+    assert "the row accounting is wrong" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("state", ["DONE", "FAILED", "CANCELLED"])

@@ -10,7 +10,7 @@ from configs.cloud import DataflowOptions
 from configs.prices import load_prices
 from pipelines.planning import sample as plan_sample
 from pipelines.planning.dataflow_cost import Fleet, cost_on_dataflow, costs_by_workers, recommended, traffic_of
-from pipelines.planning.model import ListWork, predict_here
+from pipelines.planning.model import ListWork, planned_cost_here
 from pipelines.planning.sample import EngineCost, SampledImages, time_engine
 from pipelines.runners.machine_types import machine_of
 from preprocess.jobs.estimate import Estimate, exactly
@@ -76,15 +76,15 @@ def fleet_of(**options):
 
 
 def test_time_here_is_core_seconds_over_cores():
-    wall_sec = predict_here(work_of(100_000), ENGINE, cores=4, is_first=False).wall_sec
+    wall_sec = planned_cost_here(work_of(100_000), ENGINE, cores=4, is_first=False).wall_sec
     assert wall_sec.expected == pytest.approx(100_000 * 0.06 / 4, rel=0.05)
     assert wall_sec.low < 100_000 * 0.06 / 4 < wall_sec.high
     # Half of what is tried fails: it is read, and no more.
     halved = work_of(100_000, sample=dataclasses.replace(SAMPLE, failed_share=exactly(0.5)))
-    assert predict_here(halved, ENGINE, cores=4, is_first=False).wall_sec.expected == pytest.approx(781, rel=0.05)
+    assert planned_cost_here(halved, ENGINE, cores=4, is_first=False).wall_sec.expected == pytest.approx(781, rel=0.05)
     # Storage that takes a second an image is what it waits for.
     slow = work_of(100_000, sample=dataclasses.replace(SAMPLE, read_sec=exactly(1)))
-    assert predict_here(slow, ENGINE, cores=4, is_first=False).wall_sec.expected == pytest.approx(3222, rel=0.05)
+    assert planned_cost_here(slow, ENGINE, cores=4, is_first=False).wall_sec.expected == pytest.approx(3222, rel=0.05)
 
 
 def test_rows_without_an_image_cost_nothing():
@@ -96,7 +96,7 @@ def test_rows_without_an_image_cost_nothing():
         return cost - cost_on_dataflow(work_of(99_000, images=1), ENGINE, fleet, 1).wall_sec.expected
 
     assert seconds_of_work(third) == pytest.approx(seconds_of_work(whole) / 3, rel=1e-3)
-    here, here_third = (predict_here(work, ENGINE, cores=4, is_first=False) for work in (whole, third))
+    here, here_third = (planned_cost_here(work, ENGINE, cores=4, is_first=False) for work in (whole, third))
     assert here_third.wall_sec.expected == pytest.approx(here.wall_sec.expected / 3, rel=0.01)
     assert here_third.read_bytes.expected == pytest.approx(here.read_bytes.expected / 3)
     assert third.output_bytes.expected == pytest.approx(whole.output_bytes.expected / 3)

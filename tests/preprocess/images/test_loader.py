@@ -186,7 +186,7 @@ def own_pools(monkeypatch):
     return make
 
 
-def test_the_books_of_good_bad_and_hanging_reads(own_pools):
+def test_the_outcomes_of_good_bad_and_hanging_reads(own_pools):
     readers, _ = own_pools(max_stuck=64)
     gate, hung = threading.Event(), set()
 

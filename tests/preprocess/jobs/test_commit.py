@@ -12,9 +12,9 @@ from preprocess.jobs.block_results import CONTENT_DTYPE, BlockResult, PartFile
 from preprocess.jobs.commit import JobFailed, finish_record_set
 from preprocess.jobs.estimate import Estimate, exactly
 from preprocess.jobs.finished_set import find_damage
-from preprocess.jobs.job import DEFINITION_NAME, PLAN_NAME, Retry
-from preprocess.jobs.journal import finish_planned, note_replaced, plan_path
-from preprocess.jobs.planned_cost import Prediction
+from preprocess.jobs.job import DEFINITION_NAME, JOURNAL_NAME, Retry
+from preprocess.jobs.journal import commit_journal, journal_path, note_replaced
+from preprocess.jobs.planned_cost import PlannedCost
 from preprocess.records.record_set import Manifest, sidecar_path
 from preprocess.storage.base import LocalStorage, write_file
 from tests.support.stand_ins import IDENTITY, INFO, make_job
@@ -110,7 +110,7 @@ def test_shards_are_numbered_in_the_order_of_the_list(tmp_path, job):
         [{"rows": 10, "embedded": 9, "failed": {"x": 2}}],  # a row with two
     ],
 )
-def test_books_that_do_not_balance_leave_the_set_unfinished(tmp_path, job, blocks):
+def test_wrong_row_accounting_leaves_the_set_unfinished(tmp_path, job, blocks):
     report = finish(job, *(block(job, index, **fields) for index, fields in enumerate(blocks)))
     assert report["status"] == "books_do_not_balance"
     assert not (tmp_path / "out" / "_train" / "manifest.json").exists()
@@ -125,7 +125,7 @@ def test_too_many_failures_touch_nothing_of_an_older_set(tmp_path, job):
     assert "40 % of the rows to embed failed, more than max_failed_percent (39) allows" in report["error"]
     after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert {path: data for path, data in after.items() if stricter.key not in str(path)} == before
-    # Ledger and parts wait for the next run.
+    # Dead letters and parts wait for the next run.
     names = sorted(path.name for path in (tmp_path / "out/_train" / f"parts-{stricter.key}").iterdir())
     assert names == ["1.failed", "1.tfrecord", "failed.jsonl", "report.json", "skipped.jsonl"]
 
@@ -182,7 +182,7 @@ class StopsAt(LocalStorage):
         super().delete_tree(path)
 
 
-def test_whatever_step_it_is_stopped_at_the_plan_finishes_the_set(tmp_path, job):
+def test_whatever_step_it_is_stopped_at_the_journal_gives_the_set(tmp_path, job):
     def files():
         return {
             path.name: path.read_bytes()
@@ -212,7 +212,7 @@ def test_whatever_step_it_is_stopped_at_the_plan_finishes_the_set(tmp_path, job)
             stopped += 1
         else:
             break
-        if not pathlib.Path(plan_path(job)).exists():
+        if not pathlib.Path(journal_path(job)).exists():
             report = json.loads(pathlib.Path(sidecar_path(job.output_prefix, "report.json")).read_text())
             if report["run_id"] == "r2":  # Stopped when only the parts were left to delete: the set is finished.
                 assert undisturbed.items() <= files().items()
@@ -220,12 +220,12 @@ def test_whatever_step_it_is_stopped_at_the_plan_finishes_the_set(tmp_path, job)
             assert files() == before  # The older set is whole.
             finish_record_set(results, job=dataclasses.replace(job, run_id="r3"), storage=LocalStorage())
         else:
-            finish_planned(dataclasses.replace(job, run_id="r3"), LocalStorage())
+            commit_journal(dataclasses.replace(job, run_id="r3"), LocalStorage())
         assert files() == undisturbed
     assert stopped >= 10
 
 
-def test_stopped_while_the_parts_are_deleted_the_set_is_finished_and_no_plan_is_left(tmp_path, job):
+def test_stopped_while_the_parts_are_deleted_the_set_is_finished_and_no_journal_is_left(tmp_path, job):
     class StopsWithin(LocalStorage):
         def delete_file(self, path):
             if path.endswith("1.tfrecord"):
@@ -243,7 +243,7 @@ def test_stopped_while_the_parts_are_deleted_the_set_is_finished_and_no_plan_is_
     left = [path.name for path in pathlib.Path(job.parts_dir).iterdir()]
     assert left
     # What remains says of itself neither that it is to be finished nor that a job is unfinished.
-    assert not {PLAN_NAME, DEFINITION_NAME} & set(left)
+    assert not {JOURNAL_NAME, DEFINITION_NAME} & set(left)
 
 
 def test_a_lost_part_fails_the_job(job):
@@ -268,7 +268,7 @@ def test_workers_with_different_backbones_fail_the_job(job):
         finish(job, block(job, 0, rows=5, embedded=5), block(job, 1, rows=5, embedded=5, backbone=other))
 
 
-PREDICTION = Prediction(
+PLANNED_COST = PlannedCost(
     where="here",
     wall_sec=Estimate(1, 2, 3),
     images_per_sec=Estimate(3, 5, 10),
@@ -279,7 +279,7 @@ PREDICTION = Prediction(
 
 
 def test_the_report_compares_what_was_predicted_with_what_it_took(job):
-    job = dataclasses.replace(job, prediction=PREDICTION)
+    job = dataclasses.replace(job, planned_cost=PLANNED_COST)
     report = finish(
         job,
         block(job, 0, rows=6, embedded=6, read_bytes=600),
@@ -305,13 +305,13 @@ def test_the_report_compares_what_was_predicted_with_what_it_took(job):
     ],
 )
 def test_what_was_not_done_in_this_run_is_not_compared(job, sources, retry, why_not):
-    job = dataclasses.replace(job, prediction=PREDICTION, retry=retry)
+    job = dataclasses.replace(job, planned_cost=PLANNED_COST, retry=retry)
     prediction = finish(job, block(job, 0, rows=10, embedded=10, sources=sources))["prediction"]
     assert (prediction["compared"], prediction["why_not"]) == (False, why_not)
     assert prediction["quantities"]["wall_sec"] == {"low": 1, "expected": 2, "high": 3, "actual": None}
 
 
-def test_without_a_prediction_there_is_nothing_to_compare(job):
+def test_without_a_planned_cost_there_is_nothing_to_compare(job):
     assert finish(job, block(job, 0, rows=10, embedded=10))["prediction"] is None
 
 

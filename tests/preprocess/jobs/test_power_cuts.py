@@ -13,7 +13,7 @@ import pytest
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.commit import finish_record_set
 from preprocess.jobs.finished_set import find_damage
-from preprocess.jobs.journal import finish_planned
+from preprocess.jobs.journal import commit_journal
 from preprocess.lists.blocks import RowBlock
 from preprocess.lists.rows import Row
 from preprocess.storage import durable
@@ -42,7 +42,7 @@ def digest(path: str) -> str | None:
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() if os.path.isfile(path) else None
 
 
-def test_a_power_cut_at_each_step_leaves_a_whole_set_or_a_plan_of_one(tmp_path, monkeypatch):
+def test_a_power_cut_at_each_step_leaves_a_whole_set_or_a_journal_of_one(tmp_path, monkeypatch):
     root = tmp_path / "disk"
     root.mkdir()
     job = make_job(root)
@@ -59,11 +59,11 @@ def test_a_power_cut_at_each_step_leaves_a_whole_set_or_a_plan_of_one(tmp_path, 
             seen.append("older" if digest(manifest) == older else "newer")
         else:
             # What lies there is enough to go on from.
-            finish_planned(dataclasses.replace(newer_job, output_prefix=f"{cut}/out/train"), LocalStorage())
-            seen.append("plan")
+            commit_journal(dataclasses.replace(newer_job, output_prefix=f"{cut}/out/train"), LocalStorage())
+            seen.append("journal")
         assert find_damage(f"{cut}/out/train", LocalStorage(), digests=True) == []
-    assert seen == sorted(seen, key=["older", "plan", "newer"].index)
-    assert set(seen) == {"older", "plan", "newer"}
+    assert seen == sorted(seen, key=["older", "journal", "newer"].index)
+    assert set(seen) == {"older", "journal", "newer"}
 
 
 def test_a_block_of_rows_waits_for_its_files_only(tmp_path, monkeypatch):

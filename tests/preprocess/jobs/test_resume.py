@@ -16,7 +16,7 @@ from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.commit import finish_record_set
 from preprocess.jobs.job import Retry
 from preprocess.jobs.journal import tidy
-from preprocess.jobs.resume import EarlierWork
+from preprocess.jobs.resume import ResumeIndex
 from preprocess.lists.blocks import into_blocks
 from preprocess.lists.labels import LabelDict
 from preprocess.lists.outcomes import RowFailure
@@ -59,7 +59,7 @@ def embed(job, engine, *, read=read_stand_in, text=TEXT):
         locations.append(location)
         return read(location)
 
-    earlier_work = EarlierWork(storage, job, engine)
+    resume_index = ResumeIndex(storage, job, engine)
     embedder = BlockEmbedder(
         loader=ImageLoader(read=note_and_read, decode=decode_stand_in, max_ahead=4),
         engine=engine,
@@ -71,7 +71,7 @@ def embed(job, engine, *, read=read_stand_in, text=TEXT):
     )
     results = []
     for block in blocks(text):
-        earlier = earlier_work.find(block)
+        earlier = resume_index.find(block)
         if earlier.result is not None:
             results.append(earlier.result)
             continue
@@ -128,11 +128,11 @@ def test_a_shard_that_ends_anywhere_gives_the_records_before(job):
     known = []
     for size in range(0, len(data) + 1, 7):
         partial.write_bytes(data[:size])
-        known.append(len(EarlierWork(LocalStorage(), job, Engine()).find(blocks()[0]).records))
+        known.append(len(ResumeIndex(LocalStorage(), job, Engine()).find(blocks()[0]).records))
     assert known == sorted(known)
     assert known[0] == 0
     partial.write_bytes(data[: len(data) // 2] + b"\xff" + data[len(data) // 2 + 1 :])
-    assert 0 < len(EarlierWork(LocalStorage(), job, Engine()).find(blocks()[0]).records) < known[-1]
+    assert 0 < len(ResumeIndex(LocalStorage(), job, Engine()).find(blocks()[0]).records) < known[-1]
 
 
 def test_what_another_engine_embedded_is_not_mixed_in(job):
@@ -141,17 +141,17 @@ def test_what_another_engine_embedded_is_not_mixed_in(job):
     with pytest.raises(RuntimeError):
         embed(job, dying)
     other = Engine(identity=dataclasses.replace(IDENTITY, weights_digest="sha256:1"))
-    work = EarlierWork(LocalStorage(), job, other)
+    work = ResumeIndex(LocalStorage(), job, other)
     assert all(work.find(block).result is None and not work.find(block).records for block in blocks())
     for change in ({"precision": "int8"}, {"libraries": ("pillow 2",)}):
-        work = EarlierWork(LocalStorage(), job, Engine(info=dataclasses.replace(INFO, **change)))
+        work = ResumeIndex(LocalStorage(), job, Engine(info=dataclasses.replace(INFO, **change)))
         assert all(work.find(block).result is None and not work.find(block).records for block in blocks())
 
 
 def test_a_result_without_its_shard_does_not_count(job):
     embed(job, Engine())
     next(pathlib.Path(job.parts_dir).glob("00000-0000001-*.tfrecord")).unlink()
-    work = EarlierWork(LocalStorage(), job, Engine())
+    work = ResumeIndex(LocalStorage(), job, Engine())
     assert [work.find(block).result is not None for block in blocks()] == [True, False, True, True]
 
 
@@ -172,7 +172,7 @@ def test_failures_of_a_finished_set_are_tried_again_and_the_rest_is_kept(tmp_pat
     assert (report["embedded"], report["failed"]) == (39, {"no_permission": 1})
     assert report["embedded_by"] == {"earlier_run": 35, "computed": 4}
 
-    # By reason: what failed for another one keeps its place in the ledger.
+    # By reason: what failed for another one keeps its place among the dead letters.
     by_reason = dataclasses.replace(
         job, run_id="r3", retry=Retry(of_finished_set=True, reasons=frozenset({"not_found"}))
     )
@@ -237,7 +237,7 @@ def test_a_damaged_result_is_none_and_its_block_is_embedded_again(job, damage):
     path = sorted(pathlib.Path(job.parts_dir).glob("00000-0000001-*.result.json"))[0]
     whole = path.read_bytes()
     path.write_text(damage if isinstance(damage, str) else json.dumps({**json.loads(whole), **damage}))
-    result = EarlierWork(LocalStorage(), job, Engine()).find(blocks()[1]).result
+    result = ResumeIndex(LocalStorage(), job, Engine()).find(blocks()[1]).result
     assert result is None
     path.write_bytes(whole)
-    assert EarlierWork(LocalStorage(), job, Engine()).find(blocks()[1]).result is not None
+    assert ResumeIndex(LocalStorage(), job, Engine()).find(blocks()[1]).result is not None

@@ -20,7 +20,7 @@ def streamed(pool_rows: int) -> StreamedEmbeddings:
                 if len(rows):
                     yield rows, ARRAY[rows]
 
-    statistics = MemoryEmbeddings(ARRAY).moments()
+    statistics = MemoryEmbeddings(ARRAY).feature_statistics()
     return StreamedEmbeddings(read, num_parts=4, shape=ARRAY.shape, statistics=statistics, pool_rows=pool_rows)
 
 
@@ -43,8 +43,8 @@ def test_every_example_comes_once_before_any_comes_again(embeddings):
     assert drawn(embeddings, [20, 40]).tolist() == drawn(embeddings, [20, 40]).tolist()
     assert drawn(embeddings, [20], seed=1).tolist() != rows[:20].tolist()
     np.testing.assert_array_equal(np.concatenate(list(embeddings.pieces())), ARRAY)
-    np.testing.assert_allclose(embeddings.moments().mean, ARRAY.mean(axis=0))
-    np.testing.assert_allclose(embeddings.moments().variance, ARRAY.var(axis=0))
+    np.testing.assert_allclose(embeddings.feature_statistics().mean, ARRAY.mean(axis=0))
+    np.testing.assert_allclose(embeddings.feature_statistics().variance, ARRAY.var(axis=0))
 
 
 @pytest.mark.parametrize("embeddings", [MemoryEmbeddings(ARRAY), *map(streamed, (1, 5, 20, 100))])

@@ -59,7 +59,7 @@ def test_rows_keep_their_labels_in_memory_and_streamed():
         ),
         num_parts=3,
         shape=(12, 2),
-        statistics=data.embeddings.moments(),
+        statistics=data.embeddings.feature_statistics(),
         pool_rows=4,
     )
     rows = np.array([0, 3, 4, 9, 11])

@@ -8,8 +8,8 @@ from trainer.data.embeddings import MemoryEmbeddings
 from trainer.training.head import STANDARDIZED_DEVIATION, FastDropout, build_head, predict_logits, standardization
 
 
-def moments(embeddings):
-    return MemoryEmbeddings(embeddings).moments()
+def feature_statistics(embeddings):
+    return MemoryEmbeddings(embeddings).feature_statistics()
 
 
 def test_standardization_holds_over_pieces_and_a_big_common_mean():

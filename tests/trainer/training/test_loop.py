@@ -184,7 +184,7 @@ def test_a_checkpoint_can_be_restored(options):
         hidden_units=32,
         dropout=0.5,
         seed=77,
-        mean_and_variance=standardization(train.embeddings.moments()),
+        mean_and_variance=standardization(train.embeddings.feature_statistics()),
     )
     path = tf.train.latest_checkpoint(os.path.join(options.output_path, "checkpoints", "best"))
     tf.train.Checkpoint(head=head).restore(path).expect_partial()
