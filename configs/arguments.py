@@ -49,8 +49,8 @@ class OneLineParser(argparse.ArgumentParser):
         words = sys.argv[1:] if args is None else list(args)
         if not self._any_bytes:
             for word in words:
-                _require_utf8(word, "an argument")
-            _require_utf8(_current_folder(), "the path of the current folder")
+                require_utf8(word, "an argument")
+            require_utf8(_current_folder(), "the path of the current folder")
         return super().parse_known_args(words, namespace)
 
     def print_help(self, file: Any = None) -> None:
@@ -76,7 +76,16 @@ def _current_folder() -> str:
         return ""
 
 
-def _require_utf8(text: str, what: str) -> None:
+def require_utf8(text: str, what: str) -> None:
+    """Makes sure that a name can stand in files of ours, which are UTF-8; names of files may hold any bytes.
+
+    Args:
+      text: a path, or a word of the command line.
+      what: names its place in the message.
+
+    Raises:
+      InputError: it holds bytes that are not UTF-8.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -11,6 +11,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 
+from configs.arguments import require_utf8
 from configs.choices import UnknownLabels
 from configs.errors import InputError
 from preprocess.jobs.set_files import read_content
@@ -190,7 +191,7 @@ def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
             )
         for path in matches:
             # The current folder is part of an absolute path, and so of the definition of the job.
-            _require_utf8(path if has_scheme(path) else os.path.abspath(path), where="input_path")
+            require_utf8(path if has_scheme(path) else os.path.abspath(path), "input_path")
         paths.update(dict.fromkeys(matches))
     return list(paths)
 
@@ -212,15 +213,3 @@ def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
             read_content(prefix, storage)
         except OSError as error:
             raise _cannot_read("against", prefix, error) from error
-
-
-def _require_utf8(text: str, *, where: str) -> None:
-    # The names of files may hold any bytes; what stands in the files of a set is UTF-8.
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        byte = ord(text[error.start]) & 0xFF
-        raise InputError(
-            f"{where}: {text!r} is not UTF-8 (byte 0x{byte:02x}), and a set names its files and lists in UTF-8. Rename "
-            "the file or folder."
-        ) from error
