@@ -101,7 +101,7 @@ def _finish(results: Sequence[BlockResult], job: Job, storage: Storage) -> dict[
     placed = require_parts(results, job, storage, of_this_run=True)
     _stage(results, finals, placed, shards, report, job=job, storage=storage)
     write_file(storage, journal_path(job), b"".join(result.to_json_line() for result in results))
-    make_set(results, job=job, storage=storage)
+    make_set(results, placed, job=job, storage=storage)
     return report
 
 

@@ -221,7 +221,7 @@ def commit_journal(job: Job, storage: Storage) -> dict[str, Any]:
     """
     try:
         results = read_results_file(journal_path(job), job.output_prefix, storage)
-        require_parts(results, job, storage, of_this_run=False)
+        placed = require_parts(results, job, storage, of_this_run=False)
         report = _read_staged(job, storage)
         path = staged_path(job, MANIFEST_NAME)
         manifest = Manifest.from_bytes(read_file(storage, path), where=path)
@@ -232,7 +232,7 @@ def commit_journal(job: Job, storage: Storage) -> dict[str, Any]:
             raise JournalUnusable(f"{path} is not the manifest of what {journal_path(job)} names")
     except InputError as error:
         raise JournalUnusable(str(error)) from error
-    make_set(results, job=job, storage=storage)
+    make_set(results, placed, job=job, storage=storage)
     return report
 
 
@@ -259,11 +259,12 @@ def _read_staged(job: Job, storage: Storage) -> dict[str, Any]:
     return report
 
 
-def make_set(results: Sequence[BlockResult], *, job: Job, storage: Storage) -> None:
+def make_set(results: Sequence[BlockResult], placed: Sequence[Placement], *, job: Job, storage: Storage) -> None:
     """Makes the set: deletes the older manifest, moves the shards, and writes the new manifest last.
 
     Args:
       results: of all blocks, in order, as in the journal.
+      placed: their shards, as `require_parts` found them.
       job: the job.
       storage: where the parts and the set lie.
 
@@ -274,7 +275,6 @@ def make_set(results: Sequence[BlockResult], *, job: Job, storage: Storage) -> N
     manifest = read_file(storage, staged_path(job, MANIFEST_NAME))
     report = read_file(storage, staged_path(job, REPORT_NAME))
     staged: Mapping[str, Any] = json.loads(report)[FILES]
-    placed = placements(results, job)
     target = sidecar_path(job.output_prefix, MANIFEST_NAME)
     if _read_if_there(target, storage) != manifest:
         # From here to the end the set has no manifest, and the journal says how to go on. If the new manifest is

@@ -154,16 +154,8 @@ def test_the_last_step_may_run_twice(tmp_path, job):
     assert (tmp_path / "out" / "train-00000-of-00001.tfrecord").read_text() == "shard 0"
 
 
-class StopsAt(LocalStorage):
-    """Storage that is gone after so many changes."""
-
-    def __init__(self, changes):
-        self.left = changes
-
-    def _change(self):
-        self.left -= 1
-        if self.left < 0:
-            raise OSError("gone")
+class TellsOfChanges(LocalStorage):
+    """Storage that calls `_change` before each change."""
 
     def create(self, path, *, keep_partial=False, durable=True):
         self._change()
@@ -180,6 +172,18 @@ class StopsAt(LocalStorage):
     def delete_tree(self, path):
         self._change()
         super().delete_tree(path)
+
+
+class StopsAt(TellsOfChanges):
+    """Storage that is gone after so many changes."""
+
+    def __init__(self, changes):
+        self.left = changes
+
+    def _change(self):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("gone")
 
 
 def test_whatever_step_it_is_stopped_at_the_journal_gives_the_set(tmp_path, job):
@@ -321,7 +325,7 @@ def test_a_block_s_line_of_an_earlier_version_is_read(job):
     assert BlockResult.from_json(json.dumps(line).encode(), where="blocks.jsonl").read_bytes == 0
 
 
-class RunsAnotherTry(LocalStorage):
+class RunsAnotherTry(TellsOfChanges):
     """Storage before the n-th change of which the last step is tried a second time, and gets to its end."""
 
     def __init__(self, changes, another_try):
@@ -332,18 +336,6 @@ class RunsAnotherTry(LocalStorage):
         self.left -= 1
         if self.left == -1:
             self._another_try()
-
-    def create(self, path, *, keep_partial=False, durable=True):
-        self._change()
-        return super().create(path, keep_partial=keep_partial, durable=durable)
-
-    def move(self, source, target):
-        self._change()
-        super().move(source, target)
-
-    def delete_file(self, path):
-        self._change()
-        super().delete_file(path)
 
 
 def test_two_tries_at_the_last_step_that_overlap_end_in_a_whole_set(tmp_path, job):
