@@ -19,7 +19,7 @@ pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not 
 
 from configs.errors import InputError
 from preprocess.storage import router as uri_storage
-from tests.support.faulty_gcs import FaultPlan, FaultyGcs
+from tests.support.faulty_gcs import FaultPlan
 from tests.trainer.data.test_foreign_sets import EMBEDDINGS, example, write
 from trainer import predict, task
 from trainer.data.dataset import read_dataset
@@ -30,15 +30,6 @@ from trainer.export.model_info import MODEL_INFO_PATH
 from trainer.export.output_folder import OutputFolder, copy_model
 from trainer.options import parse_options
 from trainer.storage import files, working_folder
-
-
-@pytest.fixture
-def gcs(monkeypatch, tmp_path_factory):
-    with FaultyGcs(buckets=["bucket"]) as gcs:
-        for name, value in gcs.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("scratch")))
-        yield gcs
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import tempfile
 import time
 
 import pytest
@@ -16,22 +15,12 @@ from configs.errors import InputError
 from preprocess.locks.lock_holder import LockLost, this_process
 from preprocess.locks.output_lock import confirm_held
 from preprocess.storage.gcs import GcsStorage
-from tests.support.faulty_gcs import FaultyGcs
 from tests.support.programs import end_program, start_program
 from tests.trainer.storage.test_buckets import put_folder
 from trainer import task
 from trainer.options import parse_options
 from trainer.storage.output_locks import locked_outputs
 from trainer.storage.working_folder import working_folder
-
-
-@pytest.fixture
-def gcs(monkeypatch, tmp_path_factory):
-    with FaultyGcs(buckets=["bucket"]) as gcs:
-        for name, value in gcs.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("scratch")))
-        yield gcs
 
 
 def start(*flags, environment=None):
