@@ -194,3 +194,13 @@ def test_saving_takes_no_more_than_its_share_of_the_time(tmp_path):
     while not checkpoints.due:
         pass
     assert now - saved == pytest.approx(100, abs=4)  # 2 seconds are 2 percent of it.
+
+
+def test_a_checkpoint_in_a_folder_that_was_given_relatively_is_gone_on_from_wherever_it_is_moved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train, evaluation = clusters(60, 0), clusters(30, 1)
+    train_head(train, evaluation, options_for("some/run", max_steps=21), resume=True, save_every_sec=0)
+    (tmp_path / "some" / "run").rename(tmp_path / "moved")
+    for folder in ("moved", str(tmp_path / "moved")):
+        again = train_head(train, evaluation, options_for(folder, max_steps=21), resume=True, write=False)
+        assert again.resumed_step == 21

@@ -218,7 +218,9 @@ class Checkpoints:
         checkpoint.save_counter.assign_add(1)  # The checkpoint object that restores has this counter too.
         checkpoint.write(path)
         self._folder.sync(name)
-        latest = tf.compat.v1.train.generate_checkpoint_state_proto(self._folders[name], os.path.basename(path))
+        # With a relative folder TensorFlow would take the name for a path from the current folder, and not find it.
+        folder = os.path.abspath(self._folders[name])
+        latest = tf.compat.v1.train.generate_checkpoint_state_proto(folder, os.path.basename(path))
         write_file(LocalStorage(), os.path.join(self._folders[name], _LATEST_NAME), str(latest).encode())
         self._tidy(name)
 
