@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 
@@ -71,6 +70,8 @@ def _usage() -> str:
 
 
 def _version() -> str:
+    import importlib.metadata  # here: it costs every other start a few milliseconds
+
     try:
         return importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:

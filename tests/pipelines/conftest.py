@@ -1,4 +1,4 @@
-"""A bucket and the Dataflow service on loopback, for the tests of several modules."""
+"""An engine, a bucket and the Dataflow service on loopback, for the tests of several modules."""
 
 import pytest
 
@@ -31,3 +31,26 @@ def cloud(photos, monkeypatch):
         for name, value in gcs.environment.items():
             monkeypatch.setenv(name, value)
         yield gcs, service
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """The stand-in engine that jobs of this process embed with."""
+    from preprocess.beam.transforms import EngineLoader
+    from tests.support.slow_job import SlowEngine
+
+    engine = SlowEngine(0)
+    monkeypatch.setattr(EngineLoader, "__call__", lambda self: engine)
+    return engine
+
+
+@pytest.fixture
+def gcs(data):
+    """A bucket that holds the files of a module's fixture `data` below data/."""
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
+    from tests.support.faulty_gcs import FaultyGcs
+
+    with FaultyGcs(buckets=["bucket"]) as gcs:
+        for path in data.iterdir():
+            gcs.put("bucket", f"data/{path.name}", path.read_bytes())
+        yield gcs

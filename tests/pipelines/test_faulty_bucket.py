@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
-from tests.support.faulty_gcs import FaultPlan, FaultyGcs
+from tests.support.faulty_gcs import FaultPlan
 from tests.support.photos import write_photos
 from tests.support.programs import end_program, start_program
 
@@ -21,14 +21,6 @@ _ROWS = 120
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_photos(tmp_path_factory.mktemp("data"), _ROWS, side=40, broken={40}, missing={70})
-
-
-@pytest.fixture
-def gcs(data):
-    with FaultyGcs(buckets=["bucket"]) as gcs:
-        for path in data.iterdir():
-            gcs.put("bucket", f"data/{path.name}", path.read_bytes())
-        yield gcs
 
 
 def start(source, out, *flags, environment=None, batch_sec=0.0):

@@ -8,17 +8,9 @@ import shutil
 import pytest
 
 from configs.errors import InputError
-from preprocess.beam.transforms import EngineLoader
-from preprocess.jobs import journal as set_plan
+from preprocess.jobs import journal
 from tests.pipelines.test_whole_sets import files, photos, run  # noqa: F401 (a fixture)
 from tests.support.slow_job import SlowEngine
-
-
-@pytest.fixture
-def engine(monkeypatch):
-    engine = SlowEngine(0)
-    monkeypatch.setattr(EngineLoader, "__call__", lambda self: engine)
-    return engine
 
 
 @pytest.fixture
@@ -78,7 +70,7 @@ def test_json_that_is_nested_too_deeply_is_damaged_json(photos, monkeypatch, nam
         run(photos)
         path = sidecars / name
     else:
-        write_file = set_plan.write_file
+        write_file = journal.write_file
 
         def fail(storage, path, data):
             if path.endswith("manifest.json") and "/set/" not in path:
@@ -86,7 +78,7 @@ def test_json_that_is_nested_too_deeply_is_damaged_json(photos, monkeypatch, nam
             write_file(storage, path, data)
 
         with monkeypatch.context() as patch, pytest.raises(InputError, match="the disk is full"):
-            patch.setattr(set_plan, "write_file", fail)
+            patch.setattr(journal, "write_file", fail)
             run(photos)
         (folder,) = sidecars.glob("parts-*")
         if "blocks" not in name:

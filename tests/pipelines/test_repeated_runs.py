@@ -9,14 +9,6 @@ from configs.errors import InputError
 from preprocess.beam.transforms import EngineLoader
 from tests.pipelines.test_embed import ledger, photo, records, report_of, run
 from tests.support.mutated_corpus import mutated
-from tests.support.slow_job import SlowEngine
-
-
-@pytest.fixture
-def engine(monkeypatch):
-    engine = SlowEngine(0)
-    monkeypatch.setattr(EngineLoader, "__call__", lambda self: engine)
-    return engine
 
 
 @pytest.fixture

@@ -8,21 +8,12 @@ import pytest
 
 from configs.errors import InputError
 from pipelines import embed
-from preprocess.beam.transforms import EngineLoader
 from preprocess.records.record_set import Manifest
 from preprocess.storage.base import LocalStorage
 from tests.pipelines.test_embed import photo
-from tests.support.slow_job import SlowEngine
 from trainer.data.record_sets import find_record_sets
 
 _ROWS = 20
-
-
-@pytest.fixture
-def engine(monkeypatch):
-    engine = SlowEngine(0)
-    monkeypatch.setattr(EngineLoader, "__call__", lambda self: engine)
-    return engine
 
 
 @pytest.fixture
