@@ -215,11 +215,13 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         raise InputError(f"ENDPOINT_NAME: must be 1 to {_MAX_NAME} characters without quotes. Received: {name!r}.")
     region = recipe.cloud.region if args.region is None else CloudOptions(region=args.region).region
     gcloud = Gcloud(find_project(recipe.cloud, args.project), region, run)
-    request = prediction_request(_read_photo(args.image), key=args.image or "a drawn picture")
+    photo, key = _read_photo(args.image), args.image or "a drawn picture"
+    prediction_request(photo, key=key)  # What is no image is refused before anything is asked for.
     image = recipe.deploy.image or hub_image(gcloud.project, region)
     if not args.dry_run:
         gcloud.require_new_enough()
     model = find_model(folder, image=image, storage=job_storage())
+    request = prediction_request(photo, key=key, size=model.info.image.size)
     if args.dry_run:
         print(f"# the model is copied to {model.artifact_uri}/1 first")
         for command in (

@@ -14,19 +14,18 @@ from collections.abc import Sequence
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
+from configs.option import add_flags, options_of
 from configs.program import run_program
+from configs.recipe import PreprocessOptions
+
+# The options of `pipelines.embed` that say which network it is.
+_OF_BACKBONE = ("backbone", "weights", "seed", "input_tensor", "output_tensor", "image_size", "scaling")
 
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m preprocess.bake", description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--backbone", default="inception_v3", help="network to prepare (default: inception_v3)")
-    parser.add_argument(
-        "--weights",
-        default="imagenet",
-        metavar="imagenet|random|PATH",
-        help="its weights (default: imagenet, which are fetched if they are not on this machine)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of random weights (default: 0)")
+    described = options_of(PreprocessOptions)
+    add_flags(parser, {name: described[name] for name in _OF_BACKBONE})
     parser.add_argument(
         "--weights_only",
         action="store_true",
@@ -43,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args: argparse.Namespace = _parser().parse_args(argv)
     # Imported here so that --help and wrong flags answer at once.
-    from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
+    from preprocess.backbones.backbone import BackboneSpec, complete_spec, load_keras_backbone
     from preprocess.engines.converted_networks import load_network
     from preprocess.engines.model_cache import ModelCache, cache_folder
 
-    spec = BackboneSpec(architecture=args.backbone, weights=args.weights, seed=args.seed)
+    given = {name: value for name in _OF_BACKBONE if (value := getattr(args, name)) is not None}
+    spec = complete_spec(BackboneSpec.of_options(PreprocessOptions(**given)))
     if args.weights_only:
         _, identity = load_keras_backbone(spec)
         print(f"{identity.describe()}: {identity.weights_digest}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from configs.recipe import PreprocessOptions
 from preprocess.beam.beam_storage import BeamStorage
-from preprocess.images.decode import MAX_IMAGE_PIXELS
+from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS
 from preprocess.images.isolated_decoder import IsolatedDecoder
 from preprocess.images.loader import ImageLoader
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES, read_image_bytes
@@ -53,6 +53,7 @@ class ImageSource:
       retry: the storage retries.
       read: reads the bytes at a location; None for `ImageReader`.
       decode: decodes bytes to pixels; None for `IsolatedDecoder`.
+      size: the side of the square that the backbone takes.
       read_ahead: the number of images that are loaded ahead.
       try_again: how long an image is tried again if the machine failed; the time of the attempts is not counted.
     """
@@ -63,13 +64,15 @@ class ImageSource:
     retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
     read: Callable[[str], bytes] | None = None
     decode: Callable[[bytes], np.ndarray] | None = None
+    size: int = IMAGE_SIZE
     read_ahead: int = 128
     try_again: RetryPolicy = TRY_AGAIN
 
     @classmethod
-    def of_options(cls, options: PreprocessOptions) -> ImageSource:
-        """The image source that the options of a recipe and of the flags describe."""
+    def of_options(cls, options: PreprocessOptions, *, size: int = IMAGE_SIZE) -> ImageSource:
+        """The image source that the options of a recipe and of the flags describe, for a backbone's size of images."""
         return cls(
+            size=size,
             max_bytes=options.max_image_bytes,
             max_pixels=options.max_image_pixels,
             deadline_sec=options.image_deadline_sec,
@@ -80,7 +83,8 @@ class ImageSource:
         """Makes the loader of images; `find_embedding` looks up an embedding by the SHA-256 of an image file."""
         return ImageLoader(
             read=self.read or ImageReader(max_bytes=self.max_bytes, retry=self.retry),
-            decode=self.decode or IsolatedDecoder(max_pixels=self.max_pixels, deadline_sec=self.deadline_sec),
+            decode=self.decode
+            or IsolatedDecoder(max_pixels=self.max_pixels, deadline_sec=self.deadline_sec, size=self.size),
             max_ahead=self.read_ahead,
             deadline_sec=self.deadline_sec + self.retry.limit_sec,
             find_embedding=find_embedding,

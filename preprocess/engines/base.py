@@ -76,7 +76,7 @@ class Engine(Protocol):
         """Starts to embed a batch. It may block while `max_pending` batches run.
 
         Args:
-          pixels: uint8 [n, 299, 299, 3], as `decode_image` makes them; 1 <= n <= batch_size. Not changed until the
+          pixels: uint8 [n, size, size, 3], as `decode_image` makes them; 1 <= n <= batch_size. Not changed until the
             future is done.
 
         Returns:

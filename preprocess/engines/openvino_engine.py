@@ -46,7 +46,7 @@ class OpenVinoEngine:
     fast and lets the last batch of a block be short.
 
     Args:
-      network: an `ov.Model`, uint8 [n, 299, 299, 3] to float32 [n, embedding_size]. Not changed.
+      network: an `ov.Model`, uint8 [n, size, size, 3] to float32 [n, embedding_size]. Not changed.
       identity: the network.
       precision: "float32", "bfloat16", or "int8" for a network that `calibrate` made.
 

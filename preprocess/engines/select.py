@@ -100,7 +100,7 @@ def load_engine(
     Args:
       backbone: the network.
       engine: the engine and precision to use.
-      calibration_pixels: gives uint8 [n, 299, 299, 3], images like those that will be embedded; for int8, which has
+      calibration_pixels: gives uint8 [n, size, size, 3], images like those that will be embedded; for int8, which has
         to be calibrated, and otherwise not called.
       storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
 
@@ -158,7 +158,8 @@ def _load_with(
             )
         return _explained(make("float32"), f"float32: no lower precision in hardware here ({_processor()})")
     key = _measured_key(network, engine=kind, precision=lower, images=f"probes {PROBE_VERSION}")
-    measured = _measure(key, cache, make, lower, probe_images)
+    images = functools.partial(probe_images, size=network.image.size)
+    measured = _measure(key, cache, make, lower, images)
     if spec.precision == "auto" and not measured.is_worthwhile:
         return _explained(make("float32"), f"float32: {lower} is {measured}")
     asked = "" if spec.precision == "auto" else "asked for; "

@@ -90,9 +90,10 @@ def job_options() -> JobOptions:
 
 def job_definition(options: JobOptions) -> dict[str, Any]:
     from pipelines.embedding.preparation import _definition
+    from preprocess.backbones.backbone import BackboneSpec
 
     lists = types.SimpleNamespace(paths=options.input_path, sha256=("abc",))
-    return _definition(options, lists, types.SimpleNamespace(names=("rose",)))  # type: ignore[arg-type]
+    return _definition(options, BackboneSpec.of_options(options), lists, types.SimpleNamespace(names=("rose",)))  # type: ignore[arg-type]
 
 
 def test_what_decides_the_records_is_in_the_definition_of_jobs():
