@@ -74,14 +74,14 @@ def build_efficientnet_lite(*, width: float, depth: float, size: int, classes: b
         return convolution(values)
 
     pixels = layers.Input((size, size, 3))
-    x = normalized(convolved(pixels, "_conv_stem", _STEM_FILTERS, 3, 2), "_bn0")
+    x = normalized(convolved(pixels, "conv_stem", _STEM_FILTERS, 3, 2), "bn0")
     x = layers.ReLU(6.0)(x)
     number = 0
     for position, stage in enumerate(_STAGES):
         filters = _rounded(stage.filters * width)
         is_scaled = 0 < position < len(_STAGES) - 1  # The first and the last stage keep their number of blocks.
         for repeat in range(math.ceil(stage.repeats * depth) if is_scaled else stage.repeats):
-            name, strides, before = f"_blocks.{number}.", stage.stride if repeat == 0 else 1, x
+            name, strides, before = f"blocks.{number}.", stage.stride if repeat == 0 else 1, x
             if stage.expansion > 1:
                 x = convolved(x, f"{name}_expand_conv", stage.expansion * x.shape[-1])
                 x = layers.ReLU(6.0)(normalized(x, f"{name}_bn0"))
@@ -93,10 +93,10 @@ def build_efficientnet_lite(*, width: float, depth: float, size: int, classes: b
             if strides == 1 and before.shape[-1] == filters:
                 x = layers.Add()([x, before])
             number += 1
-    x = layers.ReLU(6.0)(normalized(convolved(x, "_conv_head", EMBEDDING_SIZE), "_bn1"))
+    x = layers.ReLU(6.0)(normalized(convolved(x, "conv_head", EMBEDDING_SIZE), "bn1"))
     x = layers.GlobalAveragePooling2D()(x)
     if classes:
-        x = layers.Dense(1000, activation="softmax", name="_fc")(x)
+        x = layers.Dense(1000, activation="softmax", name="fc")(x)
     return Model(pixels, x, name="efficientnet_lite")
 
 
@@ -127,12 +127,15 @@ def set_state(model: Any, state: Mapping[str, np.ndarray]) -> None:
 
 
 def _names_of(layer: Any, kind: str) -> list[str]:
-    """The names of a layer's weights in the state dict, in the order of Keras."""
+    """The names of a layer's weights in the state dict, in the order of Keras.
+
+    There they begin with an underscore, which TensorFlow allows in no name of a scope.
+    """
     if kind == "BatchNormalization":
         parts = ["weight", "bias", "running_mean", "running_var"]
     else:
         parts = ["weight", *(["bias"] if layer.use_bias else [])]
-    return [f"{layer.name}.{part}" for part in parts]
+    return [f"_{layer.name}.{part}" for part in parts]
 
 
 def _in_order_of_keras(kind: str, array: np.ndarray) -> np.ndarray:
