@@ -6,6 +6,9 @@
 # Push them, and name them in the recipe: dataflow.image (with weights_in_image: true) and vertex.image (with
 # trainer_in_image: true). Workers refuse a job of other code than theirs, so build again after every change.
 #
+# --build-arg BACKBONE=inception_v3 (default), or another name that `hugs backbones` lists, or weights/FILE for a network
+# from a file.
+#
 # --build-arg WEIGHTS=imagenet (default), random, or weights/FILE: a file in the folder weights/ beside this one. In
 # the image it lies at /opt/hugs/weights/FILE; give that path as --weights to the job as well.
 #
@@ -26,6 +29,7 @@ COPY commands /commands
 
 # The entry point is that of Beam's image, which starts the worker.
 FROM apache/beam_python${PYTHON}_sdk:2.77.0 AS worker
+ARG BACKBONE=inception_v3
 ARG WEIGHTS=imagenet
 ENV HUGS_CACHE_DIR=/opt/hugs/cache KERAS_HOME=/opt/hugs/keras
 WORKDIR /opt/hugs
@@ -37,7 +41,7 @@ RUN pip install --no-cache-dir --no-deps --no-build-isolation --require-hashes -
 # The folder weights/ is there only if you make it; README.md because COPY wants at least one file.
 COPY README.md weights* /opt/hugs/weights/
 # Readable for whatever user the cluster runs workers as.
-RUN python -m preprocess.bake --weights "$WEIGHTS" \
+RUN python -m preprocess.bake --backbone "$BACKBONE" --weights "$WEIGHTS" \
     && chmod -R a+rX /opt/hugs
 
 
@@ -51,6 +55,7 @@ RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements-w
 
 
 FROM python:${PYTHON}-slim AS trainer
+ARG BACKBONE=inception_v3
 ARG WEIGHTS=imagenet
 ENV KERAS_HOME=/opt/hugs/keras
 WORKDIR /opt/hugs
@@ -61,5 +66,5 @@ RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/hugs/requireme
     && rm -r /tmp/hugs
 COPY README.md weights* /opt/hugs/weights/
 # The exported model contains the network.
-RUN python -m preprocess.bake --weights "$WEIGHTS" --weights_only
+RUN python -m preprocess.bake --backbone "$BACKBONE" --weights "$WEIGHTS" --weights_only
 ENTRYPOINT ["python", "-m", "trainer.task"]

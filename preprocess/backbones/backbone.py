@@ -370,6 +370,14 @@ class ImageNetClassifier:
     model: Any
     image: ImageDefinition
 
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        """The probabilities of the classes, float32 [n, num_classes], for pixels, uint8 [n, size, size, 3]."""
+        from preprocess.backbones.tensorflow_import import without_tensorflow_noise
+        from preprocess.images.decode_graph import scale_pixels
+
+        with without_tensorflow_noise():
+            return np.asarray(self.model(scale_pixels(pixels, self.image.scaling), training=False))
+
 
 def load_classifier(spec: BackboneSpec) -> ImageNetClassifier:
     """Builds a network with the classes that it was trained on, and gives it its weights.

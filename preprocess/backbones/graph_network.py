@@ -144,7 +144,8 @@ def graph_model(graph: Any, *, input_tensor: str, output_tensor: str | None, siz
             f"backbone: {where} cannot be used with pixels [n, {size}, {size}, 3] at {input_tensor} "
             f"({cause_in_one_line(error)})."
         ) from error
-    fitting = list(_fitting(holder, pixels))
+    behind = _behind(holder, pixels)
+    fitting = list(_fitting(holder, behind))
     if output_tensor is None:
         raise InputError(
             f"--output_tensor: name the tensor of {where} that holds the embeddings. Those that fit are"
@@ -163,6 +164,11 @@ def graph_model(graph: Any, *, input_tensor: str, output_tensor: str | None, siz
         raise InputError(
             f"--output_tensor: {output_tensor} of {where} is {output.dtype.name} {output.shape}, and an embedding is "
             f"floats, [n, m] or [n, height, width, m]. Those that fit are{_listed(fitting)}."
+        )
+    if full_name not in behind:
+        raise InputError(
+            f"--output_tensor: {output_tensor} of {where} does not depend on {input_tensor}, which takes the pixels. "
+            f"Those that fit are{_listed(fitting)}."
         )
     part = tf.compat.v1.graph_util.extract_sub_graph(holder.as_graph_def(), [full_name.partition(":")[0]])
     _check_operations(part, pixels.op.name, where)
@@ -236,17 +242,23 @@ def _modernize(node: Any, graph: Any) -> None:
     node.attr["is_training"].b = False
 
 
-def _fitting(holder: Any, pixels: Any) -> Iterator[str]:
-    """The tensors behind the pixels that could be embeddings, with the number of their values, in their order."""
+def _behind(holder: Any, pixels: Any) -> set[str]:
+    """The names of the tensors that depend on the pixels."""
     behind = {pixels.name}
     for operation in holder.get_operations():
         if any(tensor.name in behind for tensor in operation.inputs):
             behind.update(tensor.name for tensor in operation.outputs)
-            for tensor in operation.outputs:
-                shape = tensor.shape
-                is_flat = shape.rank == 2 or (shape.rank == 4 and shape[1] == shape[2] == 1)
-                if is_flat and tensor.dtype.is_floating and shape[-1] is not None and shape[-1] > 1:
-                    yield f"{tensor.name} ({shape[-1]})"
+    return behind - {pixels.name}
+
+
+def _fitting(holder: Any, behind: set[str]) -> Iterator[str]:
+    """The tensors that could be embeddings, with the number of their values, in the order of the graph."""
+    for operation in holder.get_operations():
+        for tensor in operation.outputs:
+            shape = tensor.shape
+            is_flat = shape.rank == 2 or (shape.rank == 4 and shape[1] == shape[2] == 1)
+            if tensor.name in behind and is_flat and tensor.dtype.is_floating and shape[-1] not in (None, 1):
+                yield f"{tensor.name} ({shape[-1]})"
 
 
 def _check_operations(graph: Any, pixels: str, where: str) -> None:
@@ -313,6 +325,7 @@ def _graph_layer_class() -> Any:
             values = tf.cast(values, tf.float32)
             if self._rank == 4:
                 values = tf.reduce_mean(values, axis=[1, 2])
-            return tf.ensure_shape(values, [None, self._units])
+            values.set_shape([None, self._units])
+            return values
 
     return GraphLayer

@@ -167,8 +167,9 @@ def _unreachable(file: PublishedFile, error: Exception) -> InputError:
     cause = error.reason if isinstance(error, urllib.error.URLError) else cause_in_one_line(error)
     return InputError(
         f"weights: the ImageNet weights are not on this machine and {file.url} cannot be reached ({cause}). Fetch that "
-        f"file on a machine that can and pass it as --weights FILE, or put it at {file.cache_path}; or pass --weights "
-        "random to try the pipeline without them."
+        f"file on a machine that can and pass it as --weights FILE, or put it at {file.cache_path}; or pass --backbone "
+        "efficientnet_lite0, whose weights are installed with the project, or --weights random to try the "
+        "pipeline without."
     )
 
 
