@@ -289,9 +289,10 @@ def _load_file(model: Any, path: str, spec: BackboneSpec) -> None:
 
 
 def _set_torch_state(model: Any, path: str, spec: BackboneSpec) -> None:
+    state = read_state_dict(path)
     if not spec.architecture.startswith("efficientnet_lite"):
         raise ValueError("a PyTorch file, which is read for EfficientNet-Lite only")
-    efficientnet_lite.set_state(model, read_state_dict(path))
+    efficientnet_lite.set_state(model, state)
 
 
 def _weights_digest(model: Any) -> str:

@@ -1,8 +1,8 @@
 """The names of the classes that networks were trained on.
 
-`imagenet_classes.txt` has the 1,000 classes of ImageNet's challenge of 2012 in the order of the classes: the WordNet id,
-a tab, the name. Ids and names are WordNet's (https://wordnet.princeton.edu, WordNet License); the list is taken from the
-package imagenet-classes 0.2.1 (MIT).
+`imagenet_classes.txt` has the 1,000 classes of ImageNet's challenge of 2012 in their order: the WordNet id, a tab, the
+name. Ids and names are WordNet's (https://wordnet.princeton.edu, WordNet License); the list is taken from the package
+imagenet-classes 0.2.1 (MIT).
 """
 
 from __future__ import annotations

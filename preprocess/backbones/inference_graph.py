@@ -71,7 +71,12 @@ def _with_constants(traced: Any) -> Any:
             node.attr.clear()
             node.attr["dtype"].type = value.dtype.as_datatype_enum
             node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value.numpy()))
-    return graph
+    # OpenVINO takes every node that nobody reads for an output, and some layers leave such nodes.
+    # Where there is none but the trace's own, an Identity of the output, the graph stays as earlier versions made it.
+    needed = tf.compat.v1.graph_util.extract_sub_graph(graph, [EMBEDDINGS])
+    names = {node.name for node in needed.node}
+    others = [node for node in graph.node if node.name not in names and list(node.input) != [EMBEDDINGS]]
+    return needed if others else graph
 
 
 def _with_plain_names(graph: Any) -> Any:
