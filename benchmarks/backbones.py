@@ -26,7 +26,6 @@ from benchmarks.photos import ROOT, add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, limit, say
 from configs.errors import EXIT_OK, InputError
 from configs.program import run_program
-from configs.recipe import PreprocessOptions
 from preprocess.backbones.backbone import BackboneSpec, complete_spec, load_classifier
 from preprocess.backbones.class_names import class_names
 from preprocess.beam.image_source import ImageReader, ImageSource
@@ -96,7 +95,7 @@ def measure_backbone(
     name: str, paths: Sequence[str], labels: np.ndarray, classes: Sequence[str], *, num_seeds: int
 ) -> list[Figure]:
     """All figures of one network."""
-    spec = complete_spec(BackboneSpec.of_options(PreprocessOptions(backbone=name)))
+    spec = complete_spec(BackboneSpec.asked_for(name))
     short = os.path.basename(os.path.dirname(name)) if os.sep in name else name
     read = ImageReader()
     pixels = np.stack([decode_image(read(path), size=spec.image.size) for path in paths])
@@ -104,7 +103,7 @@ def measure_backbone(
     if _CLASS in classes:
         rows += own_classes(
             short,
-            BackboneSpec.of_options(PreprocessOptions(backbone=name)),
+            BackboneSpec.asked_for(name),
             pixels[labels == list(classes).index(_CLASS)],
         )
     reference = _embeddings(spec, "float32", pixels, paths)

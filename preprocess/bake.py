@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from preprocess.engines.model_cache import ModelCache, cache_folder
 
     given = {name: value for name in _OF_BACKBONE if (value := getattr(args, name)) is not None}
-    spec = complete_spec(BackboneSpec.of_options(PreprocessOptions(**given)))
+    spec = complete_spec(BackboneSpec.asked_for(**given))
     if args.weights_only:
         _, identity = load_keras_backbone(spec)
         print(f"{identity.describe()}: {identity.weights_digest}")

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from preprocess.backbones.class_names import class_names
 
     given = {name: value for name in _OF_BACKBONE if (value := getattr(args, name)) is not None}
-    spec = BackboneSpec.of_options(PreprocessOptions(**given))
+    spec = BackboneSpec.asked_for(**given)
     label_files = [(path, _read(path)) for path in args.labels]
     classifier = load_classifier(spec)
     names = class_names(classifier.model.output_shape[-1], label_files)

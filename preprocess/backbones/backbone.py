@@ -38,6 +38,9 @@ from preprocess.storage.digests import digest_of_file
 IMAGENET = "imagenet"
 RANDOM = "random"
 
+BACKBONE_OPTIONS = ("backbone", "weights", "seed", "input_tensor", "output_tensor", "image_size", "scaling")
+"""The options of `pipelines.embed` that say which network it is."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
@@ -93,27 +96,34 @@ class BackboneSpec:
             raise InputError(f"seed: must be from 0 to 4294967295. Received: {self.seed}")
 
     @classmethod
-    def of_options(cls, options: PreprocessOptions) -> BackboneSpec:
-        """The backbone that the options of a recipe and of the flags describe.
+    def asked_for(
+        cls, backbone: str = "inception_v3", *, weights: str = IMAGENET, seed: int = 0, **of_file: Any
+    ) -> BackboneSpec:
+        """The backbone that a user names.
+
+        Args:
+          backbone: a key of `ARCHITECTURES`, or the path of a file or folder that holds a network.
+          weights: of a network of the table; those of a file are in it.
+          seed: of random weights.
+          of_file: `input_tensor`, `output_tensor`, `image_size` and `scaling` of a file.
 
         Raises:
-          InputError: there is no such network or file, or the options contradict each other.
+          InputError: there is no such network or file, or the values contradict each other.
         """
-        kind = None if options.backbone in ARCHITECTURES else kind_of(options.backbone)
-        if kind is not None and options.weights != IMAGENET:
+        kind = None if backbone in ARCHITECTURES else kind_of(backbone)
+        if kind is None:
+            return cls(architecture=backbone, weights=weights, seed=seed, **of_file)
+        if weights != IMAGENET:
             raise InputError(
-                f"weights: {options.backbone!r} is a network with its weights, so --weights does not go with it. "
-                f"Received: {options.weights!r}"
+                f"weights: {backbone!r} is a network with its weights, so --weights does not go with it. "
+                f"Received: {weights!r}"
             )
-        return cls(
-            architecture=kind or options.backbone,
-            weights=options.backbone if kind else options.weights,
-            seed=options.seed,
-            input_tensor=options.input_tensor,
-            output_tensor=options.output_tensor,
-            image_size=options.image_size,
-            scaling=options.scaling,
-        )
+        return cls(architecture=kind, weights=backbone, seed=seed, **of_file)
+
+    @classmethod
+    def of_options(cls, options: PreprocessOptions) -> BackboneSpec:
+        """The backbone that the options of a recipe and of the flags describe; raises as `asked_for`."""
+        return cls.asked_for(**{name: getattr(options, name) for name in BACKBONE_OPTIONS})
 
     @classmethod
     def of_identity(cls, identity: BackboneIdentity, *, weights: str | None = None) -> BackboneSpec:
@@ -155,7 +165,8 @@ class BackboneSpec:
     @property
     def is_complete(self) -> bool:
         """False if the file has yet to be looked at for what nobody has said (`complete_spec`)."""
-        return not self.is_file or (self.image_size is not None and self.scaling is not None)
+        of_file = (self.input_tensor, self.output_tensor, self.image_size, self.scaling)
+        return not self.is_file or None not in of_file
 
     @property
     def image(self) -> ImageDefinition:

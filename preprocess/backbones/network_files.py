@@ -207,12 +207,14 @@ def read_network_file(
                 scaling = scaling or known.scaling
             pixels, size = find_input(graph, input_tensor, where=where)
             size = (known.size if known is not None else None) or size
-            said_input, said_output = pixels, output_tensor
-            embeddings = output_tensor
+            if output_tensor is not None and ":" not in output_tensor:
+                output_tensor = f"{output_tensor}:0"
+            said_input, said_output, embeddings = pixels, output_tensor, output_tensor
         else:
             read = _read_saved_model if kind == SAVED_MODEL else _read_keras
-            graph, pixels, embeddings, size = read(path, input_tensor, output_tensor, where)
-            said_input, said_output = input_tensor, output_tensor
+            graph, (said_input, said_output), (pixels, embeddings), size = read(
+                path, input_tensor, output_tensor, where
+            )
         if image_size is None and size is None:
             raise InputError(f"--image_size: {where} does not say which size of images it takes. Pass it.")
         if scaling is None:
@@ -248,7 +250,8 @@ def _read_graph(path: str, where: str) -> Any:
 
 def _read_saved_model(
     path: str, input_tensor: str | None, output_tensor: str | None, where: str
-) -> tuple[Any, str, str, int | None]:
+) -> tuple[Any, tuple[str, str], tuple[str, str], int | None]:
+    """The graph, input and output as the user calls them, both as the graph calls them, and the size of the input."""
     import tensorflow as tf
 
     try:
@@ -278,12 +281,14 @@ def _read_saved_model(
         listed = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(outputs.items()))
         raise InputError(f"--output_tensor: {where} has no output {output_tensor!r}. Those that fit are {listed}.")
     position = sorted(outputs).index(output_tensor)
-    return _frozen(function, position, spec, where)
+    graph, tensors, size = _frozen(function, position, spec, where)
+    return graph, (key, output_tensor), tensors, size
 
 
 def _read_keras(
     path: str, input_tensor: str | None, output_tensor: str | None, where: str
-) -> tuple[Any, str, str, int | None]:
+) -> tuple[Any, tuple[str, str], tuple[str, str], int | None]:
+    """As `_read_saved_model`."""
     import keras
     import tensorflow as tf
 
@@ -312,13 +317,15 @@ def _read_keras(
         raise InputError(
             f"--output_tensor: {where} has {len(model.outputs)} outputs. Name the layer of the embeddings."
         )
+    output_tensor = output_tensor or model.outputs[0]._keras_history.operation.name
     shape = model.inputs[0].shape
     spec = tf.TensorSpec([None, *shape[1:]], model.inputs[0].dtype, name="pixels")
     function = tf.function(lambda pixels: model(pixels, training=False), autograph=False).get_concrete_function(spec)
-    return _frozen(function, 0, spec, where)
+    graph, tensors, size = _frozen(function, 0, spec, where)
+    return graph, (model.inputs[0].name, output_tensor), tensors, size
 
 
-def _frozen(function: Any, position: int, spec: Any, where: str) -> tuple[Any, str, str, int | None]:
+def _frozen(function: Any, position: int, spec: Any, where: str) -> tuple[Any, tuple[str, str], int | None]:
     """The graph of a function with its variables as constants, the names of its input and output, and the size."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -334,4 +341,4 @@ def _frozen(function: Any, position: int, spec: Any, where: str) -> tuple[Any, s
     sides = spec.shape[1:3]
     size = sides[0] if sides[0] == sides[1] else None
     output = frozen.outputs[position].name
-    return frozen.graph.as_graph_def(), frozen.inputs[0].name, output, size
+    return frozen.graph.as_graph_def(), (frozen.inputs[0].name, output), size

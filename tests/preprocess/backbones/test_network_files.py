@@ -262,7 +262,7 @@ def test_wrong_input_is_one_line(model, tmp_path):
     assert "belongs to a --backbone that is a file" in refusal("resnet50", image_size=64)
     assert f"{embedding} (12)" in (listed := refusal(path, scaling="unit")) and f"{classes} (4)" in listed
     missing = refusal(path, scaling="unit", output_tensor="featurs")
-    assert "has no tensor 'featurs'" in missing and f"{embedding} (12)" in missing
+    assert "has no tensor 'featurs:0'" in missing and f"{embedding} (12)" in missing
     assert "has no tensor 'picutre'. Did you mean 'picture'?" in refusal(path, scaling="unit", input_tensor="picutre")
     assert "does not depend on" in refusal(path, scaling="unit", output_tensor="picture")
     assert "does not say how it wants pixels" in refusal(path, output_tensor=embedding)
