@@ -388,7 +388,12 @@ class ImageNetClassifier:
         from preprocess.images.decode_graph import scale_pixels
 
         with without_tensorflow_noise():
-            return np.asarray(self.model(scale_pixels(pixels, self.image.scaling), training=False))
+            scores = np.asarray(self.model(scale_pixels(pixels, self.image.scaling), training=False))
+        if scores.min() >= 0:
+            return scores
+        # A network from a file may put out logits: its softmax.
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
 
 
 def load_classifier(spec: BackboneSpec) -> ImageNetClassifier:

@@ -18,10 +18,11 @@ from typing import Any
 from configs.errors import InputError, cause_in_one_line
 from preprocess.backbones.graph_network import find_input, graph_model, known_graph
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
-from preprocess.backbones.weights_files import check_file, local_copy
+from preprocess.backbones.weights_files import local_copy
 from preprocess.images.definition import SCALING_WORDS, ImageDefinition
 from preprocess.storage.base import Storage
 from preprocess.storage.digests import digest_of_file
+from preprocess.storage.router import UriStorage
 from preprocess.storage.scratch import scratch_folder
 from preprocess.storage.uris import has_scheme
 
@@ -82,13 +83,21 @@ def check_network_file(path: str, storage: Storage | None = None) -> None:
             )
     elif os.path.basename(path) == _GRAPH_OF_SAVED_MODEL:
         raise InputError(f"backbone: {path!r} is a part of a SavedModel. Pass its folder, {os.path.dirname(path)!r}.")
-    elif not has_scheme(path) and not os.path.isfile(path):
+    elif has_scheme(path):
+        try:
+            found = path.startswith("gs://") and (storage or UriStorage()).match(path) == [path]
+        except OSError as error:
+            raise InputError(f"backbone: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
+        if not found:
+            raise InputError(
+                f"backbone: there is no file {path!r}. Pass a local path, or a frozen graph or .keras file in gs://; a "
+                "folder is read from a local disk only."
+            )
+    elif not os.path.isfile(path):
         raise InputError(
             f"backbone: there is no file or folder {path!r}. Pass a frozen graph (.pb), the folder of a SavedModel or "
             "TF Hub module, a .keras file, or one of the names that `hugs backbones` lists."
         )
-    else:
-        check_file(path, storage)
 
 
 def _cached_module(handle: str) -> str:
@@ -255,7 +264,11 @@ def _read_saved_model(
     import tensorflow as tf
 
     try:
-        loaded = tf.saved_model.load(path)
+        try:
+            loaded = tf.saved_model.load(path)
+        except ValueError:
+            # Several graphs, as in TF Hub's modules of TensorFlow 1: the one without tags is for inference.
+            loaded = tf.saved_model.load(path, tags=[])
     except Exception as error:  # OSError, RuntimeError, tf.errors.OpError and others.
         raise InputError(f"backbone: {where} cannot be read as a SavedModel ({cause_in_one_line(error)}).") from error
     signatures = dict(getattr(loaded, "signatures", {}))

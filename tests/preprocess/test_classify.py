@@ -38,6 +38,16 @@ def test_its_names_may_come_from_files(tmp_path, capsys):
         classify.main(["--backbone", GRAPH, "--labels", "nowhere", DAISY])
 
 
+@needs_graph
+def test_logits_become_probabilities(capsys):
+    logits = "MobilenetV1/Logits/SpatialSqueeze"
+    for output in ([], ["--output_tensor", logits]):
+        assert classify.main(["--backbone", GRAPH, "--json", *output, DAISY]) == 0
+    first, second = (json.loads(line)["predictions"] for line in capsys.readouterr().out.splitlines())
+    for one, other in zip(first, second, strict=True):
+        assert one["id"] == other["id"] and one["score"] == pytest.approx(other["score"], abs=1e-4)
+
+
 def test_wrong_input(tmp_path):
     photo = tmp_path / "a.jpg"
     photo.write_bytes(jpeg(0))

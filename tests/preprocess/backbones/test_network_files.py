@@ -132,6 +132,33 @@ def test_a_saved_model_and_a_keras_file(model, features, tmp_path, monkeypatch):
     assert "TFHUB_CACHE_DIR, which is not set" in refusal(handle)
 
 
+def test_a_module_of_tensorflow_1(tmp_path):
+    """Several graphs, of which the one without tags is for inference, and several outputs, one of them `default`."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    builder = v1.saved_model.Builder(str(tmp_path / "module"))
+    for tags in ([], ["train"]):
+        with tf.Graph().as_default(), v1.Session() as session:
+            pixels = v1.placeholder(tf.float32, [None, None, None, 3])
+            factor = v1.get_variable("factor", initializer=2.0 if tags == [] else 99.0, use_resource=True)
+            colours = tf.reduce_mean(pixels, [1, 2]) * factor
+            outputs = {"default": colours, "InceptionV3/global_pool": colours[:, tf.newaxis, tf.newaxis]}
+            signature = v1.saved_model.predict_signature_def({"images": pixels}, outputs)
+            session.run(v1.global_variables_initializer())
+            signatures = {"image_feature_vector": signature, "default": signature}
+            if tags == []:
+                builder.add_meta_graph_and_variables(session, tags, signature_def_map=signatures)
+            else:
+                builder.add_meta_graph(tags, signature_def_map=signatures)
+    builder.save()
+    assert "--image_size: " in refusal(tmp_path / "module", scaling="unit")
+    found, identity = embeddings_of(spec_of(tmp_path / "module", scaling="unit", image_size=SIZE))
+    expected = 2 * probe_images(3, size=SIZE).astype(np.float32).mean((1, 2)) / 255
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert (identity.input_tensor, identity.output_tensor) == ("images", "default")
+
+
 def test_workers_get_a_folder_as_one_file(model, features, tmp_path):
     import keras
 
@@ -258,6 +285,7 @@ def test_wrong_input_is_one_line(model, tmp_path):
     _, embedding, classes = frozen(model, path)
     assert "Did you mean 'inception_v3'?" in refusal("inception_v4")
     assert "there is no file or folder './nix.pb'" in refusal("./nix.pb")
+    assert "there is no file 's3://b/x.pb'. Pass a local path" in refusal("s3://b/x.pb")
     assert "is a network with its weights" in refusal(path, weights="random")
     assert "belongs to a --backbone that is a file" in refusal("resnet50", image_size=64)
     assert f"{embedding} (12)" in (listed := refusal(path, scaling="unit")) and f"{classes} (4)" in listed
