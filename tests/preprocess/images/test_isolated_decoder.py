@@ -340,6 +340,7 @@ def test_a_child_gets_nothing_of_its_parents(monkeypatch, tmp_path):
 
 
 def test_without_a_filter_images_are_decoded_all_the_same_and_that_is_said_once(caplog):
+    caplog.set_level("WARNING", logger=isolated_decoder.__name__)
     isolated_decoder._say_unconfined.cache_clear()
     decoder = IsolatedDecoder(_module="tests.support.unconfined_worker")
     for _ in range(2):
