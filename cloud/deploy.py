@@ -43,7 +43,7 @@ _REPOSITORY_MISSING = "NOT_FOUND"
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
-        prog="python -m cloud.deploy",
+        module="cloud.deploy",
         description="Deploys a model to an endpoint of Vertex AI, and asks it about one photo.",
     )
     parser.add_argument("--model_dir", required=True, metavar="URI", help="gs://…/JOB_ID or gs://…/JOB_ID/model")

@@ -25,6 +25,7 @@ from configs.cloud import CloudOptions
 from configs.console import require_printed
 from configs.errors import EXIT_OK, InputError
 from configs.gcp_project import find_project
+from configs.printed_commands import script_command
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
 from preprocess.records.record_set import MANIFEST_NAME, Manifest, sidecar_path
@@ -46,7 +47,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[str, .
     words = list(sys.argv[1:] if argv is None else argv)
     split = words.index("--") if "--" in words else len(words)
     parser = OneLineParser(
-        prog="python -m cloud.train",
+        module="cloud.train",
         usage="%(prog)s --data_dir gs://BUCKET --job_dir gs://BUCKET/PATH [flags] [-- flags of trainer.task …]",
         description="Starts a job of Vertex AI that trains on PATH/preproc/train* and writes to PATH/JOB_ID.",
     )
@@ -88,7 +89,7 @@ def _find_records(args: argparse.Namespace, gcloud: Gcloud, storage: Storage) ->
                 f"{path}: not there, so the records are not finished: the Dataflow job still runs, failed, or was "
                 f"never started. Look: gcloud dataflow jobs list --project {gcloud.project} --region {gcloud.region}. "
                 "Start it, or go on where it was stopped: "
-                + _command(args, "./hugs_preproc.sh", args.data_dir, "--job_dir", args.job_dir)
+                + _command(args, "hugs_preproc.sh", args.data_dir, "--job_dir", args.job_dir)
             )
     require_agreement(list(sets.values()))
     return sets["train"].manifest, "test" in sets
@@ -109,8 +110,8 @@ def _require_replaceable(model_dir: str, storage: Storage) -> None:
 
 def _command(args: argparse.Namespace, *words: str) -> str:
     """A command of this project, with the same recipe, project and region as this run."""
-    choice = "" if args.recipe == "hugs" else f"RECIPE={shlex.quote(args.recipe)} "
-    return choice + shlex.join([*words, *flags_of({"project": args.project, "region": args.region})])
+    variables = {} if args.recipe == "hugs" else {"RECIPE": args.recipe}
+    return script_command(*words, *flags_of({"project": args.project, "region": args.region}), **variables)
 
 
 def _require_free(name: str, gcloud: Gcloud) -> None:
@@ -202,7 +203,7 @@ def _report(number: str, job: TrainingJob, args: argparse.Namespace, gcloud: Gcl
     )
     print(f"cancel   {shlex.join(gcloud.command('ai', 'custom-jobs', 'cancel', number))}")
     print(f"model    {job.output_path}/model\nreport   {job.output_path}/report.html")
-    print(f"\nnext, when it has succeeded: {_command(args, './hugs_deploy.sh', job.output_path)}", flush=True)
+    print(f"\nnext, when it has succeeded: {_command(args, 'hugs_deploy.sh', job.output_path)}", flush=True)
 
 
 def _place_of(package: TrainerPackage, job: TrainingJob) -> StagedPackage:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from configs.console import require_utf8_names, settle_streams
 from configs.errors import EXIT_INPUT_ERROR, EXIT_INTERRUPTED, EXIT_OK, InputError
+from configs.printed_commands import this_command
 
 
 def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
@@ -24,6 +25,6 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
         print(f"error: {message}", file=sys.stderr)
         code = EXIT_INPUT_ERROR
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(f"interrupted. To go on, give the same command again: {this_command()}", file=sys.stderr)
         code = EXIT_INTERRUPTED
     sys.exit(code)

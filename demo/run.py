@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       InputError: the folder of photos is missing.
     """
-    parser = OneLineParser(prog="python -m demo.run", description=(__doc__ or "").partition("\n\n")[0])
+    parser = OneLineParser(module="demo.run", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument(
         "--image_dir", metavar="DIR", help="your photos, one folder for each class (default: solar cells)"
     )

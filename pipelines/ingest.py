@@ -16,13 +16,13 @@ import hashlib
 import io
 import math
 import os
-import shlex
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
+from configs.printed_commands import program_command
 from configs.program import run_program
 from pipelines.class_folders import (
     ClassFolders,
@@ -72,7 +72,7 @@ def split_of(share: float, *, eval_percent: float, test_percent: float) -> str:
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
-        prog="python -m pipelines.ingest",
+        module="pipelines.ingest",
         description="Turns a folder of class-named folders of photos into the lists that embedding reads.",
         epilog="The list that a photo goes to depends on its file name alone: adding photos or moving the "
         "folder moves no photo between lists.",
@@ -353,10 +353,8 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
         "--input_dict": written[0],
         "--output_path": os.path.join(output_dir, "preproc", "train"),
     }
-    print(
-        "next:    python -m pipelines.embed " + " ".join(f"{flag} {shlex.quote(path)}" for flag, path in flags.items())
-    )
-    print(f"         or all lists at once: python -m pipelines.preproc --data_dir {shlex.quote(output_dir)}")
+    print("next:    " + program_command("embed", *(word for pair in flags.items() for word in pair)))
+    print(f"         or all lists at once: {program_command('preproc', '--data_dir', output_dir)}")
     return EXIT_OK
 
 

@@ -39,7 +39,7 @@ _HELP = {
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
-        prog="python -m pipelines.plan",
+        module="pipelines.plan",
         description=(__doc__ or "").partition("\n\n")[0],
         epilog="All other flags of pipelines.embed that say how images are read and embedded are taken as well.",
     )

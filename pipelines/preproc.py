@@ -13,8 +13,6 @@ are handed over all at once, after all of them have been checked, and go on by t
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -23,9 +21,9 @@ from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.console import require_printed
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
+from configs.printed_commands import program_command, script_command
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
-from configs.source_files import REPOSITORY
 from pipelines import plan
 from pipelines.recipe_lists import (
     LIST_FLAGS,
@@ -52,13 +50,13 @@ _MADE_BY_EMBED = ("--job_name",)
 
 def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = OneLineParser(
-        prog="python -m pipelines.preproc",
+        module="pipelines.preproc",
         usage="%(prog)s --data_dir DIR [--recipe RECIPE] [--job_dir DIR] [--wait] [--dry_run] [--plan] "
         "[flags of pipelines.embed …]",
         description="Embeds the training, evaluation and test lists of a recipe: those in a directory one after the "
         "other, those in a bucket all at once on Dataflow (--runner DirectRunner: here).",
         epilog="Every other flag is passed on to pipelines.embed, for example --weights random --seed 1; "
-        "`python -m pipelines.embed --help` lists them.",
+        f"`{program_command('embed', '--help')}` lists them.",
     )
     parser.add_argument("--data_dir", required=True, metavar="DIR", help="directory or bucket that has the lists")
     parser.add_argument(
@@ -79,7 +77,7 @@ def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
         "--plan",
         action="store_true",
         help="embed nothing, but say what it will take, from a sample; --sample N, --prices FILE and --output FILE are "
-        "flags of it, and flags of Beam are not: `python -m pipelines.plan --help`",
+        f"flags of it, and flags of Beam are not: `{program_command('plan', '--help')}`",
     )
     args, embed_flags = parser.parse_known_args(argv)
     for flag in embed_flags:
@@ -141,11 +139,7 @@ def _prepare_embed(argv: Sequence[str]) -> PreparedJob:
 
 def _train_command(recipe: str, data_dir: str, job_dir: str) -> str:
     """The command that trains on the embedded sets, as it can be typed in the current folder."""
-    script = os.path.join(REPOSITORY, "hugs_train.sh")
-    if os.path.realpath(os.getcwd()) == os.path.realpath(REPOSITORY):
-        script = "./hugs_train.sh"
-    choice = "" if recipe == "hugs" else f"RECIPE={shlex.quote(recipe)} "
-    return choice + shlex.join([script, data_dir, job_dir])
+    return script_command("hugs_train.sh", data_dir, job_dir, **({} if recipe == "hugs" else {"RECIPE": recipe}))
 
 
 def _choose_job_dir(data_dir: str, recipe: Recipe, storage: Storage) -> str:

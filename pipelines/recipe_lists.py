@@ -6,10 +6,10 @@ import dataclasses
 import datetime
 import os
 import posixpath
-import shlex
 from collections.abc import Iterable
 
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from configs.recipe import Recipe
 from preprocess.jobs.job import DEFINITION_NAME
 from preprocess.records.record_set import MANIFEST_NAME
@@ -79,7 +79,7 @@ def find_lists(recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage)
     if missing:
         raise InputError(
             f"recipe {recipe.name}: {', '.join(missing)} not found. To make the lists from a folder of class "
-            f"folders: python -m pipelines.ingest --image_dir PHOTOS --output_dir {shlex.quote(data_dir)}"
+            f"folders: {program_command('ingest', '--image_dir', 'PHOTOS', '--output_dir', data_dir)}"
         )
     return [
         RecipeList(

@@ -18,7 +18,7 @@ from configs.program import run_program
 
 
 def _parser() -> OneLineParser:
-    parser = OneLineParser(prog="python -m preprocess.bake", description=(__doc__ or "").partition("\n\n")[0])
+    parser = OneLineParser(module="preprocess.bake", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--backbone", default="inception_v3", help="network to prepare (default: inception_v3)")
     parser.add_argument(
         "--weights",

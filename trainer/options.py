@@ -314,7 +314,7 @@ class TrainingOptions(TrainOptions, DataOptions):
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(
-        prog="python -m trainer.task",
+        module="trainer.task",
         description="Trains a classifier on the embeddings of a record set and exports it as one SavedModel.",
     )
     of_data, of_run = options_of(DataOptions), options_of(TrainingOptions)

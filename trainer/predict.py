@@ -45,9 +45,7 @@ class PredictOptions:
 
 
 def _parse(argv: Sequence[str] | None) -> PredictOptions:
-    parser = OneLineParser(
-        prog="python -m trainer.predict", description="Predicts the labels of photos.", any_bytes=True
-    )
+    parser = OneLineParser(module="trainer.predict", description="Predicts the labels of photos.", any_bytes=True)
     parser.add_argument("--model_dir", required=True, help="the model that trainer.task exported")
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image files of any common format")
     parser.add_argument("--top_k", type=int, default=5, help="labels to print for each photo (default: 5)")

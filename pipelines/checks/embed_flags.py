@@ -219,7 +219,7 @@ def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(
-        prog="python -m pipelines.embed",
+        module="pipelines.embed",
         description="From lists of labelled image URIs to records: runs the Beam pipeline that embeds every image.",
         epilog="All other flags are passed to Apache Beam, for example --runner DataflowRunner.",
     )

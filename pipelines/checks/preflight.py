@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from configs.arguments import require_utf8
 from configs.choices import UnknownLabels
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from preprocess.jobs.set_files import read_content
 from preprocess.lists.hashing_reader import HashingReader
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
@@ -123,7 +124,7 @@ def read_label_dict(path: str, storage: Storage) -> LabelDict:
     except FileNotFoundError as error:
         raise InputError(
             f"input_dict: no such file: {path!r}. It holds the labels, one a line; "
-            "python -m pipelines.ingest makes it from a folder of photos."
+            f"`{program_command('ingest')}` makes it from a folder of photos."
         ) from error
     except OSError as error:
         raise _cannot_read("input_dict", path, error) from error
@@ -187,7 +188,7 @@ def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
             what = "it is a directory" if os.path.isdir(pattern) else "no such file"
             raise InputError(
                 f"input_path: {what}: {pattern!r}. Pass a CSV list of rows image_uri,label, or a glob of such lists; "
-                "python -m pipelines.ingest makes lists from a folder of photos."
+                f"`{program_command('ingest')}` makes lists from a folder of photos."
             )
         for path in matches:
             # The current folder is part of an absolute path, and so of the definition of the job.

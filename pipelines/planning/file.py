@@ -12,6 +12,7 @@ from typing import Any, Literal
 from configs.errors import InputError
 from configs.json_text import json_line
 from configs.option import time_deciding
+from configs.printed_commands import program_command
 from configs.recipe import PreprocessOptions
 from pipelines.checks.preflight import ScannedLists
 from preprocess.jobs.planned_cost import PlannedCost
@@ -127,7 +128,7 @@ def find_planned_cost(
             predictions = entry["predictions"]
             return PlannedCost.from_json(predictions[machines.where] or predictions["elsewhere"])
     except FileNotFoundError as error:
-        raise InputError(f"--prediction: there is no file {path!r}. python -m pipelines.plan makes one.") from error
+        raise InputError(f"--prediction: there is no file {path!r}. `{program_command('plan')}` makes one.") from error
     except OSError as error:
         raise InputError(f"--prediction: cannot read {path!r} ({error}).") from error
     except InputError:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from pipelines import ingest
 from pipelines.ingest import name_share, split_of
 from preprocess.lists.labels import parse_label_dict
@@ -305,7 +306,7 @@ def test_the_table_and_the_next_command(photos, tmp_path, capsys):
         100,
     ]
     assert (
-        f"python -m pipelines.embed --input_path '{output}/train.csv' --input_dict '{output}/dict.txt' "
+        f"{program_command('embed')} --input_path '{output}/train.csv' --input_dict '{output}/dict.txt' "
         f"--output_path '{output}/preproc/train'" in captured.out
     )
 

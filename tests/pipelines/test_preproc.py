@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from pipelines import preproc
 
 REPOSITORY = pathlib.Path(preproc.__file__).resolve().parents[1]
@@ -179,7 +180,7 @@ def test_missing_lists_are_all_named_before_anything_runs(data_dir):
     message = str(caught.value)
     assert "dict.txt (lists.dict)" in message
     assert "eval.csv (lists.eval)" in message
-    assert f"python -m pipelines.ingest --image_dir PHOTOS --output_dir '{data_dir}'" in message
+    assert program_command("ingest", "--image_dir", "PHOTOS", "--output_dir", str(data_dir)) in message
     assert not embed.calls
 
 

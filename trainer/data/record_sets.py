@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Sequence
 
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from preprocess.records import record_set
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.records.record_set import Manifest, Shard, set_of_shard, sidecar_dir, sidecar_path
@@ -248,5 +249,5 @@ def require_disjoint(train: Sequence[RecordSet], held_out: Sequence[RecordSet], 
     if shared:
         raise InputError(
             f"The record set {min(shared)} is in --train_data_paths and in --{flag}: images that were "
-            "trained on say nothing about new images. Narrow the globs, or split with `python -m pipelines.ingest`."
+            f"trained on say nothing about new images. Narrow the globs, or split with `{program_command('ingest')}`."
         )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from configs.errors import InputError, cause_in_one_line
+from configs.printed_commands import program_command
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
 from preprocess.images.decode import IMAGE_SIZE, encode_png
 from preprocess.images.isolated_decoder import DEFAULT_DEADLINE_SEC
@@ -63,7 +64,9 @@ def read_model_info(model_dir: str) -> ModelInfo:
       InputError: there is no such folder, or it holds no model that trainer.task exported.
     """
     if not is_in_bucket(model_dir) and not os.path.isdir(model_dir):
-        raise InputError(f"model_dir: there is no folder {model_dir}. Train first: `python -m trainer.task --help`.")
+        raise InputError(
+            f"model_dir: there is no folder {model_dir}. Train first: `{program_command('train', '--help')}`."
+        )
     path = posixpath.join(model_dir, MODEL_INFO_PATH)
     try:
         raw = storage().read(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from configs.printed_commands import program_command
+
 _MAX_MATRIX_CLASSES = 12
 _MAX_TABLE_CLASSES = 30
 _LABEL_WIDTH = 20
@@ -120,7 +122,7 @@ def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str, repor
         f"model    {model_dir}",
     ]
     if metrics["model"]["takes_images"]:
-        lines.append(f"next     python -m trainer.predict --model_dir {model_dir} photo.jpg")
+        lines.append(f"next     {program_command('predict', '--model_dir', model_dir, 'photo.jpg')}")
     return "\n".join(lines)
 
 
