@@ -128,7 +128,7 @@ def _storage_for(uri: str, beam_flags: Sequence[str]) -> Storage:
 def _run_embed(argv: Sequence[str]) -> int:
     from pipelines import embed  # here: it imports Beam
 
-    return embed.main(argv) or EXIT_OK
+    return embed.run(argv)
 
 
 def _prepare_embed(argv: Sequence[str]) -> PreparedJob:

@@ -321,7 +321,14 @@ def _train_and_export(
     _write_tensorboard(options, evaluations, data["eval"], step=result.best.step)
     report_trial({"accuracy": metrics["eval"]["accuracy"], "loss": metrics["eval"]["loss"]}, step=result.best.step)
     print(
-        summary(metrics, metrics_path=output.metrics_path, model_dir=output.model_dir, report_path=output.report_path)
+        summary(
+            metrics,
+            metrics_path=output.metrics_path,
+            model_dir=output.model_dir,
+            report_path=output.report_path,
+            log_dir=options.log_folder,
+            photo=next((path for path, _ in photos.some(data["eval"].uris, at_most=1, tries=_PARITY_TRIES)), None),
+        )
     )
     return metrics
 

@@ -113,9 +113,10 @@ def conclude(job: Job, report: dict[str, Any], *, storage: Storage, locked: bool
         print(f"error: the row accounting is wrong: {report['error']} Run the job again.", file=sys.stderr)
         return EXIT_BUG
     if not complete:
+        more = ", or pass another --max_failed_percent" if report["embedded"] else ""
         raise InputError(
-            f"{job.output_prefix}: {report['error']} The table above says why. Correct what is wrong, or pass another "
-            "--max_failed_percent, and give the same command again: only the rows that failed are tried again."
+            f"{job.output_prefix}: {report['error']} The table above says why. Correct what is wrong{more}, and give "
+            "the same command again: only the rows that failed are tried again."
         )
     if locked:
         tidy(job, storage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs.printed_commands import program_command
+from configs.printed_commands import program_command, tool_command
 
 _MAX_MATRIX_CLASSES = 12
 _MAX_TABLE_CLASSES = 30
@@ -93,8 +93,19 @@ def _held_out(metrics: dict[str, Any], name: str) -> list[str]:
     return [accuracy_line(name, metrics[name]), calibration_line(metrics[name]), ""]
 
 
-def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str, report_path: str) -> str:
-    """The summary of a run from its metrics: results, data, paths, and the command to run next."""
+def summary(
+    metrics: dict[str, Any], *, metrics_path: str, model_dir: str, report_path: str, log_dir: str, photo: str | None
+) -> str:
+    """The summary of a run from its metrics: results, data, paths, and the commands to run next.
+
+    Args:
+      metrics: of the run.
+      metrics_path: the file of these metrics.
+      model_dir: the exported model.
+      report_path: the page.
+      log_dir: TensorBoard's logs.
+      photo: a held-out photo for the command; None if none can be read here.
+    """
     chosen = metrics["exported_checkpoint"]
     lines = [
         "",
@@ -120,9 +131,10 @@ def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str, repor
         f"report   {report_path}",
         f"metrics  {metrics_path}",
         f"model    {model_dir}",
+        f"curves   {tool_command('tensorboard', '--logdir', log_dir)}",
     ]
     if metrics["model"]["takes_images"]:
-        lines.append(f"next     {program_command('predict', '--model_dir', model_dir, 'photo.jpg')}")
+        lines.append(f"next     {program_command('predict', '--model_dir', model_dir, photo or 'PHOTO')}")
     return "\n".join(lines)
 
 
