@@ -161,6 +161,12 @@ class Output:
                 posixpath.basename(posixpath.dirname(path)).removeprefix(_PARTS): path
                 for path in storage.match(f"{sidecars}/{_PARTS}*/{DEFINITION_NAME}")
             }
+            # A job that has embedded nothing may be replaced. Where shards lie, a job may be the repair of their set.
+            self._jobs_without_records = {
+                key
+                for key, path in self._jobs.items()
+                if key != job.key and not self._has_shards and not self._has_records(path)
+            }
             self._has_journal = bool(storage.match(journal_path(job)))
             self._has_manifest = MANIFEST_NAME in names
             self._has_report = REPORT_NAME in names
@@ -194,17 +200,23 @@ class Output:
                 "to replace them, or choose another output_path."
             )
         for key, path in self._jobs.items():
-            if key != job.key and not overwrite:
+            if key != job.key and key not in self._jobs_without_records and not overwrite:
                 fields = ", ".join(differences(job.definition, self._read_json(path)))
                 raise InputError(
                     f"output_path: an unfinished job lies at {job.output_prefix!r} that differs from this one in "
                     f"{fields or 'nothing that is known'}. Give that job's command again to finish it, pass "
-                    "--overwrite to throw away what it embedded, or choose another output_path."
+                    "--overwrite to throw away what it embedded (--embedding_cache would keep it), or choose another "
+                    "output_path."
                 )
         if not overwrite and self._is_of_same_job() and self._fault_of_blocks() is None:
             self.damage = [f"{sidecar_path(job.output_prefix, MANIFEST_NAME)} is not there"]
             return Claim.DAMAGED
         return Claim.UNFINISHED if job.key in self._jobs else Claim.NEW
+
+    def _has_records(self, definition_path: str) -> bool:
+        """Whether an unfinished job has written records: the part of a block without records is not there."""
+        parts = self._storage.match(f"{posixpath.dirname(definition_path)}/*")
+        return any(".tfrecord" in posixpath.basename(path) for path in parts)
 
     def _claim_retry(self, *, verify: bool) -> Claim:
         if not self._has_manifest:
@@ -282,7 +294,7 @@ class Output:
                 storage.delete_tree(job.parts_dir)  # Left over of a set that was finished.
             definition = json.dumps(dict(job.definition), indent=1).encode()
             write_file(storage, posixpath.join(job.parts_dir, DEFINITION_NAME), definition)
-            note_replaced(job, storage, jobs=self._other_jobs() if overwrite else ())
+            note_replaced(job, storage, jobs=self._other_jobs() if overwrite else self._jobs_without_records)
             ended = bool(storage.match(posixpath.join(job.parts_dir, REPORT_NAME)))
         except OSError as error:
             raise InputError(f"output_path: cannot write to {job.output_prefix!r} ({error}).") from error

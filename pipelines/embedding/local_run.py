@@ -114,9 +114,10 @@ def conclude(job: Job, report: dict[str, Any], *, storage: Storage, locked: bool
         return EXIT_BUG
     if not complete:
         more = ", or pass another --max_failed_percent" if report["embedded"] else ""
+        changed = " If you change the list itself, add --overwrite." if report["embedded"] else ""
         raise InputError(
             f"{job.output_prefix}: {report['error']} The table above says why. Correct what is wrong{more}, and give "
-            "the same command again: only the rows that failed are tried again."
+            f"the same command again: only the rows that failed are tried again.{changed}"
         )
     if locked:
         tidy(job, storage)
