@@ -281,11 +281,14 @@ def labels_of(found: ClassFolders, image_dir: str) -> dict[str, str]:
             )
         by_label[label] = folder
     if len(by_label) == 1:
-        (label,) = by_label
+        ((label, folder),) = by_label.items()
+        deeper = os.path.join(image_dir, folder)
+        # Of folders that are split already, the class lies deeper, in several folders.
+        inside = found.images[folder][0].startswith(f"{folder}/")
         raise InputError(
             f"{image_dir}: only one class has images ({label!r}, {found.num_images} of them), and a "
-            "classifier needs at least two. Give each class a folder of its own; if they lie inside that "
-            f"one, pass --image_dir {shlex.quote(os.path.join(image_dir, folders[0]))}."
+            "classifier needs at least two. Give each class a folder of its own"
+            + (f"; if they lie inside that one, pass --image_dir {shlex.quote(deeper)}." if inside else ".")
         )
     return {by_label[label]: label for label in sorted(by_label)}
 

@@ -91,9 +91,13 @@ def _take(
         needed = sum(min(count, max(missing.get(label, 0), 0)) for label, count in groups[share].items())
         if needed and 2 * needed >= sum(groups[share].values()) and may_move(share):
             move(share)
-    for label in sorted(wanted):  # Classes of which every group is much larger than what is wanted.
-        if missing[label] < wanted[label]:
-            continue
-        possible = [share for share in order if label in groups[share] and may_move(share)]
-        if possible:
+    lacking = [label for label in sorted(wanted) if missing[label] == wanted[label]]
+    of_label: dict[str, list[float]] = {label: [] for label in lacking}
+    for share in order:
+        for label in groups[share]:
+            if label in of_label:
+                of_label[label].append(share)
+    for label in lacking:  # Every group of such a class is much larger than what is wanted: it gives its smallest one.
+        possible = [share for share in of_label[label] if may_move(share)]
+        if possible and missing[label] == wanted[label]:
             move(min(possible, key=lambda share: sum(groups[share].values())))

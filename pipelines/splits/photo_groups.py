@@ -25,8 +25,8 @@ _SAYS_ITS_GROUP = re.compile(
     r"(.+?)_nohash_.*"  # retrain.py of TensorFlow: what follows makes no difference
     r"|(.+)\.rf\.[0-9A-Za-z]{16,}\.\w+"  # Roboflow: augmented versions of one image
     r"|.+_original_(.+)_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.\w+"  # Augmentor: likewise
+    r"|\d+IMG_\d+_(BURST\d{14,}).*"  # Pixel: 00001IMG_00001_BURST20191201103040123.jpg
     r"|(.+)_BURST\d+.*"  # Android: IMG_20200101_120000_BURST001.jpg
-    r"|\d+(?:IMG_\d+)_(BURST\d{14,}).*"  # Pixel: 00001IMG_00001_BURST20191201103040123.jpg
     r"|(PXL_\d{8}_\d{9})[.~].+"  # Pixel: PXL_20210101_120000123.RAW-01.COVER.jpg
 )
 _PLAIN_PIXEL = re.compile(r"PXL_\d{8}_\d{9}")

@@ -140,12 +140,12 @@ def say_doubts(labels: Sequence[str], counts: Counts, *, eval_percent: float, is
             + ("Add photos to evaluate on." if is_split else advice),
         )
     elif not stratify and not is_split and eval_percent:
-        numbers = [row["eval"] for row in counts.values()]
-        if max(numbers) >= 2 * min(numbers):
+        percents = [100 * counts[label]["eval"] / total[label] for label in labels if total[label] >= FEW_IMAGES]
+        if percents and (max(percents) > 1.5 * eval_percent or 1.5 * min(percents) < eval_percent):
             _say(
                 "note",
-                f"from {min(numbers)} to {max(numbers)} images of a class to evaluate on; --stratify gives each "
-                "class its share.",
+                f"to evaluate on are from {min(percents):.0f} to {max(percents):.0f} % of the images of a class; "
+                f"--stratify takes {eval_percent:g} % of each.",
             )
 
 
