@@ -23,7 +23,6 @@ from configs.arguments import OneLineParser
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
 from configs.program import run_program
 from demo import solar_cells
-from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.jobs.report import REPORT_FORMAT
 from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_NAME, sidecar_path
 from trainer.reports.console import confusion_table
@@ -89,6 +88,8 @@ def _rows(list_path: pathlib.Path) -> Iterator[tuple[str, str]]:
 
 def _job_dir(out: pathlib.Path, data: pathlib.Path, flags: Sequence[str]) -> pathlib.Path:
     """A folder for each combination of lists, photos, flags and program. What changed is embedded again."""
+    from preprocess.images.decode import IMAGE_DEFINITION  # here: --help does not need NumPy
+
     digest = hashlib.sha256(shlex.join([*flags, IMAGE_DEFINITION, str(REPORT_FORMAT)]).encode())
     for path in sorted(data.iterdir()):
         if path.suffix not in (".csv", ".txt"):
