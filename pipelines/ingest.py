@@ -160,8 +160,8 @@ def _split(
     eval_percent: float,
     test_percent: float,
     stratify: bool,
-) -> tuple[dict[str, list[_Photo]], Counter[float]]:
-    """The photos of each list, in the order of the list; and how many photos each group has.
+) -> tuple[dict[str, list[_Photo]], dict[float, Counter[str]]]:
+    """The photos of each list, in the order of the list; and, where groups are chosen, the photos of each by list.
 
     Lists are in the order of the hash of what identifies a photo, not of class and name: any block of a list is then
     a fair sample of all classes, so that a run that is stopped early, a rate, a time left, or the first N rows mean
@@ -169,25 +169,29 @@ def _split(
     """
     photos: dict[str, list[_Photo]] = {split: [] for split in SPLITS}
     to_split: list[tuple[float, _Photo]] = []
-    sizes: Counter[float] = Counter()
+    of_group: dict[float, Counter[str]] = {}
     for folder, label in labels.items():
         for path, (own, key) in zip(classes.images[folder], groups.keys(folder), strict=True):
             order = name_share(own)
             share = order if key == own else name_share(key)
-            sizes[share] += 1
             photo = order, prefix + path, label
             split = given.list_of(path) if given is not None else "train"
             if split == "train":
                 to_split.append((share, photo))
             else:
                 photos[split].append(photo)
+                if groups.are_chosen:
+                    of_group.setdefault(share, Counter())[split] += 1
     percents = {"eval_percent": eval_percent, "test_percent": test_percent}
     chosen = stratified(((share, photo[2]) for share, photo in to_split), **percents) if stratify else None
     for share, photo in to_split:
-        photos[chosen[share] if chosen is not None else split_of(share, **percents)].append(photo)
+        split = chosen[share] if chosen is not None else split_of(share, **percents)
+        photos[split].append(photo)
+        if groups.are_chosen:
+            of_group.setdefault(share, Counter())[split] += 1
     for rows in photos.values():
         rows.sort()
-    return photos, sizes
+    return photos, of_group
 
 
 def _write_lists(
@@ -268,9 +272,8 @@ def _percents(args: argparse.Namespace, given: GivenSplit | None) -> tuple[float
         default_test = _PERCENT
     else:  # A missing test folder is no reason to take photos away from training.
         default_test = 0.0
-        if lists >= {"eval"} and not args.test_percent and (args.group_by or args.stratify):
-            flag = "--group_by" if args.group_by else "--stratify"
-            raise InputError(f"{flag}: {args.image_dir} is split already, so nothing is left to choose. {anew}")
+        if "eval" in lists and not args.test_percent and args.stratify:
+            raise InputError(f"--stratify: {args.image_dir} is split already, so nothing is left to choose. {anew}")
     eval_percent = 0.0 if "eval" in lists else _PERCENT if args.eval_percent is None else args.eval_percent
     return eval_percent, default_test if args.test_percent is None else args.test_percent
 
@@ -311,7 +314,7 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
     groups = PhotoGroups(
         args.group_by, {folder: classes.images[folder] for folder in labels}, lambda uri: storage or _storage_for(uri)
     )
-    photos, sizes = _split(
+    photos, of_group = _split(
         classes,
         labels,
         prefix,
@@ -335,7 +338,7 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
     if folders is not None:
         say_given_split(folders, mode=args.split_folders, eval_percent=eval_percent, test_percent=test_percent)
     say_left_out(classes)
-    say_groups(groups, chosen=args.group_by, sizes=sizes, is_split=given is not None)
+    say_groups(groups, chosen=args.group_by, of_group=of_group, is_split=given is not None)
     say_doubts(names, counts, eval_percent=eval_percent, is_split=given is not None, stratify=args.stratify)
     moved = moved_message(earlier, photos)
     if moved is not None:
@@ -347,6 +350,10 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
         )
     for path in removed:
         print(f"note: {path} of an earlier run removed: no image falls to that list now.", file=sys.stderr)
+    for flag, percent in (("--eval_percent", args.eval_percent), ("--test_percent", args.test_percent)):
+        if percent and percent < 1:
+            text = f"{flag} {percent:g} means {percent:g} %; for {100 * percent:g} % pass {flag} {100 * percent:g}"
+            print(f"warning: {text}.", file=sys.stderr)
     if not photos["eval"]:
         advice = "Raise --eval_percent" + ("." if args.stratify else ", or pass --stratify.")
         print(f"warning: there is no eval.csv, and training needs one. {advice}", file=sys.stderr)

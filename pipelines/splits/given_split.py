@@ -125,6 +125,22 @@ def _class_folders(name: str, paths: list[str], depth: int) -> tuple[_ByName, li
     return classes, files
 
 
+def same_folders(found: ClassFolders) -> list[str]:
+    """The folders that every class folder holds, if all hold the same ones and nothing else: perhaps the classes.
+
+    Numbered ones, such as those of patients, are no classes.
+    """
+    inside = []
+    for paths in found.images.values():
+        if paths:
+            folders, files = _by_folder(paths, 1)
+            inside.append(set() if files else folders.keys())
+    first = sorted(inside[0]) if inside else []
+    if len(first) < 2 or any(folders != set(first) for folders in inside) or re.search(r"\d", "".join(first)):
+        return []
+    return first
+
+
 def _lists_first(folders: _ByName, depth: int, image_dir: str) -> GivenSplit | None:
     """The split of a layout list/class/photo."""
     named = {name: spoken for name in folders if (spoken := list_of_folder(name))}
@@ -144,8 +160,14 @@ def _lists_first(folders: _ByName, depth: int, image_dir: str) -> GivenSplit | N
         common = {label for name in labelled if lists[name] != "train" for label in inside[name][0]} & trained
         others = folders.keys() - lists.keys()
         alike = any(_by_folder(folders[name], depth + 1)[0].keys() & trained for name in others)
-        if len(common) < 2 or alike:
-            return None  # Classes, one of which is called "test"; their own folders have some names in common.
+        if not common or alike:
+            return None  # Classes, one of which is called "test"; their own folders may have a name in common.
+        if len(common) == 1:
+            raise InputError(
+                f"{image_dir}: are {few_of(list(lists))} lists or classes? They hold the same folder ({min(common)}), "
+                f"and {few_of(list(others))} beside them does not. If they are lists, move away what lies beside "
+                f"them. {_OTHERWISE}"
+            )
     else:
         others = set()
         _check_lists(lists, inside, trained, image_dir)

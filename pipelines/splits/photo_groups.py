@@ -37,6 +37,7 @@ _COPY = re.compile(
     r"|~[1-9]|[-_](?:edited|bearbeitet|modifi\u00e9))$",
     re.IGNORECASE,
 )
+_MASK = re.compile(r"[-_ ]masks?(?:[-_ ]?\d+)?$", re.IGNORECASE)
 _COPY_OF = re.compile(r"^(?:copy of |kopie von |copie de |copia de )|(?<=^IMG_)E(?=\d{4}$)", re.IGNORECASE)
 
 
@@ -54,6 +55,7 @@ class PhotoGroups:
       chosen_by_path: paths identify photos because there are few names, and not because the user says so.
       num_ungrouped: photos of which `group_by` says nothing.
       num_versions: photos that have the key of another name, as far as `keys` was asked.
+      masks: those of them that are named like the mask of another photo, such as a_mask.png beside a.png.
 
     Raises:
       InputError: `group_by` is wrong, or groups none of the photos.
@@ -67,6 +69,7 @@ class PhotoGroups:
         self.by_path = group_by == PATH or (few and group_by != NAME)
         self.chosen_by_path = self.by_path and group_by is None
         self.num_versions = 0
+        self.masks: list[str] = []
         self._each_by_itself = group_by in (NAME, PATH)
         self._group_of = None if group_by in (None, NAME, PATH) else _grouping(group_by, storage)
         self.num_ungrouped = 0
@@ -86,6 +89,11 @@ class PhotoGroups:
                 f"--group_by: {why}. Received: {group_by!r}. Give {PARENT}, a regular expression that is searched in "
                 "paths such as this one, or a CSV file of rows photo,group."
             )
+
+    @property
+    def are_chosen(self) -> bool:
+        """Whether the user says which photos belong together."""
+        return self._group_of is not None
 
     @property
     def nested(self) -> tuple[int, int]:
@@ -111,6 +119,8 @@ class PhotoGroups:
                 key = own
             elif key != own:
                 self.num_versions += 1
+                if _MASK.search(_stem(name)):
+                    self.masks.append(path)
             yield own, key
 
 
@@ -134,8 +144,10 @@ def _version_keys(paths: Sequence[str]) -> Iterator[str]:
             yield f"{key}.jpg" if _PLAIN_PIXEL.fullmatch(key) else key
             continue
         stem = _stem(name)
-        original = _COPY_OF.sub("", _COPY.sub("", stem))
+        original = _COPY_OF.sub("", _COPY.sub("", _MASK.sub("", stem)))
         place = (folder, original.casefold())
+        if place not in originals:
+            place = (folder, _MASK.sub("", stem).casefold())
         yield originals[place] if place in originals else originals[folder, stem.casefold()]
 
 

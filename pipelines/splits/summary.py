@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pipelines.class_folders import ClassFolders, count_of, few_of, heic_hint
 from pipelines.splits.assign import SPLITS
-from pipelines.splits.given_split import POOL, GivenSplit
+from pipelines.splits.given_split import POOL, GivenSplit, same_folders
 from pipelines.splits.photo_groups import NAME, PARENT, PATH, PhotoGroups
 
 FEW_IMAGES = 20
@@ -36,6 +36,13 @@ def say_left_out(found: ClassFolders) -> None:
             f"{count_of(len(found.unlistable), 'image')} left out because of the name (not UTF-8, or with a "
             f"line break or a blank at its end): {few_of(found.unlistable)}. Rename to include.",
         )
+    same = same_folders(found)
+    if same:
+        _say(
+            "warning",
+            f"all class folders hold the same folders ({few_of(same)}). If those are the classes, let --image_dir hold "
+            "them directly.",
+        )
     empty = [folder for folder, paths in found.images.items() if not paths]
     if empty:
         _say("warning", f"{count_of(len(empty), 'folder')} without an image, not a class: {few_of(empty)}.")
@@ -61,13 +68,15 @@ def say_given_split(given: GivenSplit, *, mode: str, eval_percent: float, test_p
         )
 
 
-def say_groups(groups: PhotoGroups, *, chosen: str | None, sizes: Mapping[float, int], is_split: bool) -> None:
+def say_groups(
+    groups: PhotoGroups, *, chosen: str | None, of_group: Mapping[float, Mapping[str, int]], is_split: bool
+) -> None:
     """Prints on standard error what identifies the photos, where that is not the name or where the user chose it.
 
     Args:
       groups: of the photos.
       chosen: the flag `--group_by`, if it was given.
-      sizes: photos in each group.
+      of_group: photos of each group in each list, where `--group_by` names groups.
       is_split: the photos are split already.
     """
     if is_split and chosen is None:
@@ -92,6 +101,12 @@ def say_groups(groups: PhotoGroups, *, chosen: str | None, sizes: Mapping[float,
             f"{count_of(groups.num_versions, 'photo')} are versions or shots of another photo, by their names, and are "
             f"in its list; --group_by {NAME} takes each by itself, as up to version 0.2.",
         )
+    if groups.masks:
+        _say(
+            "warning",
+            f"{count_of(len(groups.masks), 'photo')} are named like the mask of another photo "
+            f"({few_of(groups.masks)}), and are taken as photos of the class. Move masks out of the class folders.",
+        )
     num_nested, num_folders = groups.nested if chosen is None else (0, 0)
     if chosen is None and num_folders > 1 and num_nested >= 2 * num_folders:
         _say(
@@ -99,11 +114,15 @@ def say_groups(groups: PhotoGroups, *, chosen: str | None, sizes: Mapping[float,
             f"{count_of(num_nested, 'photo')} lie in {num_folders} folders below their class folders; if each "
             f"folder shows one thing, pass --group_by {PARENT}, so that no thing is in two lists.",
         )
-    if chosen is not None and sizes:
+    if of_group:
+        most = max(sum(lists.values()) for lists in of_group.values())
+        _say("note", f"{photos} in {count_of(len(of_group), 'group')} of at most {most}.")
+    torn = sum(len(lists) > 1 for lists in of_group.values())
+    if torn:
         _say(
-            "note",
-            f"{photos} in {count_of(len(sizes), 'group')} of at most {max(sizes.values())}; a group is always "
-            "in one list.",
+            "warning",
+            f"{count_of(torn, 'group')} of photos are in several lists, as the folders split them, so what is "
+            f"measured on them is too favorable. --split_folders {POOL} keeps groups together.",
         )
     if groups.num_ungrouped:
         _say(

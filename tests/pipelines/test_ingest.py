@@ -446,6 +446,13 @@ def test_wrong_flags(photos, tmp_path, flags, expected):
     assert expected in complaint(photos, tmp_path / "data", *flags)
 
 
+def test_a_share_in_place_of_a_percentage_is_said(photos, tmp_path, capsys):
+    run(photos, tmp_path, "--eval_percent", "0.2", "--test_percent", "0")
+    said = capsys.readouterr().err
+    assert "warning: --eval_percent 0.2 means 0.2 %; for 20 % pass --eval_percent 20." in said
+    assert "--test_percent" not in said
+
+
 def test_no_photo_left_to_train_on(tmp_path):
     in_eval = [f"{n}.jpg" for n in range(100) if name_share(f"{n}.jpg") < 0.1][:2]
     for label, name in zip("ab", in_eval, strict=True):

@@ -167,7 +167,7 @@ def test_split_folders_says_otherwise(tmp_path, capsys):
 
 def test_flags_that_split_what_is_split_are_refused(tmp_path):
     photos = tree(tmp_path / "photos", **{f"{s}/{c}": 60 for s in ("train", "val") for c in "ab"})
-    for flags in (["--eval_percent", "20"], ["--stratify"], ["--group_by", "parent"]):
+    for flags in (["--eval_percent", "20"], ["--stratify"]):
         assert complaint(photos, *flags).startswith(f"{flags[0]}: {photos} is split already")
     found = ingested(photos, "--test_percent", "20", "--stratify")
     assert found["test"]["a"] == {"train/a"} and found["eval"]["a"] == {"val/a"}
@@ -179,6 +179,7 @@ def test_flags_that_split_what_is_split_are_refused(tmp_path):
         ({"train": 3, "test": 3}, "the photos lie directly in them and so have no label"),
         ({"train": 3, "val": 3, "test/normal": 3, "test/anomaly": 3}, "the photos to train on lie in no class folder"),
         ({"val/a": 3, "val/b": 3, "test/a": 3, "test/b": 3}, "there is none to train on"),
+        ({"train/good": 3, "test/good": 3, "test/bad": 3, "ground_truth/bad": 3}, "are test, train lists or classes?"),
         ({"train/p1": 3, "train/p2": 3, "test/p3": 3, "test/p4": 3}, "no class folder of test (p3, p4) is in"),
     ],
 )
@@ -204,3 +205,11 @@ def test_the_folders_of_detection_data_are_one_class(tmp_path):
     message = complaint(photos)
     assert "only one class has images ('images', 6 of them)" in message
     assert "--image_dir" not in message
+
+
+def test_folders_that_may_be_something_else_than_classes_are_said(tmp_path, capsys):
+    ingested(tree(tmp_path / "photos", **{f"{year}/{c}": 30 for year in ("2021", "2022") for c in ("cats", "dogs")}))
+    assert "warning: all class folders hold the same folders (cats, dogs)." in capsys.readouterr().err
+    ingested(tree(tmp_path / "more", **{f"{c}/p{n}": 30 for c in ("benign", "malign") for n in range(3)}))
+    ingested(tree(tmp_path / "other", **{"a/near": 30, "a/far": 30, "b/near": 30, "b/far": 30, "b": 1}))
+    assert "hold the same folders" not in capsys.readouterr().err

@@ -56,6 +56,7 @@ def complaint(root: pathlib.Path, *flags: str) -> str:
         ("IMG_1234.jpg", "IMG_1234 (1).jpg", "IMG_1234(2).jpg", "IMG_1234 (3).webp"),
         ("a.jpg", "a copy.jpg", "a copy 2.jpg", "a - Copy.jpg", "a - Copy (2).jpg", "a - Kopie.jpg", "Copy of a.jpg"),
         ("IMG_1234.JPG", "IMG_E1234.JPG", "IMG_1234-edited.jpg", "IMG_1234~2.jpg", "IMG_1234.DNG"),
+        ("benign (1).png", "benign (1)_mask.png", "benign (1)_mask_1.png"),
         ("leaf_nohash_1.jpg", "leaf_nohash_2.png", "leaf_nohash_3_nohash_4.jpg"),
         ("IMG_20200101_120000_BURST001_COVER.jpg", "IMG_20200101_120000_BURST2.jpg"),
         ("00000IMG_00000_BURST20191201103040123_COVER.jpg", "00001IMG_00001_BURST20191201103040123.jpg"),
@@ -80,6 +81,7 @@ def test_versions_and_shots_of_one_photo_have_one_key(names):
         ("photo-edited.jpg", "other-edited.jpg"),
         ("IMG_E1234.jpg", "IMG_E1235.jpg"),
         ("nohash_1.jpg", "nohash_2.jpg"),
+        ("face_mask.jpg", "other_mask.jpg", "mask.jpg"),
         ("BURST1.jpg", "BURST2.jpg"),
         ("PXL_20210101_120000123.jpg", "PXL_20210101_120000124.jpg"),
         (".jpg", "jpg", "a.b.jpg", "a.c.jpg"),
@@ -139,7 +141,7 @@ def test_photos_of_one_thing_are_in_one_list(tmp_path, capsys, group_by, stratif
     lists = lists_of(found, lambda path: path.split("/")[1])
     assert len(lists) == 40 and all(len(splits) == 1 for splits in lists.values())
     assert set(found.values()) == {"train", "eval", "test"}
-    assert "400 photos in 40 groups of at most 10; a group is always in one list." in capsys.readouterr().err
+    assert "400 photos in 40 groups of at most 10." in capsys.readouterr().err
 
 
 def test_folders_below_the_classes_are_said(tmp_path, capsys):
@@ -202,3 +204,22 @@ def test_photos_that_change_the_list_are_said(tmp_path, capsys):
     assert f"A model of the earlier lists was trained on {moved} of them" in said
     (tmp_path / "lists" / "train.csv").write_bytes(b"\xff\x00")  # Not a list; it is replaced without a word.
     assert ingested(photos, "--eval_percent", "30") == after
+
+
+def test_masks_in_class_folders_are_said(tmp_path, capsys):
+    names = [f"{c}/{c} ({n}){mask}.png" for c in ("benign", "normal") for n in range(1, 30) for mask in ("", "_mask")]
+    found = ingested(make(tmp_path / "photos", *names))
+    assert all(len(lists) == 1 for lists in lists_of(found, lambda path: path.replace("_mask", "")).values())
+    said = capsys.readouterr().err
+    assert "warning: 58 photos are named like the mask of another photo (benign/benign (1)_mask.png, " in said
+
+
+def test_groups_that_the_folders_tear_apart_are_said(tmp_path, capsys):
+    paths = [f"{s}/{c}/p{n % 20}/{s}{c}{n}.jpg" for s in ("train", "val") for c in "ab" for n in range(40)]
+    photos = make(tmp_path / "photos", *paths)
+    ingested(photos, "--group_by", "parent")
+    said = capsys.readouterr().err
+    assert "20 groups of photos are in several lists, as the folders split them" in said
+    found = ingested(photos, "--group_by", "parent", "--split_folders", "pool")
+    assert all(len(lists) == 1 for lists in lists_of(found, lambda path: path.split("/")[2]).values())
+    assert "in several lists" not in capsys.readouterr().err
