@@ -43,14 +43,14 @@ def stratified(photos: Iterable[tuple[float, str]], *, eval_percent: float, test
       eval_percent: of the photos of each class.
       test_percent: likewise.
     """
-    groups: dict[float, Counter[str]] = {}
-    for share, label in photos:
-        groups.setdefault(share, Counter())[label] += 1
+    groups: dict[float, dict[str, int]] = {}
     totals: Counter[str] = Counter()
     num_groups: Counter[str] = Counter()
-    for counts in groups.values():
-        totals.update(counts)
-        num_groups.update(counts.keys())
+    for share, label in photos:
+        counts = groups.setdefault(share, {})
+        num_groups[label] += label not in counts
+        counts[label] = counts.get(label, 0) + 1
+        totals[label] += 1
     lists = dict.fromkeys(groups, "train")
     ascending = sorted(groups)
     # A class of two groups has one to evaluate on and none to test on.

@@ -41,6 +41,12 @@ _MASK = re.compile(r"[-_ ]masks?(?:[-_ ]?\d+)?$", re.IGNORECASE)
 _COPY_OF = re.compile(r"^(?:copy of |kopie von |copie de |copia de )|(?<=^IMG_)E(?=\d{4}$)", re.IGNORECASE)
 
 
+# What all names that the patterns above match have in them, in lower case: a quick look at each of millions of names.
+_SAYS_SOMETHING = re.compile(
+    r"[(~]|cop[iy]|kopie|edited|bearbeitet|modifi|mask|_nohash_|\.rf\.|_original_|burst|pxl_|img_e"
+)
+
+
 class PhotoGroups:
     """Gives each photo the key of its group.
 
@@ -131,24 +137,36 @@ def _version_keys(paths: Sequence[str]) -> Iterator[str]:
     JPEG names them all. So adding a version moves no photo that is there, unless it is the JPEG.
     """
     originals: dict[tuple[str, str], str] = {}
+    places = []
     for path in paths:
         folder, _, name = path.rpartition("/")
         place = (folder, _stem(name).casefold())
+        places.append(place)
         other = originals.get(place)
         originals[place] = name if other is None else min(name, other, key=_version_order)
-    for path in paths:
-        folder, _, name = path.rpartition("/")
-        said = _SAYS_ITS_GROUP.fullmatch(name)
-        if said:
-            key = next(filter(None, said.groups()))
-            yield f"{key}.jpg" if _PLAIN_PIXEL.fullmatch(key) else key
-            continue
-        stem = _stem(name)
-        original = _COPY_OF.sub("", _COPY.sub("", _MASK.sub("", stem)))
-        place = (folder, original.casefold())
-        if place not in originals:
-            place = (folder, _MASK.sub("", stem).casefold())
-        yield originals[place] if place in originals else originals[folder, stem.casefold()]
+    for path, place in zip(paths, places, strict=True):
+        name = path.rpartition("/")[2]
+        yield _said_key(name, place, originals) if _SAYS_SOMETHING.search(name.lower()) else originals[place]
+
+
+def _said_key(name: str, place: tuple[str, str], originals: Mapping[tuple[str, str], str]) -> str:
+    """The key of a photo whose name may say that it is a version of another one, or a shot of a burst.
+
+    Args:
+      name: its file name.
+      place: its folder, and its file name without ending, case-folded.
+      originals: the file that names all files of a place.
+    """
+    said = _SAYS_ITS_GROUP.fullmatch(name)
+    if said:
+        key = next(filter(None, said.groups()))
+        return f"{key}.jpg" if _PLAIN_PIXEL.fullmatch(key) else key
+    folder, stem = place
+    unmasked = _MASK.sub("", stem)
+    for original in (_COPY_OF.sub("", _COPY.sub("", unmasked)), unmasked):
+        if (folder, original) in originals:
+            return originals[folder, original]
+    return originals[place]
 
 
 def _stem(name: str) -> str:
