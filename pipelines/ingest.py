@@ -36,7 +36,7 @@ from pipelines.splits.assign import SPLITS, name_share, split_of, stratified
 from pipelines.splits.earlier_lists import moved_message, read_earlier_lists
 from pipelines.splits.given_split import CLASSES, KEEP, POOL, GivenSplit, find_given_split
 from pipelines.splits.photo_groups import PhotoGroups
-from pipelines.splits.summary import say_doubts, say_given_split, say_groups, say_left_out, table
+from pipelines.splits.summary import say_doubts, say_given_split, say_groups, say_left_out, say_odd_folders, table
 from preprocess.locks.file_lock import FileLock
 from preprocess.locks.lease import Lease
 from preprocess.locks.lock_holder import this_process
@@ -337,6 +337,8 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
     counts = _counts(names, photos)
     if folders is not None:
         say_given_split(folders, mode=args.split_folders, eval_percent=eval_percent, test_percent=test_percent)
+    else:
+        say_odd_folders(classes)
     say_left_out(classes)
     say_groups(groups, chosen=args.group_by, of_group=of_group, is_split=given is not None)
     say_doubts(names, counts, eval_percent=eval_percent, is_split=given is not None, stratify=args.stratify)

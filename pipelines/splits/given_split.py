@@ -141,6 +141,18 @@ def same_folders(found: ClassFolders) -> list[str]:
     return first
 
 
+def training_folders(found: ClassFolders) -> list[str]:
+    """The class folders that are named like a training list and hold nothing but folders, at least two."""
+    named = []
+    for name, paths in found.images.items():
+        spoken = list_of_folder(name)
+        if spoken and spoken[0] == "train":
+            folders, files = _by_folder(paths, 1)
+            if len(folders) > 1 and not files:
+                named.append(name)
+    return named
+
+
 def _lists_first(folders: _ByName, depth: int, image_dir: str) -> GivenSplit | None:
     """The split of a layout list/class/photo."""
     named = {name: spoken for name in folders if (spoken := list_of_folder(name))}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pipelines.class_folders import ClassFolders, count_of, few_of, heic_hint
 from pipelines.splits.assign import SPLITS
-from pipelines.splits.given_split import POOL, GivenSplit, same_folders
+from pipelines.splits.given_split import POOL, GivenSplit, same_folders, training_folders
 from pipelines.splits.photo_groups import NAME, PARENT, PATH, PhotoGroups
 
 FEW_IMAGES = 20
@@ -36,6 +36,13 @@ def say_left_out(found: ClassFolders) -> None:
             f"{count_of(len(found.unlistable), 'image')} left out because of the name (not UTF-8, or with a "
             f"line break or a blank at its end): {few_of(found.unlistable)}. Rename to include.",
         )
+    empty = [folder for folder, paths in found.images.items() if not paths]
+    if empty:
+        _say("warning", f"{count_of(len(empty), 'folder')} without an image, not a class: {few_of(empty)}.")
+
+
+def say_odd_folders(found: ClassFolders) -> None:
+    """Prints on standard error whether folders below the class folders may be the classes."""
     same = same_folders(found)
     if same:
         _say(
@@ -43,9 +50,13 @@ def say_left_out(found: ClassFolders) -> None:
             f"all class folders hold the same folders ({few_of(same)}). If those are the classes, let --image_dir hold "
             "them directly.",
         )
-    empty = [folder for folder, paths in found.images.items() if not paths]
-    if empty:
-        _say("warning", f"{count_of(len(empty), 'folder')} without an image, not a class: {few_of(empty)}.")
+    training = training_folders(found)
+    if training:
+        _say(
+            "warning",
+            f"{few_of(training)} is a class with folders of its own. If those are the classes, let --image_dir be that "
+            "folder.",
+        )
 
 
 def say_given_split(given: GivenSplit, *, mode: str, eval_percent: float, test_percent: float) -> None:

@@ -98,12 +98,13 @@ def test_archives_that_repeat_the_name_of_the_folder(tmp_path, capsys):
     assert "seg_pred/ has no class folder that training has, so its 5 images have no label and are left out." in said
 
 
-def test_classes_first_and_lists_below_them(tmp_path):
+def test_classes_first_and_lists_below_them(tmp_path, capsys):
     found = ingested(tree(tmp_path / "photos", **{f"{c}/{s}": 3 for c in ("a", "test") for s in ("train", "val")}))
     assert found == {
         "train": {"a": {"a/train"}, "test": {"test/train"}},
         "eval": {"a": {"a/val"}, "test": {"test/val"}},
     }
+    assert "hold the same folders" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -213,3 +214,10 @@ def test_folders_that_may_be_something_else_than_classes_are_said(tmp_path, caps
     ingested(tree(tmp_path / "more", **{f"{c}/p{n}": 30 for c in ("benign", "malign") for n in range(3)}))
     ingested(tree(tmp_path / "other", **{"a/near": 30, "a/far": 30, "b/near": 30, "b/far": 30, "b": 1}))
     assert "hold the same folders" not in capsys.readouterr().err
+
+
+def test_a_training_folder_beside_folders_that_are_no_lists_is_said(tmp_path, capsys):
+    ingested(tree(tmp_path / "photos", **{"train/a": 30, "train/b": 30, "unlabelled": 30}))
+    assert "warning: train is a class with folders of its own." in capsys.readouterr().err
+    ingested(tree(tmp_path / "more", train=30, plane=30))
+    assert "folders of its own" not in capsys.readouterr().err
