@@ -337,7 +337,7 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
     counts = _counts(names, photos)
     if folders is not None:
         say_given_split(folders, mode=args.split_folders, eval_percent=eval_percent, test_percent=test_percent)
-    else:
+    elif args.split_folders != CLASSES:
         say_odd_folders(classes)
     say_left_out(classes)
     say_groups(groups, chosen=args.group_by, of_group=of_group, is_split=given is not None)
