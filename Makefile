@@ -39,8 +39,10 @@ $(VENV)/demo-photos: demo/requirements.lock $(VENV)/installed
 setup: $(VENV)/project ## make the virtual environment
 	@echo "$(VENV) is ready: $$($(BIN)/python --version), $$($(BIN)/hugs --version). To use it: source $(BIN)/activate"
 
+# The shell takes DATA from the environment, so that quotes, blanks and the like in it are only characters.
+demo: export DATA := $(DATA)
 demo: $(VENV)/project $(if $(DATA),,$(VENV)/demo-photos) ## photos to a prediction; DATA=my_photos/ for your own
-	@$(BIN)/python -m demo.run $(if $(DATA),--image_dir "$(DATA)")
+	@$(BIN)/python -m demo.run $(if $(DATA),--image_dir "$$DATA") $(DEMO_FLAGS)
 
 bench: $(VENV)/project $(VENV)/demo-photos ## every number of the README, beside peers
 	@$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)

@@ -26,13 +26,30 @@ _MAX_SNIFFED_BYTES = 64 * 1024 * 1024
 _LITTER = frozenset(
     {
         "$recycle.bin",
+        "#recycle",  # Synology's recycle bin
+        "#snapshot",
+        "@__thumb",  # QNAP
         "@eadir",  # thumbnails that a Synology disk station makes
+        "@recently-snapshot",
+        "@recycle",  # QNAP's recycle bin
+        "@sharebin",
+        "@sharesnap",
+        "@tmp",
         "__macosx",  # what macOS adds to zip archives
+        "__pycache__",
+        "_vti_cnf",  # FrontPage: texts with the names of the images
         "desktop.ini",
         "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "found.000",  # what Windows makes of damaged files
         "icon\r",
         "lost+found",
+        "lost.dir",  # Android
+        "network trash folder",
+        "recycled",
+        "recycler",
         "system volume information",
+        "temporary items",
         "thumbs.db",
     }
 )
@@ -54,12 +71,14 @@ class ClassFolders:
       loose: images directly in the folder, which belong to no class.
       others: files that are no images.
       unlistable: images whose names cannot stand in a list: not UTF-8, a line break, a blank at the end.
+      ignored: folders that were not looked into because systems make them, such as recycle bins; without hidden ones.
     """
 
     images: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     loose: list[str] = dataclasses.field(default_factory=list)
     others: list[str] = dataclasses.field(default_factory=list)
     unlistable: list[str] = dataclasses.field(default_factory=list)
+    ignored: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def num_images(self) -> int:
@@ -74,14 +93,16 @@ def find_local_images(image_dir: str) -> ClassFolders:
       InputError: a folder cannot be read.
     """
     found, is_image_name = ClassFolders(), _image_name_test()
-    for path, entry in _walk(image_dir, "", (os.path.realpath(image_dir),)):
-        if entry.is_dir():
-            if "/" not in path:
+    for path, entry in _walk(image_dir):
+        if _is_dir(entry):
+            if _is_ignored(entry.name):
+                found.ignored.append(path)
+            elif "/" not in path:
                 found.images[path] = []
             continue
-        # A broken link is listed like a broken image. Sockets and pipes are not listed: opening one could block
-        # forever.
-        if not (entry.is_file() or entry.is_symlink()):
+        # A broken link is listed like a broken image, as is one to itself. Sockets and pipes are not listed: opening
+        # one could block forever.
+        if not (entry.is_symlink() or entry.is_file()):
             continue
         _sort_in(found, path, is_image_name, functools.partial(_open_local, entry.path))
     return found
@@ -103,43 +124,64 @@ def find_stored_images(image_dir: str, storage: Storage) -> ClassFolders:
     except OSError as error:
         raise InputError(f"--image_dir: {image_dir} cannot be listed ({error}).") from error
     found, is_image_name = ClassFolders(), _image_name_test()
+    ignored_folders: set[str] = set()
     for uri in uris:
         path = uri.removeprefix(root)
         *folders, name = path.split("/")
-        if not name or any(_is_ignored(part) for part in (*folders, name)):
+        ignored = next((number for number, part in enumerate((*folders, name)) if _is_ignored(part)), None)
+        if not name or ignored is not None:
+            if ignored is not None and ignored < len(folders) and not folders[ignored].startswith("."):
+                ignored_folders.add("/".join(folders[: ignored + 1]))
             continue
         if folders:
             found.images.setdefault(folders[0], [])
         _sort_in(found, path, is_image_name, functools.partial(_open_stored, storage, uri))
+    found.ignored.extend(ignored_folders)
     return found
 
 
-def _walk(folder: str, prefix: str, real_chain: tuple[str, ...]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yields (relative path, entry) of everything below a folder that is not ignored, sub-folders before their files.
+def _walk(image_dir: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yields (relative path, entry) of everything below a folder, a folder before what it holds.
 
-    `real_chain` has the real paths of the folders that the links on the way here came from and led to.
+    Folders that systems make are yielded too, but not what they hold. Hidden files and folders are not.
     """
-    try:
-        with os.scandir(folder) as scan:
-            entries = list(scan)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: the folder cannot be read ({error.strerror}). Make it readable, or move it away."
-        ) from error
-    for entry in entries:
-        if _is_ignored(entry.name):
-            continue
-        path, chain = prefix + entry.name, real_chain
-        if not entry.is_dir():
+    # Each folder with the real paths of the folders that the links on the way to it came from and led to. A stack, and
+    # no recursion: folders may be nested deeper than Python's calls.
+    waiting: list[tuple[str, str, tuple[str, ...]]] = [(image_dir, "", (os.path.realpath(image_dir),))]
+    while waiting:
+        folder, prefix, real_chain = waiting.pop()
+        try:
+            with os.scandir(folder) as scan:
+                entries = list(scan)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: the folder cannot be read ({error.strerror}). Make it readable, or move it away."
+            ) from error
+        for entry in entries:
+            path, chain = prefix + entry.name, real_chain
+            if not _is_dir(entry):
+                if not _is_ignored(entry.name):
+                    yield path, entry
+                continue
+            if _is_ignored(entry.name):
+                if not entry.name.startswith("."):
+                    yield path, entry
+                continue
+            if entry.is_symlink():
+                target = os.path.realpath(entry.path)
+                chain = (*real_chain, os.path.realpath(folder), target)
+                if any(f"{real}/".startswith(f"{target.rstrip('/')}/") for real in chain[:-1]):
+                    continue  # the link leads back to a folder above
             yield path, entry
-            continue
-        if entry.is_symlink():
-            target = os.path.realpath(entry.path)
-            chain = (*real_chain, os.path.realpath(folder), target)
-            if any(f"{real}/".startswith(f"{target.rstrip('/')}/") for real in chain[:-1]):
-                continue  # the link leads back to a folder above
-        yield path, entry
-        yield from _walk(entry.path, f"{path}/", chain)
+            waiting.append((entry.path, f"{path}/", chain))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link to itself, or to where one may not look, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_ignored(name: str) -> bool:
@@ -239,11 +281,14 @@ def labels_of(found: ClassFolders, image_dir: str) -> dict[str, str]:
             )
         by_label[label] = folder
     if len(by_label) == 1:
-        (label,) = by_label
+        ((label, folder),) = by_label.items()
+        deeper = os.path.join(image_dir, folder)
+        # Of folders that are split already, the class lies deeper, in several folders.
+        inside = found.images[folder][0].startswith(f"{folder}/")
         raise InputError(
             f"{image_dir}: only one class has images ({label!r}, {found.num_images} of them), and a "
-            "classifier needs at least two. Give each class a folder of its own; if they lie inside that "
-            f"one, pass --image_dir {shlex.quote(os.path.join(image_dir, folders[0]))}."
+            "classifier needs at least two. Give each class a folder of its own"
+            + (f"; if they lie inside that one, pass --image_dir {shlex.quote(deeper)}." if inside else ".")
         )
     return {by_label[label]: label for label in sorted(by_label)}
 

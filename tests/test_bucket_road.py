@@ -16,7 +16,7 @@ pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not 
 
 from configs.errors import InputError
 from pipelines import class_folders, ingest
-from pipelines.ingest import name_share, split_of
+from pipelines.splits.assign import name_share, split_of
 from tests.support.faulty_gcs import FaultPlan, FaultyGcs
 from tests.support.programs import end_program, start_program
 

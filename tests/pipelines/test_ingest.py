@@ -18,7 +18,7 @@ from PIL import Image
 from configs.errors import InputError
 from configs.printed_commands import program_command
 from pipelines import ingest
-from pipelines.ingest import name_share, split_of
+from pipelines.splits.assign import name_share, split_of
 from preprocess.lists.labels import parse_label_dict
 from preprocess.lists.rows import parse_rows
 from preprocess.storage.uris import resolve_uri
@@ -279,6 +279,57 @@ def test_links_are_followed_but_not_in_circles(photos, tmp_path):
     assert "../photos/daisy/gone.jpg" in rows
 
 
+SYSTEM_FOLDERS = (
+    *("#recycle", "@Recycle", "@tmp", "@eaDir", ".@__thumb", "@Recently-Snapshot", "$RECYCLE.BIN", "RECYCLER"),
+    *("System Volume Information", "__MACOSX", ".ipynb_checkpoints", ".Trash-1000", "lost+found", "LOST.DIR"),
+    *("Network Trash Folder", "Temporary Items", "_vti_cnf", "__pycache__", "FOUND.000", "#snapshot", ".AppleDouble"),
+)
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+def test_what_systems_keep_in_folders_is_neither_a_class_nor_a_photo(photos, tmp_path, capsys, bucket):
+    for name in SYSTEM_FOLDERS:
+        for folder in (photos / name / "rose", photos / "rose" / name, photos / "rose" / "deep" / name):
+            folder.mkdir(parents=True)
+            (folder / "deleted.jpg").touch()
+    make_photos(photos, {"trash": 30})  # Some people do tell trash from other things.
+    if bucket:
+        files = {f"gs://b/{path.relative_to(photos)}": b"" for path in photos.rglob("*") if path.is_file()}
+        storage = FakeStorage(files)
+        argv = ["--image_dir", "gs://b", "--output_dir", str(tmp_path / "data")]
+        assert ingest.main(argv, storage=storage) == 0
+    else:
+        run(photos, tmp_path / "data")
+    assert (tmp_path / "data" / "dict.txt").read_text() == "daisy\nrose\ntrash\n"
+    assert sum(map(len, read(tmp_path / "data").values())) == 130
+    assert (
+        "note: recycle bins and other folders that systems make, left out: #recycle, #snapshot"
+        in capsys.readouterr().err
+    )
+
+
+def test_links_to_themselves_and_to_each_other_are_broken_images(photos, tmp_path):
+    for link, target in (("self", "self"), ("a.jpg", "b.jpg"), ("b.jpg", "a.jpg"), ("self.jpg", "self.jpg")):
+        (photos / "rose" / link).symlink_to(target)
+    (photos / "circle").symlink_to("circle")
+    (photos / "circle.jpg").symlink_to(photos / "circle.jpg")
+    run(photos, tmp_path / "data")
+    rows = {uri: label for split in read(tmp_path / "data").values() for uri, label in split.items()}
+    assert len(rows) == 103 and {f"../photos/rose/{name}.jpg" for name in ("a", "b", "self")} <= rows.keys()
+
+
+def test_folders_may_be_nested_deeper_than_calls(photos, tmp_path):
+    folder = photos / "rose"
+    with contextlib.chdir(folder):
+        for _ in range(1100):
+            os.mkdir("d")
+            os.chdir("d")
+        open("deep.jpg", "w").close()
+    run(photos, tmp_path / "data")
+    subprocess.run(["rm", "-rf", photos], check=True)  # Python's own functions give up on it.
+    assert sum(map(len, read(tmp_path / "data").values())) == 101
+
+
 def test_images_whose_names_no_list_can_hold_are_left_out_and_said(photos, tmp_path, capsys):
     (photos / "rose" / "a\nb.jpg").touch()
     (photos / "rose" / "undecodable-\udcff.jpg").touch()
@@ -335,7 +386,7 @@ def test_many_classes_make_a_short_table(tmp_path, capsys):
     run(tmp_path / "photos", tmp_path / "data")
     out = capsys.readouterr().out
     assert "(the 40 smallest of 90 classes)" in out
-    assert len(out.splitlines()) < 50
+    assert len(out.splitlines()) < 56
 
 
 # Wrong input
@@ -394,6 +445,13 @@ def test_output_dir_must_be_a_folder(photos, tmp_path):
 )
 def test_wrong_flags(photos, tmp_path, flags, expected):
     assert expected in complaint(photos, tmp_path / "data", *flags)
+
+
+def test_a_share_in_place_of_a_percentage_is_said(photos, tmp_path, capsys):
+    run(photos, tmp_path, "--eval_percent", "0.2", "--test_percent", "0")
+    said = capsys.readouterr().err
+    assert "warning: --eval_percent 0.2 means 0.2 %; for 20 % pass --eval_percent 20." in said
+    assert "--test_percent" not in said
 
 
 def test_no_photo_left_to_train_on(tmp_path):

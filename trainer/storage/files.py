@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from configs.arguments import require_utf8
 from configs.errors import InputError
 from preprocess.storage.scratch import scratch_folder
 
@@ -48,8 +49,9 @@ def supported_path(path: str, *, flag: str) -> str:
     """The path in the form that the trainer uses: local paths without `file://`.
 
     Raises:
-      InputError: the trainer cannot open this scheme, or the path names no bucket.
+      InputError: the trainer cannot open this scheme, or the path names no bucket or is not UTF-8.
     """
+    require_utf8(path, f"--{flag}")  # TensorFlow cannot open it.
     path = path.removeprefix("file://")
     scheme, mark, rest = path.partition("://")
     if is_in_bucket(path) and not rest.partition("/")[0]:
