@@ -39,6 +39,7 @@ class Option:
       decides_time: whether the time that a run takes depends on the value, so that a plan was made for this value only.
       metavar: what `--help` calls the value; None for argparse's choice.
       default_words: the default as `--help` shows it; None for the value itself.
+      positional: whether the command line gives the value without a flag.
     """
 
     default: Any
@@ -49,6 +50,7 @@ class Option:
     decides_time: bool = False
     metavar: str | None = None
     default_words: str | None = None
+    positional: bool = False
 
     def __post_init__(self) -> None:
         known = OneOf.of(Decides)
@@ -76,6 +78,7 @@ def option(
     decides_time: bool = False,
     metavar: str | None = None,
     default_words: str | None = None,
+    positional: bool = False,
 ) -> Any:
     """A field of a dataclass that is an option; for the arguments see `Option`."""
     described = Option(
@@ -87,6 +90,7 @@ def option(
         decides_time=decides_time,
         metavar=metavar,
         default_words=default_words,
+        positional=positional,
     )
     return dataclasses.field(default=default, metadata={_KEY: described})
 
@@ -127,12 +131,26 @@ def add_flags(
     """
     for name, described in options.items():
         arguments = described.rule.flag_arguments()
-        if described.default is REQUIRED:
+        if described.default is REQUIRED and not described.positional:
             arguments = {**arguments, "required": True}
         if described.metavar is not None:
             arguments = {**arguments, "metavar": described.metavar}
         words = described.full_help if help is None else help.get(name, argparse.SUPPRESS)
-        parser.add_argument(f"--{name}", help=words, **arguments)
+        parser.add_argument(name if described.positional else f"--{name}", help=words, **arguments)
+
+
+def given_values(args: argparse.Namespace, owner: Any) -> dict[str, Any]:
+    """The values that a command line gives for the options of a dataclass, by name; what it does not give is left out.
+
+    Args:
+      args: of a parser that got the flags by `add_flags`.
+      owner: the dataclass, or an object of it.
+    """
+    values = {name: getattr(args, name) for name in options_of(owner)}
+    # argparse collects the values of a flag that may be repeated in a list; options are frozen.
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if value is not None
+    }
 
 
 def definition_of(options: Options, decides: Decides) -> dict[str, Any]:

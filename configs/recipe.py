@@ -61,11 +61,8 @@ class Lists(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PreprocessOptions(Options):
-    """How lists become records: the options of `pipelines.embed` that a recipe has.
-
-    The limits decide which images fail, but no record: a failed image has none, and its row can be tried again.
-    """
+class BackboneOptions(Options):
+    """The options that name a network: its architecture and its weights."""
 
     prefix: ClassVar[str] = "preprocess."
 
@@ -84,6 +81,16 @@ class PreprocessOptions(Options):
         metavar="imagenet|random|PATH",
     )
     seed: int = option(0, Whole(0), help="seed of random weights", decides="records")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreprocessOptions(BackboneOptions):
+    """How lists become records: the options of `pipelines.embed` that a recipe has.
+
+    The limits decide which images fail, but they do not decide any record. A failed image has no record, and its row
+    can be tried again.
+    """
+
     engine: EngineName = option(
         "auto",
         OneOf.of(EngineName),
@@ -241,6 +248,37 @@ class Recipe(Section):
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             self._fail("name", 'letters, digits, ".", "_" and "-", the first a letter or digit')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipeChoice(Options):
+    """The option of programs that work with one recipe."""
+
+    prefix: ClassVar[str] = "--"
+
+    recipe: str = option(
+        "hugs",
+        Text(anything=True),
+        help="name of a recipe, or path of its YAML file",
+        decides="neither",
+        metavar="NAME|FILE",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptionalRecipe(Options):
+    """The option of programs that work without a recipe, too."""
+
+    prefix: ClassVar[str] = "--"
+
+    # The options that the recipe sets say themselves what they decide.
+    recipe: str | None = option(
+        None,
+        Text(anything=True),
+        help="name or file of a recipe, which gives the defaults of the flags below",
+        decides="neither",
+        metavar="NAME|FILE",
+    )
 
 
 _SECTIONS: dict[str, Any] = {

@@ -67,8 +67,8 @@ def _output_folder(options: TrainingOptions) -> OutputFolder:
     from trainer.storage.working_folder import working_folder
 
     output = OutputFolder(options.output_path)
-    for flag in ("checkpoint_dir", "log_dir", "export_dir"):
-        if path := getattr(options, flag):
+    for flag, paths in options.paths_that_are("written").items():
+        for path in () if flag == "output_path" else paths:
             working_folder(path, flag=flag).require_writable()
     return output
 

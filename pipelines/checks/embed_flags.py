@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from configs.arguments import OneLineParser
 from configs.errors import InputError
-from configs.option import REQUIRED, Options, add_flags, option, options_of
-from configs.recipe import PreprocessOptions, Recipe, load_recipe
+from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
+from configs.recipe import OptionalRecipe, PreprocessOptions, Recipe, load_recipe
 from configs.rules import Switch, Text, Texts, Whole
 
 
@@ -58,12 +58,8 @@ class PathOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class JobOptions(PreprocessOptions, PathOptions):
-    """All options of a job: its input and output, the options of a recipe about records, and the others.
-
-    Raises:
-      InputError: a value breaks its rule; the message names the flag and the value.
-    """
+class BatchOptions(Options):
+    """The option about batches, which jobs and plans share."""
 
     prefix: ClassVar[str] = "--"
 
@@ -76,6 +72,18 @@ class JobOptions(PreprocessOptions, PathOptions):
         metavar="N",
         default_words="what suits the engine",
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobOptions(BatchOptions, PreprocessOptions, PathOptions):
+    """All options of a job: its input and output, the options of a recipe about records, and the others.
+
+    Raises:
+      InputError: a value breaks its rule; the message names the flag and the value.
+    """
+
+    prefix: ClassVar[str] = "--"
+
     embedding_cache: str | None = option(
         None,
         _ANYTHING,
@@ -179,11 +187,7 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
     parser = _parser()
     args, beam_flags = parser.parse_known_args(words)
     recipe = load_recipe(args.recipe) if args.recipe else Recipe(name="none")
-    values: dict[str, Any] = dataclasses.asdict(recipe.preprocess)
-    for name in options_of(JobOptions):
-        value = getattr(args, name)
-        if value is not None:
-            values[name] = tuple(value) if isinstance(value, list) else value
+    values = {**dataclasses.asdict(recipe.preprocess), **given_values(args, JobOptions)}
     return EmbedFlags(
         options=JobOptions(**values),
         recipe=recipe,
@@ -199,9 +203,7 @@ def with_flags(defaults: PreprocessOptions, args: argparse.Namespace) -> Preproc
     Raises:
       InputError: a value is out of range.
     """
-    names = (field.name for field in dataclasses.fields(defaults))
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return dataclasses.replace(defaults, **given)
+    return dataclasses.replace(defaults, **given_values(args, defaults))
 
 
 def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:
@@ -225,6 +227,6 @@ def _parser() -> OneLineParser:
     )
     of_paths, of_job = options_of(PathOptions), options_of(JobOptions)
     add_flags(parser, of_paths)
-    parser.add_argument("--recipe", metavar="NAME|FILE", help="recipe that gives the defaults of the flags below")
+    add_flags(parser, options_of(OptionalRecipe))
     add_flags(parser, {name: described for name, described in of_job.items() if name not in of_paths})
     return parser

@@ -234,10 +234,10 @@ def test_rows_that_will_be_skipped_are_not_waited_for(data_dir):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--sample", "0"], "--sample: must be at least 1. Received: 0."),
+        (["--sample", "0"], "--sample must be a whole number of at least 1. Received: 0."),
         (["--sample", "many"], "--sample: invalid int value: 'many'"),
         (["--sampel", "5"], "Did you mean '--sample'?"),
-        (["--batch_size", "0"], "--batch_size: must be at least 1"),
+        (["--batch_size", "0"], "--batch_size must be a whole number of at least 1"),
         (["--data_dir", "/no/such"], "there is no directory '/no/such'"),
         (["--recipe", "hug"], "Did you mean 'hugs'?"),
         (["--precision", "int9"], "invalid choice: 'int9'"),
