@@ -34,7 +34,7 @@ from benchmarks.report import Figure, at_least, finish, say
 from configs.errors import EXIT_OK
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
-from preprocess.images import decode as image_definition
+from preprocess.images import decode
 from preprocess.images.decode import decode_image
 
 _LARGE = (4000, 3000)
@@ -56,7 +56,7 @@ def make_large_photo(path: str, size: tuple[int, int], *, noise: float, seed: in
 
 
 def _decode_in_full(data: bytes) -> np.ndarray:
-    with mock.patch.object(image_definition, "JPEG_REDUCED_SIDE", _NEVER_REDUCED):
+    with mock.patch.object(decode, "JPEG_REDUCED_SIDE", _NEVER_REDUCED):
         return decode_image(data)
 
 

@@ -152,6 +152,7 @@ def _train(
     Returns:
       The options that the head was trained with, the result of the training, and further results for the metrics.
     """
+    from trainer.training.checkpoints import Saving
     from trainer.training.loop import train_head
     from trainer.training.progress import TrainingProgress
 
@@ -169,7 +170,7 @@ def _train(
             evaluation,
             options,
             on_progress=progress.update,
-            resume=True,
+            saving=Saving(resumes=True),
             say=_say,
             exchange=exchange,
         )
@@ -208,11 +209,14 @@ def train_as_worker(options: TrainingOptions, exchange: GradientExchange) -> Non
     sets = _find_sets(options)
 
     from trainer.data.dataset import in_label_mode
+    from trainer.training.checkpoints import Saving
     from trainer.training.loop import train_head
 
     data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
     data = in_label_mode(data, options.label_mode)
-    train_head(data["train"], data["eval"], options, write=False, resume=True, say=_say, exchange=exchange)
+    train_head(
+        data["train"], data["eval"], options, saving=Saving(writes=False, resumes=True), say=_say, exchange=exchange
+    )
     cluster = exchange.cluster
     _say(f"worker {cluster.index} of {cluster.count} is done; the chief evaluates and writes the model")
 

@@ -11,10 +11,9 @@ import urllib.request
 from collections.abc import Iterator
 
 from configs.errors import InputError, cause_in_one_line
-from preprocess.storage import router as uri_storage
+from preprocess.storage import router
 from preprocess.storage.base import Storage
 from preprocess.storage.digests import digest_of_file
-from preprocess.storage.router import UriStorage
 from preprocess.storage.uris import has_scheme
 
 _PROBE_TIMEOUT_SEC = 10
@@ -109,7 +108,7 @@ def check_file(path: str, storage: Storage | None = None) -> None:
     if has_scheme(path) and not path.startswith("gs://"):
         raise InputError(f"weights: must be {_USABLE}, local or gs://. Received: {path!r}")
     try:
-        found = path.startswith("gs://") and (storage or UriStorage()).match(path) == [path]
+        found = path.startswith("gs://") and (storage or router.UriStorage()).match(path) == [path]
     except OSError as error:
         raise InputError(f"weights: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
     if not found and not os.path.isfile(path):
@@ -129,7 +128,7 @@ def local_copy(path: str, storage: Storage | None = None) -> Iterator[str]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            copy = stack.enter_context(uri_storage.local_copy(path, storage or UriStorage()))
+            copy = stack.enter_context(router.local_copy(path, storage or router.UriStorage()))
         except OSError as error:
             raise InputError(f"weights: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
         yield copy

@@ -11,6 +11,7 @@ from configs.errors import InputError
 from trainer.data.dataset import EmbeddingDataset
 from trainer.data.embeddings import MemoryEmbeddings
 from trainer.options import TrainingOptions
+from trainer.training.checkpoints import NO_SAVING
 from trainer.training.loop import TrainingResult, train_head
 
 # The search uses at most this many examples. Settings that perform the same on so many examples are equally good, and a
@@ -111,7 +112,7 @@ def fit(train: EmbeddingDataset, held_out: EmbeddingDataset, options: TrainingOp
     Raises:
       InputError: see `train_head`.
     """
-    return train_head(train, held_out, options, write=False)
+    return train_head(train, held_out, options, saving=NO_SAVING)
 
 
 def fit_for(

@@ -46,6 +46,24 @@ class EvaluationPoint:
     eval_accuracy: float
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Saving:
+    """How a run uses the checkpoints and logs in its folders.
+
+    Attributes:
+      writes: whether the run writes checkpoints and logs. One of many fits does not.
+      resumes: whether the run goes on from the checkpoint `last`, if that has the same data and options.
+      every_sec: the least number of seconds between two saves of `last`; None saves as often as costs almost no time.
+    """
+
+    writes: bool = True
+    resumes: bool = False
+    every_sec: float | None = None
+
+
+NO_SAVING = Saving(writes=False)
+
+
 @dataclasses.dataclass(kw_only=True)
 class RunState:
     """The progress of a run.

@@ -21,7 +21,7 @@ from trainer.data.prefetch import prefetched
 from trainer.evaluation.metrics import Measures, measure
 from trainer.options import TrainingOptions
 from trainer.training.batches import batches
-from trainer.training.checkpoints import Checkpoints, EvaluationPoint, RunState, run_definition
+from trainer.training.checkpoints import Checkpoints, EvaluationPoint, RunState, Saving, run_definition
 from trainer.training.distributed import ALONE, GradientExchange
 from trainer.training.event_log import EventLog
 from trainer.training.head import FastDropout, build_head, predict_logits, standardization
@@ -32,6 +32,7 @@ from trainer.training.optimizers import Optimizer, make_optimizer
 # honest. On real ImageNet embeddings, accuracy / loss on images that chose nothing were 0.54 / 1.29 for it,
 # 0.53 / 1.64 for the highest eval accuracy, 0.50 / 2.15 for the last step.
 CHECKPOINT_RULE = "lowest eval loss"
+_SAVED = Saving()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,9 +147,7 @@ def train_head(
     options: TrainingOptions,
     *,
     on_progress: Callable[[int, float, Measures | None], None] = lambda step, loss, measures: None,
-    write: bool = True,
-    resume: bool = False,
-    save_every_sec: float | None = None,
+    saving: Saving = _SAVED,
     say: Callable[[str], None] = _print,
     exchange: GradientExchange | None = None,
 ) -> TrainingResult:
@@ -163,11 +162,9 @@ def train_head(
       options: of the run. The label mode is that of the data sets.
       on_progress: called after each step with the number of steps done, the loss of its batch, and the
         evaluation if there was one.
-      write: whether to write anything; a fit among many need not.
-      resume: whether to go on from `checkpoints/last`, if it is of the same data and options. If that run was
-        finished, its result is given without training.
-      save_every_sec: seconds between two saves at least; None for as often as costs next to nothing.
-      say: is told in a sentence what became of an earlier checkpoint.
+      saving: how the run uses its checkpoints. If the run resumes a finished run, it returns the result of that run
+        and trains nothing.
+      say: gets a sentence about what happens with an earlier checkpoint.
       exchange: of gradients, among the workers that train together, all on the same data and options; the chief alone
         writes. None for a worker that is alone.
 
@@ -178,10 +175,10 @@ def train_head(
     require_trainable(train)
     started = time.monotonic()
     cluster = exchange.cluster if exchange else ALONE
-    writes = write and cluster.is_chief
+    writes = saving.writes and cluster.is_chief
     parts = _untrained(train, options)
     checkpoints = None
-    if write or resume:
+    if saving.writes or saving.resumes:
         definition = run_definition(train, evaluation, options)
         checkpoints = Checkpoints(
             options.checkpoint_folder,
@@ -189,9 +186,9 @@ def train_head(
             head=parts.head,
             best_head=parts.best_head,
             optimizer=parts.optimizer,
-            save_every_sec=save_every_sec,
+            save_every_sec=saving.every_sec,
         )
-    state = _first_state(checkpoints, resume=resume, discard=writes, say=say)
+    state = _first_state(checkpoints, resume=saving.resumes, discard=writes, say=say)
     first_step, num_steps = state.step, options.num_steps(len(train))
     if exchange:
         _require_agreement(first_step, exchange)
