@@ -11,7 +11,7 @@ import os
 import shlex
 import tempfile
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from cloud.gcloud import Gcloud, Runner, run_command
 from cloud.job_storage import job_storage
@@ -45,8 +45,6 @@ _REPOSITORY_MISSING = "NOT_FOUND"
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeploymentOptions(CloudRunOptions):
     """The options of the program."""
-
-    prefix: ClassVar[str] = "--"
 
     model_dir: str = option(
         REQUIRED,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 from cloud.gcloud import Gcloud, Runner
 from configs.cloud import CloudOptions
@@ -16,8 +15,6 @@ from configs.rules import Switch, Text
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CloudRunOptions(RecipeChoice):
     """The options of a program that sends something to Google Cloud."""
-
-    prefix: ClassVar[str] = "--"
 
     # `CloudOptions` has the rules for projects and regions.
     project: str | None = option(

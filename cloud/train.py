@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from cloud.gcloud import Gcloud, Runner, flags_of, run_command
 from cloud.job_storage import is_there, job_storage, put_file, read_file
@@ -59,8 +59,6 @@ class _JobId(Text):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingRunOptions(CloudRunOptions):
     """The options of the program."""
-
-    prefix: ClassVar[str] = "--"
 
     data_dir: str = option(
         REQUIRED,

@@ -160,6 +160,13 @@ class Texts(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
+class Arguments(Texts):
+    """One or more texts, which a command line gives without a flag."""
+
+    flag: ClassVar[dict[str, Any]] = {"nargs": "+"}
+
+
+@dataclasses.dataclass(frozen=True)
 class Switch(Rule):
     """Yes or no.
 

@@ -1,6 +1,6 @@
 """The whole workflow in a few minutes: photos, lists, records, a model, its accuracy, a prediction.
 
-Runs the programs with the commands that a person would type, prints each command before it runs, and summarizes the
+It runs the programs with the commands that a person would type, prints each command before it runs, and summarizes the
 results. If an earlier run finished records for the same lists and weights, they are used again.
 """
 
@@ -75,7 +75,7 @@ def _choose_weights() -> list[str]:
 
 
 def _job_dir(out: pathlib.Path, data: pathlib.Path, image_dir: pathlib.Path, weights: Sequence[str]) -> pathlib.Path:
-    """A folder for each combination of lists, photos, weights and program. What changed is embedded again."""
+    """The job folder for these lists, photos and weights and this program. Another combination has another folder."""
     digest = hashlib.sha256(shlex.join([*weights, IMAGE_DEFINITION, str(REPORT_FORMAT)]).encode())
     for path in sorted(data.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
@@ -39,8 +39,6 @@ _HELP = {
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanOptions(BatchOptions, RecipeListOptions):
     """The options of the program, without those of `pipelines.embed` that a recipe has."""
-
-    prefix: ClassVar[str] = "--"
 
     sample: int = option(200, Whole(1), help="images to try of each list", decides="neither", metavar="N")
     output: str | None = option(

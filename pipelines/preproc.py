@@ -17,7 +17,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
@@ -56,8 +56,6 @@ _MADE_BY_EMBED = ("--job_name",)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PreprocOptions(RecipeListOptions):
     """The options of the program; all other flags are those of `pipelines.embed`."""
-
-    prefix: ClassVar[str] = "--"
 
     job_dir: str | None = option(
         None,

@@ -8,7 +8,6 @@ import os
 import posixpath
 import shlex
 from collections.abc import Iterable
-from typing import ClassVar
 
 from configs.errors import InputError
 from configs.option import REQUIRED, option
@@ -27,8 +26,6 @@ LIST_FLAGS = ("--input_path", "--input_dict", "--output_path")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecipeListOptions(RecipeChoice):
     """The options of programs that work on all lists of a recipe: the recipe, and where its lists are."""
-
-    prefix: ClassVar[str] = "--"
 
     data_dir: str = option(
         REQUIRED,

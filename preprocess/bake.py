@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import ClassVar
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
@@ -25,7 +24,9 @@ from configs.rules import Switch
 class BakeOptions(BackboneOptions):
     """The options of the program."""
 
-    prefix: ClassVar[str] = "--"
+    # It has no annotation: `runpy` can run a program without registering its module, and then dataclasses do not
+    # recognize ClassVar and make a field of it.
+    prefix = "--"
 
     weights_only: bool = option(
         False,

@@ -10,23 +10,15 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 from configs.arguments import OneLineParser
 from configs.console import require_printed
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
 from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
 from configs.program import run_program
-from configs.rules import Switch, Texts, Whole
+from configs.rules import Arguments, Switch, Whole
 from trainer.options import Path
 from trainer.storage.files import cause_of, is_missing_bucket, storage, supported_path
-
-
-@dataclasses.dataclass(frozen=True)
-class _Arguments(Texts):
-    """One or more texts, which the command line gives without a flag."""
-
-    flag: ClassVar[dict[str, Any]] = {"nargs": "+"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,11 +29,13 @@ class PredictOptions(Options):
       InputError: a value breaks its rule.
     """
 
-    prefix: ClassVar[str] = "--"
+    # It has no annotation: `runpy` can run a program without registering its module, and then dataclasses do not
+    # recognize ClassVar and make a field of it.
+    prefix = "--"
 
     photos: tuple[str, ...] = option(
         REQUIRED,
-        _Arguments(),
+        Arguments(),
         help="image files of any common format, local or gs://",
         decides="neither",
         metavar="PHOTO",

@@ -220,7 +220,7 @@ def test_flags_are_made_from_options():
     # What is not given is left to the recipe.
     assert given.hidden_units is None
     said = " ".join(parser.format_help().split())
-    assert "width of the ReLU layer; 0 for a straight softmax (default: 512)" in said
+    assert "width of the ReLU layer; 0 for no hidden layer, only a softmax (default: 512)" in said
     assert "statistics (default: yes)" in said
     assert "{adam,adamw,sgd,rmsprop}" in said
 

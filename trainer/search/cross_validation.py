@@ -107,7 +107,7 @@ def sample_in_memory(dataset: EmbeddingDataset, options: TrainingOptions) -> Emb
 
 
 def fit(train: EmbeddingDataset, held_out: EmbeddingDataset, options: TrainingOptions) -> TrainingResult:
-    """Trains a head and stores nothing on the disk.
+    """Trains a head and writes nothing to the disk.
 
     Raises:
       InputError: see `train_head`.
