@@ -16,8 +16,8 @@ from configs.section import Section
 
 # What the value of an option decides:
 #   "records": the bytes of the records. A job with another value is another job, and reuses nothing of the first one.
-#   "model": the weights that a training comes to. A training with another value does not go on from its checkpoint.
-#   "neither": nothing of both. A run with another value goes on from the work of the first one.
+#   "model": the trained weights. A training with another value does not go on from the checkpoint.
+#   "neither": neither of them. A run with another value goes on from the work of the first one.
 Decides = Literal["records", "model", "neither"]
 
 REQUIRED: Any = dataclasses.MISSING
@@ -124,10 +124,10 @@ def add_flags(
     """Adds a flag for each option. A flag that is not given comes out as None, since a recipe may have a value.
 
     Args:
-      parser: that gets the flags.
-      options: of `options_of`.
-      help: what `--help` says instead, by the name of the option; it does not list all others. None for the options'
-        own help.
+      parser: the parser that gets the flags.
+      options: from `options_of`.
+      help: other help texts, by the name of the option. `--help` does not show options without one. None for the
+        options' own help.
     """
     for name, described in options.items():
         arguments = described.rule.flag_arguments()
@@ -140,10 +140,10 @@ def add_flags(
 
 
 def given_values(args: argparse.Namespace, owner: Any) -> dict[str, Any]:
-    """The values that a command line gives for the options of a dataclass, by name; what it does not give is left out.
+    """The values that a command line gives for the options of a dataclass, by name. Other options are left out.
 
     Args:
-      args: of a parser that got the flags by `add_flags`.
+      args: the result of a parser with the flags of `add_flags`.
       owner: the dataclass, or an object of it.
     """
     values = {name: getattr(args, name) for name in options_of(owner)}

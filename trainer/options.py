@@ -150,7 +150,7 @@ class DataOptions(Options):
     log_dir: str | None = option(
         None,
         Path("a folder", "written", or_empty=True),
-        help="of TensorBoard",
+        help="folder for the logs of TensorBoard",
         decides="neither",
         metavar="DIR",
         default_words="AIP_TENSORBOARD_LOG_DIR, else in output_path",

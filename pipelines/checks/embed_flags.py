@@ -17,7 +17,7 @@ from configs.rules import Switch, Text, Texts, Whole
 
 @dataclasses.dataclass(frozen=True)
 class _Reasons(Text):
-    """Reasons of failures. The flag without a value means all reasons."""
+    """Reasons of failures. The flag without a value stands for all reasons."""
 
     flag: ClassVar[dict[str, Any]] = {"nargs": "?", "const": "all"}
 
@@ -87,8 +87,8 @@ class JobOptions(BatchOptions, PreprocessOptions, PathOptions):
     embedding_cache: str | None = option(
         None,
         _ANYTHING,
-        help="local or remote folder of embeddings by the content of the image file: what it holds is not computed "
-        "again, whatever the list or the file is called; it grows by what is computed",
+        help="local or remote folder that keeps embeddings by the content of the image file. Embeddings in it are not "
+        "computed again, even if lists or files have other names. All new embeddings are added to it",
         decides="neither",
         metavar="FOLDER",
     )
@@ -103,40 +103,41 @@ class JobOptions(BatchOptions, PreprocessOptions, PathOptions):
     retry_failures: str | None = option(
         None,
         _Reasons(anything=True),
-        help="of a finished set: try its dead letters again, all or those of some reasons, and complete the set",
+        help="try the dead letters of a finished set again, all or those of some reasons, and complete the set",
         decides="neither",
         metavar="REASON[,REASON]",
     )
     overwrite: bool = option(
         False,
         Switch(can_be_unset=False),
-        help="replace what lies at --output_path, once the new set is ready",
+        help="replace the set at --output_path, as soon as the new set is ready",
         decides="neither",
     )
     verify: bool = option(
         False,
         Switch(can_be_unset=False),
-        help="of a finished set: read every file and compare its digest; what is lost is embedded again, or with "
-        "--dry_run only named",
+        help="read every file of a finished set and compare its digest. Lost parts are embedded again; with --dry_run "
+        "they are only named",
         decides="neither",
     )
     prediction: str | None = option(
         None,
         _ANYTHING,
-        help="a plan that pipelines.plan made of these lists: the report compares it with what the run took",
+        help="a plan that pipelines.plan made of these lists: the report compares it with the run",
         decides="neither",
         metavar="FILE",
     )
     wait: bool = option(
         False,
         Switch(can_be_unset=False),
-        help="wait for a job on Dataflow, and end as a run on this machine does; other runners are waited for anyway",
+        help="wait for a job on Dataflow, and end like a run on this machine; other runners are waited for anyway",
         decides="neither",
     )
     dry_run: bool = option(
         False,
         Switch(can_be_unset=False),
-        help="check what can be checked without writing, print the command with all of Beam's flags, start nothing",
+        help="check everything that can be checked without writing, print the command with all of Beam's flags, start "
+        "nothing",
         decides="neither",
     )
 
@@ -160,11 +161,11 @@ class EmbedFlags:
     """A command line of `pipelines.embed`, read and checked.
 
     Attributes:
-      options: of the job: those of the recipe, with what the command line gives in their stead.
-      recipe: that was named, or one that says nothing.
-      beam_flags: all others, for Beam.
-      own_words: the words of the command line that are none of Beam's flags, in their order.
-      own_names: of all flags that are known here.
+      options: the options of the job: those of the command line, then those of the recipe, then the defaults.
+      recipe: the recipe that the command line names, or a recipe with defaults only.
+      beam_flags: all other flags, for Beam.
+      own_words: the words of the command line that are not flags of Beam, in their order.
+      own_names: the names of all flags that this program defines.
     """
 
     options: JobOptions
@@ -207,7 +208,7 @@ def with_flags(defaults: PreprocessOptions, args: argparse.Namespace) -> Preproc
 
 
 def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:
-    """The words of a command line that the parser has used, in their order."""
+    """The words of a command line without the `others`, in their order."""
     left = iter(others)
     other = next(left, None)
     taken = []
