@@ -110,7 +110,7 @@ def options_of(owner: Any) -> dict[str, Option]:
 
 
 class Options(Section):
-    """Base of dataclasses whose fields are all options. Every object keeps all of their rules."""
+    """The base of dataclasses whose fields are all options. The values of every object obey their rules."""
 
     def __post_init__(self) -> None:
         for name, described in options_of(self).items():
@@ -121,7 +121,7 @@ class Options(Section):
 def add_flags(
     parser: argparse.ArgumentParser, options: Mapping[str, Option], *, help: Mapping[str, str] | None = None
 ) -> None:
-    """Adds a flag for each option. A flag that is not given comes out as None, since a recipe may have a value.
+    """Adds a flag for each option. The value of a flag that is not given is None, because a recipe may give the value.
 
     Args:
       parser: the parser that gets the flags.
@@ -147,7 +147,7 @@ def given_values(args: argparse.Namespace, owner: Any) -> dict[str, Any]:
       owner: the dataclass, or an object of it.
     """
     values = {name: getattr(args, name) for name in options_of(owner)}
-    # argparse collects the values of a flag that may be repeated in a list; options are frozen.
+    # argparse collects the values of a repeated flag in a list. Options are frozen, so they have tuples.
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if value is not None
     }
@@ -163,5 +163,5 @@ def definition_of(options: Options, decides: Decides) -> dict[str, Any]:
 
 
 def time_deciding(options: Options) -> dict[str, Any]:
-    """The values on which the time that a run takes depends, by name."""
+    """The values that decide how long a run takes, by name."""
     return {name: getattr(options, name) for name, described in options_of(options).items() if described.decides_time}
