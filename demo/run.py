@@ -22,7 +22,6 @@ from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
 from configs.program import run_program
 from demo import solar_cells
-from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.jobs.report import REPORT_FORMAT
 from preprocess.records.record_set import MANIFEST_NAME, REPORT_NAME, sidecar_path
 from trainer.reports.console import confusion_table
@@ -76,6 +75,8 @@ def _choose_weights() -> list[str]:
 
 def _job_dir(out: pathlib.Path, data: pathlib.Path, image_dir: pathlib.Path, weights: Sequence[str]) -> pathlib.Path:
     """The job folder for these lists, photos and weights and this program. Another combination has another folder."""
+    from preprocess.images.decode import IMAGE_DEFINITION  # here: --help does not need NumPy
+
     digest = hashlib.sha256(shlex.join([*weights, IMAGE_DEFINITION, str(REPORT_FORMAT)]).encode())
     for path in sorted(data.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
