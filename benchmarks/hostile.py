@@ -83,13 +83,14 @@ def _tiff(width: int, height: int) -> bytes:
 
 
 def _gif(width: int, height: int) -> bytes:
-    """A black image: a small one of Pillow whose header declares this size."""
+    """A black image of this size, made by Pillow."""
     buffer = io.BytesIO()
     Image.new("P", (width, height)).save(buffer, "GIF")
     return buffer.getvalue()
 
 
 def _gif_that_declares(width: int, height: int) -> bytes:
+    """A small black image whose header declares this size."""
     data = bytearray(_gif(16, 16))
     data[6:10] = struct.pack("<HH", width, height)
     return bytes(data)

@@ -30,7 +30,7 @@ def read_network(path: str) -> Any:
 
 
 def cpu_has_bfloat16() -> bool:
-    """True if OpenVINO computes in bfloat16 on this CPU. On other CPUs it accepts the setting and computes in float32.
+    """True if OpenVINO computes in bfloat16 on this CPU. On other CPUs it only accepts the setting.
 
     Raises:
       InputError: OpenVINO is not installed.
