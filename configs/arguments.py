@@ -21,7 +21,7 @@ class OneLineParser(argparse.ArgumentParser):
       module: the module that is the program. Usage texts and messages show the command that starts it.
       any_bytes: accept arguments that are not UTF-8. Other parsers refuse them, because Beam, TensorFlow and JSON
         cannot store such names.
-      **kwargs: of `argparse.ArgumentParser`.
+      **kwargs: the arguments of `argparse.ArgumentParser`.
     """
 
     def __init__(self, *, module: str, any_bytes: bool = False, **kwargs: Any):
@@ -36,7 +36,7 @@ class OneLineParser(argparse.ArgumentParser):
         return [flag for action in self._actions for flag in action.option_strings]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As in `argparse`. Raises InputError, also if an argument or the current folder's path is not UTF-8."""
+        """See `argparse`. Raises InputError, also if an argument or the current folder's path is not UTF-8."""
         words = sys.argv[1:] if args is None else list(args)
         self._words = words
         if not self._any_bytes:
@@ -72,19 +72,19 @@ class OneLineParser(argparse.ArgumentParser):
 def _current_folder() -> str:
     try:
         return os.getcwd()
-    except OSError:  # It was deleted; whatever is relative to it says so.
+    except OSError:  # The folder was deleted. The first use of a relative path reports that.
         return ""
 
 
 def require_utf8(text: str, what: str) -> None:
-    """Makes sure that a name can stand in files of ours, which are UTF-8; names of files may hold any bytes.
+    """Checks that a name can be written into our files. They are UTF-8, but names of files may hold any bytes.
 
     Args:
       text: a path, or a word of the command line.
-      what: names its place in the message.
+      what: the place of the text, for the message.
 
     Raises:
-      InputError: it holds bytes that are not UTF-8.
+      InputError: the text holds bytes that are not UTF-8.
     """
     try:
         text.encode()

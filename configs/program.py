@@ -14,7 +14,7 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Runs a program's `main(argv)` and exits the process with its code.
 
     `InputError` becomes one `error:` line on standard error and exit code 2; Ctrl-C becomes exit code
-    130. Faults of printing do not change that: see `configs.console`.
+    130. Faults of printing do not change the exit code: see `configs.console`.
     """
     require_utf8_names()
     settle_streams()

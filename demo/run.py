@@ -1,6 +1,6 @@
 """The whole workflow in a few minutes: photos, lists, records, a model, its accuracy, a prediction.
 
-Runs the programs with the commands that a person would type, prints each command before it runs, and summarizes the
+It runs the programs with the commands that a person would type, prints each command before it runs, and summarizes the
 results. If an earlier run finished records for the same lists and weights, they are used again.
 """
 

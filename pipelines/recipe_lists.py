@@ -9,8 +9,10 @@ import posixpath
 from collections.abc import Iterable
 
 from configs.errors import InputError
+from configs.option import REQUIRED, option
 from configs.printed_commands import program_command
-from configs.recipe import Recipe
+from configs.recipe import Recipe, RecipeChoice
+from configs.rules import Text
 from preprocess.jobs.job import DEFINITION_NAME
 from preprocess.records.record_set import MANIFEST_NAME
 from preprocess.storage.base import Storage
@@ -19,6 +21,19 @@ from preprocess.storage.uris import has_scheme
 _TIME = "%Y%m%d_%H%M%S"
 # The flags of `pipelines.embed` that depend on the list.
 LIST_FLAGS = ("--input_path", "--input_dict", "--output_path")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipeListOptions(RecipeChoice):
+    """The options of programs that work on all lists of a recipe: the recipe, and where its lists are."""
+
+    data_dir: str = option(
+        REQUIRED,
+        Text(anything=True),
+        help="directory or bucket that has the lists",
+        decides="neither",
+        metavar="DIR",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREA
 
 # The files that take longest come first, so that at the end no process waits for the last file of the other.
 _FIRST = (
-    "test_bucket_road",
+    "test_bucket_workflow",
     "test_two_workers",
     "test_stopped_jobs",
     "test_set_states",

@@ -7,7 +7,6 @@ import tomllib
 
 import pytest
 
-from configs import install_hint as module
 from configs.install_hint import install_hint
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -59,7 +58,7 @@ def test_the_hint_runs_as_it_is_printed(monkeypatch, tmp_path):
     hint = install_hint("openvino")
     assert f"{ROOT}[openvino]" in hint
     assert "make setup" in hint
-    monkeypatch.setattr(module, "REPOSITORY", str(tmp_path / "site-packages"))
+    monkeypatch.setattr("configs.install_hint.REPOSITORY", str(tmp_path / "site-packages"))
     assert "pip install 'CHECKOUT[openvino]'" in install_hint("openvino")
 
 

@@ -67,8 +67,8 @@ def _output_folder(options: TrainingOptions) -> OutputFolder:
     from trainer.storage.working_folder import working_folder
 
     output = OutputFolder(options.output_path)
-    for flag in ("checkpoint_dir", "log_dir", "export_dir"):
-        if path := getattr(options, flag):
+    for flag, paths in options.paths_that_are("written").items():
+        for path in () if flag == "output_path" else paths:
             working_folder(path, flag=flag).require_writable()
     return output
 
@@ -152,6 +152,7 @@ def _train(
     Returns:
       The options that the head was trained with, the result of the training, and further results for the metrics.
     """
+    from trainer.training.checkpoints import Saving
     from trainer.training.loop import train_head
     from trainer.training.progress import TrainingProgress
 
@@ -169,7 +170,7 @@ def _train(
             evaluation,
             options,
             on_progress=progress.update,
-            resume=True,
+            saving=Saving(resumes=True),
             say=_say,
             exchange=exchange,
         )
@@ -208,11 +209,14 @@ def train_as_worker(options: TrainingOptions, exchange: GradientExchange) -> Non
     sets = _find_sets(options)
 
     from trainer.data.dataset import in_label_mode
+    from trainer.training.checkpoints import Saving
     from trainer.training.loop import train_head
 
     data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
     data = in_label_mode(data, options.label_mode)
-    train_head(data["train"], data["eval"], options, write=False, resume=True, say=_say, exchange=exchange)
+    train_head(
+        data["train"], data["eval"], options, saving=Saving(writes=False, resumes=True), say=_say, exchange=exchange
+    )
     cluster = exchange.cluster
     _say(f"worker {cluster.index} of {cluster.count} is done; the chief evaluates and writes the model")
 

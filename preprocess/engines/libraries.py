@@ -16,7 +16,7 @@ import sys
 
 from PIL import features
 
-# By the names of `PIL.features`. "jpg" is the interface of libjpeg, which tells little; which library has it tells all.
+# Named as in `PIL.features`. The version of "jpg" is only that of libjpeg's interface, so the library is listed too.
 _LOSSY_DECODERS = ("libjpeg_turbo", "mozjpeg", "jpg", "webp", "avif", "jpg_2000", "libtiff")
 # The number of digits of a network's digest that are shown.
 _DIGEST_DIGITS = 12
@@ -30,8 +30,8 @@ def libraries(*, engine: str, precision: str, network_sha256: str) -> tuple[str,
 
     Args:
       engine: "openvino" or "tensorflow"; loaded in this process.
-      precision: of its arithmetic.
-      network_sha256: of the graph that the engine runs.
+      precision: the precision of its arithmetic.
+      network_sha256: the SHA-256 of the graph that the engine runs.
     """
     packages = ("pillow", engine, *(("nncf",) if precision == "int8" else ()))
     decoders = ((name, features.version(name)) for name in _LOSSY_DECODERS)

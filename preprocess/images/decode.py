@@ -44,7 +44,7 @@ from PIL import (
 IMAGE_SIZE = 299
 IMAGE_DEFINITION = "upright-rgb-299-bilinear/2"
 
-# What the declared size may be. The photo of a 108-megapixel phone passes; as a PNG it takes 0.5 GB for a moment.
+# The largest declared size. The photo of a 108-megapixel phone passes; as a PNG, it takes 0.5 GB for a moment.
 MAX_IMAGE_PIXELS = 120_000_000
 
 # A JPEG is reduced while decoding as long as its shorter side stays at least this long. Every 12-megapixel photo
@@ -66,9 +66,9 @@ ImageErrorReason = Literal[
     "decoder_crashed",  # the process that decoded it ended
 ]
 
-# Decoding runs in many threads, so no call may change process-wide state. Once, here: the limit on pixels is the
-# argument of `decode_image`, and a damaged file ends in one ImageError, not in Pillow's warnings. (What the C
-# library libtiff prints about a damaged TIFF cannot be turned off from here.)
+# Decoding runs in many threads, so no call may change process-wide state; it is set once, here. The limit on pixels is
+# the argument of `decode_image`. A damaged file causes one ImageError and none of Pillow's warnings. (The C library
+# libtiff prints messages about a damaged TIFF. They cannot be turned off from here.)
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
@@ -117,7 +117,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarr
         uint8 [299, 299, 3]: rows from the top, columns from the left, RGB.
 
     Raises:
-        ImageError: whatever is wrong with `data`; no other exception comes from its content.
+        ImageError: something is wrong with `data`. Its content causes no other exception.
     """
     if not data:
         raise ImageError("empty_file", "the file is empty")
@@ -163,8 +163,8 @@ def encode_png(pixels: np.ndarray) -> bytes:
 def exif_orientation(data: bytes) -> int:
     """The EXIF orientation (1 to 8) of a JPEG, PNG or WebP file; 1 where there is none or it makes no sense.
 
-    Read from the bytes and not by Pillow, which takes it from other places too (XMP, text chunks, segments
-    glued together): the graph does the same walk, step by step. The first EXIF block decides.
+    It is read from the bytes and not by Pillow, which also takes it from other places (XMP, text chunks, joined
+    segments). The graph does exactly the same steps. The first EXIF block decides.
     """
     size = len(data)
     if data[:3] == b"\xff\xd8\xff":
@@ -229,7 +229,7 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
         flat = _gif_to_rgb(image, frame_box or (0, 0, width, height))
     else:
         flat = _to_grey_or_rgb(image, data)
-    # A grey image is resampled as one channel: the same numbers as three times, for a third of the time.
+    # A grey image is resampled as one channel. The numbers are the same as with three, in a third of the time.
     flat = flat.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
     pixels = np.array(flat if flat.mode == "RGB" else flat.convert("RGB"))
     if image.format in ("JPEG", "PNG", "WEBP"):
@@ -242,8 +242,8 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
 def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """Reads the header with the one plugin that the signature names.
 
-    `Image.open` would try every plugin (EPS starts a Ghostscript), hide what is wrong with a damaged header,
-    warn about malformed multi-picture JPEGs, and read those as a different format.
+    `Image.open` would try every plugin (EPS starts Ghostscript), hide the fault of a damaged header, warn about
+    malformed multi-picture JPEGs, and read those as a different format.
     """
     stream = io.BytesIO(data)
     head = data[:32]
@@ -280,7 +280,7 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _to_grey_or_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
-    """A loaded image in any mode to mode L or RGB, same size; `data` holds what Pillow does not tell."""
+    """Converts a loaded image of any mode to mode L or RGB. It reads from `data` what Pillow does not give."""
     mode = image.mode
     transparency = image.info.get("transparency")
     if mode in ("L", "RGB") and transparency is None:
@@ -292,13 +292,13 @@ def _to_grey_or_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     if mode in ("I", "F"):
         raise ImageError("unsupported_mode", f"samples of mode {mode} (32 bits) have no certain grey level")
     if mode in ("1", "L") and transparency is not None:
-        # Pillow gives PNG's transparent level in units of the file's bit depth, the pixels in units of 1/255.
+        # Pillow gives a PNG's transparent level in units of the file's bit depth, but the pixels in units of 1/255.
         depth = data[24] if image.format == "PNG" else 8
         largest = 2**depth - 1
         level = (transparency & largest) * 255 // largest if mode == "L" else transparency
         return image.convert("L").point([255 if i == level else i for i in range(256)])
     if mode == "RGB" and transparency is not None:
-        # An image with a clear colour draws it as alpha 0 when converted.
+        # The conversion turns the transparent colour of an image into alpha 0.
         shift = 8 if image.format == "PNG" and data[24] == 16 else 0
         image.info["transparency"] = tuple((sample >> shift) & 255 for sample in transparency)
     if mode in ("LA", "La"):
@@ -336,7 +336,7 @@ def _grey16_to_grey8(image: ImageFile.ImageFile, transparency: int | None) -> Im
 def _cmyk_to_rgb(image: ImageFile.ImageFile) -> Image.Image:
     """Floors `(255-c)*(255-k)/255` as TensorFlow's JPEG decoder does; Pillow rounds.
 
-    Adobe writes CMYK JPEGs inverted. Pillow takes every CMYK JPEG for one of these, even without the marker.
+    Adobe writes CMYK JPEGs inverted. Pillow treats every CMYK JPEG like this, even without Adobe's marker.
     """
     ink = np.asarray(image)
     if image.format != "JPEG" or "adobe" in image.info:

@@ -155,7 +155,7 @@ def test_nothing_is_sent_where_gcloud_refuses(gcs):
         (["--job_dir", "gs://bucket/a/../b"], "--job_dir: must be gs://BUCKET/FOLDER"),
         (["--job_dir", "gs://bucket//b"], "--job_dir: must be gs://BUCKET/FOLDER"),
         (["--data_dir", "gs://"], "--data_dir: must be gs://BUCKET"),
-        (["--job_id", "a/b"], "--job_id: must be letters, digits"),
+        (["--job_id", "a/b"], "--job_id must be letters, digits"),
         (["--region", "us-centrall"], "cloud.region must be"),
         (["--project", "My Project"], "cloud.project must be"),
         (["--waiting"], "unrecognized arguments: --waiting. Did you mean '--wait'?"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trainer.data.dataset import EmbeddingDataset
-from trainer.evaluation.calibration import Reliability, answers_to_judge, at_threshold
+from trainer.evaluation.calibration import Reliability, at_threshold, scores_and_correctness
 from trainer.evaluation.ranking import RankingMeasures, ThresholdCounts
 from trainer.evaluation.scores import losses_of, scores_of
 
@@ -148,8 +148,8 @@ class _Tally:
         scores = scores_of(logits, mode, temperature=self._temperature)
         self.loss += float(losses_of(logits, targets, mode, temperature=self._temperature).sum())
         self.loss_before += float(losses_of(logits, targets, mode).sum())
-        self.before.update(*answers_to_judge(scores_of(logits, mode), member, mode))
-        self.after.update(*answers_to_judge(scores, member, mode))
+        self.before.update(*scores_and_correctness(scores_of(logits, mode), member, mode))
+        self.after.update(*scores_and_correctness(scores, member, mode))
         self.ranking.update(scores, member)
 
         best = logits.argmax(axis=1)

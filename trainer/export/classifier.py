@@ -129,12 +129,12 @@ class Classifier:
             batch = list(images[start : start + _BATCH_SIZE])
             keys = [str(start + i) for i in range(len(batch))]
             outputs = self._signature(key=tf.constant(keys), image_bytes=tf.constant(batch, tf.string))
-            answers = {name: tensor.numpy() for name, tensor in outputs.items()}
-            confident = answers.get("confident", np.ones(len(batch), bool))
+            arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
+            confident = arrays.get("confident", np.ones(len(batch), bool))
             predictions += [
                 Prediction(label=label.decode(), label_id=int(label_id), scores=scores, confident=bool(sure))
                 for label, label_id, scores, sure in zip(
-                    answers["label"], answers["prediction"], answers["scores"], confident, strict=True
+                    arrays["label"], arrays["prediction"], arrays["scores"], confident, strict=True
                 )
             ]
         return predictions

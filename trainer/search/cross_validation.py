@@ -11,6 +11,7 @@ from configs.errors import InputError
 from trainer.data.dataset import EmbeddingDataset
 from trainer.data.embeddings import MemoryEmbeddings
 from trainer.options import TrainingOptions
+from trainer.training.checkpoints import NO_SAVING
 from trainer.training.loop import TrainingResult, train_head
 
 # The search uses at most this many examples. Settings that perform the same on so many examples are equally good, and a
@@ -106,12 +107,12 @@ def sample_in_memory(dataset: EmbeddingDataset, options: TrainingOptions) -> Emb
 
 
 def fit(train: EmbeddingDataset, held_out: EmbeddingDataset, options: TrainingOptions) -> TrainingResult:
-    """Trains a head and stores nothing on the disk.
+    """Trains a head and writes nothing to the disk.
 
     Raises:
       InputError: see `train_head`.
     """
-    return train_head(train, held_out, options, write=False)
+    return train_head(train, held_out, options, saving=NO_SAVING)
 
 
 def fit_for(

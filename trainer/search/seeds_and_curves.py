@@ -102,9 +102,9 @@ def _predicted_sets(logits: np.ndarray, dataset: EmbeddingDataset) -> np.ndarray
     """bool, shape [n, num_labels]: the labels that the model predicts."""
     if dataset.label_mode == "multi":
         return scores_of(logits, "multi") >= 0.5
-    answered = np.zeros(logits.shape, bool)
-    answered[np.arange(len(logits)), logits.argmax(axis=1)] = True
-    return answered
+    predicted = np.zeros(logits.shape, bool)
+    predicted[np.arange(len(logits)), logits.argmax(axis=1)] = True
+    return predicted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class _Point:
       support: int64 [num_labels]: training examples of each label.
       right: float64 [n]: for each image, the share of the heads whose prediction is right.
       found: float64 [n, num_labels]: the share of the heads that predicted a label which the image has.
-      answered: float64 [n, num_labels]: the share of the heads that predicted a label.
+      predicted: float64 [n, num_labels]: the share of the heads that predicted a label.
     """
 
     examples: int
@@ -124,7 +124,7 @@ class _Point:
     losses: list[float]
     right: np.ndarray
     found: np.ndarray
-    answered: np.ndarray
+    predicted: np.ndarray
 
 
 def _measure_part(
@@ -134,18 +134,18 @@ def _measure_part(
     accuracies, losses = [], []
     right = np.zeros(len(evaluation))
     found = np.zeros(members.shape)
-    answered = np.zeros(members.shape)
+    predicted = np.zeros(members.shape)
     for seed in seeds:
         head = fit(part, evaluation, dataclasses.replace(options, seed=seed)).head
         logits = predict_logits(head, evaluation.embeddings.pieces())
         measures = measure(logits, evaluation)
         accuracies.append(measures.accuracy)
         losses.append(measures.loss)
-        answers = _predicted_sets(logits, evaluation)
-        hits = answers & members
-        right += (answers == members).all(axis=1) if evaluation.label_mode == "multi" else hits.any(axis=1)
+        predicted_sets = _predicted_sets(logits, evaluation)
+        hits = predicted_sets & members
+        right += (predicted_sets == members).all(axis=1) if evaluation.label_mode == "multi" else hits.any(axis=1)
         found += hits
-        answered += answers
+        predicted += predicted_sets
     return _Point(
         examples=len(part),
         support=part.support(),
@@ -153,13 +153,13 @@ def _measure_part(
         losses=losses,
         right=right / len(seeds),
         found=found / len(seeds),
-        answered=answered / len(seeds),
+        predicted=predicted / len(seeds),
     )
 
 
 def _f1(weights: np.ndarray, point: _Point, members: np.ndarray) -> np.ndarray:
     """F1 of each label, float64 [m, num_labels], for m different weights of the images, float64 [m, n]."""
-    total = weights @ (point.answered + members)
+    total = weights @ (point.predicted + members)
     return np.divide(2 * (weights @ point.found), total, out=np.zeros_like(total), where=total > 0)
 
 

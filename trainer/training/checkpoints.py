@@ -46,6 +46,24 @@ class EvaluationPoint:
     eval_accuracy: float
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Saving:
+    """How a run uses the checkpoints and logs in its folders.
+
+    Attributes:
+      writes: whether the run writes checkpoints and logs. One of many fits does not.
+      resumes: whether the run goes on from the checkpoint `last`, if that has the same data and options.
+      every_sec: the least number of seconds between two saves of `last`; None saves as often as costs almost no time.
+    """
+
+    writes: bool = True
+    resumes: bool = False
+    every_sec: float | None = None
+
+
+NO_SAVING = Saving(writes=False)
+
+
 @dataclasses.dataclass(kw_only=True)
 class RunState:
     """The progress of a run.
@@ -204,8 +222,8 @@ class Checkpoints:
     def _write(self, name: str, step: int) -> None:
         """Writes a checkpoint, then the file that names it, and then removes the checkpoint before.
 
-        TensorFlow's checkpoint manager is not used: it removes the checkpoint before when the new one may not be on the
-        disk yet.
+        TensorFlow's checkpoint manager is not used: it removes the old checkpoint at a time when the new one may not be
+        on the disk yet.
 
         Raises:
           InputError: the disk failed; the checkpoint before still exists.
@@ -218,7 +236,7 @@ class Checkpoints:
         checkpoint.save_counter.assign_add(1)  # The checkpoint object that restores has this counter too.
         checkpoint.write(path)
         self._folder.sync(name)
-        # With a relative folder TensorFlow would take the name for a path from the current folder, and not find it.
+        # If the folder were relative, TensorFlow would look for the name in the current folder and not find it.
         folder = os.path.abspath(self._folders[name])
         latest = tf.compat.v1.train.generate_checkpoint_state_proto(folder, os.path.basename(path))
         write_file(LocalStorage(), os.path.join(self._folders[name], _LATEST_NAME), str(latest).encode())

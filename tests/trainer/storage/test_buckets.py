@@ -18,7 +18,7 @@ from PIL import Image
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
 from configs.errors import InputError
-from preprocess.storage import router as uri_storage
+from preprocess.storage import router
 from tests.support.faulty_gcs import FaultPlan
 from tests.trainer.data.test_foreign_sets import EMBEDDINGS, example, write
 from trainer import predict, task
@@ -302,8 +302,8 @@ def test_files_by_their_uri_are_local_ones():
 
 def test_without_the_client_it_is_named_where_it_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
-    uri_storage._require_client.cache_clear()
-    storage = uri_storage.UriStorage()
+    router._require_client.cache_clear()
+    storage = router.UriStorage()
     with pytest.raises(InputError, match=r"google-cloud-storage.*pip install --editable .*\[train\]"):
         storage.read("gs://bucket/x")
     with pytest.raises(InputError, match="only local paths and gs:// can be opened here"):
