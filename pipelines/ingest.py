@@ -30,7 +30,7 @@ from pipelines.class_folders import (
     few_of,
     find_local_images,
     find_stored_images,
-    heic_hint,
+    formats_hint,
     is_listable,
     labels_of,
 )
@@ -242,8 +242,9 @@ def _tell(
         print(f"{kind}: {message}", file=sys.stderr)
 
     if found.others:
-        what = "1 file is not an image" if len(found.others) == 1 else f"{len(found.others)} files are not images"
-        say("note", f"{what}, left out: {few_of(found.others)}.{heic_hint(found.others)}")
+        number = len(found.others)
+        what = "1 file is not an image that is" if number == 1 else f"{number} files are not images that are"
+        say("note", f"{what} read here, left out: {few_of(found.others)}.{formats_hint(found.others)}")
     if found.loose:
         say(
             "warning",

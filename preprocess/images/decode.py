@@ -99,30 +99,11 @@ _UNKNOWN_KIND = re.compile(
 )
 
 
-class _PixelChunks(PngImagePlugin.PngStream):
-    """The chunks of a PNG file that decide pixels. Of the others, Pillow refuses large or damaged ones.
-
-    Of an animation only the picture that every PNG reader shows is used.
-    """
-
-    _UNUSED = frozenset(
-        {b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"acTL", b"fcTL", b"fdAT"}
-    )
-
-    def call(self, cid: bytes, pos: int, length: int) -> bytes:
-        if cid not in self._UNUSED:
-            return super().call(cid, pos, length)
-        return ImageFile._safe_read(self.fp, length) if self.fp else b""
-
-    def crc(self, cid: bytes, data: bytes) -> None:
-        if cid in self._UNUSED:
-            self.crc_skip(cid, data)
-        else:
-            super().crc(cid, data)
-
-
-# For the whole process too: Pillow has no other way, and icons contain PNG files.
-PngImagePlugin.PngStream = _PixelChunks  # type: ignore[misc]
+# Chunks of a PNG file that do not decide pixels here. Pillow calls a file corrupt if one of them is large or damaged; the
+# decoder of an exported model ignores them. Of an animation only the picture that every PNG reader shows is used.
+_UNUSED_CHUNKS = frozenset(
+    {b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"acTL", b"fcTL", b"fdAT"}
+)
 
 _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -189,7 +170,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarr
         if isinstance(error.__cause__, (EOFError, IndexError, struct.error)):
             # A plugin read past the end of a header. Its own message is only about buffers and indices.
             raise ImageError("truncated", "the bytes end within the header") from error
-        if isinstance(error, KeyError):
+        if isinstance(error, KeyError) or isinstance(error.__cause__, KeyError):
             # Plugins look up modes and compressions in tables. The message is only the key.
             raise ImageError("unsupported_mode", f"a kind of this format that is not read: {message}") from error
         if _UNKNOWN_KIND.match(message):
@@ -323,7 +304,19 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
         _check_pixels(*_icon_size(data), max_pixels)
     if name == "PSD":
         _check_merged(data)
-    return _READERS[name](io.BytesIO(data))
+    return _READERS[name](io.BytesIO(_without_unused_chunks(data) if name == "PNG" else data))
+
+
+def _without_unused_chunks(data: bytes) -> bytes:
+    """A PNG file without `_UNUSED_CHUNKS`; a damaged or truncated file keeps all from the damage on."""
+    kept, start, at = [], 0, 8
+    while at + 12 <= len(data):
+        stop = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if stop <= len(data) and data[at + 4 : at + 8] in _UNUSED_CHUNKS:
+            kept.append(data[start:at])
+            start = stop
+        at = stop
+    return b"".join([*kept, data[start:]]) if start else data
 
 
 def _icon_size(data: bytes) -> tuple[int, int]:

@@ -23,7 +23,7 @@ HEIF_PACKAGE = "pi_heif"
 """The module that reads HEIC, of the optional extra `heif`."""
 
 _CONVERT = "convert it to JPEG or PNG"
-_INSTALL_HEIF = "install the extra heif, with pip install '.[heif]'"
+_INSTALL_HEIF = "install the extra heif (pip install '.[heif]'), or convert it to JPEG"
 _EXPORT_RAW = "export it as JPEG from the camera or a photo program"
 
 
@@ -124,8 +124,6 @@ FORMATS = (
 )
 _BY_NAME = {one.name: one for one in FORMATS}
 _BY_EXTENSION = {extension: one for one in FORMATS for extension in one.extensions}
-RAW_EXTENSIONS = frozenset(extension for one in FORMATS if one.advice == _EXPORT_RAW for extension in one.extensions)
-"""Endings of RAW photos, in lower case and without the dot."""
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -179,7 +177,6 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x80\xe8\0\0", "PIXAR"),
     (2048, b"PCD_", "PhotoCD"),
     (0, b"\0\0\0\0\0\0\0\4", "MCIDAS"),
-    (0, b"P7 332", "XV thumbnail"),
     (0, b"\xd7\xcd\xc6\x9a", "WMF"),
     (40, b" EMF", "EMF"),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "FlashPix or Office"),
@@ -201,6 +198,7 @@ _OTHER_CONTENT: tuple[tuple[bytes, str], ...] = (
 )
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body)", re.IGNORECASE)
 _SVG = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml|<!--|<!DOCTYPE svg|<svg)")
+_NETPBM = re.compile(rb"P([1-7fF])\s+[#\dWDHMT]")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = frozenset(
     {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
@@ -255,6 +253,12 @@ def is_image_name(path: str) -> bool:
     return by_name is not None and is_read_here(by_name)
 
 
+def is_raw_name(path: str) -> bool:
+    """True if the ending is that of RAW photos, which often lie beside a JPEG of the same photo."""
+    by_name = format_by_name(path)
+    return by_name is not None and by_name.advice == _EXPORT_RAW
+
+
 def is_read_here(image_format: ImageFormat) -> bool:
     """Whether the decoder reads a format here: HEIC is read if its package is installed."""
     return image_format.is_read and (image_format.name != "HEIC" or _has_heif())
@@ -287,12 +291,10 @@ def _name_by_content(data: bytes) -> str | None:
         return raw_photo(data) or "TIFF"
     if data[4:8] == b"ftyp":
         return _name_by_brands(data)
-    if data[:1] == b"P" and data[2:3].isspace():
-        kind = data[1:2]
-        if kind in b"123456":
-            return "PPM"
-        if kind in b"Ff7":
-            return "PAM" if kind == b"7" and data[:6] != b"P7 332" else "XV thumbnail" if kind == b"7" else "PFM"
+    if data.startswith(b"P7 332"):
+        return "XV thumbnail"
+    if data[:1] == b"P" and (netpbm := _NETPBM.match(data[:256])):
+        return {b"7": "PAM", b"f": "PFM", b"F": "PFM"}.get(netpbm[1], "PPM")
     for at, signature, name in _SIGNATURES:
         if data.startswith(signature, at):
             return name
@@ -335,9 +337,8 @@ def _is_tga(data: bytes) -> bool:
     if has_map and (map_depth not in (16, 24, 32) or not 1 <= colours <= 256):
         return False
     before_pixels = 18 + id_bytes + (colours * map_depth // 8 if has_map else 0)
-    # A run of up to 128 pixels takes a byte and a pixel.
-    fewest = -(-width * height // 128) * (1 + depth // 8) if kind & 8 else 1
-    return len(data) >= before_pixels + fewest
+    # The least that pixels take: a run of up to 128 pixels is a byte and a pixel. Truncated files are TGA files too.
+    return len(data) > before_pixels and (not kind & 8 or len(data) >= before_pixels + 1 + depth // 8)
 
 
 def raw_photo(data: bytes) -> str | None:
