@@ -99,8 +99,8 @@ _UNKNOWN_KIND = re.compile(
 )
 
 
-# Chunks of a PNG file that do not decide pixels here. Pillow calls a file corrupt if one of them is large or damaged; the
-# decoder of an exported model ignores them. Of an animation only the picture that every PNG reader shows is used.
+# Chunks of a PNG file that do not decide pixels here. Pillow calls a file corrupt if one of them is large or damaged;
+# the decoder of an exported model ignores them. Of an animation only the picture that every PNG reader shows is used.
 _UNUSED_CHUNKS = frozenset(
     {b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"acTL", b"fcTL", b"fdAT"}
 )
