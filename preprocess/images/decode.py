@@ -175,6 +175,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarr
             raise ImageError("unsupported_mode", f"a kind of this format that is not read: {message}") from error
         if _UNKNOWN_KIND.match(message):
             raise ImageError("unsupported_mode", message) from error
+        if message.startswith("broken data stream") and _is_rare_jpeg(data):
+            raise ImageError("unsupported_mode", "a lossless or hierarchical JPEG is not read") from error
         ends_early = isinstance(error, EOFError) or any(
             word in message.lower() for word in ("truncated", "end of file", "end of image", "not enough image data")
         )
@@ -240,6 +242,16 @@ def exif_orientation(data: bytes) -> int:
                 return _tiff_orientation(data[start + 8 : start + 8 + length])
             start += 8 + length + length % 2
     return 1
+
+
+def _is_rare_jpeg(data: bytes) -> bool:
+    """True for a JPEG of a process that libjpeg does not know: lossless (medical images, RAW) or hierarchical."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xd9", b"\xda"):
+        if data[at + 1 : at + 2] in (b"\xc3", b"\xc5", b"\xc6", b"\xc7", b"\xcb", b"\xcd", b"\xce", b"\xcf"):
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
 
 
 def _tiff_orientation(block: bytes) -> int:

@@ -80,6 +80,7 @@ FORMATS = (
     ImageFormat("RAW", (), advice=_EXPORT_RAW),
     # Other formats, by their content or their names.
     ImageFormat("JPEG XL", ("jxl",)),
+    ImageFormat("JPEG-LS", ("jls",)),
     ImageFormat("JPEG XR", ("jxr", "wdp", "hdp")),
     ImageFormat("SVG", ("svg", "svgz")),
     ImageFormat("EPS", ("eps", "ps", "epsf")),
@@ -126,7 +127,6 @@ _BY_NAME = {one.name: one for one in FORMATS}
 _BY_EXTENSION = {extension: one for one in FORMATS for extension in one.extensions}
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (0, b"GIF87a", "GIF"),
     (0, b"GIF89a", "GIF"),
@@ -193,6 +193,9 @@ _OTHER_CONTENT: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "a gzip archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
+    (b"data:image/", "a data URI: the image is encoded as text (Base64), and must be a file of its own"),
+    (b"/9j/", "a JPEG that is encoded as text (Base64): decode it"),
+    (b"iVBORw0KGgo", "a PNG that is encoded as text (Base64): decode it"),
     (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself, with git lfs pull"),
     (b"\0\5\x16\7", "an AppleDouble file, in which macOS keeps what belongs to another file"),
 )
@@ -284,7 +287,7 @@ def _has_heif() -> bool:
 def _name_by_content(data: bytes) -> str | None:
     # The most frequent formats first.
     if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
+        return "JPEG-LS" if data[3:4] == b"\xf7" else "JPEG"
     if data[:4] == b"RIFF":
         return {b"WEBP": "WebP", b"AVI ": "AVI video"}.get(data[8:12])
     if data[:4] in _TIFF:

@@ -102,6 +102,12 @@ def test_content_tells_the_format(written_as, name):
         (b"PK\3\4\x14", "not_an_image", "a ZIP archive"),
         (b"version https://git-lfs.github.com/spec/v1\n", "not_an_image", "git lfs pull"),
         (b"\0\5\x16\7\0\2\0\0Mac OS X", "not_an_image", "AppleDouble"),
+        (b"data:image/jpeg;base64,/9j/", "not_an_image", "a data URI"),
+        (base64.b64encode(encode(photo(8, 8), "JPEG")), "not_an_image", "a JPEG that is encoded as text"),
+        (b"\xff\xd8\xff\xf7\0\x0b\x08", "unsupported_format", "JPEG-LS"),
+        (encode(photo(8, 8), "JPEG").replace(b"\xff\xc0", b"\xff\xc3"), "unsupported_mode", "a lossless"),
+        (encode(photo(8, 8), "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"), "unsupported_mode", "12-b"),
+        (tiff(8, 8, {259: 50002}, bytes(64)), "unsupported_mode", "50002"),
         (b"P1 some words", "not_an_image", "starts with b'P1 some word'"),
     ],
 )  # fmt: skip
