@@ -1,8 +1,9 @@
 """Finds the images in a folder of class-named folders, on this machine or in a bucket, in one pass.
 
 Photos below nested folders belong to the folder of the first level. Hidden files and what operating
-systems and photo managers leave behind are ignored. A name with the extension of an image is taken for one
-without opening it (the pipeline accounts for broken ones); every other file is known by its content.
+systems and photo managers leave behind are ignored. A name with the extension of a format that is read is taken for
+an image without opening it (the pipeline accounts for broken ones). RAW photos are left out, by their names, and every
+other file is known by its content. `preprocess.images.formats` has the formats.
 """
 
 from __future__ import annotations
@@ -11,18 +12,27 @@ import dataclasses
 import functools
 import io
 import os
+import re
 import shlex
 import unicodedata
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from configs.errors import InputError
+from preprocess.images.formats import (
+    format_by_content,
+    format_by_name,
+    is_image_name,
+    is_raw_name,
+    is_read_here,
+)
 from preprocess.storage.base import Storage, TooLarge
 
 _MAX_NAMED = 3
 # Of a file in a bucket that is not named like an image.
 _MAX_SNIFFED_BYTES = 64 * 1024 * 1024
+# What of a file tells its format.
+_HEAD_BYTES = 64 * 1024
 _LITTER = frozenset(
     {
         "$recycle.bin",
@@ -53,13 +63,6 @@ _LITTER = frozenset(
         "thumbs.db",
     }
 )
-# Pillow knows the names of these formats but cannot decode them: it only writes them, only recognizes them, or passes
-# them to a program that may not be installed.
-_WITHOUT_PIXELS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF"})
-# Only formats with a clear signature: Pillow's TGA reader, for example, accepts almost any bytes as an image.
-_SNIFFED = (
-    "AVIF", "BMP", "DDS", "GIF", "ICNS", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -92,7 +95,7 @@ def find_local_images(image_dir: str) -> ClassFolders:
     Raises:
       InputError: a folder cannot be read.
     """
-    found, is_image_name = ClassFolders(), _image_name_test()
+    found = ClassFolders()
     for path, entry in _walk(image_dir):
         if _is_dir(entry):
             if _is_ignored(entry.name):
@@ -104,7 +107,7 @@ def find_local_images(image_dir: str) -> ClassFolders:
         # one could block forever.
         if not (entry.is_symlink() or entry.is_file()):
             continue
-        _sort_in(found, path, is_image_name, functools.partial(_open_local, entry.path))
+        _sort_in(found, path, functools.partial(_open_local, entry.path))
     return found
 
 
@@ -123,7 +126,7 @@ def find_stored_images(image_dir: str, storage: Storage) -> ClassFolders:
         uris = storage.match(root + "**")
     except OSError as error:
         raise InputError(f"--image_dir: {image_dir} cannot be listed ({error}).") from error
-    found, is_image_name = ClassFolders(), _image_name_test()
+    found = ClassFolders()
     ignored_folders: set[str] = set()
     for uri in uris:
         path = uri.removeprefix(root)
@@ -135,7 +138,7 @@ def find_stored_images(image_dir: str, storage: Storage) -> ClassFolders:
             continue
         if folders:
             found.images.setdefault(folders[0], [])
-        _sort_in(found, path, is_image_name, functools.partial(_open_stored, storage, uri))
+        _sort_in(found, path, functools.partial(_open_stored, storage, uri))
     found.ignored.extend(ignored_folders)
     return found
 
@@ -203,12 +206,11 @@ def _open_stored(storage: Storage, uri: str) -> BinaryIO:
         raise InputError(f"--image_dir: {uri} cannot be read ({error}).") from error
 
 
-def _sort_in(
-    found: ClassFolders, path: str, is_image_name: Callable[[str], bool], open_file: Callable[[], BinaryIO]
-) -> None:
+def _sort_in(found: ClassFolders, path: str, open_file: Callable[[], BinaryIO]) -> None:
     """Adds one file to the group to which it belongs."""
     folder, slash, rest = path.partition("/")
-    if not is_image_name(path) and not _is_image_content(open_file):
+    # A RAW photo is not opened: it may look like a TIFF file.
+    if not is_image_name(path) and (is_raw_name(path) or not _is_image_content(open_file)):
         found.others.append(path)
     elif not slash:
         found.loose.append(path)
@@ -218,33 +220,15 @@ def _sort_in(
         found.images[folder].append(path)
 
 
-def _image_name_test() -> Callable[[str], bool]:
-    from PIL import Image  # here, so that `--help` stays quick
-
-    Image.init()
-    endings = frozenset(
-        ending.removeprefix(".")
-        for ending, image_format in Image.registered_extensions().items()
-        if image_format in Image.OPEN and image_format not in _WITHOUT_PIXELS
-    )
-    return lambda path: path.rpartition(".")[2].lower() in endings
-
-
 def _is_image_content(open_file: Callable[[], BinaryIO]) -> bool:
-    """True if the first bytes are those of an image. No pixel is decoded."""
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of huge or odd images: the pipeline judges them, not the list
-        try:
-            with open_file() as stream, Image.open(stream, formats=_SNIFFED):
-                return True
-        except Image.DecompressionBombError:
-            return True  # an image, although an enormous one
-        except InputError:
-            raise
-        except Exception:  # readers raise many types for bytes that are no image
-            return False
+    """True if the content is that of a format that is read here. No pixel is decoded."""
+    try:
+        with open_file() as stream:
+            found = format_by_content(stream.read(_HEAD_BYTES))
+    except OSError:  # a local file that may not be read, or one in a bucket that is too large
+        return False
+    # A TGA file has no signature at its start, so many a file that is no image looks like one.
+    return found is not None and is_read_here(found) and found.name != "TGA"
 
 
 def is_listable(path: str) -> bool:
@@ -324,7 +308,7 @@ def _no_images_message(found: ClassFolders, image_dir: str) -> str:
     example = f", such as {min(found.others)}" if found.others else ""
     return (
         f"{image_dir}: no image in it, only {seen}{example}. It must hold a folder for each class, with "
-        f"the photos in it.{heic_hint(found.others)}"
+        f"the photos in it.{formats_hint(found.others)}"
     )
 
 
@@ -341,8 +325,14 @@ def few_of(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def heic_hint(paths: Sequence[str]) -> str:
-    """What to do with the photos of iPhones, which Pillow does not read; empty if there are none."""
-    if any(path.lower().endswith((".heic", ".heif")) for path in paths):
-        return " HEIC photos cannot be read: export them as JPEG."
-    return ""
+def formats_hint(paths: Sequence[str]) -> str:
+    """What to do with images of formats that are not read here, by their names; empty if there are none."""
+    by_advice: dict[str, set[str]] = {}
+    for path in paths:
+        image_format = format_by_name(path)
+        if image_format is not None:
+            advice = re.sub(r"\bit\b", "them", image_format.advice)
+            by_advice.setdefault(advice, set()).add(image_format.name)
+    return "".join(
+        f" To use {' and '.join(sorted(by_advice[advice]))} files, {advice}." for advice in sorted(by_advice)
+    )

@@ -70,7 +70,7 @@ def bucket():
         gcs.put("bucket", "photos/light/notes", b"no image")
         lists = ["--image_dir", "gs://bucket/photos", "--output_dir", "gs://bucket/data"]
         _, said = run(gcs, "pipelines.ingest", *lists, "--eval_percent", "25", "--test_percent", "0", tiny=False)
-        assert "1 file is not an image, left out: light/notes" in said
+        assert "1 file is not an image that is read here, left out: light/notes" in said
         for part in ("train", "eval"):
             paths = ["--input_path", f"gs://bucket/data/{part}.csv", "--input_dict", "gs://bucket/data/dict.txt"]
             backbone = ["--backbone", "tiny", "--weights", "random", "--precision", "float32"]

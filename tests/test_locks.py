@@ -20,8 +20,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 LOCKS = {
     "requirements.lock": set(EXTRAS) - {"gpu"},
-    "requirements-worker.lock": {"pipeline", "openvino"},
-    "requirements-worker-gpu.lock": {"pipeline", "openvino", "gpu"},
+    "requirements-worker.lock": {"pipeline", "openvino", "heif"},
+    "requirements-worker-gpu.lock": {"pipeline", "openvino", "heif", "gpu"},
     "requirements-trainer.lock": {"train", "export"},
 }
 MACHINES = {

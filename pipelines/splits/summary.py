@@ -6,7 +6,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 
-from pipelines.class_folders import ClassFolders, count_of, few_of, heic_hint
+from pipelines.class_folders import ClassFolders, count_of, few_of, formats_hint
 from pipelines.splits.assign import SPLITS
 from pipelines.splits.given_split import POOL, GivenSplit, same_folders, training_folders
 from pipelines.splits.photo_groups import NAME, PARENT, PATH, PhotoGroups
@@ -26,8 +26,9 @@ def say_left_out(found: ClassFolders) -> None:
     if found.ignored:
         _say("note", f"recycle bins and other folders that systems make, left out: {few_of(found.ignored)}.")
     if found.others:
-        what = "1 file is not an image" if len(found.others) == 1 else f"{len(found.others)} files are not images"
-        _say("note", f"{what}, left out: {few_of(found.others)}.{heic_hint(found.others)}")
+        number = len(found.others)
+        what = "1 file is not an image that is" if number == 1 else f"{number} files are not images that are"
+        _say("note", f"{what} read here, left out: {few_of(found.others)}.{formats_hint(found.others)}")
     if found.loose:
         _say("warning", f"{count_of(len(found.loose), 'image')} in no class folder, left out: {few_of(found.loose)}.")
     if found.unlistable:

@@ -3,7 +3,9 @@
 Only libraries that can change numbers are listed. Pillow resizes and converts, and the decoders of lossy formats with
 which it was built decide pixels. The engine computes, and for int8 NNCF chooses the ranges. The digest of the network
 that the engine gets stands for Keras, NumPy and TensorFlow, which made the network. Decoders of lossless formats (zlib)
-always give the same pixels, and libraries that move bytes (Beam, storage clients) do not change them.
+always give the same pixels, and libraries that move bytes (Beam, storage clients) do not change them. The optional
+decoder of HEIC is not listed: HEVC is specified to the bit, and whoever installs it after a job wants
+`--retry_failures` to go on with that job.
 
 The processor is not listed. The same versions use other kernels for other instruction sets, which sum in another order.
 Embeddings from two kinds of processors agree except for a few units in the last places of the precision.

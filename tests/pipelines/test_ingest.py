@@ -19,6 +19,7 @@ from configs.errors import InputError
 from configs.printed_commands import program_command
 from pipelines import ingest
 from pipelines.splits.assign import name_share, split_of
+from preprocess.images import formats
 from preprocess.lists.labels import parse_label_dict
 from preprocess.lists.rows import parse_rows
 from preprocess.storage.uris import resolve_uri
@@ -240,12 +241,16 @@ def test_uris_are_relative_only_where_that_holds(photos, tmp_path, monkeypatch):
 # What counts as an image
 
 
-def test_images_are_known_by_name_or_content_and_the_rest_is_named(photos, tmp_path, capsys):
+def test_images_are_known_by_name_or_content_and_the_rest_is_named(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(formats, "_has_heif", lambda: False)
     folder = photos / "rose"
     (folder / "no-extension").write_bytes(image_bytes("JPEG"))
     (folder / "wrong.txt").write_bytes(image_bytes("PNG"))
     (folder / "deep" / "deeper").mkdir(parents=True)
     (folder / "deep" / "deeper" / "below.webp").touch()
+    (folder / "jpeg-in-truth.heic").write_bytes(image_bytes("JPEG"))
+    (folder / "rose-1.NEF").write_bytes(image_bytes("TIFF"))
+    (folder / "drawing.svg").write_bytes(b"<svg xmlns='http://www.w3.org/2000/svg'/>")
     for other in ("notes.txt", "paper.pdf", "empty", "film.mpg", "photo.HEIC"):
         (folder / other).write_bytes(b"P1 some words that are no picture" * bool(other != "empty"))
     for litter in (".hidden.jpg", "._rose.jpg", "Thumbs.db", "desktop.ini"):
@@ -257,11 +262,14 @@ def test_images_are_known_by_name_or_content_and_the_rest_is_named(photos, tmp_p
     run(photos, tmp_path / "data")
     found = set().union(*names(tmp_path / "data").values())
     extra = {name for name in found if not re.fullmatch(r"(rose|daisy)-\d+\.jpg", name)}
-    assert extra == {"no-extension", "wrong.txt", "below.webp"}
+    assert extra == {"no-extension", "wrong.txt", "below.webp", "jpeg-in-truth.heic"}
     assert read(tmp_path / "data")["train"].keys().isdisjoint(["x"])
     assert (
-        "note: 5 files are not images, left out: rose/empty, rose/film.mpg, rose/notes.txt and 2 more. "
-        "HEIC photos cannot be read: export them as JPEG." in capsys.readouterr().err
+        "note: 7 files are not images that are read here, left out: rose/drawing.svg, rose/empty, rose/film.mpg "
+        "and 4 more. "
+        "To use PDF and SVG files, convert them to JPEG or PNG. To use Nikon RAW files, export them as JPEG from the "
+        "camera or a photo program. To use HEIC files, "
+        "install the extra heif (pip install '.[heif]'), or convert them to JPEG." in capsys.readouterr().err
     )
 
 
@@ -492,6 +500,9 @@ class FakeStorage:
 
     def open(self, path):
         return io.BytesIO(self.files[path])
+
+    def read(self, path, *, max_bytes):
+        return self.files[path]
 
     @contextlib.contextmanager
     def create(self, path):
