@@ -40,6 +40,7 @@ from preprocess.jobs.resume import ResumeIndex
 from preprocess.lists.blocks import RowBlock, into_blocks
 from preprocess.lists.hashing_reader import HashingReader
 from preprocess.lists.labels import LabelDict
+from preprocess.lists.list_format import PLAIN
 from preprocess.lists.rows import check_unchanged, parse_rows
 from preprocess.locks.output_lock import Witness, check_held, fence_of, fenced
 from preprocess.machine.machine_faults import MachineFault
@@ -139,6 +140,7 @@ class _ReadRowBlocks(_DoFnOfThisCode):
     def __init__(self, job: Job, labels: LabelDict, options: EmbedOptions, *, image: str | None):
         super().__init__(image)
         self._sha256 = job.input_sha256
+        self._formats = job.input_formats or (PLAIN,) * len(job.input_paths)
         self._labels = labels
         self._options = options
 
@@ -151,6 +153,7 @@ class _ReadRowBlocks(_DoFnOfThisCode):
                 list_path=path,
                 labels=self._labels,
                 unknown_labels=self._options.unknown_labels,
+                list_format=self._formats[list_index],
             )
             yield from into_blocks(
                 rows, list_index=list_index, list_path=path, rows_per_block=self._options.rows_per_shard
