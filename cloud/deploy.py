@@ -29,6 +29,7 @@ from configs.bucket_folder import require_folder
 from configs.cloud import CloudOptions
 from configs.console import require_printed
 from configs.errors import EXIT_OK, InputError
+from configs.file_uris import path_argument
 from configs.gcp_project import find_project
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
@@ -50,7 +51,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--endpoint_name", metavar="NAME", help="the endpoint; created if missing (default: the recipe's name)"
     )
-    parser.add_argument("--image", metavar="FILE", help="the photo to ask about (default: a drawn picture)")
+    parser.add_argument(
+        "--image", type=path_argument, metavar="FILE", help="the photo to ask about (default: a drawn picture)"
+    )
     parser.add_argument("--recipe", default="hugs", help="name or file of a recipe (default: %(default)s)")
     parser.add_argument(
         "--project", help="project that pays (default: the recipe's, GOOGLE_CLOUD_PROJECT, or gcloud's)"

@@ -20,6 +20,7 @@ from typing import Any
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
+from configs.file_uris import path_argument
 from configs.program import run_program
 from demo import solar_cells
 from preprocess.images.decode import IMAGE_DEFINITION
@@ -154,7 +155,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = OneLineParser(prog="python -m demo.run", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument(
-        "--image_dir", metavar="DIR", help="your photos, one folder for each class (default: solar cells)"
+        "--image_dir",
+        type=path_argument,
+        metavar="DIR",
+        help="your photos, one folder for each class (default: solar cells)",
     )
     args = parser.parse_args(argv)
     started = time.monotonic()

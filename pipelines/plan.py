@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
+from configs.file_uris import path_argument
 from configs.option import add_flags, options_of
 from configs.prices import load_prices
 from configs.program import run_program
@@ -50,9 +51,14 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--sample", type=int, default=_SAMPLE, metavar="N", help="images to try of each list (default: %(default)s)"
     )
-    parser.add_argument("--output", metavar="FILE", help="where the plan goes (default: DATA_DIR/RECIPE_plan.json)")
     parser.add_argument(
-        "--prices", metavar="FILE", help="prices to calculate with (default: those in configs/prices.yaml)"
+        "--output", type=path_argument, metavar="FILE", help="where the plan goes (default: DATA_DIR/RECIPE_plan.json)"
+    )
+    parser.add_argument(
+        "--prices",
+        type=path_argument,
+        metavar="FILE",
+        help="prices to calculate with (default: those in configs/prices.yaml)",
     )
     parser.add_argument("--batch_size", type=int, metavar="N", help="images a batch (default: what suits the engine)")
     add_flags(parser, options_of(PreprocessOptions), help=_HELP)

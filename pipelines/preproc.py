@@ -13,6 +13,7 @@ are handed over all at once, after all of them have been checked, and go on by t
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 import shlex
 import sys
@@ -23,6 +24,7 @@ from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.console import require_printed
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
+from configs.file_uris import path_argument
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
 from configs.source_files import REPOSITORY
@@ -66,6 +68,7 @@ def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
     )
     parser.add_argument(
         "--job_dir",
+        type=path_argument,
         metavar="DIR",
         help="where the records go (default: the newest DATA_DIR/RECIPE_DATE_TIME if it is unfinished, else a new one)",
     )
@@ -95,7 +98,7 @@ def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
 def _against(entry: RecipeList, lists: Sequence[RecipeList], storage: Storage) -> list[str]:
     """Flags that compare a set with the training set, if that is finished already."""
     training = lists[0].output_path
-    if entry.output_path == training or not exists(sidecar_path(training, MANIFEST_NAME), storage):
+    if entry.output_path == training or not exists(glob.escape(sidecar_path(training, MANIFEST_NAME)), storage):
         return []
     return ["--against", training]
 
@@ -247,10 +250,6 @@ def main(
     # Input that training would refuse is refused now, and not after hours of embedding.
     if job_dir.startswith("gs://"):
         job_dir = require_folder(job_dir, field="--job_dir")
-    elif any(character in job_dir for character in ",*?["):
-        raise InputError(
-            f"--job_dir: must not hold any of , * ? [ since training takes lists of patterns. Received: {job_dir!r}."
-        )
     lists = find_lists(recipe, data_dir=data_dir, job_dir=job_dir, storage=storage)
     flags = ["--recipe", args.recipe, *_prediction(data_dir, recipe, embed_flags, storage), *embed_flags]
     runs: dict[str, RemoteRun] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import heapq
 import os
@@ -250,7 +251,7 @@ def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
     """
     for prefix in prefixes:
         try:
-            finished = storage.match(sidecar_path(prefix, MANIFEST_NAME))
+            finished = storage.match(glob.escape(sidecar_path(prefix, MANIFEST_NAME)))
             if not finished:
                 raise InputError(
                     f"against: there is no finished set of records at {prefix!r}. Give the prefix that was the "

@@ -57,7 +57,8 @@ def _failure_of(error: OSError | MemoryError, location: str) -> RowFailure | Mac
         message = in_one_line(error)
         return MachineFault(message if message.startswith(location) else f"{location}: {message}")
     if isinstance(error, FileNotFoundError):
-        return _failure("not_found", f"No such file: {location}")
+        hint = " (a path of Windows? Here folders are separated by /)" if "\\" in location else ""
+        return _failure("not_found", f"No such file: {location}{hint}")
     if isinstance(error, PermissionError):
         return _failure("no_permission", f"No permission to read {location}: {error}")
     reason = _REASONS_BY_ERRNO.get(error.errno or 0, "read_error")

@@ -99,6 +99,19 @@ def _open_partial(path: str) -> BinaryIO:
 _changes = FolderChanges()
 
 
+def with_literal_folders(pattern: str) -> str:
+    """The glob in which those first folders of a local glob that are there by their very names have no wildcards.
+
+    So a glob in the folder `photos [2023]` matches the files in it, and not those of a folder `photos 2`.
+    """
+    folder = os.path.dirname(pattern)
+    if not glob.has_magic(folder):
+        return pattern
+    while folder and not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return glob.escape(folder) + pattern[len(folder) :]
+
+
 class LocalStorage:
     """The filesystem of this machine."""
 
@@ -159,7 +172,8 @@ class LocalStorage:
         # A file whose name contains [ or * is found by its plain name.
         if os.path.isfile(pattern):
             return [pattern]
-        return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+        found = glob.glob(with_literal_folders(pattern), recursive=True)
+        return sorted(path for path in found if os.path.isfile(path))
 
     def sizes(self, pattern: str) -> dict[str, int]:
         found = {}
