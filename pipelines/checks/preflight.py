@@ -109,7 +109,7 @@ def check_remote(paths: Mapping[str, Iterable[str]]) -> None:
     """
     for flag, of_flag in paths.items():
         for path in of_flag:
-            if not has_scheme(path) or path.startswith("file://"):
+            if not has_scheme(path):
                 raise InputError(
                     f"{flag}: {path!r} is on this machine, where Dataflow's workers cannot read it. Copy it to a "
                     "bucket and pass gs://BUCKET/..., or --runner DirectRunner to run here."
