@@ -25,6 +25,8 @@ _LABEL_NAMES = frozenset(
         *("ground_truth", "display_name", "displayname", "y", "annotation", "annotations"),
     }
 )
+# What a cell of a one-hot column says, in lower case: whether the image has the label.
+YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
 _LOOKS_LIKE_IMAGE = re.compile(r"\S.*\.[A-Za-z][A-Za-z0-9]{1,4}|[A-Za-z][A-Za-z0-9+.-]+://\S+", re.DOTALL)
 
 
@@ -128,15 +130,14 @@ def _all_images(cells: Sequence[Sequence[str]]) -> bool:
 
 
 def _is_one_hot(others: Sequence[str], flat: Mapping[str, Sequence[str]], labels: LabelDict) -> bool:
-    zero_or_one = {"0", "1", "0.0", "1.0"}
     return (
         len(others) > 1
         and all(labels.id_of(name.strip()) is not None for name in others)
-        and all(flat[name] and zero_or_one.issuperset(flat[name]) for name in others)
-        and not any(labels.id_of(value) is not None for value in zero_or_one)
+        and all(flat[name] and all(value.casefold() in YES_OR_NO for value in flat[name]) for name in others)
+        and not any(labels.id_of(value) is not None for values in flat.values() for value in values)
     )
 
 
 def _shown(names: Sequence[str] | Mapping[str, object]) -> str:
-    shown = [repr(name) for name in names]
+    shown = [repr(name) for name in names] or ["none"]
     return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")

@@ -155,7 +155,7 @@ def _of_text(text: str, labels: LabelDict, list_path: str) -> ListFormat:
         candidates = [",", "\t", ";", "|"]
     tables = {delimiter: _table(text, delimiter) for delimiter in candidates}
     for delimiter, rows in tables.items():
-        if rows and (delimiter == "," or len(rows[0]) > 1) and _has_header(rows[0], labels):
+        if rows and (delimiter == "," or len(rows[0]) > 1) and _has_header(rows, labels):
             return _with_header(
                 rows, labels, list_path, ListFormat(delimiter=delimiter, names_delimiter=names_delimiter)
             )
@@ -167,10 +167,20 @@ def _of_text(text: str, labels: LabelDict, list_path: str) -> ListFormat:
     return PLAIN
 
 
-def _has_header(names: Sequence[str], labels: LabelDict) -> bool:
+def _has_header(rows: Sequence[Sequence[str]], labels: LabelDict) -> bool:
     # pandas writes an index without a name.
-    names = names[1:] if len(names) > 2 and names[0].casefold() in ("", "unnamed: 0") else names
-    return columns.is_header(names, labels)
+    names = rows[0][1:] if len(rows[0]) > 2 and rows[0][0].casefold() in ("", "unnamed: 0") else rows[0]
+    if columns.is_header(names, labels):
+        return True
+    # The others of these columns have names of their own, as in `file_name,text`. Then only their cells are labels.
+    return (
+        columns.is_uri_name(names[0])
+        and len(names) == 2
+        and len(rows) > 1
+        and labels.id_of(names[1]) is None
+        and all(looks_like_image(row[0]) for row in rows[1:])
+        and _share_known(rows[1:], 0, None, labels) >= 0.5
+    )
 
 
 def _with_header(rows: list[list[str]], labels: LabelDict, list_path: str, base: ListFormat) -> ListFormat:
@@ -191,7 +201,7 @@ def _with_header(rows: list[list[str]], labels: LabelDict, list_path: str, base:
     return dataclasses.replace(plain, uri=uri, labels=None if is_rest else chosen)
 
 
-def _share_known(rows: list[list[str]], uri: int, at: tuple[int, ...] | None, labels: LabelDict) -> float:
+def _share_known(rows: Sequence[Sequence[str]], uri: int, at: tuple[int, ...] | None, labels: LabelDict) -> float:
     """The share of rows whose labels are all in the dictionary, of those that have at least one."""
     known = 0
     for row in rows:
@@ -241,6 +251,12 @@ def _refuse_what_looks_otherwise(tables: dict[str, list[list[str]]], labels: Lab
     plain = tables[","]
     if not plain or any(len(row) != 1 for row in plain):
         return
+    parts = [(row[0].partition(",")[0], row[0].rpartition(",")[2]) for row in plain if "," in row[0]]
+    if len(parts) == len(plain) and all(looks_like_image(first) and not looks_like_image(end) for first, end in parts):
+        raise InputError(
+            f"{list_path}:1: {plain[0][0]!r} is one cell, since the whole row stands in quotes. Some spreadsheets write "
+            "a CSV so that they took for one column. Take these quotes away; only single cells may stand in quotes."
+        )
     for delimiter in ("\t", ";", "|", " "):
         if delimiter == " ":
             rows = [row[0].rsplit(" ", 1) for row in plain]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from configs.errors import InputError
-from preprocess.lists.columns import HEADER_NAMES
+from preprocess.lists.columns import HEADER_NAMES, YES_OR_NO
 from preprocess.lists.detect import ML_USES, ready
 from preprocess.lists.list_format import ListFormat
 from preprocess.lists.outcomes import SKIP_HEADER, RowFailure, RowSkip
@@ -141,9 +141,10 @@ def _each_once(names: Sequence[str]) -> tuple[str, ...]:
 def _of_one_hot(line: int, uri: str, values: Sequence[str], list_format: ListFormat, list_path: str) -> RawRow:
     names = []
     for name, value in zip(list_format.one_hot, values, strict=True):
-        if value in ("1", "1.0"):
+        has_label = YES_OR_NO.get(value.casefold())
+        if has_label:
             names.append(name)
-        elif value not in ("0", "0.0", ""):
+        elif has_label is None:
             message = f"{list_path}:{line}: {value!r} in the column of label {name!r}, where 0 or 1 is wanted."
             return line, uri, (), RowFailure("parse", "bad_cell", message)
     return line, uri, tuple(names), None

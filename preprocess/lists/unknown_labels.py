@@ -56,6 +56,8 @@ class UnknownLabelHints:
         parts = [part.strip() for part in re.split(r"[|;,/\s]+", label) if part.strip()]
         if len(parts) > 1 and all(self._labels.id_of(part) is not None for part in parts):
             advice = f"It holds {len(parts)} labels: write each of them into a column of its own."
+        elif (number := label.partition(".0")[0]) != label and self._labels.id_of(number) is not None:
+            advice = f"pandas writes {number!r} so if other cells of the column are empty: write {number}."
         elif label.isdecimal():
             advice = "The dictionary names labels and does not number them: write names into the list."
         elif is_first:

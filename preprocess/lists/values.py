@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 # The separator in the name of a field within an object, as in `classificationAnnotation.displayName`.
@@ -17,6 +18,8 @@ def texts_of(value: Any) -> list[str]:
     if isinstance(value, bool):
         return ["1" if value else "0"]
     if isinstance(value, int | float):
+        if math.isnan(value):  # pandas writes a missing value so
+            return []
         return [str(int(value)) if float(value).is_integer() else repr(value)]
     if isinstance(value, list | tuple):
         return [text for item in value for text in texts_of(item)]

@@ -2,6 +2,8 @@ import io
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from configs.errors import InputError
 from preprocess.lists.detect import detect_format, notes, ready
@@ -57,6 +59,11 @@ AB = [("a.jpg", (0,)), ("b.jpg", (1,))]
         ("id,image_path,label\n0,a.jpg,daisy\n1,b.jpg,rose\n", "the image in column 'image_path'"),
         ("image_id,label,source\na.jpg,daisy,2019\nb.jpg,rose,2020\n", "the image in column 'image_id'"),
         ("filename,daisy,rose,tulip\na.jpg,1,0,0\nb.jpg,0,1,0\n", "a column for each of 3 labels"),
+        ("image,daisy,rose\na.jpg,True,False\nb.jpg,False,True\n", "a column for each of 2 labels"),
+        ('{"image":"a.jpg","daisy":1,"rose":0}\n{"image":"b.jpg","daisy":0,"rose":1}\n', "for each of 2 labels"),
+        ("a.jpg;daisy;\nb.jpg;rose;\n", "separated by semicolons"),
+        ("filename,width,class,xmin\na.jpg,640,daisy,1\nb.jpg,640,rose,5\n", "not used: 'width', 'xmin'"),
+        ('"","image","label"\n"1","a.jpg","daisy"\n"2","b.jpg","rose"\n', "not used: ''"),
         ('{"file_name": "a.jpg", "label": "daisy"}\n{"file_name": "b.jpg", "label": "rose"}\n', "JSON lines"),
         ('{"image": "a.jpg", "labels": ["daisy"]}\n\n{"image": "b.jpg", "labels": ["rose"]}\n', "labels in 'labels'"),
         (
@@ -97,6 +104,10 @@ def test_lists_of_other_tools_are_read_and_it_is_said_how(raw, how):
         "image name,class label\r\na.jpg,daisy\r\nb.jpg,rose\r\n",
         "img,label,label\na.jpg,daisy,\nb.jpg,rose,\n",
         "image,label\na.jpg,daisy,\nb.jpg,,rose\n",
+        "file_name,text\na.jpg,daisy\nb.jpg,rose\n",
+        '\ufeff"image","label"\n"a.jpg","daisy"\n"b.jpg","rose"\n',
+        " Image , Label \na.jpg, daisy\nb.jpg, rose\n",
+        "Id,Label\na.jpg,daisy\nb.jpg,rose\n",
     ],
 )
 def test_rows_of_image_and_labels_are_the_plain_format(raw):
@@ -191,6 +202,10 @@ def test_parquet_rows():
         ("foto,klasse\na.jpg,daisy\n", "t.csv:1: Label 'klasse' is not in the dictionary. If the first line names"),
         ("a.jpg,0\n", "The dictionary names labels and does not number them"),
         ("a.jpg,daisy|rose\n", "It holds 2 labels: write each of them into a column of its own"),
+        ('"a.jpg,daisy"\n"b.jpg,rose"\n', "the whole row stands in quotes"),
+        ("image_name,tags\na.jpg,daisy rose\n", "It holds 2 labels"),
+        ("id,breed\n000bec,daisy\n", "none of them names the image"),
+        ("{}\n", "the columns are none"),
         ("path,url,label\na.jpg,http://x/a.jpg,daisy\n", "'path', 'url' may all name the image"),
         ("label,image\nx,a.jpg\n", "t.csv:2: Label 'x' is not in the dictionary"),
     ],
@@ -214,6 +229,38 @@ def test_rows_beyond_the_sample_are_read_in_the_same_format():
     found, rows = read("a.jpg;daisy\n" * 50_000)
     assert len(embedded(rows)) == 50_000
     assert found.delimiter == ";"
+
+
+def test_a_missing_value_of_pandas_is_no_label():
+    _, rows = read('{"path": "a.jpg", "label": NaN}\n{"path": "b.jpg", "label": "rose"}\n')
+    assert embedded(rows) == [("a.jpg", ()), ("b.jpg", (1,))]
+    with pytest.raises(InputError, match=r"pandas writes '1' so if other cells of the column are empty"):
+        read("a.jpg,1.0\n", labels=LabelDict(("1", "2")))
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["", "a.jpg", "daisy", "x", "image", "label", "0", "1", '"', "TRAIN"]), max_size=4)
+    ),
+    st.sampled_from([",", "\t", ";", "|", " ", "{"]),
+)
+def test_any_table_is_rows_or_one_clear_line(table, delimiter):
+    raw = "".join(delimiter.join(cells) + "\n" for cells in table)
+    try:
+        _, rows = read(raw, unknown_labels="skip")
+    except InputError as error:
+        assert str(error).startswith("t.csv")
+    else:
+        assert len(rows) == len(table) or '"' in raw
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"PAR1", b'{"image":"a"}\n', b"sep=;\n"]))
+def test_any_bytes_are_rows_or_one_clear_line(raw, start):
+    try:
+        read(start + raw, unknown_labels="skip")
+    except InputError as error:
+        assert str(error).startswith("t.csv")
+        assert "\n" not in str(error)
 
 
 def test_the_plain_format_is_the_default():
