@@ -254,8 +254,8 @@ def _refuse_what_looks_otherwise(tables: dict[str, list[list[str]]], labels: Lab
     parts = [(row[0].partition(",")[0], row[0].rpartition(",")[2]) for row in plain if "," in row[0]]
     if len(parts) == len(plain) and all(looks_like_image(first) and not looks_like_image(end) for first, end in parts):
         raise InputError(
-            f"{list_path}:1: {plain[0][0]!r} is one cell, since the whole row stands in quotes. Some spreadsheets write "
-            "a CSV so that they took for one column. Take these quotes away; only single cells may stand in quotes."
+            f"{list_path}:1: {plain[0][0]!r} is one cell, since the whole row stands in quotes. Some spreadsheets "
+            "write a list so that they took for one column. Take these quotes away; only single cells may be quoted."
         )
     for delimiter in ("\t", ";", "|", " "):
         if delimiter == " ":
@@ -264,7 +264,7 @@ def _refuse_what_looks_otherwise(tables: dict[str, list[list[str]]], labels: Lab
                 continue
         else:
             rows = tables[delimiter]
-        if all(len(row) > 1 and looks_like_image(row[0]) and not looks_like_image(row[-1]) for row in rows):
+        if rows and all(len(row) > 1 and looks_like_image(row[0]) and not looks_like_image(row[-1]) for row in rows):
             label = rows[0][-1]
             known = labels.id_of(label) is not None
             raise InputError(
