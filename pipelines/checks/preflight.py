@@ -17,10 +17,10 @@ from configs.arguments import require_utf8
 from configs.choices import UnknownLabels
 from configs.errors import InputError
 from preprocess.jobs.set_files import read_content
-from preprocess.lists.detect import detect_format, notes, ready
-from preprocess.lists.hashing_reader import HashingReader
+from preprocess.lists.detect import notes
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
 from preprocess.lists.list_format import ListFormat
+from preprocess.lists.opened_list import open_list
 from preprocess.lists.rows import parse_rows
 from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.storage.base import Storage, TooLarge
@@ -161,9 +161,7 @@ def scan_lists(
     for path in paths:
         try:
             with storage.open(path) as stream:
-                hashing = HashingReader(stream)
-                content = ready(hashing.buffered())
-                found = detect_format(content, list_path=path, labels=labels)
+                content, found, hashing = open_list(stream, list_path=path, labels=labels)
                 for line in notes(found):
                     print(f"note: {path}: {line}", file=sys.stderr)
                 formats.append(found)

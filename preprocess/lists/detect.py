@@ -44,7 +44,6 @@ _OTHER_FILES = {
     b"\xff\xd8\xff": "is a JPEG image. Name a list of images here; python -m pipelines.ingest makes lists of a folder",
     b"\x89PNG": "is a PNG image. Name a list of images here; python -m pipelines.ingest makes lists of a folder",
 }
-_TAR_MAGIC = slice(257, 262)
 
 
 def ready(stream: BinaryIO) -> BinaryIO:
@@ -79,11 +78,6 @@ def detect_format(stream: BinaryIO, *, list_path: str, labels: LabelDict) -> Lis
     for magic, what in _OTHER_FILES.items():
         if head.startswith(magic):
             raise InputError(f"{list_path}: not a list of images: the file {what}.")
-    if head[_TAR_MAGIC] == b"ustar":
-        raise InputError(
-            f"{list_path}: not a list of images: the file is a tar archive, such as a shard of WebDataset or "
-            "img2dataset. Unpack it, and list the images in it."
-        )
     text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
     if len(head) == _HEAD_BYTES:  # The last line may be cut.
         text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1]

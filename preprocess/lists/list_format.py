@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars", " ": "spaces"}
 
-Kind = Literal["delimited", "json_lines", "parquet"]
+Kind = Literal["delimited", "json_lines", "parquet", "tar"]
 # A column: its position in delimited text, else its name. "a.b" is the field b of the object in the column a.
 Column = int | str
 
@@ -21,12 +21,13 @@ class ListFormat:
     """How a list is read.
 
     Attributes:
-      kind: delimited text (CSV and its relatives), JSON lines, or Parquet.
+      kind: delimited text (CSV and its relatives), JSON lines, Parquet, or a tar archive of images.
       delimiter: of delimited text.
       names_delimiter: whether row 1 is `sep=,`, as Excel writes it.
       header: the names of the columns, in order; empty if no row names them.
       uri: the column of the image.
-      labels: the columns of the labels; None for all columns after the image.
+      labels: the columns of the labels; None for all columns after the image. Of a tar archive, the one source of
+        the labels (see `tar_index.label_source`), or nothing.
       one_hot: the label that a cell with a 1 stands for, one for each of `labels`; empty if cells hold labels.
       ml_use: whether rows may begin with a cell such as TRAIN, as in the import files of Vertex AI.
     """
@@ -60,6 +61,9 @@ class ListFormat:
 
     def describe(self) -> str:
         """One line that says how the list is read, for people."""
+        if self.kind == "tar":
+            source = f"labels from {self.labels[0]}" if self.labels else "no labels of the dictionary"
+            return f"a tar archive of images, {source}"
         if self.kind == "delimited":
             words = [f"separated by {DELIMITER_NAMES[self.delimiter]}"]
         else:

@@ -88,7 +88,7 @@ def read_table(stream: BinaryIO, list_format: ListFormat, list_path: str) -> Ite
 def _delimited_rows(stream: BinaryIO, list_format: ListFormat, list_path: str) -> Iterator[RawRow]:
     skip_lines = int(list_format.names_delimiter)
     first = True
-    is_plain = list_format.is_plain
+    is_plain = list_format.is_plain or list_format.kind == "tar"  # the index of a tar archive is a plain list
     for line, cells in _cells(stream, list_path, list_format.delimiter):
         uri = cells[0].strip() if cells else ""
         names = tuple(dict.fromkeys(filter(None, (cell.strip() for cell in cells[1:]))))

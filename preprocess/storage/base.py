@@ -45,6 +45,10 @@ class Storage(Protocol):
         """Reads a whole file. Raises TooLarge if it has more than `max_bytes` bytes, without reading them all."""
         ...
 
+    def read_part(self, path: str, *, offset: int, num_bytes: int) -> bytes:
+        """Reads a range of a file, and less if the file ends before."""
+        ...
+
     def create(
         self, path: str, *, keep_partial: bool = False, durable: bool = True
     ) -> contextlib.AbstractContextManager[BinaryIO]:
@@ -121,6 +125,15 @@ class LocalStorage:
     def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
         with self.open(path) as stream:
             return read_stream(stream, path, max_bytes=max_bytes)
+
+    def read_part(self, path: str, *, offset: int, num_bytes: int) -> bytes:
+        with open(path, "rb", buffering=0) as stream:
+            stream.seek(offset)
+            pieces = []
+            while num_bytes and (piece := stream.read(num_bytes)):
+                pieces.append(piece)
+                num_bytes -= len(piece)
+            return b"".join(pieces)
 
     @contextlib.contextmanager
     def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:

@@ -1,6 +1,7 @@
 """Lists as other tools write them and folders as people name them, from `pipelines.embed` to what the trainer finds."""
 
 import json
+import tarfile
 import unicodedata
 
 import pytest
@@ -8,7 +9,11 @@ import pytest
 from configs.errors import InputError
 from pipelines import embed
 from preprocess.lists import unknown_labels
+from preprocess.lists.tar_members import member_uri
+from preprocess.storage.router import UriStorage
+from tests.support.faulty_gcs import FaultyGcs
 from tests.support.photos import write_photos
+from trainer.data.photos import finder_of_sets
 from trainer.data.record_sets import find_record_sets
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -161,3 +166,48 @@ def test_nothing_embedded_is_not_a_matter_of_the_limit(make):
     with pytest.raises(InputError, match="None of 2 rows could be embedded") as error:
         embedded(folder, "--max_failed_percent", "100")
     assert "max_failed_percent" not in str(error.value)
+
+
+def test_a_tar_shard_is_a_list(make, capsys):
+    folder = make("photos", "")
+    with tarfile.open(folder / "shard-0.tar", "w") as archive:
+        for number, name in enumerate(names(folder)):
+            (folder / f"{number}.cls").write_text("ab"[number % 2])
+            archive.add(folder / name, f"{number}.png")
+            archive.add(folder / f"{number}.cls", f"{number}.cls")
+    skipped, failed, found = embedded(folder, list_name="shard-*.tar")
+    assert (skipped, failed, found.manifest.records) == ([], [], 4)
+    assert "shard-0.tar: read as: a tar archive of images, labels from cls" in capsys.readouterr().err
+    # The images are those of the folder: the same digests, as the list of the files gives.
+    (folder / "list.csv").write_text("".join(f"{name},a\n" for name in names(folder)))
+    embedded(folder, "--against", f"{folder}/out/train", name="files")
+    assert json.loads((folder / "out/_files/report.json").read_text())["shared_with"][0]["records"] == 4
+    # The trainer finds the photos for its report.
+    first = folder / names(folder)[0]
+    with tarfile.open(folder / "shard-0.tar") as archive:
+        member = archive.getmember("0.png")
+    uri = member_uri("shard-0.tar", "0.png", offset=member.offset_data, num_bytes=member.size)
+    assert finder_of_sets([found], ()).read(uri)[1] == first.read_bytes()
+    assert finder_of_sets([found], (f"{folder}/out",)).read(uri) is None
+
+
+def test_tar_shards_in_a_bucket(make, monkeypatch):
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
+    folder = make("photos", "")
+    with tarfile.open(folder / "s.tar", "w") as archive:
+        for name in names(folder):
+            archive.add(folder / name, f"a/{name}")
+    with FaultyGcs(buckets=["bucket"]) as gcs:
+        for name, value in gcs.environment.items():
+            monkeypatch.setenv(name, value)
+        gcs.put("bucket", "shards/s.tar", (folder / "s.tar").read_bytes())
+        argv = ["--input_path", "gs://bucket/shards/*.tar", "--input_dict", f"{folder}/dict.txt", "--weights", "random"]
+        assert embed.main([*argv, "--output_path", f"{folder}/out/train"]) == 0
+        assert json.loads((folder / "out/_train/report.json").read_text())["embedded"] == 4
+        storage, raw = UriStorage(), (folder / "s.tar").read_bytes()
+        uri = "gs://bucket/shards/s.tar"
+        assert storage.read_part(uri, offset=512, num_bytes=7) == raw[512:519]
+        assert storage.read_part(uri, offset=len(raw) - 3, num_bytes=7) == raw[-3:]
+        assert storage.read_part(uri, offset=len(raw) + 3, num_bytes=7) == b""
+        with pytest.raises(FileNotFoundError):
+            storage.read_part("gs://bucket/none.tar", offset=0, num_bytes=7)

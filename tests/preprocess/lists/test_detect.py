@@ -1,16 +1,19 @@
+import hashlib
 import io
 import json
+import tarfile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import InputError
-from preprocess.lists.detect import detect_format, notes, ready
-from preprocess.lists.hashing_reader import HashingReader
+from preprocess.lists.detect import notes
 from preprocess.lists.labels import LabelDict
 from preprocess.lists.list_format import PLAIN
+from preprocess.lists.opened_list import open_list, reopen_list
 from preprocess.lists.rows import parse_rows
+from preprocess.lists.tar_members import parse_member
 
 LABELS = LabelDict(("daisy", "rose", "tulip"))
 
@@ -18,16 +21,16 @@ LABELS = LabelDict(("daisy", "rose", "tulip"))
 def read(raw, labels=LABELS, unknown_labels="fail"):
     """The format of a list, and its rows as a worker reads them, from the start of the bytes."""
     raw = raw.encode() if isinstance(raw, str) else raw
-    scanned = ready(HashingReader(io.BytesIO(raw)).buffered())
-    found = detect_format(scanned, list_path="t.csv", labels=labels)
+    scanned, found, _ = open_list(io.BytesIO(raw), list_path="t.csv", labels=labels)
     arguments = {"list_path": "t.csv", "labels": labels, "unknown_labels": unknown_labels, "list_format": found}
     checked = list(parse_rows(scanned, **arguments))
-    hashing = HashingReader(io.BytesIO(raw))
-    rows = list(parse_rows(hashing.buffered(), **arguments))
+    content, _, hashing = reopen_list(io.BytesIO(raw), found, list_path="t.csv")
+    rows = list(parse_rows(content, **arguments))
     assert [(row.uri, row.label_ids, row.line) for row in rows] == [
         (row.uri, row.label_ids, row.line) for row in checked
     ]
-    assert hashing.sha256 == __import__("hashlib").sha256(raw).hexdigest()
+    if found.kind != "tar":
+        assert hashing.sha256 == hashlib.sha256(raw).hexdigest()
     return found, rows
 
 
@@ -180,14 +183,57 @@ def test_parquet_rows():
     assert embedded(rows) == AB
 
 
+def tar(members):
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return raw.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("sidecars", "source"),
+    [
+        ([("0.cls", b"daisy"), ("1.cls", b"rose\n")], "cls"),
+        ([("0.txt", b"daisy\nrose"), ("1.txt", b"rose")], "txt"),
+        ([("0.json", b'{"label": "daisy"}'), ("1.json", b'{"label": "rose"}')], "json.label"),
+        ([("0.txt", b"a caption"), ("1.txt", b"another")], None),
+        ([], None),
+    ],
+)
+def test_a_tar_shard_is_a_list_of_its_images(sidecars, source):
+    members = sorted([("0.jpg", b"first"), ("1.jpg", b"second"), *sidecars])
+    raw = tar(members)
+    found, rows = read(raw)
+    assert (found.kind, found.labels) == ("tar", (source,) if source else ())
+    assert f"labels from {source}" in next(notes(found)) or source is None
+    assert [row.uri.split("@")[0] for row in rows] == ["t.csv#0.jpg", "t.csv#1.jpg"]
+    if source:
+        assert [row.label_ids[-1] for row in rows] == [1 if source == "txt" else 0, 1]
+    for row, content in zip(rows, (b"first", b"second"), strict=True):
+        _, offset, num_bytes = parse_member(row.uri.replace("t.csv", "t.tar"))
+        assert raw[offset : offset + num_bytes] == content
+
+
+def test_a_tar_of_class_folders():
+    found, rows = read(tar([("photos/daisy/a.jpg", b"1"), ("photos/daisy/._a.jpg", b"x"), ("photos/rose/b.PNG", b"2")]))
+    assert found.labels == ("folder",)
+    assert [row.label_ids for row in rows] == [(0,), (1,)]
+
+
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
+        (tar([("0.jpg", b"x"), ("0.cls", b"3")]), "its .cls files hold classes such as '3', which are not in the dict"),
         (b"\x1f\x8b\x08\x00", "compressed with gzip"),
         (b"PK\x03\x04xx", "an Excel workbook"),
         ("image,label\n".encode("utf-16"), "is UTF-16. Save it as UTF-8"),
         (b"\xff\xd8\xff\xe0", "is a JPEG image"),
-        (b"\0" * 257 + b"ustar\x0000" + b"\0" * 248, "is a tar archive"),
+        (b"\0" * 257 + b"ustar\x0000" + b"\0" * 248, "not a whole tar archive"),
+        (tar([("0.txt", b"x")]), "a tar archive without an image"),
+        (tar([("0.jpg", b"x" * 2000), ("1.jpg", b"x" * 2000)])[:4000], "not a whole tar archive"),
         (b"PAR1xxxx", "not a whole Parquet file"),
         ('{\n "images": []\n}\n', "a JSON document, and not one JSON object on each line"),
         ('[{"file_name": "a.jpg"}]', "a JSON document"),
