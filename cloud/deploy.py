@@ -32,7 +32,7 @@ from configs.errors import EXIT_OK, InputError
 from configs.option import REQUIRED, add_flags, given_values, option, options_of
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
-from configs.rules import Text
+from configs.rules import PathText, Text
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES
 from preprocess.storage.base import LocalStorage
 
@@ -63,7 +63,7 @@ class DeploymentOptions(CloudRunOptions):
     )
     image: str | None = option(
         None,
-        Text(anything=True),
+        PathText(),
         help="the photo to ask about",
         decides="neither",
         metavar="FILE",

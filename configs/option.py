@@ -110,12 +110,17 @@ def options_of(owner: Any) -> dict[str, Option]:
 
 
 class Options(Section):
-    """The base of dataclasses whose fields are all options. The values of every object obey their rules."""
+    """Base of dataclasses whose fields are all options. Every object keeps all of their rules.
+
+    Values have the normal form of their rule.
+    """
 
     def __post_init__(self) -> None:
         for name, described in options_of(self).items():
-            if described.default is not None or getattr(self, name) is not None:
+            value = getattr(self, name)
+            if described.default is not None or value is not None:
                 self._check(name, described.rule)
+                object.__setattr__(self, name, described.rule.normal(value))
 
 
 def add_flags(

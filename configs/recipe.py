@@ -26,8 +26,9 @@ from configs.choices import (
 )
 from configs.cloud import CloudOptions, DataflowOptions, DeployOptions, VertexOptions
 from configs.errors import InputError, did_you_mean
+from configs.file_uris import path_argument
 from configs.option import Options, option
-from configs.rules import Number, OneOf, Text, Whole
+from configs.rules import Number, OneOf, PathText, Text, Whole
 from configs.section import FieldError, Section
 from configs.yaml_mapping import located, parse_mapping, read_yaml
 
@@ -75,7 +76,7 @@ class BackboneOptions(Options):
     )
     weights: str = option(
         "imagenet",
-        Text(),
+        PathText(anything=False),
         help="imagenet, random (for trying things out; see --seed), or a weights file that Keras can read",
         decides="records",
         metavar="imagenet|random|PATH",
@@ -310,11 +311,12 @@ def recipe_names() -> tuple[str, ...]:
 def load_recipe(name_or_path: str) -> Recipe:
     """Reads a recipe of the project by its name ("hugs"), or any recipe by the path of its file.
 
-    If the text ends in .yaml or .yml or contains a "/", it is a path; otherwise it is a name.
+    What ends in .yaml or .yml or has a "/" in it is a path, which may be a `file://` URI; everything else is a name.
 
     Raises:
       InputError: there is no such recipe, or it has an error.
     """
+    name_or_path = path_argument(name_or_path)
     if name_or_path.endswith(_YAML_SUFFIXES) or os.sep in name_or_path:
         try:
             raw = read_yaml(name_or_path)

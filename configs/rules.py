@@ -9,6 +9,7 @@ import typing
 from typing import Any, ClassVar
 
 from configs.errors import did_you_mean
+from configs.file_uris import path_argument
 
 
 def _is_finite_number(value: Any) -> bool:
@@ -33,6 +34,10 @@ class Rule:
     def holds(self, value: Any) -> bool:
         """Whether a value obeys the rule. The value may be of any type."""
         raise NotImplementedError
+
+    def normal(self, value: Any) -> Any:
+        """A value that keeps the rule in the form that programs use."""
+        return value
 
     def hint(self, value: Any) -> str:
         """The end of the message about a value that breaks the rule: empty, or a space and a sentence."""
@@ -164,6 +169,26 @@ class Arguments(Texts):
     """One or more texts, which a command line gives without a flag."""
 
     flag: ClassVar[dict[str, Any]] = {"nargs": "+"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PathText(Text):
+    """A path or a URI, of which its user says more. `file://` URIs become local paths."""
+
+    anything: bool = True
+
+    def normal(self, value: Any) -> Any:
+        """See `Rule`."""
+        return path_argument(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class PathTexts(Texts):
+    """Any number of paths, URIs or patterns. `file://` URIs become local paths."""
+
+    def normal(self, value: Any) -> Any:
+        """See `Rule`."""
+        return tuple(map(path_argument, value))
 
 
 @dataclasses.dataclass(frozen=True)

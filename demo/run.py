@@ -21,6 +21,7 @@ from typing import Any
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
+from configs.file_uris import path_argument
 from configs.program import run_program
 from demo import solar_cells
 from preprocess.jobs.report import REPORT_FORMAT
@@ -181,7 +182,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = OneLineParser(module="demo.run", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument(
-        "--image_dir", metavar="DIR", help="your photos, one folder for each class (default: solar cells)"
+        "--image_dir",
+        type=path_argument,
+        metavar="DIR",
+        help="your photos, one folder for each class (default: solar cells)",
     )
     parser.add_argument(
         "--max_failed_percent",

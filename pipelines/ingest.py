@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
+from configs.file_uris import path_argument
 from configs.printed_commands import program_command
 from configs.program import run_program
 from pipelines.class_folders import (
@@ -297,7 +298,7 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
       InputError: the flags or the folder are wrong.
     """
     args = _parse_args(argv)
-    image_dir, output_dir = (uri.removeprefix("file://") for uri in (args.image_dir, args.output_dir))
+    image_dir, output_dir = path_argument(args.image_dir), path_argument(args.output_dir)
     _check_folders(image_dir, output_dir)
     if has_scheme(image_dir):
         found = find_stored_images(image_dir, storage or _storage_for(image_dir))

@@ -20,7 +20,7 @@ from configs.option import add_flags, given_values, option, options_of
 from configs.prices import load_prices
 from configs.program import run_program
 from configs.recipe import PreprocessOptions, Recipe, load_recipe
-from configs.rules import Text, Whole
+from configs.rules import PathText, Whole
 from pipelines.checks.embed_flags import BatchOptions, with_flags
 from pipelines.recipe_lists import RecipeListOptions, check_data_dir, find_lists, plan_path
 
@@ -43,7 +43,7 @@ class PlanOptions(BatchOptions, RecipeListOptions):
     sample: int = option(200, Whole(1), help="images to try of each list", decides="neither", metavar="N")
     output: str | None = option(
         None,
-        Text(anything=True),
+        PathText(),
         help="where the plan goes",
         decides="neither",
         metavar="FILE",
@@ -51,7 +51,7 @@ class PlanOptions(BatchOptions, RecipeListOptions):
     )
     prices: str | None = option(
         None,
-        Text(anything=True),
+        PathText(),
         help="prices to calculate with",
         decides="neither",
         metavar="FILE",

@@ -13,6 +13,7 @@ are handed over all at once, after all of them have been checked, and go on by t
 from __future__ import annotations
 
 import dataclasses
+import glob
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from configs.option import add_flags, given_values, option, options_of
 from configs.printed_commands import program_command, script_command
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
-from configs.rules import Switch, Text
+from configs.rules import PathText, Switch
 from pipelines import plan
 from pipelines.recipe_lists import (
     LIST_FLAGS,
@@ -57,7 +58,7 @@ class PreprocOptions(RecipeListOptions):
 
     job_dir: str | None = option(
         None,
-        Text(anything=True),
+        PathText(),
         help="where the records go",
         decides="neither",
         metavar="DIR",
@@ -111,7 +112,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[PreprocOptions, list[str]]:
 def _against(entry: RecipeList, lists: Sequence[RecipeList], storage: Storage) -> list[str]:
     """Flags that compare a set with the training set, if that is finished already."""
     training = lists[0].output_path
-    if entry.output_path == training or not exists(sidecar_path(training, MANIFEST_NAME), storage):
+    if entry.output_path == training or not exists(glob.escape(sidecar_path(training, MANIFEST_NAME)), storage):
         return []
     return ["--against", training]
 
@@ -259,10 +260,6 @@ def main(
     # Input that training would refuse is refused now, and not after hours of embedding.
     if job_dir.startswith("gs://"):
         job_dir = require_folder(job_dir, field="--job_dir")
-    elif any(character in job_dir for character in ",*?["):
-        raise InputError(
-            f"--job_dir: must not hold any of , * ? [ since training takes lists of patterns. Received: {job_dir!r}."
-        )
     lists = find_lists(recipe, data_dir=data_dir, job_dir=job_dir, storage=storage)
     flags = ["--recipe", options.recipe, *_prediction(data_dir, recipe, embed_flags, storage), *embed_flags]
     runs: dict[str, RemoteRun] = {}

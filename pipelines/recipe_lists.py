@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Iterable
 
 from configs.errors import InputError
+from configs.file_uris import path_argument
 from configs.option import REQUIRED, option
 from configs.printed_commands import program_command
 from configs.recipe import Recipe, RecipeChoice
@@ -64,7 +65,7 @@ def check_data_dir(path: str) -> str:
     Raises:
       InputError: there is no such directory.
     """
-    path = path.removeprefix("file://")
+    path = path_argument(path)
     path = path.rstrip("/") or path[:1]  # "/" stays "/"
     if not has_scheme(path) and not os.path.isdir(path):
         raise InputError(f"--data_dir: there is no directory {path!r}. Give the one that has the lists.")
@@ -165,7 +166,8 @@ def plan_path(data_dir: str, recipe_name: str) -> str:
 
 
 def in_folder(folder: str, path: str) -> str:
-    """A path that may be relative to a folder."""
+    """A path that may be relative to a folder; `file://` URIs become local paths."""
+    path = path_argument(path)
     return path if has_scheme(path) else os.path.join(folder, path)
 
 

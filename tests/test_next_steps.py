@@ -50,7 +50,17 @@ def photos(tmp_path, monkeypatch):
 
 
 def test_from_photos_to_a_prediction(photos, capsys):
-    run("ingest", "--image_dir", photos, "--output_dir", "my data", "--test_percent", "20", "--eval_percent", "30")
+    run(
+        "ingest",
+        "--image_dir",
+        photos,
+        "--output_dir",
+        "my data [1], all",
+        "--test_percent",
+        "20",
+        "--eval_percent",
+        "30",
+    )
     seen = []
     command = printed_command(capsys.readouterr().out, "next:") + " --backbone tiny --weights random --seed 3"
     while command is not None:
@@ -63,13 +73,23 @@ def test_from_photos_to_a_prediction(photos, capsys):
         command = None if words[0] == "predict" else printed_command(out, "next" if words[0] == "train" else "next:")
     assert seen == ["embed", "embed", "embed", "train", "predict"]
     assert "a hug" in out
-    report = json.loads(pathlib.Path("my data/preproc/_test/report.json").read_text())
+    report = json.loads(pathlib.Path("my data [1], all/preproc/_test/report.json").read_text())
     assert report["backbone"]["seed"] == 3
-    assert report["shared_with"][0]["prefix"].endswith("my data/preproc/train")
+    assert report["shared_with"][0]["prefix"].endswith("my data [1], all/preproc/train")
 
 
 def test_all_lists_at_once(photos, capsys, monkeypatch):
-    run("ingest", "--image_dir", photos, "--output_dir", "my data", "--test_percent", "0", "--eval_percent", "30")
+    run(
+        "ingest",
+        "--image_dir",
+        photos,
+        "--output_dir",
+        "my data [1], all",
+        "--test_percent",
+        "0",
+        "--eval_percent",
+        "30",
+    )
     out = capsys.readouterr().out
     command = out.partition("all lists at once: ")[2].strip()
     run(*words_of(command), "--backbone", "tiny", "--weights", "random")

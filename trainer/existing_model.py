@@ -22,6 +22,7 @@ from trainer.export.output_folder import PREDICTIONS_NAME, write_json
 from trainer.options import TrainingOptions
 from trainer.reports.held_out_files import write_predictions, write_report
 from trainer.storage.files import cause_of, local_folder
+from trainer.storage.tensorflow_paths import path_for_tensorflow
 from trainer.storage.working_folder import working_folder
 
 # The names differ from metrics.json and report.html, which are about the training and may lie in the same folder.
@@ -81,8 +82,8 @@ def load_logits(model_dir: str, info: ModelInfo) -> LogitsOf:
       InputError: the model cannot be loaded.
     """
     try:
-        with local_folder(model_dir) as folder:
-            model = tf.saved_model.load(folder)
+        with local_folder(model_dir) as folder, path_for_tensorflow(folder) as path:
+            model = tf.saved_model.load(path)
         signature = model.signatures["embeddings"]
     except (OSError, KeyError, tf.errors.OpError) as error:
         cause = cause_in_one_line(error)

@@ -13,11 +13,12 @@ from typing import Any, ClassVar, Literal
 from configs.arguments import OneLineParser
 from configs.choices import ExportFormat, OptimizerName
 from configs.errors import InputError
+from configs.file_uris import path_argument
 from configs.option import REQUIRED, Options, add_flags, option, options_of
 from configs.recipe import OptionalRecipe, TrainOptions, load_recipe
 from configs.rules import Number, Rule, Switch, Texts, Whole
 from configs.section import FieldError
-from trainer.arguments import split_paths
+from trainer.arguments import split_paths, split_texts
 from trainer.storage.files import supported_path
 
 OPTIMIZERS = typing.get_args(OptimizerName)
@@ -62,6 +63,10 @@ class Path(Rule):
     def holds(self, value: Any) -> bool:
         """See `Rule`."""
         return isinstance(value, str) and (bool(value) or self.or_empty)
+
+    def normal(self, value: Any) -> Any:
+        """See `Rule`."""
+        return path_argument(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -370,7 +375,7 @@ def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.en
     rules = {name: described.rule for name, described in options_of(TrainingOptions).items()}
     for field, rule in rules.items():
         if isinstance(rule, ListOfTexts) and given[field] is not None:
-            given[field] = split_paths(given[field])
+            given[field] = split_paths(given[field]) if isinstance(rule, Paths) else split_texts(given[field])
     values.update({field: environ[name] for field, name in _VERTEX_FOLDERS.items() if environ.get(name)})
     values.update({field: value for field, value in given.items() if value is not None})
     for field, value in values.items():

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from configs.arguments import OneLineParser
 from configs.console import require_printed
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
+from configs.file_uris import local_path_of
 from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
 from configs.program import run_program
 from configs.rules import Arguments, Switch, Whole
@@ -74,10 +75,10 @@ def _read_photo(path: str) -> bytes:
     from preprocess.storage.base import TooLarge
     from trainer.export.classifier import normalize_photo
 
-    if os.path.isdir(path):
+    if os.path.isdir(location := local_path_of(path)):
         raise InputError(f"{path}: is a folder; name the photos in it")
     try:
-        data = storage().read(path.removeprefix("file://"), max_bytes=DEFAULT_MAX_IMAGE_BYTES)
+        data = storage().read(location, max_bytes=DEFAULT_MAX_IMAGE_BYTES)
     except TooLarge as error:
         raise InputError(f"{path}: has more than {DEFAULT_MAX_IMAGE_BYTES} bytes") from error
     except ValueError as error:

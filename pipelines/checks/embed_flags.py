@@ -12,7 +12,7 @@ from configs.arguments import OneLineParser
 from configs.errors import InputError
 from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
 from configs.recipe import OptionalRecipe, PreprocessOptions, Recipe, load_recipe
-from configs.rules import Switch, Text, Texts, Whole
+from configs.rules import PathText, PathTexts, Switch, Text, Whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class _Reasons(Text):
     flag: ClassVar[dict[str, Any]] = {"nargs": "?", "const": "all"}
 
 
-_ANYTHING = Text(anything=True)
+_PATH = PathText()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class PathOptions(Options):
 
     input_path: tuple[str, ...] = option(
         REQUIRED,
-        Texts(),
+        PathTexts(),
         help="CSV list of rows image_uri,label[,label...], or a glob of lists; may be repeated. Relative image URIs "
         "are relative to the list that names them",
         decides="records",
@@ -42,7 +42,7 @@ class PathOptions(Options):
     )
     input_dict: str = option(
         REQUIRED,
-        _ANYTHING,
+        _PATH,
         help="dict.txt: the labels, one a line",
         decides="records",
         held_as=("input_dict",),
@@ -50,7 +50,7 @@ class PathOptions(Options):
     )
     output_path: str = option(
         REQUIRED,
-        _ANYTHING,
+        _PATH,
         help="the set to write, for example out/preproc/train",
         decides="neither",
         metavar="PREFIX",
@@ -86,7 +86,7 @@ class JobOptions(BatchOptions, PreprocessOptions, PathOptions):
 
     embedding_cache: str | None = option(
         None,
-        _ANYTHING,
+        _PATH,
         help="local or remote folder that keeps embeddings by the content of the image file. Embeddings in it are not "
         "computed again, even if lists or files have other names. All new embeddings are added to it",
         decides="neither",
@@ -94,7 +94,7 @@ class JobOptions(BatchOptions, PreprocessOptions, PathOptions):
     )
     against: tuple[str, ...] = option(
         (),
-        Texts(),
+        PathTexts(),
         help="a finished set, for example that of the training list: the report counts the images that are in both; "
         "may be repeated",
         decides="neither",
@@ -122,7 +122,7 @@ class JobOptions(BatchOptions, PreprocessOptions, PathOptions):
     )
     prediction: str | None = option(
         None,
-        _ANYTHING,
+        _PATH,
         help="a plan that pipelines.plan made of these lists: the report compares it with the run",
         decides="neither",
         metavar="FILE",

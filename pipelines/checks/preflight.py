@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import heapq
 import os
 import socket
+import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +18,10 @@ from configs.choices import UnknownLabels
 from configs.errors import InputError
 from configs.printed_commands import program_command
 from preprocess.jobs.set_files import read_content
-from preprocess.lists.hashing_reader import HashingReader
+from preprocess.lists.detect import notes
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
+from preprocess.lists.list_format import ListFormat
+from preprocess.lists.opened_list import open_list
 from preprocess.lists.rows import parse_rows
 from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.storage.base import Storage, TooLarge
@@ -26,6 +30,8 @@ from preprocess.storage.uris import has_scheme, resolve_uri
 # The number of images that are drawn from the lists for the calibration of int8.
 CALIBRATION_IMAGES = 300
 _CONNECT_TIMEOUT_SEC = 10
+# How many of a list's first images are looked at to recognize paths of Windows.
+_LOOKED_AT = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,7 @@ class ScannedLists:
     Attributes:
       paths: the lists, in order.
       sha256: the digest of each list.
+      formats: how each list is read.
       rows: the rows of all lists together.
       images: rows that name an image to embed; the others are blank, headers, or left out by a rule.
       sample: locations of images, drawn by the hash of their URIs, so the same list always gives the same sample.
@@ -45,6 +52,7 @@ class ScannedLists:
     rows: int
     images: int
     sample: tuple[str, ...]
+    formats: tuple[ListFormat, ...] = ()
 
 
 class _Sample:
@@ -102,7 +110,7 @@ def check_remote(paths: Mapping[str, Iterable[str]]) -> None:
     """
     for flag, of_flag in paths.items():
         for path in of_flag:
-            if not has_scheme(path) or path.startswith("file://"):
+            if not has_scheme(path):
                 raise InputError(
                     f"{flag}: {path!r} is on this machine, where Dataflow's workers cannot read it. Copy it to a "
                     "bucket and pass gs://BUCKET/..., or --runner DirectRunner to run here."
@@ -141,23 +149,33 @@ def scan_lists(
 ) -> ScannedLists:
     """Reads every list once: finds bad rows before hours are spent, and counts the rows for the row accounting.
 
+    It decides how each list is read, and prints that for lists of another format than `image_uri,label[,label...]`.
+
     Raises:
       InputError: a pattern matches no file, a list cannot be read or is not a list, a label is unknown and
         `unknown_labels` is "fail", an image is on this machine with `remote_images_only`, or there is no row.
     """
     paths = _lists_of(patterns, storage)
     rows = images = 0
-    digests = []
+    digests, formats = [], []
     sample = _Sample(sample_size)
     for path in paths:
         try:
             with storage.open(path) as stream:
-                hashing = HashingReader(stream)
-                for row in parse_rows(hashing.buffered(), list_path=path, labels=labels, unknown_labels=unknown_labels):
+                content, found, hashing = open_list(stream, list_path=path, labels=labels)
+                for line in notes(found):
+                    print(f"note: {path}: {line}", file=sys.stderr)
+                formats.append(found)
+                first_images: list[tuple[str, str]] = []
+                for row in parse_rows(
+                    content, list_path=path, labels=labels, unknown_labels=unknown_labels, list_format=found
+                ):
                     rows += 1
                     if row.outcome is None:
                         images += 1
                         location = resolve_uri(row.uri, path)
+                        if len(first_images) < _LOOKED_AT:
+                            first_images.append((row.uri, location))
                         if remote_images_only and not has_scheme(location):
                             raise InputError(
                                 f"{path}:{row.line}: {row.uri!r} is on this machine, where Dataflow's workers cannot "
@@ -166,6 +184,7 @@ def scan_lists(
                         if sample_size:
                             sample.offer(location, row.uri)
                 digests.append(hashing.sha256)
+                _refuse_windows_paths(first_images, path)
         except OSError as error:
             raise _cannot_read("input_path", path, error) from error
     if not images:
@@ -173,7 +192,33 @@ def scan_lists(
             f"input_path: {', '.join(paths)}: {rows} rows, none of them with an image to embed. "
             "Each row is image_uri,label[,label...]."
         )
-    return ScannedLists(paths=tuple(paths), sha256=tuple(digests), rows=rows, images=images, sample=sample.locations())
+    return ScannedLists(
+        paths=tuple(paths),
+        sha256=tuple(digests),
+        rows=rows,
+        images=images,
+        sample=sample.locations(),
+        formats=tuple(formats),
+    )
+
+
+def _refuse_windows_paths(images: Sequence[tuple[str, str]], list_path: str) -> None:
+    """Refuses a list whose images (URI, location) are all named with backslashes and are not there.
+
+    Raises:
+      InputError: it is such a list.
+    """
+    if not images or any("\\" not in uri or has_scheme(uri) or os.path.lexists(location) for uri, location in images):
+        return
+    uri = images[0][0]
+    what = "is a path of Windows, with backslashes. Here folders are separated by slashes, and there is no such file"
+    if uri[1:2] == ":":
+        what = "is a path on a drive of Windows, which is not there on this machine. Copy the photos here"
+    raise InputError(f"{list_path}: {uri} {what}. Write for example {_with_slashes(uri)} in the list.")
+
+
+def _with_slashes(uri: str) -> str:
+    return (uri[2:].lstrip("\\") if uri[1:2] == ":" else uri).replace("\\", "/")
 
 
 def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
@@ -205,7 +250,7 @@ def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
     """
     for prefix in prefixes:
         try:
-            finished = storage.match(sidecar_path(prefix, MANIFEST_NAME))
+            finished = storage.match(glob.escape(sidecar_path(prefix, MANIFEST_NAME)))
             if not finished:
                 raise InputError(
                     f"against: there is no finished set of records at {prefix!r}. Give the prefix that was the "

@@ -23,7 +23,7 @@ from preprocess.jobs.commit import JobFailed
 from preprocess.jobs.finished_set import read_finished
 from preprocess.jobs.job import Job
 from preprocess.jobs.journal import JournalUnusable, commit_journal, discard_journal, tidy
-from preprocess.jobs.report import COMPLETE, WRONG_ROW_ACCOUNTING
+from preprocess.jobs.report import COMPLETE, TOO_MANY_FAILED, WRONG_ROW_ACCOUNTING
 from preprocess.machine.machine_faults import MachineFault
 from preprocess.records.record_set import REPORT_NAME, sidecar_dir
 from preprocess.storage.base import Storage, read_file
@@ -113,7 +113,8 @@ def conclude(job: Job, report: dict[str, Any], *, storage: Storage, locked: bool
         print(f"error: the row accounting is wrong: {report['error']} Run the job again.", file=sys.stderr)
         return EXIT_BUG
     if not complete:
-        more = ", or pass another --max_failed_percent" if report["embedded"] else ""
+        # Without a record there is no set, whatever share may fail.
+        more = ", or pass another --max_failed_percent" if report["status"] == TOO_MANY_FAILED else ""
         changed = " If you change the list itself, add --overwrite." if report["embedded"] else ""
         raise InputError(
             f"{job.output_prefix}: {report['error']} The table above says why. Correct what is wrong{more}, and give "

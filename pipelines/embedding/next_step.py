@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import posixpath
 from collections.abc import Iterator, Sequence
 
@@ -39,10 +40,14 @@ def next_step(argv: Sequence[str], storage: Storage) -> str | None:
     records = posixpath.dirname(options.output_path)
     if name != f"{split}.csv":
         return None
-    finished = [other for other in SPLITS if storage.match(sidecar_path(posixpath.join(records, other), MANIFEST_NAME))]
+    finished = [
+        other
+        for other in SPLITS
+        if storage.match(glob.escape(sidecar_path(posixpath.join(records, other), MANIFEST_NAME)))
+    ]
     for other in SPLITS:
         path = posixpath.join(data_dir, f"{other}.csv")
-        if other not in finished and storage.match(path):
+        if other not in finished and storage.match(glob.escape(path)):
             paths = dict(zip(_LIST_FLAGS, (path, posixpath.join(records, other)), strict=True))
             against = ["--against", posixpath.join(records, "train")] if "train" in finished else []
             return program_command("embed", *_with_paths(argv, paths), *against)

@@ -274,6 +274,7 @@ def _job_of(
         labels=labels.names,
         input_paths=lists.paths,
         input_sha256=lists.sha256,
+        input_formats=lists.formats,
         rows_expected=lists.rows,
         started=datetime.datetime.now(datetime.UTC),
         versions=_versions(),
@@ -288,7 +289,11 @@ def _job_of(
 def _definition(options: JobOptions, lists: ScannedLists, labels: LabelDict) -> dict[str, Any]:
     """The definition of the job: everything that decides its records."""
     paths = [path if has_scheme(path) else os.path.abspath(path) for path in lists.paths]
+    # Lists that earlier versions could read leave no entry, and so jobs keep the key that they had.
+    formats = [found.to_json() for found in lists.formats]
+    of_formats = {} if all(found.is_plain for found in lists.formats) else {"list_formats": formats}
     return {
+        **of_formats,
         "input_path": [list(pair) for pair in zip(paths, lists.sha256, strict=True)],
         "input_dict": hashlib.sha256(json.dumps(list(labels.names)).encode()).hexdigest(),
         "image_definition": IMAGE_DEFINITION,

@@ -102,6 +102,14 @@ class _BeamFiles:
 
         return self._call(read_once, path)
 
+    def read_part(self, path: str, *, offset: int, num_bytes: int) -> bytes:
+        def read_once() -> bytes:
+            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
+                stream.seek(offset)
+                return stream.read(num_bytes)
+
+        return self._call(read_once, path)
+
     @contextlib.contextmanager
     def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
         """A new file that is sent when its stream is closed. Nothing is sent if the `with` block raises."""

@@ -32,7 +32,10 @@ class ImageReader:
 
     def __call__(self, location: str) -> bytes:
         """The bytes of an image file; raises RowFailure."""
-        return read_image_bytes(location, read_remote=_storage(self.retry).read, max_bytes=self.max_bytes)
+        storage = _storage(self.retry)
+        return read_image_bytes(
+            location, read_remote=storage.read, read_part=storage.read_part, max_bytes=self.max_bytes
+        )
 
 
 @functools.cache

@@ -67,6 +67,9 @@ class UriStorage:
     def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
         return self._of(path).read(path, max_bytes=max_bytes)
 
+    def read_part(self, path: str, *, offset: int, num_bytes: int) -> bytes:
+        return self._of(path).read_part(path, offset=offset, num_bytes=num_bytes)
+
     def create(
         self, path: str, *, keep_partial: bool = False, durable: bool = True
     ) -> contextlib.AbstractContextManager[BinaryIO]:

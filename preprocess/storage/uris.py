@@ -5,6 +5,8 @@ from __future__ import annotations
 import posixpath
 import re
 
+from configs.file_uris import local_path_of
+
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
@@ -14,9 +16,12 @@ def has_scheme(uri: str) -> bool:
 
 
 def resolve_uri(uri: str, list_path: str) -> str:
-    """The location of an image: an absolute one unchanged, a relative one below the folder of the list."""
-    if uri.startswith("file://"):
-        return uri.removeprefix("file://")
+    """The location of an image: an absolute one unchanged, a relative one below the folder of the list.
+
+    The location of a `file://` URI is a local path.
+    """
+    if (path := local_path_of(uri)) is not uri:
+        return path
     if uri.startswith("/") or has_scheme(uri):
         return uri
     return posixpath.join(posixpath.dirname(list_path), uri)

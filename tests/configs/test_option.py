@@ -114,7 +114,7 @@ def job_options() -> JobOptions:
 def job_definition(options: JobOptions) -> dict[str, Any]:
     from pipelines.embedding.preparation import _definition
 
-    lists = types.SimpleNamespace(paths=options.input_path, sha256=("abc",))
+    lists = types.SimpleNamespace(paths=options.input_path, sha256=("abc",), formats=())
     return _definition(options, lists, types.SimpleNamespace(names=("rose",)))  # type: ignore[arg-type]
 
 

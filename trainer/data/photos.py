@@ -13,7 +13,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,7 @@ from PIL import Image
 from configs.errors import InputError, cause_in_one_line
 from preprocess.images.decode import ImageError
 from preprocess.images.isolated_decoder import IsolatedDecoder
+from preprocess.lists.tar_members import TarMember, parse_member
 from preprocess.records.record_set import REPORT_NAME, sidecar_path
 from preprocess.storage.retry import RetriesExhausted, RetryPolicy
 from preprocess.storage.router import UriStorage
@@ -89,9 +90,13 @@ class PhotoFinder:
     def read(self, uri: str) -> Photo | None:
         """The location and the content of the photo that a URI names; None if it is no regular file or unreadable."""
         for path in dict.fromkeys(resolve_uri(uri, list_path) for list_path in self._list_paths):
-            if not self._may_read(path):
+            member = None if os.path.lexists(path) else parse_member(path)
+            if not self._may_read(path if member is None else member.archive):
                 continue
-            data = self._read_object(path) if is_in_bucket(path) else _read_local(path)
+            if member is not None:
+                data = self._read_member(member)
+            else:
+                data = self._read_object(path) if is_in_bucket(path) else _read_local(path)
             if data is not None:
                 return path, data
         return None
@@ -108,11 +113,20 @@ class PhotoFinder:
         folders = [os.path.realpath(folder) for folder in self._below if not is_in_bucket(folder)]
         return any(real.startswith(os.path.join(folder, "")) for folder in folders)
 
+    def _read_member(self, member: TarMember) -> bytes | None:
+        archive = member.archive
+        if member.num_bytes > _MAX_PHOTO_BYTES or not (is_in_bucket(archive) or os.path.isfile(archive)):
+            return None
+        return self._ask(lambda storage: storage.read_part(archive, offset=member.offset, num_bytes=member.num_bytes))
+
     def _read_object(self, path: str) -> bytes | None:
+        return self._ask(lambda storage: storage.read(path, max_bytes=_MAX_PHOTO_BYTES))
+
+    def _ask(self, read: Callable[[UriStorage], bytes]) -> bytes | None:
         if self._bucket_storage is None:
             return None
         try:
-            return self._bucket_storage.read(path, max_bytes=_MAX_PHOTO_BYTES)
+            return read(self._bucket_storage)
         except (RetriesExhausted, InputError) as error:
             print(f"warning: photos in buckets are left out of the report: {error}", file=sys.stderr)
             self._bucket_storage = None

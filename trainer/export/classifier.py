@@ -17,6 +17,7 @@ from preprocess.images.isolated_decoder import DEFAULT_DEADLINE_SEC
 from trainer.data.photos import decode_photo
 from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
 from trainer.storage.files import cause_of, is_in_bucket, is_missing_bucket, local_folder, storage
+from trainer.storage.tensorflow_paths import path_for_tensorflow
 
 _BATCH_SIZE = 8
 
@@ -106,8 +107,8 @@ class Classifier:
             )
         tf = import_tensorflow()
         try:
-            with local_folder(model_dir) as folder:
-                self._model = tf.saved_model.load(folder)
+            with local_folder(model_dir) as folder, path_for_tensorflow(folder) as path:
+                self._model = tf.saved_model.load(path)
             self._signature = self._model.signatures["serving_default"]
             # The first run optimizes the graph, writes notes to standard error, and takes more than a second. It runs
             # here because there is only one thread here, and the notes cannot be hidden safely with several threads.

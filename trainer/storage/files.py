@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from configs.arguments import require_utf8
 from configs.errors import InputError
+from configs.file_uris import path_argument
 from preprocess.storage.scratch import scratch_folder
 
 if TYPE_CHECKING:
@@ -46,13 +47,13 @@ def is_in_bucket(path: str) -> bool:
 
 
 def supported_path(path: str, *, flag: str) -> str:
-    """The path in the form that the trainer uses: local paths without `file://`.
+    """The path in the form that the trainer uses: `file://` URIs as local paths.
 
     Raises:
       InputError: the trainer cannot open this scheme, or the path names no bucket or is not UTF-8.
     """
     require_utf8(path, f"--{flag}")  # TensorFlow cannot open it.
-    path = path.removeprefix("file://")
+    path = path_argument(path)
     scheme, mark, rest = path.partition("://")
     if is_in_bucket(path) and not rest.partition("/")[0]:
         raise InputError(f"--{flag}: must name a bucket: gs://bucket/path. Received: {path!r}.")

@@ -19,6 +19,7 @@ from configs.option import definition_of
 from preprocess.storage.base import LocalStorage, write_file
 from trainer.data.dataset import EmbeddingDataset
 from trainer.options import TrainingOptions
+from trainer.storage.tensorflow_paths import path_for_tensorflow
 from trainer.storage.working_folder import working_folder
 from trainer.training.optimizers import Optimizer
 
@@ -111,6 +112,13 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     )
 
 
+def _latest(folder: str) -> str | None:
+    """The prefix of the latest whole checkpoint in a folder; None if there is none."""
+    with path_for_tensorflow(folder) as path:
+        latest = tf.train.latest_checkpoint(path)
+    return None if latest is None else os.path.join(folder, os.path.basename(latest))
+
+
 class Checkpoints:
     """Keeps `best` (the head) and `last` (the whole state of a run) in a folder.
 
@@ -176,12 +184,13 @@ class Checkpoints:
         folder = posixpath.join(self._folder.path, "last")
         self._folder.fetch("last")
         try:
-            path = tf.train.latest_checkpoint(self._folders["last"])
+            path = _latest(self._folders["last"])
             if path is None:
                 return None
-            reader = tf.train.load_checkpoint(path)
-            # Reads everything once, so that damage is found before anything is changed.
-            tensors = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
+            with path_for_tensorflow(path) as readable:
+                reader = tf.train.load_checkpoint(readable)
+                # Reads everything once, so that damage is found before anything is changed.
+                tensors = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
             stored = json.loads(tensors[_STATE_KEY])
             if stored["format"] != _FORMAT:
                 raise ValueError(f"format {stored['format']}")
@@ -193,11 +202,12 @@ class Checkpoints:
             reason = cause_in_one_line(error)
             say(f"the checkpoint in {folder} cannot be read ({reason[:200]}), so training starts anew")
             return None
-        self._checkpoints["last"].restore(path).assert_consumed()
+        with path_for_tensorflow(path) as readable:
+            self._checkpoints["last"].restore(readable).assert_consumed()
         for name in _NAMES:
             self._tidy(name)
         # `best` is not written again under the same name: during the write, no complete checkpoint would exist.
-        best = tf.train.latest_checkpoint(self._folders["best"])
+        best = _latest(self._folders["best"])
         if best is not None and state.best is not None and best == self._path("best", state.best.step):
             self._saved_best_step = state.best.step
         return state
@@ -213,7 +223,7 @@ class Checkpoints:
     def _tidy(self, name: str) -> None:
         """Removes all but the latest checkpoint of a folder: older ones, and incomplete ones after a kill."""
         folder = self._folders[name]
-        latest = tf.train.latest_checkpoint(folder)
+        latest = _latest(folder)
         for entry in os.listdir(folder) if os.path.isdir(folder) else ():
             path = os.path.join(folder, entry)
             if entry != _LATEST_NAME and not (latest and path.startswith(f"{latest}.")):
