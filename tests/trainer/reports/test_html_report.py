@@ -3,6 +3,7 @@ from __future__ import annotations
 import html.parser
 import re
 
+import jinja2
 import numpy as np
 import pytest
 
@@ -44,7 +45,7 @@ class Page(html.parser.HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(self.words)
+        return " ".join(" ".join(self.words).split())  # As a browser shows line breaks.
 
 
 def metrics_of(evaluation, **changes):
@@ -142,6 +143,13 @@ def test_what_turns_text_around_or_cannot_be_seen_is_spelt_out():
     text, page = page_of(evaluation)
     assert not set("\u202e\x1b\x00") & set(text)
     assert r"cat\u202egnp" in page.text
+
+
+def test_a_value_that_a_template_lacks_is_an_error_and_not_an_empty_place():
+    metrics = metrics_of(evaluate(*noisy(50)))
+    del metrics["backbone"]["architecture"]
+    with pytest.raises(jinja2.UndefinedError, match="architecture"):
+        html_report(metrics, curves={}, thumbnail=lambda uri: None, created="")
 
 
 def test_mistakes_show_their_photo_where_there_is_one():
