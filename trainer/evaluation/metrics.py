@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.dataset import EmbeddingDataset
+from trainer.data.dataset import LabeledExamples
 from trainer.evaluation.calibration import Reliability, answers_to_judge, at_threshold
 from trainer.evaluation.ranking import RankingMeasures, ThresholdCounts
 from trainer.evaluation.scores import losses_of, scores_of
@@ -37,7 +37,7 @@ class Measures:
     loss: float
 
 
-def _parts(logits: np.ndarray | Iterable[np.ndarray], dataset: EmbeddingDataset) -> Iterator[tuple[int, np.ndarray]]:
+def _parts(logits: np.ndarray | Iterable[np.ndarray], dataset: LabeledExamples) -> Iterator[tuple[int, np.ndarray]]:
     """Splits logits, given whole or in pieces, into parts that fit in memory; gives the first row of each part too."""
     row = 0
     count = max(1, min(_ROWS_AT_A_TIME, _LOGITS_AT_A_TIME // len(dataset.labels)))
@@ -50,7 +50,7 @@ def _parts(logits: np.ndarray | Iterable[np.ndarray], dataset: EmbeddingDataset)
         raise ValueError(f"{row} rows of logits for {len(dataset)} examples")
 
 
-def measure(logits: np.ndarray | Iterable[np.ndarray], dataset: EmbeddingDataset) -> Measures:
+def measure(logits: np.ndarray | Iterable[np.ndarray], dataset: LabeledExamples) -> Measures:
     """The two numbers that are followed during training.
 
     A prediction is right if it is one of the example's labels. The loss is the cross-entropy with the labels as
@@ -120,7 +120,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 class _Tally:
     """Collects the results of all parts: a few numbers for each example, and counts for each class."""
 
-    def __init__(self, dataset: EmbeddingDataset, temperature: float):
+    def __init__(self, dataset: LabeledExamples, temperature: float):
         count, num_labels = len(dataset), len(dataset.labels)
         self._dataset = dataset
         self._temperature = temperature
@@ -178,7 +178,7 @@ class _Tally:
             self.within_k[k] += int(((rank < k) & member.any(axis=1)).sum())
 
 
-def _mistakes(tally: _Tally, dataset: EmbeddingDataset) -> list[dict[str, Any]]:
+def _mistakes(tally: _Tally, dataset: LabeledExamples) -> list[dict[str, Any]]:
     """The mistakes about which the model was most sure, surest first. Wrong labels in the data show up here."""
     wrong = np.flatnonzero(~tally.right)
     if len(wrong) > _MAX_MISTAKES:
@@ -203,7 +203,7 @@ def _mistakes(tally: _Tally, dataset: EmbeddingDataset) -> list[dict[str, Any]]:
     return mistakes
 
 
-def _confusions(tally: _Tally, dataset: EmbeddingDataset) -> dict[str, Any]:
+def _confusions(tally: _Tally, dataset: LabeledExamples) -> dict[str, Any]:
     num_labels = len(dataset.labels)
     rows, row_names, column_names = dataset.first_label_ids, "first label of the example", "predicted label"
     if dataset.label_mode == "multi":
@@ -239,7 +239,7 @@ def _confusions(tally: _Tally, dataset: EmbeddingDataset) -> dict[str, Any]:
 
 def evaluate(
     logits: np.ndarray | Iterable[np.ndarray],
-    dataset: EmbeddingDataset,
+    dataset: LabeledExamples,
     *,
     train_support: np.ndarray | None = None,
     temperature: float = 1.0,

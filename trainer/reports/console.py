@@ -87,8 +87,25 @@ def calibration_line(evaluation: dict[str, Any]) -> str:
     )
 
 
+def without_shared_line(evaluation: dict[str, Any]) -> str | None:
+    """The accuracy without the images that other sets have too; None if there are no such images."""
+    rest = evaluation.get("without_shared_images")
+    if rest is None:
+        return None
+    count = rest["left_out"]
+    these = "1 image that another set has too" if count == 1 else f"{count} images that other sets have too"
+    if not rest["examples"]:
+        return f"  without the {these}: none is left, so this accuracy says nothing about new images"
+    low, high = rest["accuracy_interval"]
+    return (
+        f"  without the {these}: accuracy {_percent(rest['accuracy'])} of {rest['examples']} images "
+        f"(95% interval {100 * low:.1f}–{100 * high:.1f}%)"
+    )
+
+
 def _held_out(metrics: dict[str, Any], name: str) -> list[str]:
-    return [accuracy_line(name, metrics[name]), calibration_line(metrics[name]), ""]
+    line = without_shared_line(metrics[name])
+    return [accuracy_line(name, metrics[name]), *([line] if line else []), calibration_line(metrics[name]), ""]
 
 
 def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str, report_path: str) -> str:
