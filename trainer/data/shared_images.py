@@ -157,11 +157,13 @@ def shared_image_warnings(shared: Mapping[str, SharedImages]) -> list[str]:
         for other, overlap in images.overlaps.items():
             these = f"of the {images.num_examples} {SET_WORDS[name]} images"
             if count := len(overlap.rows):
-                number = "is also a" if count == 1 else "are also"
-                image = "image" if count == 1 else "images"
+                are = (
+                    f"is also one of the {SET_WORDS[other]} images"
+                    if count == 1
+                    else f"are also {SET_WORDS[other]} images"
+                )
                 found.append(
-                    f"{count} {these} {number} {SET_WORDS[other]} {image}: the accuracy looks too good. "
-                    f"{SHARED_IMAGES_NAME} names the pairs"
+                    f"{count} {these} {are}: the accuracy looks too good. {SHARED_IMAGES_NAME} names the pairs"
                 )
             if overlap.num_unchecked:
                 unchecked.append(
