@@ -144,6 +144,7 @@ def evaluate_existing(
         "record_sets": {name: [record_set.prefix for record_set in part] for name, part in sets.items()},
         "model": {
             "model_dir": model_dir,
+            "takes_images": info.takes_images,
             "head_digest": info.head_digest,
             "temperature": info.temperature,
             "threshold": info.threshold,

@@ -9,10 +9,12 @@ in a separate process, as in the pipeline.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import os
 import sys
+import urllib.parse
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -27,6 +29,20 @@ from preprocess.storage.router import UriStorage
 from preprocess.storage.uris import has_scheme, resolve_uri
 from trainer.data.record_sets import RecordSet
 from trainer.storage.files import is_in_bucket, storage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A small picture of a photo.
+
+    Attributes:
+      picture: a JPEG as a `data:` URI.
+      link: the address of the photo itself.
+    """
+
+    picture: str
+    link: str
+
 
 # A photo: its name and the content of its file.
 Photo = tuple[str, bytes]
@@ -131,12 +147,8 @@ class PhotoFinder:
                 break
         return found
 
-    def thumbnail(self, uri: str, *, side: int) -> str | None:
-        """A small version of the square image that the model saw.
-
-        Returns:
-          A JPEG as a `data:` URI; None if the photo cannot be read here.
-        """
+    def thumbnail(self, uri: str, *, side: int) -> Thumbnail | None:
+        """A small version of the square image that the model saw; None if the photo cannot be read here."""
         photo = self.read(uri)
         if photo is None:
             return None
@@ -146,7 +158,15 @@ class PhotoFinder:
             return None
         encoded = io.BytesIO()
         Image.fromarray(pixels).resize((side, side)).save(encoded, "JPEG", quality=_JPEG_QUALITY)
-        return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+        picture = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+        return Thumbnail(picture=picture, link=_link_to(photo[0]))
+
+
+def _link_to(location: str) -> str:
+    """The address at which a browser opens a photo. For a bucket this needs the rights of the person who looks."""
+    if is_in_bucket(location):
+        return "https://storage.cloud.google.com/" + urllib.parse.quote(location.removeprefix("gs://"))
+    return "file://" + urllib.parse.quote(os.path.abspath(location), errors="surrogateescape")
 
 
 def _read_local(path: str) -> bytes | None:

@@ -21,6 +21,7 @@ _LOGITS_AT_A_TIME = 1 << 20
 _TOP_K = (2, 3, 5, 10)
 _MAX_TOP_CONFUSIONS = 20
 _MAX_MISTAKES = 60
+_MAX_RIGHT_ANSWERS = 12
 # The confusion matrix of a thousand classes would have a million numbers, most of them 0.
 _MAX_MATRIX_CLASSES = 100
 _Z_95 = 1.959963984540054
@@ -192,7 +193,7 @@ def _mistakes(tally: _Tally, dataset: LabeledExamples) -> list[dict[str, Any]]:
         mistakes.append(
             {
                 "uri": str(dataset.uris[row]),
-                "labels": [dataset.labels[i] for i in dict.fromkeys(ids.tolist())],
+                "labels": dataset.labels_of(row),
                 # In a multi-label set, the mistake may be a missed label. Then the model is sure that it does not
                 # apply.
                 "kind": "missed" if blamed in ids else "wrong",
@@ -201,6 +202,25 @@ def _mistakes(tally: _Tally, dataset: LabeledExamples) -> list[dict[str, Any]]:
             }
         )
     return mistakes
+
+
+def _right_answers(tally: _Tally, dataset: LabeledExamples) -> list[dict[str, Any]]:
+    """Examples that the model recognizes: for each class the one with the best score, the largest classes first."""
+    right = np.flatnonzero(tally.right & tally.best_is_right)
+    # The best score of each class comes first; equal scores stay in the order of the examples.
+    order = right[np.lexsort((-tally.best_score[right], tally.best[right]))]
+    _, first = np.unique(tally.best[order], return_index=True)
+    rows = order[first]
+    rows = rows[np.argsort(-tally.support[tally.best[rows]], kind="stable")][:_MAX_RIGHT_ANSWERS]
+    return [
+        {
+            "uri": str(dataset.uris[row]),
+            "labels": dataset.labels_of(row),
+            "about": dataset.labels[tally.best[row]],
+            "sureness": float(tally.best_score[row]),
+        }
+        for row in rows.tolist()
+    ]
 
 
 def _confusions(tally: _Tally, dataset: LabeledExamples) -> dict[str, Any]:
@@ -262,7 +282,8 @@ def evaluate(
       together; `calibration`: the expected calibration error and the loss before and after the temperature, and
       the bins; `answers`: the effect of the threshold on the predictions; `per_class`: for each label in order of ids
       (null where the divisor is 0); `confusion_matrix`: in `counts[i][j]` examples, label i was predicted as j; null
-      for more than 100 labels; `top_confusions`; `mistakes`: those about which the model was surest, with their URIs.
+      for more than 100 labels; `top_confusions`; `mistakes`: those about which the model was surest, with their URIs;
+      `right_answers`: for some classes, the right prediction with the best score.
     """
     tally = _Tally(dataset, temperature)
     for start, part in _parts(logits, dataset):
@@ -323,5 +344,6 @@ def evaluate(
         "per_class": per_class,
         **_confusions(tally, dataset),
         "mistakes": _mistakes(tally, dataset),
+        "right_answers": _right_answers(tally, dataset),
     }
     return Evaluation(numbers=numbers, best_label_ids=tally.best, threshold_counts=tally.ranking.threshold_counts())

@@ -8,18 +8,22 @@ from typing import Any
 
 from markupsafe import Markup
 
+from trainer.data.photos import Thumbnail
 from trainer.evaluation.ranking import NUM_THRESHOLDS, ThresholdCounts
 from trainer.reports.svg_charts import Line, heatmap, line_chart, reliability_chart
 
 THUMBNAIL_SIDE = 150
 _MAX_MISTAKES_SHOWN = 24
+_MAX_RIGHT_SHOWN = 6
 _MAX_PICTURE_CLASSES = 30
-_MAX_TABLE_CLASSES = 60
+# A table of more classes is folded; the weakest of them stand above it.
+_MAX_TABLE_CLASSES = 40
+_MAX_WEAKEST = 15
 _MAX_CURVES = 10
 SET_NAMES = {"eval": "evaluation set", "test": "test set"}
 
-# A function that gives the photo of a URI as a `data:` URI, or None if the photo cannot be read.
-Thumbnail = Callable[[str], str | None]
+# A function that gives the thumbnail of a URI, or None if the photo cannot be read.
+Thumbnails = Callable[[str], Thumbnail | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,22 +31,26 @@ class ShownEvaluation:
     """What the templates need beside the numbers of an evaluation.
 
     Attributes:
-      classes: the rows of the table of classes, entries of `per_class`.
-      is_part: whether these are not all classes.
-      max_classes: how many classes the table shows at most.
+      classes: the classes with images, entries of `per_class`, by name if there are many.
+      weakest: if there are many classes, those with the lowest F1; else empty.
+      without_images: the names of the classes without images.
+      most_confused: the most frequent confusion, an entry of `top_confusions`; None if there is none.
       matrix: the confusion matrix as a chart; None if there are too many classes.
       reliability: the calibration as a chart.
       curves: precision against recall as a chart; None if it was not measured.
-      mistakes: entries of `mistakes`, each with its `picture`: a `data:` URI or None.
+      mistakes: entries of `mistakes`, each with its `thumbnail`, which may be None.
+      right_answers: entries of `right_answers`, in the same form.
     """
 
     classes: Sequence[Mapping[str, Any]]
-    is_part: bool
-    max_classes: int
+    weakest: Sequence[Mapping[str, Any]]
+    without_images: Sequence[str]
+    most_confused: Mapping[str, Any] | None
     matrix: Markup | None
     reliability: Markup
     curves: Markup | None
     mistakes: Sequence[Mapping[str, Any]]
+    right_answers: Sequence[Mapping[str, Any]]
 
 
 def _bins(bins: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, int]]:
@@ -68,27 +76,30 @@ def _pr_curves(evaluation: Mapping[str, Any], counts: ThresholdCounts) -> Markup
     )
 
 
+def _with_thumbnails(answers: Sequence[Mapping[str, Any]], thumbnail: Thumbnails) -> list[Mapping[str, Any]]:
+    return [{**answer, "thumbnail": thumbnail(answer["uri"])} for answer in answers]
+
+
 def shown_evaluation(
-    evaluation: Mapping[str, Any], counts: ThresholdCounts | None, thumbnail: Thumbnail
+    evaluation: Mapping[str, Any], counts: ThresholdCounts | None, thumbnail: Thumbnails
 ) -> ShownEvaluation:
     """Prepares one data set for the templates, from its numbers, its curves (may be None) and its photos."""
-    rows = evaluation["per_class"]
-    is_part = len(rows) > _MAX_TABLE_CLASSES
-    if is_part:
-        measured = sorted((row for row in rows if row["f1"] is not None), key=lambda row: row["f1"])
-        rows = measured[:_MAX_TABLE_CLASSES]
+    rows = [row for row in evaluation["per_class"] if row["support"]]
+    weakest: list[Mapping[str, Any]] = []
+    if len(rows) > _MAX_TABLE_CLASSES:
+        weakest = sorted(rows, key=lambda row: (row["f1"], -row["support"]))[:_MAX_WEAKEST]
+        rows.sort(key=lambda row: row["label"].casefold())
     matrix, calibration = evaluation["confusion_matrix"], evaluation["calibration"]
     drawn = matrix["counts"] is not None and len(matrix["labels"]) <= _MAX_PICTURE_CLASSES
     bins = [("before", _bins(calibration["bins_before"])), ("after", _bins(calibration["bins_after"]))]
     return ShownEvaluation(
         classes=rows,
-        is_part=is_part,
-        max_classes=_MAX_TABLE_CLASSES,
+        weakest=weakest,
+        without_images=[row["label"] for row in evaluation["per_class"] if not row["support"]],
+        most_confused=next(iter(evaluation["top_confusions"]), None),
         matrix=heatmap(matrix["labels"], matrix["counts"]) if drawn else None,
         reliability=reliability_chart(bins),
         curves=None if counts is None else _pr_curves(evaluation, counts),
-        mistakes=[
-            {**mistake, "picture": thumbnail(mistake["uri"])}
-            for mistake in evaluation["mistakes"][:_MAX_MISTAKES_SHOWN]
-        ],
+        mistakes=_with_thumbnails(evaluation["mistakes"][:_MAX_MISTAKES_SHOWN], thumbnail),
+        right_answers=_with_thumbnails(evaluation["right_answers"][:_MAX_RIGHT_SHOWN], thumbnail),
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
 from trainer.evaluation.ranking import ThresholdCounts
-from trainer.reports.html_evaluation import SET_NAMES, Thumbnail, shown_evaluation
+from trainer.reports.html_evaluation import SET_NAMES, Thumbnails, shown_evaluation
 from trainer.reports.page_templates import render
 from trainer.reports.svg_charts import Line, line_chart, shortened
 
-_MAX_WARNINGS = 12
+# More warnings are folded.
+_MAX_WARNINGS = 5
 
 
 def _training_charts(metrics: Mapping[str, Any]) -> dict[str, Markup]:
@@ -52,7 +54,7 @@ def _learning_curve(points: list[Mapping[str, Any]]) -> Markup:
 
 
 def html_report(
-    metrics: Mapping[str, Any], *, curves: Mapping[str, ThresholdCounts], thumbnail: Thumbnail, created: str
+    metrics: Mapping[str, Any], *, curves: Mapping[str, ThresholdCounts], thumbnail: Thumbnails, created: str
 ) -> str:
     """The report as one page that needs no other file and no network.
 
@@ -61,9 +63,12 @@ def html_report(
     Args:
       metrics: as in metrics.json; results that a run did not measure are not shown.
       curves: for "eval" and "test", from their evaluation; missing curves are not drawn.
-      thumbnail: gives the photo of a URI.
+      thumbnail: gives the thumbnail of a URI.
       created: the time of creation, in words.
     """
+    options, model = metrics.get("options", {}), metrics["model"]
+    # An existing model is named by its own folder, a new one by the folder that holds the model and this page.
+    model_dir = model.get("model_dir") or posixpath.join(options.get("output_path") or "", "model")
     held_out = [name for name in ("test", "eval") if name in metrics]
     charts = _training_charts(metrics) if "history" in metrics else {}
     if "learning_curve" in metrics:
@@ -71,6 +76,7 @@ def html_report(
     return render(
         "report.html",
         metrics=metrics,
+        model_dir=model_dir,
         held_out=held_out,
         set_names=SET_NAMES,
         shown={name: shown_evaluation(metrics[name], curves.get(name), thumbnail) for name in held_out},

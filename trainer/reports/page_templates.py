@@ -27,6 +27,11 @@ def count_of(count: int | None) -> str:
     return "–" if count is None else f"{count:,}"
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun: "1 image", "300 images"."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def _short(label: str, limit: int = 40) -> str:
     return shortened(label, limit)
 
@@ -56,6 +61,8 @@ def _environment() -> jinja2.Environment:
         "percent": percent,
         "number": number,
         "count_of": count_of,
+        "counted": counted,
+        "quoted": repr,
         "shortened": _short,
         "end_of": _end_of,
     }

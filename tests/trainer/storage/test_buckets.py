@@ -147,7 +147,7 @@ def test_photos_are_found_until_the_bucket_no_longer_answers(gcs, monkeypatch, c
     finder = PhotoFinder(lists_of_sets(["gs://bucket/preproc/train", "gs://no-bucket/eval", "s3://bucket/test"]))
     found = ("gs://bucket/data/photos/a.png", encoded.getvalue())
     assert finder.read("photos/a.png") == finder.read(found[0]) == found
-    assert finder.thumbnail("photos/a.png", side=8).startswith("data:image/jpeg;base64,")
+    assert finder.thumbnail("photos/a.png", side=8).picture.startswith("data:image/jpeg;base64,")
     assert [finder.read(uri) for uri in ("photos/b.png", "gs://no-bucket/a.png", "gs://", "s3://b/a.png")] == [None] * 4
     gcs.plan = FaultPlan(share=1, faults=["503"])
     monkeypatch.setattr("preprocess.storage.retry.RetryPolicy.wait_sec", lambda self, tries: 1e9)
