@@ -107,6 +107,12 @@ class LabeledExamples:
         ids = self.label_ids[self.label_splits[row] : self.label_splits[row + 1]]
         return [self.labels[i] for i in dict.fromkeys(ids.tolist())]
 
+    def image_digest_of(self, row: int) -> str | None:
+        """The first 16 bytes of the SHA-256 of the image file of one example, in hexadecimal; None if not known."""
+        if self.image_digests is None or not self.image_digests[row].any():
+            return None
+        return self.image_digests[row].tobytes().hex()
+
     def examples_at(self, rows: np.ndarray) -> LabeledExamples:
         """Some of the examples, without embeddings.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -102,13 +103,18 @@ class PhotoFinder:
         self._list_paths = (*list_paths, *bases)
         self._bucket_storage: UriStorage | None = UriStorage(_RETRY)
 
-    def read(self, uri: str) -> Photo | None:
-        """The location and the content of the photo that a URI names; None if it is no regular file or unreadable."""
+    def read(self, uri: str, digest: str | None = None) -> Photo | None:
+        """The location and the content of the photo that a URI names; None if it is no regular file or unreadable.
+
+        Args:
+          uri: as the record has it. Lists in different folders may name different photos by the same relative URI.
+          digest: the beginning of the SHA-256 of the file, in hexadecimal. Files with another one are not taken.
+        """
         for path in dict.fromkeys(resolve_uri(uri, list_path) for list_path in self._list_paths):
             if not self._may_read(path):
                 continue
             data = self._read_object(path) if is_in_bucket(path) else _read_local(path)
-            if data is not None:
+            if data is not None and (digest is None or hashlib.sha256(data).hexdigest().startswith(digest)):
                 return path, data
         return None
 
@@ -147,9 +153,9 @@ class PhotoFinder:
                 break
         return found
 
-    def thumbnail(self, uri: str, *, side: int) -> Thumbnail | None:
-        """A small version of the square image that the model saw; None if the photo cannot be read here."""
-        photo = self.read(uri)
+    def thumbnail(self, uri: str, digest: str | None = None, *, side: int) -> Thumbnail | None:
+        """A small version of the square image that the model saw; None if the photo cannot be read here. See `read`."""
+        photo = self.read(uri, digest)
         if photo is None:
             return None
         try:

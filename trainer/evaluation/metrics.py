@@ -193,6 +193,7 @@ def _mistakes(tally: _Tally, dataset: LabeledExamples) -> list[dict[str, Any]]:
         mistakes.append(
             {
                 "uri": str(dataset.uris[row]),
+                "image_digest": dataset.image_digest_of(row),
                 "labels": dataset.labels_of(row),
                 # In a multi-label set, the mistake may be a missed label. Then the model is sure that it does not
                 # apply.
@@ -215,6 +216,7 @@ def _right_answers(tally: _Tally, dataset: LabeledExamples) -> list[dict[str, An
     return [
         {
             "uri": str(dataset.uris[row]),
+            "image_digest": dataset.image_digest_of(row),
             "labels": dataset.labels_of(row),
             "about": dataset.labels[tally.best[row]],
             "sureness": float(tally.best_score[row]),
@@ -282,8 +284,9 @@ def evaluate(
       together; `calibration`: the expected calibration error and the loss before and after the temperature, and
       the bins; `answers`: the effect of the threshold on the predictions; `per_class`: for each label in order of ids
       (null where the divisor is 0); `confusion_matrix`: in `counts[i][j]` examples, label i was predicted as j; null
-      for more than 100 labels; `top_confusions`; `mistakes`: those about which the model was surest, with their URIs;
-      `right_answers`: for some classes, the right prediction with the best score.
+      for more than 100 labels; `top_confusions`; `mistakes`: those about which the model was surest, with their URIs
+      and the digests of their images (`image_digest_of`); `right_answers`: for some classes, the right prediction with
+      the best score.
     """
     tally = _Tally(dataset, temperature)
     for start, part in _parts(logits, dataset):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
+
+from trainer.data.shared_images import SHARED_IMAGES_NAME
 
 _MAX_MATRIX_CLASSES = 12
 _MAX_TABLE_CLASSES = 30
@@ -131,7 +134,9 @@ def _held_out(metrics: dict[str, Any], name: str) -> list[str]:
 
 def seeds_line(seeds: dict[str, Any]) -> str:
     """The accuracy over the seeds; a spread only from three seeds on, because two values say little about it."""
-    start = f"eval over {len(seeds['seeds'])} seeds: accuracy"
+    left_out = seeds["left_out"]["eval"]
+    without = f" (without the {counted(left_out, 'shared image')})" if left_out else ""
+    start = f"eval over {len(seeds['seeds'])} seeds{without}: accuracy"
     found = seeds["eval"]["accuracy"]
     if len(seeds["seeds"]) > 2:
         return f"{start} {_percent(found['mean'])} ± {100 * found['deviation']:.1f}"
@@ -161,6 +166,8 @@ def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str, repor
         f"metrics  {metrics_path}",
         f"model    {model_dir}",
     ]
+    if any("without_shared_images" in metrics.get(name, ()) for name in ("eval", "test")):
+        lines.append(f"shared   {posixpath.join(posixpath.dirname(metrics_path), SHARED_IMAGES_NAME)}")
     if metrics["model"]["takes_images"]:
         lines.append(f"next     python -m trainer.predict --model_dir {model_dir} photo.jpg")
     return "\n".join(lines)

@@ -22,8 +22,9 @@ _MAX_WEAKEST = 15
 _MAX_CURVES = 10
 SET_NAMES = {"eval": "evaluation set", "test": "test set"}
 
-# A function that gives the thumbnail of a URI, or None if the photo cannot be read.
-Thumbnails = Callable[[str], Thumbnail | None]
+# A function that gives the thumbnail of the photo with a URI and a digest (None if it is not known); None if the photo
+# cannot be read.
+Thumbnails = Callable[[str, str | None], Thumbnail | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ def _pr_curves(evaluation: Mapping[str, Any], counts: ThresholdCounts) -> Markup
 
 
 def _with_thumbnails(answers: Sequence[Mapping[str, Any]], thumbnail: Thumbnails) -> list[Mapping[str, Any]]:
-    return [{**answer, "thumbnail": thumbnail(answer["uri"])} for answer in answers]
+    return [{**answer, "thumbnail": thumbnail(answer["uri"], answer["image_digest"])} for answer in answers]
 
 
 def shown_evaluation(

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import io
 import json
+import pathlib
 
 import numpy as np
 from PIL import Image
@@ -35,6 +37,16 @@ def test_what_is_no_photo_at_hand_is_none(tmp_path):
     finder = PhotoFinder()
     hostile = ["s3://b/x.jpg", "/dev/zero", str(tmp_path), "a\0b", "x" * 5000, "", str(tmp_path / "text.jpg")]
     assert [finder.thumbnail(uri, side=8) for uri in hostile] == [None] * 7
+
+
+def test_of_two_photos_with_one_relative_name_the_one_with_the_digest_is_taken(tmp_path):
+    first, second = (photo(tmp_path / name / "1.png", size) for name, size in (("a", (40, 20)), ("b", (30, 20))))
+    finder = PhotoFinder([str(tmp_path / "a" / "train.csv"), str(tmp_path / "b" / "eval.csv")])
+    for path in (first, second):
+        content = pathlib.Path(path).read_bytes()
+        assert finder.read("1.png", hashlib.sha256(content).hexdigest()[:32]) == (path, content)
+    assert finder.read("1.png", "00" * 16) is None
+    assert finder.read("1.png")[0] == first
 
 
 def test_a_thumbnail_links_to_its_photo(tmp_path):

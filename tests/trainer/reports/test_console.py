@@ -32,9 +32,11 @@ def test_one_image_is_not_one_images():
 
 def test_a_spread_needs_three_seeds():
     runs = [{"eval": {"accuracy": accuracy}} for accuracy in (0.5, 0.52, 0.54)]
-    found = {"eval": {"accuracy": {"mean": 0.52, "deviation": 0.02}}}
+    found = {"eval": {"accuracy": {"mean": 0.52, "deviation": 0.02}}, "left_out": {"eval": 0}}
     assert seeds_line({"seeds": [0, 1, 2], "runs": runs, **found}) == "eval over 3 seeds: accuracy 52.0% ± 2.0"
     assert seeds_line({"seeds": [0, 1], "runs": runs[:2], **found}) == "eval over 2 seeds: accuracy 50.0% and 52.0%"
+    found["left_out"]["eval"] = 1
+    assert "2 seeds (without the 1 shared image): accuracy" in seeds_line({"seeds": [0, 1], "runs": runs[:2], **found})
 
 
 def test_without_shared_images_there_is_no_line():

@@ -83,7 +83,7 @@ def metrics_of(evaluation, **changes):
     }
 
 
-def page_of(evaluation, *, thumbnail=lambda uri: None, **changes) -> tuple[str, Page]:
+def page_of(evaluation, *, thumbnail=lambda *_: None, **changes) -> tuple[str, Page]:
     text = html_report(
         metrics_of(evaluation, **changes),
         curves={"eval": evaluation.threshold_counts},
@@ -155,14 +155,15 @@ def test_a_value_that_a_template_lacks_is_an_error_and_not_an_empty_place():
     metrics = metrics_of(evaluate(*noisy(50)))
     del metrics["backbone"]["architecture"]
     with pytest.raises(jinja2.UndefinedError, match="architecture"):
-        html_report(metrics, curves={}, thumbnail=lambda uri: None, created="")
+        html_report(metrics, curves={}, thumbnail=lambda *_: None, created="")
 
 
 def test_mistakes_show_their_photo_where_there_is_one():
     evaluation = evaluate(5 * np.eye(4, dtype=np.float32)[[1, 0, 0]], dataset([0], [1], [0]))
     asked = []
 
-    def thumbnail(uri):
+    def thumbnail(uri, digest):
+        assert digest is None
         asked.append(uri)
         return Thumbnail(picture="data:image/jpeg;base64,AAAA", link="file:///0.jpg") if uri == "0.jpg" else None
 
@@ -187,8 +188,15 @@ def test_what_was_measured_beside_is_shown():
     _, page = page_of(
         evaluation,
         test=evaluate(*noisy(60, seed=1)).numbers,
-        seeds={"seeds": [0, 1, 2], "note": "a note", "eval": {"accuracy": summary}, "runs": []},
+        seeds={
+            "seeds": [0, 1, 2],
+            "note": "a note",
+            "eval": {"accuracy": summary},
+            "runs": [],
+            "left_out": {"eval": 3},
+        },
         learning_curve={
+            "left_out": 3,
             "points": [{"examples": n, "accuracy": summary, "loss": summary} for n in (100, 200)],
             "last_doubling": {"accuracy_gain": 0.031, "standard_error": 0.01},
             "more_images_help": "yes",
@@ -221,6 +229,8 @@ def test_what_was_measured_beside_is_shown():
     )
     for words in (
         "50.0% ± 2.0",
+        "evaluation set without the 3 shared images: accuracy",
+        "Measured without the 3 evaluation images that training has too.",
         "+3.1 ± 1.0 points",
         "+0.100 ± 0.020",
         "diverged",
@@ -238,7 +248,7 @@ def test_an_existing_model_has_no_training_to_tell_of():
     metrics = metrics_of(evaluation)
     for name in ("history", "train", "options", "steps"):
         del metrics[name]
-    page = Page(html_report(metrics, curves={}, thumbnail=lambda uri: None, created=""))
+    page = Page(html_report(metrics, curves={}, thumbnail=lambda *_: None, created=""))
     assert "How it was trained" not in page.text
 
 
@@ -291,7 +301,13 @@ def test_a_temperature_that_makes_the_scores_worse_is_said(temperature):
 
 def test_two_seeds_have_no_spread():
     runs = [{"seed": seed, "eval": {"accuracy": accuracy}} for seed, accuracy in ((0, 0.5), (1, 0.5))]
-    seeds = {"seeds": [0, 1], "note": "", "runs": runs, "eval": {"accuracy": {"mean": 0.5, "deviation": 0.0}}}
+    seeds = {
+        "seeds": [0, 1],
+        "left_out": {"eval": 0},
+        "note": "",
+        "runs": runs,
+        "eval": {"accuracy": {"mean": 0.5, "deviation": 0.0}},
+    }
     _, page = page_of(evaluate(*noisy(50)), seeds=seeds)
     assert "accuracy 50.0% and 50.0%" in page.text
     assert "±" not in page.text
