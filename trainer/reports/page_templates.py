@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from typing import Any
 
 import jinja2
@@ -62,7 +63,8 @@ def _environment() -> jinja2.Environment:
         "number": number,
         "count_of": count_of,
         "counted": counted,
-        "quoted": repr,
+        "python_text": repr,
+        "shell_word": shlex.quote,
         "shortened": _short,
         "end_of": _end_of,
     }

@@ -280,6 +280,8 @@ def test_the_page_names_model_and_data_and_begins_with_a_summary():
     assert "Most often, it takes “" in page.text
     assert "hugs predict --model_dir out/training/model photo.jpg" in page.text
     assert "tf.saved_model.load('out/training/model')" in page.text
+    _, page = page_of(evaluation, options={"output_path": "my out; rm -rf"})
+    assert "hugs predict --model_dir 'my out; rm -rf/model' photo.jpg" in page.text
 
 
 def test_a_threshold_that_nothing_reaches_and_one_that_all_reach_are_said_in_words():
