@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from configs.errors import InputError, cause_in_one_line
 from trainer.data.dataset import EmbeddingDataset, in_label_mode
+from trainer.data.embedding_findings import embedding_findings, finding_warnings
 from trainer.data.photos import finder_of_sets
 from trainer.data.record_sets import RecordSet, backbone_difference
 from trainer.evaluation.assess import Calibration, LogitsOf, assess
@@ -129,9 +130,12 @@ def evaluate_existing(
     calibration = Calibration(temperature=info.temperature, threshold=info.threshold)
     logits_of = load_logits(model_dir, info)
     evaluations = assess(logits_of, data, calibration, train_support=None)
+    findings = embedding_findings(sets)
+    about_data = finding_warnings(findings, (record_set for part in sets.values() for record_set in part))
     metrics: dict[str, Any] = {
         "format": EVALUATION_FORMAT,
-        "warnings": [info.warning] if info.warning else [],
+        "warnings": [*about_data, *([info.warning] if info.warning else [])],
+        "embedding_found": findings,
         **{name: evaluation.numbers for name, evaluation in evaluations.items()},
         "labels": list(info.labels),
         "label_mode": info.label_mode,
@@ -141,6 +145,7 @@ def evaluate_existing(
         "record_sets": {name: [record_set.prefix for record_set in part] for name, part in sets.items()},
         "model": {
             "model_dir": model_dir,
+            "takes_images": info.takes_images,
             "head_digest": info.head_digest,
             "temperature": info.temperature,
             "threshold": info.threshold,

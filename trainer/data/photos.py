@@ -9,10 +9,13 @@ in a separate process, as in the pipeline.
 from __future__ import annotations
 
 import base64
+import dataclasses
+import hashlib
 import io
 import json
 import os
 import sys
+import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -28,6 +31,20 @@ from preprocess.storage.router import UriStorage
 from preprocess.storage.uris import has_scheme, resolve_uri
 from trainer.data.record_sets import RecordSet
 from trainer.storage.files import is_in_bucket, storage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A small picture of a photo.
+
+    Attributes:
+      picture: a JPEG as a `data:` URI.
+      link: the address of the photo itself.
+    """
+
+    picture: str
+    link: str
+
 
 # A photo: its name and the content of its file.
 Photo = tuple[str, bytes]
@@ -87,8 +104,13 @@ class PhotoFinder:
         self._list_paths = (*list_paths, *bases)
         self._bucket_storage: UriStorage | None = UriStorage(_RETRY)
 
-    def read(self, uri: str) -> Photo | None:
-        """The location and the content of the photo that a URI names; None if it is no regular file or unreadable."""
+    def read(self, uri: str, digest: str | None = None) -> Photo | None:
+        """The location and the content of the photo that a URI names; None if it is no regular file or unreadable.
+
+        Args:
+          uri: as the record has it. Lists in different folders may name different photos by the same relative URI.
+          digest: the beginning of the SHA-256 of the file, in hexadecimal. Files with another one are not taken.
+        """
         for path in dict.fromkeys(resolve_uri(uri, list_path) for list_path in self._list_paths):
             member = None if os.path.lexists(path) else parse_member(path)
             if not self._may_read(path if member is None else member.archive):
@@ -97,7 +119,7 @@ class PhotoFinder:
                 data = self._read_member(member)
             else:
                 data = self._read_object(path) if is_in_bucket(path) else _read_local(path)
-            if data is not None:
+            if data is not None and (digest is None or hashlib.sha256(data).hexdigest().startswith(digest)):
                 return path, data
         return None
 
@@ -145,13 +167,9 @@ class PhotoFinder:
                 break
         return found
 
-    def thumbnail(self, uri: str, *, side: int) -> str | None:
-        """A small version of the square image that the model saw.
-
-        Returns:
-          A JPEG as a `data:` URI; None if the photo cannot be read here.
-        """
-        photo = self.read(uri)
+    def thumbnail(self, uri: str, digest: str | None = None, *, side: int) -> Thumbnail | None:
+        """A small version of the square image that the model saw; None if the photo cannot be read here. See `read`."""
+        photo = self.read(uri, digest)
         if photo is None:
             return None
         try:
@@ -160,7 +178,15 @@ class PhotoFinder:
             return None
         encoded = io.BytesIO()
         Image.fromarray(pixels).resize((side, side)).save(encoded, "JPEG", quality=_JPEG_QUALITY)
-        return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+        picture = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+        return Thumbnail(picture=picture, link=_link_to(photo[0]))
+
+
+def _link_to(location: str) -> str:
+    """The address at which a browser opens a photo. For a bucket this needs the rights of the person who looks."""
+    if is_in_bucket(location):
+        return "https://storage.cloud.google.com/" + urllib.parse.quote(location.removeprefix("gs://"))
+    return "file://" + urllib.parse.quote(os.path.abspath(location), errors="surrogateescape")
 
 
 def _read_local(path: str) -> bytes | None:

@@ -147,7 +147,7 @@ def test_photos_are_found_until_the_bucket_no_longer_answers(gcs, monkeypatch, c
     finder = PhotoFinder(lists_of_sets(["gs://bucket/preproc/train", "gs://no-bucket/eval", "s3://bucket/test"]))
     found = ("gs://bucket/data/photos/a.png", encoded.getvalue())
     assert finder.read("photos/a.png") == finder.read(found[0]) == found
-    assert finder.thumbnail("photos/a.png", side=8).startswith("data:image/jpeg;base64,")
+    assert finder.thumbnail("photos/a.png", side=8).picture.startswith("data:image/jpeg;base64,")
     assert [finder.read(uri) for uri in ("photos/b.png", "gs://no-bucket/a.png", "gs://", "s3://b/a.png")] == [None] * 4
     gcs.plan = FaultPlan(share=1, faults=["503"])
     monkeypatch.setattr("preprocess.storage.retry.RetryPolicy.wait_sec", lambda self, tries: 1e9)
@@ -192,7 +192,8 @@ def test_metrics_that_are_seen_are_those_of_the_model_beside_them(gcs, sent_toge
     assert sent_together == [{info}, {"v.index"}, {graph}, {"report.html"}, {"metrics.json"}, {"old"}]
     requests = [one.request.partition("?")[0] for one in gcs.exchanges if one.request.startswith("DELETE")]
     probe, *deleted = [request.rpartition("%2F")[2] for request in requests]
-    assert deleted == ["metrics.json", "report.html", "predictions.csv", "saved_model.pb", "old"]
+    files = ["metrics.json", "report.html", "predictions.csv", "shared_images.csv"]
+    assert deleted == [*files, "saved_model.pb", "old"]
     order = [f"model/{MODEL_INFO_PATH}", "model/variables/v.index", "model/saved_model.pb"]
     order += ["report.html", "metrics.json"]
     assert sent == [f"{folder}/{name}" for name in (probe, *order)]
