@@ -27,7 +27,7 @@ from configs.choices import (
 from configs.cloud import CloudOptions, DataflowOptions, DeployOptions, VertexOptions
 from configs.errors import InputError, did_you_mean
 from configs.option import Options, option
-from configs.rules import Number, OneOf, Text, Whole
+from configs.rules import HeaderText, Number, OneOf, Text, Whole
 from configs.section import FieldError, Section
 from configs.yaml_mapping import located, parse_mapping, read_yaml
 
@@ -144,6 +144,16 @@ class PreprocessOptions(Options):
         help="how long faults of remote storage that may pass are tried again",
         decides="neither",
         metavar="SEC",
+    )
+    connections_per_host: int = option(
+        8, Whole(1), help="http(s):// images that a process reads from one host at once", decides="neither", metavar="N"
+    )
+    web_contact: str | None = option(
+        None,
+        HeaderText(),
+        help="address or page of yours that the hosts of http(s):// images see (some, like Wikimedia, ask for it)",
+        decides="neither",
+        metavar="TEXT",
     )
 
 

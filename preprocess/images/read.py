@@ -114,7 +114,7 @@ def read_image_bytes(location: str, *, read_remote: ReadRemote, max_bytes: int =
 
     Raises:
       RowFailure: in stage "read", with reason not_found, is_a_directory, not_a_regular_file, no_permission,
-        too_large, bad_uri or read_error.
+        too_large, bad_uri or read_error; for web addresses also those of `WebImages.read`.
       MachineFault: this machine, a disk or a service failed; that says nothing about the image.
       InputError: URIs of this scheme cannot be opened here.
     """
