@@ -31,7 +31,7 @@ from preprocess.machine.cores import available_cores
 from preprocess.machine.machine_faults import TRY_AGAIN, MachineFault, Patience, in_one_line, is_machine_fault
 from preprocess.machine.timed_threads import DaemonThreads, TimedThreads
 from preprocess.storage.retry import RetryPolicy
-from preprocess.storage.uris import host_of
+from preprocess.storage.uris import host_of, shown
 
 READ_THREADS = 32
 # The largest size of all encoded images that wait for a decoder: fifty photos of 5 MB.
@@ -278,7 +278,7 @@ class _LoadTask:
         if error is not None:
             self.future.set_exception(error)
             return
-        self._read_again(MachineFault(f"{self._location}: reading took longer than {self.deadline_sec:g} s"))
+        self._read_again(MachineFault(f"{shown(self._location)}: reading took longer than {self.deadline_sec:g} s"))
 
     def _read_again(self, fault: BaseException) -> None:
         wait_sec = self._patience.next_wait_sec()
@@ -291,9 +291,9 @@ class _LoadTask:
         again.submit()
 
     def _persistent(self, fault: BaseException) -> MachineFault:
-        message = in_one_line(fault)
-        if not message.startswith(self._location):
-            message = f"{self._location}: {message}"
+        message, name = in_one_line(fault), shown(self._location)
+        if not message.startswith(name):
+            message = f"{name}: {message}"
         error = MachineFault(
             f"{message.rstrip('.')} (tried {self._patience.tries} times). If only this file cannot be read or "
             "decoded here, move it away, and it counts as missing."

@@ -15,7 +15,7 @@ from configs.errors import InputError
 from preprocess.lists.outcomes import RowFailure
 from preprocess.machine.machine_faults import MachineFault, in_one_line, is_machine_fault
 from preprocess.storage.base import TooLarge
-from preprocess.storage.uris import has_scheme
+from preprocess.storage.uris import has_scheme, shown
 
 # Twice the largest photograph that cameras write today.
 DEFAULT_MAX_IMAGE_BYTES = 256 * 1024 * 1024
@@ -123,9 +123,9 @@ def read_image_bytes(location: str, *, read_remote: ReadRemote, max_bytes: int =
             return _read_local(location, max_bytes)
         return read_remote(location, max_bytes=max_bytes)
     except TooLarge as error:
-        raise _too_large(location, max_bytes) from error
+        raise _too_large(shown(location), max_bytes) from error
     except (OSError, MemoryError) as error:
-        raise _failure_of(error, location) from error
+        raise _failure_of(error, shown(location)) from error
     except InputError:
         raise
     except ValueError as error:  # The path contains a NUL byte, or no filesystem has this scheme.

@@ -5,12 +5,19 @@ from __future__ import annotations
 import posixpath
 import re
 
+# The buckets that our own storage reads and writes, with locks.
+BUCKETS = ("gs://", "s3://")
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 def has_scheme(uri: str) -> bool:
     """True for URIs such as `gs://bucket/name`; False for local paths."""
     return _SCHEME.match(uri) is not None
+
+
+def is_in_bucket(uri: str) -> bool:
+    """True for `gs://` and `s3://`."""
+    return uri.startswith(BUCKETS)
 
 
 def resolve_uri(uri: str, list_path: str) -> str:
@@ -36,7 +43,9 @@ def host_of(location: str) -> str | None:
 
 
 def shown(url: str) -> str:
-    """A web address for messages, without what may be secret: a password, or a signature after the question mark."""
+    """A location for messages: of a web address without a password, and without a signature after the question mark."""
+    if not is_web(url):
+        return url
     scheme, _, rest = url.partition("://")
     place = rest.partition("?")[0].partition("#")[0]
     authority, slash, path = place.partition("/")

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 
 from configs.errors import InputError
 from preprocess.storage.scratch import scratch_folder
+from preprocess.storage.uris import BUCKETS, is_in_bucket
 
 if TYPE_CHECKING:
     from preprocess.storage.router import UriStorage
 
 _GLOB_CHARACTERS = "*?["
 # The words of `preprocess.storage.retry.as_os_error` and `GcsStorage.match`.
-_MISSING_BUCKET = re.compile(r"No such bucket: (gs://[^/]+)")
+_MISSING_BUCKET = re.compile(r"No such bucket: ((?:gs|s3)://[^/]+)")
 _THREADS = 8
 _COPY_BYTES = 1 << 20
 
@@ -39,11 +40,6 @@ def storage() -> UriStorage:
     return UriStorage()
 
 
-def is_in_bucket(path: str) -> bool:
-    """True for `gs://`."""
-    return path.startswith("gs://")
-
-
 def supported_path(path: str, *, flag: str) -> str:
     """The path in the form that the trainer uses: local paths without `file://`.
 
@@ -53,11 +49,11 @@ def supported_path(path: str, *, flag: str) -> str:
     path = path.removeprefix("file://")
     scheme, mark, rest = path.partition("://")
     if is_in_bucket(path) and not rest.partition("/")[0]:
-        raise InputError(f"--{flag}: must name a bucket: gs://bucket/path. Received: {path!r}.")
-    if mark and scheme != "gs" and scheme.replace("+", "").replace(".", "").replace("-", "").isalnum():
+        raise InputError(f"--{flag}: must name a bucket: {scheme}://bucket/path. Received: {path!r}.")
+    if mark and f"{scheme}://" not in BUCKETS and scheme.replace("+", "").replace(".", "").replace("-", "").isalnum():
         raise InputError(
-            f"--{flag}: the trainer opens local paths and gs://, not {scheme}://. Received: {path!r}. Copy it to one "
-            "of them."
+            f"--{flag}: the trainer opens local paths, gs:// and s3://, not {scheme}://. Received: {path!r}. Copy it "
+            "to one of them."
         )
     return path
 
