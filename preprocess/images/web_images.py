@@ -106,6 +106,7 @@ class WebImages:
                     raise RowFailure("read", "server_busy", f"{host} asks to be left alone for {wait_sec:.0f} s more.")
                 self._retry.sleep(wait_sec)
             tries += 1
+            try_sec = clock()
             try:
                 data = self._client.get(location, max_bytes=max_bytes, deadline_sec=self._deadline_sec)
             except WebFault as fault:
@@ -117,9 +118,10 @@ class WebImages:
                     raise _failure(fault, tries) from fault
                 wait_sec = max(self._retry.wait_sec(tries), self._told_to_wait(host, fault))
                 late = clock() + wait_sec - started_sec >= self._retry.limit_sec
-                if late and not fault.answered and not self._answered_since(host, started_sec):
+                if late and not fault.answered:
                     self._give_up_on(host, location, fault, tries)
-                patient = fault.reason == "server_busy" or not self._answered_since(host, started_sec)
+                # Meanwhile the host may have answered to other images.
+                patient = fault.reason == "server_busy" or not self._answered_since(host, try_sec)
                 if late or (tries >= _MAX_TRIES and not patient):
                     raise _failure(fault, tries) from fault
             except Exception:
@@ -149,7 +151,7 @@ class WebImages:
     def _answered_since(self, host: str, since_sec: float) -> bool:
         with self._lock:
             found = self._hosts.get(host)
-            return found is not None and found.answered_sec is not None and found.answered_sec > since_sec
+            return found is not None and found.answered_sec is not None and found.answered_sec >= since_sec
 
     def _quiet_sec(self, host: str) -> float:
         with self._lock:
@@ -177,22 +179,26 @@ class WebImages:
         raise RowFailure("read", "unreachable", f"{shown(location)}: {host} does not answer.")
 
     def _give_up_on(self, host: str, location: str, fault: WebFault, tries: int) -> NoReturn:
-        """Ends the tries at a host that gave no answer.
+        """Ends the tries of an image whose last one got no answer.
 
         Raises:
-          RowFailure: the host is gone.
-          MachineFault: all other hosts are gone too.
+          RowFailure: the fault is about the image, or its host is gone.
+          MachineFault: its host is gone, and all other hosts too that answered before.
         """
-        with self._lock:
-            known = sorted(
-                (found.answered_sec, found.url) for found in self._hosts.values() if found.answered_sec is not None
-            )
-        if known and not any(self._client.can_connect(url) for _, url in known[-_ASKED_HOSTS:]):
-            raise MachineFault(
-                f"{fault.message} (tried {tries} times), and no web host answers that answered before. Has this "
-                "machine lost its network?"
-            ) from fault
-        self._note_away(host, location)
+        if not self._client.can_connect(location):
+            with self._lock:
+                known = sorted(
+                    (found.answered_sec, name, found.url)
+                    for name, found in self._hosts.items()
+                    if found.answered_sec is not None
+                )
+            others = [url for _, name, url in known if name != host]
+            if known and not any(map(self._client.can_connect, others[-_ASKED_HOSTS:])):
+                raise MachineFault(
+                    f"{fault.message} (tried {tries} times), and no web host answers that answered before. Has this "
+                    "machine lost its network?"
+                ) from fault
+            self._note_away(host, location)
         raise _failure(fault, tries) from fault
 
 

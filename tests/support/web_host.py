@@ -34,15 +34,16 @@ class Page:
 class WebHost:
     """A server of pages; those that it does not have are 404. A list of pages is answered one after the other."""
 
-    def __init__(self, address: str = "127.0.0.1"):
+    def __init__(self, address: str = "127.0.0.1", port: int = 0):
         self.pages: dict[str, Page | list[Page] | Callable[[], Page]] = {}
         self.requests: list[str] = []
         self.agents: collections.Counter[str | None] = collections.Counter()
         self.running = self.most_at_once = 0
         self._lock = threading.Lock()
-        self._server = http.server.ThreadingHTTPServer((address, 0), self._handler())
+        self._server = http.server.ThreadingHTTPServer((address, port), self._handler())
         self._server.daemon_threads = True
-        self.name = f"{address}:{self._server.server_address[1]}"
+        self.port = self._server.server_address[1]
+        self.name = f"{address}:{self.port}"
         self.url = f"http://{self.name}"
 
     def __enter__(self) -> WebHost:
@@ -50,8 +51,12 @@ class WebHost:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
         self._server.shutdown()
-        self._server.server_close()
+
+    def stop(self) -> None:
+        """Takes no more connections."""
+        self._server.socket.close()
 
     def _page(self, path: str) -> Page:
         page = self.pages.get(path, Page(status=404))
