@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import ipaddress
 import socket
 import ssl
 import threading
@@ -25,6 +24,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from preprocess.images.web_addresses import is_address, is_link_local, is_public
 from preprocess.machine.deadlines import DeadlineWatch
 from preprocess.storage.base import TooLarge
 from preprocess.storage.uris import host_of, shown
@@ -43,7 +43,6 @@ _NO_PERMISSION = frozenset({401, 402, 403, 407, 451})
 _TRANSIENT = frozenset({408, 425, 500, 502, 504})
 _BUSY = frozenset({429, 503})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _current = threading.local()
 
 
@@ -75,37 +74,6 @@ class WebFault(Exception):  # noqa: N818 (the name says what happened)
         self.wait_sec = wait_sec
 
 
-def _is_public(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        elif found.sixtofour is not None:
-            found = found.sixtofour
-        elif found in _NAT64:
-            found = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-    return found.is_global and not found.is_multicast
-
-
-def _is_link_local(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return True
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return found.is_link_local
-
-
-def _is_address(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return bool(ipaddress.ip_address(host.partition("%")[0]))
-    return False
-
-
 class _AddressRefused(OSError):  # noqa: N818 (the name says what happened)
     """A redirect leads to an address to which it may not lead."""
 
@@ -118,7 +86,7 @@ def _connection_types(refused: Callable[[str], bool] | None) -> tuple[type[HTTPC
 
         def _new_conn(self) -> socket.socket:
             host = self.host.strip("[]")  # type: ignore[attr-defined]
-            if refused is not None and _is_address(host) and refused(host):
+            if refused is not None and is_address(host) and refused(host):
                 raise _AddressRefused(host)
             sock = super()._new_conn()  # type: ignore[misc]
             self.peer = sock.getpeername()[0]
@@ -167,8 +135,8 @@ class WebClient:
             "retries": False,
         }
         self._named = _pools(urllib3.PoolManager(**self._options), None)
-        self._public = _pools(urllib3.PoolManager(**self._options), lambda address: not _is_public(address))
-        self._near = _pools(urllib3.PoolManager(**self._options), _is_link_local)
+        self._public = _pools(urllib3.PoolManager(**self._options), lambda address: not is_public(address))
+        self._near = _pools(urllib3.PoolManager(**self._options), is_link_local)
         self._proxies: dict[str, urllib3.PoolManager] = {}
         self._lock = threading.Lock()
         self._watch = DeadlineWatch("web-deadlines")
@@ -186,27 +154,36 @@ class WebClient:
           WebFault: there is no image to be had there, or not now.
         """
         ends = time.monotonic() + deadline_sec
-        manager, from_public = self._named, True
-        for _ in range(_MAX_REDIRECTS + 1):
-            proxy = _proxy_for(url)
-            if proxy is not None:
-                if manager is not self._named:
-                    _require_public_name(url)
-                via = self._through(proxy)
-            else:
-                via = manager
-            with self._answer(via, url, ends) as (response, peer):
-                if manager is self._named:
-                    from_public = proxy is not None or peer is None or _is_public(peer)
-                location = response.headers.get("Location") if response.status in _REDIRECTS else None
-                if location is None:
-                    body = _body(response, url, max_bytes)
-            if location is None:
-                return body
-            url = _redirected(url, location)
-            # A host of the user's own network may lead to another one.
-            manager = self._public if from_public else self._near
+        found, from_public = self._ask(self._named, url, max_bytes, ends)
+        # A host of the user's own network may lead to another one.
+        manager = self._public if from_public else self._near
+        target = url
+        for _ in range(_MAX_REDIRECTS):
+            if isinstance(found, bytes):
+                return found
+            try:
+                target = _redirected(target, found)
+                found, _ = self._ask(manager, target, max_bytes, ends)
+            except WebFault as fault:
+                fault.answered = True  # The host that the list names did answer.
+                raise
+        if isinstance(found, bytes):
+            return found
         raise WebFault("read_error", f"{shown(url)}: more than {_MAX_REDIRECTS} redirects")
+
+    def _ask(
+        self, manager: urllib3.PoolManager, url: str, max_bytes: int | None, ends: float
+    ) -> tuple[bytes | str, bool]:
+        """The body of the answer to one request, or where it leads; and whether the host may be on the internet."""
+        via, proxy = manager, _proxy_for(url)
+        if proxy is not None:
+            via = self._through(proxy)
+            if manager is not self._named:
+                _require_public_name(url)
+        with self._answer(via, url, ends) as (response, peer):
+            may_be_public = proxy is not None or peer is None or is_public(peer)
+            leads_to = response.headers.get("Location") if response.status in _REDIRECTS else None
+            return (_body(response, url, max_bytes) if leads_to is None else leads_to), may_be_public
 
     def can_connect(self, url: str) -> bool:
         """Whether the host of a web address answers anything."""
@@ -248,7 +225,7 @@ class WebClient:
 
         # The limits of urllib3 hold for single steps only; a host may send a byte every few seconds for ever.
         clock = self._watch.start(left_sec, cut_off)
-        response = None
+        response, is_whole = None, False
         try:
             response = via.request(
                 "GET",
@@ -260,6 +237,7 @@ class WebClient:
                 timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_SEC, left_sec), read=min(_SILENCE_SEC, left_sec)),
             )
             yield response, getattr(holder.get("connection"), "peer", None)
+            is_whole = True
             if late.is_set():
                 # A connection that was cut off within headers, or in a body without a length, ends like a whole one.
                 raise TimeoutError
@@ -268,10 +246,10 @@ class WebClient:
         except Exception as error:
             raise _fault(error, url, late=late.is_set(), answered=response is not None) from error
         finally:
+            if response is not None:
+                _give_back(response, is_whole=is_whole and not late.is_set())
             self._watch.end(clock)
             holder.pop("connection", None)
-            if response is not None:
-                _give_back(response)
 
 
 def _proxy_for(url: str) -> str | None:
@@ -294,7 +272,7 @@ def _require_public_name(url: str) -> None:
     except OSError:
         return  # Only the proxy knows it.
     for address in addresses:
-        if not _is_public(address):
+        if not is_public(address):
             raise _refusal(url, address)
 
 
@@ -354,11 +332,11 @@ def _retry_after_sec(response: urllib3.BaseHTTPResponse) -> float | None:
         return None
 
 
-def _give_back(response: urllib3.BaseHTTPResponse) -> None:
-    """Gives the connection back for the next request, or closes it if too much of the answer is left."""
+def _give_back(response: urllib3.BaseHTTPResponse, *, is_whole: bool) -> None:
+    """Gives the connection back for the next request, or closes it after a fault, or if much of the answer is left."""
     length = response.headers.get("Content-Length", "")
     with contextlib.suppress(Exception):
-        if length.isdecimal() and int(length) <= _DRAINED_BYTES:
+        if is_whole and length.isdecimal() and int(length) <= _DRAINED_BYTES:
             response.drain_conn()
         else:
             response.close()

@@ -1,5 +1,8 @@
 """Images of web hosts, read over loopback."""
 
+import collections
+import contextlib
+import gzip
 import socket
 import threading
 import time
@@ -167,8 +170,6 @@ def test_sizes_are_limited_by_the_header_and_while_reading(host):
 
 
 def test_a_compressed_answer_is_limited_by_what_it_becomes(host):
-    import gzip
-
     host.pages["/bomb"] = Page(body=gzip.compress(bytes(5_000_000)), headers={"Content-Encoding": "gzip"})
     assert failure(images(), f"{host.url}/bomb").reason == "too_large"
     host.pages["/small"] = Page(body=gzip.compress(PHOTO), headers={"Content-Encoding": "gzip"})
@@ -218,6 +219,25 @@ def test_redirects_are_followed_a_few_times(host):
     assert "redirects" in found.message
 
 
+def test_a_redirect_to_a_host_that_is_gone_says_nothing_of_the_host_that_sent_it(host):
+    host.pages["/a.jpg"] = Page(status=302, headers={"Location": f"http://127.0.0.1:{closed_port()}/a.jpg"})
+    host.pages["/b.jpg"] = Page(body=PHOTO)
+    web = images()
+    found = failure(web, f"{host.url}/a.jpg")
+    assert found.reason == "unreachable"
+    assert "tried 5 times" in found.message
+    assert read(web, f"{host.url}/b.jpg") == PHOTO
+
+
+def test_the_body_of_a_redirect_has_no_more_time_than_the_image(host):
+    host.pages["/a.jpg"] = Page(status=302, headers={"Location": "/b.jpg"}, body=b"-" * 200, byte_every_sec=0.05)
+    host.pages["/b.jpg"] = Page(body=PHOTO)
+    started = time.monotonic()
+    with contextlib.suppress(RowFailure):
+        read(images(limit_sec=0, deadline_sec=0.5), f"{host.url}/a.jpg")
+    assert time.monotonic() - started < 5
+
+
 @pytest.mark.parametrize(
     "target", ["file:///etc/passwd", "ftp://127.0.0.1/a", "gs://bucket/a", "javascript:0", "http://[::1/a"]
 )
@@ -245,7 +265,7 @@ def test_no_redirect_leads_to_a_metadata_service(host, target):
 
 def test_no_redirect_leads_from_the_internet_into_this_network(host, monkeypatch):
     # The first server stands for a host on the internet.
-    monkeypatch.setattr(web_client, "_is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(web_client, "is_public", lambda address: address == "127.0.0.1")
     with WebHost("127.0.0.2") as inner:
         inner.pages["/secret"] = Page(body=PHOTO)
         assert read(images(), f"{inner.url}/secret") == PHOTO  # The list itself may name it.
@@ -287,7 +307,7 @@ def test_no_redirect_leads_from_the_internet_into_this_network(host, monkeypatch
     ],
 )
 def test_public_addresses(address, public):
-    assert web_client._is_public(address) is public
+    assert web_client.is_public(address) is public
 
 
 def test_a_proxy_of_the_environment_is_used(host, monkeypatch):
@@ -406,8 +426,8 @@ def test_a_host_queue_runs_no_more_than_its_limit():
 def test_a_slow_host_has_few_readers_and_the_others_go_on(host):
     release = threading.Event()
     lock = threading.Lock()
-    at_once = collections_counter()
-    most = collections_counter()
+    at_once = collections.Counter()
+    most = collections.Counter()
     others = []
 
     def read_one(location):
@@ -435,9 +455,3 @@ def test_a_slow_host_has_few_readers_and_the_others_go_on(host):
     assert [loader.next().reason for _ in range(120)] == ["not_found"] * 120
     assert most["slow.example"] == 3
     assert most["fast.example"] <= 3
-
-
-def collections_counter():
-    import collections
-
-    return collections.Counter()
