@@ -9,7 +9,7 @@ import re
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import boto3
@@ -22,6 +22,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fault:
     """Requests whose "METHOD path?query" `only` is found in get this answer, `number` times.
+
+    Status 200 stands for a connection that is closed after half of the right answer.
 
     Attributes:
       only: a regular expression.
@@ -88,6 +90,9 @@ class S3Server:
             )
             if fault is not None:
                 self.met[fault.only] += 1
+        if fault is not None and fault.status == 200:
+            whole = b"".join(self._app(environ, start_response))
+            return self._half(whole, environ["werkzeug.socket"])
         if fault is not None:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             if not fault.status:
@@ -102,6 +107,12 @@ class S3Server:
             for name in ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"):
                 environ.pop(name, None)
         return self._app(environ, start_response)
+
+    @staticmethod
+    def _half(whole: bytes, connection: socket.socket) -> Iterator[bytes]:
+        yield whole[: len(whole) // 2]
+        connection.shutdown(socket.SHUT_RDWR)
+        raise ConnectionAbortedError
 
     def __enter__(self) -> S3Server:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import http.server
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -32,9 +33,12 @@ class Page:
 
 
 class WebHost:
-    """A server of pages; those that it does not have are 404. A list of pages is answered one after the other."""
+    """A server of pages; those that it does not have are 404. A list of pages is answered one after the other.
 
-    def __init__(self, address: str = "127.0.0.1", port: int = 0):
+    With `certificate`, the path of a file of a key and its certificate, it is one of https.
+    """
+
+    def __init__(self, address: str = "127.0.0.1", port: int = 0, *, certificate: str | None = None):
         self.pages: dict[str, Page | list[Page] | Callable[[], Page]] = {}
         self.requests: list[str] = []
         self.agents: collections.Counter[str | None] = collections.Counter()
@@ -42,9 +46,13 @@ class WebHost:
         self._lock = threading.Lock()
         self._server = http.server.ThreadingHTTPServer((address, port), self._handler())
         self._server.daemon_threads = True
+        if certificate is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate)
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
         self.name = f"{address}:{self.port}"
-        self.url = f"http://{self.name}"
+        self.url = f"{'https' if certificate else 'http'}://{self.name}"
 
     def __enter__(self) -> WebHost:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

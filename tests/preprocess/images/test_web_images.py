@@ -2,12 +2,17 @@
 
 import collections
 import contextlib
+import datetime
 import gzip
+import ipaddress
 import socket
 import threading
 import time
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from preprocess.images import web_client
 from preprocess.images.host_queues import HostQueues
@@ -393,8 +398,46 @@ def test_a_password_in_an_address_is_not_used_and_not_shown(host):
     assert host.requests == []
 
 
-def test_a_certificate_that_is_not_valid(host):
-    # A server without TLS is a fault of TLS, too; it may pass.
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """The path of a key and of a certificate of 127.0.0.1 that nobody has signed but itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return str(path)
+
+
+def test_a_certificate_that_nobody_vouches_for(certificate, monkeypatch):
+    with WebHost(certificate=certificate) as host:
+        host.pages["/a.jpg"] = Page(body=PHOTO)
+        host.pages["/slow.jpg"] = Page(body=PHOTO, byte_every_sec=0.05)
+        clock = Clock()
+        found = failure(images(clock), f"{host.url}/a.jpg")
+        assert found.reason == "tls_error"
+        assert "self-signed" in found.message
+        assert clock.waits == []
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        web = images(limit_sec=0, deadline_sec=0.5)
+        assert read(web, f"{host.url}/a.jpg") == PHOTO
+        assert failure(web, f"{host.url}/slow.jpg").reason == "unreachable"
+        assert read(web, f"{host.url}/a.jpg") == PHOTO
+
+
+def test_a_server_without_tls(host):
+    # It may pass.
     found = failure(images(limit_sec=0), host.url.replace("http://", "https://") + "/a.jpg")
     assert found.reason == "tls_error"
 

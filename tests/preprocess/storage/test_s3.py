@@ -2,17 +2,21 @@
 
 import concurrent.futures
 import os
+import ssl
 
+import botocore.exceptions
 import pytest
+import urllib3
 
 from configs.errors import InputError
+from preprocess.backbones.weights_files import check_file
 from preprocess.locks.lease import Lease, Timing
 from preprocess.locks.lock_holder import this_process
 from preprocess.locks.output_lock import locked
 from preprocess.machine.machine_faults import is_machine_fault
 from preprocess.storage import router, s3_objects
 from preprocess.storage.base import TooLarge, read_file, write_file
-from preprocess.storage.retry import RetriesExhausted, RetryPolicy
+from preprocess.storage.retry import RetriesExhausted, RetryPolicy, is_transient
 from preprocess.storage.router import UriStorage, local_copy
 from preprocess.storage.s3 import S3Storage
 from tests.support.s3_server import Fault, S3Server
@@ -138,6 +142,29 @@ def test_faults_that_may_pass_are_tried_again(s3, storage, status, code):
     write_file(storage, "s3://bucket/b", b"2")
     assert storage.match("s3://bucket/*") == ["s3://bucket/a", "s3://bucket/b"]
     assert set(s3.met.values()) == {2}
+
+
+def test_an_answer_that_is_cut_is_tried_again(s3, storage):
+    s3.put("bucket", "a", b"content" * 1000)
+    s3.faults.append(Fault(only="GET /bucket/a", status=200, number=2))
+    assert storage.read("s3://bucket/a") == b"content" * 1000
+    s3.met.clear()
+    with storage.open("s3://bucket/a") as stream:
+        assert stream.read() == b"content" * 1000
+    assert s3.met["GET /bucket/a"] == 2
+
+
+def test_a_certificate_that_is_not_valid_is_no_fault_that_passes():
+    bad = urllib3.exceptions.SSLError(ssl.SSLCertVerificationError(1, "certificate verify failed"))
+    assert not is_transient(botocore.exceptions.SSLError(endpoint_url="https://h", error=bad))
+    assert is_transient(botocore.exceptions.EndpointConnectionError(endpoint_url="https://h"))
+
+
+def test_weights_in_a_bucket(s3):
+    with pytest.raises(InputError, match="weights"):
+        check_file("s3://bucket/none.weights.h5", UriStorage(QUICK))
+    s3.put("bucket", "my.weights.h5", b"w")
+    check_file("s3://bucket/my.weights.h5", UriStorage(QUICK))
 
 
 def test_a_service_that_stays_away_is_a_fault_of_the_machine(s3):
