@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shlex
 import signal
 import time
 
@@ -35,11 +36,10 @@ def road():
         s3.faults.append(Fault(only="(GET|PUT|HEAD) /bucket/out", number=5))
         backbone = ["--backbone", "tiny", "--weights", "random", "--precision", "float32"]
         job = ["--data_dir", "s3://bucket/data", "--job_dir", "s3://bucket/out"]
-        run(s3, "pipelines.preproc", *job, *backbone, "--embedding_cache", "s3://bucket/cache")
+        said, _ = run(s3, "pipelines.preproc", *job, *backbone, "--embedding_cache", "s3://bucket/cache")
+        next_command = said.rstrip().splitlines()[-1].partition("next: python -m trainer.task ")[2]
         assert sum(s3.met.values()) == 5
-        data = ["--train_data_paths", "s3://bucket/out/preproc/train*"]
-        data += ["--eval_data_paths", "s3://bucket/out/preproc/eval"]
-        run(s3, "trainer.task", *data, *HEAD, "--output_path", "s3://bucket/out/training", "--write_predictions")
+        run(s3, "trainer.task", *shlex.split(next_command), *HEAD, "--write_predictions")
         yield s3
 
 
