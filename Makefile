@@ -62,11 +62,12 @@ format: $(VENV)/project ## rewrite the sources in the project's format
 	@$(BIN)/ruff format $(SOURCES)
 
 lock: $(VENV)/project ## resolve the locks again; LOCK_FLAGS=--upgrade for newer versions
-	$(LOCK) $(LOCK_FLAGS) --extra pipeline --extra train --extra export --extra openvino --extra heif --extra dev \
-	  -o requirements.lock
-	$(LOCK) -c requirements.lock --extra pipeline --extra openvino --extra heif -o requirements-worker.lock
-	$(LOCK) -c requirements.lock --extra pipeline --extra openvino --extra heif --extra gpu -o requirements-worker-gpu.lock
-	$(LOCK) -c requirements.lock --extra train --extra export -o requirements-trainer.lock
+	$(LOCK) $(LOCK_FLAGS) --extra pipeline --extra train --extra aws --extra export --extra openvino --extra heif \
+	  --extra dev -o requirements.lock
+	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif -o requirements-worker.lock
+	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra gpu \
+	  -o requirements-worker-gpu.lock
+	$(LOCK) -c requirements.lock --extra train --extra aws --extra export -o requirements-trainer.lock
 
 clean: ## remove the environment and what the demo made
 	rm -rf $(VENV) demo/out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

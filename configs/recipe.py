@@ -28,7 +28,7 @@ from configs.cloud import CloudOptions, DataflowOptions, DeployOptions, VertexOp
 from configs.errors import InputError, did_you_mean
 from configs.file_uris import path_argument
 from configs.option import Options, option
-from configs.rules import Number, OneOf, PathText, Text, Whole
+from configs.rules import HeaderText, Number, OneOf, PathText, Text, Whole
 from configs.section import FieldError, Section
 from configs.yaml_mapping import located, parse_mapping, read_yaml
 
@@ -154,6 +154,16 @@ class PreprocessOptions(BackboneOptions):
         help="how long temporary faults of remote storage are tried again",
         decides="neither",
         metavar="SEC",
+    )
+    connections_per_host: int = option(
+        8, Whole(1), help="http(s):// images that a process reads from one host at once", decides="neither", metavar="N"
+    )
+    web_contact: str | None = option(
+        None,
+        HeaderText(),
+        help="address or page of yours that the hosts of http(s):// images see (some, like Wikimedia, ask for it)",
+        decides="neither",
+        metavar="TEXT",
     )
 
 

@@ -148,6 +148,19 @@ class Text(Rule):
         return self.anything or (bool(value.strip()) and len(value.splitlines()) == 1)
 
 
+class HeaderText(Rule):
+    """One line of text that can stand in the header of a request."""
+
+    @property
+    def words(self) -> str:
+        """See `Rule`."""
+        return "one line of ASCII text that is not empty"
+
+    def holds(self, value: Any) -> bool:
+        """See `Rule`."""
+        return isinstance(value, str) and bool(value.strip()) and value.isascii() and value.isprintable()
+
+
 @dataclasses.dataclass(frozen=True)
 class Texts(Rule):
     """Any number of texts: its flag may be repeated."""

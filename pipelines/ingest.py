@@ -43,7 +43,7 @@ from preprocess.locks.lease import Lease
 from preprocess.locks.lock_holder import this_process
 from preprocess.locks.output_lock import fenced, locked
 from preprocess.storage.base import LocalStorage, Storage
-from preprocess.storage.uris import has_scheme
+from preprocess.storage.uris import has_scheme, is_in_bucket
 
 _PERCENT = 10.0
 
@@ -282,13 +282,16 @@ def _percents(args: argparse.Namespace, given: GivenSplit | None) -> tuple[float
 def _storage_for(uri: str) -> Storage:
     if not has_scheme(uri):
         return LocalStorage()
-    if uri.startswith("gs://"):
-        from preprocess.storage.router import UriStorage
+    from preprocess.storage.router import UriStorage, refuse_web
 
+    refuse_web(uri)
+    if is_in_bucket(uri):
         return UriStorage()
     from preprocess.beam.beam_storage import BeamStorage  # here: Beam takes seconds to import
 
-    return BeamStorage()
+    others = BeamStorage()
+    others.require_scheme(uri)
+    return others
 
 
 def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -> int:

@@ -95,6 +95,7 @@ def _plan(
 ) -> int:
     # Imported here so that --help and wrong flags answer at once.
     from pipelines.checks.preflight import CALIBRATION_IMAGES, check_reachable, read_label_dict, scan_lists
+    from pipelines.checks.web_hosts import check_web_hosts
     from pipelines.planning.contents import DRAWN_PER_IMAGE, PlannedList, make_plan
     from pipelines.planning.file import check_output, write_plan
     from pipelines.planning.table import plan_lines
@@ -106,8 +107,10 @@ def _plan(
     options = recipe.preprocess
     spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
     check_engine(EngineSpec(engine=options.engine, precision=options.precision))
-    check_reachable([data_dir, output])
     storage = BeamStorage(RetryPolicy(limit_sec=options.storage_retry_sec))
+    for path in (data_dir, output):
+        storage.require_scheme(path)
+    check_reachable([data_dir, output])
     check_output(output, storage)
     found = find_lists(recipe, data_dir=data_dir, job_dir="", storage=storage)
     _check_weights(spec)
@@ -122,6 +125,7 @@ def _plan(
             storage=storage,
             sample_size=max(DRAWN_PER_IMAGE * sample_size, CALIBRATION_IMAGES),
         )
+        check_web_hosts(scanned, connections_per_host=options.connections_per_host, from_here=True)
         lists.append(PlannedList(split=entry.split, input_path=entry.input_path, scanned=scanned))
     plan = make_plan(
         recipe, prices, lists, spec=spec, data_dir=data_dir, sample_size=sample_size, batch_size=batch_size

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from configs.arguments import OneLineParser
@@ -156,8 +156,13 @@ def _prepare_embed(argv: Sequence[str]) -> PreparedJob:
     return embed.prepare(argv)
 
 
-def _train_command(recipe: str, data_dir: str, job_dir: str) -> str:
+def _train_command(recipe: str, data_dir: str, job_dir: str, *, splits: Collection[str]) -> str:
     """The command that trains on the embedded sets, as it can be typed in the current folder."""
+    if has_scheme(job_dir) and not job_dir.startswith("gs://"):
+        # The script trains on local files here, or on gs:// in the cloud.
+        flags = [f"--{split}_data_paths={job_dir.rstrip('/')}/preproc/{split}*" for split in splits]
+        output = f"--output_path={job_dir.rstrip('/')}/training"
+        return program_command("train", f"--recipe={recipe}", *flags, output)
     return script_command("hugs_train.sh", data_dir, job_dir, **({} if recipe == "hugs" else {"RECIPE": recipe}))
 
 
@@ -275,7 +280,7 @@ def main(
         print("\ndry run: this would be run, unless it is done already; nothing was")
         require_printed()
     elif code == EXIT_OK:
-        train = _train_command(options.recipe, data_dir, job_dir)
+        train = _train_command(options.recipe, data_dir, job_dir, splits=[entry.split for entry in lists])
         if runs and not options.wait:
             print("\nnext, once all of them are done (--wait waits for that, and says how they ended):")
             print(f"  {train}")

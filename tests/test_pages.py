@@ -14,7 +14,10 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 _SKIPPED = ("tests/", "LICENSE", "requirements", "NOTES-")
 # A path, a lock, or a name that stands for one; what follows `pip install` and its flags.
 _PATHS = re.compile(r"""^['"]?(\.|/|\$\{here\}|\{|CHECKOUT|\$package|-r\b|--requirement\b|-e\b|--editable\b)""")
-_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md", "docs/cloud.md", "docs/promises.md")
+_PAGES = (
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"),
+    *("docs/cloud.md", "docs/promises.md", "docs/storage.md"),
+)
 _FLAGS = re.compile(r"^(--no-cache-dir|--no-deps|--require-hashes|--no-build-isolation|-q|--quiet)\s+")
 
 

@@ -25,13 +25,17 @@ from preprocess.lists.opened_list import open_list
 from preprocess.lists.rows import parse_rows
 from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.storage.base import Storage, TooLarge
-from preprocess.storage.uris import has_scheme, resolve_uri
+from preprocess.storage.router import require_client
+from preprocess.storage.s3_objects import client_of_process
+from preprocess.storage.uris import has_scheme, host_of, is_in_bucket, is_web, resolve_uri
 
 # The number of images that are drawn from the lists for the calibration of int8.
 CALIBRATION_IMAGES = 300
 _CONNECT_TIMEOUT_SEC = 10
 # How many of a list's first images are looked at to recognize paths of Windows.
 _LOOKED_AT = 20
+# A list may name a million hosts; so many are counted.
+MAX_WEB_HOSTS = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,8 @@ class ScannedLists:
       rows: the rows of all lists together.
       images: rows that name an image to embed; the others are blank, headers, or left out by a rule.
       sample: locations of images, drawn by the hash of their URIs, so the same list always gives the same sample.
+      web_images: how many images lie at web addresses.
+      web_hosts: an address at each of their hosts, in the order of the lists; of the first MAX_WEB_HOSTS hosts.
     """
 
     paths: tuple[str, ...]
@@ -53,6 +59,8 @@ class ScannedLists:
     images: int
     sample: tuple[str, ...]
     formats: tuple[ListFormat, ...] = ()
+    web_images: int = 0
+    web_hosts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class _Sample:
@@ -80,15 +88,24 @@ def _cannot_read(flag: str, path: str, error: OSError) -> InputError:
 
 
 def check_reachable(paths: Iterable[str]) -> None:
-    """Checks quickly that the storage of `gs://` paths can be reached. Its client would try for minutes.
+    """Checks quickly that the storage of `gs://` and `s3://` paths can be reached. Our storage would try for minutes.
 
     Raises:
       InputError: no connection to the storage service can be made.
     """
-    path = next((path for path in paths if path.startswith("gs://")), None)
-    if path is None or urllib.request.getproxies():
+    if urllib.request.getproxies():
         return
-    endpoint = os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
+    # One path of each service.
+    for path in {path.partition("://")[0]: path for path in paths if is_in_bucket(path)}.values():
+        _check_reachable(path)
+
+
+def _check_reachable(path: str) -> None:
+    if path.startswith("s3://"):
+        require_client("s3")
+        endpoint = client_of_process().meta.endpoint_url
+    else:
+        endpoint = os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
     url = urllib.parse.urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
@@ -156,7 +173,8 @@ def scan_lists(
         `unknown_labels` is "fail", an image is on this machine with `remote_images_only`, or there is no row.
     """
     paths = _lists_of(patterns, storage)
-    rows = images = 0
+    rows = images = web_images = 0
+    web_hosts: dict[str, str] = {}
     digests, formats = [], []
     sample = _Sample(sample_size)
     for path in paths:
@@ -179,8 +197,12 @@ def scan_lists(
                         if remote_images_only and not has_scheme(location):
                             raise InputError(
                                 f"{path}:{row.line}: {row.uri!r} is on this machine, where Dataflow's workers cannot "
-                                "read it. Images must be gs://BUCKET/..., or relative to the list."
+                                "read it. Images must be gs://BUCKET/..., https://..., or relative to the list."
                             )
+                        if is_web(location):
+                            web_images += 1
+                            if len(web_hosts) < MAX_WEB_HOSTS:
+                                web_hosts.setdefault(host_of(location) or "", location)
                         if sample_size:
                             sample.offer(location, row.uri)
                 digests.append(hashing.sha256)
@@ -199,6 +221,8 @@ def scan_lists(
         images=images,
         sample=sample.locations(),
         formats=tuple(formats),
+        web_images=web_images,
+        web_hosts=web_hosts,
     )
 
 

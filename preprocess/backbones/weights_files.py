@@ -14,7 +14,7 @@ from configs.errors import InputError, cause_in_one_line
 from preprocess.storage import router
 from preprocess.storage.base import Storage
 from preprocess.storage.digests import digest_of_file
-from preprocess.storage.uris import has_scheme
+from preprocess.storage.uris import has_scheme, is_in_bucket
 
 _PROBE_TIMEOUT_SEC = 10
 _USABLE = "imagenet, random, or the path of a weights file that Keras can read (.weights.h5, .h5, .keras)"
@@ -105,10 +105,10 @@ def check_file(path: str, storage: Storage | None = None) -> None:
     Raises:
       InputError: there is no such file, or the bucket cannot be asked.
     """
-    if has_scheme(path) and not path.startswith("gs://"):
-        raise InputError(f"weights: must be {_USABLE}, local or gs://. Received: {path!r}")
+    if has_scheme(path) and not is_in_bucket(path):
+        raise InputError(f"weights: must be {_USABLE}, local, gs:// or s3://. Received: {path!r}")
     try:
-        found = path.startswith("gs://") and (storage or router.UriStorage()).match(path) == [path]
+        found = is_in_bucket(path) and (storage or router.UriStorage()).match(path) == [path]
     except OSError as error:
         raise InputError(f"weights: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
     if not found and not os.path.isfile(path):

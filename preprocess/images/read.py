@@ -16,7 +16,7 @@ from preprocess.lists.outcomes import RowFailure
 from preprocess.lists.tar_members import TarMember, parse_member
 from preprocess.machine.machine_faults import MachineFault, in_one_line, is_machine_fault
 from preprocess.storage.base import LocalStorage, TooLarge
-from preprocess.storage.uris import has_scheme
+from preprocess.storage.uris import has_scheme, shown
 
 # Twice the largest photograph that cameras write today.
 DEFAULT_MAX_IMAGE_BYTES = 256 * 1024 * 1024
@@ -143,7 +143,7 @@ def read_image_bytes(
 
     Raises:
       RowFailure: in stage "read", with reason not_found, is_a_directory, not_a_regular_file, no_permission,
-        too_large, bad_uri or read_error.
+        too_large, bad_uri or read_error; for web addresses also those of `WebImages.read`.
       MachineFault: this machine, a disk or a service failed; that says nothing about the image.
       InputError: URIs of this scheme cannot be opened here.
     """
@@ -154,9 +154,9 @@ def read_image_bytes(
             return _read_local(location, max_bytes)
         return read_remote(location, max_bytes=max_bytes)
     except TooLarge as error:
-        raise _too_large(location, max_bytes) from error
+        raise _too_large(shown(location), max_bytes) from error
     except (OSError, MemoryError) as error:
-        raise _failure_of(error, location) from error
+        raise _failure_of(error, shown(location)) from error
     except InputError:
         raise
     except ValueError as error:  # The path contains a NUL byte, or no filesystem has this scheme.

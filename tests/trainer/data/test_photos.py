@@ -35,7 +35,7 @@ def test_uris_are_found_beside_the_list_that_names_them(tmp_path):
 def test_what_is_no_photo_at_hand_is_none(tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     finder = PhotoFinder()
-    hostile = ["s3://b/x.jpg", "/dev/zero", str(tmp_path), "a\0b", "x" * 5000, "", str(tmp_path / "text.jpg")]
+    hostile = ["az://b/x.jpg", "/dev/zero", str(tmp_path), "a\0b", "x" * 5000, "", str(tmp_path / "text.jpg")]
     assert [finder.thumbnail(uri, side=8) for uri in hostile] == [None] * 7
 
 
