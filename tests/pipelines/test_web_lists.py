@@ -107,7 +107,7 @@ def test_a_host_that_goes_away_for_good_stops_the_job_and_it_goes_on_when_it_is_
         _, said = run(tmp_path, data, "--storage_retry_sec", "1", expect=2)
         last = said.splitlines()[-1]
         assert "lost its network" in last
-        assert "give the same command again to go on" in last
+        assert "To go on, give the same command again" in last
         assert not (tmp_path / "out/_train/report.json").exists()
         with WebHost(port=host.port) as back:
             for number, (_, photo, _) in enumerate(rows):
