@@ -2,59 +2,66 @@
 
     HUGS_CACHE_DIR=/opt/hugs/cache python -m preprocess.bake --weights imagenet
 
-Keeps the network in `HUGS_CACHE_DIR`, as the first start of a worker would. Which precision is fastest is measured by
-each machine for itself and is not part of it.
+It keeps the network in `HUGS_CACHE_DIR`, as the first start of a worker does. It does not measure which precision is
+the fastest: each machine measures that itself.
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import os
 from collections.abc import Sequence
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
-from configs.option import add_flags, options_of
+from configs.option import add_flags, given_values, option, options_of
 from configs.program import run_program
-from configs.recipe import PreprocessOptions
-
-# The options of `pipelines.embed` that say which network it is.
-_OF_BACKBONE = ("backbone", "weights", "seed", "input_tensor", "output_tensor", "image_size", "scaling")
+from configs.recipe import BackboneOptions
+from configs.rules import Switch
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(prog="python -m preprocess.bake", description=(__doc__ or "").partition("\n\n")[0])
-    described = options_of(PreprocessOptions)
-    add_flags(parser, {name: described[name] for name in _OF_BACKBONE})
-    parser.add_argument(
-        "--weights_only",
-        action="store_true",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BakeOptions(BackboneOptions):
+    """The options of the program."""
+
+    # It has no annotation: `runpy` can run a program without registering its module, and then dataclasses do not
+    # recognize ClassVar and make a field of it.
+    prefix = "--"
+
+    weights_only: bool = option(
+        False,
+        Switch(can_be_unset=False),
         help="fetch and check the weights, keep no network: for a container that trains",
+        decides="neither",
     )
-    return parser
+
+
+def _parse(argv: Sequence[str] | None) -> BakeOptions:
+    parser = OneLineParser(module="preprocess.bake", description=(__doc__ or "").partition("\n\n")[0])
+    add_flags(parser, options_of(BakeOptions))
+    return BakeOptions(**given_values(parser.parse_args(argv), BakeOptions))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program.
 
     Raises:
-      InputError: the weights cannot be had or do not fit, or the network cannot be kept.
+      InputError: the weights are not available or do not fit the network, or the network cannot be kept.
     """
-    args: argparse.Namespace = _parser().parse_args(argv)
+    options = _parse(argv)
     # Imported here so that --help and wrong flags answer at once.
     from preprocess.backbones.backbone import BackboneSpec, complete_spec, load_keras_backbone
     from preprocess.engines.converted_networks import load_network
     from preprocess.engines.model_cache import ModelCache, cache_folder
 
-    given = {name: value for name in _OF_BACKBONE if (value := getattr(args, name)) is not None}
-    spec = complete_spec(BackboneSpec.asked_for(**given))
-    if args.weights_only:
+    spec = complete_spec(BackboneSpec.of_options(options))
+    if options.weights_only:
         _, identity = load_keras_backbone(spec)
         print(f"{identity.describe()}: {identity.weights_digest}")
         return EXIT_OK
     cache = ModelCache()
     network = load_network(spec, cache)
-    # A cache that cannot keep anything is no fault where a job runs, but here it is all that was asked for.
+    # A job can run without a cache. This program exists to fill the cache, so it fails without one.
     folder = os.path.dirname(network.graph_path)
     if os.path.dirname(folder) != cache_folder().rstrip("/"):
         raise InputError(

@@ -36,7 +36,7 @@ _HELP = {
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(prog="python -m preprocess.classify", description=(__doc__ or "").partition("\n\n")[0])
+    parser = OneLineParser(module="preprocess.classify", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image file, local or gs://")
     parser.add_argument("--top_k", type=int, default=5, metavar="K", help="classes to print (default: %(default)s)")
     parser.add_argument("--json", dest="as_json", action="store_true", help="one JSON object for each photo")

@@ -21,7 +21,7 @@ _EPILOG = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program."""
     parser = OneLineParser(
-        prog="python -m preprocess.list_backbones", description=(__doc__ or "").partition("\n\n")[0], epilog=_EPILOG
+        module="preprocess.list_backbones", description=(__doc__ or "").partition("\n\n")[0], epilog=_EPILOG
     )
     parser.parse_args(argv)
     # Imported here so that --help answers at once.

@@ -20,9 +20,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 LOCKS = {
     "requirements.lock": set(EXTRAS) - {"gpu"},
-    "requirements-worker.lock": {"pipeline", "openvino", "weights"},
-    "requirements-worker-gpu.lock": {"pipeline", "openvino", "gpu", "weights"},
-    "requirements-trainer.lock": {"train", "export", "weights"},
+    "requirements-worker.lock": {"pipeline", "aws", "openvino", "heif", "weights"},
+    "requirements-worker-gpu.lock": {"pipeline", "aws", "openvino", "heif", "gpu", "weights"},
+    "requirements-trainer.lock": {"train", "aws", "export", "weights"},
 }
 MACHINES = {
     f"{system}-{machine}-{python}": {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import InputError, cause_in_one_line, did_you_mean
-from configs.recipe import PreprocessOptions
+from configs.recipe import BackboneOptions
 from preprocess.backbones import efficientnet_lite
 from preprocess.backbones.architectures import ARCHITECTURES
 from preprocess.backbones.network_files import (
@@ -121,7 +121,7 @@ class BackboneSpec:
         return cls(architecture=kind, weights=backbone, seed=seed, **of_file)
 
     @classmethod
-    def of_options(cls, options: PreprocessOptions) -> BackboneSpec:
+    def of_options(cls, options: BackboneOptions) -> BackboneSpec:
         """The backbone that the options of a recipe and of the flags describe; raises as `asked_for`."""
         return cls.asked_for(**{name: getattr(options, name) for name in BACKBONE_OPTIONS})
 
@@ -235,9 +235,9 @@ def check_weights(spec: BackboneSpec, storage: Storage | None = None) -> None:
 def _draw_random_weights(model: Any, seed: int) -> None:
     """Sets every kernel to He-normal values, which keep the scale of activations through ReLU layers.
 
-    He et al., 2015, https://arxiv.org/abs/1502.01852: standard deviation sqrt(2 / fan_in). Drawn with
-    NumPy's RandomState, whose stream is frozen (NEP 19), so that a seed means the same network on every
-    machine and version. Batch normalization keeps its initial values: it passes its input through.
+    He et al., 2015, https://arxiv.org/abs/1502.01852: the standard deviation is sqrt(2 / fan_in). NumPy's RandomState
+    draws the values. Its stream is frozen (NEP 19), so a seed gives the same network on every machine and with every
+    version. Batch normalization keeps its initial values, with which it does not change its input.
     """
     import keras
 
@@ -319,14 +319,14 @@ def load_keras_backbone(spec: BackboneSpec, storage: Storage | None = None) -> t
 
     Args:
       spec: the backbone.
-      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+      storage: opens files in buckets with the credentials of the job; None for the credentials of this machine.
 
     Returns:
       The Keras model, scaled pixels, float32 [n, size, size, 3], to float32 [n, embedding_size], and what identifies
       it, with the size and the scaling in its `image_definition`.
 
     Raises:
-      InputError: the weights cannot be had or do not fit.
+      InputError: the weights are not available or do not fit the network.
     """
     check_weights(spec, storage)
     if spec.is_file:
@@ -339,7 +339,7 @@ def load_keras_backbone(spec: BackboneSpec, storage: Storage | None = None) -> t
         with _weights_file(spec, storage) as path:
             _load_file(model, path, spec)
     model.trainable = False
-    # "Features" of the wrong length have gone unnoticed elsewhere until training: look at the network itself.
+    # This checks the network itself, so that embeddings of a wrong length are found now and not in training.
     if model.output_shape != (None, architecture.embedding_size):
         raise AssertionError(f"{spec.architecture} puts out {model.output_shape}")
     identity = BackboneIdentity(

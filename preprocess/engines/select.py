@@ -52,13 +52,13 @@ class EngineSpec:
     """The engine that a user asks for.
 
     Attributes:
-      engine: "auto" takes TensorFlow where it sees a GPU, and on CPUs OpenVINO if it is installed.
+      engine: "auto" takes TensorFlow if it sees a GPU; otherwise OpenVINO if it is installed, else TensorFlow.
       precision: "auto" takes the fastest of float32 and bfloat16 (on a GPU float16) that agrees with float32 on probe
         images.
       begun_with: the engine of an earlier run of the job, which is used again; None if there was none.
 
     Raises:
-      InputError: an unknown name, or int8 with TensorFlow.
+      InputError: a name is unknown, or int8 is requested with TensorFlow.
     """
 
     engine: EngineName = "auto"
@@ -100,13 +100,13 @@ def load_engine(
     Args:
       backbone: the network.
       engine: the engine and precision to use.
-      calibration_pixels: gives uint8 [n, size, size, 3], images like those that will be embedded; for int8, which has
-        to be calibrated, and otherwise not called.
-      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+      calibration_pixels: gives uint8 [n, size, size, 3], images like those that will be embedded. It is called only for
+        int8, which has to be calibrated.
+      storage: opens files in buckets with the credentials of the job; None for the credentials of this machine.
 
     Raises:
-      InputError: the weights cannot be had or do not fit; OpenVINO is needed and not installed; the processor lacks
-        bfloat16; int8 without enough images to calibrate with.
+      InputError: the weights are not available or do not fit the network; OpenVINO is needed and not installed; the
+        processor lacks bfloat16; there are too few images to calibrate int8 with.
     """
     with _load_lock:
         if engine.begun_with is not None:
@@ -183,9 +183,9 @@ class _Measured:
     """The measured speed and fidelity of a lower precision on this machine.
 
     Attributes:
-      speedup: the speed, compared with float32.
-      worst: smallest centred cosine to float32 on the images.
-      median: of the centred cosines.
+      speedup: the speed, as a multiple of the speed of float32.
+      worst: the smallest centred cosine to float32 on the images.
+      median: the median of the centred cosines.
     """
 
     speedup: float
@@ -240,7 +240,7 @@ def _load_int8(
     cache: ModelCache,
 ) -> Engine:
     if begun is not None and begun.calibration is not None:
-        # Images that were missing when the job began may be there by now, and would change the calibration.
+        # The calibration is not repeated: images that were missing when the job began may exist now and change it.
         kept = find_int8_network(network, begun.calibration, cache)
         if kept is not None:
             engine: Engine = OpenVinoEngine(kept, network.identity, precision="int8")
@@ -256,7 +256,7 @@ def _load_int8(
         source = quantized if precision == "int8" else read_network(network.graph_path)
         return OpenVinoEngine(source, network.identity, precision=precision)
 
-    # Ranges learned from photos fit photos: made-up images would tell little.
+    # The ranges are calibrated on photos, so a comparison on generated images would say little.
     images = pixels[:_INT8_COMPARED]
     key = _measured_key(network, engine="openvino", precision="int8", images=digest_of_pixels(pixels))
     measured = _measure(key, cache, make, "int8", lambda: images)
@@ -272,7 +272,7 @@ def _load_int8(
 
 def _engine_kind(spec: EngineSpec) -> Literal["tensorflow", "openvino"]:
     if spec.begun_with is not None and spec.engine == "auto":
-        # A set that TensorFlow began is one that OpenVINO may not finish, although it is installed by now.
+        # If TensorFlow began the set, OpenVINO must not finish it, even if OpenVINO is installed now.
         return "tensorflow" if spec.begun_with.engine == "tensorflow" else "openvino"
     if spec.engine != "auto":
         return spec.engine

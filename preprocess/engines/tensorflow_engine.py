@@ -14,16 +14,16 @@ from preprocess.engines.base import EngineInfo
 from preprocess.machine.cores import available_cores
 from preprocess.records.backbone_identity import BackboneIdentity
 
-# From 4 images a batch on, throughput on a CPU is the same to a few percent (measured to 32); a small batch starts
-# sooner and holds less memory.
+# On a CPU, batches of 4 to 32 images have the same throughput, within a few percent. A small batch starts sooner and
+# needs less memory.
 _CPU_BATCH = 16
-# Fills any GPU, and its activations fit into 4 GB. Halved when they do not.
+# A batch of this size fills any GPU, and its activations fit into 4 GB. If they do not fit, the batch is halved.
 _GPU_BATCH = 128
 
 
 def has_gpu() -> bool:
-    """True if TensorFlow sees a GPU; answers without importing it on a machine that has no such device."""
-    # NVIDIA's driver, its Windows Subsystem for Linux counterpart, and AMD's.
+    """True if TensorFlow sees a GPU. On a machine without such a device, TensorFlow is not imported."""
+    # The devices of NVIDIA's driver, of its driver in the Windows Subsystem for Linux, and of AMD's driver.
     if not any(os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")):
         return False
     return bool(_import_tensorflow().config.list_logical_devices("GPU"))
@@ -37,36 +37,35 @@ def gpu_has_float16() -> bool:
 
 
 def _import_tensorflow() -> ModuleType:
-    # Without it TensorFlow takes the whole memory of a GPU, which several worker processes may share.
+    # Without this setting, TensorFlow takes the whole memory of a GPU, but several worker processes may share it.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     return import_tensorflow()
 
 
 class TensorFlowEngine:
-    """Runs a constant graph with TensorFlow. One serves a whole process.
+    """Runs a constant graph with TensorFlow. A process needs only one engine.
 
-    The graph runs in a session, not in a `tf.function`: a session has its own optimizer options, so that mixed
-    precision here changes nothing for whatever else the process does with TensorFlow. On a GPU a batch that does not
-    fit its memory is halved until it does. (The GPU path follows TensorFlow's documentation; it has not been seen to
-    run.)
+    The graph runs in a session and not in a `tf.function`. A session has its own optimizer options, so mixed precision
+    here does not change other uses of TensorFlow in the process. If a batch does not fit into the memory of a GPU, it
+    is halved until it fits. (The GPU path follows TensorFlow's documentation; it has never run on a GPU.)
 
     Args:
-      graph: what `inference_graph` makes.
-      identity: the network in it.
+      graph: the graph that `inference_graph` makes.
+      identity: the identity of the network.
       precision: "float32"; "bfloat16" (CPUs, oneDNN); "float16" (GPUs).
     """
 
-    # One runs on all cores, the next waits.
+    # One batch runs on all cores, and the next batch waits.
     max_pending = 2
 
     def __init__(self, graph: bytes, identity: BackboneIdentity, *, precision: str = "float32"):
         tf = _import_tensorflow()
         on_gpu = has_gpu()
         if on_gpu:
-            # TF32 has the mantissa of float16, which is not what float32 says. A setting of the whole process.
+            # TF32 has the mantissa of float16, so it is not float32. This setting is for the whole process.
             tf.config.experimental.enable_tensor_float_32_execution(False)
         config = tf.compat.v1.ConfigProto()
-        # By itself it takes a thread for each core of the machine, also in a container that gets time for two.
+        # By default, TensorFlow starts a thread for each core of the machine, even if a container may use only two.
         config.intra_op_parallelism_threads = available_cores()
         rewrites = config.graph_options.rewrite_options
         if precision == "bfloat16":
@@ -93,7 +92,7 @@ class TensorFlowEngine:
         )
 
     def start(self, pixels: np.ndarray) -> concurrent.futures.Future[np.ndarray]:
-        """As `Engine.start`; never blocks."""
+        """See `Engine.start`. It never blocks."""
         return self._executor.submit(self._embed, pixels)
 
     def _embed(self, pixels: np.ndarray) -> np.ndarray:
