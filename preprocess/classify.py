@@ -5,7 +5,7 @@ python -m preprocess.classify --backbone efficientnet_lite0 photo.jpg another.we
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -14,46 +14,58 @@ from typing import TYPE_CHECKING
 from configs.arguments import OneLineParser
 from configs.console import require_printed
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
-from configs.option import add_flags, options_of
+from configs.option import REQUIRED, add_flags, given_values, option, options_of
 from configs.program import run_program
-from configs.recipe import PreprocessOptions
+from configs.recipe import BackboneOptions
+from configs.rules import Arguments, PathTexts, Switch, Whole
 
 if TYPE_CHECKING:
     import numpy as np
 
 _BATCH_SIZE = 16
-# The options of `pipelines.embed` that say which network it is.
-_OF_BACKBONE = ("backbone", "weights", "input_tensor", "output_tensor", "image_size", "scaling")
-_HELP = {
-    "backbone": "network: a name that `hugs backbones` lists with classes, or the path of a frozen graph, a "
-    "SavedModel or a .keras file (default: inception_v3)",
-    "weights": "imagenet, or a weights file with the layer of the classes (default: imagenet)",
-    "input_tensor": "of a --backbone PATH: the tensor that takes the pixels",
-    "output_tensor": "of a --backbone PATH: the tensor that holds the scores of the classes",
-    "image_size": "of a --backbone PATH: the side of the images that it takes",
-    "scaling": "of a --backbone PATH: how it wants pixels, as for pipelines.embed",
-}
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(module="preprocess.classify", description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image file, local or gs://")
-    parser.add_argument("--top_k", type=int, default=5, metavar="K", help="classes to print (default: %(default)s)")
-    parser.add_argument("--json", dest="as_json", action="store_true", help="one JSON object for each photo")
-    parser.add_argument(
-        "--labels",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="names of the classes, one a line, or the label files that came with the graph of 2015; may be repeated "
-        "(default: ImageNet's names)",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(BackboneOptions):
+    """The options of the program.
+
+    Raises:
+      InputError: a value breaks its rule.
+    """
+
+    # It has no annotation: `runpy` can run a program without registering its module, and then dataclasses do not
+    # recognize ClassVar and make a field of it.
+    prefix = "--"
+
+    photos: tuple[str, ...] = option(
+        REQUIRED,
+        Arguments(),
+        help="image files of any common format, local or gs://",
+        decides="neither",
+        metavar="PHOTO",
+        positional=True,
     )
-    described = options_of(PreprocessOptions)
-    add_flags(parser, {name: described[name] for name in _OF_BACKBONE}, help=_HELP)
-    args = parser.parse_args(argv)
-    if args.top_k < 1:
-        raise InputError(f"--top_k: must be at least 1. Received: {args.top_k}.")
-    return args
+    top_k: int = option(5, Whole(1), help="classes to print for each photo", decides="neither")
+    labels: tuple[str, ...] = option(
+        (),
+        PathTexts(),
+        help="names of the classes, one a line, or the label files that came with the graph of 2015, instead of "
+        "ImageNet's names; may be repeated",
+        decides="neither",
+        metavar="FILE",
+    )
+    json: bool = option(
+        False,
+        Switch(can_be_unset=False),
+        help="print one JSON object on each line",
+        decides="neither",
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> ClassifyOptions:
+    parser = OneLineParser(module="preprocess.classify", description=(__doc__ or "").partition("\n\n")[0])
+    add_flags(parser, options_of(ClassifyOptions))
+    return ClassifyOptions(**given_values(parser.parse_args(argv), ClassifyOptions))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,22 +77,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       InputError: an argument is wrong, or the network cannot be loaded or has no classes.
     """
-    args = _parse(argv)
+    options = _parse(argv)
     # Imported here so that --help and wrong flags answer at once.
     import numpy as np
 
     from preprocess.backbones.backbone import BackboneSpec, load_classifier
     from preprocess.backbones.class_names import class_names
 
-    given = {name: value for name in _OF_BACKBONE if (value := getattr(args, name)) is not None}
-    spec = BackboneSpec.asked_for(**given)
-    label_files = [(path, _read(path)) for path in args.labels]
+    spec = BackboneSpec.of_options(options)
+    label_files = [(path, _read(path)) for path in options.labels]
     classifier = load_classifier(spec)
     names = class_names(classifier.model.output_shape[-1], label_files)
     all_usable = True
-    for start in range(0, len(args.photos), _BATCH_SIZE):
+    for start in range(0, len(options.photos), _BATCH_SIZE):
         found: list[tuple[str, np.ndarray]] = []
-        for path in args.photos[start : start + _BATCH_SIZE]:
+        for path in options.photos[start : start + _BATCH_SIZE]:
             try:
                 found.append((path, _pixels(path, classifier.image.size)))
             except InputError as error:
@@ -89,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if found:
             scores = classifier.scores(np.stack([pixels for _, pixels in found]))
             for (path, _), row in zip(found, scores, strict=True):
-                _print(path, row, names, top_k=args.top_k, as_json=args.as_json)
+                _print(path, row, names, top_k=options.top_k, as_json=options.json)
     require_printed()  # The program exists to print classes.
     return EXIT_OK if all_usable else EXIT_INPUT_ERROR
 

@@ -52,7 +52,7 @@ def test_wrong_input(tmp_path):
     photo = tmp_path / "a.jpg"
     photo.write_bytes(jpeg(0))
     for flags, words in (
-        (["--top_k", "0"], "--top_k: must be at least 1"),
+        (["--top_k", "0"], "--top_k must be a whole number of at least 1"),
         (["--backbone", "resnet5"], "Did you mean 'resnet50'"),
         (["--weights", "random"], "random ones know no classes"),
         (["--scaling", "tf"], "scaling: belongs to a --backbone that is a file"),
