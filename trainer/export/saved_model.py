@@ -181,7 +181,9 @@ def save_model(
     signatures = {"serving_default": embeddings, "embeddings": embeddings}
     if isinstance(module, _ImageClassifier):
         signatures |= {"serving_default": module.classify_images, "embed_images": module.embed_images}
-    tf.saved_model.save(module, model_dir, signatures=signatures)
+    # Nobody trains the exported model, and gradients of activations such as swish cannot be saved.
+    without_gradients = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, model_dir, signatures=signatures, options=without_gradients)
     # TensorFlow Serving expects files that the graph does not use in assets.extra.
     info_path = os.path.join(model_dir, MODEL_INFO_PATH)
     os.makedirs(os.path.dirname(info_path), exist_ok=True)
