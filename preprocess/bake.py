@@ -32,6 +32,7 @@ def _parser() -> OneLineParser:
         action="store_true",
         help="fetch and check the weights, keep no network: for a container that trains",
     )
+    parser.add_argument("--gpu", action="store_true", help="keep the network also in the form for workers with GPUs")
     return parser
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args: argparse.Namespace = _parser().parse_args(argv)
     # Imported here so that --help and wrong flags answer at once.
     from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
-    from preprocess.engines.converted_networks import load_network
+    from preprocess.engines.converted_networks import load_network, load_operations
     from preprocess.engines.model_cache import ModelCache, cache_folder
 
     spec = BackboneSpec(architecture=args.backbone, weights=args.weights, seed=args.seed)
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"HUGS_CACHE_DIR: nothing could be kept in {cache_folder()!r}; it must be a folder that can be written, "
             f"with {os.path.getsize(network.graph_path) / 1e6:.0f} MB free."
         )
+    if args.gpu:
+        load_operations(network, cache)
     print(f"{network.identity.describe()}: {network.identity.weights_digest}")
     print(f"kept in {folder}")
     return EXIT_OK
