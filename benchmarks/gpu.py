@@ -22,8 +22,8 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -37,10 +37,11 @@ from preprocess.engines.base import Engine
 from preprocess.engines.fidelity import centred_cosines, embed_all
 from preprocess.engines.jax_engine import JaxEngine
 from preprocess.engines.jax_import import find_gpu
-from preprocess.images.decode import decode_image
+from preprocess.images.decode import IMAGE_SIZE, decode_image
 from preprocess.images.isolated_decoder import IsolatedDecoder
-from preprocess.images.loader import ImageLoader, LoadedImage
-from preprocess.images.read import read_image_bytes
+from preprocess.images.loader import DEFAULT_DEADLINE_SEC, ImageLoader, LoadedImage
+from preprocess.images.parallel_loader import ParallelLoader, is_worthwhile
+from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES, read_image_bytes
 from preprocess.jobs.block_embedder import BlockEmbedder
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.lists.blocks import RowBlock, into_blocks
@@ -132,14 +133,41 @@ def decode_rate(photos: Sequence[str], seconds: float) -> float:
     return total / seconds
 
 
-def make_loader(batch_size: int) -> ImageLoader:
-    """Reads and decodes as the pipeline does (`preprocess.beam.image_source`)."""
-    return ImageLoader(read=_read, decode=IsolatedDecoder(), max_ahead=max(128, 2 * batch_size))
+class _NotingLoader:
+    """A loader that notes when it was last given the location of an image."""
+
+    def __init__(self, loader: ImageLoader | ParallelLoader):
+        self._loader = loader
+        self.last_read = 0.0
+        self.next = loader.next
+
+    def add(self, locations: Iterable[str]) -> None:
+        self._loader.add(map(self._note, locations))
+
+    def _note(self, location: str) -> str:
+        self.last_read = time.perf_counter()
+        return location
 
 
-def loader_rate(paths: Sequence[str], batch_size: int) -> float:
+def make_loader(batch_size: int, *, one_process: bool = False) -> ImageLoader | ParallelLoader:
+    """Reads and decodes as the pipeline does for a GPU (`preprocess.beam.image_source`)."""
+    decode, max_ahead = IsolatedDecoder(), max(128, 2 * batch_size)
+    here = ImageLoader(read=_read, decode=decode, max_ahead=max_ahead)
+    if one_process or not is_worthwhile():
+        return here
+    return ParallelLoader(
+        here=here,
+        decode=decode,
+        max_bytes=DEFAULT_MAX_IMAGE_BYTES,
+        deadline_sec=DEFAULT_DEADLINE_SEC,
+        max_ahead=max_ahead,
+        image_bytes=IMAGE_SIZE * IMAGE_SIZE * 3,
+    )
+
+
+def loader_rate(paths: Sequence[str], batch_size: int, **how: bool) -> float:
     """Photographs per second that the pipeline's own readers and decoders make, without an engine."""
-    loader = make_loader(batch_size)
+    loader = make_loader(batch_size, **how)
     loader.add(paths)
     skipped = len(paths) // 10
     started = 0.0
@@ -150,28 +178,26 @@ def loader_rate(paths: Sequence[str], batch_size: int) -> float:
     return (len(paths) - skipped) / (time.perf_counter() - started)
 
 
-def pipeline_rate(engine: Engine, paths: Sequence[str], folder: str) -> dict[str, float]:
+def pipeline_rate(engine: Engine, paths: Sequence[str], folder: str, **how: bool) -> dict[str, float]:
     """Images per second from files to records in the steady state, and what the run waited for."""
     started = time.perf_counter()
     notes: list[tuple[float, int]] = []
-    last_read = 0.0
-
-    def read(location: str) -> bytes:
-        nonlocal last_read
-        last_read = time.perf_counter() - started
-        return _read(location)
 
     def note(rows: int) -> None:
         notes.append((time.perf_counter() - started, rows + (notes[-1][1] if notes else 0)))
 
-    loader = ImageLoader(read=read, decode=IsolatedDecoder(), max_ahead=max(128, 2 * engine.batch_size))
+    loader = _NotingLoader(make_loader(engine.batch_size, **how))
     storage = LocalStorage()
 
     def open_writer(block: RowBlock) -> BlockWriter:
         return BlockWriter(block, storage=storage, parts_dir=folder, compression="none", engine=engine)
 
     embedder = BlockEmbedder(
-        loader=loader, engine=engine, open_writer=open_writer, batch_size=engine.batch_size, on_rows_done=note
+        loader=cast(Any, loader),
+        engine=engine,
+        open_writer=open_writer,
+        batch_size=engine.batch_size,
+        on_rows_done=note,
     )
     rows = (Row(path, (), (), number) for number, path in enumerate(paths, start=1))
     results = []
@@ -183,7 +209,7 @@ def pipeline_rate(engine: Engine, paths: Sequence[str], folder: str) -> dict[str
         results.append(embedder.complete_next())
     assert sum(result.sources.get("computed", 0) for result in results) == len(paths), results
     return {
-        "rate": steady_rate(notes, rows=len(paths), last_read=last_read),
+        "rate": steady_rate(notes, rows=len(paths), last_read=loader.last_read - started),
         "whole": len(paths) / notes[-1][0],
         "waited_for_images_sec": sum(result.waited_for_images_sec for result in results),
         "waited_for_engine_sec": sum(result.waited_for_engine_sec for result in results),
