@@ -54,6 +54,7 @@ _BOUND_TARGET = 0.9
 # What `select` asks of a lower precision.
 _FIDELITY_TARGET = 0.99
 _ROWS_PER_BLOCK = 1024
+_BATCHES_AHEAD = 4
 _COMPARED_PHOTOS = 200
 _DISTINCT_PIXELS = 64
 
@@ -151,7 +152,7 @@ class _NotingLoader:
 
 def make_loader(batch_size: int, *, one_process: bool = False) -> ImageLoader | ParallelLoader:
     """Reads and decodes as the pipeline does for a GPU (`preprocess.beam.image_source`)."""
-    decode, max_ahead = IsolatedDecoder(), max(128, 2 * batch_size)
+    decode, max_ahead = IsolatedDecoder(), max(128, _BATCHES_AHEAD * batch_size)
     here = ImageLoader(read=_read, decode=decode, max_ahead=max_ahead)
     if one_process or not is_worthwhile():
         return here
@@ -234,7 +235,7 @@ def torch_rates(batch_size: int, seconds: float) -> dict[str, float]:
 
     rates = {}
     with torch.inference_mode():
-        for name, function in (("eager", embed), ("compiled", torch.compile(embed, mode="max-autotune-no-cudagraphs"))):
+        for name, function in (("eager", embed), ("compiled", torch.compile(embed))):
 
             def turn(function: Any = function) -> None:
                 for _ in range(4):
@@ -243,6 +244,7 @@ def torch_rates(batch_size: int, seconds: float) -> dict[str, float]:
 
             turn()
             rates[name] = _timed(turn, 4 * batch_size, seconds)
+            say(f"torchvision in float16, {name}: {rates[name]:.0f} images/s, pixels on the device")
     return rates
 
 
@@ -353,8 +355,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows=args.rows,
     )
     peers = torch_rates(256, args.seconds) if args.torch else {}
-    for name, rate in peers.items():
-        say(f"torchvision in float16, {name}: {rate:.0f} images/s, pixels on the device")
     finish("gpu", figures(measured), device=gpu.device_kind, measured=measured, torch=peers)
     return EXIT_OK
 

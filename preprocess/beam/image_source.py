@@ -19,6 +19,9 @@ from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES, read_image_bytes
 from preprocess.machine.machine_faults import TRY_AGAIN
 from preprocess.storage.retry import RetryPolicy
 
+# Of the engine's batches: while one is put together and another written, the decoders go on.
+_BATCHES_AHEAD = 4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageReader:
@@ -88,8 +91,7 @@ class ImageSource:
           engine: what the images are loaded for, which decides how far ahead and in how many processes.
         """
         decode = self.decode or IsolatedDecoder(max_pixels=self.max_pixels, deadline_sec=self.deadline_sec)
-        # While one batch is put together and another written, the decoders go on.
-        max_ahead = max(self.read_ahead, 2 * engine.batch_size if engine else 0)
+        max_ahead = max(self.read_ahead, _BATCHES_AHEAD * engine.batch_size if engine else 0)
         deadline_sec = self.deadline_sec + self.retry.limit_sec
         here = ImageLoader(
             read=self.read or ImageReader(max_bytes=self.max_bytes, retry=self.retry),

@@ -27,8 +27,6 @@ from preprocess.images.loader import ImageLoader, LoadedImage, Outcome, use_thre
 from preprocess.images.read import read_image_bytes
 
 _LENGTH = struct.Struct("=Q")
-# Local files are read in a fraction of the time that decoding takes.
-_READERS = 8
 _NO_PIXELS = np.empty(0, np.uint8)
 
 
@@ -61,12 +59,14 @@ class Settings:
       decode: decodes bytes to pixels, as `ImageLoader`'s.
       max_bytes: larger files fail.
       deadline_sec: a read that takes longer counts as a fault of the machine.
+      readers: files that are read at once.
       decoders: images that are decoded at once.
     """
 
     decode: Callable[[bytes], np.ndarray]
     max_bytes: int
     deadline_sec: float
+    readers: int
     decoders: int
 
     def load(self, locations: tuple[str, ...]) -> ImageLoader:
@@ -127,7 +127,7 @@ def serve(descriptor: int) -> None:
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # What libraries print must not get between the replies.
     settings: Settings = read_message(requests)
-    use_threads(readers=_READERS, decoders=settings.decoders)
+    use_threads(readers=settings.readers, decoders=settings.decoders)
     memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
     begun: SimpleQueue[tuple[Request, ImageLoader]] = SimpleQueue()
 
