@@ -49,7 +49,7 @@ _MIN_CORES = 8
 _CHUNK = 32
 # Chunks that a process has at once: one that it works on, one that waits.
 _IN_FLIGHT = 2
-# Room for a chunk each, of memory that is taken only when it is used. Far more than are ever in use.
+# Room for a chunk each, of memory that is taken only when it is used. More than are in use but for huge batches.
 _SLOTS = 128
 _PACKAGES_DIR = os.path.dirname(preprocess.__path__[0])
 
@@ -73,10 +73,10 @@ class _Slots:
         # The lowest first, so that little of the memory is ever touched.
         self._free = list(range(_SLOTS))
 
-    def take(self) -> int:
-        """A free slot. Raises IndexError if there is none."""
+    def take(self) -> int | None:
+        """A free slot; None if there is none."""
         with self._lock:
-            return heapq.heappop(self._free)
+            return heapq.heappop(self._free) if self._free else None
 
     def free(self, slot: int) -> None:
         """Gives a slot back."""
@@ -109,9 +109,11 @@ class _Helper:
         if not start_thread(self._serve, "load-helper"):
             raise MachineFault("no thread can be started (a limit on processes?)")
 
-    def submit(self, locations: list[str]) -> concurrent.futures.Future[_Results]:
-        """Starts to load images; the future gets their outcomes in order."""
+    def submit(self, locations: list[str]) -> concurrent.futures.Future[_Results] | None:
+        """Starts to load images; the future gets their outcomes in order. None if somebody has all its memory."""
         slot = self._slots.take()
+        if slot is None:
+            return None
         request = Request(slot * self._slots.bytes_of_chunk, self._image_bytes, tuple(locations))
         chunk = _Chunk(slot, request, concurrent.futures.Future())
         self._chunks.put(chunk)
@@ -258,8 +260,7 @@ class ParallelLoader:
             if not chunk:
                 return
             self._images_ahead += len(chunk)
-            if any(map(has_scheme, chunk)):
+            future = None if any(map(has_scheme, chunk)) else next(self._turns).submit(chunk)
+            if future is None:
                 self._here.add(chunk)
-                self._ahead.append((len(chunk), None))
-            else:
-                self._ahead.append((len(chunk), next(self._turns).submit(chunk)))
+            self._ahead.append((len(chunk), future))

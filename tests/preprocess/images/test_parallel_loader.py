@@ -128,6 +128,13 @@ def test_pixels_last_as_long_as_somebody_has_them_and_their_memory_is_used_again
     assert sorted(helper._slots._free) == list(range(parallel_loader._SLOTS))
 
 
+def test_more_images_than_the_memory_holds_are_loaded_here(files, lives, monkeypatch):
+    monkeypatch.setattr(parallel_loader, "_SLOTS", 1)
+    monkeypatch.setattr(parallel_loader, "available_cores", lambda: 2)
+    found = outcomes_of(make_loader(KillingDecoder(str(lives)), image_bytes=48), files)
+    assert [int(one.pixels[0, 0, 0]) for one in found] == list(range(200))
+
+
 def test_images_that_are_larger_than_their_room_come_another_way(files, lives):
     loader = make_loader(KillingDecoder(str(lives), side=9), image_bytes=48)
     found = outcomes_of(loader, files[:40])
