@@ -338,3 +338,23 @@ def test_what_a_library_keeps_beside_the_entries_is_private(tmp_path):
     assert cache.folder_of_library("xla") is None
     (tmp_path / "file").write_bytes(b"")
     assert ModelCache(str(tmp_path / "file")).folder_of_library("xla") is None
+
+
+START_OF_TENSORFLOW = """
+import sys
+from preprocess.backbones.tensorflow_import import import_tensorflow
+tf = import_tensorflow()
+assert "jax" not in sys.modules, "TensorFlow imports JAX"
+import jax
+with tf.Graph().as_default() as graph:
+    tf.constant(1.0, name="one")
+from preprocess.backbones.tensorflow_import import without_tensorflow_noise
+with without_tensorflow_noise(), tf.compat.v1.Session(graph=graph) as session:
+    assert session.run("one:0") == 1
+assert jax.numpy.ones(3).sum() == 3
+"""
+
+
+def test_tensorflow_neither_imports_jax_nor_says_more_beside_it():
+    done = subprocess.run([sys.executable, "-c", START_OF_TENSORFLOW], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
