@@ -39,8 +39,10 @@ $(VENV)/demo-photos: demo/requirements.lock $(VENV)/installed
 setup: $(VENV)/project ## make the virtual environment
 	@echo "$(VENV) is ready: $$($(BIN)/python --version), $$($(BIN)/hugs --version). To use it: source $(BIN)/activate"
 
+# The shell takes DATA from the environment, so that quotes, blanks and the like in it are only characters.
+demo: export DATA := $(DATA)
 demo: $(VENV)/project $(if $(DATA),,$(VENV)/demo-photos) ## photos to a prediction; DATA=my_photos/ for your own
-	@$(BIN)/python -m demo.run $(if $(DATA),--image_dir "$(DATA)")
+	@$(BIN)/python -m demo.run $(if $(DATA),--image_dir "$$DATA") $(DEMO_FLAGS)
 
 bench: $(VENV)/project $(VENV)/demo-photos ## every number of the README, beside peers
 	@$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)
@@ -60,10 +62,12 @@ format: $(VENV)/project ## rewrite the sources in the project's format
 	@$(BIN)/ruff format $(SOURCES)
 
 lock: $(VENV)/project ## resolve the locks again; LOCK_FLAGS=--upgrade for newer versions
-	$(LOCK) $(LOCK_FLAGS) --extra pipeline --extra train --extra export --extra openvino --extra dev -o requirements.lock
-	$(LOCK) -c requirements.lock --extra pipeline --extra openvino -o requirements-worker.lock
-	$(LOCK) -c requirements.lock --extra pipeline --extra openvino --extra gpu -o requirements-worker-gpu.lock
-	$(LOCK) -c requirements.lock --extra train --extra export -o requirements-trainer.lock
+	$(LOCK) $(LOCK_FLAGS) --extra pipeline --extra train --extra aws --extra export --extra openvino --extra heif \
+	  --extra dev -o requirements.lock
+	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif -o requirements-worker.lock
+	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra gpu \
+	  -o requirements-worker-gpu.lock
+	$(LOCK) -c requirements.lock --extra train --extra aws --extra export -o requirements-trainer.lock
 
 clean: ## remove the environment and what the demo made
 	rm -rf $(VENV) demo/out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

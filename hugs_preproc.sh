@@ -37,7 +37,7 @@ case "${1-}" in
   '') usage >&2 || :; fail 'no directory given. The first argument is the directory or bucket that has the lists.' ;;
 esac
 
-data_dir=$1
+data_dir=$(local_path "$1")
 shift
 [[ "$data_dir" == gs://?* || -d "$data_dir" ]] \
   || fail "$data_dir: neither a directory nor a gs:// bucket. Give the one that has the lists."

@@ -51,7 +51,7 @@ case "${1-}" in
   '') usage >&2 || :; fail 'no directory given. The arguments are the data directory and the job directory in it.' ;;
 esac
 
-data_dir=$1
+data_dir=$(local_path "$1")
 in_cloud=false
 case "$data_dir" in
   gs://?*) in_cloud=true ;;
@@ -63,10 +63,13 @@ esac
 [[ -n "${2-}" && "$2" != -* ]] \
   || fail "PATH is missing. Give the job directory that hugs_preproc.sh made, for example \
 ${data_dir%/}/hugs_20260102_030405"
-job_dir=${2%/}
+job_dir=$(local_path "$2")
+job_dir=${job_dir%/}
 shift 2
 case "$job_dir" in
-  *[,*?[]*) fail "$job_dir: PATH must not hold any of , * ? [ since the trainer takes lists of patterns. Rename it." ;;
+  gs://*[,*?[]*)
+    fail "$job_dir: PATH must not hold any of , * ? [ since the trainer takes lists of patterns. Rename it."
+    ;;
   gs://*) [[ "$in_cloud" == true ]] || fail "$job_dir: PATH is in a bucket and $data_dir is not. Give both in a bucket." ;;
   *) [[ "$in_cloud" == false ]] || fail "$job_dir: PATH is not in a bucket and $data_dir is. Give both in a bucket." ;;
 esac

@@ -92,13 +92,13 @@ def _tell(line: str) -> None:
 
 
 def figure(dataset_name: str, peer: str, ours: Sequence[float], theirs: Sequence[float]) -> Figure:
-    """Ours against a peer on the same splits.
+    """The figure that compares our accuracy with that of a peer on the same splits.
 
     Args:
-      dataset_name: of the embeddings.
-      peer: its name.
-      ours: accuracy on each split.
-      theirs: the same of the peer.
+      dataset_name: the name of the embeddings.
+      peer: the name of the peer.
+      ours: our accuracy on each split.
+      theirs: the accuracy of the peer on each split.
     """
     differences = np.subtract(ours, theirs)
     error = float(differences.std(ddof=1) / len(differences) ** 0.5)

@@ -6,12 +6,12 @@ The large photo is a real one, scaled up to 4000 x 3000, with seeded gradients a
 quality 92. The gain depends on the noise: noise makes the file larger, and every byte must be entropy-decoded at any
 scale. So three photos are measured, from a smooth one to one as large as files from cameras. Ours is the pipeline's own
 read and `decode_image`. The full decode is the same function without libjpeg's reduced scales (`JPEG_REDUCED_SIDE` is
-larger than the photo), so nothing else differs. Both run by turns in one thread, and its CPU time is measured; the
+larger than the photo), so nothing else differs. Both run in turns in one thread, and its CPU time is measured. The
 figure is the ratio of the medians. A line for each photo shows where the time is spent. "The same pixels" compares
 `decode_image` with the operations of the exported model on the same bytes: the largest difference of any pixel must be
 0.
 
-The rates of 500 x 375 photos, as JPEG and as PNG, are images a second of one core (CPU time of reading and decoding).
+The rates of 500 x 375 photos, as JPEG and as PNG, are images per second of one core (CPU time of reading and decoding).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from benchmarks.report import Figure, at_least, finish, say
 from configs.errors import EXIT_OK
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
-from preprocess.images import decode as image_definition
+from preprocess.images import decode
 from preprocess.images.decode import decode_image
 
 _LARGE = (4000, 3000)
@@ -56,12 +56,12 @@ def make_large_photo(path: str, size: tuple[int, int], *, noise: float, seed: in
 
 
 def _decode_in_full(data: bytes) -> np.ndarray:
-    with mock.patch.object(image_definition, "JPEG_REDUCED_SIDE", _NEVER_REDUCED):
+    with mock.patch.object(decode, "JPEG_REDUCED_SIDE", _NEVER_REDUCED):
         return decode_image(data)
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    """CPU time of this thread."""
+    """The CPU time of this thread in seconds."""
     started = time.thread_time()
     function()
     return time.thread_time() - started
@@ -79,7 +79,7 @@ def _say_where_time_goes(data: bytes) -> None:
 
 
 def core_seconds_per_image(paths: Sequence[str]) -> float:
-    """CPU seconds of this thread to read and decode one of the files, one after the other."""
+    """CPU seconds of this thread for an image: it reads and decodes the files one after the other."""
     started = time.thread_time()
     for path in paths:
         decode_image(read_and_note(path))

@@ -1,4 +1,4 @@
-"""Runs the real pipeline in this process, as `pipelines.embed` does, and notes when rows came out of it."""
+"""Runs the real pipeline in this process, as `pipelines.embed` does, and records when rows were finished."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ from preprocess.engines.base import Engine
 from preprocess.engines.select import EngineSpec
 from preprocess.images.decode import decode_image
 
-# The network that everybody runs here, the peers too: what it computes takes as long as with other weights.
+# The network that all programs run here, also the peers. Its speed does not depend on the weights.
 BACKBONE = BackboneSpec(weights="random", seed=0)
 CHOICES = ("tensorflow/float32", "openvino/float32", "openvino/bfloat16", "openvino/int8")
-# As many as `pipelines.embed` takes.
+# `pipelines.embed` takes the same number.
 CALIBRATION_IMAGES = 300
 
 _kept: dict[str, Engine] = {}
@@ -30,7 +30,7 @@ _kept: dict[str, Engine] = {}
 
 @dataclasses.dataclass(frozen=True)
 class KeptEngine:
-    """Gives the pipeline an engine that this process has already; picklable, as `EmbedOptions.load_engine` is to be."""
+    """Gives the pipeline an engine that this process has already. Picklable, as `EmbedOptions.load_engine` must be."""
 
     name: str
 
@@ -40,11 +40,11 @@ class KeptEngine:
 
 
 def load(choice: str, photos: Sequence[str]) -> Engine | None:
-    """An engine with its precision, as "openvino/bfloat16"; None, with a line that says why, if it is not to be had.
+    """Loads an engine. If it is not available here, prints why and returns None.
 
     Args:
-      choice: engine and precision.
-      photos: images to calibrate int8 with.
+      choice: the engine and its precision, for example "openvino/bfloat16".
+      photos: the images to calibrate int8 with.
     """
     if choice not in _kept:
         engine, precision = choice.split("/")

@@ -2,18 +2,18 @@
 
     python -m benchmarks.faults [--photos DIR] [--quick]
 
-500 objects of 60 KB are read by 32 threads and 20 shards of 8.5 MB (1024 records) written, with no faults, with 5 % and
-with 20 % of the requests failing, every request taking 50 ms more. The faults are drawn from a seed, all kinds alike:
-busy servers (429, 500, 503), connections closed before, during or instead of a response, and short or damaged bodies.
-(Connections that stall are left out: each takes the whole timeout, 30 s by default, which would hide everything else.)
-Every byte is compared. Client and server run in this process and share its cores, so the ratio is of interest and not
-the rate. With so few objects, most of the time at 20 % is spent waiting for the few reads that fail several times in a
-row.
+32 threads read 500 objects of 60 KB, and 20 shards of 8.5 MB (1024 records) are written. This is done without faults,
+with 5 % and with 20 % of the requests failing; every request takes 50 ms more. The faults are drawn from a seed, and
+all kinds are equally frequent: busy servers (429, 500, 503), connections that are closed before, during or instead of a
+response, and short or damaged bodies. (Connections that stall are left out: each takes the whole timeout, 30 s by
+default, which would hide all other effects.) Every byte is compared. Client and server run in this process and share
+its cores, so the ratio matters and not the rate. With so few objects, most of the time at 20 % is spent on the few
+reads that fail several times in a row.
 
-The peer reads the same objects in as many threads, without faults, by Beam's `FileSystems`.
+The peer is Beam's `FileSystems`. It reads the same objects in the same number of threads, without faults.
 
-Then the whole pipeline, with a stand-in for the network: photographs, list, dictionary and records all in the bucket.
-The shards are compared, byte for byte, with those of the run without faults.
+Then the whole pipeline runs, with a stand-in for the network. Photographs, list, dictionary and records are all in the
+bucket. The shards are compared, byte for byte, with those of the run without faults.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _BUCKET = "bucket"
 
 
 def _in_threads(function: Callable[[int], object], count: int) -> float:
-    """Seconds that `function(0)` to `function(count - 1)` take in as many threads as images are read by."""
+    """Seconds that `function(0)` to `function(count - 1)` take, in the number of threads that read images."""
     with concurrent.futures.ThreadPoolExecutor(NUM_CONNECTIONS) as threads:
         started = time.monotonic()
         for _ in threads.map(function, range(count)):
@@ -71,7 +71,7 @@ def measure(*, num_objects: int, num_shards: int, shard_bytes: int, latency_sec:
         from tests.support.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
     except ImportError as error:
         raise InputError(f"faults: {error}. It is one of the development packages. {install_hint('dev')}") from error
-    # The latter: in the background, Google's credentials ask a host for regions that loopback does not have.
+    # The second of them: Google's credentials ask a host for regions in the background, and loopback has no such host.
     for noisy in ("gcp_storage_emulator", "urllib3.connectionpool"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     objects = [random.Random(number).randbytes(_OBJECT_BYTES) for number in range(num_objects)]

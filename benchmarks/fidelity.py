@@ -8,9 +8,9 @@ embedding by cosine, after subtracting the mean of the float32 set from both: th
 nothing about a photo and makes the plain cosine too high. The targets are for the worst photo in bfloat16 and for the
 median in int8.
 
-A head: scikit-learn's LogisticRegression on embeddings scaled to mean 0 and deviation 1 by the training part,
-five-fold cross-validation, so that a seed (which draws the folds) tests on every photo once. A head is trained on
-embeddings of each precision over the same folds and tested on embeddings of its own precision, and on float32 ones.
+The head is scikit-learn's LogisticRegression. Its inputs are scaled to mean 0 and deviation 1 of the training part.
+With five-fold cross-validation, every photo is tested once for each seed, which draws the folds. For each precision, a
+head is trained over the same folds. It is tested on embeddings of its own precision, and on float32 embeddings.
 The loss is float32's accuracy minus the accuracy of the other precision, in points, paired by seed. The mean over the
 seeds and the standard deviation are printed.
 """
@@ -38,7 +38,7 @@ _FOLDS = 5
 
 
 def head_accuracies(train_on: np.ndarray, test_on: Sequence[np.ndarray], labels: np.ndarray, seed: int) -> np.ndarray:
-    """Accuracy in percent, for each set of `test_on`, of heads that learn from other rows of `train_on`."""
+    """The accuracy in percent on each set of `test_on`. The heads learn from the other rows of `train_on`."""
     import threadpoolctl  # type: ignore[import-untyped]
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
@@ -46,7 +46,7 @@ def head_accuracies(train_on: np.ndarray, test_on: Sequence[np.ndarray], labels:
     from sklearn.preprocessing import StandardScaler
 
     right = np.zeros(len(test_on))
-    # These matrices are so small that threads only wait for each other, on a busy machine a hundred times as long.
+    # These matrices are so small that threads only wait for each other: a hundred times as long on a busy machine.
     with threadpoolctl.threadpool_limits(1):
         for train, test in StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(train_on, labels):
             head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))

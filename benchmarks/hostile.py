@@ -2,14 +2,14 @@
 
     python -m benchmarks.hostile [--photos DIR] [--quick]
 
-The list: 200 JPEGs of 12 megapixels, and among them 20 bombs: small PNG, TIFF and GIF files that unpack to nearly the
-limit of pixels, which are legal and decoded, or to more, which are refused. All go through the pipeline's own
-reading, `ImageLoader` and `IsolatedDecoder`, 128 ahead. Memory is that of this process and its
-children together, proportional set sizes (pages that processes share are counted once), looked at every 10 ms; the
-figure is the peak less what this process held before.
+The list has 200 JPEGs of 12 megapixels, and among them 20 bombs: small PNG, TIFF and GIF files with very many pixels.
+Some have slightly fewer pixels than the limit and are decoded; the others have more and are refused. All go through the
+pipeline's own reading, `ImageLoader` and `IsolatedDecoder`, 128 ahead. The memory of this process and its children is
+measured every 10 ms, as proportional set sizes (pages that processes share are counted once). The figure is the peak
+minus the memory of this process before.
 
 Isolation is measured on the unchanged photos. In one thread, `IsolatedDecoder` and `decode_image` decode the same
-twenty images by turns; the figure is the median of the differences for one image. Through `ImageLoader`, images per
+twenty images in turns; the figure is the median of the differences for one image. Through `ImageLoader`, images per
 second are measured by turns with decoding in child processes and in this process; the medians are compared.
 """
 
@@ -47,11 +47,11 @@ _LARGE = (4000, 3000)
 _READ_AHEAD = 128
 _SAMPLE_SEC = 0.01
 _MIB = 1024 * 1024
-# 110 megapixels, which the limit lets pass, and 132, which it does not.
+# The limit accepts 110 megapixels and refuses 132.
 _SIDES_BELOW, _SIDES_ABOVE = (11_000, 10_000), (12_000, 11_000)
 _LINES_OF_STRIP = 100
 _TARGET_GB = 4
-_TURN = 20  # images that each decodes before it is the other's turn
+_TURN = 20  # the number of images that one decodes before the other's turn
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -59,7 +59,7 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _png(width: int, height: int) -> bytes:
-    """Black, RGB; packed line by line, so that it is large nowhere."""
+    """A black RGB image. It is packed line by line, so it never needs much memory here."""
     packer = zlib.compressobj(1)
     line = bytes(1 + 3 * width)
     packed = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
@@ -69,7 +69,7 @@ def _png(width: int, height: int) -> bytes:
 
 
 def _tiff(width: int, height: int) -> bytes:
-    """Black, grey, in strips that all are the same bytes of the file."""
+    """A black grey image. All its strips are the same bytes of the file."""
     strip = zlib.compress(bytes(_LINES_OF_STRIP * width))
     count = -(-height // _LINES_OF_STRIP)
     offsets_at = 8 + len(strip)
@@ -83,20 +83,21 @@ def _tiff(width: int, height: int) -> bytes:
 
 
 def _gif(width: int, height: int) -> bytes:
-    """Black; one made by Pillow that says so."""
+    """A black image of this size, made by Pillow."""
     buffer = io.BytesIO()
     Image.new("P", (width, height)).save(buffer, "GIF")
     return buffer.getvalue()
 
 
 def _gif_that_declares(width: int, height: int) -> bytes:
+    """A small black image whose header declares this size."""
     data = bytearray(_gif(16, 16))
     data[6:10] = struct.pack("<HH", width, height)
     return bytes(data)
 
 
 def make_bombs() -> dict[str, bytes]:
-    """Name to bytes; those named `above` are to be refused."""
+    """The bytes of each bomb by its name. Bombs with `above` in their names must be refused."""
     return {
         "below.png": _png(*_SIDES_BELOW),
         "below.tif": _tiff(*_SIDES_BELOW),
@@ -108,7 +109,7 @@ def make_bombs() -> dict[str, bytes]:
 
 
 def _process_bytes(pid: int) -> int:
-    """The proportional set size; 0 of a process that has ended."""
+    """The proportional set size of a process; 0 if it has ended."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as stream:
         for line in stream:
             if line.startswith("Pss:"):
@@ -125,11 +126,11 @@ def _child_pids() -> list[int]:
 
 
 class _PeakMemory:
-    """The most that this process and its children hold together, while the context is open.
+    """The largest memory of this process and its children together, while the context is open.
 
     Attributes:
-      peak_bytes: of all together.
-      peak_child_bytes: of any one child.
+      peak_bytes: the peak of all together.
+      peak_child_bytes: the peak of a single child.
     """
 
     def __init__(self) -> None:
@@ -164,7 +165,7 @@ def _load(paths: Sequence[str], decode: Callable[[bytes], np.ndarray]) -> Iterat
 
 
 def _hostile_list(photo: str, folder: pathlib.Path, *, size: tuple[int, int], photos: int, bombs: int) -> list[str]:
-    """Large photos with bombs spread among them."""
+    """The paths of large photos, with bombs distributed among them."""
     large = folder / "large.jpg"
     large.write_bytes(make_large_photo(photo, size, noise=2))
     names = []
@@ -227,7 +228,7 @@ def _overhead_figure(paths: Sequence[str]) -> Figure:
     read = ImageReader()
     for start in range(0, len(paths), _TURN):
         images = [read(path) for path in paths[start : start + _TURN]]
-        isolated(images[0])  # and the caches of its core are warm, as they are within a list
+        isolated(images[0])  # then the caches of its core are warm, as within a list
         differences.append(_seconds_per_image(isolated, images))
         decode_image(images[0])
         differences[-1] -= _seconds_per_image(decode_image, images)

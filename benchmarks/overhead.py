@@ -8,7 +8,7 @@ It measures the rows per second from the start of the preflight scan (which read
 imports, and the peak memory of the process (`ru_maxrss`, with the imports of Beam). "Linear" means that the time for a
 row at the largest N is at most 1.25 times the time at any smaller N.
 
-`--profile` prints, for the second N, which functions of the main thread take how many microseconds a row.
+`--profile` prints how many microseconds each function of the main thread takes for a row, for the second N.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _write_list(folder: pathlib.Path, rows: int) -> tuple[str, str]:
 
 
 def _measure(rows: int, *, profile: bool) -> dict[str, Any]:
-    """Embeds a list of `rows` rows in this process, which is to be used for nothing else."""
+    """Embeds a list of `rows` rows. The process must not be used for anything else."""
     import cProfile
     import pstats
     import resource

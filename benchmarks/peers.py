@@ -32,10 +32,10 @@ def _model() -> Any:
 
 
 def keras_predict_rate(folder: str) -> float:
-    """Images a second of `Model.predict` on `image_dataset_from_directory`, all images of a folder.
+    """Images per second of `Model.predict` on `image_dataset_from_directory`, for all images of a folder.
 
-    Batches of 32 (Keras' default), pixels scaled by Inception v3's own `preprocess_input`, read ahead as
-    the data set does by itself. One batch goes first, so that tracing is not counted; nor is listing the folder.
+    Batches have 32 images (Keras' default), Inception v3's own `preprocess_input` scales the pixels, and the data set
+    reads ahead as it does by default. A first batch and the listing of the folder are not counted, so tracing is not.
     """
     import_tensorflow()
     import keras
@@ -52,10 +52,9 @@ def keras_predict_rate(folder: str) -> float:
 
 
 class KerasModelHandler(ModelHandler[np.ndarray, PredictionResult, Any]):
-    """What Beam's `TFModelHandlerNumpy` does: stack the batch, call the model, split the result.
+    """Does the same as Beam's `TFModelHandlerNumpy`: stacks the batch, calls the model, splits the result.
 
-    Beam's own cannot be imported where `tensorflow_hub` is not, and it takes a saved model; this one takes
-    the model from where it is.
+    Beam's own handler needs `tensorflow_hub` and a saved model. This one uses a model in this process.
     """
 
     def load_model(self) -> Any:
@@ -63,7 +62,7 @@ class KerasModelHandler(ModelHandler[np.ndarray, PredictionResult, Any]):
         return _model()
 
     def batch_elements_kwargs(self) -> dict[str, int]:
-        """Batches as large as those of the others."""
+        """The size of batches: the same as that of the others."""
         return {"min_batch_size": BATCH_SIZE, "max_batch_size": BATCH_SIZE}
 
     def run_inference(
@@ -91,7 +90,7 @@ def _to_record(result: PredictionResult) -> bytes:
 
 
 def run_inference_rate(list_path: str, output_prefix: str) -> float:
-    """Images a second of stock Beam: ReadFromText, decode, RunInference, WriteToTFRecord, on the local runner.
+    """Images per second of stock Beam: ReadFromText, decode, RunInference, WriteToTFRecord, on the local runner.
 
     The time is counted from the end of the first batch to the end of the last. So loading, the first batch and the last
     writes are not counted, which is an advantage for this peer. Reading, decoding and inference are one fused stage and

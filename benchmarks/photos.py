@@ -1,8 +1,8 @@
-"""Real photographs to measure with: `--photos DIR`, or those that are available.
+"""Real photographs for the benchmarks: those in `--photos DIR`, or those that are available.
 
-`DIR` holds one folder of photographs a class. Without it, the flower photographs in `../shared/data/flowers/photos`
-are taken where they exist (500 JPEGs of about 500 x 375), else the demo's solar cells, saved as JPEGs of 500 x 375.
-Every benchmark says which it took, because rates depend on the size of the photographs.
+`DIR` holds one folder of photographs for each class. Without it, the benchmarks use the flower photographs in
+`../shared/data/flowers/photos` if they exist (500 JPEGs of about 500 x 375), else the demo's solar cells, saved as
+JPEGs of 500 x 375. Every benchmark prints which it used, because rates depend on the size of the photographs.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class PhotoSet:
     """Photographs, each with its class.
 
     Attributes:
-      name: where they come from, for people.
-      photos: (path, class), classes taking turns, so that the first n are of all classes.
+      name: the source of the photographs, for people.
+      photos: pairs of path and class. The classes take turns, so the first n photographs are of all classes.
     """
 
     name: str
@@ -43,7 +43,7 @@ class PhotoSet:
         return tuple(sorted({label for _, label in self.photos}))
 
     def describe(self) -> str:
-        """One line on what is measured with."""
+        """One line that describes the photographs."""
         size = sum(os.path.getsize(path) for path, _ in self.photos) / len(self.photos)
         return f"{len(self.photos)} photographs, {size / 1024:.0f} KB each on average ({self.name})"
 
@@ -82,7 +82,7 @@ def _read(folder: pathlib.Path, name: str) -> PhotoSet:
 
 
 def _solar_cells() -> pathlib.Path:
-    """The demo's photographs at the size of usual web photographs; made once and kept."""
+    """The demo's photographs at the size of usual web photographs. They are made once and kept."""
     from PIL import Image
 
     from demo import solar_cells
@@ -111,7 +111,7 @@ class Lists:
 
 
 def make_lists(photo_set: PhotoSet, count: int, target: pathlib.Path) -> Lists:
-    """Links `count` photographs into `target`, repeating them under new names where there are fewer.
+    """Links `count` photographs into `target`. If there are fewer, they are repeated under new names.
 
     So a cache by name or path gives no advantage. The links share the same bytes, which are in the operating system's
     cache after the first pass. So the benchmark measures computing and not the disk.

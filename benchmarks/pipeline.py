@@ -2,14 +2,14 @@
 
     python -m benchmarks.pipeline [--photos DIR] [--choices openvino/bfloat16 ...] [--seconds S] [--rounds N] [--quick]
 
-Ours: the transform and runner of `pipelines.embed`, photos under distinct names, steady state (`EmbedRun.steady_rate`
-says which part of a run that is). Each engine and precision runs for about `--seconds` a round.
+Ours is the transform and the runner of `pipelines.embed` on photos with distinct names, in the steady state
+(`EmbedRun.steady_rate` says which part of a run that is). Each engine and precision runs for about `--seconds` a round.
 
 The bound is the rate of a pipeline that never waits and has no cost of its own: the number of cores, divided by the
 core-seconds for decoding and inference of one image, with the same engine and precision, in the same process. Decoding
 is the CPU time of one thread that reads and decodes the same files one after the other. Inference is the number of
 cores times the wall time for one image of the engine alone, which always has as many decoded batches as it accepts.
-Bounds and runs are measured by turns (bound, ours, bound, ours, bound). Each run is compared with the mean of the
+Bounds and runs are measured in turns (bound, ours, bound, ours, bound). Each run is compared with the mean of the
 bounds before and after it, and the figure is the median of these ratios. So if the machine slows down, both slow down.
 
 The peers are those of `benchmarks.peers`. They run before and after all of ours, and the mean of the two is used.
@@ -39,7 +39,7 @@ from preprocess.engines.base import Engine
 from preprocess.machine.cores import available_cores
 
 _BOUND_TARGET = 0.95
-# By precision, against Keras' predict and against Beam's RunInference.
+# The targets by precision: against Keras' predict, and against Beam's RunInference.
 _KERAS_TARGETS = {"float32": 1.25, "bfloat16": 6.0, "int8": 9.0}
 _BEAM_TARGETS = {"bfloat16": 10.0}
 _ENGINE_SHARE_OF_ROUND = 0.25
@@ -68,7 +68,7 @@ def _say_bound(choice: str, bound: dict[str, float]) -> None:
 def measure_choice(
     choice: str, photo_set: PhotoSet, folder: pathlib.Path, *, seconds: float, rounds: int, fewest_rows: int
 ) -> dict[str, Any] | None:
-    """Bounds and runs of one engine and precision, in turns; None if it is not to be had."""
+    """Bounds and runs of one engine and precision, in turns; None if it is not available here."""
     photos = [path for path, _ in photo_set.photos]
     engine = engines.load(choice, photos)
     if engine is None:

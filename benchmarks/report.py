@@ -12,13 +12,13 @@ from configs.console import require_printed
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measured figure and what is asked of it.
+    """One measured figure and its target.
 
     Attributes:
       figure: what was measured.
       ours: our number, with its unit.
       peer: the number that ours is compared with, with its unit; empty if there is none.
-      ratio: ours compared with the peer, so that more is better; None if there is no peer.
+      ratio: our number compared with the peer's; a larger ratio is better. None if there is no peer.
       target: the target, in words.
       met: whether the target is met; None if there is no target.
     """
@@ -39,7 +39,7 @@ class Figure:
 
 
 def at_least(figure: str, ours: float, peer: float, target: float, *, unit: str) -> Figure:
-    """A rate of ours that is to be at least `target` times the peer's."""
+    """The figure of a rate. Its target: at least `target` times the rate of the peer."""
     ratio = ours / peer
     return Figure(
         figure=figure,
@@ -52,7 +52,7 @@ def at_least(figure: str, ours: float, peer: float, target: float, *, unit: str)
 
 
 def limit(figure: str, ours: float, target: float, *, unit: str, at_most: bool = False) -> Figure:
-    """A figure that stands alone, to be at least `target`, or below it."""
+    """A figure without a peer. Its target: at least `target`, or with `at_most` below it."""
     return Figure(
         figure=figure,
         ours=f"{ours:.4g} {unit}".strip(),
@@ -62,7 +62,7 @@ def limit(figure: str, ours: float, target: float, *, unit: str, at_most: bool =
 
 
 def say(text: str) -> None:
-    """One line for people, at once."""
+    """Prints a line for people at once."""
     print(text, flush=True)
 
 

@@ -1,9 +1,9 @@
-"""Runs all benchmarks, each in a process of its own, and puts what they say into one table.
+"""Runs all benchmarks, each in its own process, and puts their figures into one table.
 
     python -m benchmarks.run [--only NAME ...] [--photos DIR] [--quick]
 
-Prints the table, the machine, and what a million images would cost; writes `benchmarks/out/results.md` (the same)
-and `benchmarks/out/results.json` (all that the benchmarks reported).
+It prints the table, the machine, and the cost of a million images. It writes the same to `benchmarks/out/results.md`,
+and everything that the benchmarks reported to `benchmarks/out/results.json`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _WITH_PHOTOS = {"startup", "decode", "hostile", "faults", "pipeline", "fidelity"
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
 
-# List prices in US dollars, on demand, of Dataflow batch workers in us-central1. Prices change: look them up at
-# https://cloud.google.com/dataflow/pricing, and put yours here.
+# List prices of Dataflow batch workers in us-central1, on demand, in US dollars. Prices change: put those of
+# https://cloud.google.com/dataflow/pricing here.
 MACHINE_TYPE, MACHINE_VCPUS, MACHINE_GB = "n2-standard-4", 4, 16
 DOLLARS_PER_VCPU_HOUR = 0.056
 DOLLARS_PER_GB_HOUR = 0.003557
 
 
 def cost_of_a_million(choice: str, images_per_sec: float, num_cores: int) -> str:
-    """What a million images would cost on `MACHINE_TYPE`, with the arithmetic."""
+    """The cost of a million images on `MACHINE_TYPE`, with its calculation."""
     per_core = images_per_sec / num_cores
     per_machine = per_core * MACHINE_VCPUS
     hours = 1_000_000 / per_machine / 3600
@@ -72,7 +72,7 @@ def _costs(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """The machine on which the numbers were measured."""
     model, flags = platform.processor() or platform.machine(), set[str]()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as stream:
@@ -101,7 +101,7 @@ def machine() -> dict[str, Any]:
 
 
 def _run(name: str, flags: Sequence[str]) -> dict[str, Any]:
-    """Runs one benchmark, passing on what it prints; its last line is its result."""
+    """Runs one benchmark and prints its output. Its last line is its result."""
     say(f"\n== {name}")
     started = time.monotonic()
     last = ""
@@ -138,7 +138,7 @@ def _table(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _side_by_side(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Images a second of everybody, for the benchmark that measured them."""
+    """The images per second of ours and of the peers, from the benchmark that measured them."""
     lines: list[str] = []
     for result in results:
         if not result.get("measured"):

@@ -15,17 +15,17 @@ _PIXELS = np.ones((1, 1, 3), np.uint8)
 
 
 def read_nothing(location: str) -> bytes:
-    """Bytes of an image that is nowhere, another for each location."""
+    """Bytes in place of an image: different bytes for each location."""
     return location.encode()
 
 
 def decode_nothing(data: bytes) -> np.ndarray:
-    """One pixel, the same for all."""
+    """One pixel, the same for all images."""
     return _PIXELS
 
 
 class StandInEngine:
-    """Embeds any image as sixteen ones, at once."""
+    """Embeds any image at once. Every embedding is sixteen ones."""
 
     def __init__(self, batch_size: int = 32) -> None:
         self.identity = BackboneIdentity(
@@ -48,5 +48,5 @@ class StandInEngine:
 
 
 def load_stand_in() -> StandInEngine:
-    """A stand-in engine, as an EmbedOptions field wants it."""
+    """A stand-in engine, for the field `load_engine` of EmbedOptions."""
     return StandInEngine()

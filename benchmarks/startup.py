@@ -2,16 +2,16 @@
 
     python -m benchmarks.startup [--photos DIR] [--engine E] [--precision P] [--phases] [--quick]
 
-The first embedding: wall time from the start of `python -m pipelines.embed`'s code in a new process until the first
-batch has its embeddings (the pipeline's own progress notice), on 64 photos with random weights. The cache of models
+The first embedding: the wall time from the start of the code of `python -m pipelines.embed` in a new process until the
+pipeline's own progress notice about the first batch, on 64 photos with random weights. The cache of models
 (`HUGS_CACHE_DIR`) is an empty folder of the benchmark. So the first run is the first start with these weights: it
 builds, converts and measures the network, and has a separate figure. The other runs use the cached network and a warm
 file cache; their median is the figure with the target. A listener inside the process records the notice; everything
 else runs as a user starts it.
 
-`--help`: wall time of `python -m PROGRAM --help`, median of some runs after a first one.
+`--help`: the wall time of `python -m PROGRAM --help`. It is the median of some runs after a first one.
 
-`--phases` also prints where the time to the first embedding goes: the slowest imports by `-X importtime`.
+`--phases` also prints the slowest imports before the first embedding (`-X importtime`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from configs.program import run_program
 _PROGRAMS = ("pipelines.embed", "pipelines.ingest", "pipelines.preproc", "trainer.task", "trainer.predict", "demo.run")
 _PHOTOS = 64
 _SLOWEST_IMPORTS = 25
-# Time stamps are of the wall clock, which parent and child share.
+# The time stamps are those of the wall clock, which parent and child share.
 _CHILD = """
 import sys, time
 marks = {}
@@ -88,7 +88,7 @@ def first_embedding_seconds(flags: Sequence[str], environment: Mapping[str, str]
 
 
 def _say_imports(flags: Sequence[str], environment: Mapping[str, str]) -> None:
-    """The modules whose import, with what they import, takes longest."""
+    """Prints the modules whose import takes longest, together with the modules that they import."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", _CHILD, *flags],
         check=True,

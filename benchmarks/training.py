@@ -2,13 +2,13 @@
 
 Usage: python -m benchmarks.training [--examples 100000] [--epochs 20] [--bottlenecks FILE.npz] [--json]
 
-Both loops run in this process, one after the other, on the same files, with the same head, optimizer and batch. The
-least that either can take is measured beside them: two matrix products and one update of the weights for each step, and
-nothing else. The last line printed is one JSON object; with --json it is the only one on standard output.
+Both loops run in this process, one after the other, on the same files, with the same head, optimizer and batch size. A
+lower bound for both is measured too: two matrix products and one update of the weights for each step, and nothing else.
+The last printed line is one JSON object; with --json it is the only line on standard output.
 
-Accuracy is compared twice on the same splits, since the head needs examples to choose its checkpoint by and logistic
-regression does not: with a regression that learns from what the head learns from and chooses C where the head chooses
-its checkpoint, and with one that learns from both parts together and chooses C by cross-validation.
+Accuracy is compared with two logistic regressions on the same splits. The head needs examples to choose its checkpoint,
+and a regression does not. The first regression learns from the head's training part, and chooses C on the part on which
+the head chooses its checkpoint. The second learns from both parts together, and chooses C by cross-validation.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _FOLDS = 3
 
 
 def say(text: str) -> None:
-    """One line for people, at once."""
+    """Prints a line for people at once."""
     print(text, file=sys.stderr, flush=True)
 
 
 def synthetic(examples: int, *, seed: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Embeddings like those of a pooled ReLU layer, never negative, of classes that overlap; and their class."""
+    """Embeddings and their classes. Like those of a pooled ReLU layer, they are never negative; the classes overlap."""
     centres = np.random.default_rng(99).normal(0, 0.09, (_CLASSES, _SIZE)).astype(np.float32)
     random = np.random.default_rng(seed)
     for _ in range(examples):
@@ -105,7 +105,7 @@ def write_set(prefix: str, examples: Iterator[tuple[np.ndarray, int]], count: in
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds of a whole training, those of them spent on reading before it, and the accuracy on held-out data."""
+    """Seconds of a whole training, the seconds of reading in it, and the accuracy on held-out data."""
 
     total_sec: float
     read_sec: float
@@ -113,7 +113,7 @@ class Timing:
 
 
 def train_ours(folder: str, *, steps: int, batch_size: int, eval_every: int, max_memory_mb: int | None) -> Timing:
-    """Reading and training through the functions of `trainer.task`, with its defaults but the number of steps."""
+    """Reads and trains with the functions of `trainer.task`, and with its defaults except for the number of steps."""
     from trainer.data.record_sets import find_record_sets
     from trainer.options import TrainingOptions
     from trainer.task import read_datasets
@@ -142,7 +142,7 @@ def train_ours(folder: str, *, steps: int, batch_size: int, eval_every: int, max
 
 
 def train_naive(folder: str, *, epochs: int, batch_size: int) -> Timing:
-    """The loop that a Keras tutorial shows: records parsed in each epoch by `TFRecordDataset` and `map`."""
+    """The loop of a Keras tutorial: `TFRecordDataset` and `map` parse the records again in each epoch."""
     tf = import_tensorflow()
     import keras
 
@@ -176,9 +176,10 @@ def train_naive(folder: str, *, epochs: int, batch_size: int) -> Timing:
 
 
 def arithmetic_sec(*, batch_size: int, hidden_units: int = 512, repeats: int = 50) -> float:
-    """Seconds of the arithmetic of one step: the products of the big layer, forward and backward, and Adam's update.
+    """Seconds of the arithmetic of one step: the matrix products of the large layer, and Adam's update.
 
-    The fastest of `seeds_and_curves` steps, on data that lie in the caches if anything does: a lower bound.
+    It is the time of the fastest of `repeats` steps. Their data may be in the processor's caches, so it is a lower
+    bound.
     """
     tf = import_tensorflow()
     embeddings = tf.random.normal([batch_size, _SIZE])
@@ -227,7 +228,7 @@ class _KerasAdam:
 
 
 def _steps_of(*, keras_dropout: bool, keras_optimizer: bool) -> Callable[[Any, Any], Any]:
-    """The steps of our loop for a default head, with its own parts or those of Keras."""
+    """The steps of our loop for a default head, with our own parts or with those of Keras."""
     tf = import_tensorflow()
     import keras
 
@@ -263,7 +264,8 @@ def _steps_of(*, keras_dropout: bool, keras_optimizer: bool) -> Callable[[Any, A
 def step_row(*, batch_size: int, steps: int = 20, rounds: int = 30) -> dict[str, Any]:
     """Measures a step of our loop with its own dropout and optimizer, and with those of Keras.
 
-    All run in turn, some steps at a time, so that what else the machine does falls on all; the medians are compared.
+    All run in turns, some steps at a time, so other programs on the machine slow all of them down. The medians are
+    compared.
     """
     random = np.random.default_rng(0)
     embeddings = random.random((steps, batch_size, _SIZE), np.float32)
@@ -299,7 +301,7 @@ def step_row(*, batch_size: int, steps: int = 20, rounds: int = 30) -> dict[str,
 
 
 def speed_row(args: argparse.Namespace) -> dict[str, Any]:
-    """Measures both loops and tells how."""
+    """Measures both loops, and describes how they were measured."""
     labels = [f"class {i}" for i in range(_CLASSES)]
     with tempfile.TemporaryDirectory(dir=args.temp_dir) as folder:
         say(f"writing {args.examples} embeddings of {_SIZE} floats to TFRecords")
@@ -307,7 +309,7 @@ def speed_row(args: argparse.Namespace) -> dict[str, Any]:
         write_set(f"{folder}/train", synthetic(args.examples, seed=0), args.examples, labels)
         write_set(f"{folder}/eval", synthetic(held_out, seed=1), held_out, labels)
         per_epoch = -(-args.examples // args.batch_size)
-        # Each loop in two halves, in turn, so that what else the machine does falls on both.
+        # Each loop runs in two halves, in turns, so other programs on the machine slow both down.
         naive_epochs = min(args.naive_epochs, args.epochs)
         first = train_naive(folder, epochs=max(1, naive_epochs // 2), batch_size=args.batch_size)
         ours = train_ours(
@@ -348,7 +350,7 @@ def speed_row(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def split(labels: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows to train on, to choose by, and to measure on: 60, 20 and 20 % of each class."""
+    """The rows for training, for choosing and for measuring: 60, 20 and 20 % of each class."""
     random = np.random.default_rng(seed)
     parts: tuple[list[int], list[int], list[int]] = ([], [], [])
     for label in np.unique(labels):
@@ -359,7 +361,7 @@ def split(labels: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def dataset_of(embeddings: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> EmbeddingDataset:
-    """Some rows of labelled embeddings as the trainer takes them."""
+    """Some rows of labelled embeddings as a data set of the trainer."""
     from trainer.data.dataset import EmbeddingDataset
     from trainer.data.embeddings import MemoryEmbeddings
 
@@ -376,7 +378,7 @@ def dataset_of(embeddings: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> 
 def head_accuracy(
     embeddings: np.ndarray, labels: np.ndarray, parts: Sequence[np.ndarray], *, seed: int, **changes: Any
 ) -> float:
-    """Accuracy on the third part of the default head, trained on the first, its checkpoint chosen on the second."""
+    """Accuracy of the default head on the third part. The first part trains it, the second chooses its checkpoint."""
     from trainer.evaluation.metrics import measure
     from trainer.options import TrainingOptions
     from trainer.training.head import predict_logits
@@ -394,9 +396,10 @@ def head_accuracy(
 def regression_accuracies(
     embeddings: np.ndarray, labels: np.ndarray, parts: Sequence[np.ndarray]
 ) -> tuple[float, float]:
-    """Accuracies on the third part of standardized logistic regressions: of the first part, and of the first two.
+    """Accuracies of two standardized logistic regressions on the third part.
 
-    The first chooses C by accuracy on the second part, the other by cross-validation.
+    One learns from the first part and chooses C by accuracy on the second part. The other learns from both parts and
+    chooses C by cross-validation.
     """
     import threadpoolctl  # type: ignore[import-untyped]
     from sklearn.linear_model import LogisticRegression
@@ -461,7 +464,7 @@ def accuracy_rows(path: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Runs what the arguments ask for."""
+    """Runs the parts that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.partition("\n")[0])
     parser.add_argument("--examples", type=int, default=100_000, help="embeddings to train on; 0 skips this part")
     parser.add_argument("--epochs", type=int, default=20)

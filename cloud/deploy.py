@@ -5,7 +5,7 @@ python -m cloud.deploy --model_dir gs://BUCKET/hugs_DATE_TIME/training
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import os
 import shlex
@@ -15,23 +15,24 @@ from typing import Any
 
 from cloud.gcloud import Gcloud, Runner, run_command
 from cloud.job_storage import job_storage
+from cloud.options import CloudRunOptions
 from cloud.serving_model import (
     HUB_REPOSITORY,
     ServingModel,
-    best_answers,
     container_flags,
     find_model,
     hub_image,
     prediction_request,
+    top_predictions,
 )
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
-from configs.cloud import CloudOptions
 from configs.console import require_printed
 from configs.errors import EXIT_OK, InputError
-from configs.gcp_project import find_project
+from configs.option import REQUIRED, add_flags, given_values, option, options_of
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
+from configs.rules import PathText, Text
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES
 from preprocess.storage.base import LocalStorage
 
@@ -41,23 +42,42 @@ _REQUEST_NAME = "request.json"
 _REPOSITORY_MISSING = "NOT_FOUND"
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeploymentOptions(CloudRunOptions):
+    """The options of the program."""
+
+    model_dir: str = option(
+        REQUIRED,
+        Text(anything=True),
+        help="gs://…/JOB_ID or gs://…/JOB_ID/model",
+        decides="neither",
+        metavar="URI",
+    )
+    endpoint_name: str | None = option(
+        None,
+        Text(anything=True),
+        help="the endpoint; created if missing",
+        decides="neither",
+        metavar="NAME",
+        default_words="the recipe's name",
+    )
+    image: str | None = option(
+        None,
+        PathText(),
+        help="the photo to ask about",
+        decides="neither",
+        metavar="FILE",
+        default_words="a drawn picture",
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> DeploymentOptions:
     parser = OneLineParser(
-        prog="python -m cloud.deploy",
+        module="cloud.deploy",
         description="Deploys a model to an endpoint of Vertex AI, and asks it about one photo.",
     )
-    parser.add_argument("--model_dir", required=True, metavar="URI", help="gs://…/JOB_ID or gs://…/JOB_ID/model")
-    parser.add_argument(
-        "--endpoint_name", metavar="NAME", help="the endpoint; created if missing (default: the recipe's name)"
-    )
-    parser.add_argument("--image", metavar="FILE", help="the photo to ask about (default: a drawn picture)")
-    parser.add_argument("--recipe", default="hugs", help="name or file of a recipe (default: %(default)s)")
-    parser.add_argument(
-        "--project", help="project that pays (default: the recipe's, GOOGLE_CLOUD_PROJECT, or gcloud's)"
-    )
-    parser.add_argument("--region", help="where to deploy (default: the recipe's)")
-    parser.add_argument("--dry_run", action="store_true", help="check everything, print the commands, send nothing")
-    return parser.parse_args(argv)
+    add_flags(parser, options_of(DeploymentOptions))
+    return DeploymentOptions(**given_values(parser.parse_args(argv), DeploymentOptions))
 
 
 def _require_image(image: str, gcloud: Gcloud) -> None:
@@ -183,10 +203,10 @@ def _ask(endpoint: str, request: dict[str, Any], model: ServingModel, gcloud: Gc
         path = os.path.join(folder, _REQUEST_NAME)
         with open(path, "w", encoding="utf-8") as stream:
             json.dump(request, stream)
-        answer = gcloud.call(_predict_command(endpoint, path, gcloud))
-    label, confident, best = best_answers(answer, model.info.labels)
+        response = gcloud.call(_predict_command(endpoint, path, gcloud))
+    label, confident, top = top_predictions(response, model.info.labels)
     print(f"{request['instances'][0]['key']}: {label}" + ("" if confident else "  (not sure)"))
-    for name, score in best:
+    for name, score in top:
         print(f"  {score:6.1%}  {name}")
     if model.info.warning:
         print(f"warning: {model.info.warning}")
@@ -207,20 +227,19 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     Raises:
       InputError: the user's input is wrong, or Google's services refuse it. The same command then continues from there.
     """
-    args = _parse(argv)
-    recipe = load_recipe(args.recipe)
-    folder = require_folder(args.model_dir, field="MODEL_DIR")
-    name = recipe.name if args.endpoint_name is None else args.endpoint_name
+    options = _parse(argv)
+    recipe = load_recipe(options.recipe)
+    folder = require_folder(options.model_dir, field="MODEL_DIR")
+    name = recipe.name if options.endpoint_name is None else options.endpoint_name
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or '"' in name or "\\" in name:
         raise InputError(f"ENDPOINT_NAME: must be 1 to {_MAX_NAME} characters without quotes. Received: {name!r}.")
-    region = recipe.cloud.region if args.region is None else CloudOptions(region=args.region).region
-    gcloud = Gcloud(find_project(recipe.cloud, args.project), region, run)
-    request = prediction_request(_read_photo(args.image), key=args.image or "a drawn picture")
-    image = recipe.deploy.image or hub_image(gcloud.project, region)
-    if not args.dry_run:
+    gcloud = options.gcloud(recipe, run)
+    request = prediction_request(_read_photo(options.image), key=options.image or "a drawn picture")
+    image = recipe.deploy.image or hub_image(gcloud.project, gcloud.region)
+    if not options.dry_run:
         gcloud.require_new_enough()
     model = find_model(folder, image=image, storage=job_storage())
-    if args.dry_run:
+    if options.dry_run:
         print(f"# the model is copied to {model.artifact_uri}/1 first")
         for command in (
             _upload_command(model, image, recipe, gcloud),
@@ -242,7 +261,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     number = _number(endpoint["name"])
     print(
         f"endpoint  {number} ({name})\n          https://console.cloud.google.com/vertex-ai/online-prediction/locations/"
-        f"{region}/endpoints/{number}?project={gcloud.project}",
+        f"{gcloud.region}/endpoints/{number}?project={gcloud.project}",
         flush=True,
     )
     deployed = _deploy(endpoint, model_number, name, recipe, gcloud)

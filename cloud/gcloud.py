@@ -87,7 +87,7 @@ class Gcloud:
         self._run = run
 
     def command(self, *words: str, **flags: object) -> list[str]:
-        """The command, in a form that a person can read and type. Underscores in flag names become dashes."""
+        """A command that a person can read and type. Underscores in flag names become dashes."""
         named = {name.replace("_", "-"): value for name, value in flags.items()}
         return ["gcloud", *words, *flags_of({"project": self.project, "region": self.region, **named})]
 

@@ -131,8 +131,15 @@ def prediction_request(photo: bytes | None, *, key: str) -> dict[str, Any]:
     return {"instances": [{"key": key, "image_bytes": {"b64": base64.b64encode(encode_png(pixels)).decode()}}]}
 
 
-def best_answers(answer: Any, labels: Sequence[str], *, at_most: int = 5) -> tuple[str, bool, list[tuple[str, float]]]:
+def top_predictions(
+    response: Any, labels: Sequence[str], *, at_most: int = 5
+) -> tuple[str, bool, list[tuple[str, float]]]:
     """Reads the endpoint's response for one photo.
+
+    Args:
+      response: the response as JSON.
+      labels: the labels of the model.
+      at_most: the number of labels to give.
 
     Returns:
       The label, whether the model is confident, and the best labels with their scores.
@@ -141,12 +148,12 @@ def best_answers(answer: Any, labels: Sequence[str], *, at_most: int = 5) -> tup
       InputError: the response does not have the form of our models' predictions.
     """
     try:
-        prediction: Mapping[str, Any] = answer["predictions"][0]
+        prediction: Mapping[str, Any] = response["predictions"][0]
         scores = [float(score) for score in prediction["scores"]]
-        best = sorted(zip(labels, scores, strict=True), key=lambda pair: -pair[1])[:at_most]
-        return str(prediction["label"]), bool(prediction["confident"]), best
+        top = sorted(zip(labels, scores, strict=True), key=lambda pair: -pair[1])[:at_most]
+        return str(prediction["label"]), bool(prediction["confident"]), top
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(
             f"test prediction: the endpoint did not answer as our models do ({cause_in_one_line(error)}): "
-            f"{str(answer)[:200]!r}"
+            f"{str(response)[:200]!r}"
         ) from error

@@ -5,7 +5,7 @@ python -m cloud.train --data_dir gs://BUCKET --job_dir gs://BUCKET/hugs_DATE_TIM
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import os
 import re
 import shlex
@@ -17,16 +17,18 @@ from typing import Any
 
 from cloud.gcloud import Gcloud, Runner, flags_of, run_command
 from cloud.job_storage import is_there, job_storage, put_file, read_file
+from cloud.options import CloudRunOptions
 from cloud.trainer_package import TrainerPackage, build_package
 from cloud.training_job import StagedPackage, TrainingJob, custom_job_spec, require_weights
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
-from configs.cloud import CloudOptions
 from configs.console import require_printed
 from configs.errors import EXIT_OK, InputError
-from configs.gcp_project import find_project
+from configs.option import REQUIRED, add_flags, given_values, option, options_of
+from configs.printed_commands import script_command
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
+from configs.rules import Switch, Text
 from preprocess.records.record_set import MANIFEST_NAME, Manifest, sidecar_path
 from preprocess.storage.base import Storage
 from trainer.data.record_sets import RecordSet, require_agreement
@@ -41,36 +43,68 @@ _POLL_SEC = 20.0
 _POLL_FAILURES = 5
 
 
-def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[str, ...]]:
+@dataclasses.dataclass(frozen=True)
+class _JobId(Text):
+    """The name of a folder in the job directory."""
+
+    @property
+    def words(self) -> str:
+        """See `Rule`."""
+        return "letters, digits, '.', '_' and '-', the first a letter or digit, and not 'preproc'"
+
+    def holds(self, value: Any) -> bool:
+        """See `Rule`."""
+        return isinstance(value, str) and bool(_JOB_ID.fullmatch(value)) and value != "preproc"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingRunOptions(CloudRunOptions):
+    """The options of the program."""
+
+    data_dir: str = option(
+        REQUIRED,
+        Text(anything=True),
+        help="the bucket that has the lists",
+        decides="neither",
+        metavar="URI",
+    )
+    job_dir: str = option(
+        REQUIRED,
+        Text(anything=True),
+        help="the job directory that has the records",
+        decides="neither",
+        metavar="URI",
+    )
+    job_id: str = option("training", _JobId(), help="folder in job_dir for the result", decides="neither")
+    wait: bool = option(
+        False,
+        Switch(can_be_unset=False),
+        help="wait for the end; exit with 1 if training failed",
+        decides="neither",
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> tuple[TrainingRunOptions, tuple[str, ...]]:
     """The program's options, and the trainer's flags, which follow `--`."""
     words = list(sys.argv[1:] if argv is None else argv)
     split = words.index("--") if "--" in words else len(words)
     parser = OneLineParser(
-        prog="python -m cloud.train",
+        module="cloud.train",
         usage="%(prog)s --data_dir gs://BUCKET --job_dir gs://BUCKET/PATH [flags] [-- flags of trainer.task …]",
         description="Starts a job of Vertex AI that trains on PATH/preproc/train* and writes to PATH/JOB_ID.",
     )
-    parser.add_argument("--data_dir", required=True, metavar="URI", help="the bucket that has the lists")
-    parser.add_argument("--job_dir", required=True, metavar="URI", help="the job directory that has the records")
-    parser.add_argument("--job_id", default="training", help="folder in job_dir for the result (default: %(default)s)")
-    parser.add_argument("--recipe", default="hugs", help="name or file of a recipe (default: %(default)s)")
-    parser.add_argument(
-        "--project", help="project that pays (default: the recipe's, GOOGLE_CLOUD_PROJECT, or gcloud's)"
-    )
-    parser.add_argument("--region", help="where to train (default: the recipe's)")
-    parser.add_argument("--wait", action="store_true", help="wait for the end; exit with 1 if training failed")
-    parser.add_argument(
-        "--dry_run", action="store_true", help="check everything, print what would be sent, send nothing"
-    )
+    add_flags(parser, options_of(TrainingRunOptions))
     try:
-        return parser.parse_args(words[:split]), tuple(words[split + 1 :])
+        args = parser.parse_args(words[:split])
     except InputError as error:
         if "unrecognized" not in str(error):
             raise
         raise InputError(f"{error} Flags of the trainer stand after '--'.") from error
+    options = TrainingRunOptions(**given_values(args, TrainingRunOptions))
+    return options, tuple(words[split + 1 :])
 
 
-def _find_records(args: argparse.Namespace, gcloud: Gcloud, storage: Storage) -> tuple[Manifest, bool]:
+def _find_records(options: TrainingRunOptions, gcloud: Gcloud, storage: Storage) -> tuple[Manifest, bool]:
     """The manifest of the training set, and whether there is a test set.
 
     Raises:
@@ -78,7 +112,7 @@ def _find_records(args: argparse.Namespace, gcloud: Gcloud, storage: Storage) ->
     """
     sets = {}
     for split in ("train", "eval", "test"):
-        prefix = f"{args.job_dir}/preproc/{split}"
+        prefix = f"{options.job_dir}/preproc/{split}"
         path = sidecar_path(prefix, MANIFEST_NAME)
         content = read_file(path, storage)
         if content is not None:
@@ -88,7 +122,7 @@ def _find_records(args: argparse.Namespace, gcloud: Gcloud, storage: Storage) ->
                 f"{path}: not there, so the records are not finished: the Dataflow job still runs, failed, or was "
                 f"never started. Look: gcloud dataflow jobs list --project {gcloud.project} --region {gcloud.region}. "
                 "Start it, or go on where it was stopped: "
-                + _command(args, "./hugs_preproc.sh", args.data_dir, "--job_dir", args.job_dir)
+                + _command(options, "hugs_preproc.sh", options.data_dir, "--job_dir", options.job_dir)
             )
     require_agreement(list(sets.values()))
     return sets["train"].manifest, "test" in sets
@@ -107,10 +141,10 @@ def _require_replaceable(model_dir: str, storage: Storage) -> None:
         )
 
 
-def _command(args: argparse.Namespace, *words: str) -> str:
+def _command(options: TrainingRunOptions, *words: str) -> str:
     """A command of this project, with the same recipe, project and region as this run."""
-    choice = "" if args.recipe == "hugs" else f"RECIPE={shlex.quote(args.recipe)} "
-    return choice + shlex.join([*words, *flags_of({"project": args.project, "region": args.region})])
+    variables = {} if options.recipe == "hugs" else {"RECIPE": options.recipe}
+    return script_command(*words, *flags_of({"project": options.project, "region": options.region}), **variables)
 
 
 def _require_free(name: str, gcloud: Gcloud) -> None:
@@ -193,7 +227,7 @@ def _wait(number: str, gcloud: Gcloud) -> int:
     return EXIT_JOB_FAILED
 
 
-def _report(number: str, job: TrainingJob, args: argparse.Namespace, gcloud: Gcloud) -> None:
+def _report(number: str, job: TrainingJob, options: TrainingRunOptions, gcloud: Gcloud) -> None:
     print(f"job {number} was started in {gcloud.region}; the machines need some minutes to start")
     print(f"watch    {shlex.join(gcloud.command('ai', 'custom-jobs', 'stream-logs', number))}")
     print(
@@ -202,7 +236,7 @@ def _report(number: str, job: TrainingJob, args: argparse.Namespace, gcloud: Gcl
     )
     print(f"cancel   {shlex.join(gcloud.command('ai', 'custom-jobs', 'cancel', number))}")
     print(f"model    {job.output_path}/model\nreport   {job.output_path}/report.html")
-    print(f"\nnext, when it has succeeded: {_command(args, './hugs_deploy.sh', job.output_path)}", flush=True)
+    print(f"\nnext, when it has succeeded: {_command(options, 'hugs_deploy.sh', job.output_path)}", flush=True)
 
 
 def _place_of(package: TrainerPackage, job: TrainingJob) -> StagedPackage:
@@ -219,31 +253,28 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     Raises:
       InputError: the user's input is wrong, or Google's services refuse it. No job was started.
     """
-    args, flags = _parse(argv)
-    recipe = load_recipe(args.recipe)
-    args.data_dir = require_folder(args.data_dir, field="--data_dir", within_bucket=False)
-    args.job_dir = require_folder(args.job_dir, field="--job_dir")
-    if not _JOB_ID.fullmatch(args.job_id) or args.job_id == "preproc":
-        raise InputError(
-            "--job_id: must be letters, digits, '.', '_' and '-', the first a letter or digit, and not 'preproc'. "
-            f"Received: {args.job_id!r}."
-        )
-    region = recipe.cloud.region if args.region is None else CloudOptions(region=args.region).region
-    gcloud = Gcloud(find_project(recipe.cloud, args.project), region, run)
+    options, flags = _parse(argv)
+    recipe = load_recipe(options.recipe)
+    options = dataclasses.replace(
+        options,
+        data_dir=require_folder(options.data_dir, field="--data_dir", within_bucket=False),
+        job_dir=require_folder(options.job_dir, field="--job_dir"),
+    )
+    gcloud = options.gcloud(recipe, run)
     package = None if recipe.vertex.trainer_in_image else build_package()
-    job = TrainingJob(job_dir=args.job_dir, job_id=args.job_id, has_test=False, flags=flags)
+    job = TrainingJob(job_dir=options.job_dir, job_id=options.job_id, has_test=False, flags=flags)
     staged = _place_of(package, job) if package else None
     custom_job_spec(job, recipe, package=staged)  # Checks the flags before any request.
-    if not args.dry_run:
+    if not options.dry_run:
         gcloud.require_new_enough()
 
     storage = job_storage()
-    manifest, has_test = _find_records(args, gcloud, storage)
+    manifest, has_test = _find_records(options, gcloud, storage)
     require_weights(manifest.backbone.weights, job, recipe)
     _require_replaceable(f"{job.output_path}/model", storage)
-    job = TrainingJob(job_dir=args.job_dir, job_id=args.job_id, has_test=has_test, flags=flags)
+    job = TrainingJob(job_dir=options.job_dir, job_id=options.job_id, has_test=has_test, flags=flags)
     spec = custom_job_spec(job, recipe, package=staged)
-    if args.dry_run:
+    if options.dry_run:
         print(f"# {_CONFIG_NAME}\n{_to_yaml(spec)}\n{shlex.join(_create_command(job, _CONFIG_NAME, recipe, gcloud))}")
         sent = f"package {staged.uri} ({len(package.content)} bytes) and the job" if package and staged else "job"
         print(f"\ndry run: the {sent} would be sent; nothing was sent")
@@ -254,8 +285,8 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         put_file(package.content, staged.uri, storage)
         put_file(package.lock, staged.lock_uri, storage)
     number = _create(job, spec, recipe, gcloud)
-    _report(number, job, args, gcloud)
-    return _wait(number, gcloud) if args.wait else EXIT_OK
+    _report(number, job, options, gcloud)
+    return _wait(number, gcloud) if options.wait else EXIT_OK
 
 
 if __name__ == "__main__":

@@ -22,8 +22,6 @@ _INSTALL_AND_TRAIN = (
     '&& exec python -m trainer.task "$@"'
 )
 _MOUNT = "/gcs/"
-_INPUT_FLAGS = ("train_data_paths", "eval_data_paths", "test_data_paths", "input_dict", "weights", "model_dir")
-_OUTPUT_FLAGS = ("checkpoint_dir", "log_dir", "export_dir")
 _REACHABLE = ("gs://", _MOUNT)
 _MAX_NAME = 128
 _WEIGHTS_WITHOUT_FILE = ("imagenet", "random")
@@ -101,22 +99,21 @@ def _recipe_flags(train: TrainOptions, given: set[str]) -> list[str]:
 
 
 def _require_reachable(options: TrainingOptions, recipe: Recipe) -> None:
-    for field in _INPUT_FLAGS:
+    for field, paths in options.paths_that_are("read").items():
         if field == "weights" and recipe.vertex.trainer_in_image:
             continue  # The image may have these files.
-        value = getattr(options, field)
-        for path in (value,) if isinstance(value, str) else value or ():
+        for path in paths:
             if not path.startswith(_REACHABLE) and path not in _WEIGHTS_WITHOUT_FILE:
                 raise InputError(
                     f"--{field}: the container does not have the files of this machine. Copy it to the bucket and give "
                     f"gs://BUCKET/... Received: {path!r}."
                 )
-    for field in _OUTPUT_FLAGS:
-        value = getattr(options, field)
-        if value is not None and not value.startswith(_REACHABLE):
-            raise InputError(
-                f"--{field}: must be in a bucket, because the container's disk is temporary. Received: {value!r}."
-            )
+    for field, paths in options.paths_that_are("written").items():
+        for path in paths:
+            if not path.startswith(_REACHABLE):
+                raise InputError(
+                    f"--{field}: must be in a bucket, because the container's disk is temporary. Received: {path!r}."
+                )
 
 
 def require_weights(weights: str, job: TrainingJob, recipe: Recipe) -> None:

@@ -9,20 +9,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from configs import arguments
 from configs.errors import EXIT_OK, InputError, did_you_mean
+from configs.printed_commands import DISTRIBUTION, PROGRAMS
 from configs.program import run_program
-
-DISTRIBUTION = "hugs-image-classifier"
-# Each subcommand, the module whose `main(argv)` it runs, and what it does.
-PROGRAMS = {
-    "ingest": ("pipelines.ingest", "makes lists from a folder of labelled photos"),
-    "plan": ("pipelines.plan", "estimates the time and cost of embedding the lists"),
-    "embed": ("pipelines.embed", "makes records from a list of images: one embedding for each image"),
-    "preproc": ("pipelines.preproc", "makes records from all lists of a recipe, as hugs_preproc.sh does"),
-    "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
-    "predict": ("trainer.predict", "predicts the labels of photos"),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
@@ -46,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int | None:
             f"hugs: there is no subcommand {words[0]!r}.{did_you_mean(words[0], PROGRAMS)} `hugs --help` lists them."
         )
     module, _ = PROGRAMS[words[0]]
-    arguments.name_programs({f"python -m {module}": f"hugs {name}" for name, (module, _) in PROGRAMS.items()})
     return importlib.import_module(module).main(words[1:])
 
 

@@ -5,39 +5,30 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from configs.console import require_printed
-from configs.errors import InputError, did_you_mean
-
-_names: dict[str, str] = {}
-
-
-def name_programs(names: Mapping[str, str]) -> None:
-    """Sets the commands that usage texts and error messages show for programs.
-
-    Args:
-      names: the new command by the default one, for example {"python -m pipelines.embed": "hugs embed"}.
-    """
-    _names.update(names)
+from configs.errors import InputError, did_you_mean, nearest
+from configs.printed_commands import module_words
 
 
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are an `InputError`: one line, exit code 2, no usage text.
 
     Args:
-      prog: the command that starts the program, unless `name_programs` gives another one.
+      module: the module that is the program. Usage texts and messages show the command that starts it.
       any_bytes: accept arguments that are not UTF-8. Other parsers refuse them, because Beam, TensorFlow and JSON
         cannot store such names.
-      **kwargs: of `argparse.ArgumentParser`.
+      **kwargs: the arguments of `argparse.ArgumentParser`.
     """
 
-    def __init__(self, *, prog: str, any_bytes: bool = False, **kwargs: Any):
+    def __init__(self, *, module: str, any_bytes: bool = False, **kwargs: Any):
         # Abbreviations would change their meaning with every new flag.
-        super().__init__(prog=_names.get(prog, prog), allow_abbrev=False, **kwargs)
+        super().__init__(prog=shlex.join(module_words(module)), allow_abbrev=False, **kwargs)
         self._any_bytes = any_bytes
+        self._words: list[str] = []
 
     @property
     def flags(self) -> list[str]:
@@ -45,8 +36,9 @@ class OneLineParser(argparse.ArgumentParser):
         return [flag for action in self._actions for flag in action.option_strings]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As in `argparse`. Raises InputError, also if an argument or the current folder's path is not UTF-8."""
+        """See `argparse`. Raises InputError, also if an argument or the current folder's path is not UTF-8."""
         words = sys.argv[1:] if args is None else list(args)
+        self._words = words
         if not self._any_bytes:
             for word in words:
                 require_utf8(word, "an argument")
@@ -66,25 +58,33 @@ class OneLineParser(argparse.ArgumentParser):
         """
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         hint = did_you_mean(unknown[1].split("=")[0], self.flags) if unknown else ""
+        if message.startswith("the following arguments are required: "):
+            # A flag may be missing because it was misspelt; argparse says that only of flags that are not required.
+            missing = set(message.partition(": ")[2].split(", "))
+            given = [word.split("=")[0] for word in self._words if word.startswith("--")]
+            for flag in given:
+                if flag not in self.flags and (meant := nearest(flag, missing)):
+                    message = f"unrecognized arguments: {flag}"
+                    hint = f" Did you mean {meant!r}?"
         raise InputError(f"{message}.{hint} `{self.prog} --help` lists the flags.")
 
 
 def _current_folder() -> str:
     try:
         return os.getcwd()
-    except OSError:  # It was deleted; whatever is relative to it says so.
+    except OSError:  # The folder was deleted. The first use of a relative path reports that.
         return ""
 
 
 def require_utf8(text: str, what: str) -> None:
-    """Makes sure that a name can stand in files of ours, which are UTF-8; names of files may hold any bytes.
+    """Checks that a name can be written into our files. They are UTF-8, but names of files may hold any bytes.
 
     Args:
       text: a path, or a word of the command line.
-      what: names its place in the message.
+      what: the place of the text, for the message.
 
     Raises:
-      InputError: it holds bytes that are not UTF-8.
+      InputError: the text holds bytes that are not UTF-8.
     """
     try:
         text.encode()

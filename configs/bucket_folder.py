@@ -16,12 +16,12 @@ def require_folder(uri: str, *, field: str, within_bucket: bool = True) -> str:
     """A folder in a bucket, without the slash at its end.
 
     Args:
-      uri: as the user gave it.
+      uri: the folder as the user gave it.
       field: the name of the option, for messages.
       within_bucket: whether the bucket itself is refused.
 
     Raises:
-      InputError: it is none, or has a character that flags or patterns give a meaning to.
+      InputError: it is not such a folder, or has a character with a special meaning in flags or patterns.
     """
     folder = uri.rstrip("/")
     steps = not _STEPS.isdisjoint(folder.removeprefix("gs://").split("/"))

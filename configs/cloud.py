@@ -107,19 +107,19 @@ class DataflowOptions(_CloudSection):
     """The machines on which lists are embedded.
 
     Attributes:
-      machine_type: of a worker.
+      machine_type: the machine type of a worker.
       max_workers: the largest number of workers at a time, at least 1.
       num_workers: the number of workers at the start; None lets the service choose.
       autoscaling: "throughput" lets the service choose the number; "none" keeps `num_workers`.
-      disk_gb: of a worker, at least 20.
-      disk_type: of Compute Engine; None for the service's default.
-      network: name of the VPC network; None for "default".
+      disk_gb: the disk of a worker in GB, at least 20.
+      disk_type: a disk type of Compute Engine; None for the service's default.
+      network: the name of the VPC network; None for "default".
       subnetwork: regions/REGION/subnetworks/NAME, or its full URL.
       public_ips: whether workers get public addresses. Without, the subnetwork needs Private Google Access.
-      image: container that workers run (Dockerfile, target `worker`); None for Beam's, where the project and
-        TensorFlow are installed when a worker starts.
-      weights_in_image: the image has the weights, so none are staged in the bucket.
-      gpu: of a worker.
+      image: the container image of the workers (Dockerfile, target `worker`). None for Beam's image: then each worker
+        installs the project and TensorFlow when it starts.
+      weights_in_image: whether the image has the weights. Then they are not copied to the bucket.
+      gpu: the GPU of a worker.
       flexrs: "cost" lets the service wait up to six hours for cheaper machines.
     """
 
@@ -180,13 +180,13 @@ class VertexOptions(_CloudSection):
     """The machines on which a model is trained.
 
     Attributes:
-      machine_type: of a replica.
+      machine_type: the machine type of a replica.
       replicas: the number of machines that train one model together, at least 1.
-      image: container that trains: one of ours (Dockerfile, target `trainer`) with `trainer_in_image`, or any with
-        Python 3.11, into which the trainer is installed when it starts.
-      trainer_in_image: the image has the trainer, so that nothing is installed when it starts.
+      image: the container image: one of ours (Dockerfile, target `trainer`) with `trainer_in_image`, or any image with
+        Python 3.11, which installs the trainer when it starts.
+      trainer_in_image: whether the image has the trainer. Then nothing is installed when it starts.
       network: projects/NUMBER/global/networks/NAME, a VPC network that is peered with Vertex AI; None for none.
-      timeout_hours: after which the job is stopped, at least 1.
+      timeout_hours: the service stops the job after this number of hours, at least 1.
     """
 
     prefix: ClassVar[str] = "vertex."
@@ -216,14 +216,14 @@ class VertexOptions(_CloudSection):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeployOptions(_CloudSection):
-    """What answers requests once a model is deployed.
+    """The machines that answer requests when a model is deployed.
 
     Attributes:
-      machine_type: of a replica.
-      min_replicas: that always run, at least 1.
-      max_replicas: to which the endpoint may grow, at least `min_replicas`.
-      image: of TensorFlow Serving 2.20 or later, in Artifact Registry; None for Docker Hub's, as the repository
-        docker-hub of the project passes it on.
+      machine_type: the machine type of a replica.
+      min_replicas: the number of replicas that always run, at least 1.
+      max_replicas: the largest number of replicas, at least `min_replicas`.
+      image: an image of TensorFlow Serving 2.20 or later in Artifact Registry. None for the image of Docker Hub, which
+        the project's repository docker-hub passes on.
     """
 
     prefix: ClassVar[str] = "deploy."
@@ -241,6 +241,6 @@ class DeployOptions(_CloudSection):
             self._fail("max_replicas", f"at least min_replicas ({self.min_replicas})")
         if self.image is not None:
             self._check_image()
-        # Vertex AI's own end with TensorFlow 2.15, which does not know an operation of our models (DecodeWebP).
+        # The newest of Vertex AI's own images has TensorFlow 2.15, which lacks an operation of our models (DecodeWebP).
         if self.image is not None and re.search(r"/vertex-ai/prediction/tf2-", self.image):
             self._fail("image", "TensorFlow Serving 2.20 or later; Vertex AI's own images are older")

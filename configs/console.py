@@ -22,12 +22,12 @@ from typing import Any, TextIO
 
 from configs.errors import InputError
 
-# Handler of errors for `str.encode`: `\\uXXXX` for what an encoding lacks. In JSON it stands for the same characters.
+# The error handler for `str.encode`: it writes `\\uXXXX` for characters that an encoding lacks. JSON reads it as them.
 ESCAPES = "hugs-escapes"
 
 
 def _escape(text: str) -> str:
-    """`\\uXXXX` for each UTF-16 unit, as JSON has it."""
+    """Replaces each UTF-16 unit by `\\uXXXX`, as JSON does."""
     units = text.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
@@ -40,14 +40,14 @@ def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
 
 codecs.register_error(ESCAPES, _escape_unencodable)
 
-# C0 and C1 without tab and line feed, delete, and what makes text run the other way, so that names look like others.
+# C0 and C1 without tab and line feed, delete, and characters that change the direction of text, which disguise names.
 _CONTROLS = [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F]
 _CONTROLS += [*range(0x2028, 0x202F), *range(0x2066, 0x206A)]
 _TABLE = {code: _escape(chr(code)) for code in _CONTROLS}
 
 
 def printable(text: str) -> str:
-    """Text with its control characters escaped; tabs and line feeds stay."""
+    """The text with escaped control characters. Tabs and line feeds stay."""
     return text if text.isascii() and text.isprintable() else text.translate(_TABLE)
 
 
@@ -64,7 +64,7 @@ class _Descriptor(io.RawIOBase):
 
     @property
     def name(self) -> int:
-        """The descriptor, as files that were opened by it have it."""
+        """The number of the descriptor, as for files that are opened by number."""
         return self._descriptor
 
     def fileno(self) -> int:
@@ -92,7 +92,7 @@ class _Descriptor(io.RawIOBase):
     def _give_up(self, error: OSError) -> None:
         self.fault = self.fault or error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            # The reader will not come back. With the null device, children and libraries have no fault either.
+            # The reader will not come back. With the null device, child processes and libraries see no fault either.
             _open_null(self._descriptor)
 
 
@@ -104,7 +104,7 @@ class _Stream(io.TextIOWrapper):
     """
 
     def __init__(self, raw: _Descriptor, *, encoding: str, line_buffering: bool):
-        # The raw writes all or nothing, so nothing is to be buffered below: a handler of signals may write at any time.
+        # The raw stream writes everything at once. A buffer is not allowed: a signal handler may write at any time.
         options: dict[str, Any] = {"encoding": encoding, "errors": ESCAPES, "newline": "\n"}
         super().__init__(raw, line_buffering=line_buffering, **options)
         self.raw = raw
@@ -139,11 +139,11 @@ def _settle(stream: TextIO | None, descriptor: int, fault: OSError | None, *, by
 
 
 def require_utf8_names() -> None:
-    """Starts this program anew where Python would take file names for something else than UTF-8.
+    """Restarts this program in UTF-8 mode if Python would not read file names as UTF-8.
 
-    With `PYTHONUTF8=0 LC_ALL=C` and the like, the names in lists, which are UTF-8, are names that cannot be: each image
-    with an accent in its name would be lost. The streams keep their encoding. Returns where nothing is to be done, or
-    where that does not help.
+    The names in lists are UTF-8. With settings such as `PYTHONUTF8=0 LC_ALL=C`, Python could not open an image with an
+    accent in its name. The streams keep their encoding. The function returns if no restart is needed, or if a restart
+    does not help.
     """
     command = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
     if sys.getfilesystemencoding() == "utf-8" or "utf8" in sys._xoptions or not sys.executable:
@@ -158,8 +158,8 @@ def require_utf8_names() -> None:
 def settle_streams() -> None:
     """Makes standard output and standard error never raise. It is called once, before any file is opened.
 
-    Descriptors 0, 1 and 2 that are closed are opened on the null device: the next file to be opened would get their
-    number, and what anybody prints would be written into it.
+    If descriptor 0, 1 or 2 is closed, it is opened on the null device. Otherwise the next opened file would get its
+    number, and printed text would be written into that file.
     """
     faults: dict[int, OSError | None] = {}
     for descriptor in (0, 1, 2):
@@ -174,12 +174,12 @@ def settle_streams() -> None:
 
 
 def bar_stream() -> TextIO:
-    """Standard error for a bar of progress, which draws with control characters."""
+    """Standard error for a progress bar, which needs control characters."""
     return sys.stderr.unescaped if isinstance(sys.stderr, _Stream) else sys.stderr
 
 
 def write_standard_error(data: bytes) -> None:
-    """Writes bytes to standard error past Python's streams, as far as that can be done; raises nothing."""
+    """Writes bytes to standard error without Python's streams. It raises nothing, even if it cannot write them."""
     try:
         while data:
             data = data[os.write(2, data) :]
@@ -190,7 +190,7 @@ def write_standard_error(data: bytes) -> None:
 def require_printed() -> None:
     """Makes sure that everything was printed, for a program whose output is its product.
 
-    A reader that has gone early (`| head`) has had what it wanted.
+    If the reader has ended early (`| head`), this is no fault: it got what it wanted.
 
     Raises:
       InputError: standard output is closed, or its disk is full.

@@ -26,13 +26,13 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """`" Did you mean 'daisy'?"` where a candidate is close to `word`, else the empty string."""
+    """`" Did you mean 'daisy'?"` if a candidate is close to `word`, else the empty string."""
     match = nearest(word, candidates)
     return f" Did you mean {match!r}?" if match else ""
 
 
 def cause_in_one_line(error: BaseException) -> str:
-    """The first line of what an exception says, or the name of its type; for the end of an `InputError`."""
+    """The first line of an exception's message, or the name of its type; for the end of an `InputError`."""
     # TensorFlow's errors have their message in a field, without the place in the graph.
     text = str(getattr(error, "message", None) or error).strip()
     return text.splitlines()[0] if text else type(error).__name__

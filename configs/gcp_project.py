@@ -18,11 +18,11 @@ def find_project(options: CloudOptions, given: str | None = None) -> str:
     """The project of a job.
 
     Args:
-      options: of the recipe.
-      given: on the command line; goes before all others.
+      options: the recipe's section `cloud`.
+      given: the project on the command line, which overrides all others.
 
     Raises:
-      InputError: nothing names a project, or what does names none.
+      InputError: nothing names a project, or the name is not valid.
     """
     if given is not None:
         return CloudOptions(project=given).project or ""

@@ -13,10 +13,10 @@ from configs.source_files import REPOSITORY
 
 
 def install_hint(extra: str) -> str:
-    """A sentence that says what to run.
+    """A sentence with the command to run.
 
     Args:
-      extra: of pyproject.toml that has what is missing.
+      extra: the extra of pyproject.toml that has the missing part.
     """
     if os.path.exists(os.path.join(REPOSITORY, "pyproject.toml")):
         command = shlex.join([sys.executable, "-m", "pip", "install", "--editable", f"{REPOSITORY}[{extra}]"])

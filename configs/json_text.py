@@ -1,4 +1,4 @@
-"""JSON for our files: always valid UTF-8, also if it contains file names that are not."""
+"""JSON for our files: it is always valid UTF-8, even if it contains file names that are not."""
 
 from __future__ import annotations
 

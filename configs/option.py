@@ -16,8 +16,8 @@ from configs.section import Section
 
 # What the value of an option decides:
 #   "records": the bytes of the records. A job with another value is another job, and reuses nothing of the first one.
-#   "model": the weights that a training comes to. A training with another value does not go on from its checkpoint.
-#   "neither": nothing of both. A run with another value goes on from the work of the first one.
+#   "model": the trained weights. A training with another value does not go on from the checkpoint.
+#   "neither": neither of them. A run with another value goes on from the work of the first one.
 Decides = Literal["records", "model", "neither"]
 
 REQUIRED: Any = dataclasses.MISSING
@@ -39,6 +39,7 @@ class Option:
       decides_time: whether the time that a run takes depends on the value, so that a plan was made for this value only.
       metavar: what `--help` calls the value; None for argparse's choice.
       default_words: the default as `--help` shows it; None for the value itself.
+      positional: whether the command line gives the value without a flag.
     """
 
     default: Any
@@ -49,6 +50,7 @@ class Option:
     decides_time: bool = False
     metavar: str | None = None
     default_words: str | None = None
+    positional: bool = False
 
     def __post_init__(self) -> None:
         known = OneOf.of(Decides)
@@ -76,6 +78,7 @@ def option(
     decides_time: bool = False,
     metavar: str | None = None,
     default_words: str | None = None,
+    positional: bool = False,
 ) -> Any:
     """A field of a dataclass that is an option; for the arguments see `Option`."""
     described = Option(
@@ -87,6 +90,7 @@ def option(
         decides_time=decides_time,
         metavar=metavar,
         default_words=default_words,
+        positional=positional,
     )
     return dataclasses.field(default=default, metadata={_KEY: described})
 
@@ -106,33 +110,52 @@ def options_of(owner: Any) -> dict[str, Option]:
 
 
 class Options(Section):
-    """Base of dataclasses whose fields are all options. Every object keeps all of their rules."""
+    """Base of dataclasses whose fields are all options. Every object keeps all of their rules.
+
+    Values have the normal form of their rule.
+    """
 
     def __post_init__(self) -> None:
         for name, described in options_of(self).items():
-            if described.default is not None or getattr(self, name) is not None:
+            value = getattr(self, name)
+            if described.default is not None or value is not None:
                 self._check(name, described.rule)
+                object.__setattr__(self, name, described.rule.normal(value))
 
 
 def add_flags(
     parser: argparse.ArgumentParser, options: Mapping[str, Option], *, help: Mapping[str, str] | None = None
 ) -> None:
-    """Adds a flag for each option. A flag that is not given comes out as None, since a recipe may have a value.
+    """Adds a flag for each option. The value of a flag that is not given is None, because a recipe may give the value.
 
     Args:
-      parser: that gets the flags.
-      options: of `options_of`.
-      help: what `--help` says instead, by the name of the option; it does not list all others. None for the options'
-        own help.
+      parser: the parser that gets the flags.
+      options: from `options_of`.
+      help: other help texts, by the name of the option. `--help` does not show options without one. None for the
+        options' own help.
     """
     for name, described in options.items():
         arguments = described.rule.flag_arguments()
-        if described.default is REQUIRED:
+        if described.default is REQUIRED and not described.positional:
             arguments = {**arguments, "required": True}
         if described.metavar is not None:
             arguments = {**arguments, "metavar": described.metavar}
         words = described.full_help if help is None else help.get(name, argparse.SUPPRESS)
-        parser.add_argument(f"--{name}", help=words, **arguments)
+        parser.add_argument(name if described.positional else f"--{name}", help=words, **arguments)
+
+
+def given_values(args: argparse.Namespace, owner: Any) -> dict[str, Any]:
+    """The values that a command line gives for the options of a dataclass, by name. Other options are left out.
+
+    Args:
+      args: the result of a parser with the flags of `add_flags`.
+      owner: the dataclass, or an object of it.
+    """
+    values = {name: getattr(args, name) for name in options_of(owner)}
+    # argparse collects the values of a repeated flag in a list. Options are frozen, so they have tuples.
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if value is not None
+    }
 
 
 def definition_of(options: Options, decides: Decides) -> dict[str, Any]:
@@ -145,5 +168,5 @@ def definition_of(options: Options, decides: Decides) -> dict[str, Any]:
 
 
 def time_deciding(options: Options) -> dict[str, Any]:
-    """The values on which the time that a run takes depends, by name."""
+    """The values that decide how long a run takes, by name."""
     return {name: getattr(options, name) for name, described in options_of(options).items() if described.decides_time}

@@ -27,10 +27,10 @@ class Prices(Section):
       flexrs_vcpu_hour: a vCPU with FlexRS.
       flexrs_memory_gb_hour: a GB of memory with FlexRS.
       disk_standard_gb_hour: a GB of its persistent disk, of type pd-standard.
-      disk_ssd_gb_hour: likewise, of type pd-ssd.
+      disk_ssd_gb_hour: a GB of its persistent disk, of type pd-ssd.
       shuffle_gb: a GB that passes Dataflow Shuffle.
       storage_class_a_10000: 10,000 operations of Cloud Storage that write or list.
-      storage_class_b_10000: 10,000 that read.
+      storage_class_b_10000: 10,000 operations of Cloud Storage that read.
     """
 
     dataflow_vcpu_hour: float
@@ -48,7 +48,7 @@ class Prices(Section):
             self._check(name, Number(at_least=0, unit="US dollars"))
 
     def times(self, multiplier: float) -> Prices:
-        """Every price, multiplied."""
+        """The same prices, each multiplied by `multiplier`."""
         return Prices(**{name: multiplier * getattr(self, name) for name in _FIELDS})
 
 
@@ -74,11 +74,11 @@ def load_prices(region: str, path: str | None = None) -> RegionPrices:
     """Reads the prices of a region, or those of us-central1 if the file does not have the region.
 
     Args:
-      region: as in the recipe.
-      path: a file in the place of configs/prices.yaml.
+      region: the region in the recipe.
+      path: a file to read instead of configs/prices.yaml.
 
     Raises:
-      InputError: the file cannot be read, or anything in it is wrong.
+      InputError: the file cannot be read, or has an error.
     """
     if path is None:
         raw = importlib.resources.files("configs").joinpath("prices.yaml").read_bytes()
@@ -99,13 +99,13 @@ def parse_prices(raw: bytes, *, where: str) -> dict[str, Prices]:
 
     Args:
       raw: UTF-8 YAML.
-      where: names the file in messages.
+      where: the name of the file, for messages.
 
     Returns:
       Prices by region; us-central1 is among them.
 
     Raises:
-      InputError: not YAML, a region or a field that nobody knows, a missing field, no number.
+      InputError: the bytes are not YAML, a region or field is unknown, a field is missing, or a value is not a number.
     """
     what = f"prices are a mapping of regions such as `{BASE_REGION}:` with prices in it"
     data, lines = parse_mapping(raw, where=where, what=what)

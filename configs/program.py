@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 
 from configs.console import require_utf8_names, settle_streams
 from configs.errors import EXIT_INPUT_ERROR, EXIT_INTERRUPTED, EXIT_OK, InputError
+from configs.printed_commands import this_command
 
 
 def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Runs a program's `main(argv)` and exits the process with its code.
 
     `InputError` becomes one `error:` line on standard error and exit code 2; Ctrl-C becomes exit code
-    130. Faults of printing do not change that: see `configs.console`.
+    130. Faults of printing do not change the exit code: see `configs.console`.
     """
     require_utf8_names()
     settle_streams()
@@ -24,6 +25,6 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
         print(f"error: {message}", file=sys.stderr)
         code = EXIT_INPUT_ERROR
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(f"interrupted. To go on, give the same command again: {this_command()}", file=sys.stderr)
         code = EXIT_INTERRUPTED
     sys.exit(code)

@@ -1,9 +1,9 @@
 """Recipes: one YAML file for each data set, read into frozen dataclasses that check every field.
 
-A recipe says where the lists of a data set lie, which options its records and its model are made with, and on which
-machines of the cloud if not here.
-Every field has a default, so a recipe names only what differs. A key that no recipe has, a key written
-twice, a wrong type and a value out of range are errors that name the file, the line, the field and the value.
+A recipe says where the lists of a data set are, with which options its records and its model are made, and which
+machines of the cloud are used. Every field has a default, so a recipe names only what differs. These are errors: an
+unknown key, a key that is written twice, a wrong type, a value out of range. The message names the file, the line, the
+field and the value.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from configs.choices import (
 )
 from configs.cloud import CloudOptions, DataflowOptions, DeployOptions, VertexOptions
 from configs.errors import InputError, did_you_mean
+from configs.file_uris import path_argument
 from configs.option import Options, option
-from configs.rules import Number, OneOf, Text, Whole
+from configs.rules import HeaderText, Number, OneOf, PathText, Text, Whole
 from configs.section import FieldError, Section
 from configs.yaml_mapping import located, parse_mapping, read_yaml
 
@@ -38,13 +39,13 @@ _NO_RECIPES = ("prices.yaml",)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lists(Section):
-    """Where the lists of the data set lie: relative to its directory or bucket, or absolute.
+    """The paths of the lists of the data set: relative to its directory or bucket, or absolute.
 
     Attributes:
-      dict: the labels, one a line.
-      train: rows `image_uri,label[,label…]` to train on.
-      eval: such rows to evaluate on while training.
-      test: such rows for the final measurement; None if the data set has no such list.
+      dict: the path of dict.txt, which has one label on each line.
+      train: the list to train on, with rows `image_uri,label[,label…]`.
+      eval: the list to evaluate on during training.
+      test: the list for the final measurement; None if the data set has no such list.
     """
 
     prefix: ClassVar[str] = "lists."
@@ -61,11 +62,8 @@ class Lists(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PreprocessOptions(Options):
-    """How lists become records: the options of `pipelines.embed` that a recipe has.
-
-    The limits decide which images fail, but no record: a failed image has none, and its row can be tried again.
-    """
+class BackboneOptions(Options):
+    """The options that name a network: its architecture and its weights."""
 
     prefix: ClassVar[str] = "preprocess."
 
@@ -78,16 +76,26 @@ class PreprocessOptions(Options):
     )
     weights: str = option(
         "imagenet",
-        Text(),
+        PathText(anything=False),
         help="imagenet, random (for trying things out; see --seed), or a weights file that Keras can read",
         decides="records",
         metavar="imagenet|random|PATH",
     )
     seed: int = option(0, Whole(0), help="seed of random weights", decides="records")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreprocessOptions(BackboneOptions):
+    """How lists become records: the options of `pipelines.embed` that a recipe has.
+
+    The limits decide which images fail, but they do not decide any record. A failed image has no record, and its row
+    can be tried again.
+    """
+
     engine: EngineName = option(
         "auto",
         OneOf.of(EngineName),
-        help="what runs the network",
+        help="the library that runs the network",
         decides="records",
         decides_time=True,
         default_words="auto, the fastest that is installed",
@@ -95,23 +103,25 @@ class PreprocessOptions(Options):
     precision: PrecisionName = option(
         "auto",
         OneOf.of(PrecisionName),
-        help="of the network's arithmetic: auto takes bfloat16 where it is faster and agrees with float32; int8 is "
-        "calibrated on a sample of the list",
+        help="precision of the network's arithmetic: auto takes bfloat16 if it is faster and agrees with float32; int8 "
+        "is calibrated on a sample of the list",
         decides="records",
         decides_time=True,
     )
-    compression: Compression = option("none", OneOf.of(Compression), help="of the records", decides="records")
+    compression: Compression = option(
+        "none", OneOf.of(Compression), help="compression of the records", decides="records"
+    )
     unknown_labels: UnknownLabels = option(
         "fail",
         OneOf.of(UnknownLabels),
-        help="a label that dict.txt lacks: stop before the start (fail), skip the row, or drop the label (unlabeled)",
+        help="if a label is not in dict.txt: stop before the start (fail), skip the row, or drop the label (unlabeled)",
         decides="records",
     )
-    rows_per_shard: int = option(1024, Whole(1), help="rows a shard", decides="records", metavar="N")
+    rows_per_shard: int = option(1024, Whole(1), help="rows of the list in a shard", decides="records", metavar="N")
     max_image_bytes: int = option(
         256 * 1024 * 1024,
         Whole(1),
-        help="a larger image file fails",
+        help="an image fails if its file has more bytes",
         decides="neither",
         metavar="N",
         default_words="256 MiB",
@@ -119,7 +129,7 @@ class PreprocessOptions(Options):
     max_image_pixels: int = option(
         120_000_000,
         Whole(1),
-        help="an image of more pixels, by its header, fails",
+        help="an image fails if its header declares more pixels",
         decides="neither",
         metavar="N",
         default_words="120 million",
@@ -127,23 +137,33 @@ class PreprocessOptions(Options):
     image_deadline_sec: float = option(
         60,
         Number(above=0, unit="seconds"),
-        help="an image that takes longer to read, or to decode, fails",
+        help="an image fails if reading or decoding it takes longer",
         decides="neither",
         metavar="SEC",
     )
     max_failed_percent: float = option(
         10,
         Number(at_least=0, at_most=100),
-        help="the job fails if a larger share of the images does",
+        help="the job fails if a larger share of the images fails",
         decides="neither",
         metavar="PERCENT",
     )
     storage_retry_sec: float = option(
         120,
         Number(at_least=0, unit="seconds"),
-        help="how long faults of remote storage that may pass are tried again",
+        help="how long temporary faults of remote storage are tried again",
         decides="neither",
         metavar="SEC",
+    )
+    connections_per_host: int = option(
+        8, Whole(1), help="http(s):// images that a process reads from one host at once", decides="neither", metavar="N"
+    )
+    web_contact: str | None = option(
+        None,
+        HeaderText(),
+        help="address or page of yours that the hosts of http(s):// images see (some, like Wikimedia, ask for it)",
+        decides="neither",
+        metavar="TEXT",
     )
 
 
@@ -167,33 +187,38 @@ class TrainOptions(Options):
     unlabeled: Unlabeled = option(
         "drop",
         OneOf.of(Unlabeled),
-        help="records without a label: left out, or a class of their own named 'unlabeled'",
+        help="records without a label: leave them out (drop), or give them a class named 'unlabeled' (default_class)",
         decides="model",
         held_as=("training data", "evaluation data"),
     )
-    hidden_units: int = option(512, Whole(0), help="width of the ReLU layer; 0 for a straight softmax", decides="model")
+    hidden_units: int = option(
+        512, Whole(0), help="width of the ReLU layer; 0 for no hidden layer, only a softmax", decides="model"
+    )
     dropout: float = option(
         0.5, Number(at_least=0, below=1), help="dropout before the first dense layer", decides="model"
     )
     optimizer: OptimizerName = option(
-        "adam", OneOf.of(OptimizerName), help="how weights move; sgd has a momentum of 0.9", decides="model"
+        "adam",
+        OneOf.of(OptimizerName),
+        help="rule by which training changes the weights; sgd has a momentum of 0.9",
+        decides="model",
     )
     learning_rate: float = option(0.001, Number(above=0), help="learning rate of the optimizer", decides="model")
-    batch_size: int = option(100, Whole(1), help="examples a step", decides="model")
+    batch_size: int = option(100, Whole(1), help="examples in a training step", decides="model")
     max_steps: int = option(
         1000, Whole(1), help="training steps; not with --epochs", decides="model", held_as=("steps",)
     )
     epochs: int | None = option(
         None,
         Whole(1),
-        help="times that every training example is used, instead of --max_steps",
+        help="how many times every training example is used, instead of --max_steps",
         decides="model",
         held_as=("steps",),
     )
     early_stopping: int = option(
         0,
         Whole(0),
-        help="evaluations without a lower loss after which training ends; 0 for never",
+        help="training ends after this many evaluations without a lower loss; 0 for never",
         decides="model",
     )
     class_weights: ClassWeights = option(
@@ -216,17 +241,17 @@ class TrainOptions(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(Section):
-    """A data set and the options that its records and its model are made with.
+    """A data set, and the options with which its records and its model are made.
 
     Attributes:
-      name: of the recipe. Job directories are named after it: letters, digits, ".", "_" and "-".
-      lists: where its lists lie.
+      name: the name of the recipe: letters, digits, ".", "_" and "-". Job directories are named after it.
+      lists: the paths of its lists.
       preprocess: how lists become records.
       train: how records become a model.
-      cloud: where jobs run that are not run here.
-      dataflow: the machines that embed there.
-      vertex: the machines that train there.
-      deploy: what answers requests there.
+      cloud: the project, the region and the account of jobs in the cloud.
+      dataflow: the machines in the cloud that embed.
+      vertex: the machines in the cloud that train.
+      deploy: the machines in the cloud that answer requests.
     """
 
     name: str
@@ -241,6 +266,37 @@ class Recipe(Section):
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             self._fail("name", 'letters, digits, ".", "_" and "-", the first a letter or digit')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipeChoice(Options):
+    """The option of programs that work with one recipe."""
+
+    prefix: ClassVar[str] = "--"
+
+    recipe: str = option(
+        "hugs",
+        Text(anything=True),
+        help="name of a recipe, or path of its YAML file",
+        decides="neither",
+        metavar="NAME|FILE",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptionalRecipe(Options):
+    """The option of programs that work without a recipe, too."""
+
+    prefix: ClassVar[str] = "--"
+
+    # The options that the recipe sets say themselves what they decide.
+    recipe: str | None = option(
+        None,
+        Text(anything=True),
+        help="name or file of a recipe, which gives the defaults of the flags below",
+        decides="neither",
+        metavar="NAME|FILE",
+    )
 
 
 _SECTIONS: dict[str, Any] = {
@@ -265,11 +321,12 @@ def recipe_names() -> tuple[str, ...]:
 def load_recipe(name_or_path: str) -> Recipe:
     """Reads a recipe of the project by its name ("hugs"), or any recipe by the path of its file.
 
-    What ends in .yaml or .yml or has a "/" in it is a path; everything else is a name.
+    What ends in .yaml or .yml or has a "/" in it is a path, which may be a `file://` URI; everything else is a name.
 
     Raises:
-      InputError: there is no such recipe, or something in it is wrong.
+      InputError: there is no such recipe, or it has an error.
     """
+    name_or_path = path_argument(name_or_path)
     if name_or_path.endswith(_YAML_SUFFIXES) or os.sep in name_or_path:
         try:
             raw = read_yaml(name_or_path)
@@ -294,11 +351,11 @@ def parse_recipe(raw: bytes, *, where: str, default_name: str) -> Recipe:
 
     Args:
       raw: UTF-8 YAML.
-      where: names the file in messages.
+      where: the name of the file, for messages.
       default_name: the recipe's name if the YAML has no `name`.
 
     Raises:
-      InputError: not YAML, or not a valid recipe.
+      InputError: the bytes are not YAML, or not a valid recipe.
     """
     data, lines = parse_mapping(raw, where=where, what="a recipe is a mapping of fields such as `name: hugs`")
     with located(where, lines):

@@ -9,6 +9,7 @@ import typing
 from typing import Any, ClassVar
 
 from configs.errors import did_you_mean
+from configs.file_uris import path_argument
 
 
 def _is_finite_number(value: Any) -> bool:
@@ -17,22 +18,26 @@ def _is_finite_number(value: Any) -> bool:
 
 
 class Rule:
-    """What the value of an option must be.
+    """A rule for the value of an option.
 
     Attributes:
-      flag: how argparse reads such a value: keyword arguments of `add_argument`.
+      flag: the keyword arguments of `add_argument` with which argparse reads such a value.
     """
 
     flag: ClassVar[dict[str, Any]] = {}
 
     @property
     def words(self) -> str:
-        """The rule in words that go on from "must be"."""
+        """The rule in words. They follow the words "must be"."""
         raise NotImplementedError
 
     def holds(self, value: Any) -> bool:
-        """Whether a value keeps the rule. The value may be of any type."""
+        """Whether a value obeys the rule. The value may be of any type."""
         raise NotImplementedError
+
+    def normal(self, value: Any) -> Any:
+        """A value that keeps the rule in the form that programs use."""
+        return value
 
     def hint(self, value: Any) -> str:
         """The end of the message about a value that breaks the rule: empty, or a space and a sentence."""
@@ -64,7 +69,7 @@ class Whole(Rule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Number(Rule):
-    """A finite number in a range, whose bounds belong to it (`at_least`, `at_most`) or not (`above`, `below`)."""
+    """A finite number in a range. `at_least` and `at_most` belong to the range; `above` and `below` do not."""
 
     flag: ClassVar[dict[str, Any]] = {"type": float}
 
@@ -127,7 +132,7 @@ class OneOf(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Text(Rule):
-    """One line of text that is not empty, or any text at all, of which its user says more."""
+    """One line of text that is not empty; with `anything`, any text. Its user may have further rules."""
 
     anything: bool = False
 
@@ -141,6 +146,19 @@ class Text(Rule):
         if not isinstance(value, str):
             return False
         return self.anything or (bool(value.strip()) and len(value.splitlines()) == 1)
+
+
+class HeaderText(Rule):
+    """One line of text that can stand in the header of a request."""
+
+    @property
+    def words(self) -> str:
+        """See `Rule`."""
+        return "one line of ASCII text that is not empty"
+
+    def holds(self, value: Any) -> bool:
+        """See `Rule`."""
+        return isinstance(value, str) and bool(value.strip()) and value.isascii() and value.isprintable()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,11 +178,38 @@ class Texts(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
+class Arguments(Texts):
+    """One or more texts, which a command line gives without a flag."""
+
+    flag: ClassVar[dict[str, Any]] = {"nargs": "+"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PathText(Text):
+    """A path or a URI, of which its user says more. `file://` URIs become local paths."""
+
+    anything: bool = True
+
+    def normal(self, value: Any) -> Any:
+        """See `Rule`."""
+        return path_argument(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class PathTexts(Texts):
+    """Any number of paths, URIs or patterns. `file://` URIs become local paths."""
+
+    def normal(self, value: Any) -> Any:
+        """See `Rule`."""
+        return tuple(map(path_argument, value))
+
+
+@dataclasses.dataclass(frozen=True)
 class Switch(Rule):
     """Yes or no.
 
     Attributes:
-      can_be_unset: whether there is a flag `--no-NAME` too, since a recipe may say yes.
+      can_be_unset: whether there is also a flag `--no-NAME`, because a recipe may say yes.
     """
 
     can_be_unset: bool = True

@@ -18,7 +18,7 @@ class FieldError(InputError):
 
 
 def shown(value: Any) -> str:
-    """A value as it is shown in messages; numbers of any length have a form that can be printed."""
+    """A value as messages show it. Numbers with too many digits for Python to print are described."""
     try:
         return repr(value)
     except ValueError:

@@ -12,13 +12,13 @@ from configs.section import FieldError, shown
 
 # A recipe has a hundred lines. PyYAML takes a second for each half of a megabyte.
 _MAX_BYTES = 256 * 1024
-# What YAML 1.1 takes for a number and hardly anybody means so: 0777 is 511 to it, and 1:30 is 90.
+# Texts that YAML 1.1 reads as numbers, against the intention of most people: it reads 0777 as 511 and 1:30 as 90.
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _ODD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*", re.DOTALL)
 
 
 def read_yaml(path: str) -> bytes:
-    """The content of a local file; of a file that is too long, only one byte more than allowed. Raises OSError."""
+    """The content of a local file. If it is too long, only one byte more than allowed is read. Raises OSError."""
     with open(path, "rb") as file:
         return file.read(_MAX_BYTES + 1)
 
@@ -39,21 +39,21 @@ def parse_mapping(raw: bytes, *, where: str, what: str) -> tuple[dict[Any, Any],
 
     Args:
       raw: UTF-8 YAML.
-      where: names the file in messages.
-      what: says in messages what the file should be: "a recipe is a mapping of fields such as `name: hugs`".
+      where: the name of the file, for messages.
+      what: the expected content, for messages: "a recipe is a mapping of fields such as `name: hugs`".
 
     Raises:
-      InputError: not YAML, not a mapping, too long, a key is there twice, a value stands for another one (`*name`,
-        `<<`), or holds a character that no text and no name of a file has.
+      InputError: the bytes are not YAML, are not a mapping or are too long; a key is written twice; a value refers to
+        another one (`*name`, `<<`), or holds a character that no text and no file name has.
     """
     if len(raw) > _MAX_BYTES:
         raise InputError(f"{where}: {what}, and no longer than {_MAX_BYTES} bytes. Is this the file that you mean?")
     import yaml  # here, so that `--help` of the programs that take a recipe stays quick
 
     class Loader(yaml.SafeLoader):
-        """Reads `1e-3` as a number, as people mean it; YAML 1.1 wants `1.0e-3` and gives a text.
+        """Reads `1e-3` as a number. YAML 1.1 would read it as a text, and only `1.0e-3` as a number.
 
-        Aliases are refused: a few lines of them stand for more values than any memory holds, and no field needs them.
+        Aliases are refused: a few lines of them can expand to more values than fit in memory, and no field needs them.
         """
 
         def compose_node(self, parent: Any, index: Any) -> Any:
@@ -108,9 +108,9 @@ def parse_mapping(raw: bytes, *, where: str, what: str) -> tuple[dict[Any, Any],
 
 
 def _lines_of_keys(node: Any, *, where: str, prefix: str = "", depth: int = 2) -> dict[str, int]:
-    """Lines of the keys of a mapping and of its sections; a key written twice is an InputError.
+    """The lines of the keys of a mapping and of its sections. Raises InputError if a key is written twice.
 
-    PyYAML keeps the last of two equal keys without a word, so the second value would win unseen.
+    PyYAML keeps the last of two equal keys without a message, so nobody would notice the first value.
     """
     lines: dict[str, int] = {}
     for key_node, value_node in node.value:

@@ -1,6 +1,6 @@
 """The whole workflow in a few minutes: photos, lists, records, a model, its accuracy, a prediction.
 
-Runs the programs with the commands that a person would type, prints each command before it runs, and summarizes the
+It runs the programs with the commands that a person would type, prints each command before it runs, and summarizes the
 results. If an earlier run finished records for the same lists and weights, they are used again.
 """
 
@@ -11,20 +11,21 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from configs.arguments import OneLineParser
-from configs.errors import EXIT_OK, InputError
+from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
+from configs.file_uris import path_argument
 from configs.program import run_program
 from demo import solar_cells
-from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.jobs.report import REPORT_FORMAT
-from preprocess.records.record_set import MANIFEST_NAME, REPORT_NAME, sidecar_path
+from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_NAME, sidecar_path
 from trainer.reports.console import confusion_table
 
 _SPLITS = ("train", "eval", "test")
@@ -74,44 +75,68 @@ def _choose_weights() -> list[str]:
     return ["--weights", "imagenet"]
 
 
-def _job_dir(out: pathlib.Path, data: pathlib.Path, image_dir: pathlib.Path, weights: Sequence[str]) -> pathlib.Path:
-    """A folder for each combination of lists, photos, weights and program. What changed is embedded again."""
-    digest = hashlib.sha256(shlex.join([*weights, IMAGE_DEFINITION, str(REPORT_FORMAT)]).encode())
+def _out_name(image_dir: pathlib.Path) -> str:
+    """The folder for the results of one's own photos: without characters that mean something in patterns of paths."""
+    return "data-" + re.sub(r"[^\w.-]+", "_", image_dir.resolve().name)
+
+
+def _rows(list_path: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """(path of the photo, label) of each row of a list."""
+    with list_path.open(newline="", encoding="utf-8") as stream:
+        for uri, label, *_ in csv.reader(stream):
+            yield os.path.normpath(list_path.parent / uri), label
+
+
+def _job_dir(out: pathlib.Path, data: pathlib.Path, flags: Sequence[str]) -> pathlib.Path:
+    """A folder for each combination of lists, photos, flags and program. What changed is embedded again."""
+    from preprocess.images.decode import IMAGE_DEFINITION  # here: --help does not need NumPy
+
+    digest = hashlib.sha256(shlex.join([*flags, IMAGE_DEFINITION, str(REPORT_FORMAT)]).encode())
     for path in sorted(data.iterdir()):
+        if path.suffix not in (".csv", ".txt"):
+            continue
         digest.update(path.name.encode() + path.read_bytes())
-    for path in sorted(image_dir.rglob("*")):
-        status = path.stat()
-        digest.update(f"{path}{status.st_size}{status.st_mtime_ns}".encode())
+        for photo, _ in _rows(path) if path.suffix == ".csv" else ():
+            try:
+                status = os.stat(photo)
+                digest.update(f"{os.path.abspath(photo)}{status.st_size}{status.st_mtime_ns}".encode())
+            except OSError:  # A link to nowhere; embedding accounts for it.
+                continue
     return out / f"job-{digest.hexdigest()[:12]}"
 
 
-def _embed(data: pathlib.Path, job: pathlib.Path, weights: Sequence[str]) -> None:
+def _embed(data: pathlib.Path, job: pathlib.Path, flags: Sequence[str]) -> None:
     splits = [split for split in _SPLITS if (data / f"{split}.csv").exists()]
     if all(os.path.exists(sidecar_path(str(job / "preproc" / split), MANIFEST_NAME)) for split in splits):
         _say(f"\nThe records of these photos are already in {job}; using them again.")
         return
-    _run("pipelines.preproc", "--data_dir", str(data), "--job_dir", str(job), *weights)
+    _run("pipelines.preproc", "--data_dir", str(data), "--job_dir", str(job), *flags)
 
 
-def _prediction(model: pathlib.Path, data: pathlib.Path) -> tuple[str, dict[str, Any]]:
-    """One photo that training never saw, and the model's prediction for it."""
-    lists = data / "test.csv" if (data / "test.csv").exists() else data / "eval.csv"
-    row = lists.read_text().splitlines()[0]
-    uri, label = next(csv.reader([row]))[:2]
-    photo = os.path.normpath(data / uri)
+def _held_out_photo(data: pathlib.Path, job: pathlib.Path) -> tuple[str, str]:
+    """The first photo that training never saw and that could be read, and its label."""
+    split = "test" if (data / "test.csv").exists() else "eval"
+    failed_path = pathlib.Path(sidecar_path(str(job / "preproc" / split), FAILED_NAME))
+    failed = set()
+    if failed_path.exists():
+        failed = {json.loads(line)["line"] for line in failed_path.read_text(encoding="utf-8").splitlines()}
+    rows = enumerate(_rows(data / f"{split}.csv"), start=1)
+    return next((row for number, row in rows if number not in failed), next(_rows(data / f"{split}.csv")))
+
+
+def _prediction(model: pathlib.Path, photo: str) -> dict[str, Any] | None:
+    """The model's prediction for a photo; None if there is none, which `trainer.predict` has explained."""
     command = [sys.executable, "-m", "trainer.predict", "--model_dir", str(model), "--json", photo]
     _say(f"\n$ python -m {shlex.join(command[2:])}")
     # JSON output is ASCII in every locale, so this program can read it.
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
-    if done.returncode != EXIT_OK:
-        sys.exit(done.returncode)
     _say(done.stdout.rstrip())
-    return label, json.loads(done.stdout)
+    return json.loads(done.stdout) if done.returncode == EXIT_OK else None
 
 
 def _print_summary(
-    name: str, *, job: pathlib.Path, model: pathlib.Path, label: str, prediction: dict[str, Any], seconds: float
+    name: str, *, job: pathlib.Path, model: pathlib.Path, label: str, prediction: dict[str, Any] | None, seconds: float
 ) -> None:
     metrics = json.loads((job / "training" / "metrics.json").read_text())
     _say("\n" + "=" * 78)
@@ -126,6 +151,8 @@ def _print_summary(
                 f"{split:<8}{report['rows_read']:>8}{report['embedded']:>9}{failed:>8}{skipped:>9}"
                 f"{report['images_per_sec']:>10.1f}"
             )
+            if failed:
+                _say(f"        why they failed: {sidecar_path(str(job / 'preproc' / split), FAILED_NAME)}")
     _say("")
     for split in ("eval", "test"):
         result = metrics.get(split)
@@ -138,8 +165,9 @@ def _print_summary(
     _say("")
     for line in confusion_table(held_out).splitlines():
         _say(line.removeprefix("  "))
-    best = prediction["predictions"][0]
-    _say(f"\n{prediction['image']}: {best['label']} ({best['score']:.1%}); its folder says {label}")
+    if prediction is not None:
+        best = prediction["predictions"][0]
+        _say(f"\n{prediction['image']}: {best['label']} ({best['score']:.1%}); its folder says {label}")
     _say(f"\nreport   {job / 'training' / 'report.html'}  (open it in a browser)")
     _say(f"records  {job / 'preproc'}\nmetrics  {job / 'training' / 'metrics.json'}\nmodel    {model}")
     if metrics["backbone"]["random_weights"]:
@@ -152,22 +180,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       InputError: the folder of photos is missing.
     """
-    parser = OneLineParser(prog="python -m demo.run", description=(__doc__ or "").partition("\n\n")[0])
+    parser = OneLineParser(module="demo.run", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument(
-        "--image_dir", metavar="DIR", help="your photos, one folder for each class (default: solar cells)"
+        "--image_dir",
+        type=path_argument,
+        metavar="DIR",
+        help="your photos, one folder for each class (default: solar cells)",
+    )
+    parser.add_argument(
+        "--max_failed_percent",
+        metavar="N",
+        default="50",
+        help="go on although up to this share of a list's photos cannot be read (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     started = time.monotonic()
     root = pathlib.Path(os.path.relpath(pathlib.Path(__file__).parent / "out"))
     name, image_dir = _photos(args.image_dir, root / "solar_cells")
-    out = root / ("solar_cells" if args.image_dir is None else f"data-{image_dir.resolve().name}")
+    out = root / ("solar_cells" if args.image_dir is None else _out_name(image_dir))
     data = out / "data"
-    _run("pipelines.ingest", "--image_dir", str(image_dir), "--output_dir", str(data))
+    # Of few photos of one's own, each class shall have some to evaluate on.
+    stratify = [] if args.image_dir is None else ["--stratify"]
+    _run("pipelines.ingest", "--image_dir", str(image_dir), "--output_dir", str(data), *stratify)
     if not (data / "eval.csv").exists():
         raise InputError(f"DATA: {image_dir}: there are so few photos that the evaluation list is empty. Add photos.")
     weights = _choose_weights()
-    job = _job_dir(out, data, image_dir, weights)
-    _embed(data, job, weights)
+    job = _job_dir(out, data, weights)
+    _embed(data, job, [*weights, "--max_failed_percent", args.max_failed_percent])
     training = job / "training"
     records = [
         flag
@@ -176,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for flag in (f"--{split}_data_paths", str(job / "preproc" / f"{split}*"))
     ]
     _run("trainer.task", *records, "--output_path", str(training))
-    label, prediction = _prediction(training / "model", data)
+    photo, label = _held_out_photo(data, job)
+    prediction = _prediction(training / "model", photo)
     _print_summary(
         name,
         job=job,
@@ -185,6 +225,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prediction=prediction,
         seconds=time.monotonic() - started,
     )
+    if prediction is None:
+        _say(f"demo: it embedded, trained and evaluated, but did not predict; all results are in {out}")
+        return EXIT_INPUT_ERROR
     _say(f"demo: done; it embedded, trained, evaluated and predicted, and all results are in {out}")
     return EXIT_OK
 

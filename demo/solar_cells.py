@@ -1,8 +1,8 @@
 """The demo's photographs: solar cells with and without defects, from the package `elpv-dataset`.
 
-Electroluminescence photographs of single cells, 300 x 300 pixels, gray (Deitsch et al., 2019,
-https://doi.org/10.1016/j.solener.2019.02.067; CC BY-NC-SA 4.0). They are installed by pip, for the person who
-runs the demo; the project does not carry them.
+They are electroluminescence photographs of single cells, 300 x 300 pixels, gray (Deitsch et al., 2019,
+https://doi.org/10.1016/j.solener.2019.02.067; CC BY-NC-SA 4.0). The project does not contain them: pip installs them
+for the person who runs the demo.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Finds the images in a folder of class-named folders, on this machine or in a bucket, in one pass.
 
 Photos below nested folders belong to the folder of the first level. Hidden files and what operating
-systems and photo managers leave behind are ignored. A name with the extension of an image is taken for one
-without opening it (the pipeline accounts for broken ones); every other file is known by its content.
+systems and photo managers leave behind are ignored. A name with the extension of a format that is read is taken for
+an image without opening it (the pipeline accounts for broken ones). RAW photos are left out, by their names, and every
+other file is known by its content. `preprocess.images.formats` has the formats.
 """
 
 from __future__ import annotations
@@ -11,38 +12,57 @@ import dataclasses
 import functools
 import io
 import os
+import re
 import shlex
 import unicodedata
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from configs.errors import InputError
+from preprocess.images.formats import (
+    format_by_content,
+    format_by_name,
+    is_image_name,
+    is_raw_name,
+    is_read_here,
+)
 from preprocess.storage.base import Storage, TooLarge
 
 _MAX_NAMED = 3
 # Of a file in a bucket that is not named like an image.
 _MAX_SNIFFED_BYTES = 64 * 1024 * 1024
+# What of a file tells its format.
+_HEAD_BYTES = 64 * 1024
 _LITTER = frozenset(
     {
         "$recycle.bin",
+        "#recycle",  # Synology's recycle bin
+        "#snapshot",
+        "@__thumb",  # QNAP
         "@eadir",  # thumbnails that a Synology disk station makes
+        "@recently-snapshot",
+        "@recycle",  # QNAP's recycle bin
+        "@sharebin",
+        "@sharesnap",
+        "@tmp",
         "__macosx",  # what macOS adds to zip archives
+        "__pycache__",
+        "_vti_cnf",  # FrontPage: texts with the names of the images
         "desktop.ini",
         "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "found.000",  # what Windows makes of damaged files
         "icon\r",
         "lost+found",
+        "lost.dir",  # Android
+        "network trash folder",
+        "recycled",
+        "recycler",
         "system volume information",
+        "temporary items",
         "thumbs.db",
     }
 )
-# Pillow knows the names of these formats but cannot decode them: it only writes them, only recognizes them, or passes
-# them to a program that may not be installed.
-_WITHOUT_PIXELS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF"})
-# Only formats with a clear signature: Pillow's TGA reader, for example, accepts almost any bytes as an image.
-_SNIFFED = (
-    "AVIF", "BMP", "DDS", "GIF", "ICNS", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -54,12 +74,14 @@ class ClassFolders:
       loose: images directly in the folder, which belong to no class.
       others: files that are no images.
       unlistable: images whose names cannot stand in a list: not UTF-8, a line break, a blank at the end.
+      ignored: folders that were not looked into because systems make them, such as recycle bins; without hidden ones.
     """
 
     images: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     loose: list[str] = dataclasses.field(default_factory=list)
     others: list[str] = dataclasses.field(default_factory=list)
     unlistable: list[str] = dataclasses.field(default_factory=list)
+    ignored: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def num_images(self) -> int:
@@ -73,17 +95,19 @@ def find_local_images(image_dir: str) -> ClassFolders:
     Raises:
       InputError: a folder cannot be read.
     """
-    found, is_image_name = ClassFolders(), _image_name_test()
-    for path, entry in _walk(image_dir, "", (os.path.realpath(image_dir),)):
-        if entry.is_dir():
-            if "/" not in path:
+    found = ClassFolders()
+    for path, entry in _walk(image_dir):
+        if _is_dir(entry):
+            if _is_ignored(entry.name):
+                found.ignored.append(path)
+            elif "/" not in path:
                 found.images[path] = []
             continue
-        # A broken link is listed like a broken image. Sockets and pipes are not listed: opening one could block
-        # forever.
-        if not (entry.is_file() or entry.is_symlink()):
+        # A broken link is listed like a broken image, as is one to itself. Sockets and pipes are not listed: opening
+        # one could block forever.
+        if not (entry.is_symlink() or entry.is_file()):
             continue
-        _sort_in(found, path, is_image_name, functools.partial(_open_local, entry.path))
+        _sort_in(found, path, functools.partial(_open_local, entry.path))
     return found
 
 
@@ -102,44 +126,65 @@ def find_stored_images(image_dir: str, storage: Storage) -> ClassFolders:
         uris = storage.match(root + "**")
     except OSError as error:
         raise InputError(f"--image_dir: {image_dir} cannot be listed ({error}).") from error
-    found, is_image_name = ClassFolders(), _image_name_test()
+    found = ClassFolders()
+    ignored_folders: set[str] = set()
     for uri in uris:
         path = uri.removeprefix(root)
         *folders, name = path.split("/")
-        if not name or any(_is_ignored(part) for part in (*folders, name)):
+        ignored = next((number for number, part in enumerate((*folders, name)) if _is_ignored(part)), None)
+        if not name or ignored is not None:
+            if ignored is not None and ignored < len(folders) and not folders[ignored].startswith("."):
+                ignored_folders.add("/".join(folders[: ignored + 1]))
             continue
         if folders:
             found.images.setdefault(folders[0], [])
-        _sort_in(found, path, is_image_name, functools.partial(_open_stored, storage, uri))
+        _sort_in(found, path, functools.partial(_open_stored, storage, uri))
+    found.ignored.extend(ignored_folders)
     return found
 
 
-def _walk(folder: str, prefix: str, real_chain: tuple[str, ...]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yields (relative path, entry) of everything below a folder that is not ignored, sub-folders before their files.
+def _walk(image_dir: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yields (relative path, entry) of everything below a folder, a folder before what it holds.
 
-    `real_chain` has the real paths of the folders that the links on the way here came from and led to.
+    Folders that systems make are yielded too, but not what they hold. Hidden files and folders are not.
     """
-    try:
-        with os.scandir(folder) as scan:
-            entries = list(scan)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: the folder cannot be read ({error.strerror}). Make it readable, or move it away."
-        ) from error
-    for entry in entries:
-        if _is_ignored(entry.name):
-            continue
-        path, chain = prefix + entry.name, real_chain
-        if not entry.is_dir():
+    # Each folder with the real paths of the folders that the links on the way to it came from and led to. A stack, and
+    # no recursion: folders may be nested deeper than Python's calls.
+    waiting: list[tuple[str, str, tuple[str, ...]]] = [(image_dir, "", (os.path.realpath(image_dir),))]
+    while waiting:
+        folder, prefix, real_chain = waiting.pop()
+        try:
+            with os.scandir(folder) as scan:
+                entries = list(scan)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: the folder cannot be read ({error.strerror}). Make it readable, or move it away."
+            ) from error
+        for entry in entries:
+            path, chain = prefix + entry.name, real_chain
+            if not _is_dir(entry):
+                if not _is_ignored(entry.name):
+                    yield path, entry
+                continue
+            if _is_ignored(entry.name):
+                if not entry.name.startswith("."):
+                    yield path, entry
+                continue
+            if entry.is_symlink():
+                target = os.path.realpath(entry.path)
+                chain = (*real_chain, os.path.realpath(folder), target)
+                if any(f"{real}/".startswith(f"{target.rstrip('/')}/") for real in chain[:-1]):
+                    continue  # the link leads back to a folder above
             yield path, entry
-            continue
-        if entry.is_symlink():
-            target = os.path.realpath(entry.path)
-            chain = (*real_chain, os.path.realpath(folder), target)
-            if any(f"{real}/".startswith(f"{target.rstrip('/')}/") for real in chain[:-1]):
-                continue  # the link leads back to a folder above
-        yield path, entry
-        yield from _walk(entry.path, f"{path}/", chain)
+            waiting.append((entry.path, f"{path}/", chain))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link to itself, or to where one may not look, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_ignored(name: str) -> bool:
@@ -161,12 +206,11 @@ def _open_stored(storage: Storage, uri: str) -> BinaryIO:
         raise InputError(f"--image_dir: {uri} cannot be read ({error}).") from error
 
 
-def _sort_in(
-    found: ClassFolders, path: str, is_image_name: Callable[[str], bool], open_file: Callable[[], BinaryIO]
-) -> None:
+def _sort_in(found: ClassFolders, path: str, open_file: Callable[[], BinaryIO]) -> None:
     """Adds one file to the group to which it belongs."""
     folder, slash, rest = path.partition("/")
-    if not is_image_name(path) and not _is_image_content(open_file):
+    # A RAW photo is not opened: it may look like a TIFF file.
+    if not is_image_name(path) and (is_raw_name(path) or not _is_image_content(open_file)):
         found.others.append(path)
     elif not slash:
         found.loose.append(path)
@@ -176,33 +220,15 @@ def _sort_in(
         found.images[folder].append(path)
 
 
-def _image_name_test() -> Callable[[str], bool]:
-    from PIL import Image  # here, so that `--help` stays quick
-
-    Image.init()
-    endings = frozenset(
-        ending.removeprefix(".")
-        for ending, image_format in Image.registered_extensions().items()
-        if image_format in Image.OPEN and image_format not in _WITHOUT_PIXELS
-    )
-    return lambda path: path.rpartition(".")[2].lower() in endings
-
-
 def _is_image_content(open_file: Callable[[], BinaryIO]) -> bool:
-    """True if the first bytes are those of an image. No pixel is decoded."""
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of huge or odd images: the pipeline judges them, not the list
-        try:
-            with open_file() as stream, Image.open(stream, formats=_SNIFFED):
-                return True
-        except Image.DecompressionBombError:
-            return True  # an image, although an enormous one
-        except InputError:
-            raise
-        except Exception:  # readers raise many types for bytes that are no image
-            return False
+    """True if the content is that of a format that is read here. No pixel is decoded."""
+    try:
+        with open_file() as stream:
+            found = format_by_content(stream.read(_HEAD_BYTES))
+    except OSError:  # a local file that may not be read, or one in a bucket that is too large
+        return False
+    # A TGA file has no signature at its start, so many a file that is no image looks like one.
+    return found is not None and is_read_here(found) and found.name != "TGA"
 
 
 def is_listable(path: str) -> bool:
@@ -239,11 +265,14 @@ def labels_of(found: ClassFolders, image_dir: str) -> dict[str, str]:
             )
         by_label[label] = folder
     if len(by_label) == 1:
-        (label,) = by_label
+        ((label, folder),) = by_label.items()
+        deeper = os.path.join(image_dir, folder)
+        # Of folders that are split already, the class lies deeper, in several folders.
+        inside = found.images[folder][0].startswith(f"{folder}/")
         raise InputError(
             f"{image_dir}: only one class has images ({label!r}, {found.num_images} of them), and a "
-            "classifier needs at least two. Give each class a folder of its own; if they lie inside that "
-            f"one, pass --image_dir {shlex.quote(os.path.join(image_dir, folders[0]))}."
+            "classifier needs at least two. Give each class a folder of its own"
+            + (f"; if they lie inside that one, pass --image_dir {shlex.quote(deeper)}." if inside else ".")
         )
     return {by_label[label]: label for label in sorted(by_label)}
 
@@ -279,7 +308,7 @@ def _no_images_message(found: ClassFolders, image_dir: str) -> str:
     example = f", such as {min(found.others)}" if found.others else ""
     return (
         f"{image_dir}: no image in it, only {seen}{example}. It must hold a folder for each class, with "
-        f"the photos in it.{heic_hint(found.others)}"
+        f"the photos in it.{formats_hint(found.others)}"
     )
 
 
@@ -296,8 +325,14 @@ def few_of(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def heic_hint(paths: Sequence[str]) -> str:
-    """What to do with the photos of iPhones, which Pillow does not read; empty if there are none."""
-    if any(path.lower().endswith((".heic", ".heif")) for path in paths):
-        return " HEIC photos cannot be read: export them as JPEG."
-    return ""
+def formats_hint(paths: Sequence[str]) -> str:
+    """What to do with images of formats that are not read here, by their names; empty if there are none."""
+    by_advice: dict[str, set[str]] = {}
+    for path in paths:
+        image_format = format_by_name(path)
+        if image_format is not None:
+            advice = re.sub(r"\bit\b", "them", image_format.advice)
+            by_advice.setdefault(advice, set()).add(image_format.name)
+    return "".join(
+        f" To use {' and '.join(sorted(by_advice[advice]))} files, {advice}." for advice in sorted(by_advice)
+    )

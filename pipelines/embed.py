@@ -11,6 +11,8 @@ was stopped. Flags that are not listed here, for example `--runner`, are Beam's 
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program.
+    """Runs the program, and prints the command that comes next.
 
     Returns:
       0; 1 if the row accounting is wrong.
@@ -32,7 +34,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       InputError: the user's input is wrong, nothing could be embedded, or too many images failed.
     """
-    prepared = prepare(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    prepared = prepare(words)
+    code = _run(prepared)
+    if code is None or code != EXIT_OK or prepared.dry_run:
+        return code or EXIT_OK
+    from pipelines.embedding.next_step import next_step  # here: it imports what the job needs, and --help does not
+
+    with contextlib.suppress(OSError):  # The set is finished; the advice is not worth an error.
+        if command := next_step(words, prepared.storage):
+            print(f"next:    {command}")
+    return EXIT_OK
+
+
+def run(argv: Sequence[str]) -> int:
+    """Embeds as `main` does, for a program that embeds several lists and knows by itself what comes next."""
+    return _run(prepare(argv)) or EXIT_OK
+
+
+def _run(prepared: PreparedJob) -> int | None:
+    """The exit code; None if the job goes on elsewhere."""
     if prepared.dry_run:
         print(prepared.describe())
         require_printed()
@@ -40,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = prepared.start()
     if isinstance(started, int):
         return started
-    return started.wait() if prepared.wait else EXIT_OK
+    return started.wait() if prepared.wait else None
 
 
 def prepare(argv: Sequence[str] | None = None) -> PreparedJob:

@@ -4,7 +4,8 @@
 folders, sorted, one a line) and `train.csv`, `eval.csv` and `test.csv` with rows `image_uri,label`.
 
 Which list a photo is in depends on its file name alone (`name_share`), so adding photos, relabelling one or
-moving the folder moves no photo from one list to another.
+moving the folder moves no photo from one list to another. `pipelines.splits` has the exceptions: folders that are
+split already, groups of photos that stay together, and `--stratify`.
 """
 
 from __future__ import annotations
@@ -12,82 +13,79 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import hashlib
 import io
 import math
 import os
-import shlex
 import sys
-import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
+from configs.file_uris import path_argument
+from configs.printed_commands import program_command
 from configs.program import run_program
 from pipelines.class_folders import (
     ClassFolders,
     count_of,
-    few_of,
     find_local_images,
     find_stored_images,
-    heic_hint,
     is_listable,
     labels_of,
 )
+from pipelines.splits.assign import SPLITS, name_share, split_of, stratified
+from pipelines.splits.earlier_lists import moved_message, read_earlier_lists
+from pipelines.splits.given_split import CLASSES, KEEP, POOL, GivenSplit, find_given_split
+from pipelines.splits.photo_groups import PhotoGroups
+from pipelines.splits.summary import say_doubts, say_given_split, say_groups, say_left_out, say_odd_folders, table
 from preprocess.locks.file_lock import FileLock
 from preprocess.locks.lease import Lease
 from preprocess.locks.lock_holder import this_process
 from preprocess.locks.output_lock import fenced, locked
 from preprocess.storage.base import LocalStorage, Storage
-from preprocess.storage.uris import has_scheme
+from preprocess.storage.uris import has_scheme, is_in_bucket
 
-SPLITS = ("train", "eval", "test")
-FEW_IMAGES = 20
-_MAX_TABLE_ROWS = 40
+_PERCENT = 10.0
 
-# A photo of a list: (share of its name, URI, label). Sorted, such rows are in the order of the list.
+# A photo of a list: (share of what identifies it, URI, label). Sorted, such rows are in the order of the list.
 _Photo = tuple[float, str, str]
-
-
-def name_share(name: str) -> float:
-    """A hash of a file name in [0, 1): uniformly distributed, and the same on every machine.
-
-    The formula: the first 8 bytes, big-endian, of the SHA-256 of the name (without its folders, in Unicode
-    NFC, as UTF-8), shifted right by 11 bits, divided by 2**53. NFC because macOS stores "é" as two code
-    points and others as one; 53 bits because a double holds them exactly.
-    """
-    digest = hashlib.sha256(unicodedata.normalize("NFC", name).encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
-
-
-def split_of(share: float, *, eval_percent: float, test_percent: float) -> str:
-    """The list for a name's share: evaluation has the lowest shares, test the highest, training the rest.
-
-    From both ends, so that changing one percentage moves photos between that list and training only.
-    """
-    if share * 100 < eval_percent:
-        return "eval"
-    return "test" if (1 - share) * 100 <= test_percent else "train"
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
-        prog="python -m pipelines.ingest",
+        module="pipelines.ingest",
         description="Turns a folder of class-named folders of photos into the lists that embedding reads.",
         epilog="The list that a photo goes to depends on its file name alone: adding photos or moving the "
-        "folder moves no photo between lists.",
+        "folder moves no photo between lists. Versions of one photo, such as a.jpg, a.webp and 'a (1).jpg' in one "
+        "folder, go to one list.",
     )
     parser.add_argument("--image_dir", required=True, metavar="DIR", help="folder with one sub-folder for each class")
     parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder for the lists; made if missing")
+    parser.add_argument("--eval_percent", type=_percent, metavar="P", help="share for evaluation (default: 10)")
     parser.add_argument(
-        "--eval_percent", type=_percent, default=10.0, metavar="P", help="share for evaluation (default: 10)"
+        "--test_percent", type=_percent, metavar="P", help="share for the final test; 0: none (default: 10)"
     )
     parser.add_argument(
-        "--test_percent",
-        type=_percent,
-        default=10.0,
-        metavar="P",
-        help="share for the final test; 0: none (default: 10)",
+        "--group_by",
+        metavar="parent|REGEX|FILE",
+        help="keep all photos of one thing in one list. parent: the photos of a folder below the class folder; REGEX: "
+        "those with the same text in its first group (or match), searched in the path below --image_dir; FILE: those "
+        "of one group in a CSV file of rows photo,group. name and path: each photo by itself, known by its file name, "
+        "or by its path below --image_dir (default: by its name, or its path where there are few names)",
+    )
+    parser.add_argument(
+        "--stratify",
+        action="store_true",
+        help="give each class its share in each list, at least one photo of it where there are enough; the price: "
+        "photos that are added may move a few others to another list",
+    )
+    parser.add_argument(
+        "--split_folders",
+        choices=(KEEP, POOL, CLASSES),
+        default=KEEP,
+        help="folders that are named like lists (train, val, test ...) and hold the same class folders: "
+        f"{KEEP} takes them as the lists (default), {POOL} puts their photos together and splits anew, {CLASSES} takes "
+        "them as classes",
     )
     parser.add_argument(
         "--absolute_uris",
@@ -96,10 +94,11 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "the folder that holds both can be moved",
     )
     args = parser.parse_args(argv)
-    if args.eval_percent + args.test_percent >= 100:
+    eval_percent, test_percent = (_PERCENT if p is None else p for p in (args.eval_percent, args.test_percent))
+    if eval_percent + test_percent >= 100:
         raise InputError(
             "--eval_percent and --test_percent must add up to less than 100, so that some photos are left to "
-            f"train on. Received: {args.eval_percent:g} + {args.test_percent:g}."
+            f"train on. Received: {eval_percent:g} + {test_percent:g}."
         )
     return args
 
@@ -153,23 +152,47 @@ def _uri_prefix(image_dir: str, output_dir: str, *, absolute: bool) -> str:
 
 
 def _split(
-    found: ClassFolders, labels: Mapping[str, str], prefix: str, *, eval_percent: float, test_percent: float
-) -> dict[str, list[_Photo]]:
-    """The photos of each list, in the order of the list.
+    classes: ClassFolders,
+    labels: Mapping[str, str],
+    prefix: str,
+    *,
+    groups: PhotoGroups,
+    given: GivenSplit | None,
+    eval_percent: float,
+    test_percent: float,
+    stratify: bool,
+) -> tuple[dict[str, list[_Photo]], dict[float, Counter[str]]]:
+    """The photos of each list, in the order of the list; and, where groups are chosen, the photos of each by list.
 
-    Lists are in the order of `name_share`, not of class and name: any block of a list is then a fair sample
-    of all classes, so that a run that is stopped early, a rate, a time left, or the first N rows mean
+    Lists are in the order of the hash of what identifies a photo, not of class and name: any block of a list is then
+    a fair sample of all classes, so that a run that is stopped early, a rate, a time left, or the first N rows mean
     something. New photos slip in between; they never reorder the others.
     """
     photos: dict[str, list[_Photo]] = {split: [] for split in SPLITS}
+    to_split: list[tuple[float, _Photo]] = []
+    of_group: dict[float, Counter[str]] = {}
     for folder, label in labels.items():
-        for path in found.images[folder]:
-            share = name_share(path.rpartition("/")[2])
-            split = split_of(share, eval_percent=eval_percent, test_percent=test_percent)
-            photos[split].append((share, prefix + path, label))
+        for path, (own, key) in zip(classes.images[folder], groups.keys(folder), strict=True):
+            order = name_share(own)
+            share = order if key == own else name_share(key)
+            photo = order, prefix + path, label
+            split = given.list_of(path) if given is not None else "train"
+            if split == "train":
+                to_split.append((share, photo))
+            else:
+                photos[split].append(photo)
+                if groups.are_chosen:
+                    of_group.setdefault(share, Counter())[split] += 1
+    percents = {"eval_percent": eval_percent, "test_percent": test_percent}
+    chosen = stratified(((share, photo[2]) for share, photo in to_split), **percents) if stratify else None
+    for share, photo in to_split:
+        split = chosen[share] if chosen is not None else split_of(share, **percents)
+        photos[split].append(photo)
+        if groups.are_chosen:
+            of_group.setdefault(share, Counter())[split] += 1
     for rows in photos.values():
         rows.sort()
-    return photos
+    return photos, of_group
 
 
 def _write_lists(
@@ -233,79 +256,42 @@ def _counts(labels: Sequence[str], photos: Mapping[str, Sequence[_Photo]]) -> di
     return counts
 
 
-def _tell(
-    found: ClassFolders, labels: Sequence[str], counts: Mapping[str, Mapping[str, int]], eval_percent: float
-) -> None:
-    """Prints on standard error which files were left out, and warnings about the classes."""
+def _percents(args: argparse.Namespace, given: GivenSplit | None) -> tuple[float, float]:
+    """The percentages for evaluation and test; of folders that are split already, only for lists that they lack.
 
-    def say(kind: str, message: str) -> None:
-        print(f"{kind}: {message}", file=sys.stderr)
-
-    if found.others:
-        what = "1 file is not an image" if len(found.others) == 1 else f"{len(found.others)} files are not images"
-        say("note", f"{what}, left out: {few_of(found.others)}.{heic_hint(found.others)}")
-    if found.loose:
-        say(
-            "warning",
-            f"{count_of(len(found.loose), 'image')} in no class folder, left out: {few_of(found.loose)}.",
-        )
-    if found.unlistable:
-        say(
-            "warning",
-            f"{count_of(len(found.unlistable), 'image')} left out because of the name (not UTF-8, or with a "
-            f"line break or a blank at its end): {few_of(found.unlistable)}. Rename to include.",
-        )
-    empty = [folder for folder, paths in found.images.items() if not paths]
-    if empty:
-        say("warning", f"{count_of(len(empty), 'folder')} without an image, not a class: {few_of(empty)}.")
-    folded: dict[str, str] = {}
-    for label in labels:
-        other = folded.setdefault(label.casefold(), label)
-        if other != label:
-            say("warning", f"the classes {other!r} and {label!r} differ in capitals only. Is that meant?")
-    total = {label: sum(row.values()) for label, row in counts.items()}
-    few = [f"{label} ({total[label]})" for label in labels if total[label] < FEW_IMAGES]
-    if few:
-        say("warning", f"fewer than {FEW_IMAGES} images, too few to learn or to measure much: {few_of(few)}.")
-    untrained = [label for label in labels if not counts[label]["train"]]
-    if untrained:
-        say(
-            "warning",
-            f"NO TRAINING IMAGE of {few_of(untrained)}: the model can never learn it. Add photos, or lower "
-            "--eval_percent or --test_percent.",
-        )
-    unevaluated = [label for label in labels if not counts[label]["eval"]]
-    if eval_percent and unevaluated:
-        say(
-            "warning",
-            f"no evaluation image of {few_of(unevaluated)}: nothing will be known about it. Add photos, or "
-            "raise --eval_percent.",
-        )
-
-
-def _table(counts: Mapping[str, Mapping[str, int]]) -> str:
-    rows = [(label, [*row.values(), sum(row.values())]) for label, row in counts.items()]
-    totals = [sum(column) for column in zip(*(numbers for _, numbers in rows), strict=True)]
-    caption = ""
-    if len(rows) > _MAX_TABLE_ROWS:
-        caption = f"(the {_MAX_TABLE_ROWS} smallest of {len(rows)} classes)\n"
-        rows = sorted(rows, key=lambda row: row[1][-1])[:_MAX_TABLE_ROWS]
-    width = max(len(label) for label in ("class", *counts))
-    cells: list[tuple[str, Sequence[object]]] = [("class", (*SPLITS, "all")), *rows, ("all", totals)]
-    lines = ["  ".join([f"{label:<{width}}", *(f"{number:>7}" for number in row)]) for label, row in cells]
-    return caption + "\n".join(lines)
+    Raises:
+      InputError: a flag says how to split what is split already.
+    """
+    lists = set(given.lists.values()) if given is not None else set()
+    anew = f"Pass --split_folders {POOL} to split all photos anew, or leave the flag out."
+    for split, percent in (("eval", args.eval_percent), ("test", args.test_percent)):
+        if split in lists and percent is not None:
+            raise InputError(
+                f"--{split}_percent: {args.image_dir} is split already and has a folder for {split}. {anew}"
+            )
+    if given is None:
+        default_test = _PERCENT
+    else:  # A missing test folder is no reason to take photos away from training.
+        default_test = 0.0
+        if "eval" in lists and not args.test_percent and args.stratify:
+            raise InputError(f"--stratify: {args.image_dir} is split already, so nothing is left to choose. {anew}")
+    eval_percent = 0.0 if "eval" in lists else _PERCENT if args.eval_percent is None else args.eval_percent
+    return eval_percent, default_test if args.test_percent is None else args.test_percent
 
 
 def _storage_for(uri: str) -> Storage:
     if not has_scheme(uri):
         return LocalStorage()
-    if uri.startswith("gs://"):
-        from preprocess.storage.router import UriStorage
+    from preprocess.storage.router import UriStorage, refuse_web
 
+    refuse_web(uri)
+    if is_in_bucket(uri):
         return UriStorage()
     from preprocess.beam.beam_storage import BeamStorage  # here: Beam takes seconds to import
 
-    return BeamStorage()
+    others = BeamStorage()
+    others.require_scheme(uri)
+    return others
 
 
 def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -> int:
@@ -315,28 +301,54 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
       InputError: the flags or the folder are wrong.
     """
     args = _parse_args(argv)
-    image_dir, output_dir = (uri.removeprefix("file://") for uri in (args.image_dir, args.output_dir))
+    image_dir, output_dir = path_argument(args.image_dir), path_argument(args.output_dir)
     _check_folders(image_dir, output_dir)
     if has_scheme(image_dir):
         found = find_stored_images(image_dir, storage or _storage_for(image_dir))
     else:
         found = find_local_images(image_dir)
-    labels = labels_of(found, args.image_dir)
+    folders = None if args.split_folders == CLASSES else find_given_split(found, args.image_dir)
+    classes = found if folders is None else folders.found
+    given = folders if args.split_folders == KEEP else None
+    labels = labels_of(classes, args.image_dir)
     prefix = _uri_prefix(image_dir, output_dir, absolute=args.absolute_uris)
     if not is_listable(prefix):
         raise InputError(f"--image_dir: a path in a list is UTF-8 without line breaks. Received: {prefix!r}.")
-    photos = _split(found, labels, prefix, eval_percent=args.eval_percent, test_percent=args.test_percent)
+    eval_percent, test_percent = _percents(args, given)
+    groups = PhotoGroups(
+        args.group_by, {folder: classes.images[folder] for folder in labels}, lambda uri: storage or _storage_for(uri)
+    )
+    photos, of_group = _split(
+        classes,
+        labels,
+        prefix,
+        groups=groups,
+        given=given,
+        eval_percent=eval_percent,
+        test_percent=test_percent,
+        stratify=args.stratify,
+    )
     if not photos["train"]:
         raise InputError(
-            f"{args.image_dir}: not one of its {count_of(found.num_images, 'image')} falls to the training "
+            f"{args.image_dir}: not one of its {count_of(classes.num_images, 'image')} falls to the training "
             "list. Add photos, or lower --eval_percent or --test_percent."
         )
     names = list(labels.values())
     list_storage = storage if storage and has_scheme(output_dir) else _storage_for(output_dir)
     with _locked(output_dir, list_storage) as lock:
+        earlier = read_earlier_lists(output_dir, list_storage)
         written, removed = _write_lists(output_dir, names, photos, fenced(list_storage, lock))
     counts = _counts(names, photos)
-    _tell(found, names, counts, args.eval_percent)
+    if folders is not None:
+        say_given_split(folders, mode=args.split_folders, eval_percent=eval_percent, test_percent=test_percent)
+    elif args.split_folders != CLASSES:
+        say_odd_folders(classes)
+    say_left_out(classes)
+    say_groups(groups, chosen=args.group_by, of_group=of_group, is_split=given is not None)
+    say_doubts(names, counts, eval_percent=eval_percent, is_split=given is not None, stratify=args.stratify)
+    moved = moved_message(earlier, photos)
+    if moved is not None:
+        print(f"warning: {moved}", file=sys.stderr)
     if has_scheme(output_dir) and not has_scheme(image_dir):
         print(
             "warning: the lists name photos on this machine; workers elsewhere cannot read them.",
@@ -344,19 +356,22 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
         )
     for path in removed:
         print(f"note: {path} of an earlier run removed: no image falls to that list now.", file=sys.stderr)
+    for flag, percent in (("--eval_percent", args.eval_percent), ("--test_percent", args.test_percent)):
+        if percent and percent < 1:
+            text = f"{flag} {percent:g} means {percent:g} %; for {100 * percent:g} % pass {flag} {100 * percent:g}"
+            print(f"warning: {text}.", file=sys.stderr)
     if not photos["eval"]:
-        print("warning: there is no eval.csv, and training needs one. Raise --eval_percent.", file=sys.stderr)
-    print(_table(counts))
+        advice = "Raise --eval_percent" + ("." if args.stratify else ", or pass --stratify.")
+        print(f"warning: there is no eval.csv, and training needs one. {advice}", file=sys.stderr)
+    print(table(counts))
     print(f"\nwritten: {', '.join(written)}")
     flags = {
         "--input_path": os.path.join(output_dir, "train.csv"),
         "--input_dict": written[0],
         "--output_path": os.path.join(output_dir, "preproc", "train"),
     }
-    print(
-        "next:    python -m pipelines.embed " + " ".join(f"{flag} {shlex.quote(path)}" for flag, path in flags.items())
-    )
-    print(f"         or all lists at once: python -m pipelines.preproc --data_dir {shlex.quote(output_dir)}")
+    print("next:    " + program_command("embed", *(word for pair in flags.items() for word in pair)))
+    print(f"         or all lists at once: {program_command('preproc', '--data_dir', output_dir)}")
     return EXIT_OK
 
 

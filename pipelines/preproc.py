@@ -12,24 +12,26 @@ are handed over all at once, after all of them have been checked, and go on by t
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
+import dataclasses
+import glob
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.console import require_printed
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
+from configs.option import add_flags, given_values, option, options_of
+from configs.printed_commands import program_command, script_command
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
-from configs.source_files import REPOSITORY
+from configs.rules import PathText, Switch
 from pipelines import plan
 from pipelines.recipe_lists import (
     LIST_FLAGS,
     RecipeList,
+    RecipeListOptions,
     check_data_dir,
     exists,
     find_lists,
@@ -50,38 +52,53 @@ if TYPE_CHECKING:
 _MADE_BY_EMBED = ("--job_name",)
 
 
-def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreprocOptions(RecipeListOptions):
+    """The options of the program; all other flags are those of `pipelines.embed`."""
+
+    job_dir: str | None = option(
+        None,
+        PathText(),
+        help="where the records go",
+        decides="neither",
+        metavar="DIR",
+        default_words="the newest DATA_DIR/RECIPE_DATE_TIME if it is unfinished, else a new one",
+    )
+    wait: bool = option(
+        False,
+        Switch(can_be_unset=False),
+        help="wait for the jobs on Dataflow, and say how they ended",
+        decides="neither",
+    )
+    dry_run: bool = option(
+        False,
+        Switch(can_be_unset=False),
+        help="check what can be checked without writing, print the commands of pipelines.embed, start nothing",
+        decides="neither",
+    )
+    plan: bool = option(
+        False,
+        Switch(can_be_unset=False),
+        help="embed nothing, but say what it will take, from a sample; --sample N, --prices FILE and --output FILE are "
+        "flags of `hugs plan`, and flags of Beam are not",
+        decides="neither",
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> tuple[PreprocOptions, list[str]]:
+    """The options of this program, and the flags of `pipelines.embed`."""
     parser = OneLineParser(
-        prog="python -m pipelines.preproc",
+        module="pipelines.preproc",
         usage="%(prog)s --data_dir DIR [--recipe RECIPE] [--job_dir DIR] [--wait] [--dry_run] [--plan] "
         "[flags of pipelines.embed …]",
         description="Embeds the training, evaluation and test lists of a recipe: those in a directory one after the "
         "other, those in a bucket all at once on Dataflow (--runner DirectRunner: here).",
         epilog="Every other flag is passed on to pipelines.embed, for example --weights random --seed 1; "
-        "`python -m pipelines.embed --help` lists them.",
+        f"`{program_command('embed', '--help')}` lists them.",
     )
-    parser.add_argument("--data_dir", required=True, metavar="DIR", help="directory or bucket that has the lists")
-    parser.add_argument(
-        "--recipe", default="hugs", help="name of a recipe, or path of its YAML file (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--job_dir",
-        metavar="DIR",
-        help="where the records go (default: the newest DATA_DIR/RECIPE_DATE_TIME if it is unfinished, else a new one)",
-    )
-    parser.add_argument("--wait", action="store_true", help="wait for the jobs on Dataflow, and say how they ended")
-    parser.add_argument(
-        "--dry_run",
-        action="store_true",
-        help="check what can be checked without writing, print the commands of pipelines.embed, start nothing",
-    )
-    parser.add_argument(
-        "--plan",
-        action="store_true",
-        help="embed nothing, but say what it will take, from a sample; --sample N, --prices FILE and --output FILE are "
-        "flags of it, and flags of Beam are not: `python -m pipelines.plan --help`",
-    )
+    add_flags(parser, options_of(PreprocOptions))
     args, embed_flags = parser.parse_known_args(argv)
+    options = PreprocOptions(**given_values(args, PreprocOptions))
     for flag in embed_flags:
         name = flag.split("=")[0]
         if name in (*LIST_FLAGS, *_MADE_BY_EMBED):
@@ -89,13 +106,13 @@ def _parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
                 f"{name} is set by this program for each list. Name the lists in the recipe, or run "
                 "pipelines.embed on one."
             )
-    return args, embed_flags
+    return options, embed_flags
 
 
 def _against(entry: RecipeList, lists: Sequence[RecipeList], storage: Storage) -> list[str]:
     """Flags that compare a set with the training set, if that is finished already."""
     training = lists[0].output_path
-    if entry.output_path == training or not exists(sidecar_path(training, MANIFEST_NAME), storage):
+    if entry.output_path == training or not exists(glob.escape(sidecar_path(training, MANIFEST_NAME)), storage):
         return []
     return ["--against", training]
 
@@ -130,7 +147,7 @@ def _storage_for(uri: str, beam_flags: Sequence[str]) -> Storage:
 def _run_embed(argv: Sequence[str]) -> int:
     from pipelines import embed  # here: it imports Beam
 
-    return embed.main(argv) or EXIT_OK
+    return embed.run(argv)
 
 
 def _prepare_embed(argv: Sequence[str]) -> PreparedJob:
@@ -139,13 +156,14 @@ def _prepare_embed(argv: Sequence[str]) -> PreparedJob:
     return embed.prepare(argv)
 
 
-def _train_command(recipe: str, data_dir: str, job_dir: str) -> str:
+def _train_command(recipe: str, data_dir: str, job_dir: str, *, splits: Collection[str]) -> str:
     """The command that trains on the embedded sets, as it can be typed in the current folder."""
-    script = os.path.join(REPOSITORY, "hugs_train.sh")
-    if os.path.realpath(os.getcwd()) == os.path.realpath(REPOSITORY):
-        script = "./hugs_train.sh"
-    choice = "" if recipe == "hugs" else f"RECIPE={shlex.quote(recipe)} "
-    return choice + shlex.join([script, data_dir, job_dir])
+    if has_scheme(job_dir) and not job_dir.startswith("gs://"):
+        # The script trains on local files here, or on gs:// in the cloud.
+        flags = [f"--{split}_data_paths={job_dir.rstrip('/')}/preproc/{split}*" for split in splits]
+        output = f"--output_path={job_dir.rstrip('/')}/training"
+        return program_command("train", f"--recipe={recipe}", *flags, output)
+    return script_command("hugs_train.sh", data_dir, job_dir, **({} if recipe == "hugs" else {"RECIPE": recipe}))
 
 
 def _choose_job_dir(data_dir: str, recipe: Recipe, storage: Storage) -> str:
@@ -233,41 +251,37 @@ def main(
     Raises:
       InputError: the recipe, a flag or a list is wrong. Lists embedded before it stay.
     """
-    args, embed_flags = _parse_args(argv)
-    recipe = load_recipe(args.recipe)
-    data_dir = check_data_dir(args.data_dir)
-    if args.plan:
-        return plan.main(["--recipe", args.recipe, "--data_dir", data_dir, *embed_flags])
+    options, embed_flags = _parse(argv)
+    recipe = load_recipe(options.recipe)
+    data_dir = check_data_dir(options.data_dir)
+    if options.plan:
+        return plan.main(["--recipe", options.recipe, "--data_dir", data_dir, *embed_flags])
     if data_dir.startswith("gs://") and GivenFlags(embed_flags).value("--runner") is None:
         embed_flags = [f"--runner={RUNNER}", *embed_flags]
     storage = _storage_for(data_dir, embed_flags)
-    job_dir = args.job_dir
+    job_dir = options.job_dir
     if job_dir is None:
         job_dir = _choose_job_dir(data_dir, recipe, storage)
     # Input that training would refuse is refused now, and not after hours of embedding.
     if job_dir.startswith("gs://"):
         job_dir = require_folder(job_dir, field="--job_dir")
-    elif any(character in job_dir for character in ",*?["):
-        raise InputError(
-            f"--job_dir: must not hold any of , * ? [ since training takes lists of patterns. Received: {job_dir!r}."
-        )
     lists = find_lists(recipe, data_dir=data_dir, job_dir=job_dir, storage=storage)
-    flags = ["--recipe", args.recipe, *_prediction(data_dir, recipe, embed_flags, storage), *embed_flags]
+    flags = ["--recipe", options.recipe, *_prediction(data_dir, recipe, embed_flags, storage), *embed_flags]
     runs: dict[str, RemoteRun] = {}
-    if args.dry_run:
+    if options.dry_run:
         code = _embed_here(lists, ["--dry_run", *flags], storage, embed)
     elif uses_dataflow(embed_flags):
         code, runs = _hand_over(lists, flags, storage, prepare)
-        if args.wait:
+        if options.wait:
             code = max(code, _wait_for(runs))
     else:
         code = _embed_here(lists, flags, storage, embed)
-    if code == EXIT_OK and args.dry_run:
+    if code == EXIT_OK and options.dry_run:
         print("\ndry run: this would be run, unless it is done already; nothing was")
         require_printed()
     elif code == EXIT_OK:
-        train = _train_command(args.recipe, data_dir, job_dir)
-        if runs and not args.wait:
+        train = _train_command(options.recipe, data_dir, job_dir, splits=[entry.split for entry in lists])
+        if runs and not options.wait:
             print("\nnext, once all of them are done (--wait waits for that, and says how they ended):")
             print(f"  {train}")
         else:

@@ -6,11 +6,14 @@ import dataclasses
 import datetime
 import os
 import posixpath
-import shlex
 from collections.abc import Iterable
 
 from configs.errors import InputError
-from configs.recipe import Recipe
+from configs.file_uris import path_argument
+from configs.option import REQUIRED, option
+from configs.printed_commands import program_command
+from configs.recipe import Recipe, RecipeChoice
+from configs.rules import Text
 from preprocess.jobs.job import DEFINITION_NAME
 from preprocess.records.record_set import MANIFEST_NAME
 from preprocess.storage.base import Storage
@@ -19,6 +22,19 @@ from preprocess.storage.uris import has_scheme
 _TIME = "%Y%m%d_%H%M%S"
 # The flags of `pipelines.embed` that depend on the list.
 LIST_FLAGS = ("--input_path", "--input_dict", "--output_path")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipeListOptions(RecipeChoice):
+    """The options of programs that work on all lists of a recipe: the recipe, and where its lists are."""
+
+    data_dir: str = option(
+        REQUIRED,
+        Text(anything=True),
+        help="directory or bucket that has the lists",
+        decides="neither",
+        metavar="DIR",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +65,7 @@ def check_data_dir(path: str) -> str:
     Raises:
       InputError: there is no such directory.
     """
-    path = path.removeprefix("file://")
+    path = path_argument(path)
     path = path.rstrip("/") or path[:1]  # "/" stays "/"
     if not has_scheme(path) and not os.path.isdir(path):
         raise InputError(f"--data_dir: there is no directory {path!r}. Give the one that has the lists.")
@@ -79,7 +95,7 @@ def find_lists(recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage)
     if missing:
         raise InputError(
             f"recipe {recipe.name}: {', '.join(missing)} not found. To make the lists from a folder of class "
-            f"folders: python -m pipelines.ingest --image_dir PHOTOS --output_dir {shlex.quote(data_dir)}"
+            f"folders: {program_command('ingest', '--image_dir', 'PHOTOS', '--output_dir', data_dir)}"
         )
     return [
         RecipeList(
@@ -150,7 +166,8 @@ def plan_path(data_dir: str, recipe_name: str) -> str:
 
 
 def in_folder(folder: str, path: str) -> str:
-    """A path that may be relative to a folder."""
+    """A path that may be relative to a folder; `file://` URIs become local paths."""
+    path = path_argument(path)
     return path if has_scheme(path) else os.path.join(folder, path)
 
 

@@ -2,67 +2,79 @@
 
     HUGS_CACHE_DIR=/opt/hugs/cache python -m preprocess.bake --weights imagenet
 
-Keeps the network in `HUGS_CACHE_DIR`, as the first start of a worker would. Which precision is fastest is measured by
-each machine for itself and is not part of it.
+It keeps the network in `HUGS_CACHE_DIR`, as the first start of a worker does. It does not measure which precision is
+the fastest: each machine measures that itself.
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import os
 from collections.abc import Sequence
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
+from configs.option import add_flags, given_values, option, options_of
 from configs.program import run_program
+from configs.recipe import BackboneOptions
+from configs.rules import Switch
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(prog="python -m preprocess.bake", description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--backbone", default="inception_v3", help="network to prepare (default: inception_v3)")
-    parser.add_argument(
-        "--weights",
-        default="imagenet",
-        metavar="imagenet|random|PATH",
-        help="its weights (default: imagenet, which are fetched if they are not on this machine)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of random weights (default: 0)")
-    parser.add_argument(
-        "--weights_only",
-        action="store_true",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BakeOptions(BackboneOptions):
+    """The options of the program."""
+
+    # It has no annotation: `runpy` can run a program without registering its module, and then dataclasses do not
+    # recognize ClassVar and make a field of it.
+    prefix = "--"
+
+    weights_only: bool = option(
+        False,
+        Switch(can_be_unset=False),
         help="fetch and check the weights, keep no network: for a container that trains",
+        decides="neither",
     )
-    parser.add_argument("--gpu", action="store_true", help="keep the network also in the form for workers with GPUs")
-    return parser
+    gpu: bool = option(
+        False,
+        Switch(can_be_unset=False),
+        help="keep the network also in the form for workers with GPUs",
+        decides="neither",
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> BakeOptions:
+    parser = OneLineParser(module="preprocess.bake", description=(__doc__ or "").partition("\n\n")[0])
+    add_flags(parser, options_of(BakeOptions))
+    return BakeOptions(**given_values(parser.parse_args(argv), BakeOptions))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program.
 
     Raises:
-      InputError: the weights cannot be had or do not fit, or the network cannot be kept.
+      InputError: the weights are not available or do not fit the network, or the network cannot be kept.
     """
-    args: argparse.Namespace = _parser().parse_args(argv)
+    options = _parse(argv)
     # Imported here so that --help and wrong flags answer at once.
     from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
     from preprocess.engines.converted_networks import load_network, load_operations
     from preprocess.engines.model_cache import ModelCache, cache_folder
 
-    spec = BackboneSpec(architecture=args.backbone, weights=args.weights, seed=args.seed)
-    if args.weights_only:
+    spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
+    if options.weights_only:
         _, identity = load_keras_backbone(spec)
         print(f"{identity.describe()}: {identity.weights_digest}")
         return EXIT_OK
     cache = ModelCache()
     network = load_network(spec, cache)
-    # A cache that cannot keep anything is no fault where a job runs, but here it is all that was asked for.
+    # A job can run without a cache. This program exists to fill the cache, so it fails without one.
     folder = os.path.dirname(network.graph_path)
     if os.path.dirname(folder) != cache_folder().rstrip("/"):
         raise InputError(
             f"HUGS_CACHE_DIR: nothing could be kept in {cache_folder()!r}; it must be a folder that can be written, "
             f"with {os.path.getsize(network.graph_path) / 1e6:.0f} MB free."
         )
-    if args.gpu:
+    if options.gpu:
         load_operations(network, cache)
     print(f"{network.identity.describe()}: {network.identity.weights_digest}")
     print(f"kept in {folder}")

@@ -9,6 +9,24 @@ fail() {
   exit 2
 }
 
+# Prints a path; of a file:// URI its local path, as configs/file_uris.py does.
+local_path() {
+  local path=$1
+  case "$path" in
+    [Ff][Ii][Ll][Ee]://*) path=${path#*://} ;;
+    [Ff][Ii][Ll][Ee]:/*) path=${path#*:} ;;
+    *) printf '%s' "$path"; return ;;
+  esac
+  case "$path" in
+    [Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]/*) path=/${path#*/} ;;
+  esac
+  if [[ ! -e "$path" && "$path" =~ %[0-9A-Fa-f]{2} ]]; then
+    path=${path//\\/\\\\}
+    path=$(printf '%b' "${path//%/\\x}")
+  fi
+  printf '%s' "$path"
+}
+
 # Sets PYTHON, and refuses one that lacks modules: find_python EXTRA MODULE ...
 find_python() {
   local extra=$1

@@ -1,8 +1,36 @@
-"""What all tests share: a cache of models of their own, so that none depends on what a machine has kept."""
+"""What all tests share: their order, and a cache of models that does not depend on what a machine has kept."""
 
 import os
 
 import pytest
+
+# Two tests run at a time, on two cores: more threads within TensorFlow only get into each other's way.
+for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+# The files that take longest come first, so that at the end no process waits for the last file of the other.
+_FIRST = (
+    "test_bucket_workflow",
+    "test_two_workers",
+    "test_stopped_jobs",
+    "test_set_states",
+    "test_output_locks",
+    "test_faulty_bucket",
+    "test_bucket_lock",
+    "test_resume",
+    "test_portable",
+    "test_task",
+    "test_parity",
+    "test_streams",
+    "test_streaming",
+    "test_engines",
+    "test_benchmarks",
+)
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: number for number, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(scope="session", autouse=True)

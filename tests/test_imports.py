@@ -54,12 +54,14 @@ ROOMS = {
         "preprocess.records",
     },
     "pipelines.runners": {"preprocess.storage"},
+    "pipelines.splits": {"preprocess.storage"},
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
     "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
     "pipelines.embedding": {"pipelines.checks", "pipelines.planning", "pipelines.runners", *_PIPELINE},
 }
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
+    "pipelines.splits": {"pipelines.class_folders"},
     "trainer.storage": {"trainer.options"},
     "trainer.training": {"trainer.options"},
     "trainer.search": {"trainer.options"},

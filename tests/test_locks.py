@@ -20,9 +20,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 LOCKS = {
     "requirements.lock": set(EXTRAS) - {"gpu"},
-    "requirements-worker.lock": {"pipeline", "openvino"},
-    "requirements-worker-gpu.lock": {"pipeline", "openvino", "gpu"},
-    "requirements-trainer.lock": {"train", "export"},
+    "requirements-worker.lock": {"pipeline", "aws", "openvino", "heif"},
+    "requirements-worker-gpu.lock": {"pipeline", "aws", "openvino", "heif", "gpu"},
+    "requirements-trainer.lock": {"train", "aws", "export"},
 }
 MACHINES = {
     f"{system}-{machine}-{python}": {

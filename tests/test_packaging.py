@@ -37,6 +37,8 @@ def test_a_worker_can_install_and_import_the_source_distribution(tmp_path):
     imports += f"assert configs.__file__.startswith({str(site)!r})\n"
     imports += f"for name in {modules!r}: importlib.import_module(name)\n"
     assert all((site / package / "py.typed").exists() for package in PACKAGES)
+    imports += "from trainer.reports.page_templates import template_names, load\n"
+    imports += "assert {'report.html', 'style.css'} <= set(template_names()) and [*map(load, template_names())]\n"
     imports += "from configs.recipe import load_recipe, recipe_names\n"
     imports += "print([load_recipe(name).name for name in recipe_names()])"
     assert run("-I", "-c", imports, cwd=tmp_path).strip() == "['flowers', 'hugs']"

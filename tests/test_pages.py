@@ -7,7 +7,6 @@ import tomllib
 
 import pytest
 
-from configs import install_hint as module
 from configs.install_hint import install_hint
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -15,7 +14,10 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 _SKIPPED = ("tests/", "LICENSE", "requirements", "NOTES-")
 # A path, a lock, or a name that stands for one; what follows `pip install` and its flags.
 _PATHS = re.compile(r"""^['"]?(\.|/|\$\{here\}|\{|CHECKOUT|\$package|-r\b|--requirement\b|-e\b|--editable\b)""")
-_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md", "docs/cloud.md", "docs/promises.md")
+_PAGES = (
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"),
+    *("docs/cloud.md", "docs/promises.md", "docs/storage.md"),
+)
 _FLAGS = re.compile(r"^(--no-cache-dir|--no-deps|--require-hashes|--no-build-isolation|-q|--quiet)\s+")
 
 
@@ -59,7 +61,7 @@ def test_the_hint_runs_as_it_is_printed(monkeypatch, tmp_path):
     hint = install_hint("openvino")
     assert f"{ROOT}[openvino]" in hint
     assert "make setup" in hint
-    monkeypatch.setattr(module, "REPOSITORY", str(tmp_path / "site-packages"))
+    monkeypatch.setattr("configs.install_hint.REPOSITORY", str(tmp_path / "site-packages"))
     assert "pip install 'CHECKOUT[openvino]'" in install_hint("openvino")
 
 

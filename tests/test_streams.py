@@ -96,12 +96,41 @@ def test_an_encoding_of_file_names_that_lacks_letters_loses_no_image(tmp_path):
     assert [json.loads(line)["uri"] for line in failed] == ["3.png"]
 
 
-@pytest.mark.parametrize("program", ["pipelines.embed", "pipelines.preproc", "pipelines.plan", "pipelines.ingest"])
+@pytest.mark.parametrize(
+    "program",
+    ["pipelines.embed", "pipelines.preproc", "pipelines.plan", "pipelines.ingest", "trainer.task", "demo.run"],
+)
 @pytest.mark.parametrize("environment", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 def test_a_name_that_is_no_utf_8_is_one_line(program, environment):
     done = in_shell("\"$@\" $'--image_dir=d\\xff'", sys.executable, "-m", program, **environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: an argument is not UTF-8: '--image_dir=d\\udcff' (byte 0xff)")
+
+
+def test_lists_of_folders_with_accents_are_made_whatever_the_streams_can_print(tmp_path):
+    for label in ("daisy", "pâquerette"):
+        (tmp_path / "été" / label).mkdir(parents=True)
+        for number in range(30):
+            (tmp_path / "été" / label / f"ñ{label}{number}.jpg").touch()
+        (tmp_path / "été" / label / "undecodable-\udcff.jpg").touch()
+    written = []
+    for number, environment in enumerate(({}, ASCII)):
+        out = tmp_path / f"liß{number}"
+        command = [
+            sys.executable,
+            "-m",
+            "pipelines.ingest",
+            "--image_dir",
+            str(tmp_path / "été"),
+            "--output_dir",
+            str(out),
+        ]
+        done = in_shell('"$@"', *command, **environment)
+        assert done.returncode == 0, done.stderr
+        assert r"2 images left out because of the name" in done.stderr
+        written.append(files(out))
+    assert r"p\u00e2querette" in done.stdout
+    assert written[0] == written[1]
 
 
 def test_a_folder_whose_name_is_no_utf_8_is_one_line(tmp_path):

@@ -167,6 +167,20 @@ def test_a_missing_interpreter_is_one_line(wrappers):
     assert "PYTHON: no-such-python is not there" in wrappers.refusal("hugs_preproc.sh", ".", PYTHON="no-such-python")
 
 
+def test_the_directory_may_be_a_file_uri(wrappers, job):
+    uri = f"file://localhost{wrappers.folder}/my%20data"
+    assert wrappers.run("hugs_preproc.sh", uri).returncode == 0
+    assert wrappers.arguments()[-1] == f"{wrappers.folder}/my data"
+    assert wrappers.run("hugs_train.sh", uri, f"FILE:{wrappers.folder}/my%20data/job%201").returncode == 0
+    assert wrappers.arguments()[-1] == f"{wrappers.folder}/my data/job 1/training"
+
+
+def test_a_name_with_commas_and_brackets_is_no_pattern(wrappers, job):
+    (wrappers.folder / job).rename(wrappers.folder / "my data" / "a,b [2023]")
+    assert wrappers.run("hugs_train.sh", "my data", "my data/a,b [2023]").returncode == 0
+    assert "my data/a,b [2023]/preproc/train*" in wrappers.arguments()
+
+
 @pytest.mark.parametrize("script", ["hugs_preproc.sh", "hugs_train.sh"])
 def test_an_interpreter_without_the_project_is_one_line(wrappers, job, script):
     assert "Run 'make setup' in " in wrappers.refusal(script, "my data", job, FAKE_LACKS_MODULES="1")
@@ -183,7 +197,8 @@ def test_what_training_refuses(wrappers, job):
     for job_id in ("a b", "../x", ".hidden", "a/b", "\u00e9", "preproc"):
         assert "JOB_ID: must be letters, digits, '.', '_' and '-'" in refusal(job, job_id)
     assert "--max_steps: flags of the trainer stand after '--'" in refusal(job, "--max_steps", "5")
-    assert "a,b: PATH must not hold any of" in refusal("a,b")
+    in_bucket = wrappers.refusal("hugs_train.sh", "gs://bucket", "gs://bucket/a,b")
+    assert "gs://bucket/a,b: PATH must not hold any of" in in_bucket
     assert "no/preproc/train*: no records there. Make them with: ./hugs_preproc.sh" in refusal("no")
     shutil.rmtree(wrappers.folder / job / "preproc")
     (wrappers.folder / job / "preproc" / "_train").mkdir(parents=True)

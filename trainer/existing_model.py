@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from configs.errors import InputError, cause_in_one_line
 from trainer.data.dataset import EmbeddingDataset, in_label_mode
+from trainer.data.embedding_findings import embedding_findings, finding_warnings
 from trainer.data.photos import finder_of_sets
 from trainer.data.record_sets import RecordSet, backbone_difference
 from trainer.evaluation.assess import Calibration, LogitsOf, assess
@@ -22,6 +23,7 @@ from trainer.export.output_folder import PREDICTIONS_NAME, write_json
 from trainer.options import TrainingOptions
 from trainer.reports.held_out_files import write_predictions, write_report
 from trainer.storage.files import cause_of, local_folder
+from trainer.storage.tensorflow_paths import path_for_tensorflow
 from trainer.storage.working_folder import working_folder
 
 # The names differ from metrics.json and report.html, which are about the training and may lie in the same folder.
@@ -81,8 +83,8 @@ def load_logits(model_dir: str, info: ModelInfo) -> LogitsOf:
       InputError: the model cannot be loaded.
     """
     try:
-        with local_folder(model_dir) as folder:
-            model = tf.saved_model.load(folder)
+        with local_folder(model_dir) as folder, path_for_tensorflow(folder) as path:
+            model = tf.saved_model.load(path)
         signature = model.signatures["embeddings"]
     except (OSError, KeyError, tf.errors.OpError) as error:
         cause = cause_in_one_line(error)
@@ -128,9 +130,12 @@ def evaluate_existing(
     calibration = Calibration(temperature=info.temperature, threshold=info.threshold)
     logits_of = load_logits(model_dir, info)
     evaluations = assess(logits_of, data, calibration, train_support=None)
+    findings = embedding_findings(sets)
+    about_data = finding_warnings(findings, (record_set for part in sets.values() for record_set in part))
     metrics: dict[str, Any] = {
         "format": EVALUATION_FORMAT,
-        "warnings": [info.warning] if info.warning else [],
+        "warnings": [*about_data, *([info.warning] if info.warning else [])],
+        "embedding_found": findings,
         **{name: evaluation.numbers for name, evaluation in evaluations.items()},
         "labels": list(info.labels),
         "label_mode": info.label_mode,
@@ -140,6 +145,7 @@ def evaluate_existing(
         "record_sets": {name: [record_set.prefix for record_set in part] for name, part in sets.items()},
         "model": {
             "model_dir": model_dir,
+            "takes_images": info.takes_images,
             "head_digest": info.head_digest,
             "temperature": info.temperature,
             "threshold": info.threshold,

@@ -8,16 +8,17 @@ import os
 import posixpath
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from configs.arguments import OneLineParser
 from configs.choices import ExportFormat, OptimizerName
 from configs.errors import InputError
+from configs.file_uris import path_argument
 from configs.option import REQUIRED, Options, add_flags, option, options_of
-from configs.recipe import TrainOptions, load_recipe
+from configs.recipe import OptionalRecipe, TrainOptions, load_recipe
 from configs.rules import Number, Rule, Switch, Texts, Whole
 from configs.section import FieldError
-from trainer.arguments import split_paths
+from trainer.arguments import split_paths, split_texts
 from trainer.storage.files import supported_path
 
 OPTIMIZERS = typing.get_args(OptimizerName)
@@ -34,17 +35,23 @@ _VERTEX_FOLDERS = {
 }
 
 
+# What a run does with a path: it reads from the path, it writes to the path, or the path only says where it may read.
+PathUse = Literal["read", "written", "allowed"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Path(Rule):
     """The path of a file or a folder, local or gs://.
 
     Attributes:
       of: "a file" or "a folder".
+      use: what a run does with the path.
       or_empty: whether the empty text is allowed; it means no path.
       or_name: whether the value may also be a name that is not a path.
     """
 
     of: str
+    use: PathUse
     or_empty: bool = False
     or_name: bool = False
 
@@ -57,6 +64,10 @@ class Path(Rule):
         """See `Rule`."""
         return isinstance(value, str) and (bool(value) or self.or_empty)
 
+    def normal(self, value: Any) -> Any:
+        """See `Rule`."""
+        return path_argument(value)
+
 
 @dataclasses.dataclass(frozen=True)
 class ListOfTexts(Texts):
@@ -67,7 +78,13 @@ class ListOfTexts(Texts):
 
 @dataclasses.dataclass(frozen=True)
 class Paths(ListOfTexts):
-    """Any number of paths."""
+    """Any number of paths.
+
+    Attributes:
+      use: what a run does with the paths.
+    """
+
+    use: PathUse
 
     @property
     def words(self) -> str:
@@ -99,7 +116,7 @@ class DataOptions(Options):
 
     train_data_paths: tuple[str, ...] = option(
         (),
-        Paths(),
+        Paths("read"),
         help="shards, globs ('out/preproc/train*') or set prefixes to train on; repeat or separate by commas",
         decides="model",
         held_as=("training data",),
@@ -107,7 +124,7 @@ class DataOptions(Options):
     )
     eval_data_paths: tuple[str, ...] = option(
         (),
-        Paths(),
+        Paths("read"),
         help="the same for the evaluation set, which also chooses the checkpoint",
         decides="model",
         held_as=("evaluation data",),
@@ -115,7 +132,7 @@ class DataOptions(Options):
     )
     test_data_paths: tuple[str, ...] = option(
         (),
-        Paths(),
+        Paths("read"),
         help="the same for the test set, which is evaluated once at the end",
         decides="neither",
         metavar="PATH",
@@ -123,13 +140,13 @@ class DataOptions(Options):
     )
     output_path: str = option(
         REQUIRED,
-        Path("a folder"),
+        Path("a folder", "written"),
         help="folder for checkpoints, logs, metrics.json and the model",
         decides="neither",
     )
     checkpoint_dir: str | None = option(
         None,
-        Path("a folder", or_empty=True),
+        Path("a folder", "written", or_empty=True),
         help="folder for the checkpoints",
         decides="neither",
         metavar="DIR",
@@ -137,15 +154,15 @@ class DataOptions(Options):
     )
     log_dir: str | None = option(
         None,
-        Path("a folder", or_empty=True),
-        help="of TensorBoard",
+        Path("a folder", "written", or_empty=True),
+        help="folder for the logs of TensorBoard",
         decides="neither",
         metavar="DIR",
         default_words="AIP_TENSORBOARD_LOG_DIR, else in output_path",
     )
     export_dir: str | None = option(
         None,
-        Path("a folder", or_empty=True),
+        Path("a folder", "written", or_empty=True),
         help="folder for a copy of the model",
         decides="neither",
         metavar="DIR",
@@ -153,7 +170,7 @@ class DataOptions(Options):
     )
     input_dict: str | None = option(
         None,
-        Path("a file"),
+        Path("a file", "read"),
         help="the dict.txt of records that were made elsewhere",
         decides="model",
         held_as=("training data", "evaluation data"),
@@ -161,7 +178,7 @@ class DataOptions(Options):
     )
     photo_dirs: tuple[str, ...] = option(
         (),
-        Paths(),
+        Paths("allowed"),
         help="read photos that records name, for thumbnails and checks, only in these folders",
         decides="neither",
         metavar="DIR",
@@ -170,7 +187,7 @@ class DataOptions(Options):
     # This does not influence the training: the head is trained on the embeddings in the records.
     weights: str | None = option(
         None,
-        Path("a file", or_name=True),
+        Path("a file", "read", or_name=True),
         help="the backbone's weights file, if it moved since the records were made",
         decides="neither",
         metavar="FILE",
@@ -242,7 +259,7 @@ class TrainingOptions(TrainOptions, DataOptions):
     )
     model_dir: str | None = option(
         None,
-        Path("a folder"),
+        Path("a folder", "read"),
         help="the existing model that --write_predictions evaluates",
         decides="neither",
         metavar="DIR",
@@ -307,6 +324,15 @@ class TrainingOptions(TrainOptions, DataOptions):
             return self.max_steps
         return math.ceil(self.epochs * num_examples / self.batch_rows(num_examples))
 
+    def paths_that_are(self, use: PathUse) -> dict[str, tuple[str, ...]]:
+        """The paths that the run reads or writes, by the name of the option. Options without a path are left out."""
+        found = {}
+        for name, described in options_of(self).items():
+            value = getattr(self, name)
+            if isinstance(described.rule, Path | Paths) and described.rule.use == use and value:
+                found[name] = (value,) if isinstance(value, str) else value
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """The options as JSON."""
         return dataclasses.asdict(self)
@@ -314,12 +340,12 @@ class TrainingOptions(TrainOptions, DataOptions):
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(
-        prog="python -m trainer.task",
+        module="trainer.task",
         description="Trains a classifier on the embeddings of a record set and exports it as one SavedModel.",
     )
     of_data, of_run = options_of(DataOptions), options_of(TrainingOptions)
     add_flags(parser, of_data)
-    parser.add_argument("--recipe", help="name or file of a recipe that gives defaults of the flags below")
+    add_flags(parser, options_of(OptionalRecipe))
     add_flags(parser, {name: described for name, described in of_run.items() if name not in of_data})
     return parser
 
@@ -349,7 +375,7 @@ def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.en
     rules = {name: described.rule for name, described in options_of(TrainingOptions).items()}
     for field, rule in rules.items():
         if isinstance(rule, ListOfTexts) and given[field] is not None:
-            given[field] = split_paths(given[field])
+            given[field] = split_paths(given[field]) if isinstance(rule, Paths) else split_texts(given[field])
     values.update({field: environ[name] for field, name in _VERTEX_FOLDERS.items() if environ.get(name)})
     values.update({field: value for field, value in given.items() if value is not None})
     for field, value in values.items():

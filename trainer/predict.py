@@ -14,47 +14,54 @@ from collections.abc import Sequence
 from configs.arguments import OneLineParser
 from configs.console import require_printed
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
+from configs.file_uris import local_path_of
+from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
 from configs.program import run_program
+from configs.rules import Arguments, Switch, Whole
+from trainer.options import Path
 from trainer.storage.files import cause_of, is_missing_bucket, storage, supported_path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictOptions:
+class PredictOptions(Options):
     """The options of the program.
-
-    Attributes:
-      model_dir: folder of the SavedModel, local or gs://.
-      photos: paths of image files, local or gs://.
-      top_k: labels to print for each photo.
-      as_json: print one JSON object on each line instead of text.
 
     Raises:
       InputError: a value breaks its rule.
     """
 
-    model_dir: str
-    photos: tuple[str, ...]
-    top_k: int = 5
-    as_json: bool = False
+    # It has no annotation: `runpy` can run a program without registering its module, and then dataclasses do not
+    # recognize ClassVar and make a field of it.
+    prefix = "--"
 
-    def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise InputError(f"--top_k must be 1 or more. Received: {self.top_k}")
-        if not self.model_dir:
-            raise InputError("--model_dir must name a folder. Received: ''")
+    photos: tuple[str, ...] = option(
+        REQUIRED,
+        Arguments(),
+        help="image files of any common format, local or gs://",
+        decides="neither",
+        metavar="PHOTO",
+        positional=True,
+    )
+    model_dir: str = option(
+        REQUIRED,
+        Path("a folder", "read"),
+        help="the model that trainer.task exported, local or gs://",
+        decides="neither",
+    )
+    top_k: int = option(5, Whole(1), help="labels to print for each photo", decides="neither")
+    json: bool = option(
+        False,
+        Switch(can_be_unset=False),
+        help="print one JSON object on each line",
+        decides="neither",
+    )
 
 
 def _parse(argv: Sequence[str] | None) -> PredictOptions:
-    parser = OneLineParser(
-        prog="python -m trainer.predict", description="Predicts the labels of photos.", any_bytes=True
-    )
-    parser.add_argument("--model_dir", required=True, help="the model that trainer.task exported")
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image files of any common format")
-    parser.add_argument("--top_k", type=int, default=5, help="labels to print for each photo (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on each line")
-    given = parser.parse_args(argv)
-    model_dir = supported_path(given.model_dir, flag="model_dir")
-    return PredictOptions(model_dir=model_dir, photos=tuple(given.photos), top_k=given.top_k, as_json=given.json)
+    parser = OneLineParser(module="trainer.predict", description="Predicts the labels of photos.", any_bytes=True)
+    add_flags(parser, options_of(PredictOptions))
+    options = PredictOptions(**given_values(parser.parse_args(argv), PredictOptions))
+    return dataclasses.replace(options, model_dir=supported_path(options.model_dir, flag="model_dir"))
 
 
 def _read_photo(path: str) -> bytes:
@@ -68,10 +75,10 @@ def _read_photo(path: str) -> bytes:
     from preprocess.storage.base import TooLarge
     from trainer.export.classifier import normalize_photo
 
-    if os.path.isdir(path):
+    if os.path.isdir(location := local_path_of(path)):
         raise InputError(f"{path}: is a folder; name the photos in it")
     try:
-        data = storage().read(path.removeprefix("file://"), max_bytes=DEFAULT_MAX_IMAGE_BYTES)
+        data = storage().read(location, max_bytes=DEFAULT_MAX_IMAGE_BYTES)
     except TooLarge as error:
         raise InputError(f"{path}: has more than {DEFAULT_MAX_IMAGE_BYTES} bytes") from error
     except ValueError as error:
@@ -116,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     predictions = Classifier(options.model_dir).predict([photo for _, photo in photos])
     for (path, _), prediction in zip(photos, predictions, strict=True):
         best = prediction.top(info.labels, options.top_k)
-        if options.as_json:
+        if options.json:
             line = {
                 "image": path,
                 "predictions": [{"label": label, "score": score, "id": i} for label, score, i in best],

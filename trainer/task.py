@@ -10,7 +10,7 @@ import os
 import posixpath
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from configs.choices import Unlabeled
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trainer.data.dataset import EmbeddingDataset
+    from trainer.data.shared_images import SharedImages
     from trainer.evaluation.metrics import Evaluation
     from trainer.export.output_folder import OutputFolder
     from trainer.training.loop import TrainingResult
@@ -67,17 +68,23 @@ def _output_folder(options: TrainingOptions) -> OutputFolder:
     from trainer.storage.working_folder import working_folder
 
     output = OutputFolder(options.output_path)
-    for flag in ("checkpoint_dir", "log_dir", "export_dir"):
-        if path := getattr(options, flag):
+    for flag, paths in options.paths_that_are("written").items():
+        for path in () if flag == "output_path" else paths:
             working_folder(path, flag=flag).require_writable()
     return output
 
 
 def _warnings(
-    sets: dict[str, tuple[RecordSet, ...]], data: dict[str, EmbeddingDataset], backbone: BackboneIdentity
+    sets: dict[str, tuple[RecordSet, ...]],
+    data: dict[str, EmbeddingDataset],
+    backbone: BackboneIdentity,
+    shared: Mapping[str, SharedImages],
+    findings: Mapping[str, Any],
 ) -> list[str]:
     from trainer.data.dataset import data_warnings
+    from trainer.data.embedding_findings import finding_warnings
     from trainer.data.foreign_sets import UNVERIFIED
+    from trainer.data.shared_images import shared_image_warnings
 
     warnings = []
     if not sets["train"][0].verified:
@@ -100,6 +107,12 @@ def _warnings(
     for name in ("eval", "test"):
         if name in data:
             warnings += data_warnings(data["train"], data[name], held_out_name=name)
+    warnings = [
+        # The first warnings are those about images that were trained on: they are printed whatever else there is.
+        *shared_image_warnings(shared),
+        *finding_warnings(findings, (record_set for part in sets.values() for record_set in part)),
+        *warnings,
+    ]
     return list(dict.fromkeys(warnings))
 
 
@@ -145,13 +158,24 @@ def _load_backbone(record_set: RecordSet, weights: str | None) -> tuple[keras.Mo
 
 
 def _train(
-    options: TrainingOptions, data: dict[str, EmbeddingDataset], exchange: GradientExchange | None
+    options: TrainingOptions,
+    data: dict[str, EmbeddingDataset],
+    exchange: GradientExchange | None,
+    *,
+    left_out: Mapping[str, np.ndarray],
 ) -> tuple[TrainingOptions, TrainingResult, dict[str, Any]]:
     """Searches settings if the options ask for it, and trains.
+
+    Args:
+      options: of the run.
+      data: the data sets of the run.
+      exchange: as in `train_and_export`.
+      left_out: the examples of "eval" and "test" that other sets have too; seeds and learning curve leave them out.
 
     Returns:
       The options that the head was trained with, the result of the training, and further results for the metrics.
     """
+    from trainer.training.checkpoints import Saving
     from trainer.training.loop import train_head
     from trainer.training.progress import TrainingProgress
 
@@ -169,7 +193,7 @@ def _train(
             evaluation,
             options,
             on_progress=progress.update,
-            resume=True,
+            saving=Saving(resumes=True),
             say=_say,
             exchange=exchange,
         )
@@ -177,12 +201,12 @@ def _train(
         from trainer.search.seeds_and_curves import over_seeds
 
         _say(f"training with {options.seeds} seeds")
-        extras["seeds"] = over_seeds(train, evaluation, data.get("test"), options)
+        extras["seeds"] = over_seeds(train, evaluation, data.get("test"), options, left_out=left_out)
     if options.learning_curve:
         from trainer.search.seeds_and_curves import learning_curve
 
         _say("measuring what more images would bring")
-        extras["learning_curve"] = learning_curve(train, evaluation, options)
+        extras["learning_curve"] = learning_curve(train, evaluation, options, left_out=left_out["eval"])
     return options, result, extras
 
 
@@ -208,11 +232,14 @@ def train_as_worker(options: TrainingOptions, exchange: GradientExchange) -> Non
     sets = _find_sets(options)
 
     from trainer.data.dataset import in_label_mode
+    from trainer.training.checkpoints import Saving
     from trainer.training.loop import train_head
 
     data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
     data = in_label_mode(data, options.label_mode)
-    train_head(data["train"], data["eval"], options, write=False, resume=True, say=_say, exchange=exchange)
+    train_head(
+        data["train"], data["eval"], options, saving=Saving(writes=False, resumes=True), say=_say, exchange=exchange
+    )
     cluster = exchange.cluster
     _say(f"worker {cluster.index} of {cluster.count} is done; the chief evaluates and writes the model")
 
@@ -253,13 +280,16 @@ def _train_and_export(
     import_tensorflow()  # This takes seconds, so paths are checked before it.
 
     from trainer.data.dataset import in_label_mode
+    from trainer.data.embedding_findings import embedding_findings
     from trainer.data.photos import finder_of_sets
+    from trainer.data.shared_images import SHARED_IMAGES_NAME, find_shared_images
     from trainer.evaluation.assess import assess, calibrate
     from trainer.export.formats import export_all, require_formats
     from trainer.export.output_folder import PREDICTIONS_NAME, REPORT_NAME, copy_model
     from trainer.export.saved_model import save_model
     from trainer.reports.console import summary
     from trainer.reports.held_out_files import write_predictions, write_report
+    from trainer.reports.shared_images_csv import write_shared_images
     from trainer.run_metrics import run_metrics
     from trainer.training.head import predict_logits
     from trainer.training.loop import require_trainable
@@ -271,19 +301,25 @@ def _train_and_export(
     data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
     data = in_label_mode(data, options.label_mode)
     require_trainable(data["train"])
-    warnings = _warnings(sets, data, backbone)
+    shared, findings = find_shared_images(data), embedding_findings(sets)
+    left_out = {name: images.rows for name, images in shared.items()}
+    warnings = _warnings(sets, data, backbone, shared, findings)
     _warn(warnings)
 
-    options, result, extras = _train(options, data, exchange)
+    options, result, extras = _train(options, data, exchange, left_out=left_out)
 
     def logits_of(piece: np.ndarray) -> np.ndarray:
         return predict_logits(result.head, [piece])
 
     _say("evaluating and exporting the model")
     calibration, threshold = calibrate(logits_of, data["eval"], min_precision=options.min_precision)
-    evaluations = assess(logits_of, data, calibration, train_support=data["train"].support())
+    evaluations = assess(logits_of, data, calibration, train_support=data["train"].support(), left_out=left_out)
     metrics = run_metrics(options, sets, data, backbone, result, evaluations, calibration, threshold, warnings)
-    metrics |= extras
+    metrics |= {
+        "shared_images": {name: images.to_json() for name, images in shared.items()},
+        "embedding_found": findings,
+        **extras,
+    }
     held_out = {name: dataset for name, dataset in data.items() if name != "train"}
     photos = finder_of_sets((record_set for part in sets.values() for record_set in part), options.photo_dirs)
 
@@ -314,6 +350,8 @@ def _train_and_export(
     files = {REPORT_NAME: lambda path: write_report(path, metrics, evaluations, photos)}
     if options.write_predictions:
         files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration)
+    if any(len(rows) for rows in left_out.values()):
+        files[SHARED_IMAGES_NAME] = lambda path: write_shared_images(path, shared, data)
     output.publish(write_model, metrics, files)
     # If the output folder is the job's base directory, Vertex AI's folder for the model is `model` in it.
     if options.export_dir and options.export_dir.rstrip("/") != output.model_dir:
@@ -321,7 +359,14 @@ def _train_and_export(
     _write_tensorboard(options, evaluations, data["eval"], step=result.best.step)
     report_trial({"accuracy": metrics["eval"]["accuracy"], "loss": metrics["eval"]["loss"]}, step=result.best.step)
     print(
-        summary(metrics, metrics_path=output.metrics_path, model_dir=output.model_dir, report_path=output.report_path)
+        summary(
+            metrics,
+            metrics_path=output.metrics_path,
+            model_dir=output.model_dir,
+            report_path=output.report_path,
+            log_dir=options.log_folder,
+            photo=next((path for path, _ in photos.some(data["eval"].uris, at_most=1, tries=_PARITY_TRIES)), None),
+        )
     )
     return metrics
 

@@ -10,19 +10,19 @@ from typing import Any, ClassVar
 
 from configs.arguments import OneLineParser
 from configs.errors import InputError
-from configs.option import REQUIRED, Options, add_flags, option, options_of
-from configs.recipe import PreprocessOptions, Recipe, load_recipe
-from configs.rules import Switch, Text, Texts, Whole
+from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
+from configs.recipe import OptionalRecipe, PreprocessOptions, Recipe, load_recipe
+from configs.rules import PathText, PathTexts, Switch, Text, Whole
 
 
 @dataclasses.dataclass(frozen=True)
 class _Reasons(Text):
-    """Reasons of failures. The flag without a value means all reasons."""
+    """Reasons of failures. The flag without a value stands for all reasons."""
 
     flag: ClassVar[dict[str, Any]] = {"nargs": "?", "const": "all"}
 
 
-_ANYTHING = Text(anything=True)
+_PATH = PathText()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class PathOptions(Options):
 
     input_path: tuple[str, ...] = option(
         REQUIRED,
-        Texts(),
+        PathTexts(),
         help="CSV list of rows image_uri,label[,label...], or a glob of lists; may be repeated. Relative image URIs "
         "are relative to the list that names them",
         decides="records",
@@ -42,7 +42,7 @@ class PathOptions(Options):
     )
     input_dict: str = option(
         REQUIRED,
-        _ANYTHING,
+        _PATH,
         help="dict.txt: the labels, one a line",
         decides="records",
         held_as=("input_dict",),
@@ -50,7 +50,7 @@ class PathOptions(Options):
     )
     output_path: str = option(
         REQUIRED,
-        _ANYTHING,
+        _PATH,
         help="the set to write, for example out/preproc/train",
         decides="neither",
         metavar="PREFIX",
@@ -58,12 +58,8 @@ class PathOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class JobOptions(PreprocessOptions, PathOptions):
-    """All options of a job: its input and output, the options of a recipe about records, and the others.
-
-    Raises:
-      InputError: a value breaks its rule; the message names the flag and the value.
-    """
+class BatchOptions(Options):
+    """The option about batches, which jobs and plans share."""
 
     prefix: ClassVar[str] = "--"
 
@@ -76,17 +72,29 @@ class JobOptions(PreprocessOptions, PathOptions):
         metavar="N",
         default_words="what suits the engine",
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobOptions(BatchOptions, PreprocessOptions, PathOptions):
+    """All options of a job: its input and output, the options of a recipe about records, and the others.
+
+    Raises:
+      InputError: a value breaks its rule; the message names the flag and the value.
+    """
+
+    prefix: ClassVar[str] = "--"
+
     embedding_cache: str | None = option(
         None,
-        _ANYTHING,
-        help="local or remote folder of embeddings by the content of the image file: what it holds is not computed "
-        "again, whatever the list or the file is called; it grows by what is computed",
+        _PATH,
+        help="local or remote folder that keeps embeddings by the content of the image file. Embeddings in it are not "
+        "computed again, even if lists or files have other names. All new embeddings are added to it",
         decides="neither",
         metavar="FOLDER",
     )
     against: tuple[str, ...] = option(
         (),
-        Texts(),
+        PathTexts(),
         help="a finished set, for example that of the training list: the report counts the images that are in both; "
         "may be repeated",
         decides="neither",
@@ -95,40 +103,41 @@ class JobOptions(PreprocessOptions, PathOptions):
     retry_failures: str | None = option(
         None,
         _Reasons(anything=True),
-        help="of a finished set: try its dead letters again, all or those of some reasons, and complete the set",
+        help="try the dead letters of a finished set again, all or those of some reasons, and complete the set",
         decides="neither",
         metavar="REASON[,REASON]",
     )
     overwrite: bool = option(
         False,
         Switch(can_be_unset=False),
-        help="replace what lies at --output_path, once the new set is ready",
+        help="replace the set at --output_path, as soon as the new set is ready",
         decides="neither",
     )
     verify: bool = option(
         False,
         Switch(can_be_unset=False),
-        help="of a finished set: read every file and compare its digest; what is lost is embedded again, or with "
-        "--dry_run only named",
+        help="read every file of a finished set and compare its digest. Lost parts are embedded again; with --dry_run "
+        "they are only named",
         decides="neither",
     )
     prediction: str | None = option(
         None,
-        _ANYTHING,
-        help="a plan that pipelines.plan made of these lists: the report compares it with what the run took",
+        _PATH,
+        help="a plan that pipelines.plan made of these lists: the report compares it with the run",
         decides="neither",
         metavar="FILE",
     )
     wait: bool = option(
         False,
         Switch(can_be_unset=False),
-        help="wait for a job on Dataflow, and end as a run on this machine does; other runners are waited for anyway",
+        help="wait for a job on Dataflow, and end like a run on this machine; other runners are waited for anyway",
         decides="neither",
     )
     dry_run: bool = option(
         False,
         Switch(can_be_unset=False),
-        help="check what can be checked without writing, print the command with all of Beam's flags, start nothing",
+        help="check everything that can be checked without writing, print the command with all of Beam's flags, start "
+        "nothing",
         decides="neither",
     )
 
@@ -152,11 +161,11 @@ class EmbedFlags:
     """A command line of `pipelines.embed`, read and checked.
 
     Attributes:
-      options: of the job: those of the recipe, with what the command line gives in their stead.
-      recipe: that was named, or one that says nothing.
-      beam_flags: all others, for Beam.
-      own_words: the words of the command line that are none of Beam's flags, in their order.
-      own_names: of all flags that are known here.
+      options: the options of the job: those of the command line, then those of the recipe, then the defaults.
+      recipe: the recipe that the command line names, or a recipe with defaults only.
+      beam_flags: all other flags, for Beam.
+      own_words: the words of the command line that are not flags of Beam, in their order.
+      own_names: the names of all flags that this program defines.
     """
 
     options: JobOptions
@@ -179,11 +188,7 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
     parser = _parser()
     args, beam_flags = parser.parse_known_args(words)
     recipe = load_recipe(args.recipe) if args.recipe else Recipe(name="none")
-    values: dict[str, Any] = dataclasses.asdict(recipe.preprocess)
-    for name in options_of(JobOptions):
-        value = getattr(args, name)
-        if value is not None:
-            values[name] = tuple(value) if isinstance(value, list) else value
+    values = {**dataclasses.asdict(recipe.preprocess), **given_values(args, JobOptions)}
     return EmbedFlags(
         options=JobOptions(**values),
         recipe=recipe,
@@ -199,13 +204,11 @@ def with_flags(defaults: PreprocessOptions, args: argparse.Namespace) -> Preproc
     Raises:
       InputError: a value is out of range.
     """
-    names = (field.name for field in dataclasses.fields(defaults))
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return dataclasses.replace(defaults, **given)
+    return dataclasses.replace(defaults, **given_values(args, defaults))
 
 
 def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:
-    """The words of a command line that the parser has used, in their order."""
+    """The words of a command line without the `others`, in their order."""
     left = iter(others)
     other = next(left, None)
     taken = []
@@ -219,12 +222,12 @@ def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(
-        prog="python -m pipelines.embed",
+        module="pipelines.embed",
         description="From lists of labelled image URIs to records: runs the Beam pipeline that embeds every image.",
         epilog="All other flags are passed to Apache Beam, for example --runner DataflowRunner.",
     )
     of_paths, of_job = options_of(PathOptions), options_of(JobOptions)
     add_flags(parser, of_paths)
-    parser.add_argument("--recipe", metavar="NAME|FILE", help="recipe that gives the defaults of the flags below")
+    add_flags(parser, options_of(OptionalRecipe))
     add_flags(parser, {name: described for name, described in of_job.items() if name not in of_paths})
     return parser

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import glob
 import json
 import os
 import posixpath
@@ -66,7 +67,8 @@ def check_prefix(prefix: str, *, create: bool = True) -> None:
         raise InputError(
             f"output_path: must end in the name of the set, for example out/preproc/train. Received: {prefix!r}"
         )
-    if any(character in prefix for character in _GLOB_CHARACTERS):
+    # Folders of this machine have names of all kinds. A set with such a name is a glob that was meant for a reader.
+    if any(character in (prefix if has_scheme(prefix) else name) for character in _GLOB_CHARACTERS):
         raise InputError(f"output_path: must not hold any of {_GLOB_CHARACTERS}. Received: {prefix!r}")
     if has_scheme(prefix):
         return
@@ -155,13 +157,19 @@ class Output:
         prefix = job.output_prefix
         sidecars = sidecar_dir(prefix)
         try:
-            names = {posixpath.basename(path) for path in storage.match(f"{sidecars}/*")}
-            self._has_shards = any(set_of_shard(path) == prefix for path in storage.match(f"{prefix}-*"))
+            names = {posixpath.basename(path) for path in storage.match(f"{glob.escape(sidecars)}/*")}
+            self._has_shards = any(set_of_shard(path) == prefix for path in storage.match(f"{glob.escape(prefix)}-*"))
             self._jobs = {
                 posixpath.basename(posixpath.dirname(path)).removeprefix(_PARTS): path
-                for path in storage.match(f"{sidecars}/{_PARTS}*/{DEFINITION_NAME}")
+                for path in storage.match(f"{glob.escape(sidecars)}/{_PARTS}*/{DEFINITION_NAME}")
             }
-            self._has_journal = bool(storage.match(journal_path(job)))
+            # A job that has embedded nothing may be replaced. Where shards lie, a job may be the repair of their set.
+            self._jobs_without_records = {
+                key
+                for key, path in self._jobs.items()
+                if key != job.key and not self._has_shards and not self._has_records(path)
+            }
+            self._has_journal = bool(storage.match(glob.escape(journal_path(job))))
             self._has_manifest = MANIFEST_NAME in names
             self._has_report = REPORT_NAME in names
             self._report = self._read_json(sidecar_path(prefix, REPORT_NAME)) if self._has_report else {}
@@ -194,17 +202,23 @@ class Output:
                 "to replace them, or choose another output_path."
             )
         for key, path in self._jobs.items():
-            if key != job.key and not overwrite:
+            if key != job.key and key not in self._jobs_without_records and not overwrite:
                 fields = ", ".join(differences(job.definition, self._read_json(path)))
                 raise InputError(
                     f"output_path: an unfinished job lies at {job.output_prefix!r} that differs from this one in "
                     f"{fields or 'nothing that is known'}. Give that job's command again to finish it, pass "
-                    "--overwrite to throw away what it embedded, or choose another output_path."
+                    "--overwrite to throw away what it embedded (--embedding_cache would keep it), or choose another "
+                    "output_path."
                 )
         if not overwrite and self._is_of_same_job() and self._fault_of_blocks() is None:
             self.damage = [f"{sidecar_path(job.output_prefix, MANIFEST_NAME)} is not there"]
             return Claim.DAMAGED
         return Claim.UNFINISHED if job.key in self._jobs else Claim.NEW
+
+    def _has_records(self, definition_path: str) -> bool:
+        """Whether an unfinished job has written records: the part of a block without records is not there."""
+        parts = self._storage.match(f"{glob.escape(posixpath.dirname(definition_path))}/*")
+        return any(".tfrecord" in posixpath.basename(path) for path in parts)
 
     def _claim_retry(self, *, verify: bool) -> Claim:
         if not self._has_manifest:
@@ -282,8 +296,8 @@ class Output:
                 storage.delete_tree(job.parts_dir)  # Left over of a set that was finished.
             definition = json.dumps(dict(job.definition), indent=1).encode()
             write_file(storage, posixpath.join(job.parts_dir, DEFINITION_NAME), definition)
-            note_replaced(job, storage, jobs=self._other_jobs() if overwrite else ())
-            ended = bool(storage.match(posixpath.join(job.parts_dir, REPORT_NAME)))
+            note_replaced(job, storage, jobs=self._other_jobs() if overwrite else self._jobs_without_records)
+            ended = bool(storage.match(glob.escape(posixpath.join(job.parts_dir, REPORT_NAME))))
         except OSError as error:
             raise InputError(f"output_path: cannot write to {job.output_prefix!r} ({error}).") from error
         if job.retry is None and (ended or claim is Claim.DAMAGED):
@@ -294,7 +308,7 @@ class Output:
 
     def _other_jobs(self) -> set[str]:
         """The keys of all other jobs that have files at the output."""
-        pattern = f"{sidecar_dir(self._job.output_prefix)}/{_PARTS}*/*"
+        pattern = f"{glob.escape(sidecar_dir(self._job.output_prefix))}/{_PARTS}*/*"
         folders = {posixpath.dirname(path) for path in self._storage.match(pattern)}
         return {posixpath.basename(folder).removeprefix(_PARTS) for folder in folders} - {self._job.key}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import heapq
 import os
 import socket
+import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,17 +16,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from configs.arguments import require_utf8
 from configs.choices import UnknownLabels
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from preprocess.jobs.set_files import read_content
-from preprocess.lists.hashing_reader import HashingReader
+from preprocess.lists.detect import notes
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
+from preprocess.lists.list_format import ListFormat
+from preprocess.lists.opened_list import open_list
 from preprocess.lists.rows import parse_rows
 from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.storage.base import Storage, TooLarge
-from preprocess.storage.uris import has_scheme, resolve_uri
+from preprocess.storage.router import require_client
+from preprocess.storage.s3_objects import client_of_process
+from preprocess.storage.uris import has_scheme, host_of, is_in_bucket, is_web, resolve_uri
 
 # The number of images that are drawn from the lists for the calibration of int8.
 CALIBRATION_IMAGES = 300
 _CONNECT_TIMEOUT_SEC = 10
+# How many of a list's first images are looked at to recognize paths of Windows.
+_LOOKED_AT = 20
+# A list may name a million hosts; so many are counted.
+MAX_WEB_HOSTS = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,9 +45,12 @@ class ScannedLists:
     Attributes:
       paths: the lists, in order.
       sha256: the digest of each list.
+      formats: how each list is read.
       rows: the rows of all lists together.
       images: rows that name an image to embed; the others are blank, headers, or left out by a rule.
       sample: locations of images, drawn by the hash of their URIs, so the same list always gives the same sample.
+      web_images: how many images lie at web addresses.
+      web_hosts: an address at each of their hosts, in the order of the lists; of the first MAX_WEB_HOSTS hosts.
     """
 
     paths: tuple[str, ...]
@@ -44,6 +58,9 @@ class ScannedLists:
     rows: int
     images: int
     sample: tuple[str, ...]
+    formats: tuple[ListFormat, ...] = ()
+    web_images: int = 0
+    web_hosts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class _Sample:
@@ -71,15 +88,24 @@ def _cannot_read(flag: str, path: str, error: OSError) -> InputError:
 
 
 def check_reachable(paths: Iterable[str]) -> None:
-    """Checks quickly that the storage of `gs://` paths can be reached. Its client would try for minutes.
+    """Checks quickly that the storage of `gs://` and `s3://` paths can be reached. Our storage would try for minutes.
 
     Raises:
       InputError: no connection to the storage service can be made.
     """
-    path = next((path for path in paths if path.startswith("gs://")), None)
-    if path is None or urllib.request.getproxies():
+    if urllib.request.getproxies():
         return
-    endpoint = os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
+    # One path of each service.
+    for path in {path.partition("://")[0]: path for path in paths if is_in_bucket(path)}.values():
+        _check_reachable(path)
+
+
+def _check_reachable(path: str) -> None:
+    if path.startswith("s3://"):
+        require_client("s3")
+        endpoint = client_of_process().meta.endpoint_url
+    else:
+        endpoint = os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
     url = urllib.parse.urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
@@ -101,7 +127,7 @@ def check_remote(paths: Mapping[str, Iterable[str]]) -> None:
     """
     for flag, of_flag in paths.items():
         for path in of_flag:
-            if not has_scheme(path) or path.startswith("file://"):
+            if not has_scheme(path):
                 raise InputError(
                     f"{flag}: {path!r} is on this machine, where Dataflow's workers cannot read it. Copy it to a "
                     "bucket and pass gs://BUCKET/..., or --runner DirectRunner to run here."
@@ -123,7 +149,7 @@ def read_label_dict(path: str, storage: Storage) -> LabelDict:
     except FileNotFoundError as error:
         raise InputError(
             f"input_dict: no such file: {path!r}. It holds the labels, one a line; "
-            "python -m pipelines.ingest makes it from a folder of photos."
+            f"`{program_command('ingest')}` makes it from a folder of photos."
         ) from error
     except OSError as error:
         raise _cannot_read("input_dict", path, error) from error
@@ -140,31 +166,47 @@ def scan_lists(
 ) -> ScannedLists:
     """Reads every list once: finds bad rows before hours are spent, and counts the rows for the row accounting.
 
+    It decides how each list is read, and prints that for lists of another format than `image_uri,label[,label...]`.
+
     Raises:
       InputError: a pattern matches no file, a list cannot be read or is not a list, a label is unknown and
         `unknown_labels` is "fail", an image is on this machine with `remote_images_only`, or there is no row.
     """
     paths = _lists_of(patterns, storage)
-    rows = images = 0
-    digests = []
+    rows = images = web_images = 0
+    web_hosts: dict[str, str] = {}
+    digests, formats = [], []
     sample = _Sample(sample_size)
     for path in paths:
         try:
             with storage.open(path) as stream:
-                hashing = HashingReader(stream)
-                for row in parse_rows(hashing.buffered(), list_path=path, labels=labels, unknown_labels=unknown_labels):
+                content, found, hashing = open_list(stream, list_path=path, labels=labels)
+                for line in notes(found):
+                    print(f"note: {path}: {line}", file=sys.stderr)
+                formats.append(found)
+                first_images: list[tuple[str, str]] = []
+                for row in parse_rows(
+                    content, list_path=path, labels=labels, unknown_labels=unknown_labels, list_format=found
+                ):
                     rows += 1
                     if row.outcome is None:
                         images += 1
                         location = resolve_uri(row.uri, path)
+                        if len(first_images) < _LOOKED_AT:
+                            first_images.append((row.uri, location))
                         if remote_images_only and not has_scheme(location):
                             raise InputError(
                                 f"{path}:{row.line}: {row.uri!r} is on this machine, where Dataflow's workers cannot "
-                                "read it. Images must be gs://BUCKET/..., or relative to the list."
+                                "read it. Images must be gs://BUCKET/..., https://..., or relative to the list."
                             )
+                        if is_web(location):
+                            web_images += 1
+                            if len(web_hosts) < MAX_WEB_HOSTS:
+                                web_hosts.setdefault(host_of(location) or "", location)
                         if sample_size:
                             sample.offer(location, row.uri)
                 digests.append(hashing.sha256)
+                _refuse_windows_paths(first_images, path)
         except OSError as error:
             raise _cannot_read("input_path", path, error) from error
     if not images:
@@ -172,7 +214,35 @@ def scan_lists(
             f"input_path: {', '.join(paths)}: {rows} rows, none of them with an image to embed. "
             "Each row is image_uri,label[,label...]."
         )
-    return ScannedLists(paths=tuple(paths), sha256=tuple(digests), rows=rows, images=images, sample=sample.locations())
+    return ScannedLists(
+        paths=tuple(paths),
+        sha256=tuple(digests),
+        rows=rows,
+        images=images,
+        sample=sample.locations(),
+        formats=tuple(formats),
+        web_images=web_images,
+        web_hosts=web_hosts,
+    )
+
+
+def _refuse_windows_paths(images: Sequence[tuple[str, str]], list_path: str) -> None:
+    """Refuses a list whose images (URI, location) are all named with backslashes and are not there.
+
+    Raises:
+      InputError: it is such a list.
+    """
+    if not images or any("\\" not in uri or has_scheme(uri) or os.path.lexists(location) for uri, location in images):
+        return
+    uri = images[0][0]
+    what = "is a path of Windows, with backslashes. Here folders are separated by slashes, and there is no such file"
+    if uri[1:2] == ":":
+        what = "is a path on a drive of Windows, which is not there on this machine. Copy the photos here"
+    raise InputError(f"{list_path}: {uri} {what}. Write for example {_with_slashes(uri)} in the list.")
+
+
+def _with_slashes(uri: str) -> str:
+    return (uri[2:].lstrip("\\") if uri[1:2] == ":" else uri).replace("\\", "/")
 
 
 def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
@@ -187,7 +257,7 @@ def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
             what = "it is a directory" if os.path.isdir(pattern) else "no such file"
             raise InputError(
                 f"input_path: {what}: {pattern!r}. Pass a CSV list of rows image_uri,label, or a glob of such lists; "
-                "python -m pipelines.ingest makes lists from a folder of photos."
+                f"`{program_command('ingest')}` makes lists from a folder of photos."
             )
         for path in matches:
             # The current folder is part of an absolute path, and so of the definition of the job.
@@ -204,7 +274,7 @@ def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
     """
     for prefix in prefixes:
         try:
-            finished = storage.match(sidecar_path(prefix, MANIFEST_NAME))
+            finished = storage.match(glob.escape(sidecar_path(prefix, MANIFEST_NAME)))
             if not finished:
                 raise InputError(
                     f"against: there is no finished set of records at {prefix!r}. Give the prefix that was the "

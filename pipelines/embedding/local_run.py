@@ -15,6 +15,7 @@ from typing import Any
 import apache_beam as beam
 
 from configs.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
+from configs.printed_commands import this_command
 from pipelines.embedding.progress_bar import show_progress
 from pipelines.embedding.summary import print_summary
 from preprocess.jobs import faults
@@ -22,13 +23,17 @@ from preprocess.jobs.commit import JobFailed
 from preprocess.jobs.finished_set import read_finished
 from preprocess.jobs.job import Job
 from preprocess.jobs.journal import JournalUnusable, commit_journal, discard_journal, tidy
-from preprocess.jobs.report import COMPLETE, WRONG_ROW_ACCOUNTING
+from preprocess.jobs.report import COMPLETE, TOO_MANY_FAILED, WRONG_ROW_ACCOUNTING
 from preprocess.machine.machine_faults import MachineFault
 from preprocess.records.record_set import REPORT_NAME, sidecar_dir
 from preprocess.storage.base import Storage, read_file
 
 EXIT_BUG = 1
-GO_ON = "What was embedded is kept: give the same command again to go on."
+
+
+def go_on() -> str:
+    """Says what is left of a job that was stopped, and the command that goes on."""
+    return f"What was embedded is kept. To go on, give the same command again: {this_command()}"
 
 
 def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options: Any, storage: Storage) -> int:
@@ -108,9 +113,12 @@ def conclude(job: Job, report: dict[str, Any], *, storage: Storage, locked: bool
         print(f"error: the row accounting is wrong: {report['error']} Run the job again.", file=sys.stderr)
         return EXIT_BUG
     if not complete:
+        # Without a record there is no set, whatever share may fail.
+        more = ", or pass another --max_failed_percent" if report["status"] == TOO_MANY_FAILED else ""
+        changed = " If you change the list itself, add --overwrite." if report["embedded"] else ""
         raise InputError(
-            f"{job.output_prefix}: {report['error']} The table above says why. Correct what is wrong, or pass another "
-            "--max_failed_percent, and give the same command again: only the rows that failed are tried again."
+            f"{job.output_prefix}: {report['error']} The table above says why. Correct what is wrong{more}, and give "
+            f"the same command again: only the rows that failed are tried again.{changed}"
         )
     if locked:
         tidy(job, storage)
@@ -148,10 +156,10 @@ def _explain(job: Job, fault: BaseException | None) -> None:
     if isinstance(fault, JobFailed):
         raise InputError(f"{job.output_prefix}: {fault}") from fault
     if isinstance(fault, MachineFault):
-        raise InputError(f"{job.output_prefix}: {fault} {GO_ON}") from fault
+        raise InputError(f"{job.output_prefix}: {fault} {go_on()}") from fault
     if isinstance(fault, OSError):
         cause = f"{fault.strerror}: {fault.filename}" if fault.strerror and fault.filename else str(fault)
-        raise InputError(f"{job.output_prefix}: storage failed ({cause}). {GO_ON}") from fault
+        raise InputError(f"{job.output_prefix}: storage failed ({cause}). {go_on()}") from fault
 
 
 @contextlib.contextmanager
@@ -162,9 +170,10 @@ def stops_are_explained(job: Job) -> Iterator[None]:
     their last image is done. Nothing that they still write is needed. A file of a job that was not completed can be
     recognized as such.
     """
+    message = f"\n{posixpath.basename(job.output_prefix)}: stopped. {go_on()}\n"
 
     def stop(number: int, frame: FrameType | None) -> None:
-        sys.stderr.write(f"\n{posixpath.basename(job.output_prefix)}: stopped. {GO_ON}\n")
+        sys.stderr.write(message)
         sys.stderr.flush()
         os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
 

@@ -32,6 +32,7 @@ from pipelines.checks.preflight import (
     read_label_dict,
     scan_lists,
 )
+from pipelines.checks.web_hosts import check_web_hosts
 from pipelines.embedding.prepared_job import PreparedJob
 from pipelines.embedding.submission import check_options
 from pipelines.planning.file import find_planned_cost, runs_on
@@ -109,6 +110,7 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
         sample_size=CALIBRATION_IMAGES if options.precision == "int8" else 0,
         remote_images_only=target.on_dataflow,
     )
+    check_web_hosts(lists, connections_per_host=options.connections_per_host, from_here=target.is_here)
     weights_folder = _check_weights(flags, target, spec, storage)
     _check_places(options, storage)
     job = _job_of(
@@ -182,7 +184,7 @@ def _check_workers(target: _Target, engine: EngineSpec) -> None:
         )
 
 
-def _check_services(options: JobOptions, target: _Target, storage: Storage) -> None:
+def _check_services(options: JobOptions, target: _Target, storage: BeamStorage) -> None:
     """Checks with a few requests that storage and the runner's service give us access.
 
     Raises:
@@ -192,7 +194,10 @@ def _check_services(options: JobOptions, target: _Target, storage: Storage) -> N
         check_credentials(target.beam_options)
     predictions = [options.prediction] if options.prediction else []
     paths = [*options.input_path, options.input_dict, options.output_path]
-    check_reachable([*paths, *options.embedding_caches, *options.against, *predictions])
+    paths += [*options.embedding_caches, *options.against, *predictions]
+    for path in paths:
+        storage.require_scheme(path)
+    check_reachable(paths)
     if not target.is_here:
         check_options(target.runner, target.beam_options)
     if target.on_dataflow:
@@ -274,6 +279,7 @@ def _job_of(
         labels=labels.names,
         input_paths=lists.paths,
         input_sha256=lists.sha256,
+        input_formats=lists.formats,
         rows_expected=lists.rows,
         started=datetime.datetime.now(datetime.UTC),
         versions=_versions(),
@@ -288,7 +294,11 @@ def _job_of(
 def _definition(options: JobOptions, lists: ScannedLists, labels: LabelDict) -> dict[str, Any]:
     """The definition of the job: everything that decides its records."""
     paths = [path if has_scheme(path) else os.path.abspath(path) for path in lists.paths]
+    # Lists that earlier versions could read leave no entry, and so jobs keep the key that they had.
+    formats = [found.to_json() for found in lists.formats]
+    of_formats = {} if all(found.is_plain for found in lists.formats) else {"list_formats": formats}
     return {
+        **of_formats,
         "input_path": [list(pair) for pair in zip(paths, lists.sha256, strict=True)],
         "input_dict": hashlib.sha256(json.dumps(list(labels.names)).encode()).hexdigest(),
         "image_definition": IMAGE_DEFINITION,

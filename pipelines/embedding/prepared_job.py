@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import posixpath
-import shlex
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from configs.errors import EXIT_OK, InputError
+from configs.printed_commands import program_command
 from pipelines.checks.output_claim import Claim, Output, locked
 from pipelines.embedding.local_run import finish_here, run_here
 from pipelines.embedding.submission import RemoteRun, run_remotely, submit
@@ -69,7 +69,7 @@ class PreparedJob:
 
     def describe(self) -> str:
         """The command that gives this job, and what the command does not show, as text."""
-        lines = [shlex.join(["python", "-m", "pipelines.embed", *self.flags])]
+        lines = [program_command("embed", *self.flags)]
         if self.requirements:
             shown, more = self.requirements[: len(ROOTS)], len(self.requirements) - len(ROOTS)
             lines.append(f"  workers install: {' '.join(shown)} and the {more} packages that go with them here")

@@ -28,25 +28,25 @@ def _expected(amount: Estimate | float) -> float:
 
 
 def duration(seconds: Estimate | float) -> str:
-    """`41 s (35 - 50)`, in seconds, minutes, hours or days."""
-    # A unit is used from two of it on, so 119 s are not 2 minutes.
+    """A time as text, for example `41 s (35 - 50)`, in seconds, minutes, hours or days."""
+    # A unit is used for two or more of it, so 119 s is not shown as 2 minutes.
     unit = [unit for unit, size in _SECONDS.items() if _expected(seconds) >= 2 * size or size == 1][-1]
     return _with_unit(seconds, unit, _SECONDS[unit])
 
 
 def num_bytes(amount: Estimate | float) -> str:
-    """`27 GB (25 - 30)`, in powers of a thousand."""
+    """A number of bytes as text, for example `27 GB (25 - 30)`, in powers of a thousand."""
     unit = [unit for unit, size in _BYTES.items() if _expected(amount) >= size or size == 1][-1]
     return _with_unit(amount, unit, _BYTES[unit])
 
 
 def number(amount: Estimate | float, unit: str = "") -> str:
-    """`61 (50 - 65)`, with a unit after the first number if one is given."""
+    """A number as text, for example `61 (50 - 65)`. If there is a unit, it stands after the first number."""
     return _with_unit(amount, unit, 1.0)
 
 
 def count(number: int, what: str) -> str:
-    """`1 shard`, `4 shards`."""
+    """A number of things as text, for example `1 shard` or `4 shards`."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
@@ -55,7 +55,7 @@ def _cents(amount: float) -> str:
 
 
 def dollars(amount: Estimate | float) -> str:
-    """`$0.63 (0.41 - 1.10)`."""
+    """US dollars as text, for example `$0.63 (0.41 - 1.10)`."""
     if not isinstance(amount, Estimate):
         return f"${_cents(amount)}"
     return f"${_cents(amount.expected)} ({_cents(amount.low)} - {_cents(amount.high)})"

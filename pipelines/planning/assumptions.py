@@ -34,7 +34,7 @@ def assumptions_of(
     taken_percent = 100 * (1 - here.share_of_machine)
     if here.device == "cpu" and taken_percent >= _WORTH_SAYING_PERCENT:
         lines.append(
-            f"other programs took about {taken_percent:.0f} % of this machine meanwhile, and go on to; the low end is "
+            f"other programs took about {taken_percent:.0f} % of this machine meanwhile, and go on; the low end is "
             "without them"
         )
     if fleet is not None:
@@ -61,7 +61,7 @@ def _of_dataflow(
             "timed here"
         )
     elif fleet.machine.has_bfloat16 and here.precision == "float32" and recipe.preprocess.precision == "auto":
-        yield f"{fleet.machine.name} has bfloat16, which this machine lacks or did not gain by: it may be faster"
+        yield f"{fleet.machine.name} has bfloat16, which this machine lacks or is not faster with: it may be faster"
     if options.flexrs != "none":
         yield f"with FlexRS ({options.flexrs}) the job may wait up to six hours before it starts: not counted"
     if prices.region != recipe.cloud.region:

@@ -17,8 +17,7 @@ import numpy as np
 from configs.prices import RegionPrices
 from configs.recipe import Recipe
 from pipelines.checks.preflight import CALIBRATION_IMAGES, ScannedLists
-from pipelines.planning import dataflow_cost as plan_dataflow
-from pipelines.planning import model as plan_model
+from pipelines.planning import dataflow_cost, model
 from pipelines.planning.assumptions import assumptions_of
 from pipelines.planning.dataflow_cost import Fleet
 from pipelines.planning.file import PLAN_FORMAT, planned_options
@@ -190,11 +189,11 @@ def _entry(
     is_first: bool,
 ) -> dict[str, Any]:
     sample = work.sample
-    planned_cost = plan_model.planned_cost_here(work, here, cores=available_cores(), is_first=is_first)
+    planned_cost = model.planned_cost_here(work, here, cores=available_cores(), is_first=is_first)
     on_dataflow = None
     if fleet is not None:
         workers = fleet.numbers_of_workers(work.blocks)[-1]
-        on_dataflow = plan_dataflow.planned_cost_on_dataflow(work, remote, fleet, workers).to_json()
+        on_dataflow = dataflow_cost.planned_cost_on_dataflow(work, remote, fleet, workers).to_json()
     return {
         "split": planned.split,
         "input_path": planned.input_path,
@@ -208,16 +207,14 @@ def _entry(
         "predictions": {
             "here": planned_cost.to_json(),
             "dataflow": on_dataflow,
-            "elsewhere": plan_model.planned_cost_elsewhere(
-                work, where="machines that the plan does not know"
-            ).to_json(),
+            "elsewhere": model.planned_cost_elsewhere(work, where="machines that the plan does not know").to_json(),
         },
     }
 
 
 def _dataflow(works: list[ListWork], engine: EngineCost, fleet: Fleet, prices: RegionPrices) -> dict[str, Any]:
-    costs = plan_dataflow.costs_by_workers(works, engine, fleet)
-    traffic = [plan_dataflow.traffic_of(work, fleet.prices) for work in works]
+    costs = dataflow_cost.costs_by_workers(works, engine, fleet)
+    traffic = [dataflow_cost.traffic_of(work, fleet.prices) for work in works]
     machine, options = fleet.machine, fleet.options
     return {
         "why_not": None,
@@ -234,7 +231,7 @@ def _dataflow(works: list[ListWork], engine: EngineCost, fleet: Fleet, prices: R
         "most_blocks": max(work.blocks for work in works),
         "rows_per_block": works[0].rows_per_block,
         "by_workers": [cost.to_json() for cost in costs],
-        "recommended_workers": plan_dataflow.recommended(costs).workers,
+        "recommended_workers": dataflow_cost.recommended(costs).workers,
         "traffic": {
             "shuffle_bytes": sum(one.shuffle_bytes for one in traffic),
             "class_a": sum(one.class_a for one in traffic),

@@ -44,9 +44,9 @@ class Fleet:
     """The workers of a Dataflow job, as the recipe describes them.
 
     Attributes:
-      machine: of a worker.
-      options: the recipe's section.
-      prices: of the region.
+      machine: the machine type of a worker.
+      options: the recipe's section `dataflow`.
+      prices: the prices of the region.
     """
 
     machine: Machine
@@ -80,7 +80,7 @@ class Fleet:
         return self.options.max_workers if self._grows else self.options.num_workers or 1
 
     def workers_paid(self, taking_part: int) -> int:
-        """Those that are paid when so many have work."""
+        """The number of workers that are paid if so many have work."""
         return taking_part if self._grows else self.workers_allowed
 
     def numbers_of_workers(self, most_blocks: int) -> list[int]:
@@ -93,12 +93,12 @@ class Fleet:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobCost:
-    """What embedding one list on Dataflow takes.
+    """The cost of embedding one list on Dataflow.
 
     Attributes:
-      workers: that take part.
-      wall_sec: from the submission to the report.
-      dollars: workers, shuffle and operations on storage.
+      workers: the number of workers that take part.
+      wall_sec: seconds from the submission to the report.
+      dollars: the price of workers, shuffle and operations on storage.
     """
 
     workers: int
@@ -108,13 +108,13 @@ class JobCost:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """What the jobs move, whatever the number of workers.
+    """The traffic of the jobs. It does not depend on the number of workers.
 
     Attributes:
-      shuffle_bytes: rows and results of blocks that pass Dataflow Shuffle.
-      class_a: operations of Cloud Storage that write or list.
-      class_b: that read.
-      dollars: of all three.
+      shuffle_bytes: the bytes that pass Dataflow Shuffle: rows, and results of blocks.
+      class_a: the number of operations of Cloud Storage that write or list.
+      class_b: the number of operations of Cloud Storage that read.
+      dollars: the price of all three.
     """
 
     shuffle_bytes: float
@@ -124,7 +124,7 @@ class Traffic:
 
 
 def traffic_of(work: ListWork, prices: Prices) -> Traffic:
-    """What embedding a list moves; images that are not in a bucket now are counted as if they were."""
+    """The traffic of embedding a list. All images are counted as if they were in a bucket."""
     row_bytes = work.sample.record_uri_bytes + _SHUFFLED_BYTES_PER_ROW
     shuffle_bytes = work.rows * row_bytes * _SHUFFLE_PASSES
     class_a = work.blocks * _CLASS_A_PER_BLOCK + _CLASS_A_PER_JOB
@@ -138,21 +138,21 @@ def traffic_of(work: ListWork, prices: Prices) -> Traffic:
 
 
 def cost_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: int) -> JobCost:
-    """What a list takes on Dataflow with so many workers at the most.
+    """The cost of a list on Dataflow with at most `workers` workers.
 
-    A block is embedded by one worker, with all of its vCPUs, so more workers than blocks are of no use, and the last
-    blocks leave some idle.
+    One worker embeds a block, with all of its vCPUs. So more workers than blocks are of no use, and some workers have
+    no work during the last blocks.
     """
     taking_part = min(workers, work.blocks)
     sec_per_image = at_speed(work.core_sec_per_image(engine), VCPU_SPEED) * (1 / fleet.machine.vcpus)
     evenly = work.images / taking_part
     most_rows = min(math.ceil(work.blocks / taking_part) * work.rows_per_block, work.rows)
     longest = most_rows * (work.images / work.rows)
-    # At worst, the rows without an image are all in other workers' blocks.
+    # In the worst case, all rows without an image are in the blocks of other workers.
     work_sec = sec_per_image * Estimate(min(evenly, longest), longest, max(longest, min(most_rows, work.images)))
     load_sec = exactly(engine.load_sec)
     wall_sec = fleet.start_sec(taking_part) + load_sec + work_sec + _FINISH_SEC_PER_BLOCK * work.blocks
-    # Workers that autoscaling adds later, or ends sooner, are paid for a shorter time than this.
+    # Autoscaling adds some workers later and ends some earlier. They are paid for a shorter time than this.
     paid_hours = wall_sec * (fleet.workers_paid(taking_part) / 3600)
     dollars = paid_hours * fleet.hourly_price + exactly(traffic_of(work, fleet.prices).dollars)
     return JobCost(workers=taking_part, wall_sec=wall_sec, dollars=dollars)
@@ -160,13 +160,13 @@ def cost_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetCost:
-    """What all lists take on Dataflow, each in a job of its own, submitted at the same time.
+    """The cost of all lists on Dataflow. Each list is a job, and all jobs are submitted at the same time.
 
     Attributes:
-      workers: of a job, at the most.
-      wall_sec: until the last is done.
-      dollars: of all.
-      jobs: by split.
+      workers: the largest number of workers of a job.
+      wall_sec: seconds until the last job is done.
+      dollars: the price of all jobs.
+      jobs: the cost of each job, by split.
     """
 
     workers: int
@@ -192,7 +192,7 @@ class FleetCost:
 
 
 def costs_by_workers(works: list[ListWork], engine: EngineCost, fleet: Fleet) -> list[FleetCost]:
-    """What all lists take, for several numbers of workers, from the fewest to the most."""
+    """The cost of all lists for several numbers of workers, in ascending order."""
     costs = []
     for workers in fleet.numbers_of_workers(max(work.blocks for work in works)):
         jobs = {work.split: cost_on_dataflow(work, engine, fleet, workers) for work in works}
@@ -205,12 +205,12 @@ def costs_by_workers(works: list[ListWork], engine: EngineCost, fleet: Fleet) ->
 
 
 def recommended(costs: list[FleetCost]) -> FleetCost:
-    """The one from which on more workers make the bill grow by a larger factor than they shorten the time by."""
+    """The recommended cost: with more workers, the price grows by a larger factor than the time shrinks."""
     return min(costs, key=lambda cost: cost.wall_sec.expected * cost.dollars.expected)
 
 
 def planned_cost_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: int) -> PlannedCost:
-    """What a list takes on Dataflow with the most workers that the recipe allows."""
+    """The planned cost of a list on Dataflow with the largest number of workers that the recipe allows."""
     cost = cost_on_dataflow(work, engine, fleet, workers)
     where = f"Dataflow, at most {amounts.count(workers, fleet.machine.name)}, {engine.name}"
     if fleet.options.flexrs != "none":

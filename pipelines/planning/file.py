@@ -12,6 +12,7 @@ from typing import Any, Literal
 from configs.errors import InputError
 from configs.json_text import json_line
 from configs.option import time_deciding
+from configs.printed_commands import program_command
 from configs.recipe import PreprocessOptions
 from pipelines.checks.preflight import ScannedLists
 from preprocess.jobs.planned_cost import PlannedCost
@@ -63,7 +64,7 @@ def write_plan(plan: Mapping[str, Any], path: str, storage: Storage) -> None:
 
 
 def _read(path: str, storage: Storage) -> dict[str, Any]:
-    """The content of a plan; ValueError if it is not JSON, or no object."""
+    """The content of a plan. Raises ValueError if it is not a JSON object."""
     try:
         data = json.loads(read_file(storage, path))
     except RecursionError as error:
@@ -78,7 +79,7 @@ class RunMachines:
     """The machines on which a job will run.
 
     Attributes:
-      where: this machine, Dataflow, or another runner.
+      where: the place: this machine, Dataflow, or another runner.
       machine_type: the machine type of Dataflow's workers.
       max_workers: the largest number of Dataflow's workers.
     """
@@ -112,10 +113,10 @@ def find_planned_cost(
       lists: the lists to embed.
       options: the options of the run, as `time_deciding` gives them.
       machines: the machines on which the job will run.
-      storage: where the plan lies.
+      storage: opens the plan.
 
     Raises:
-      InputError: the file cannot be read, or is no plan.
+      InputError: the file cannot be read, or is not a plan.
     """
     try:
         plan = _read(path, storage)
@@ -127,7 +128,7 @@ def find_planned_cost(
             predictions = entry["predictions"]
             return PlannedCost.from_json(predictions[machines.where] or predictions["elsewhere"])
     except FileNotFoundError as error:
-        raise InputError(f"--prediction: there is no file {path!r}. python -m pipelines.plan makes one.") from error
+        raise InputError(f"--prediction: there is no file {path!r}. `{program_command('plan')}` makes one.") from error
     except OSError as error:
         raise InputError(f"--prediction: cannot read {path!r} ({error}).") from error
     except InputError:

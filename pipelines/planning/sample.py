@@ -65,7 +65,7 @@ class EngineCost:
 
     Attributes:
       name: engine and precision, for people.
-      precision: of its arithmetic.
+      precision: the precision of its arithmetic.
       device: "cpu" or "gpu".
       occupied_sec: core-seconds for each image: the number of cores times the time that an image takes, so it contains
         the time that other programs took. On a GPU, seconds.

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 # Packages that are always installed: the dependencies of the project (pyproject.toml), and Keras.
 ROOTS = ("tensorflow", "keras", "numpy", "pillow", "pyyaml", "tqdm")
-_WHERE_INSTALLED = ("openvino",)
+_WHERE_INSTALLED = ("openvino", "pi-heif")
 _FOR_INT8 = ("nncf",)
 # The environment of a worker, which may differ from this machine. Only its Python is the same, as Beam requires.
 _WORKER = {"os_name": "posix", "platform_machine": "x86_64", "platform_system": "Linux", "sys_platform": "linux"}

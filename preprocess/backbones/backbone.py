@@ -82,8 +82,8 @@ class BackboneSpec:
       architecture: a key of `ARCHITECTURES`.
       weights: "imagenet", "random", or the path, local or gs://, of a weights file that Keras can read (.weights.h5,
         .h5, .keras).
-      seed: of random weights; ignored for all others.
-      staged: those weights where a worker can read them (`backbones.staged_weights`); where they lie is no part of
+      seed: the seed of random weights; other weights ignore it.
+      staged: a copy of the weights that workers can read (`backbones.staged_weights`). Its location is not a part of
         the network's identity.
 
     Raises:
@@ -131,9 +131,9 @@ def check_weights(spec: BackboneSpec, storage: Storage | None = None) -> None:
 def _draw_random_weights(model: Any, seed: int) -> None:
     """Sets every kernel to He-normal values, which keep the scale of activations through ReLU layers.
 
-    He et al., 2015, https://arxiv.org/abs/1502.01852: standard deviation sqrt(2 / fan_in). Drawn with
-    NumPy's RandomState, whose stream is frozen (NEP 19), so that a seed means the same network on every
-    machine and version. Batch normalization keeps its initial values: it passes its input through.
+    He et al., 2015, https://arxiv.org/abs/1502.01852: the standard deviation is sqrt(2 / fan_in). NumPy's RandomState
+    draws the values. Its stream is frozen (NEP 19), so a seed gives the same network on every machine and with every
+    version. Batch normalization keeps its initial values, with which it does not change its input.
     """
     generator = np.random.RandomState(seed)
     values = []
@@ -149,10 +149,10 @@ def _draw_random_weights(model: Any, seed: int) -> None:
 
 @contextlib.contextmanager
 def _weights_file(spec: BackboneSpec, storage: Storage | None) -> Iterator[str]:
-    """The path of the spec's weights on this machine, for as long as the `with` block."""
+    """The path of the spec's weights on this machine. It is valid within the `with` block."""
     published = ARCHITECTURES[spec.architecture].imagenet
     if spec.staged is not None:
-        # What is staged is read rather than fetched from its publisher, but an image may have it already.
+        # A worker reads the staged copy and does not download the file, unless its container already has the file.
         kept = published.cache_path
         if spec.weights == IMAGENET and os.path.isfile(kept) and digest_of_file(kept) == spec.staged.sha256:
             yield kept
@@ -194,14 +194,13 @@ def load_keras_backbone(spec: BackboneSpec, storage: Storage | None = None) -> t
 
     Args:
       spec: the backbone.
-      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+      storage: opens files in buckets with the credentials of the job; None for the credentials of this machine.
 
     Returns:
-      The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size], and what
-      identifies it.
+      The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size], and its identity.
 
     Raises:
-      InputError: the weights cannot be had or do not fit.
+      InputError: the weights are not available or do not fit the network.
     """
     check_weights(spec, storage)
     architecture = ARCHITECTURES[spec.architecture]
@@ -212,7 +211,7 @@ def load_keras_backbone(spec: BackboneSpec, storage: Storage | None = None) -> t
         with _weights_file(spec, storage) as path:
             _load_file(model, path, spec)
     model.trainable = False
-    # "Features" of the wrong length have gone unnoticed elsewhere until training: look at the network itself.
+    # This checks the network itself, so that embeddings of a wrong length are found now and not in training.
     if model.output_shape != (None, architecture.embedding_size):
         raise AssertionError(f"{spec.architecture} puts out {model.output_shape}")
     identity = BackboneIdentity(

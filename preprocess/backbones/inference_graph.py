@@ -20,7 +20,7 @@ from preprocess.images.decode import IMAGE_SIZE
 PIXELS = "pixels"
 EMBEDDINGS = "embeddings"
 
-# A change to what this module makes must change this number: graphs are kept on disk from run to run.
+# A change to the graphs that this module makes must change this number, because graphs are cached between runs.
 GRAPH_VERSION = 2
 
 
@@ -31,8 +31,8 @@ def inference_graph(model: Any) -> bytes:
       model: float32 [n, height, width, 3] in [-1, 1] to float32 [n, embedding_size].
 
     Returns:
-      A serialized `tf.GraphDef`, `PIXELS` to `EMBEDDINGS`: the same bytes for the same network, in every process, so
-      that their digest tells whether two runs ran the same. Takes a few seconds for Inception v3.
+      A serialized `tf.GraphDef`, from `PIXELS` to `EMBEDDINGS`. The same network gives the same bytes in every process,
+      so their digest shows whether two runs used the same graph. It takes a few seconds for Inception v3.
     """
     tf = import_tensorflow()
     from preprocess.images.decode_graph import scale_pixels
@@ -42,7 +42,7 @@ def inference_graph(model: Any) -> bytes:
     others = [variable.numpy() for variable in folded.non_trainable_variables]
 
     def embed(pixels: Any) -> Any:
-        # With arrays in place of its variables, the model's trace holds constants.
+        # Arrays replace the model's variables, so its trace holds constants.
         outputs, _ = folded.stateless_call(
             [tf.constant(array) for array in trainable],
             [tf.constant(array) for array in others],
@@ -58,7 +58,7 @@ def inference_graph(model: Any) -> bytes:
 
 
 def _with_plain_names(graph: Any) -> Any:
-    """The same graph, its nodes named by position: Keras counts the layers of the whole process in its names."""
+    """The same graph with nodes named by position, because Keras numbers the layers of a whole process in its names."""
     names = {
         node.name: node.name if node.name in (PIXELS, EMBEDDINGS) else f"node{position}"
         for position, node in enumerate(graph.node)
@@ -66,10 +66,10 @@ def _with_plain_names(graph: Any) -> Any:
     for node in graph.node:
         node.name = names[node.name]
         for position, source in enumerate(node.input):
-            mark = "^" if source.startswith("^") else ""  # A node to wait for, whose output is not taken.
+            mark = "^" if source.startswith("^") else ""  # The graph waits for this node, but does not use its output.
             name, colon, output = source.removeprefix("^").partition(":")
             node.input[position] = f"{mark}{names[name]}{colon}{output}"
-        node.attr.pop("_class", None)  # Which nodes to put on one device, by name.
+        node.attr.pop("_class", None)  # It lists nodes for one device, by name.
     return graph
 
 

@@ -17,21 +17,21 @@ from preprocess.storage.digests import digest_of_file
 
 
 def stage_weights(spec: BackboneSpec, folder: str, storage: Storage) -> BackboneSpec:
-    """Puts the weights of a backbone where workers can read them, unless they are there.
+    """Copies the weights of a backbone to a folder that workers can read, unless the folder has them already.
 
-    ImageNet weights are fetched onto this machine first, if they are not on it. Random weights are drawn, not read:
-    there is nothing to do for them.
+    If ImageNet weights are not on this machine, they are downloaded first. Random weights are drawn and not read, so
+    there is nothing to copy.
 
     Args:
       spec: the backbone.
-      folder: where to put the file, as `SHA256-NAME`; local (on a disk that all share) or gs://.
-      storage: of the folder, and of weights that lie in a bucket.
+      folder: the folder for the file, which is named `SHA256-NAME`; local (on a disk that all workers share) or gs://.
+      storage: opens the folder, and weights in a bucket.
 
     Returns:
-      The spec, with `staged` where there is a file. It names the same network as before.
+      The spec, with `staged` if there is a file. It names the same network as before.
 
     Raises:
-      InputError: the weights cannot be had, or the folder cannot be written.
+      InputError: the weights are not available, or the folder is not writable.
     """
     if spec.is_random:
         return spec
@@ -44,7 +44,7 @@ def stage_weights(spec: BackboneSpec, folder: str, storage: Storage) -> Backbone
         sha256 = digest_of_file(path)
         uri = f"{folder.rstrip('/')}/{sha256}-{os.path.basename(source)}"
         try:
-            # A file appears in storage only when it is whole, so the one of this name has this content.
+            # A file appears in storage only when it is complete, so a file of this name has this content.
             if storage.match(uri) != [uri]:
                 with open(path, "rb") as stream, storage.create(uri) as target:
                     shutil.copyfileobj(stream, target, 1024 * 1024)

@@ -14,8 +14,8 @@ from typing import cast
 
 from configs.console import write_standard_error
 
-# What TensorFlow 2.21 says whatever TF_CPP_MIN_LOG_LEVEL is: notes (I, W), that a machine without a GPU has none,
-# and that transposing bytes is left to Eigen.
+# The messages that TensorFlow 2.21 prints regardless of TF_CPP_MIN_LOG_LEVEL: notes (I, W), that there is no GPU, and
+# that Eigen transposes bytes.
 _NOISE = re.compile(
     rb"[IW]\d{4} |INFO: Created TensorFlow Lite|WARNING: All log messages before absl"
     rb"|To enable the following instructions|E\d{4} .*(cuInit|oneDNN supports DT_UINT8)"
@@ -24,7 +24,7 @@ _NOISE = re.compile(
 
 @contextlib.contextmanager
 def without_tensorflow_noise() -> Iterator[None]:
-    """Within this context, holds back standard error. At its end it prints what does not belong to TensorFlow's noise.
+    """Within this context, holds back standard error. At its end, prints the lines that are not TensorFlow's noise.
 
     It does nothing if TF_CPP_MIN_LOG_LEVEL is 0, because then the user wants to see the messages. (JAX sets it to 1.)
     """
@@ -64,12 +64,12 @@ def _without_jax() -> Iterator[None]:
 
 
 def import_tensorflow(*, start: bool = True) -> ModuleType:
-    """TensorFlow, imported and started without its notes; all of them if TF_CPP_MIN_LOG_LEVEL is 0.
+    """Imports and starts TensorFlow without its notes. If TF_CPP_MIN_LOG_LEVEL is 0, all notes are printed.
 
     The first call takes seconds, so programs call it only after they have checked their arguments.
 
     Args:
-      start: False where something has yet to be set up that TensorFlow takes only before its start.
+      start: whether to start TensorFlow. False if the caller must set something up before the start.
     """
     if "tensorflow" in sys.modules:
         import tensorflow as tf
@@ -79,7 +79,7 @@ def import_tensorflow(*, start: bool = True) -> ModuleType:
         import tensorflow as tf
 
         if start:
-            # Looks for devices now, since that is noisy as well.
+            # Looks for devices now, because that prints messages too.
             tf.config.list_logical_devices()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return tf

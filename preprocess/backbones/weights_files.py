@@ -11,11 +11,10 @@ import urllib.request
 from collections.abc import Iterator
 
 from configs.errors import InputError, cause_in_one_line
-from preprocess.storage import router as uri_storage
+from preprocess.storage import router
 from preprocess.storage.base import Storage
 from preprocess.storage.digests import digest_of_file
-from preprocess.storage.router import UriStorage
-from preprocess.storage.uris import has_scheme
+from preprocess.storage.uris import has_scheme, is_in_bucket
 
 _PROBE_TIMEOUT_SEC = 10
 _USABLE = "imagenet, random, or the path of a weights file that Keras can read (.weights.h5, .h5, .keras)"
@@ -26,8 +25,8 @@ class PublishedFile:
     """A file of weights that Keras publishes.
 
     Attributes:
-      url: where.
-      md5: of its content, 32 hex digits.
+      url: the URL of the file.
+      md5: the MD5 of its content, 32 hex digits.
     """
 
     url: str
@@ -35,18 +34,18 @@ class PublishedFile:
 
     @property
     def cache_path(self) -> str:
-        """Where keras.utils.get_file puts it, so that a file cached by any Keras program serves here too."""
+        """The path at which keras.utils.get_file caches it, so files that other Keras programs cached are used too."""
         home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
         return os.path.join(home, "models", os.path.basename(self.url))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StagedFile:
-    """A file of weights where workers can read it.
+    """A file of weights that workers can read.
 
     Attributes:
-      uri: local path (on a disk that all share) or gs://.
-      sha256: of its content, 64 hex digits.
+      uri: a local path (on a disk that all workers share) or gs://.
+      sha256: the SHA-256 of its content, 64 hex digits.
     """
 
     uri: str
@@ -54,10 +53,10 @@ class StagedFile:
 
 
 def check_published(file: PublishedFile) -> None:
-    """Finds out in seconds whether a published file is on this machine or can be fetched.
+    """Checks in seconds that a published file is on this machine or can be downloaded.
 
     Raises:
-      InputError: it is neither.
+      InputError: the file is not here and cannot be downloaded.
     """
     if os.path.isfile(file.cache_path):
         return
@@ -69,10 +68,10 @@ def check_published(file: PublishedFile) -> None:
 
 
 def fetch_published(file: PublishedFile) -> str:
-    """The path of a published file on this machine, checked; fetched by Keras if it is not there.
+    """The path of a published file on this machine, after a check of its digest. If it is not here, Keras downloads it.
 
     Raises:
-      InputError: it cannot be fetched.
+      InputError: it cannot be downloaded.
     """
     if os.path.isfile(file.cache_path) and digest_of_file(file.cache_path, "md5") == file.md5:
         return file.cache_path
@@ -97,19 +96,19 @@ def _unreachable(file: PublishedFile, error: Exception) -> InputError:
 
 
 def check_file(path: str, storage: Storage | None = None) -> None:
-    """Finds out whether there is a file of weights; takes a request where it lies in a bucket.
+    """Checks that a file of weights exists. For a file in a bucket, this takes one request.
 
     Args:
       path: a local path or gs://.
-      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+      storage: opens files in buckets with the credentials of the job; None for the credentials of this machine.
 
     Raises:
-      InputError: there is none, or it cannot be asked for.
+      InputError: there is no such file, or the bucket cannot be asked.
     """
-    if has_scheme(path) and not path.startswith("gs://"):
-        raise InputError(f"weights: must be {_USABLE}, local or gs://. Received: {path!r}")
+    if has_scheme(path) and not is_in_bucket(path):
+        raise InputError(f"weights: must be {_USABLE}, local, gs:// or s3://. Received: {path!r}")
     try:
-        found = path.startswith("gs://") and (storage or UriStorage()).match(path) == [path]
+        found = is_in_bucket(path) and (storage or router.UriStorage()).match(path) == [path]
     except OSError as error:
         raise InputError(f"weights: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
     if not found and not os.path.isfile(path):
@@ -118,18 +117,18 @@ def check_file(path: str, storage: Storage | None = None) -> None:
 
 @contextlib.contextmanager
 def local_copy(path: str, storage: Storage | None = None) -> Iterator[str]:
-    """The path of a file on this machine for as long as the `with` block: of itself, or of a copy of a remote one.
+    """The path of a file on this machine, valid within the `with` block. A remote file is copied to this machine.
 
     Args:
       path: a local path or gs://.
-      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+      storage: opens files in buckets with the credentials of the job; None for the credentials of this machine.
 
     Raises:
       InputError: it cannot be read.
     """
     with contextlib.ExitStack() as stack:
         try:
-            copy = stack.enter_context(uri_storage.local_copy(path, storage or UriStorage()))
+            copy = stack.enter_context(router.local_copy(path, storage or router.UriStorage()))
         except OSError as error:
             raise InputError(f"weights: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
         yield copy
@@ -137,10 +136,10 @@ def local_copy(path: str, storage: Storage | None = None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def staged_copy(staged: StagedFile, storage: Storage | None = None) -> Iterator[str]:
-    """As `local_copy`, of a staged file whose content is what was staged.
+    """Like `local_copy`, for a staged file. Checks that its content is the content that was staged.
 
     Raises:
-      InputError: it cannot be read, or has other content.
+      InputError: the file cannot be read, or has other content.
     """
     with local_copy(staged.uri, storage) as path:
         try:

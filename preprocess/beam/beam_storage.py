@@ -1,4 +1,4 @@
-"""Storage for local paths and `gs://`, and through Beam's filesystems for `s3://`, `hdfs://` and other schemes."""
+"""Storage for local paths, `gs://` and `s3://`, and through Beam's filesystems for `hdfs://` and other schemes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
+from configs.errors import InputError
 from preprocess.storage.base import Storage, TooLarge, read_stream
 from preprocess.storage.gcs import GcsStorage
 from preprocess.storage.gcs_objects import SPOOL_BYTES
 from preprocess.storage.retry import RetryPolicy, as_os_error, call
-from preprocess.storage.router import UriStorage
-from preprocess.storage.uris import has_scheme
+from preprocess.storage.router import UriStorage, refuse_web
+from preprocess.storage.uris import has_scheme, is_in_bucket
 
 _Result = TypeVar("_Result")
 
@@ -68,6 +69,9 @@ class _BeamFiles:
 
     def __init__(self, retry: RetryPolicy):
         self._retry = retry
+        if FileSystems._pipeline_options is None:
+            # Some of them ask the options for credentials as soon as they are made.
+            FileSystems.set_options(PipelineOptions([]))
 
     def _call(self, function: Callable[[], _Result], path: str) -> _Result:
         try:
@@ -99,6 +103,14 @@ class _BeamFiles:
         def read_once() -> bytes:
             with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
                 return read_stream(stream, path, max_bytes=max_bytes)
+
+        return self._call(read_once, path)
+
+    def read_part(self, path: str, *, offset: int, num_bytes: int) -> bytes:
+        def read_once() -> bytes:
+            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
+                stream.seek(offset)
+                return stream.read(num_bytes)
 
         return self._call(read_once, path)
 
@@ -164,7 +176,7 @@ class _BeamFiles:
 
 
 class BeamStorage(UriStorage):
-    """A `Storage` of local paths through the operating system, of `gs://` through its client, of others through Beam.
+    """A `Storage` of local paths, of buckets through their own clients, and of other schemes through Beam.
 
     Args:
       retry: the storage retries for each operation on remote files.
@@ -174,10 +186,27 @@ class BeamStorage(UriStorage):
         super().__init__(retry)
         self._others = _BeamFiles(retry)
 
-    def _gcs(self) -> Storage:
+    def _gcs(self) -> GcsStorage:
         return GcsStorage(self._retry, make=_gcs_client_maker())
 
     def _of(self, path: str) -> Storage:
-        if has_scheme(path) and not path.startswith("gs://"):
+        if has_scheme(path) and not is_in_bucket(path):
+            refuse_web(path)
             return self._others
         return super()._of(path)
+
+    def require_scheme(self, path: str) -> None:
+        """Makes sure that paths like this one can be opened. It asks no service.
+
+        Raises:
+          InputError: it is a web address, no filesystem has its scheme, or a package is missing.
+        """
+        if self._of(path) is not self._others:
+            return
+        try:
+            FileSystems.get_filesystem(path)
+        except ValueError as error:
+            raise InputError(
+                f"{path}: nothing here opens {path.partition('://')[0]}://. Copy it to a disk, gs:// or s3://, or "
+                "install what Beam needs for it."
+            ) from error

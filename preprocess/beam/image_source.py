@@ -12,12 +12,15 @@ from configs.recipe import PreprocessOptions
 from preprocess.beam.beam_storage import BeamStorage
 from preprocess.engines.base import Engine
 from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS
+from preprocess.images.host_queues import DEFAULT_CONNECTIONS_PER_HOST
 from preprocess.images.isolated_decoder import IsolatedDecoder
 from preprocess.images.loader import ImageLoader
 from preprocess.images.parallel_loader import ParallelLoader, is_worthwhile
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES, read_image_bytes
+from preprocess.images.web_images import WebImages
 from preprocess.machine.machine_faults import TRY_AGAIN
 from preprocess.storage.retry import RetryPolicy
+from preprocess.storage.uris import is_web
 
 # Of the engine's batches: while one is put together and another written, the decoders go on.
 _BATCHES_AHEAD = 4
@@ -25,25 +28,43 @@ _BATCHES_AHEAD = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageReader:
-    """Reads image files from local disks and from remote storage.
+    """Reads image files from local disks, from remote storage and from web hosts.
 
     Attributes:
       max_bytes: larger files fail.
-      retry: the storage retries.
+      retry: the storage retries, also for web hosts.
+      deadline_sec: for one request to a web host.
+      connections_per_host: the largest number of connections to one web host.
+      web_contact: an address of the user that web hosts see; None for none.
     """
 
     max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
     retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
+    deadline_sec: float = PreprocessOptions.image_deadline_sec
+    connections_per_host: int = DEFAULT_CONNECTIONS_PER_HOST
+    web_contact: str | None = None
 
     def __call__(self, location: str) -> bytes:
         """The bytes of an image file; raises RowFailure."""
-        return read_image_bytes(location, read_remote=_storage(self.retry).read, max_bytes=self.max_bytes)
+        if is_web(location):
+            web = _web_images(self.retry, self.deadline_sec, self.connections_per_host, self.web_contact)
+            return read_image_bytes(location, read_remote=web.read, max_bytes=self.max_bytes)
+        storage = _storage(self.retry)
+        return read_image_bytes(
+            location, read_remote=storage.read, read_part=storage.read_part, max_bytes=self.max_bytes
+        )
 
 
 @functools.cache
 def _storage(retry: RetryPolicy) -> BeamStorage:
     """The storage for all images of a process."""
     return BeamStorage(retry)
+
+
+@functools.cache
+def _web_images(retry: RetryPolicy, deadline_sec: float, connections_per_host: int, contact: str | None) -> WebImages:
+    """The client for all web images of a process."""
+    return WebImages(retry=retry, deadline_sec=deadline_sec, connections_per_host=connections_per_host, contact=contact)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +81,8 @@ class ImageSource:
       decode: decodes bytes to pixels; None for `IsolatedDecoder`.
       read_ahead: the number of images that are loaded ahead.
       try_again: how long an image is tried again if the machine failed; the time of the attempts is not counted.
+      connections_per_host: how many images of one web host are read at once.
+      web_contact: an address of the user that web hosts see; None for none.
     """
 
     max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
@@ -70,6 +93,8 @@ class ImageSource:
     decode: Callable[[bytes], np.ndarray] | None = None
     read_ahead: int = 128
     try_again: RetryPolicy = TRY_AGAIN
+    connections_per_host: int = DEFAULT_CONNECTIONS_PER_HOST
+    web_contact: str | None = None
 
     @classmethod
     def of_options(cls, options: PreprocessOptions) -> ImageSource:
@@ -79,6 +104,8 @@ class ImageSource:
             max_pixels=options.max_image_pixels,
             deadline_sec=options.image_deadline_sec,
             retry=RetryPolicy(limit_sec=options.storage_retry_sec),
+            connections_per_host=options.connections_per_host,
+            web_contact=options.web_contact,
         )
 
     def make_loader(
@@ -94,12 +121,20 @@ class ImageSource:
         max_ahead = max(self.read_ahead, _BATCHES_AHEAD * engine.batch_size if engine else 0)
         deadline_sec = self.deadline_sec + self.retry.limit_sec
         here = ImageLoader(
-            read=self.read or ImageReader(max_bytes=self.max_bytes, retry=self.retry),
+            read=self.read
+            or ImageReader(
+                max_bytes=self.max_bytes,
+                retry=self.retry,
+                deadline_sec=self.deadline_sec,
+                connections_per_host=self.connections_per_host,
+                web_contact=self.web_contact,
+            ),
             decode=decode,
             max_ahead=max_ahead,
             deadline_sec=deadline_sec,
             find_embedding=find_embedding,
             try_again=self.try_again,
+            connections_per_host=self.connections_per_host,
         )
         # Embeddings are looked up, and a stand-in reads, in this process only.
         if engine is None or engine.info.device == "cpu" or find_embedding or self.read or not is_worthwhile():

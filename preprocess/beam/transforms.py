@@ -38,8 +38,9 @@ from preprocess.jobs.made_with import load_for_worker
 from preprocess.jobs.report import COMPLETE
 from preprocess.jobs.resume import ResumeIndex
 from preprocess.lists.blocks import RowBlock, into_blocks
-from preprocess.lists.hashing_reader import HashingReader
 from preprocess.lists.labels import LabelDict
+from preprocess.lists.list_format import PLAIN
+from preprocess.lists.opened_list import reopen_list
 from preprocess.lists.rows import check_unchanged, parse_rows
 from preprocess.locks.output_lock import Witness, check_held, fence_of, fenced
 from preprocess.machine.machine_faults import MachineFault
@@ -139,23 +140,25 @@ class _ReadRowBlocks(_DoFnOfThisCode):
     def __init__(self, job: Job, labels: LabelDict, options: EmbedOptions, *, image: str | None):
         super().__init__(image)
         self._sha256 = job.input_sha256
+        self._formats = job.input_formats or (PLAIN,) * len(job.input_paths)
         self._labels = labels
         self._options = options
 
     def process(self, element: tuple[int, str]) -> Iterator[RowBlock]:
         list_index, path = element
         with faults.noted(), BeamStorage(self._options.images.retry).open(path) as stream:
-            hashing = HashingReader(stream)
+            opened = reopen_list(stream, self._formats[list_index], list_path=path)
             rows = parse_rows(
-                hashing.buffered(),
+                opened.content,
                 list_path=path,
                 labels=self._labels,
                 unknown_labels=self._options.unknown_labels,
+                list_format=opened.list_format,
             )
             yield from into_blocks(
                 rows, list_index=list_index, list_path=path, rows_per_block=self._options.rows_per_shard
             )
-            check_unchanged(path, checked=self._sha256[list_index], read=hashing.sha256)
+            check_unchanged(path, checked=self._sha256[list_index], read=opened.hashing.sha256)
 
 
 class _EmbedRowBlocks(_DoFnOfThisCode):

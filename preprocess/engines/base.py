@@ -76,8 +76,8 @@ class Engine(Protocol):
         """Starts to embed a batch. It may block while `max_pending` batches run.
 
         Args:
-          pixels: uint8 [n, 299, 299, 3], as `decode_image` makes them; 1 <= n <= batch_size. Not changed until the
-            future is done.
+          pixels: uint8 [n, 299, 299, 3], as `decode_image` makes them; 1 <= n <= batch_size. The caller must
+            not change them until the future is done.
 
         Returns:
           A future of the embeddings, float32 [n, embedding_size].

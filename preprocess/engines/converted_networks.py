@@ -33,8 +33,8 @@ class Network:
     """A constant graph in a file.
 
     Attributes:
-      graph_path: the file; exists as long as the cache that it came from.
-      graph_sha256: of its content, 64 hex digits.
+      graph_path: the path of the file. The file exists as long as the cache that it came from.
+      graph_sha256: the SHA-256 of its content, 64 hex digits.
       identity: the network.
     """
 
@@ -44,7 +44,7 @@ class Network:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What decides the network's numbers: all of its identity but the name of the file of weights."""
+        """The fields that decide the network's numbers: its identity without the name of the weights file."""
         return {**self.identity.to_json(), "weights": None}
 
     @property
@@ -60,15 +60,15 @@ def load_network(spec: BackboneSpec, cache: ModelCache, storage: Storage | None 
     Args:
       spec: the backbone.
       cache: where it is looked up and kept.
-      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+      storage: opens files in buckets with the credentials of the job; None for the credentials of this machine.
 
     Raises:
-      InputError: the weights cannot be had or do not fit.
+      InputError: the weights are not available or do not fit the network.
     """
     folder = cache.find_or_make(_graph_key(spec), lambda folder: _write_graph(spec, folder, storage))
     with open(os.path.join(folder, _IDENTITY), encoding="utf-8") as stream:
         identity = BackboneIdentity.from_json(json.load(stream), where=folder)
-    # The key tells weights files apart by their content; the same weights may lie elsewhere today.
+    # The key contains the digest of the weights and not their path, because the file may have moved.
     graph_path = os.path.join(folder, _GRAPH)
     return Network(
         graph_path=graph_path,
@@ -92,7 +92,7 @@ def load_int8_network(network: Network, pixels: np.ndarray, cache: ModelCache) -
     """The network as an int8 `ov.Model`, calibrated on images.
 
     Args:
-      network: what to calibrate.
+      network: the network to calibrate.
       pixels: uint8 [n, 299, 299, 3], the images.
       cache: where it is looked up and kept.
 
@@ -109,7 +109,7 @@ def load_int8_network(network: Network, pixels: np.ndarray, cache: ModelCache) -
 
 
 def find_int8_network(network: Network, calibration: str, cache: ModelCache) -> Any | None:
-    """The int8 `ov.Model` that was made of a network before, by the digest of the images; None if it is not kept."""
+    """The int8 `ov.Model` that an earlier run made with images of this digest; None if the cache does not hold it."""
     folder = cache.find(_int8_key(network, calibration))
     return None if folder is None else read_network(os.path.join(folder, _INT8))
 
@@ -136,7 +136,7 @@ def versions_of(*packages: str) -> dict[str, str | None]:
 
 
 def _graph_key(spec: BackboneSpec) -> dict[str, Any] | None:
-    """What decides the graph of a spec; None where only loading the weights tells."""
+    """The key of the graph of a spec; None if the weights must be loaded to know the key."""
     weights: str
     if spec.is_random:
         weights = f"random {spec.seed}"

@@ -58,7 +58,7 @@ def _correct_mean(network: Any, offset: np.ndarray) -> None:
     """Adds a constant to the embeddings.
 
     Rounding shifts every unit by about the same amount for all images, and the shifts pass from layer to layer. They
-    are most of the error: without them the median cosine on photos rises from 0.987 to 0.998 (random weights).
+    cause most of the error: the correction raises the median cosine on photos from 0.987 to 0.998 (random weights).
     """
     from openvino import opset13
 

@@ -4,7 +4,8 @@ Only libraries that can change numbers are listed. Pillow resizes and converts, 
 which it was built decide pixels. The engine computes (JAX with XLA, which is jaxlib, and cuDNN), and for int8 NNCF
 chooses the ranges. The digest of the network that the engine gets stands for Keras, NumPy and TensorFlow, which made
 the network. Decoders of lossless formats (zlib) always give the same pixels, and libraries that move bytes (Beam,
-storage clients) do not change them.
+storage clients) do not change them. The optional decoder of HEIC is not listed: HEVC is specified to the bit, and
+whoever installs it after a job wants `--retry_failures` to go on with that job.
 
 The processor is not listed. The same versions use other kernels for other instruction sets, which sum in another order.
 Embeddings from two kinds of processors agree except for a few units in the last places of the precision.
@@ -17,7 +18,7 @@ import sys
 
 from PIL import features
 
-# By the names of `PIL.features`. "jpg" is the interface of libjpeg, which tells little; which library has it tells all.
+# Named as in `PIL.features`. The version of "jpg" is only that of libjpeg's interface, so the library is listed too.
 _LOSSY_DECODERS = ("libjpeg_turbo", "mozjpeg", "jpg", "webp", "avif", "jpg_2000", "libtiff")
 # The number of digits of a network's digest that are shown.
 _DIGEST_DIGITS = 12
@@ -34,8 +35,8 @@ def libraries(*, engine: str, precision: str, network_sha256: str) -> tuple[str,
 
     Args:
       engine: "openvino", "tensorflow" or "jax"; loaded in this process.
-      precision: of its arithmetic.
-      network_sha256: of the graph that the engine runs.
+      precision: the precision of its arithmetic.
+      network_sha256: the SHA-256 of the graph that the engine runs.
     """
     parts = [name for name in _PACKAGES.get(engine, ()) if _is_installed(name)] or [engine]
     packages = ("pillow", *parts, *(("nncf",) if precision == "int8" else ()))

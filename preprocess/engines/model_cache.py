@@ -40,27 +40,27 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 Key = Mapping[str, Any]
-"""What an entry was made from, as JSON: another key, another entry."""
+"""Everything that an entry was made from, as JSON. Two different keys have two entries."""
 
 
 def cache_folder() -> str:
-    """Where entries are kept: `HUGS_CACHE_DIR`, or ~/.cache/hugs."""
+    """The folder of the entries: `HUGS_CACHE_DIR`, or ~/.cache/hugs."""
     return os.environ.get("HUGS_CACHE_DIR") or os.path.expanduser("~/.cache/hugs")
 
 
 class ModelCache:
     """Entries by key.
 
-    Files that cannot be kept live in a temporary folder for as long as this object.
+    If the cache cannot keep files, they are in a temporary folder, which exists as long as this object.
     """
 
     def __init__(self, folder: str | None = None):
         self._folder = folder or cache_folder()
         self._unkept: list[Scratch] = []
-        self._digests: dict[str, str] = {}  # Of files that were found whole, by path.
+        self._digests: dict[str, str] = {}  # The digests of files that were checked, by path.
 
     def find(self, key: Key) -> str | None:
-        """The folder of the entry's files; None if there is none, or it is not exactly what this user stored."""
+        """The folder of the entry's files; None if there is no entry, or if it is not exactly what this user stored."""
         folder = self._path(key)
         try:
             if not self._is_safe() or not _is_safe_entry(folder):
@@ -77,11 +77,11 @@ class ModelCache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         with contextlib.suppress(OSError):
-            os.utime(os.path.join(folder, _ENTRY))  # When it was last used.
+            os.utime(os.path.join(folder, _ENTRY))  # This time says when the entry was last used.
         return folder
 
     def _is_safe(self) -> bool:
-        """Whether nobody else can change what lies in the folder; closes it to others if it is this user's.
+        """Whether nobody else can change the files in the folder. If this user owns it, removes the rights of others.
 
         Raises:
           OSError: there is no such folder.
@@ -90,7 +90,7 @@ class ModelCache:
         if _is_private(status):
             return True
         if os.name == "posix" and status.st_uid == os.geteuid():
-            # What others put into it before this is told by its owner and its mode, entry by entry.
+            # Others may have written entries before. The owner and the mode of each entry show that.
             os.chmod(self._folder, stat.S_IMODE(status.st_mode) & ~_WRITABLE_BY_OTHERS)
             return True
         _say_once(
@@ -115,11 +115,11 @@ class ModelCache:
         return self._digests[path]
 
     def find_or_make(self, key: Key | None, write: Callable[[str], None]) -> str:
-        """The folder of the entry's files; `write` makes them in the folder that it is given, if there is no entry.
+        """The folder of the entry's files. If there is no entry, `write` makes the files in the folder that it gets.
 
         Args:
-          key: of the entry; None for what cannot be told apart from later versions of itself, and so is not kept.
-          write: writes the files. What it raises is passed on, and nothing is kept.
+          key: the key of the entry; None for files that the cache must not keep, because no key can identify them.
+          write: writes the files. If it raises an exception, the caller gets the exception and nothing is kept.
         """
         found = None if key is None else self.find(key)
         if found is not None:
@@ -144,7 +144,7 @@ class ModelCache:
             _make_private_folders(self._folder)
             if not self._is_safe():
                 return None
-            # In the cache's own folder, since a rename works only within one filesystem.
+            # The new folder is in the cache's own folder, because a rename works only within one filesystem.
             with scratch_folder(self._folder) as staged, scratch_folder(self._folder) as damaged:
                 files = {}
                 for name in sorted(os.listdir(made)):
@@ -153,7 +153,7 @@ class ModelCache:
                 with open(os.open(os.path.join(staged, _ENTRY), _NEW, 0o600), "w", encoding="utf-8") as stream:
                     json.dump({"key": _as_json(key), "files": files}, stream, indent=1)
                 if os.path.lexists(final) and self.find(key) is None:
-                    # Not by deleting it in place: another process may be reading its files.
+                    # The bad entry is moved and not deleted in place: another process may be reading its files.
                     os.rename(final, os.path.join(damaged, "entry"))
                 if not os.path.lexists(final):
                     os.rename(staged, final)
@@ -197,7 +197,7 @@ def _is_safe_entry(folder: str) -> bool:
 
 
 def _make_private_folders(path: str) -> None:
-    """Makes a folder, and those above it that are missing, for this user only, whatever the umask allows."""
+    """Makes a folder and its missing parents. Only this user gets access, regardless of the umask."""
     if path and not os.path.isdir(path):
         _make_private_folders(os.path.dirname(path))
         with contextlib.suppress(FileExistsError):

@@ -114,13 +114,13 @@ def load_engine(
     Args:
       backbone: the network.
       engine: the engine and precision to use.
-      calibration_pixels: gives uint8 [n, 299, 299, 3], images like those that will be embedded; for int8, which has
-        to be calibrated, and otherwise not called.
-      storage: opens what lies in buckets, with the credentials of the job; None for those of this machine.
+      calibration_pixels: gives uint8 [n, 299, 299, 3], images like those that will be embedded. It is called only for
+        int8, which has to be calibrated.
+      storage: opens files in buckets with the credentials of the job; None for the credentials of this machine.
 
     Raises:
-      InputError: the weights cannot be had or do not fit; OpenVINO is needed and not installed; the processor lacks
-        bfloat16; int8 without enough images to calibrate with.
+      InputError: the weights are not available or do not fit the network; OpenVINO is needed and not installed; the
+        processor lacks bfloat16; there are too few images to calibrate int8 with.
     """
     with _load_lock:
         if engine.begun_with is not None:
@@ -226,9 +226,9 @@ class _Measured:
     """The measured speed and fidelity of a lower precision on this machine.
 
     Attributes:
-      speedup: the speed, compared with float32.
-      worst: smallest centred cosine to float32 on the images.
-      median: of the centred cosines.
+      speedup: the speed, as a multiple of the speed of float32.
+      worst: the smallest centred cosine to float32 on the images.
+      median: the median of the centred cosines.
     """
 
     speedup: float
@@ -284,7 +284,7 @@ def _load_int8(
     cache: ModelCache,
 ) -> Engine:
     if begun is not None and begun.calibration is not None:
-        # Images that were missing when the job began may be there by now, and would change the calibration.
+        # The calibration is not repeated: images that were missing when the job began may exist now and change it.
         kept = find_int8_network(network, begun.calibration, cache)
         if kept is not None:
             engine: Engine = OpenVinoEngine(kept, network.identity, precision="int8")
@@ -300,7 +300,7 @@ def _load_int8(
         source = quantized if precision == "int8" else read_network(network.graph_path)
         return OpenVinoEngine(source, network.identity, precision=precision)
 
-    # Ranges learned from photos fit photos: made-up images would tell little.
+    # The ranges are calibrated on photos, so a comparison on generated images would say little.
     images = pixels[:_INT8_COMPARED]
     key = _measured_key(network, engine="openvino", precision="int8", images=digest_of_pixels(pixels))
     measured = _measure(key, cache, make, "int8", lambda: images)

@@ -12,24 +12,24 @@ from preprocess.engines.base import EngineInfo
 from preprocess.machine.cores import available_cores
 from preprocess.records.backbone_identity import BackboneIdentity
 
-# From 4 images a batch on, throughput on a CPU is the same to a few percent (measured to 32); a small batch starts
-# sooner and holds less memory.
+# Batches of 4 to 32 images have the same throughput, within a few percent. A small batch starts sooner and needs less
+# memory.
 _BATCH = 16
 
 
 class TensorFlowEngine:
-    """Runs a constant graph with TensorFlow. One serves a whole process.
+    """Runs a constant graph with TensorFlow. A process needs only one engine.
 
-    The graph runs in a session, not in a `tf.function`: a session has its own optimizer options, so that mixed
-    precision here changes nothing for whatever else the process does with TensorFlow.
+    The graph runs in a session and not in a `tf.function`. A session has its own optimizer options, so mixed precision
+    here does not change other uses of TensorFlow in the process.
 
     Args:
-      graph: what `inference_graph` makes.
-      identity: the network in it.
+      graph: the graph that `inference_graph` makes.
+      identity: the identity of the network.
       precision: "float32" or "bfloat16" (oneDNN).
     """
 
-    # One runs on all cores, the next waits.
+    # One batch runs on all cores, and the next batch waits.
     max_pending = 2
     batch_size = _BATCH
 
@@ -37,7 +37,7 @@ class TensorFlowEngine:
         tf = import_tensorflow()
         # GPUs are for the engine of JAX.
         config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
-        # By itself it takes a thread for each core of the machine, also in a container that gets time for two.
+        # By default, TensorFlow starts a thread for each core of the machine, even if a container may use only two.
         config.intra_op_parallelism_threads = available_cores()
         rewrites = config.graph_options.rewrite_options
         if precision == "bfloat16":
@@ -59,7 +59,7 @@ class TensorFlowEngine:
         )
 
     def start(self, pixels: np.ndarray) -> concurrent.futures.Future[np.ndarray]:
-        """As `Engine.start`; never blocks."""
+        """See `Engine.start`. It never blocks."""
         return self._executor.submit(self._embed, pixels)
 
     def _embed(self, pixels: np.ndarray) -> np.ndarray:

@@ -4,6 +4,9 @@ After that the kernel refuses (EPERM) all system calls except those about memory
 the process itself. The process cannot open files, use the network, start processes or threads, or reach other
 processes. So all modules must be imported before. The process cannot undo this, not even as root.
 
+One decoder needs a thread, that of HEIC (libde265), and ends the process if it does not get one. Where it is installed,
+threads of this process are allowed: a thread has the same filter, so it can do no more than the process.
+
 The filter is a program for the kernel's classic packet filter, which checks the number of each system call
 (seccomp(2)). The kernel remembers which numbers always pass, so the filter has no measurable cost.
 """
@@ -66,11 +69,19 @@ _ALLOWED = {
 # Allowed if the first argument is the process itself: `abort` uses them to end it. `prlimit64` reads its limits.
 _ALLOWED_ON_ITSELF = {"kill": (62, 129), "tgkill": (234, 131)}
 _ALLOWED_ON_ZERO = {"prlimit64": (302, 261)}
+# Allowed with the flags of glibc's `pthread_create` only, so there can be no new process and no namespace. The kernel
+# cannot look at the flags of `clone3`. glibc uses `clone` if the kernel says that it has no `clone3`.
+_ALLOWED_FOR_THREADS = {"clone": (56, 220)}
+_THREAD_FLAGS = 0x3D0F00
+_MISSING_FOR_THREADS = {"clone3": (435, 435)}
+# What glibc does at the start of a thread: it tells the kernel where the thread keeps its locks and its processor.
+_NEEDED_BY_THREADS = {"rseq": (334, 293), "set_robust_list": (273, 99)}
 
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
 _AT_NUMBER, _AT_ARCHITECTURE, _AT_FIRST_ARGUMENT = 0, 4, 16  # in struct seccomp_data; both are little-endian
 _ALLOW = 0x7FFF0000
 _REFUSE = 0x00050000 | errno.EPERM
+_MISSING = 0x00050000 | errno.ENOSYS
 
 
 class _Program(ctypes.Structure):
@@ -83,12 +94,13 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
     return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
-def make_filter(machine: str, pid: int) -> bytes:
+def make_filter(machine: str, pid: int, *, threads: bool = False) -> bytes:
     """Makes the program of the filter.
 
     Args:
       machine: "x86_64" or "aarch64".
       pid: the process that is confined.
+      threads: whether it may start threads.
 
     Raises:
       KeyError: the numbers of another machine are not known here.
@@ -102,9 +114,17 @@ def make_filter(machine: str, pid: int) -> bytes:
         refuse,
         _instruction(_LOAD, _AT_NUMBER),
     ]
-    for numbers in _ALLOWED.values():
+    for numbers in (_ALLOWED | _NEEDED_BY_THREADS if threads else _ALLOWED).values():
         program += [_instruction(_JUMP_IF_EQUAL, numbers[column], if_false=1), allow]
-    for names, argument in ((_ALLOWED_ON_ITSELF, pid), (_ALLOWED_ON_ZERO, 0)):
+    by_first_argument = [(_ALLOWED_ON_ITSELF, pid), (_ALLOWED_ON_ZERO, 0)]
+    if threads:
+        by_first_argument.append((_ALLOWED_FOR_THREADS, _THREAD_FLAGS))
+        for numbers in _MISSING_FOR_THREADS.values():
+            program += [
+                _instruction(_JUMP_IF_EQUAL, numbers[column], if_false=1),
+                _instruction(_RETURN, _MISSING),
+            ]
+    for names, argument in by_first_argument:
         for numbers in names.values():
             program += [
                 _instruction(_JUMP_IF_EQUAL, numbers[column], if_false=4),
@@ -116,16 +136,21 @@ def make_filter(machine: str, pid: int) -> bytes:
     return b"".join([*program, refuse])
 
 
-def confine() -> bool:
+def confine(*, threads: bool = False) -> bool:
     """Confines this process for the rest of its life. The process must have one thread only.
+
+    Args:
+      threads: whether it may start threads; no process in any case.
 
     Returns:
       True if the kernel filters its system calls. Otherwise (the system is not Linux, the machine is neither x86_64 nor
       aarch64, or there is no seccomp) only limits hold: the process can open no more descriptors, can make no file
-      larger, and can start no other process unless it runs as root.
+      larger, and (without `threads`) can start no other process unless it runs as root.
     """
-    for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
+    for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE):
         resource.setrlimit(limit, (0, 0))
+    if not threads:  # The kernel counts the threads of all processes of a user for this limit.
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     if sys.platform != "linux":
         return False
     prctl = ctypes.CDLL(None).prctl
@@ -133,6 +158,6 @@ def confine() -> bool:
     prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if platform.machine() not in _ARCHITECTURES or sys.maxsize < 1 << 32:
         return False
-    code = make_filter(platform.machine(), os.getpid())
+    code = make_filter(platform.machine(), os.getpid(), threads=threads)
     program = _Program(len(code) // 8, code)
     return bool(prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0) == 0)

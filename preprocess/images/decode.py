@@ -7,13 +7,18 @@ second, so training and serving see the same pixels. The steps, in order:
 1. The content decides the format, not the name. Only the first frame of an animation is used. ICC profiles are ignored.
 2. A JPEG is decoded at 1/8, 1/4 or 1/2 of its size if the shorter side keeps at least 374 pixels, 1.25 x 299:
    libjpeg then computes fewer DCT coefficients, and a 12-megapixel photo costs about a quarter.
-3. The mode becomes RGB. Sixteen bits keep the high byte. Alpha is composited over white before any resampling
-   (in GIF, which has no alpha, transparent and uncovered pixels are black). CMYK is `(255-c)*(255-k)//255`.
+3. The mode becomes RGB. Of more than eight bits the highest eight are kept; how many bits a sample has is what the
+   file says of all its samples (`_significant_bits`), never what this one image happens to contain. Alpha is composited
+   over white before any resampling (in GIF, which has no alpha, transparent and uncovered pixels are black; PSD is
+   composited by the program that wrote it). CMYK is `(255-c)*(255-k)//255`.
 4. Pillow's `BILINEAR` resize to 299 x 299, a triangle filter as wide as the reduction; the aspect ratio is
    not kept.
 5. The EXIF orientation is applied to the small square. A transpose and flips move pixels without rounding, so both
    implementations agree, and it is fast. An invalid EXIF block counts as upright. (Pillow turns a TIFF upright
-   while reading it, so for TIFF this step comes before the resize.)
+   while reading it, so for TIFF this step comes before the resize. The same holds for HEIC and libheif.)
+
+`preprocess.images.formats` has the list of formats. A RAW photo is not read: what can be decoded without developing it
+is a small preview.
 
 Any change to the pixels of any image must change `IMAGE_DEFINITION`, which is stored with the embeddings.
 """
@@ -22,29 +27,43 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import struct
 import warnings
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
+    DdsImagePlugin,
     GifImagePlugin,
+    IcoImagePlugin,
     Image,
     ImageFile,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
+    PsdImagePlugin,
+    QoiImagePlugin,
+    TgaImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
 
+from preprocess.images.formats import format_by_content, is_read_here, what_it_is
+
+try:
+    import pi_heif
+except ImportError:  # the optional extra `heif`
+    pi_heif = None
+
 IMAGE_SIZE = 299
 IMAGE_DEFINITION = "upright-rgb-299-bilinear/2"
 
-# What the declared size may be. The photo of a 108-megapixel phone passes; as a PNG it takes 0.5 GB for a moment.
+# The largest declared size. The photo of a 108-megapixel phone passes; as a PNG, it takes 0.5 GB for a moment.
 MAX_IMAGE_PIXELS = 120_000_000
 
 # A JPEG is reduced while decoding as long as its shorter side stays at least this long. Every 12-megapixel photo
@@ -56,36 +75,54 @@ JPEG_REDUCED_SIDE = 374
 ImageErrorReason = Literal[
     "empty_file",  # no bytes
     "not_an_image",  # no known signature: text, HTML, an archive
-    "unsupported_format",  # an image or document of a known format that is not read: HEIC, PDF, PSD
+    "unsupported_format",  # an image, document or film of a known format that is not read: RAW photos, SVG, PDF
     "truncated",  # the bytes end too early
     "corrupt",  # a known signature, and then bytes that break the format's rules
     "too_many_pixels",  # width x height over the limit
-    "unsupported_mode",  # samples without a certain meaning as grey or colour: 32-bit integers, floats
+    "unsupported_mode",  # samples without a certain meaning as grey or colour (floats), or a rare kind of a format
     "out_of_memory",  # decoding takes more memory than there is, or than a decoder process may have
     "deadline",  # decoding took too long; from `preprocess.images.isolated_decoder` only, like the next
     "decoder_crashed",  # the process that decoded it ended
 ]
 
-# Decoding runs in many threads, so no call may change process-wide state. Once, here: the limit on pixels is the
-# argument of `decode_image`, and a damaged file ends in one ImageError, not in Pillow's warnings. (What the C
-# library libtiff prints about a damaged TIFF cannot be turned off from here.)
+# Decoding runs in many threads, so no call may change process-wide state; it is set once, here. The limit on pixels is
+# the argument of `decode_image`. A damaged file causes one ImageError and none of Pillow's warnings. (The C library
+# libtiff prints messages about a damaged TIFF. They cannot be turned off from here.)
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
-_FOREIGN_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftyphev", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftypmsf1", "HEIF"),
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "EPS"),
-    (0, b"8BPS", "PSD"),
-    (0, b"\0\0\1\0", "ICO"),
-    (0, b"<svg", "SVG"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+# Kinds of a format that Pillow does not know, by the beginnings of its messages.
+_UNKNOWN_KIND = re.compile(
+    "cannot handle|unknown pixel mode|unknown data organization|unsupported|unrecognized compression|unimplemented",
+    re.I,
 )
+
+
+# Chunks of a PNG file that do not decide pixels here. Pillow calls a file corrupt if one of them is large or damaged;
+# the decoder of an exported model ignores them. Of an animation only the picture that every PNG reader shows is used.
+_UNUSED_CHUNKS = frozenset(
+    {b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"acTL", b"fcTL", b"fdAT"}
+)
+
+_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "PSD": PsdImagePlugin.PsdImageFile,
+    "TGA": TgaImagePlugin.TgaImageFile,
+    "ICO": IcoImagePlugin.IcoImageFile,
+    "DDS": DdsImagePlugin.DdsImageFile,
+    "QOI": QoiImagePlugin.QoiImageFile,
+}
+if pi_heif is not None:
+    _READERS["HEIC"] = pi_heif.HeifImageFile
 
 
 class ImageError(Exception):
@@ -117,7 +154,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarr
         uint8 [299, 299, 3]: rows from the top, columns from the left, RGB.
 
     Raises:
-        ImageError: whatever is wrong with `data`; no other exception comes from its content.
+        ImageError: something is wrong with `data`. Its content causes no other exception.
     """
     if not data:
         raise ImageError("empty_file", "the file is empty")
@@ -133,6 +170,13 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarr
         if isinstance(error.__cause__, (EOFError, IndexError, struct.error)):
             # A plugin read past the end of a header. Its own message is only about buffers and indices.
             raise ImageError("truncated", "the bytes end within the header") from error
+        if isinstance(error, KeyError) or isinstance(error.__cause__, KeyError):
+            # Plugins look up modes and compressions in tables. The message is only the key.
+            raise ImageError("unsupported_mode", f"a kind of this format that is not read: {message}") from error
+        if _UNKNOWN_KIND.match(message):
+            raise ImageError("unsupported_mode", message) from error
+        if message.startswith("broken data stream") and _is_rare_jpeg(data):
+            raise ImageError("unsupported_mode", "a lossless or hierarchical JPEG is not read") from error
         ends_early = isinstance(error, EOFError) or any(
             word in message.lower() for word in ("truncated", "end of file", "end of image", "not enough image data")
         )
@@ -163,8 +207,8 @@ def encode_png(pixels: np.ndarray) -> bytes:
 def exif_orientation(data: bytes) -> int:
     """The EXIF orientation (1 to 8) of a JPEG, PNG or WebP file; 1 where there is none or it makes no sense.
 
-    Read from the bytes and not by Pillow, which takes it from other places too (XMP, text chunks, segments
-    glued together): the graph does the same walk, step by step. The first EXIF block decides.
+    It is read from the bytes and not by Pillow, which also takes it from other places (XMP, text chunks, joined
+    segments). The graph does exactly the same steps. The first EXIF block decides.
     """
     size = len(data)
     if data[:3] == b"\xff\xd8\xff":
@@ -200,6 +244,16 @@ def exif_orientation(data: bytes) -> int:
     return 1
 
 
+def _is_rare_jpeg(data: bytes) -> bool:
+    """True for a JPEG of a process that libjpeg does not know: lossless (medical images, RAW) or hierarchical."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xd9", b"\xda"):
+        if data[at + 1 : at + 2] in (b"\xc3", b"\xc5", b"\xc6", b"\xc7", b"\xcb", b"\xcd", b"\xce", b"\xcf"):
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
+
+
 def _tiff_orientation(block: bytes) -> int:
     """The orientation in an EXIF block: a TIFF file without pixels, perhaps after a marker."""
     block = block.removeprefix(b"Exif\0\0")
@@ -227,9 +281,11 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     flat: Image.Image
     if image.format == "GIF":
         flat = _gif_to_rgb(image, frame_box or (0, 0, width, height))
+    elif image.format == "PSD" or (image.format == "TGA" and not data[17] & 15):
+        flat = _without_alpha(image, data)
     else:
         flat = _to_grey_or_rgb(image, data)
-    # A grey image is resampled as one channel: the same numbers as three times, for a third of the time.
+    # A grey image is resampled as one channel. The numbers are the same as with three, in a third of the time.
     flat = flat.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
     pixels = np.array(flat if flat.mode == "RGB" else flat.convert("RGB"))
     if image.format in ("JPEG", "PNG", "WEBP"):
@@ -242,36 +298,68 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
 def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """Reads the header with the one plugin that the signature names.
 
-    `Image.open` would try every plugin (EPS starts a Ghostscript), hide what is wrong with a damaged header,
-    warn about malformed multi-picture JPEGs, and read those as a different format.
+    `Image.open` would try every plugin (EPS starts Ghostscript), hide the fault of a damaged header, warn about
+    malformed multi-picture JPEGs, and read those as a different format.
     """
-    stream = io.BytesIO(data)
-    head = data[:32]
-    if head.startswith(b"\xff\xd8\xff"):
-        return JpegImagePlugin.JpegImageFile(stream)
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImagePlugin.PngImageFile(stream)
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return GifImagePlugin.GifImageFile(stream)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        if head[12:16] == b"VP8X":  # the animation decoder allocates two canvases before it tells their size
-            width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
-            _check_pixels(width, height, max_pixels)
-        return WebPImagePlugin.WebPImageFile(stream)
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return TiffImagePlugin.TiffImageFile(stream)
-    if head[4:8] == b"ftyp" and b"avi" in data[8 : min(int.from_bytes(head[:4], "big"), 256)]:
-        return AvifImagePlugin.AvifImageFile(stream)
-    if head.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")):
-        return Jpeg2KImagePlugin.Jpeg2KImageFile(stream)
-    if head.startswith(b"BM"):
-        return BmpImagePlugin.BmpImageFile(stream)
-    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace():
-        return PpmImagePlugin.PpmImageFile(stream)
-    for at, signature, name in _FOREIGN_SIGNATURES:
-        if head.startswith(signature, at):
-            raise ImageError("unsupported_format", f"{name} is not read; convert it to JPEG or PNG")
-    raise ImageError("not_an_image", f"no image signature: the file starts with {head[:12]!r}")
+    image_format = format_by_content(data)
+    if image_format is None:
+        raise ImageError("not_an_image", what_it_is(data))
+    name = image_format.name
+    if not is_read_here(image_format) or name not in _READERS:
+        raise ImageError("unsupported_format", f"{name} is not read; {image_format.advice}")
+    if (
+        name == "WebP" and data[12:16] == b"VP8X"
+    ):  # the animation decoder allocates two canvases before it tells their size
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        _check_pixels(width, height, max_pixels)
+    if name == "ICO":  # it is decoded when it is opened
+        _check_pixels(*_icon_size(data), max_pixels)
+    if name == "PSD":
+        _check_merged(data)
+    return _READERS[name](io.BytesIO(_without_unused_chunks(data) if name == "PNG" else data))
+
+
+def _without_unused_chunks(data: bytes) -> bytes:
+    """A PNG file without `_UNUSED_CHUNKS`; a damaged or truncated file keeps all from the damage on."""
+    kept, start, at = [], 0, 8
+    while at + 12 <= len(data):
+        stop = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if stop <= len(data) and data[at + 4 : at + 8] in _UNUSED_CHUNKS:
+            kept.append(data[start:at])
+            start = stop
+        at = stop
+    return b"".join([*kept, data[start:]]) if start else data
+
+
+def _icon_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the picture that Pillow takes from an icon file, as that picture declares them."""
+    entries = IcoImagePlugin.IcoFile(io.BytesIO(data)).entry
+    if not entries:
+        raise ImageError("corrupt", "an icon file without a picture")
+    picture = data[entries[0].offset : entries[0].offset + 24]
+    if picture.startswith(b"\x89PNG"):
+        return int.from_bytes(picture[16:20], "big"), int.from_bytes(picture[20:24], "big")
+    # The height counts the mask too; a negative one means that rows start from the top.
+    width, height = (int.from_bytes(picture[at : at + 4], "little", signed=True) for at in (4, 8))
+    return abs(width), abs(height) // 2
+
+
+def _check_merged(data: bytes) -> None:
+    """Raises ImageError if a PSD file has no merged picture, or one of several inks without certain colours."""
+    if data[24:26] == b"\0\7":
+        raise ImageError("unsupported_mode", "a PSD of mode multichannel has no certain colours")
+    at = 30 + int.from_bytes(data[26:30], "big")
+    stop = min(at + 4 + int.from_bytes(data[at : at + 4], "big"), len(data))
+    at += 4
+    while at + 12 <= stop:
+        kind = int.from_bytes(data[at + 4 : at + 6], "big")
+        at += 6 + (data[at + 6] // 2 + 1) * 2  # a name of an odd length with its length byte is even
+        size = int.from_bytes(data[at : at + 4], "big")
+        if kind == 1057 and data[at + 8 : at + 9] == b"\0":  # VersionInfo: version, hasRealMergedData
+            raise ImageError(
+                "unsupported_mode", "a PSD without a merged picture; save it with 'Maximize Compatibility', or as PNG"
+            )
+        at += 4 + size + size % 2
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -280,7 +368,7 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _to_grey_or_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
-    """A loaded image in any mode to mode L or RGB, same size; `data` holds what Pillow does not tell."""
+    """Converts a loaded image of any mode to mode L or RGB. It reads from `data` what Pillow does not give."""
     mode = image.mode
     transparency = image.info.get("transparency")
     if mode in ("L", "RGB") and transparency is None:
@@ -292,13 +380,13 @@ def _to_grey_or_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     if mode in ("I", "F"):
         raise ImageError("unsupported_mode", f"samples of mode {mode} (32 bits) have no certain grey level")
     if mode in ("1", "L") and transparency is not None:
-        # Pillow gives PNG's transparent level in units of the file's bit depth, the pixels in units of 1/255.
+        # Pillow gives a PNG's transparent level in units of the file's bit depth, but the pixels in units of 1/255.
         depth = data[24] if image.format == "PNG" else 8
         largest = 2**depth - 1
         level = (transparency & largest) * 255 // largest if mode == "L" else transparency
         return image.convert("L").point([255 if i == level else i for i in range(256)])
     if mode == "RGB" and transparency is not None:
-        # An image with a clear colour draws it as alpha 0 when converted.
+        # The conversion turns the transparent colour of an image into alpha 0.
         shift = 8 if image.format == "PNG" and data[24] == 16 else 0
         image.info["transparency"] = tuple((sample >> shift) & 255 for sample in transparency)
     if mode in ("LA", "La"):
@@ -315,6 +403,17 @@ def _to_grey_or_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
         raise ImageError("unsupported_mode", f"mode {mode} does not convert to RGB: {error}") from error
 
 
+def _without_alpha(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+    """A loaded image whose fourth channel is not to be composited, to mode L or RGB.
+
+    A program that writes a PSD file composites over white, and a further channel may be any mask. A TGA file says how
+    many bits of a pixel are alpha; where it says none, the bits are often zeros.
+    """
+    if image.mode in ("RGBA", "LA"):
+        return image.convert("RGB" if image.mode == "RGBA" else "L")
+    return _to_grey_or_rgb(image, data)
+
+
 def _over_white(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     """Mode LA or RGBA over white: `(colour*a + 255*(255-a) + 127) // 255`, which is how Pillow pastes."""
     canvas = Image.new(mode, image.size, "white")
@@ -323,9 +422,9 @@ def _over_white(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _grey16_to_grey8(image: ImageFile.ImageFile, transparency: int | None) -> Image.Image:
-    """The high byte; Pillow's own conversion clips at 255 instead, which turns photos white."""
+    """The highest eight bits; Pillow's own conversion clips at 255 instead, which turns photos white."""
     samples = np.asarray(image)
-    grey = (samples >> 8).astype(np.uint8)
+    grey = np.minimum(samples >> (_significant_bits(image) - 8), 255).astype(np.uint8)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0:
         grey = 255 - grey  # WhiteIsZero, which Pillow undoes for 8 bits only
     if transparency is not None:
@@ -333,10 +432,30 @@ def _grey16_to_grey8(image: ImageFile.ImageFile, transparency: int | None) -> Im
     return Image.fromarray(grey)
 
 
+def _significant_bits(image: ImageFile.ImageFile) -> int:
+    """How many bits the samples have, of an image that Pillow gives in 16: 16, or 9 to 15 where a TIFF file says so.
+
+    A TIFF file says it by its BitsPerSample (12: packed samples), and an OME-TIFF of 16 bits by `SignificantBits`, the
+    range of the camera. MaxSampleValue (281) and SMaxSampleValue (341) are not used: TIFF 6.0 says that they must not
+    affect how an image looks, and programs write the largest sample of each image into them, so that two images of a
+    series would be scaled differently. For the same reason ImageJ's display range is not used. PNG needs nothing: where
+    it has an sBIT chunk, the samples are scaled to 16 bits already. PPM and JPEG 2000 say their range; Pillow scales.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 16
+    bits = image.tag_v2.get(258, (16,))[0]
+    if bits == 16:
+        description = image.tag_v2.get(270)
+        if isinstance(description, str) and "<OME" in description:
+            found = re.search(r'\bSignificantBits="(\d{1,2})"', description)
+            bits = int(found[1]) if found else 16
+    return bits if 8 < bits < 16 else 16
+
+
 def _cmyk_to_rgb(image: ImageFile.ImageFile) -> Image.Image:
     """Floors `(255-c)*(255-k)/255` as TensorFlow's JPEG decoder does; Pillow rounds.
 
-    Adobe writes CMYK JPEGs inverted. Pillow takes every CMYK JPEG for one of these, even without the marker.
+    Adobe writes CMYK JPEGs inverted. Pillow treats every CMYK JPEG like this, even without Adobe's marker.
     """
     ink = np.asarray(image)
     if image.format != "JPEG" or "adobe" in image.info:

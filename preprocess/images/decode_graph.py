@@ -1,8 +1,8 @@
 """The definition of an image in TensorFlow operations, for an exported model that takes encoded images.
 
-Equal to `images.decode`, pixel for pixel, in every format that it accepts: JPEG, PNG, GIF, WebP and BMP, with the
-exceptions that `decode_image_graph` names. What TensorFlow cannot decode, or decodes to other pixels than Pillow, is
-refused with an error and never answered with different pixels. Plain operations only (no `py_function`), so
+The graph gives the same pixels as `images.decode` in every format that it accepts: JPEG, PNG, GIF, WebP and BMP, with
+the exceptions that `decode_image_graph` names. If TensorFlow cannot decode an image, or decodes it to other pixels than
+Pillow, the graph raises an error and never gives different pixels. It uses only plain operations (no `py_function`), so
 it works inside `tf.data`, `tf.function` and a SavedModel.
 """
 
@@ -16,12 +16,12 @@ from preprocess.images.decode import IMAGE_SIZE, JPEG_REDUCED_SIDE, MAX_IMAGE_PI
 
 NOT_READABLE = "image format not readable in the exported model; send it as PNG or JPEG"
 
-# Fractional bits of Pillow's fixed-point weights: 32, less 8 for the pixel, less 2 against overflow.
+# Fractional bits of Pillow's fixed-point weights: 32 bits, minus 8 for the pixel, minus 2 against overflow.
 _WEIGHT_BITS = 22
 
 
 class _Content(NamedTuple):
-    """The encoded image as numbers, for parsing headers without ever reading out of bounds."""
+    """The encoded image as numbers, so that headers can be parsed without reading out of bounds."""
 
     encoded: tf.Tensor  # string []
     octets: tf.Tensor  # uint8 [size + padding]
@@ -29,7 +29,7 @@ class _Content(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """Where the EXIF block lies: int64 [] each, empty where there is none."""
+    """The position of the EXIF block: int64 [] each; empty if there is no block."""
 
     start: tf.Tensor
     stop: tf.Tensor
@@ -61,9 +61,9 @@ def decode_image_graph(image: tf.Tensor) -> tf.Tensor:
             32 bits uncompressed, and a PNG of 3 x 16 bits with one clear colour; with another message for
             damaged content and for more than `MAX_IMAGE_PIXELS` pixels.
     """
-    with tf.device("/CPU:0"):  # the decoders exist nowhere else, and the headers are parsed number by number
+    with tf.device("/CPU:0"):  # the decoders exist only there, and headers are parsed number by number
         image = tf.convert_to_tensor(image, tf.string)
-        # The padding lets a header that ends early be read as zeros, which no branch below accepts.
+        # If a header ends early, the padding is read as zeros, and no branch below accepts zeros.
         content = _Content(
             image,
             tf.io.decode_raw(tf.strings.join([image, tf.constant(b"\0" * 32)]), tf.uint8),
@@ -133,11 +133,11 @@ def _read_png(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
     depth, colour_type = _integer(content, 24, 1), _integer(content, 25, 1)
     checks = [
         _assert_pixels(_integer(content, 16, 4), _integer(content, 20, 4)),
-        # libpng compares 16 bits with the clear colour, Pillow has kept only the high ones by then.
+        # libpng compares all 16 bits with the transparent colour. Pillow compares only the high 8 bits.
         _assert_readable(~(has_clear & (depth == 16) & (colour_type == 2))),
     ]
     with tf.control_dependencies(checks):
-        # Asked for an alpha channel that the file lacks, TensorFlow gives wrong ones for depths below 8 bits.
+        # If the file has no alpha channel, TensorFlow gives a wrong one for depths below 8 bits.
         rgb = tf.cond(
             has_clear | (colour_type >= 4),
             lambda: _over_white(tf.io.decode_png(content.encoded, channels=4)),
@@ -151,7 +151,7 @@ def _read_gif(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
     colours_size = tf.where(flags >= 0x80, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags & 7), 0)
 
     def walk(at: tf.Tensor, is_data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # An extension (0x21) is its label and then data blocks, each after its length, up to one of length 0.
+        # An extension (0x21) has a label and then data blocks. Each block begins with its length; the last length is 0.
         octet = _integer(content, at, 1)
         return tf.where(is_data, at + 1 + octet, at + 2), ~is_data | (octet != 0)
 
@@ -160,7 +160,7 @@ def _read_gif(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
         walk,
         (13 + colours_size, tf.constant(False)),
     )
-    # The first frame must fill the canvas. Where it does not, TensorFlow shrinks the canvas to the frame.
+    # The first frame must fill the canvas. If it does not, TensorFlow shrinks the canvas to the frame.
     canvas = [_integer(content, offset, 2, little=True) for offset in (6, 8)]
     frame = [_integer(content, at + offset, 2, little=True) for offset in (1, 3, 5, 7)]
     fills = (frame[0] == 0) & (frame[1] == 0) & (frame[2] == canvas[0]) & (frame[3] == canvas[1])
@@ -182,7 +182,7 @@ def _read_webp(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
     width, height = (
         tf.where(is_extended, extended[axis], tf.where(is_lossless, lossless[axis], lossy[axis])) for axis in (0, 1)
     )
-    # TensorFlow 2.21 writes past the end of its buffer for some animations: they must not reach the decoder.
+    # For some animations TensorFlow 2.21 writes past the end of its buffer, so they must not reach the decoder.
     is_animated = is_extended & (_integer(content, 20, 1) & 2 != 0)
     with tf.control_dependencies([_assert_readable(~is_animated), _assert_pixels(width, height)]):
         frame = tf.io.decode_webp(content.encoded, channels=0)[0]
@@ -200,7 +200,8 @@ def _read_webp(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _read_bmp(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
-    # Palettes, run lengths and bit masks are drawn wrongly or not at all; a fourth byte without a mask is no alpha.
+    # TensorFlow decodes palettes, run lengths and bit masks wrongly or not at all. A fourth byte without a mask is not
+    # alpha.
     header, compression = (_integer(content, at, 4, little=True) for at in (14, 30))
     bits = _integer(content, 28, 2, little=True)
     is_plain = (compression == 0) & (((bits == 24) & (header >= 40)) | ((bits == 32) & (header == 40)))
@@ -246,7 +247,7 @@ def _word(name: bytes) -> int:
 
 
 def _exif_orientation(content: _Content, block: _Span) -> tf.Tensor:
-    """The orientation in an EXIF block, 1 to 8, int64 []: step by step what `preprocess.images.decode` reads."""
+    """The orientation in an EXIF block, 1 to 8, int64 []. It does the same steps as `preprocess.images.decode`."""
     start, stop = block.start, tf.minimum(block.stop, content.size)
     start = tf.where(_has(content, start, b"Exif\0\0"), start + 6, start)
     little = _has(content, start, b"II*\0")
@@ -256,7 +257,7 @@ def _exif_orientation(content: _Content, block: _Span) -> tf.Tensor:
     count = tf.where(little | _has(content, start, b"MM\0*"), count, 0)
     directory = tf.minimum(directory, content.size)
     entries = tf.reshape(content.octets[directory : directory + 12 * count], [-1, 12])
-    # Little-endian numbers are the same octets in the other order.
+    # Little-endian numbers have the same octets in reverse order.
     octets = tf.cast(tf.gather(entries, tf.where(little, [1, 0, 3, 2, 9, 8], [0, 1, 2, 3, 8, 9]), axis=1), tf.int64)
     numbers = octets[:, ::2] * 256 + octets[:, 1::2]  # of each entry: tag, type, value
     values = tf.boolean_mask(numbers[:, 2], (numbers[:, 0] == 0x0112) & (numbers[:, 1] == 3))
@@ -278,7 +279,7 @@ def _turn_upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 def _over_white(rgba: tf.Tensor) -> tf.Tensor:
     """Composites over white before any resampling: uint8 [height, width, 4] to uint8 [height, width, 3]."""
-    # Sixteen bits hold it all, at half the memory of int32: the largest value is 255 * 255 + 128 + 254.
+    # Sixteen bits are enough, because the largest value is 255 * 255 + 128 + 254. They need half the memory of int32.
     colour, alpha = tf.cast(rgba[:, :, :3], tf.uint16), tf.cast(rgba[:, :, 3:], tf.uint16)
     eight = tf.constant(8, tf.uint16)
     blend = colour * alpha + 255 * (255 - alpha) + 128
@@ -293,7 +294,7 @@ def _resize(rgb: tf.Tensor) -> tf.Tensor:
     columns first, with weights of 22 bits. Only the same arithmetic gives the same pixels.
     """
     height, width = tf.unstack(tf.shape(rgb)[:2])
-    # Pillow takes the rows first in very tall images. The second time, 299 rows to 299 is the identity.
+    # In very tall images Pillow resizes the rows first. The second resize, from 299 rows to 299, changes nothing.
     rgb = tf.cond(
         (height > 100 * width) & (height > IMAGE_SIZE),
         lambda: tf.reshape(_resample(tf.reshape(rgb, [height, width * 3])), [IMAGE_SIZE, width, 3]),
@@ -312,7 +313,7 @@ def _resample(lines: tf.Tensor) -> tf.Tensor:
     last_line = tf.shape(lines)[0] - 1
 
     def add_tap(tap: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # One tap of all outputs at a time: all taps at once would take `taps` times the memory.
+        # This computes one tap of all outputs at a time. All taps at once would need `taps` times the memory.
         line = tf.gather(lines, tf.minimum(first + tap, last_line))
         return tap + 1, total + tf.cast(line, tf.int32) * weights[tap][:, tf.newaxis]
 
@@ -320,7 +321,7 @@ def _resample(lines: tf.Tensor) -> tf.Tensor:
     _, total = tf.while_loop(
         lambda tap, _: tap < tf.shape(weights)[0], add_tap, (tf.constant(0), half), parallel_iterations=1
     )
-    # No clipping: weights are positive, and their sum is closer to 1 than one grey level matters.
+    # Nothing must be clipped: weights are positive, and their sum is so close to 1 that no grey level changes.
     return tf.cast(tf.bitwise.right_shift(total, tf.constant(_WEIGHT_BITS)), tf.uint8)
 
 
@@ -330,8 +331,8 @@ def _weights(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         The first input line of each output line, int32 [299]; fixed-point weights, int32 [taps, 299].
     """
-    # Not `/`: the graph optimizer turns a division by a constant into a product with its reciprocal, and the last bit
-    # then moves the weights of one size in thirty.
+    # `/` is not used: the graph optimizer replaces a division by a constant by a product with its reciprocal. The last
+    # bit of the result then changes the weights of one size in thirty.
     scale = tf.math.divide_no_nan(tf.cast(size, tf.float64), tf.constant(IMAGE_SIZE, tf.float64))
     support = tf.maximum(scale, 1.0)
     center = (tf.range(IMAGE_SIZE, dtype=tf.float64) + 0.5) * scale
@@ -340,6 +341,7 @@ def _weights(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     line = first + tf.range(tf.reduce_max(stop - first))[:, tf.newaxis]
     distance = tf.abs((tf.cast(line, tf.float64) - center + 0.5) * (1.0 / support))
     weights = tf.where(line < stop, tf.maximum(1.0 - distance, 0.0), 0.0)
-    # The cumulative sum adds in order, as Pillow does; `reduce_sum` may not, and differs in the last bit.
+    # The cumulative sum adds in the same order as Pillow. `reduce_sum` may add in another order, and then the last bit
+    # differs.
     weights = weights / tf.cumsum(weights)[-1]
     return first, tf.cast(0.5 + weights * (1 << _WEIGHT_BITS), tf.int32)

@@ -29,7 +29,7 @@ import numpy as np
 from PIL import AvifImagePlugin, ImageCms  # noqa: F401 (see above)
 
 from preprocess.images.confinement import confine
-from preprocess.images.decode import ImageError, decode_image
+from preprocess.images.decode import ImageError, decode_image, pi_heif
 
 CONFINED, UNCONFINED = b"\1", b"\2"
 REQUEST = struct.Struct("=QQQ")
@@ -77,9 +77,11 @@ def serve(decode: Decode = decode_image) -> None:
     # C libraries may print to standard output. That must not get between the replies.
     replies = os.dup(1)
     os.dup2(2, 1)
-    # There is one child for each core, and no child may start threads.
+    # There is one child for each core, so a decoder starts no threads of its own.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    os.write(replies, CONFINED if confine() else UNCONFINED)
+    if pi_heif is not None:
+        pi_heif.options.DECODE_THREADS = 1
+    os.write(replies, CONFINED if confine(threads=pi_heif is not None) else UNCONFINED)
     try:
         while _answer_one(requests, replies, decode):
             pass

@@ -89,7 +89,7 @@ def _say_unconfined() -> None:
     )
 
 
-class _ChildEnded(Exception):  # noqa: N818 (what happened to a process; the caller says what it means)
+class _ChildEnded(Exception):  # noqa: N818 (it says what happened to a process; the caller says what it means)
     """The child has ended: `returncode` is negative for a signal, as in `subprocess`.
 
     Attributes:

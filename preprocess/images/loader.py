@@ -25,11 +25,13 @@ import numpy as np
 
 from configs.errors import InputError
 from preprocess.images.decode import ImageError
+from preprocess.images.host_queues import DEFAULT_CONNECTIONS_PER_HOST, HostQueues
 from preprocess.lists.outcomes import RowFailure, Stage
 from preprocess.machine.cores import available_cores
 from preprocess.machine.machine_faults import TRY_AGAIN, MachineFault, Patience, in_one_line, is_machine_fault
 from preprocess.machine.timed_threads import DaemonThreads, TimedThreads
 from preprocess.storage.retry import RetryPolicy
+from preprocess.storage.uris import host_of, shown
 
 READ_THREADS = 32
 # The largest size of all encoded images that wait for a decoder: fifty photos of 5 MB.
@@ -37,6 +39,9 @@ MAX_ENCODED_BYTES = 256 * 1024 * 1024
 DEFAULT_DEADLINE_SEC = 60.0
 # Looking up an embedding is done to save time, so its deadline is short.
 LOOK_UP_DEADLINE_SEC = 10.0
+# The requests to a web host have deadlines of their own, so that a slow host costs its own images. Those come first:
+# this is for what they do not cover, to look up names and to ask other hosts whether the network is gone.
+_WEB_EXTRA_SEC = 45.0
 # After a fault of the machine, images are decoded again one at a time, because memory may be short.
 _decoded_again = threading.Lock()
 
@@ -96,6 +101,12 @@ def _pools() -> tuple[TimedThreads, DaemonThreads]:
     return TimedThreads(readers, "read"), DaemonThreads(decoders, "decode")
 
 
+@functools.cache
+def _host_queues(connections_per_host: int) -> HostQueues[_LoadTask]:
+    """The images of web hosts that wait; all threads of the process share the limit."""
+    return HostQueues(lambda task: _pools()[0].submit(task), connections_per_host)
+
+
 class ImageLoader:
     """Loads images in the order in which their locations were added.
 
@@ -115,6 +126,7 @@ class ImageLoader:
         if it is not known. It runs in threads.
       look_up_deadline_sec: if looking up takes longer, the embedding counts as not known.
       try_again: how long an image is tried again after a fault of the machine, without the time of the attempts.
+      connections_per_host: how many images of one web host are read at once.
     """
 
     def __init__(
@@ -128,8 +140,10 @@ class ImageLoader:
         find_embedding: Callable[[bytes], np.ndarray | None] | None = None,
         look_up_deadline_sec: float = LOOK_UP_DEADLINE_SEC,
         try_again: RetryPolicy = TRY_AGAIN,
+        connections_per_host: int = DEFAULT_CONNECTIONS_PER_HOST,
     ):
-        self._how = _How(read, decode, find_embedding, deadline_sec, look_up_deadline_sec, try_again)
+        queues = _host_queues(connections_per_host)
+        self._how = _How(read, decode, find_embedding, deadline_sec, look_up_deadline_sec, try_again, queues)
         self._max_ahead = max_ahead
         self._budget = _ByteBudget(max_encoded_bytes)
         self._locations: Iterator[str] = iter(())
@@ -158,14 +172,13 @@ class ImageLoader:
         return result
 
     def _load_ahead(self) -> None:
-        readers, _ = _pools()
         while len(self._ahead) < self._max_ahead:
             location = next(self._locations, None)
             if location is None:
                 return
             task = _LoadTask(location, self._how, self._budget)
             self._ahead.append(task.future)
-            readers.submit(task)
+            task.submit()
 
 
 class _ByteBudget:
@@ -202,6 +215,7 @@ class _How:
     deadline_sec: float
     look_up_deadline_sec: float
     try_again: RetryPolicy
+    queues: HostQueues[_LoadTask]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -217,15 +231,23 @@ class _LoadTask:
     def __init__(self, location: str, how: _How, budget: _ByteBudget):
         self.future: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
         self._location = location
+        self._host = host_of(location)
         self._how = how
         self._budget = budget
         self._patience = Patience(how.try_again)
         self._wait_sec = 0.0
         self._read: _Encoded | BaseException | None = None
 
+    def submit(self) -> None:
+        """Submits it to the pool of readers; an image of a busy web host waits for its turn first."""
+        if self._host is None:
+            _pools()[0].submit(self)
+        else:
+            self._how.queues.submit(self._host, self)
+
     @property
     def deadline_sec(self) -> float:
-        return self._how.deadline_sec
+        return self._how.deadline_sec + (_WEB_EXTRA_SEC if self._host is not None else 0.0)
 
     def prepare(self) -> None:
         if self._wait_sec:  # Even sleep(0) releases the interpreter's lock.
@@ -242,6 +264,8 @@ class _LoadTask:
             self._read = error
 
     def finish(self) -> _LookUpTask | None:
+        if self._host is not None:
+            self._how.queues.end(self._host)
         read, self._read = self._read, None
         assert read is not None
         if isinstance(read, _Encoded):
@@ -259,10 +283,12 @@ class _LoadTask:
         return None
 
     def give_up(self, error: OSError | None) -> None:
+        if self._host is not None:
+            self._how.queues.end(self._host)
         if error is not None:
             self.future.set_exception(error)
             return
-        self._read_again(MachineFault(f"{self._location}: reading took longer than {self.deadline_sec:g} s"))
+        self._read_again(MachineFault(f"{shown(self._location)}: reading took longer than {self.deadline_sec:g} s"))
 
     def _read_again(self, fault: BaseException) -> None:
         wait_sec = self._patience.next_wait_sec()
@@ -272,13 +298,12 @@ class _LoadTask:
         # A new task with the same future, because the hanging read of this task may still end and set its result.
         again = _LoadTask(self._location, self._how, self._budget)
         again.future, again._patience, again._wait_sec = self.future, self._patience, wait_sec
-        readers, _ = _pools()
-        readers.submit(again)
+        again.submit()
 
     def _persistent(self, fault: BaseException) -> MachineFault:
-        message = in_one_line(fault)
-        if not message.startswith(self._location):
-            message = f"{self._location}: {message}"
+        message, name = in_one_line(fault), shown(self._location)
+        if not message.startswith(name):
+            message = f"{name}: {message}"
         error = MachineFault(
             f"{message.rstrip('.')} (tried {self._patience.tries} times). If only this file cannot be read or "
             "decoded here, move it away, and it counts as missing."

@@ -13,9 +13,10 @@ from typing import Protocol
 
 from configs.errors import InputError
 from preprocess.lists.outcomes import RowFailure
+from preprocess.lists.tar_members import TarMember, parse_member
 from preprocess.machine.machine_faults import MachineFault, in_one_line, is_machine_fault
-from preprocess.storage.base import TooLarge
-from preprocess.storage.uris import has_scheme
+from preprocess.storage.base import LocalStorage, TooLarge
+from preprocess.storage.uris import has_scheme, shown
 
 # Twice the largest photograph that cameras write today.
 DEFAULT_MAX_IMAGE_BYTES = 256 * 1024 * 1024
@@ -39,6 +40,14 @@ _REASONS_BY_ERRNO = {
 _MAX_READS = 3
 
 
+class ReadPart(Protocol):
+    """Reads a range of the file at a URI with a scheme; it may end before its end. Raises OSError."""
+
+    def __call__(self, location: str, /, *, offset: int, num_bytes: int) -> bytes:
+        """The bytes of the range that the file has."""
+        ...
+
+
 class ReadRemote(Protocol):
     """Reads the file at a URI with a scheme. Raises OSError; TooLarge if it has more than `max_bytes` bytes."""
 
@@ -57,7 +66,8 @@ def _failure_of(error: OSError | MemoryError, location: str) -> RowFailure | Mac
         message = in_one_line(error)
         return MachineFault(message if message.startswith(location) else f"{location}: {message}")
     if isinstance(error, FileNotFoundError):
-        return _failure("not_found", f"No such file: {location}")
+        hint = " (a path of Windows? Here folders are separated by /)" if "\\" in location else ""
+        return _failure("not_found", f"No such file: {location}{hint}")
     if isinstance(error, PermissionError):
         return _failure("no_permission", f"No permission to read {location}: {error}")
     reason = _REASONS_BY_ERRNO.get(error.errno or 0, "read_error")
@@ -104,28 +114,49 @@ def _too_large(location: str, max_bytes: int) -> RowFailure:
     return _failure("too_large", f"{location} has more than {max_bytes} bytes (max_image_bytes).")
 
 
-def read_image_bytes(location: str, *, read_remote: ReadRemote, max_bytes: int = DEFAULT_MAX_IMAGE_BYTES) -> bytes:
-    """Reads one image file.
+def _read_member(location: str, member: TarMember, read_part: ReadPart | None, max_bytes: int) -> bytes:
+    if member.num_bytes > max_bytes:
+        raise _too_large(location, max_bytes)
+    read = read_part if has_scheme(member.archive) else LocalStorage().read_part
+    if read is None:
+        raise _failure("bad_uri", f"{location}: parts of files cannot be read here.")
+    data = read(member.archive, offset=member.offset, num_bytes=member.num_bytes)
+    if len(data) < member.num_bytes:
+        raise _failure("read_error", f"{location}: the archive ends before the end of this member.")
+    return data
+
+
+def read_image_bytes(
+    location: str,
+    *,
+    read_remote: ReadRemote,
+    read_part: ReadPart | None = None,
+    max_bytes: int = DEFAULT_MAX_IMAGE_BYTES,
+) -> bytes:
+    """Reads one image file, or an image that is a member of a tar archive (see `preprocess.lists.tar_members`).
 
     Args:
       location: a local path, or a URI with a scheme.
       read_remote: reads URIs with a scheme.
+      read_part: reads ranges of them; None if there is no need to.
       max_bytes: files with more bytes fail, so that they do not fill the memory.
 
     Raises:
       RowFailure: in stage "read", with reason not_found, is_a_directory, not_a_regular_file, no_permission,
-        too_large, bad_uri or read_error.
+        too_large, bad_uri or read_error; for web addresses also those of `WebImages.read`.
       MachineFault: this machine, a disk or a service failed; that says nothing about the image.
       InputError: URIs of this scheme cannot be opened here.
     """
     try:
+        if (member := parse_member(location)) is not None and (has_scheme(location) or not os.path.lexists(location)):
+            return _read_member(location, member, read_part, max_bytes)
         if not has_scheme(location):
             return _read_local(location, max_bytes)
         return read_remote(location, max_bytes=max_bytes)
     except TooLarge as error:
-        raise _too_large(location, max_bytes) from error
+        raise _too_large(shown(location), max_bytes) from error
     except (OSError, MemoryError) as error:
-        raise _failure_of(error, location) from error
+        raise _failure_of(error, shown(location)) from error
     except InputError:
         raise
     except ValueError as error:  # The path contains a NUL byte, or no filesystem has this scheme.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import glob
 import hashlib
 import json
 import posixpath
@@ -81,9 +82,9 @@ def find_damage(prefix: str, storage: Storage, *, digests: bool) -> list[str]:
 
 
 def _wrong_sizes(prefix: str, manifest: Manifest, files: Mapping[str, Any], storage: Storage) -> Iterator[str]:
-    sizes = storage.sizes(f"{prefix}-*")
+    sizes = storage.sizes(f"{glob.escape(prefix)}-*")
     if files:
-        sizes |= storage.sizes(f"{sidecar_dir(prefix)}/*")
+        sizes |= storage.sizes(f"{glob.escape(sidecar_dir(prefix))}/*")
     wanted = {in_folder_of(prefix, shard.name): shard.num_bytes for shard in manifest.shards}
     wanted |= {sidecar_path(prefix, name): entry["num_bytes"] for name, entry in files.items()}
     for path, num_bytes in wanted.items():

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from configs.choices import Compression
+from preprocess.lists.list_format import ListFormat
 from preprocess.records.record_set import sidecar_dir
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Job:
       input_paths: the lists.
       input_sha256: the digest of each list when it was checked before the start. The pipeline reads the list again and
         compares.
+      input_formats: how each list is read; empty if all are read as rows `image_uri,label[,label...]`.
       rows_expected: the number of rows that were counted before the start; the job must read as many.
       started: the time at which this run was started, UTC.
       versions: of the software that runs the job, for the report.
@@ -77,6 +79,7 @@ class Job:
     embedding_cache: str | None = None
     retry: Retry | None = None
     planned_cost: PlannedCost | None = None
+    input_formats: tuple[ListFormat, ...] = ()
 
     @property
     def key(self) -> str:

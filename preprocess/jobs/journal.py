@@ -11,6 +11,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import glob
 import json
 import posixpath
 import shutil
@@ -71,7 +72,8 @@ def note_replaced(job: Job, storage: Storage, *, jobs: Iterable[str]) -> None:
       storage: where the set lies.
       jobs: keys of other jobs whose unfinished work is to be deleted.
     """
-    shards = [path for path in storage.match(f"{job.output_prefix}-*") if set_of_shard(path) == job.output_prefix]
+    found = storage.match(f"{glob.escape(job.output_prefix)}-*")
+    shards = [path for path in found if set_of_shard(path) == job.output_prefix]
     noted = {"shards": [posixpath.basename(path) for path in shards], "jobs": sorted(jobs)}
     write_file(storage, posixpath.join(job.parts_dir, REPLACED_NAME), json.dumps(noted).encode())
 
@@ -140,7 +142,8 @@ class Files:
 
     def __init__(self, job: Job, storage: Storage):
         self._storage = storage
-        self._sizes = storage.sizes(f"{job.output_prefix}-*") | storage.sizes(f"{job.parts_dir}/*")
+        self._sizes = storage.sizes(f"{glob.escape(job.output_prefix)}-*")
+        self._sizes |= storage.sizes(f"{glob.escape(job.parts_dir)}/*")
 
     def has(self, path: str, part: PartFile, *, digest: bool) -> bool:
         """Whether a file existed with the size of a part and, if `digest` is true, has the digest of the part."""
@@ -362,7 +365,7 @@ def _delete_work(
     storage.delete_tree(posixpath.join(job.parts_dir, _STAGED))
     for name in (REPLACED_NAME, RECORD_NAME, REPORT_NAME, FAILED_NAME, SKIPPED_NAME):
         storage.delete_file(posixpath.join(job.parts_dir, name))
-    if not storage.match(posixpath.join(job.parts_dir, "*")):
+    if not storage.match(posixpath.join(glob.escape(job.parts_dir), "*")):
         storage.delete_tree(job.parts_dir)
 
 

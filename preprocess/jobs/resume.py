@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import glob
 import hashlib
 import json
 import posixpath
@@ -96,13 +97,13 @@ class ResumeIndex:
         self._engine: EngineInfo = engine.info
         self._tag = engine_tag(engine)
         self._files: dict[str, list[str]] = collections.defaultdict(list)
-        self._sizes = storage.sizes(f"{job.parts_dir}/*")
+        self._sizes = storage.sizes(f"{glob.escape(job.parts_dir)}/*")
         for path in sorted(self._sizes):
             self._files[posixpath.basename(path)[:BLOCK_NAME_LENGTH]].append(path)
         self._finished: dict[tuple[int, int], BlockResult] = {}
         self._failed_lines: dict[tuple[str, int], RowFailure] = {}
         if job.retry is not None and job.retry.of_finished_set:
-            self._sizes |= storage.sizes(f"{job.output_prefix}-*")
+            self._sizes |= storage.sizes(f"{glob.escape(job.output_prefix)}-*")
             self._finished = {result.order: result for result in read_block_results(job.output_prefix, storage)}
             self._failed_lines = self._read_dead_letters()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Mapping
 
 from configs.errors import InputError
@@ -13,25 +14,40 @@ MAX_LABEL_DICT_BYTES = 64 * 1024 * 1024
 
 @dataclasses.dataclass(frozen=True)
 class LabelDict:
-    """Label names in the order of their ids, and the ids by name."""
+    """Label names in the order of their ids, and the ids by name.
+
+    Unicode has several spellings of one text, such as an "é" of one or of two code points. They are one label.
+    """
 
     names: tuple[str, ...]
     ids: Mapping[str, int] = dataclasses.field(init=False, repr=False, compare=False)
+    _ids_of_nfc: Mapping[str, int] = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", {name: position for position, name in enumerate(self.names)})
+        object.__setattr__(self, "_ids_of_nfc", {_nfc(name): position for name, position in self.ids.items()})
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def id_of(self, name: str) -> int | None:
+        """The id of a label in any spelling of Unicode; None if it is not in the dictionary."""
+        found = self.ids.get(name)
+        return self._ids_of_nfc.get(_nfc(name)) if found is None else found
+
+
+def _nfc(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def parse_label_dict(raw: bytes, *, where: str) -> LabelDict:
     """Reads a dict.txt: UTF-8 with or without a BOM, with any line ends. Blanks around a label are ignored.
 
     Raises:
-      InputError: it is not UTF-8, names a label twice, or has no label.
+      InputError: it is not UTF-8, names a label twice (also in two spellings of Unicode), or has no label.
     """
     names: dict[str, int] = {}
+    lines: dict[str, int] = {}
     for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
         try:
             name = line.decode().strip()
@@ -45,6 +61,11 @@ def parse_label_dict(raw: bytes, *, where: str) -> LabelDict:
             raise InputError(
                 f"{where}:{number}: label {name!r} stands on line {names[name]} already; "
                 "each label may stand once. Remove one of the two lines."
+            )
+        if (earlier := lines.setdefault(_nfc(name), number)) != number:
+            raise InputError(
+                f"{where}:{number}: label {name!r} stands on line {earlier} already, spelled with other code points of "
+                "Unicode (NFC and NFD are one label). Remove one of the two lines."
             )
         names[name] = number
     if not names:

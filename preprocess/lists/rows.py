@@ -1,4 +1,4 @@
-"""Reads lists of labelled images: CSV rows `image_uri,label[,label...]`.
+"""Reads lists of labelled images: CSV rows `image_uri,label[,label...]`, and the other formats of `list_format`.
 
 Each row of a list, also a blank line, gives exactly one `Row`. It is either still to be embedded, or its outcome is
 already a failure or a skip. So the number of rows is what `wc -l` counts, if no field contains a line break.
@@ -6,18 +6,17 @@ already a failure or a skip. So the number of rows is what `wc -l` counts, if no
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from configs.choices import UnknownLabels
-from configs.errors import InputError, did_you_mean
+from configs.errors import InputError
 from preprocess.lists.labels import LabelDict
-from preprocess.lists.outcomes import SKIP_BLANK_LINE, SKIP_HEADER, SKIP_UNKNOWN_LABEL, RowFailure, RowSkip
-
-_HEADER_NAMES = frozenset({"image_uri", "image_url", "image_path", "image", "uri", "url", "path", "filename", "file"})
+from preprocess.lists.list_format import PLAIN, ListFormat
+from preprocess.lists.outcomes import SKIP_BLANK_LINE, SKIP_UNKNOWN_LABEL, RowFailure, RowSkip
+from preprocess.lists.table import read_table
+from preprocess.lists.unknown_labels import UnknownLabelHints
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,50 +38,14 @@ class Row:
     outcome: RowFailure | RowSkip | None = None
 
 
-def _text_lines(stream: BinaryIO, list_path: str) -> Iterator[str]:
-    # newline="" keeps line breaks as they are, as the csv module needs it; it splits at \n, \r\n and \r.
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    for number, line in enumerate(text, start=1):
-        if not line.isascii():
-            try:
-                line.encode()
-            except UnicodeEncodeError as error:
-                byte = ord(line[error.start]) & 0xFF
-                raise InputError(
-                    f"{list_path}:{number}: not UTF-8 (byte 0x{byte:02x}). Save the list as UTF-8."
-                ) from error
-        yield line
-
-
-def _cells(stream: BinaryIO, list_path: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields (number of the row's first line, cells)."""
-    # Strict: otherwise a stray quote would silently make one field of all rows up to the next quote.
-    reader = csv.reader(_text_lines(stream, list_path), strict=True)
-    first_line = 1
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            if "field limit" in str(error):
-                raise InputError(
-                    f"{list_path}:{first_line}: a field has more than {csv.field_size_limit()} characters, as no path "
-                    "and no label has. Is this a list of images, and is the quote at the end of the field there?"
-                ) from error
-            raise InputError(
-                f"{list_path}:{first_line}: not valid CSV ({error}). A field that holds a comma, a quote or a line "
-                'break must stand in double quotes, and a quote within it is written "".'
-            ) from error
-        if cells is None:
-            return
-        yield first_line, cells
-        first_line = reader.line_num + 1
-
-
-def _is_header(cells: Sequence[str]) -> bool:
-    return cells[0].strip().casefold() in _HEADER_NAMES
-
-
-def parse_rows(stream: BinaryIO, *, list_path: str, labels: LabelDict, unknown_labels: UnknownLabels) -> Iterator[Row]:
+def parse_rows(
+    stream: BinaryIO,
+    *,
+    list_path: str,
+    labels: LabelDict,
+    unknown_labels: UnknownLabels,
+    list_format: ListFormat = PLAIN,
+) -> Iterator[Row]:
     """Reads a list.
 
     A list may have quoted fields as in RFC 4180, line ends LF, CRLF or CR, a BOM, blank lines and a header line. Blanks
@@ -94,38 +57,38 @@ def parse_rows(stream: BinaryIO, *, list_path: str, labels: LabelDict, unknown_l
       labels: the dictionary.
       unknown_labels: what to do with a row whose label is not in the dictionary: "fail" raises, "skip" leaves the row
         out, "unlabeled" drops the label and keeps the row.
+      list_format: of the list, as `preprocess.lists.detect` found it.
 
     Yields:
       One `Row` for each row, in order.
 
     Raises:
-      InputError: the list is not UTF-8 or not CSV, or a label is unknown and `unknown_labels` is "fail".
+      InputError: the list is not UTF-8 or not in its format, or a label is unknown and `unknown_labels` is "fail".
     """
-    for line, cells in _cells(stream, list_path):
-        uri = cells[0].strip() if cells else ""
-        names = tuple(dict.fromkeys(filter(None, (cell.strip() for cell in cells[1:]))))
+    hints = UnknownLabelHints(labels)
+    known = labels.ids
+    for line, uri, names, outcome in read_table(stream, list_format, list_path):
+        if outcome is not None:
+            yield Row(uri, names, (), line, outcome)
+            continue
         if not uri and not names:
             yield Row("", (), (), line, RowSkip(SKIP_BLANK_LINE, "The line is blank."))
-            continue
-        if line == 1 and _is_header(cells):
-            yield Row(uri, names, (), line, RowSkip(SKIP_HEADER, "The first line names the columns."))
             continue
         if not uri:
             failure = RowFailure("parse", "no_uri", f"{list_path}:{line}: no image URI in the first column.")
             yield Row("", names, (), line, failure)
             continue
-        unknown = [name for name in names if name not in labels.ids]
-        if unknown and unknown_labels != "unlabeled":
-            message = f"Label {unknown[0]!r} is not in the dictionary.{did_you_mean(unknown[0], labels.names)}"
-            if unknown_labels == "fail":
-                raise InputError(
-                    f"{list_path}:{line}: {message} Correct the list or the dictionary, "
-                    "or pass --unknown_labels=skip or --unknown_labels=unlabeled."
-                )
-            yield Row(uri, names, (), line, RowSkip(SKIP_UNKNOWN_LABEL, message))
-            continue
-        ids = tuple(labels.ids[name] for name in names if name in labels.ids)
-        yield Row(uri, names, ids, line)
+        found = [known.get(name) for name in names]
+        if None in found:
+            found = [labels.id_of(name) for name in names]  # slower: it knows all spellings of Unicode
+            if None in found and unknown_labels != "unlabeled":
+                label = names[found.index(None)]
+                if unknown_labels == "fail":
+                    raise InputError(f"{list_path}:{line}: {hints.refusal(label, is_first=line == 1)}")
+                yield Row(uri, names, (), line, RowSkip(SKIP_UNKNOWN_LABEL, hints.message(label)))
+                continue
+            found = list(dict.fromkeys(found))
+        yield Row(uri, names, tuple(label_id for label_id in found if label_id is not None), line)
 
 
 def check_unchanged(list_path: str, *, checked: str, read: str) -> None:

@@ -1,7 +1,8 @@
 """Makes sure that one run at a time writes an output: locks it, and stops all writes of a run that has lost the lock.
 
-On a local disk the kernel keeps the lock (`file_lock`), in `gs://` it is a lease in the bucket (`lease`). The other
-filesystems of Beam cannot create a file atomically. So there is no lock for them, and a warning says so.
+On a local disk the kernel keeps the lock (`file_lock`), in `gs://` and `s3://` it is a lease in the bucket (`lease`).
+The other filesystems of Beam, and some servers of the S3 protocol, cannot create a file atomically. So there is no lock
+for them, and a warning says so.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
+from configs.errors import InputError
 from preprocess.locks.file_lock import FileLock
 from preprocess.locks.lease import AskService, Lease, Timing, elapsed_sec
 from preprocess.locks.lock_holder import Holder, LockLost, shown
@@ -73,7 +75,10 @@ def locked(
     if not has_scheme(path):
         lock = FileLock(path, holder=holder, flag=flag, output=output)
     else:
-        versioned = storage.versioned(path) if isinstance(storage, UriStorage) else None
+        try:
+            versioned = storage.versioned(path) if isinstance(storage, UriStorage) else None
+        except OSError as error:
+            raise InputError(f"{flag}: cannot write to {output!r} ({error}).") from error
         if versioned is None:
             print(
                 f"warning: no lock on {output!r}, since storage of this kind has none: see to it that no other process "

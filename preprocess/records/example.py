@@ -32,7 +32,7 @@ EMBEDDING_FEATURE = "embedding"
 LABEL_FEATURE = "label"
 SHA256_FEATURE = "image_sha256"
 
-_SHA256_BYTES = 32
+SHA256_BYTES = 32
 _MAX_CACHED_LABELS = 4096
 
 # Field numbers of tensorflow/core/example/{example,feature}.proto.
@@ -136,32 +136,33 @@ class RecordLayout:
     """Where the parts of a record stand that `encode_example` made, for embeddings of one size.
 
     This is the fast way to read records: most of one is compared with bytes that are the same in all of them, and
-    nothing is copied but the URI.
+    nothing is copied but the URI and the digest.
     """
 
     def __init__(self, embedding_size: int):
         self._floats_bytes = 4 * embedding_size
         self._before_floats = _before_floats(self._floats_bytes)
         # Digests all have one length, so what stands before one is always the same, too. A record may have none.
-        self._before_digest = _bytes_entry(SHA256_FEATURE, bytes(_SHA256_BYTES))[:-_SHA256_BYTES]
-        self._digest_entry_bytes = len(self._before_digest) + _SHA256_BYTES
+        self._before_digest = _bytes_entry(SHA256_FEATURE, bytes(SHA256_BYTES))[:-SHA256_BYTES]
+        self._digest_entry_bytes = len(self._before_digest) + SHA256_BYTES
         self._before_uri, self._before_label = (
             encode_field(1, name.encode()) + field_tag(2) for name in (URI_FEATURE, LABEL_FEATURE)
         )
         self._label_entries: dict[bytes, tuple[int, ...]] = {}
 
-    def find(self, data: bytes, start: int, end: int) -> tuple[int, str, tuple[int, ...]] | None:
+    def find(self, data: bytes, start: int, end: int) -> tuple[int, bytes, str, tuple[int, ...]] | None:
         """Finds the parts of the record `data[start:end]`.
 
         Returns:
-          The position of the first float, the URI and the label ids; None if it is not laid out as our records are.
+          The position of the first float, the SHA-256 of the image file (empty if the record has none), the URI and the
+          label ids; None if it is not laid out as our records are.
         """
         try:
             return self._find(data, start, end)
         except (IndexError, UnicodeDecodeError):
             return None
 
-    def _find(self, data: bytes, start: int, end: int) -> tuple[int, str, tuple[int, ...]] | None:
+    def _find(self, data: bytes, start: int, end: int) -> tuple[int, bytes, str, tuple[int, ...]] | None:
         if data[start] != _FIELD_1:
             return None
         length, at = decode_varint(data, start + 1)
@@ -169,8 +170,10 @@ class RecordLayout:
             return None
         first_float = at + len(self._before_floats)
         at = first_float + self._floats_bytes
+        digest = b""
         if data.startswith(self._before_digest, at):
             at += self._digest_entry_bytes
+            digest = data[at - SHA256_BYTES : at]
         if at >= end or data[at] != _FIELD_1:
             return None
         length, at = decode_varint(data, at + 1)
@@ -188,7 +191,7 @@ class RecordLayout:
         if at + length != uri_end:
             return None
         label_ids = self._labels(data[uri_end:end])
-        return None if label_ids is None else (first_float, data[at:uri_end].decode(), label_ids)
+        return None if label_ids is None else (first_float, digest, data[at:uri_end].decode(), label_ids)
 
     def _labels(self, entry: bytes) -> tuple[int, ...] | None:
         known = self._label_entries.get(entry)
@@ -219,7 +222,7 @@ def feature_spec(embedding_size: int) -> dict[str, Any]:
 
     Returns:
       `image_uri`: string scalar; `embedding`: float32 [embedding_size]; `label`: int64, varying length
-      (0 to n labels a record). The digest is not read, because records made elsewhere do not have it.
+      (0 to n labels a record); `image_sha256`: string, varying length, because records made elsewhere do not have it.
     """
     import tensorflow as tf
 
@@ -227,4 +230,5 @@ def feature_spec(embedding_size: int) -> dict[str, Any]:
         URI_FEATURE: tf.io.FixedLenFeature([], tf.string),
         EMBEDDING_FEATURE: tf.io.FixedLenFeature([embedding_size], tf.float32),
         LABEL_FEATURE: tf.io.RaggedFeature(tf.int64),
+        SHA256_FEATURE: tf.io.RaggedFeature(tf.string),
     }

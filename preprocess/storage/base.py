@@ -45,6 +45,10 @@ class Storage(Protocol):
         """Reads a whole file. Raises TooLarge if it has more than `max_bytes` bytes, without reading them all."""
         ...
 
+    def read_part(self, path: str, *, offset: int, num_bytes: int) -> bytes:
+        """Reads a range of a file, and less if the file ends before."""
+        ...
+
     def create(
         self, path: str, *, keep_partial: bool = False, durable: bool = True
     ) -> contextlib.AbstractContextManager[BinaryIO]:
@@ -99,6 +103,19 @@ def _open_partial(path: str) -> BinaryIO:
 _changes = FolderChanges()
 
 
+def with_literal_folders(pattern: str) -> str:
+    """The glob in which those first folders of a local glob that are there by their very names have no wildcards.
+
+    So a glob in the folder `photos [2023]` matches the files in it, and not those of a folder `photos 2`.
+    """
+    folder = os.path.dirname(pattern)
+    if not glob.has_magic(folder):
+        return pattern
+    while folder and not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return glob.escape(folder) + pattern[len(folder) :]
+
+
 class LocalStorage:
     """The filesystem of this machine."""
 
@@ -108,6 +125,15 @@ class LocalStorage:
     def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
         with self.open(path) as stream:
             return read_stream(stream, path, max_bytes=max_bytes)
+
+    def read_part(self, path: str, *, offset: int, num_bytes: int) -> bytes:
+        with open(path, "rb", buffering=0) as stream:
+            stream.seek(offset)
+            pieces = []
+            while num_bytes and (piece := stream.read(num_bytes)):
+                pieces.append(piece)
+                num_bytes -= len(piece)
+            return b"".join(pieces)
 
     @contextlib.contextmanager
     def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
@@ -159,7 +185,8 @@ class LocalStorage:
         # A file whose name contains [ or * is found by its plain name.
         if os.path.isfile(pattern):
             return [pattern]
-        return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+        found = glob.glob(with_literal_folders(pattern), recursive=True)
+        return sorted(path for path in found if os.path.isfile(path))
 
     def sizes(self, pattern: str) -> dict[str, int]:
         found = {}

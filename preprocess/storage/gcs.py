@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import io
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
@@ -23,43 +22,16 @@ from preprocess.storage.gcs_objects import (
     split_uri,
     upload,
 )
+from preprocess.storage.gcs_versioned import GcsVersionedObject
+from preprocess.storage.globs import glob_regex, has_wildcard, matching, plain_start
 from preprocess.storage.retry import RetryPolicy, as_os_error, call
-from preprocess.storage.versioned_object import VersionedObject
 
 if TYPE_CHECKING:
     from google.cloud import storage
 
 # The service may take about half a minute to answer a request to copy.
 _COPY_TIMEOUT_SEC = 90.0
-_GLOB_START = re.compile(r"[*?\[]")
-_GLOB_PART = re.compile(
-    r"(?P<folders>\*\*/)|(?P<all>\*\*)|(?P<some>\*)|(?P<one>\?)|\[(?P<set>!?\]?[^\]]*)\]|(?P<plain>.)", re.DOTALL
-)
 _Result = TypeVar("_Result")
-
-
-def glob_regex(pattern: str) -> re.Pattern[str]:
-    """A glob as a regular expression: `*` and `?` do not match a slash, `**` does, and `**/` may match nothing."""
-    parts = []
-    for match in _GLOB_PART.finditer(pattern):
-        match match.lastgroup:
-            case "folders":
-                parts.append("(?:.*/)?")
-            case "all":
-                parts.append(".*")
-            case "some":
-                parts.append("[^/]*")
-            case "one":
-                parts.append("[^/]")
-            case "set":
-                members = match["set"].replace("\\", "\\\\")
-                negated, members = members.startswith("!"), members.removeprefix("!")
-                # "[" and a leading "]" are plain members of a set.
-                members = members.replace("[", "\\[").replace("]", "\\]").replace("^", "\\^")
-                parts.append(f"(?!/)[{'^' if negated else ''}{members}]")
-            case _:
-                parts.append(re.escape(match[0]))
-    return re.compile("".join(parts), re.DOTALL)
 
 
 class GcsStorage:
@@ -95,9 +67,9 @@ class GcsStorage:
     def _timeout(self, timeout_sec: float = 0) -> tuple[float, float]:
         return CONNECT_TIMEOUT_SEC, max(timeout_sec, self._timeout_sec)
 
-    def versioned(self, path: str) -> VersionedObject:
+    def versioned(self, path: str) -> GcsVersionedObject:
         """An object that is overwritten only if it has not changed; see `VersionedObject`."""
-        return VersionedObject(path, lambda: self._blob(path), self._retry)
+        return GcsVersionedObject(path, lambda: self._blob(path), self._retry)
 
     def open(self, path: str) -> BinaryIO:
         # The whole object is downloaded first. So its checksum is verified, and reading cannot fail in the middle.
@@ -112,6 +84,26 @@ class GcsStorage:
 
     def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
         return read_object(path, max_bytes=max_bytes, retry=self._retry, timeout_sec=self._timeout_sec, make=self._make)
+
+    def read_part(self, path: str, *, offset: int, num_bytes: int) -> bytes:
+        # The service has no checksum of a range.
+        def read_once() -> bytes:
+            try:
+                data = self._blob(path).download_as_bytes(
+                    start=offset,
+                    end=offset + num_bytes - 1,
+                    timeout=self._timeout(),
+                    retry=None,
+                    checksum=None,
+                    raw_download=True,
+                )
+            except Exception as error:
+                if getattr(error, "code", None) == 416:  # The range begins beyond the end.
+                    return b""
+                raise
+            return data[:num_bytes]
+
+        return self._call(read_once, path) if num_bytes else b""
 
     @contextlib.contextmanager
     def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
@@ -151,35 +143,26 @@ class GcsStorage:
     def match(self, pattern: str) -> list[str]:
         """The objects that match a path or glob. Raises FileNotFoundError if the bucket does not exist."""
         bucket, glob = split_uri(pattern)
-        start = _GLOB_START.search(glob)
+        # Listings are sorted, so a plain name comes first of all names that begin with it.
+        max_results = None if has_wildcard(glob) else 1
         try:
-            if start is None:
-                # Listings are sorted, so this name comes first of all names that begin with it.
-                names = call(lambda: self._list(bucket, glob, max_results=1), self._retry)
-            else:
-                names = call(lambda: self._list(bucket, glob[: start.start()]), self._retry)
+            names = call(lambda: self._list(bucket, plain_start(glob), max_results=max_results), self._retry)
         except Exception as error:
             fault = as_os_error(error, pattern)
             if isinstance(fault, FileNotFoundError):
                 fault = FileNotFoundError(f"No such bucket: gs://{bucket}")
             raise fault from error
-        # An object whose name contains [ or * is found by its plain name.
-        if glob in names:
-            return [pattern]
-        regex = glob_regex(glob)
-        # Consoles make objects whose names end with a slash, to show empty folders.
-        return [f"gs://{bucket}/{name}" for name in names if regex.fullmatch(name) and not name.endswith("/")]
+        return [f"gs://{bucket}/{name}" for name in matching(glob, names)]
 
     def sizes(self, pattern: str) -> dict[str, int]:
         """The objects that match a path or glob, with their sizes in bytes, from one listing."""
         bucket, glob = split_uri(pattern)
-        start = _GLOB_START.search(glob)
         regex = glob_regex(glob)
 
         def list_once() -> dict[str, int]:
             blobs = client_of_process(self._make).list_blobs(
                 bucket,
-                prefix=glob[: start.start()] if start else glob,
+                prefix=plain_start(glob),
                 fields="items(name,size),nextPageToken",
                 timeout=self._timeout(),
                 retry=None,

@@ -33,7 +33,10 @@ _TRANSIENT_NAMES = frozenset(
         ("urllib3", "SSLError"),
         ("urllib3", "DecodeError"),
         ("google", "DataCorruption"),  # The checksum of a download or an upload does not match.
+        ("botocore", "ConnectionError"),
         ("botocore", "HTTPClientError"),
+        ("botocore", "IncompleteReadError"),
+        ("botocore", "FlexibleChecksumError"),
         ("azure", "ServiceRequestError"),
         ("azure", "ServiceResponseError"),
     }
@@ -85,7 +88,9 @@ def _wrapped(error: object) -> Iterator[object]:
     inner = next(iter(details.values())) if isinstance(details, dict) and details else None
     # `cause`: google.api_core's RetryError; `reason`: urllib3's MaxRetryError; first argument: requests, google.auth.
     arguments = getattr(error, "args", ())
-    for candidate in (inner, getattr(error, "cause", None), getattr(error, "reason", None), *arguments[:1]):
+    keywords = getattr(error, "kwargs", None)  # botocore: the error below
+    below = keywords.get("error") if isinstance(keywords, dict) else None
+    for candidate in (inner, getattr(error, "cause", None), getattr(error, "reason", None), below, *arguments[:1]):
         if isinstance(candidate, BaseException) or (candidate is inner and isinstance(candidate, int)):
             yield from _wrapped(candidate)
             return
@@ -94,6 +99,9 @@ def _wrapped(error: object) -> Iterator[object]:
 def _status(error: object) -> int | None:
     """The HTTP status that an error carries."""
     response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status if isinstance(status, int) and status >= 400 else None
     candidates = (error, getattr(error, "code", None), getattr(error, "status_code", None))
     for status in (*candidates, getattr(response, "status_code", None)):
         if isinstance(status, int) and status >= 400:

@@ -1,29 +1,14 @@
-"""An object of `gs://` with compare and swap: a writer overwrites only the content that it has seen.
+"""An object of a bucket with compare and swap: a writer overwrites only the content that it has seen.
 
-The service gives each content of an object a number, its generation. A request may have a precondition on the
-generation; if that does not hold, the service does nothing. Its answers also contain its own time, so the clocks of
-machines do not matter.
+The service gives each content of an object a name that no other content of it has: a number in `gs://` (generation), a
+text in `s3://` (entity tag). A request may have a precondition on it; if that does not hold, the service does nothing.
+The answers also contain the service's own time, so the clocks of machines do not matter.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import uuid
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
-
-from preprocess.storage.gcs_objects import CONNECT_TIMEOUT_SEC
-from preprocess.storage.retry import RetryPolicy, as_os_error, call
-
-if TYPE_CHECKING:
-    from google.cloud import storage
-
-# Short, because renewing a lease must not take longer than the lease lasts.
-_TIMEOUT_SEC = 10.0
-_NO_OBJECT = 0
-_PRECONDITION_FAILED = 412
-_CONTENT, _ASKED = "content", "asked"
-_Result = TypeVar("_Result")
+from typing import Protocol
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,65 +16,34 @@ class Version:
     """One content of an object: its text, and its generation, which no other content of the object has."""
 
     text: str
-    generation: int
+    generation: int | str
 
 
-class VersionedObject:
+class VersionedObject(Protocol):
     """An object with a small text. A writer changes it only if it is still the version that the writer knows.
 
     If the answer to a request is lost, the request is sent again and then conflicts with itself. The sender must then
     read the text to see whether it is its own. So a text must name its writer.
-
-    Args:
-      path: gs://bucket/name.
-      make_blob: gives the client's handle of the object.
-      retry: the storage retries of each operation.
     """
 
-    def __init__(self, path: str, make_blob: Callable[[], storage.Blob], retry: RetryPolicy):
-        self.path = path
-        self._make_blob = make_blob
-        self._retry = retry
+    @property
+    def path(self) -> str:
+        """The URI of the object."""
 
     def within(self, limit_sec: float) -> VersionedObject:
         """The same object, with storage retries of at most this many seconds."""
-        retry = dataclasses.replace(self._retry, limit_sec=min(limit_sec, self._retry.limit_sec))
-        return VersionedObject(self.path, self._make_blob, retry)
 
     def create(self, text: str) -> Version | None:
         """Writes the object if it does not exist. Returns None if it exists. Raises OSError."""
-        return self._write(text, _NO_OBJECT)
 
     def replace(self, text: str, found: Version) -> Version | None:
         """Writes the object if its version is still `found`. Otherwise returns None. Raises OSError."""
-        return self._write(text, found.generation)
-
-    def _write(self, text: str, generation: int) -> Version | None:
-        def write_once() -> Version:
-            blob = self._make_blob()
-            # The text is in the metadata, so one request gets text and generation. The content is for people.
-            blob.metadata = {_CONTENT: text}
-            blob.upload_from_string(
-                text, "application/json", if_generation_match=generation, timeout=self._timeout(), retry=None
-            )
-            return Version(text=text, generation=int(blob.generation or 0))
-
-        return self._call(write_once)
 
     def look(self) -> Version | None:
         """The current version; None if the object does not exist. Raises OSError."""
-        return self._call(self._look_once)
-
-    def _look_once(self) -> Version:
-        blob = self._make_blob()
-        blob.reload(timeout=self._timeout(), retry=None)
-        return Version(text=(blob.metadata or {}).get(_CONTENT, ""), generation=int(blob.generation or 0))
 
     def age_sec(self, found: Version) -> float | None:
         """The age of the version `found` in seconds, by the clock of the service.
-
-        It changes the metadata of the object, which does not change the generation. The answer contains the time of
-        this change and the time when the content was written.
 
         Returns:
           The age; None if the version of the object is not `found` any more.
@@ -98,34 +52,5 @@ class VersionedObject:
           OSError: storage failed, or the service does not say the times.
         """
 
-        def age_once() -> float:
-            blob = self._make_blob()
-            blob.metadata = {_CONTENT: found.text, _ASKED: uuid.uuid4().hex}
-            blob.patch(if_generation_match=found.generation, timeout=self._timeout(), retry=None)
-            if blob.updated is None or blob.time_created is None:
-                raise OSError(f"{self.path}: the service does not say when it was written")
-            return max(0.0, (blob.updated - blob.time_created).total_seconds())
-
-        return self._call(age_once)
-
     def delete(self, found: Version) -> None:
         """Deletes the object if its version is still `found`. Raises OSError."""
-        self._call(
-            lambda: self._make_blob().delete(if_generation_match=found.generation, timeout=self._timeout(), retry=None)
-        )
-
-    @staticmethod
-    def _timeout() -> tuple[float, float]:
-        return CONNECT_TIMEOUT_SEC, _TIMEOUT_SEC
-
-    def _call(self, function: Callable[[], _Result]) -> _Result | None:
-        """Calls with storage retries. Returns None if the object has another version or does not exist."""
-        try:
-            return call(function, self._retry)
-        except Exception as error:
-            if getattr(error, "code", None) == _PRECONDITION_FAILED:
-                return None
-            fault = as_os_error(error, self.path)
-            if isinstance(fault, FileNotFoundError) and not str(fault).startswith("No such bucket"):
-                return None
-            raise fault from error

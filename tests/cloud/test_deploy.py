@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cloud import deploy
-from cloud.serving_model import best_answers, prediction_request
+from cloud.serving_model import prediction_request, top_predictions
 from configs.errors import InputError
 from preprocess.images.decode import decode_image
 from preprocess.images.probe_images import probe_images
@@ -213,7 +213,7 @@ def test_the_request_is_small_and_has_the_pixels_of_the_pipeline():
 
 
 def test_answers():
-    label, confident, best = best_answers(ANSWER, LABELS)
+    label, confident, best = top_predictions(ANSWER, LABELS)
     assert (label, confident, best) == ("not-hugs", True, [("not-hugs", 0.75), ("hugs", 0.25)])
     for wrong in (
         None,
@@ -223,4 +223,4 @@ def test_answers():
         {"predictions": [3]},
     ):
         with pytest.raises(InputError, match="the endpoint did not answer as our models do"):
-            best_answers(wrong, LABELS)
+            top_predictions(wrong, LABELS)

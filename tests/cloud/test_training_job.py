@@ -63,7 +63,9 @@ def test_flags_of_the_user_win():
         (["--output_path", "gs://x/y"], "--output_path: is PATH/JOB_ID"),
         (["--weights", "my.weights.h5"], "--weights: the container does not have the files of this machine"),
         (["--eval_data_paths", "out/eval*"], "Copy it to the bucket and give gs://BUCKET/... Received: 'out/eval*'."),
+        (["--input_dict", "dict.txt"], "--input_dict: the container does not have the files of this machine"),
         (["--log_dir", "logs"], "--log_dir: must be in a bucket"),
+        (["--export_dir", "model"], "--export_dir: must be in a bucket"),
     ],
 )
 def test_flags_that_would_fail_in_the_container_are_refused_here(flags, message):

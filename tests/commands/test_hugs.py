@@ -7,8 +7,9 @@ import tomllib
 
 import pytest
 
-from commands.hugs import DISTRIBUTION, PROGRAMS, main
+from commands.hugs import main
 from configs.errors import InputError
+from configs.printed_commands import DISTRIBUTION, PROGRAMS, program_command
 
 PROJECT = tomllib.loads((pathlib.Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 
@@ -22,12 +23,12 @@ def run(*words):
 def test_each_subcommand_is_a_program_that_knows_what_it_is_called(name):
     done = run(name, "--help")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: hugs {name} ")
+    assert done.stdout.startswith(f"usage: {program_command(name)} ")
     wrong = run(name, "--no-such-flag")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: ")
     assert len(wrong.stderr.splitlines()) == 1
-    assert f"`hugs {name} --help` lists the flags" in wrong.stderr
+    assert f"`{program_command(name, '--help')}` lists the flags" in wrong.stderr
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -35,7 +36,7 @@ def test_the_same_program_is_there_as_a_module(name):
     module, _ = PROGRAMS[name]
     done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    assert done.stdout.startswith(f"usage: python -m {module} ")
+    assert done.stdout.startswith(f"usage: {program_command(name)} ")
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])

@@ -4,23 +4,46 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import pathlib
 import types
 import typing
 from typing import Any
 
 import pytest
 
+from cloud.deploy import DeploymentOptions
+from cloud.options import CloudRunOptions
+from cloud.train import TrainingRunOptions
 from configs.errors import InputError
-from configs.option import REQUIRED, Options, add_flags, definition_of, option, options_of, time_deciding
-from configs.recipe import PreprocessOptions, TrainOptions
+from configs.option import (
+    REQUIRED,
+    Options,
+    add_flags,
+    definition_of,
+    given_values,
+    option,
+    options_of,
+    time_deciding,
+)
+from configs.recipe import BackboneOptions, OptionalRecipe, PreprocessOptions, RecipeChoice, TrainOptions
 from configs.rules import Number, OneOf, Switch, Text, Whole
-from pipelines.checks.embed_flags import JobOptions, PathOptions
+from pipelines.checks.embed_flags import BatchOptions, JobOptions, PathOptions
+from pipelines.plan import PlanOptions
 from pipelines.planning.file import planned_options
+from pipelines.preproc import PreprocOptions
+from pipelines.recipe_lists import RecipeListOptions
+from preprocess.bake import BakeOptions
 from preprocess.beam.image_source import ImageSource
 from preprocess.images.decode import IMAGE_DEFINITION
-from trainer.options import DataOptions, TrainingOptions
+from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptions
+from trainer.predict import PredictOptions
 
-OWNERS = (PreprocessOptions, PathOptions, JobOptions, TrainOptions, DataOptions, TrainingOptions)
+OWNERS = (
+    *(BackboneOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
+    *(TrainOptions, DataOptions, TrainingOptions, PredictOptions),
+    *(RecipeChoice, OptionalRecipe, RecipeListOptions, PlanOptions, PreprocOptions, BakeOptions),
+    *(CloudRunOptions, TrainingRunOptions, DeploymentOptions),
+)
 # What the definitions of jobs and checkpoints held when each was listed by hand.
 OF_RECORDS = {
     "backbone": "inception_v3",
@@ -91,7 +114,7 @@ def job_options() -> JobOptions:
 def job_definition(options: JobOptions) -> dict[str, Any]:
     from pipelines.embedding.preparation import _definition
 
-    lists = types.SimpleNamespace(paths=options.input_path, sha256=("abc",))
+    lists = types.SimpleNamespace(paths=options.input_path, sha256=("abc",), formats=())
     return _definition(options, lists, types.SimpleNamespace(names=("rose",)))  # type: ignore[arg-type]
 
 
@@ -197,9 +220,64 @@ def test_flags_are_made_from_options():
     # What is not given is left to the recipe.
     assert given.hidden_units is None
     said = " ".join(parser.format_help().split())
-    assert "width of the ReLU layer; 0 for a straight softmax (default: 512)" in said
+    assert "width of the ReLU layer; 0 for no hidden layer, only a softmax (default: 512)" in said
     assert "statistics (default: yes)" in said
     assert "{adam,adamw,sgd,rmsprop}" in said
+
+
+def test_programs_define_no_flag_by_hand():
+    root = pathlib.Path(__file__).parents[2]
+    by_hand = {
+        str(path.relative_to(root))
+        for package in ("cloud", "commands", "configs", "pipelines", "preprocess", "trainer")
+        for path in (root / package).rglob("*.py")
+        if ".add_argument(" in path.read_text()
+    }
+    assert {"configs/option.py"} <= by_hand <= {"configs/option.py", "pipelines/ingest.py"}
+
+
+def test_a_value_without_a_flag():
+    parser = argparse.ArgumentParser()
+    add_flags(parser, options_of(PredictOptions))
+    given = given_values(parser.parse_args(["a.jpg", "--model_dir=m"]), PredictOptions)
+    assert given == {"photos": ("a.jpg",), "model_dir": "m"}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--model_dir=m"])
+
+
+def test_every_path_of_the_trainer_says_whether_it_is_read_or_written():
+    # A text that is neither a path nor one of a few names would be a path that says nothing of its use.
+    for name, described in options_of(TrainingOptions).items():
+        rule = described.rule
+        if isinstance(rule, Text) or type(rule) is ListOfTexts:
+            raise AssertionError(f"{name} may be a path: give it the rule Path or Paths")
+    options = TrainingOptions(
+        train_data_paths=("t1", "t2"),
+        eval_data_paths=("e",),
+        output_path="o",
+        log_dir="l",
+        checkpoint_dir="",
+        photo_dirs=("p",),
+        weights="w",
+        input_dict="d",
+    )
+    assert options.paths_that_are("read") == {
+        "train_data_paths": ("t1", "t2"),
+        "eval_data_paths": ("e",),
+        "input_dict": ("d",),
+        "weights": ("w",),
+    }
+    assert options.paths_that_are("written") == {"output_path": ("o",), "log_dir": ("l",)}
+    assert options.paths_that_are("allowed") == {"photo_dirs": ("p",)}
+    uses = {
+        name: each.rule.use for name, each in options_of(TrainingOptions).items() if isinstance(each.rule, Path | Paths)
+    }
+    assert {name for name, use in uses.items() if use == "written"} == {
+        "output_path",
+        "checkpoint_dir",
+        "log_dir",
+        "export_dir",
+    }
 
 
 def test_the_limits_of_images_are_those_that_the_readers_have_without_options():

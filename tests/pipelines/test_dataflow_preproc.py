@@ -1,6 +1,7 @@
 """All lists of a recipe on Dataflow at once: checked, handed over, waited for."""
 
 import logging
+import shlex
 import time
 import types
 
@@ -8,6 +9,7 @@ import pytest
 from apache_beam.runners.dataflow import dataflow_runner
 
 from configs.errors import InputError
+from configs.printed_commands import program_command, program_words
 from pipelines import embed, preproc
 from tests.support.dataflow_job import QUICK
 
@@ -25,12 +27,12 @@ def test_a_dry_run_prints_commands_that_can_be_given_and_writes_nothing(cloud, c
     printed = capsys.readouterr().out
     assert printed.endswith("\ndry run: this would be run, unless it is done already; nothing was\n")
     assert "hugs_train.sh" not in printed  # There is nothing to train on.
-    commands = [line for line in printed.splitlines() if line.startswith("python -m pipelines.embed")]
+    commands = [line for line in printed.splitlines() if line.startswith(program_command("embed"))]
     assert len(commands) == 2
     assert "--job_name=job-eval" in commands[1]
     assert "--runner=DataflowRunner" in commands[1]
     assert "--dry_run" not in commands[1]
-    argv = commands[1].split()[3:]
+    argv = shlex.split(commands[1])[len(program_words("embed")) :]
     again = embed.prepare(argv)
     assert list(again.flags) == argv
     assert not any(request.startswith("POST") for request in service.requests)
@@ -101,4 +103,4 @@ def test_a_local_dry_run_makes_no_folder(photos, tmp_path, capsys):
     argv = ["--data_dir", str(photos), "--job_dir", str(tmp_path / "job"), "--weights=random", "--dry_run"]
     assert preproc.main(argv) == 0
     assert not list(tmp_path.iterdir())
-    assert capsys.readouterr().out.count("python -m pipelines.embed --input_path") == 2
+    assert capsys.readouterr().out.count(program_command("embed", "--input_path")) == 2

@@ -92,7 +92,7 @@ def test_no_project(cloud, monkeypatch):
     ("changes", "flags", "words"),
     [
         ({"lists": "train.csv"}, [], "input_path: 'train.csv' is on this machine"),
-        ({"lists": "file:///x/train.csv"}, [], "input_path: 'file:///x/train.csv' is on this machine"),
+        ({"lists": "file:///x/train.csv"}, [], "input_path: '/x/train.csv' is on this machine"),
         ({"output": "out/train"}, [], "output_path: Dataflow's workers write to a bucket"),
         ({}, ["--embedding_cache=/tmp/cache"], "embedding_cache: '/tmp/cache' is on this machine"),
         ({"lists": "gs://bucket/here.csv"}, [], "gs://bucket/here.csv:2: '/photos/2.png' is on this machine"),

@@ -100,7 +100,7 @@ def test_a_bucket_that_gives_no_more_images_stops_the_job_and_no_row_is_entered_
     environment = gcs.environment | {"TRY_AGAIN_SEC": "0.5"}
     _, stderr = run("gs://bucket/data", "gs://bucket/out", *flags, environment=environment, expect=2)
     last = stderr.splitlines()[-1]
-    assert "HTTP 503: Backend error" in last and last.endswith("give the same command again to go on.")
+    assert "HTTP 503: Backend error" in last and "To go on, give the same command again: " in last
     assert not [name for name in gcs.names("bucket") if name.endswith("/report.json")]
     gcs.plan = FaultPlan()
     run("gs://bucket/data", "gs://bucket/out", *flags, environment=gcs.environment)

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from pipelines import ingest
-from pipelines.ingest import name_share, split_of
+from pipelines.splits.assign import name_share, split_of
+from preprocess.images import formats
 from preprocess.lists.labels import parse_label_dict
 from preprocess.lists.rows import parse_rows
 from preprocess.storage.uris import resolve_uri
@@ -239,12 +241,16 @@ def test_uris_are_relative_only_where_that_holds(photos, tmp_path, monkeypatch):
 # What counts as an image
 
 
-def test_images_are_known_by_name_or_content_and_the_rest_is_named(photos, tmp_path, capsys):
+def test_images_are_known_by_name_or_content_and_the_rest_is_named(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(formats, "_has_heif", lambda: False)
     folder = photos / "rose"
     (folder / "no-extension").write_bytes(image_bytes("JPEG"))
     (folder / "wrong.txt").write_bytes(image_bytes("PNG"))
     (folder / "deep" / "deeper").mkdir(parents=True)
     (folder / "deep" / "deeper" / "below.webp").touch()
+    (folder / "jpeg-in-truth.heic").write_bytes(image_bytes("JPEG"))
+    (folder / "rose-1.NEF").write_bytes(image_bytes("TIFF"))
+    (folder / "drawing.svg").write_bytes(b"<svg xmlns='http://www.w3.org/2000/svg'/>")
     for other in ("notes.txt", "paper.pdf", "empty", "film.mpg", "photo.HEIC"):
         (folder / other).write_bytes(b"P1 some words that are no picture" * bool(other != "empty"))
     for litter in (".hidden.jpg", "._rose.jpg", "Thumbs.db", "desktop.ini"):
@@ -256,11 +262,14 @@ def test_images_are_known_by_name_or_content_and_the_rest_is_named(photos, tmp_p
     run(photos, tmp_path / "data")
     found = set().union(*names(tmp_path / "data").values())
     extra = {name for name in found if not re.fullmatch(r"(rose|daisy)-\d+\.jpg", name)}
-    assert extra == {"no-extension", "wrong.txt", "below.webp"}
+    assert extra == {"no-extension", "wrong.txt", "below.webp", "jpeg-in-truth.heic"}
     assert read(tmp_path / "data")["train"].keys().isdisjoint(["x"])
     assert (
-        "note: 5 files are not images, left out: rose/empty, rose/film.mpg, rose/notes.txt and 2 more. "
-        "HEIC photos cannot be read: export them as JPEG." in capsys.readouterr().err
+        "note: 7 files are not images that are read here, left out: rose/drawing.svg, rose/empty, rose/film.mpg "
+        "and 4 more. "
+        "To use PDF and SVG files, convert them to JPEG or PNG. To use Nikon RAW files, export them as JPEG from the "
+        "camera or a photo program. To use HEIC files, "
+        "install the extra heif (pip install '.[heif]'), or convert them to JPEG." in capsys.readouterr().err
     )
 
 
@@ -276,6 +285,57 @@ def test_links_are_followed_but_not_in_circles(photos, tmp_path):
     assert sum(label == "rose" for label in rows.values()) == 40
     assert sum("/tulip/tulips-" in uri for uri in rows) == 30
     assert "../photos/daisy/gone.jpg" in rows
+
+
+SYSTEM_FOLDERS = (
+    *("#recycle", "@Recycle", "@tmp", "@eaDir", ".@__thumb", "@Recently-Snapshot", "$RECYCLE.BIN", "RECYCLER"),
+    *("System Volume Information", "__MACOSX", ".ipynb_checkpoints", ".Trash-1000", "lost+found", "LOST.DIR"),
+    *("Network Trash Folder", "Temporary Items", "_vti_cnf", "__pycache__", "FOUND.000", "#snapshot", ".AppleDouble"),
+)
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+def test_what_systems_keep_in_folders_is_neither_a_class_nor_a_photo(photos, tmp_path, capsys, bucket):
+    for name in SYSTEM_FOLDERS:
+        for folder in (photos / name / "rose", photos / "rose" / name, photos / "rose" / "deep" / name):
+            folder.mkdir(parents=True)
+            (folder / "deleted.jpg").touch()
+    make_photos(photos, {"trash": 30})  # Some people do tell trash from other things.
+    if bucket:
+        files = {f"gs://b/{path.relative_to(photos)}": b"" for path in photos.rglob("*") if path.is_file()}
+        storage = FakeStorage(files)
+        argv = ["--image_dir", "gs://b", "--output_dir", str(tmp_path / "data")]
+        assert ingest.main(argv, storage=storage) == 0
+    else:
+        run(photos, tmp_path / "data")
+    assert (tmp_path / "data" / "dict.txt").read_text() == "daisy\nrose\ntrash\n"
+    assert sum(map(len, read(tmp_path / "data").values())) == 130
+    assert (
+        "note: recycle bins and other folders that systems make, left out: #recycle, #snapshot"
+        in capsys.readouterr().err
+    )
+
+
+def test_links_to_themselves_and_to_each_other_are_broken_images(photos, tmp_path):
+    for link, target in (("self", "self"), ("a.jpg", "b.jpg"), ("b.jpg", "a.jpg"), ("self.jpg", "self.jpg")):
+        (photos / "rose" / link).symlink_to(target)
+    (photos / "circle").symlink_to("circle")
+    (photos / "circle.jpg").symlink_to(photos / "circle.jpg")
+    run(photos, tmp_path / "data")
+    rows = {uri: label for split in read(tmp_path / "data").values() for uri, label in split.items()}
+    assert len(rows) == 103 and {f"../photos/rose/{name}.jpg" for name in ("a", "b", "self")} <= rows.keys()
+
+
+def test_folders_may_be_nested_deeper_than_calls(photos, tmp_path):
+    folder = photos / "rose"
+    with contextlib.chdir(folder):
+        for _ in range(1100):
+            os.mkdir("d")
+            os.chdir("d")
+        open("deep.jpg", "w").close()
+    run(photos, tmp_path / "data")
+    subprocess.run(["rm", "-rf", photos], check=True)  # Python's own functions give up on it.
+    assert sum(map(len, read(tmp_path / "data").values())) == 101
 
 
 def test_images_whose_names_no_list_can_hold_are_left_out_and_said(photos, tmp_path, capsys):
@@ -305,7 +365,7 @@ def test_the_table_and_the_next_command(photos, tmp_path, capsys):
         100,
     ]
     assert (
-        f"python -m pipelines.embed --input_path '{output}/train.csv' --input_dict '{output}/dict.txt' "
+        f"{program_command('embed')} --input_path '{output}/train.csv' --input_dict '{output}/dict.txt' "
         f"--output_path '{output}/preproc/train'" in captured.out
     )
 
@@ -334,7 +394,7 @@ def test_many_classes_make_a_short_table(tmp_path, capsys):
     run(tmp_path / "photos", tmp_path / "data")
     out = capsys.readouterr().out
     assert "(the 40 smallest of 90 classes)" in out
-    assert len(out.splitlines()) < 50
+    assert len(out.splitlines()) < 56
 
 
 # Wrong input
@@ -395,6 +455,13 @@ def test_wrong_flags(photos, tmp_path, flags, expected):
     assert expected in complaint(photos, tmp_path / "data", *flags)
 
 
+def test_a_share_in_place_of_a_percentage_is_said(photos, tmp_path, capsys):
+    run(photos, tmp_path, "--eval_percent", "0.2", "--test_percent", "0")
+    said = capsys.readouterr().err
+    assert "warning: --eval_percent 0.2 means 0.2 %; for 20 % pass --eval_percent 20." in said
+    assert "--test_percent" not in said
+
+
 def test_no_photo_left_to_train_on(tmp_path):
     in_eval = [f"{n}.jpg" for n in range(100) if name_share(f"{n}.jpg") < 0.1][:2]
     for label, name in zip("ab", in_eval, strict=True):
@@ -433,6 +500,9 @@ class FakeStorage:
 
     def open(self, path):
         return io.BytesIO(self.files[path])
+
+    def read(self, path, *, max_bytes):
+        return self.files[path]
 
     @contextlib.contextmanager
     def create(self, path):

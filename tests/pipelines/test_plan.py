@@ -16,8 +16,7 @@ from configs.errors import InputError
 from pipelines import embed, plan, preproc
 from pipelines.checks.preflight import ScannedLists
 from pipelines.embedding import preparation
-from pipelines.planning import contents as plan_contents
-from pipelines.planning import sample as plan_sample
+from pipelines.planning import contents
 from pipelines.planning.file import RunMachines, find_planned_cost, runs_on
 from pipelines.runners.beam_options import parse_beam_options
 from preprocess.storage.base import LocalStorage
@@ -30,7 +29,7 @@ NETWORK = ("--backbone", tiny_network.NAME, "--weights", "random", "--precision"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(plan_sample, "_ROUND_SEC", 0.01)
+    monkeypatch.setattr("pipelines.planning.sample._ROUND_SEC", 0.01)
     tiny_network.install(monkeypatch)
 
 
@@ -127,7 +126,7 @@ def test_a_plan_that_does_not_speak_of_the_run_is_left_out_and_that_is_said(data
     ],
 )
 def test_a_plan_has_a_prediction_for_each_place_that_it_knows(data_dir, monkeypatch, capsys, machines, where):
-    monkeypatch.setattr(plan_contents, "EngineLoader", FakeLoader)
+    monkeypatch.setattr(contents, "EngineLoader", FakeLoader)
     made = run_plan(data_dir)
     sha256 = tuple(made["lists"][0]["sha256"])
     lists = ScannedLists(paths=("train.csv",), sha256=sha256, rows=25, images=25, sample=())
@@ -234,10 +233,10 @@ def test_rows_that_will_be_skipped_are_not_waited_for(data_dir):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--sample", "0"], "--sample: must be at least 1. Received: 0."),
+        (["--sample", "0"], "--sample must be a whole number of at least 1. Received: 0."),
         (["--sample", "many"], "--sample: invalid int value: 'many'"),
         (["--sampel", "5"], "Did you mean '--sample'?"),
-        (["--batch_size", "0"], "--batch_size: must be at least 1"),
+        (["--batch_size", "0"], "--batch_size must be a whole number of at least 1"),
         (["--data_dir", "/no/such"], "there is no directory '/no/such'"),
         (["--recipe", "hug"], "Did you mean 'hugs'?"),
         (["--precision", "int9"], "invalid choice: 'int9'"),
@@ -333,7 +332,7 @@ class FakeLoader:
 def test_workers_that_lack_bfloat16_are_planned_without(
     data_dir, monkeypatch, capsys, machine_type, precision, engine, said
 ):
-    monkeypatch.setattr(plan_contents, "EngineLoader", FakeLoader)
+    monkeypatch.setattr(contents, "EngineLoader", FakeLoader)
     recipe = data_dir / "hugs.yaml"
     recipe.write_text(f"dataflow: {{machine_type: {machine_type}}}")
     made = run_plan(data_dir, "--recipe", str(recipe), "--precision", precision)
@@ -342,7 +341,7 @@ def test_workers_that_lack_bfloat16_are_planned_without(
 
 
 def test_what_was_timed_on_a_gpu_says_nothing_of_workers_without(data_dir, monkeypatch, capsys):
-    monkeypatch.setattr(plan_contents, "EngineLoader", FakeLoader)
+    monkeypatch.setattr(contents, "EngineLoader", FakeLoader)
     monkeypatch.setattr(FakeLoader, "device", "gpu")
     made = run_plan(data_dir)
     assert made["lists"][0]["predictions"]["here"]["wall_sec"]["expected"] > 0

@@ -163,7 +163,7 @@ def test_a_worker_that_is_killed_fails_the_job_and_the_same_command_goes_on(data
     assert "Traceback" not in stderr
     last = stderr.splitlines()[-1]
     assert last.startswith("error: ")
-    assert last.endswith("give the same command again to go on.")
+    assert "What was embedded is kept. To go on, give the same command again: " in last
     assert not (tmp_path / "_train/manifest.json").exists()
     assert not shards(tmp_path)
     with worker_pool(environment) as (_, port):
@@ -180,7 +180,7 @@ def test_who_stops_it_is_told_at_once_how_to_go_on_and_workers_end(data, environ
         stdout, stderr = process.communicate(timeout=20)
         assert process.returncode == 128 + number
         assert "Traceback" not in stderr
-        assert stderr.endswith("\ntrain: stopped. What was embedded is kept: give the same command again to go on.\n")
+        assert "\ntrain: stopped. What was embedded is kept. To go on, give the same command again: " in stderr
         assert stdout == ""
         assert not (tmp_path / "_train/manifest.json").exists()
         # They are of the other environment, and nobody else tells them.

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from pipelines import preproc
 
 REPOSITORY = pathlib.Path(preproc.__file__).resolve().parents[1]
@@ -179,7 +180,7 @@ def test_missing_lists_are_all_named_before_anything_runs(data_dir):
     message = str(caught.value)
     assert "dict.txt (lists.dict)" in message
     assert "eval.csv (lists.eval)" in message
-    assert f"python -m pipelines.ingest --image_dir PHOTOS --output_dir '{data_dir}'" in message
+    assert program_command("ingest", "--image_dir", "PHOTOS", "--output_dir", str(data_dir)) in message
     assert not embed.calls
 
 
@@ -199,7 +200,6 @@ def test_the_first_failure_stops(data_dir, capsys):
         (["--data_dir", "/no/such"], "there is no directory '/no/such'"),
         (["--data_dir", ".", "--recipe", "hug"], "Did you mean 'hugs'"),
         (["--data_dir", ""], "there is no directory ''"),
-        (["--data_dir", ".", "--job_dir", "a,b"], "--job_dir: must not hold any of"),
         (["--data_dir", ".", "--job_dir", "gs://bucket/a;b"], "--job_dir: must be gs://BUCKET/FOLDER, without commas"),
         (["--data_dir", ".", "--job_dir", "gs://bucket/a/../b"], "without folders named '', '.' or '..'"),
         (["--data_dir", ".", "--output_path=x"], "--output_path is set by this program"),

@@ -200,3 +200,25 @@ def test_a_list_that_changes_between_check_and_use_is_refused_and_a_dictionary_i
     run(thirty, "--overwrite")
     assert report_of(thirty)["records_per_label"] == {"daisy": 28, "rose": 0}
     assert json.loads((thirty / "out/_train/manifest.json").read_text())["labels"] == ["daisy", "rose"]
+
+
+def test_a_list_that_is_corrected_after_nothing_was_embedded_is_taken_with_the_same_command(thirty):
+    good = (thirty / "train.csv").read_text()
+    (thirty / "train.csv").write_text(good.replace("photos/", "fotos/"))
+    with pytest.raises(InputError) as failed:
+        run(thirty)
+    assert "--max_failed_percent" not in str(failed.value).partition("The table above")[2]
+    (thirty / "train.csv").write_text(good)
+    run(thirty)
+    assert report_of(thirty)["failed"] == {"not_an_image": 1, "not_found": 1}
+    assert not list((thirty / "out/_train").glob("parts-*"))
+
+
+def test_a_list_that_is_corrected_after_some_were_embedded_needs_a_flag_that_is_named(thirty):
+    with pytest.raises(InputError, match="If you change the list itself, add --overwrite"):
+        run(thirty, "--max_failed_percent", "5")
+    (thirty / "train.csv").write_text((thirty / "train.csv").read_text().replace("photos/4.png,rose\n", ""))
+    with pytest.raises(InputError, match="an unfinished job lies at"):
+        run(thirty, "--max_failed_percent", "5")
+    run(thirty, "--max_failed_percent", "5", "--overwrite")
+    assert report_of(thirty)["failed"] == {"not_an_image": 1}

@@ -94,7 +94,7 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(data, tmp_path, number):
     stdout, stderr = process.communicate(timeout=20)
     assert process.returncode == 128 + number
     assert "Traceback" not in stderr
-    assert stderr.rstrip().endswith("stopped. What was embedded is kept: give the same command again to go on.")
+    assert "stopped. What was embedded is kept. To go on, give the same command again: " in stderr
     assert stdout == ""
     stdout, stderr = run(data, tmp_path)
     assert "going on where an earlier run was stopped" in stderr
@@ -141,7 +141,7 @@ def test_a_limit_on_open_files_stops_the_job_and_no_row_is_entered_as_failed(dat
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 2, stderr
     last = stderr.rstrip().splitlines()[-1]
-    assert "Too many open files" in last and last.endswith("give the same command again to go on.")
+    assert "Too many open files" in last and "To go on, give the same command again: " in last
     assert "Traceback" not in stderr
     assert not list(tmp_path.rglob("report.json"))
     run(data, tmp_path)
@@ -163,7 +163,7 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_from_there(data, tmp_path):
     last = stderr.rstrip().splitlines()[-1]
     assert last.startswith("error: ")
     assert "storage failed (" in last
-    assert last.endswith("give the same command again to go on.")
+    assert "To go on, give the same command again: " in last
     assert "Traceback" not in stderr
     assert stdout == ""
     run(data, tmp_path)

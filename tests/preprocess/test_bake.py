@@ -57,7 +57,7 @@ def test_a_cache_that_keeps_nothing_is_an_error(cache, monkeypatch):
     [
         (["--weights", "nowhere.h5"], "weights: no such file: 'nowhere.h5'"),
         (["--backbone", "inception"], "backbone: must be one of"),
-        (["--seed", "-1"], "seed: must be from 0"),
+        (["--seed", "-1"], "--seed must be a whole number of at least 0"),
         (["--weight", "x"], "Did you mean '--weights'?"),
     ],
 )

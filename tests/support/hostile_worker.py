@@ -34,6 +34,22 @@ def _read_memory(pid):
     _call(_LIBC.process_vm_readv, pid, vector, ctypes.c_ulong(1), vector, ctypes.c_ulong(1), ctypes.c_ulong(0))
 
 
+def _open_a_file_in_a_thread():
+    faults = []
+
+    def attempt():
+        try:
+            open("/etc/hostname").close()
+        except OSError as error:
+            faults.append(error)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    if faults:
+        raise faults[0]
+
+
 # What a decoder that an image has taken over might try; with the process id of the parent.
 ATTEMPTS = {
     "open a file": lambda parent: open("/etc/hostname").close(),
@@ -49,6 +65,7 @@ ATTEMPTS = {
     "open a socket": lambda parent: socket.socket().close(),
     "open a pipe": lambda parent: os.pipe(),
     "fork": lambda parent: _fork(),
+    "open a file in a thread": lambda parent: _open_a_file_in_a_thread(),
     "start a thread": lambda parent: threading.Thread(target=int).start(),
     "execute": lambda parent: os.execv("/bin/true", ["true"]),
 }

@@ -301,5 +301,12 @@ def _others() -> list[Sample]:
         "jpeg2000-grey16": encode(photo(120, 80, "I;16"), "JPEG2000"),
         "ppm": encode(plain, "PPM"),
         "pgm-16": encode(photo(120, 80, "I;16"), "PPM"),
+        "tga": encode(photo(120, 80, "RGBA"), "TGA"),
+        "tga-palette-rle": encode(plain.quantize(30), "TGA", compression="tga_rle"),
+        "ico": encode(photo(64, 48, "RGBA"), "ICO"),
+        "ico-bitmap": encode(photo(64, 48, "RGBA"), "ICO", bitmap_format="bmp"),
+        "dds": encode(photo(120, 80, "RGBA"), "DDS"),
+        "dds-bc1": encode(plain, "DDS", pixel_format="DXT1"),
+        "qoi": encode(photo(120, 80, "RGBA"), "QOI"),
     }
     return [Sample(name, data, in_graph=False) for name, data in images.items()]

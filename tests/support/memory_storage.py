@@ -5,7 +5,7 @@ import errno
 import io
 
 from preprocess.storage.base import PARTIAL_SUFFIX
-from preprocess.storage.gcs import glob_regex
+from preprocess.storage.globs import glob_regex
 
 
 class Killed(BaseException):

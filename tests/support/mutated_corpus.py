@@ -45,6 +45,10 @@ def small_images() -> dict[str, bytes]:
         "jpeg2000": encode(rgb, "JPEG2000"),
         "ppm": encode(rgb, "PPM"),
         "ico": encode(rgb, "ICO"),
+        "ico-bitmap": encode(clear, "ICO", bitmap_format="bmp"),
+        "tga": encode(clear, "TGA", compression="tga_rle"),
+        "dds": encode(clear, "DDS", pixel_format="DXT5"),
+        "qoi": encode(clear, "QOI"),
     }
 
 

@@ -33,6 +33,9 @@ class Disk:
     def note_synced(self, path: pathlib.Path) -> None:
         """Notes that a file or folder, as it is now, is on the disk."""
         number = path.stat().st_ino
+        # A file may have the number of a folder that was deleted, and a folder that of a file.
+        self.contents.pop(number, None)
+        self.folders.pop(number, None)
         if path.is_dir():
             with os.scandir(path) as entries:
                 self.folders[number] = {entry.name: entry.inode() for entry in entries}

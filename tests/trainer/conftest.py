@@ -62,7 +62,11 @@ def write_set(mean_colour_identity) -> Callable[..., str]:
         identity: BackboneIdentity = mean_colour_identity,
         num_shards: int = 2,
         compression: Compression = "none",
+        contents: Sequence[object] | None = None,
+        uris: Sequence[str] | None = None,
     ) -> str:
+        """`contents` stand for the image files: equal ones have equal digests, and None has no digest."""
+        contents = [(prefix, row) for row in range(len(embeddings))] if contents is None else contents
         os.makedirs(os.path.dirname(prefix), exist_ok=True)
         shards = []
         for index, rows in enumerate(np.array_split(np.arange(len(embeddings)), num_shards)):
@@ -70,8 +74,14 @@ def write_set(mean_colour_identity) -> Callable[..., str]:
             path = os.path.join(os.path.dirname(prefix), name)
             with tf.io.TFRecordWriter(path, "GZIP" if compression == "gzip" else "") as writer:
                 for row in rows:
-                    uri = f"{os.path.basename(prefix)}/{row}.jpg"
-                    writer.write(encode_example(image_uri=uri, embedding=embeddings[row], label_ids=label_ids[row]))
+                    content = contents[row]
+                    record = encode_example(
+                        image_uri=f"{os.path.basename(prefix)}/{row}.jpg" if uris is None else uris[row],
+                        embedding=embeddings[row],
+                        label_ids=label_ids[row],
+                        image_sha256=b"" if content is None else hashlib.sha256(repr(content).encode()).digest(),
+                    )
+                    writer.write(record)
             with open(path, "rb") as stream:
                 raw = stream.read()
             shards.append(

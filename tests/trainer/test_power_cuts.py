@@ -14,6 +14,7 @@ from tests.trainer.test_task import files_below
 from tests.trainer.training.test_loop import clusters
 from trainer import task
 from trainer.export.output_folder import MODEL_NAME, OutputFolder, copy_model
+from trainer.training.checkpoints import Saving
 from trainer.training.loop import train_head
 
 
@@ -58,13 +59,17 @@ def test_a_power_cut_at_each_step_leaves_a_checkpoint_to_go_on_from(tmp_path, mo
     folder.mkdir()
     options = options_for(folder, max_steps=21)
     with forgetful(folder, monkeypatch) as disk:
-        train_head(train, evaluation, options, resume=True, save_every_sec=0, say=lambda words: None)
+        train_head(train, evaluation, options, saving=Saving(resumes=True, every_sec=0), say=lambda words: None)
     steps = []
     for number, state in enumerate(disk.cuts):
         cut = lay_out(state, tmp_path / "cuts" / str(number))
         said = []
         result = train_head(
-            train, evaluation, options_for(cut, max_steps=21), write=False, resume=True, say=said.append
+            train,
+            evaluation,
+            options_for(cut, max_steps=21),
+            saving=Saving(writes=False, resumes=True),
+            say=said.append,
         )
         assert not any("cannot be read" in words for words in said)
         steps.append(result.resumed_step)

@@ -119,6 +119,11 @@ def test_a_model_that_is_not_there(tmp_path, photos):
         predict.main(["--model_dir", str(tmp_path), photos[0]])
 
 
+def test_a_model_in_a_folder_whose_name_is_no_utf_8(tmp_path, photos):
+    with pytest.raises(InputError, match=r"^--model_dir is not UTF-8: .*m.udcff. .byte 0xff."):
+        predict.main(["--model_dir", str(tmp_path / "m\udcff"), photos[0]])
+
+
 def test_the_folder_above_the_model_is_a_usual_slip(model_dir, photos):
     with pytest.raises(InputError, match=r"Did you mean .*training.*/model\?"):
         predict.main(["--model_dir", os.path.dirname(model_dir), photos[0]])

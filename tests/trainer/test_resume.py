@@ -16,7 +16,7 @@ import tensorflow as tf
 from tests.trainer.training.test_loop import clusters
 from trainer.data.embeddings import StreamedEmbeddings
 from trainer.options import TrainingOptions
-from trainer.training.checkpoints import Checkpoints, RunState
+from trainer.training.checkpoints import Checkpoints, RunState, Saving
 from trainer.training.head import build_head, head_digest
 from trainer.training.loop import train_head
 from trainer.training.optimizers import make_optimizer
@@ -46,8 +46,7 @@ def run_to_the_end(folder: str) -> None:
         clusters(50, 1),
         options_for(folder),
         on_progress=lambda step, loss, measures: print(f"step {step}", flush=True),
-        resume=True,
-        save_every_sec=0,
+        saving=Saving(resumes=True, every_sec=0),
     )
     print(json.dumps([head_digest(result.head), [vars(point) for point in result.history]]), flush=True)
 
@@ -116,11 +115,11 @@ def test_optimizers_and_a_stream_go_on_where_they_were(tmp_path, optimizer, in_m
     train, evaluation = clusters(100, 0), clusters(50, 1)
     train = train if in_memory else streamed(train)
     options = options_for(tmp_path, optimizer=optimizer, max_steps=60)
-    fit = functools.partial(train_head, train, evaluation, options, save_every_sec=0, say=lambda words: None)
-    undisturbed = fit()
+    fit = functools.partial(train_head, train, evaluation, options, say=lambda words: None)
+    undisturbed = fit(saving=Saving(every_sec=0))
     with pytest.raises(Stop):
-        fit(on_progress=stop_at(38))
-    resumed = fit(resume=True)
+        fit(saving=Saving(every_sec=0), on_progress=stop_at(38))
+    resumed = fit(saving=Saving(resumes=True, every_sec=0))
     assert resumed.resumed_step == 35
     assert head_digest(resumed.head) == head_digest(undisturbed.head)
     assert resumed.history == undisturbed.history
@@ -130,8 +129,8 @@ def test_the_curves_have_every_evaluation_once(tmp_path):
     data = clusters(100, 0), clusters(50, 1)
     options = options_for(tmp_path, max_steps=30, eval_every_steps=10)
     with pytest.raises(Stop):
-        train_head(*data, options, save_every_sec=0, on_progress=stop_at(25))
-    train_head(*data, options, resume=True)
+        train_head(*data, options, saving=Saving(every_sec=0), on_progress=stop_at(25))
+    train_head(*data, options, saving=Saving(resumes=True))
     (event_file,) = tf.io.gfile.glob(f"{tmp_path}/logs/train/*")
     found = [event.step for event in tf.compat.v1.train.summary_iterator(event_file) if event.summary.value]
     assert found == [10, 20, 30]
@@ -141,9 +140,11 @@ def test_a_finished_run_given_again_trains_no_step(tmp_path):
     data = clusters(100, 0), clusters(50, 1)
     said, steps = [], []
     options = options_for(tmp_path, max_steps=30, early_stopping=1, learning_rate=0.3, eval_every_steps=3)
-    first = train_head(*data, options, resume=True, say=said.append)
+    first = train_head(*data, options, saving=Saving(resumes=True), say=said.append)
     assert not said
-    again = train_head(*data, options, resume=True, say=said.append, on_progress=lambda *step: steps.append(step))
+    again = train_head(
+        *data, options, saving=Saving(resumes=True), say=said.append, on_progress=lambda *step: steps.append(step)
+    )
     assert not steps
     assert "this training was finished before" in said[0]
     assert head_digest(again.head) == head_digest(first.head)
@@ -158,7 +159,7 @@ def test_a_checkpoint_of_another_training_is_not_used_and_what_differs_is_said(t
         clusters(100, 5),
         data[1],
         options_for(tmp_path, max_steps=10, dropout=0.25),
-        resume=True,
+        saving=Saving(resumes=True),
         say=said.append,
     )
     assert anew.resumed_step == 0
@@ -172,7 +173,7 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path):
     for path in tf.io.gfile.glob(f"{tmp_path}/checkpoints/last/*.data*"):
         os.truncate(path, 100)
     said = []
-    assert train_head(*data, options, resume=True, say=said.append).resumed_step == 0
+    assert train_head(*data, options, saving=Saving(resumes=True), say=said.append).resumed_step == 0
     assert "cannot be read" in said[0]
 
 
@@ -199,8 +200,18 @@ def test_saving_takes_no_more_than_its_share_of_the_time(tmp_path):
 def test_a_checkpoint_in_a_folder_that_was_given_relatively_is_gone_on_from_wherever_it_is_moved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train, evaluation = clusters(60, 0), clusters(30, 1)
-    train_head(train, evaluation, options_for("some/run", max_steps=21), resume=True, save_every_sec=0)
+    train_head(train, evaluation, options_for("some/run", max_steps=21), saving=Saving(resumes=True, every_sec=0))
     (tmp_path / "some" / "run").rename(tmp_path / "moved")
     for folder in ("moved", str(tmp_path / "moved")):
-        again = train_head(train, evaluation, options_for(folder, max_steps=21), resume=True, write=False)
+        again = train_head(
+            train, evaluation, options_for(folder, max_steps=21), saving=Saving(writes=False, resumes=True)
+        )
         assert again.resumed_step == 21
+
+
+def test_a_folder_whose_name_is_a_pattern_keeps_its_checkpoints(tmp_path):
+    # TensorFlow finds no checkpoint in such a folder, and all but the latest checkpoint is removed.
+    train, evaluation, folder = clusters(60, 0), clusters(30, 1), tmp_path / "photos [2023], *"
+    train_head(train, evaluation, options_for(folder, max_steps=21), resume=True, save_every_sec=0)
+    again = train_head(train, evaluation, options_for(folder, max_steps=21), resume=True, write=False)
+    assert again.resumed_step == 21

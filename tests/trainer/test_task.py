@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from trainer import task
 
 FILES = ["checkpoints", "logs", "metrics.json", "model", "report.html"]
@@ -64,7 +65,7 @@ def test_a_run_leaves_metrics_model_checkpoints_and_logs(mean_colour_backbone, t
     assert sorted(os.listdir(os.path.join(output(task_arguments), "logs"))) == ["eval", "final_eval", "train"]
     printed = capsys.readouterr()
     assert "always answering 'red': 33.3%" in printed.out
-    assert f"python -m trainer.predict --model_dir {output(task_arguments)}/model photo.jpg" in printed.out
+    assert program_command("predict", "--model_dir", f"{output(task_arguments)}/model") in printed.out
     assert "RANDOM weights" in printed.err
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from tests.trainer.data.test_foreign_sets import example, write
 from tests.trainer.test_resume import REPOSITORY, options_for
 from tests.trainer.training.test_loop import clusters
+from trainer.training.checkpoints import Saving
 from trainer.training.head import head_digest
 from trainer.training.loop import train_head
 
@@ -25,7 +26,9 @@ def run_to_the_end(folder):
     cluster = read_cluster(os.environ)
     import_tensorflow()
     exchange = GradientExchange(cluster)
-    result = train_head(clusters(400, 0), clusters(200, 1), options_for(folder), resume=True, exchange=exchange)
+    result = train_head(
+        clusters(400, 0), clusters(200, 1), options_for(folder), saving=Saving(resumes=True), exchange=exchange
+    )
     print(json.dumps([head_digest(result.head), result.best.eval_accuracy, result.best.eval_loss]), flush=True)
 
 

@@ -31,30 +31,32 @@ UNLABELED_CLASS = "unlabeled"
 # labels then count equally.) In a set with several labels per example, such rows are common. The limit lies between.
 _MULTI_LABEL_SHARE = 0.1
 
+# If more classes than this lack examples, one warning counts them instead of naming each.
+_MAX_CLASSES_NAMED = 3
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EmbeddingDataset:
-    """Labelled embeddings; every example has at least one label.
+class LabeledExamples:
+    """Labelled examples without their embeddings; every example has at least one label.
 
     Attributes:
       uris: object array of str, shape [n].
-      embeddings: the embeddings of the n examples.
       label_ids: int64, the label ids of all examples, one example after the other, in the order of the list's rows.
       label_splits: int64, shape [n + 1]: example i has `label_ids[label_splits[i]:label_splits[i + 1]]`.
       labels: the dictionary: the name of each id.
       num_unlabeled: how many records were left out because they have no label.
       label_mode: "single" if one label is right for an example, "multi" if any number may be.
-      source: a digest of the files that the examples were read from; empty if they come from elsewhere.
+      image_digests: uint8, shape [n, 16]: the first bytes of the SHA-256 of each image file; all 0 for an image whose
+        digest is not known. None if no digest is known.
     """
 
     uris: np.ndarray
-    embeddings: Embeddings
     label_ids: np.ndarray
     label_splits: np.ndarray
     labels: tuple[str, ...]
     num_unlabeled: int
     label_mode: LabelMode = "single"
-    source: str = ""
+    image_digests: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.uris)
@@ -100,6 +102,49 @@ class EmbeddingDataset:
         member[np.repeat(np.arange(len(rows)), counts), ids] = 1.0
         return member if self.label_mode == "multi" else member / member.sum(axis=1, keepdims=True)
 
+    def labels_of(self, row: int) -> list[str]:
+        """The labels of one example, each once, in the order of the list's row."""
+        ids = self.label_ids[self.label_splits[row] : self.label_splits[row + 1]]
+        return [self.labels[i] for i in dict.fromkeys(ids.tolist())]
+
+    def image_digest_of(self, row: int) -> str | None:
+        """The first 16 bytes of the SHA-256 of the image file of one example, in hexadecimal; None if not known."""
+        if self.image_digests is None or not self.image_digests[row].any():
+            return None
+        return self.image_digests[row].tobytes().hex()
+
+    def examples_at(self, rows: np.ndarray) -> LabeledExamples:
+        """Some of the examples, without embeddings.
+
+        Args:
+          rows: int64, shape [m], ascending and distinct.
+        """
+        counts = np.diff(self.label_splits)
+        chosen = np.zeros(len(self), bool)
+        chosen[rows] = True
+        return LabeledExamples(
+            uris=self.uris[rows],
+            label_ids=self.label_ids[np.repeat(chosen, counts)],
+            label_splits=np.concatenate([[0], np.cumsum(counts[rows])]).astype(np.int64),
+            labels=self.labels,
+            num_unlabeled=0,
+            label_mode=self.label_mode,
+            image_digests=None if self.image_digests is None else self.image_digests[rows],
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbeddingDataset(LabeledExamples):
+    """Labelled examples with their embeddings.
+
+    Attributes:
+      embeddings: the embeddings of the n examples.
+      source: a digest of the files that the examples were read from; empty if they come from elsewhere.
+    """
+
+    embeddings: Embeddings
+    source: str = ""
+
     def digest(self) -> str:
         """A digest of all that training can learn from: the examples and their order, the labels and the mode.
 
@@ -140,6 +185,7 @@ def _usable(records: Records, default_id: int | None) -> Records:
             embeddings=records.embeddings[labelled],
             label_ids=records.label_ids,
             label_counts=records.label_counts[labelled],
+            image_digests=records.image_digests[labelled],
         )
     places = np.cumsum(records.label_counts)[~labelled]
     return dataclasses.replace(
@@ -192,6 +238,7 @@ def read_dataset(
     uris: list[str] = []
     label_ids: list[np.ndarray] = []
     label_counts: list[np.ndarray] = []
+    image_digests: list[np.ndarray] = []
     filled = 0  # Rows of the array that are filled; records that are left out take no row.
     parts = [(record_set, shard) for record_set in record_sets for shard in record_set.manifest.shards]
     first_rows = [0]
@@ -206,6 +253,7 @@ def read_dataset(
             uris.extend(usable.uris)
             label_ids.append(usable.label_ids)
             label_counts.append(usable.label_counts)
+            image_digests.append(usable.image_digests)
         first_rows.append(filled)
     if not filled:
         raise InputError(f"--{flag}: none of the {total} records has a label, so there is nothing to learn from.")
@@ -229,6 +277,7 @@ def read_dataset(
         label_splits=np.concatenate([[0], np.cumsum(np.concatenate(label_counts))]).astype(np.int64),
         labels=labels,
         num_unlabeled=total - filled,
+        image_digests=np.concatenate(image_digests),
         source=_source(record_sets, unlabeled),
     )
 
@@ -249,22 +298,25 @@ def _read_parts(
 def data_warnings(train: EmbeddingDataset, held_out: EmbeddingDataset, *, held_out_name: str) -> list[str]:
     """Warnings about two data sets, which a user should know before trusting numbers from them; sentences.
 
-    They name classes without an example, images that are in both sets, and records without a label.
+    They name classes without an example, and records without a label. Images that are in both sets are the subject of
+    `shared_images`.
     """
     warnings = []
-    train_support = train.support()
-    held_out_support = held_out.support()
     for name, support, consequence in (
-        ("training", train_support, "the model will never name it"),
-        (held_out_name, held_out_support, "how well the model recognizes it is unknown"),
+        ("training", train.support(), "the model will never name {}"),
+        (held_out_name, held_out.support(), "how well the model recognizes {} is unknown"),
     ):
-        for label, count in zip(train.labels, support, strict=True):
-            if not count:
-                warnings.append(f"class {label!r} has no {name} example: {consequence}")
-    shared = len(set(train.uris) & set(held_out.uris))
-    if shared:
-        warnings.append(f"{shared} images are both training and {held_out_name} examples: accuracy will look too good")
+        empty = [label for label, count in zip(train.labels, support, strict=True) if not count]
+        if len(empty) <= _MAX_CLASSES_NAMED:
+            warnings += [f"class {label!r} has no {name} example: {consequence.format('it')}" for label in empty]
+        else:
+            some = ", ".join(repr(label) for label in empty[:_MAX_CLASSES_NAMED])
+            warnings.append(
+                f"{len(empty)} of the {len(train.labels)} classes have no {name} example ({some} and "
+                f"{len(empty) - _MAX_CLASSES_NAMED} more): {consequence.format('them')}"
+            )
     for name, dataset in (("training", train), (held_out_name, held_out)):
-        if dataset.num_unlabeled:
-            warnings.append(f"{dataset.num_unlabeled} {name} records have no label and are left out")
+        if count := dataset.num_unlabeled:
+            words = "1 {} record has no label and is" if count == 1 else f"{count} {{}} records have no label and are"
+            warnings.append(f"{words.format(name)} left out")
     return warnings

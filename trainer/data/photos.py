@@ -9,11 +9,14 @@ in a separate process, as in the pipeline.
 from __future__ import annotations
 
 import base64
+import dataclasses
+import hashlib
 import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -21,12 +24,27 @@ from PIL import Image
 from configs.errors import InputError, cause_in_one_line
 from preprocess.images.decode import ImageError
 from preprocess.images.isolated_decoder import IsolatedDecoder
+from preprocess.lists.tar_members import TarMember, parse_member
 from preprocess.records.record_set import REPORT_NAME, sidecar_path
 from preprocess.storage.retry import RetriesExhausted, RetryPolicy
 from preprocess.storage.router import UriStorage
 from preprocess.storage.uris import has_scheme, resolve_uri
 from trainer.data.record_sets import RecordSet
 from trainer.storage.files import is_in_bucket, storage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A small picture of a photo.
+
+    Attributes:
+      picture: a JPEG as a `data:` URI.
+      link: the address of the photo itself.
+    """
+
+    picture: str
+    link: str
+
 
 # A photo: its name and the content of its file.
 Photo = tuple[str, bytes]
@@ -86,13 +104,22 @@ class PhotoFinder:
         self._list_paths = (*list_paths, *bases)
         self._bucket_storage: UriStorage | None = UriStorage(_RETRY)
 
-    def read(self, uri: str) -> Photo | None:
-        """The location and the content of the photo that a URI names; None if it is no regular file or unreadable."""
+    def read(self, uri: str, digest: str | None = None) -> Photo | None:
+        """The location and the content of the photo that a URI names; None if it is no regular file or unreadable.
+
+        Args:
+          uri: as the record has it. Lists in different folders may name different photos by the same relative URI.
+          digest: the beginning of the SHA-256 of the file, in hexadecimal. Files with another one are not taken.
+        """
         for path in dict.fromkeys(resolve_uri(uri, list_path) for list_path in self._list_paths):
-            if not self._may_read(path):
+            member = None if os.path.lexists(path) else parse_member(path)
+            if not self._may_read(path if member is None else member.archive):
                 continue
-            data = self._read_object(path) if is_in_bucket(path) else _read_local(path)
-            if data is not None:
+            if member is not None:
+                data = self._read_member(member)
+            else:
+                data = self._read_object(path) if is_in_bucket(path) else _read_local(path)
+            if data is not None and (digest is None or hashlib.sha256(data).hexdigest().startswith(digest)):
                 return path, data
         return None
 
@@ -108,11 +135,20 @@ class PhotoFinder:
         folders = [os.path.realpath(folder) for folder in self._below if not is_in_bucket(folder)]
         return any(real.startswith(os.path.join(folder, "")) for folder in folders)
 
+    def _read_member(self, member: TarMember) -> bytes | None:
+        archive = member.archive
+        if member.num_bytes > _MAX_PHOTO_BYTES or not (is_in_bucket(archive) or os.path.isfile(archive)):
+            return None
+        return self._ask(lambda storage: storage.read_part(archive, offset=member.offset, num_bytes=member.num_bytes))
+
     def _read_object(self, path: str) -> bytes | None:
+        return self._ask(lambda storage: storage.read(path, max_bytes=_MAX_PHOTO_BYTES))
+
+    def _ask(self, read: Callable[[UriStorage], bytes]) -> bytes | None:
         if self._bucket_storage is None:
             return None
         try:
-            return self._bucket_storage.read(path, max_bytes=_MAX_PHOTO_BYTES)
+            return read(self._bucket_storage)
         except (RetriesExhausted, InputError) as error:
             print(f"warning: photos in buckets are left out of the report: {error}", file=sys.stderr)
             self._bucket_storage = None
@@ -131,13 +167,9 @@ class PhotoFinder:
                 break
         return found
 
-    def thumbnail(self, uri: str, *, side: int) -> str | None:
-        """A small version of the square image that the model saw.
-
-        Returns:
-          A JPEG as a `data:` URI; None if the photo cannot be read here.
-        """
-        photo = self.read(uri)
+    def thumbnail(self, uri: str, digest: str | None = None, *, side: int) -> Thumbnail | None:
+        """A small version of the square image that the model saw; None if the photo cannot be read here. See `read`."""
+        photo = self.read(uri, digest)
         if photo is None:
             return None
         try:
@@ -146,7 +178,15 @@ class PhotoFinder:
             return None
         encoded = io.BytesIO()
         Image.fromarray(pixels).resize((side, side)).save(encoded, "JPEG", quality=_JPEG_QUALITY)
-        return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+        picture = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+        return Thumbnail(picture=picture, link=_link_to(photo[0]))
+
+
+def _link_to(location: str) -> str:
+    """The address at which a browser opens a photo. For a bucket this needs the rights of the person who looks."""
+    if is_in_bucket(location):
+        return "https://storage.cloud.google.com/" + urllib.parse.quote(location.removeprefix("gs://"))
+    return "file://" + urllib.parse.quote(os.path.abspath(location), errors="surrogateescape")
 
 
 def _read_local(path: str) -> bytes | None:

@@ -15,14 +15,19 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from preprocess.records.duplicates import DIGEST_BYTES
 from preprocess.records.example import (
     EMBEDDING_FEATURE,
     LABEL_FEATURE,
+    SHA256_BYTES,
+    SHA256_FEATURE,
     URI_FEATURE,
     RecordLayout,
     feature_spec,
 )
 from preprocess.records.tfrecord import MalformedRecordError
+
+_NO_DIGEST = bytes(DIGEST_BYTES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,12 +39,14 @@ class Records:
       embeddings: float32, shape [n, embedding_size].
       label_ids: int64, the label ids of all records, one record after the other.
       label_counts: int64, shape [n]: how many labels each record has.
+      image_digests: uint8, shape [n, 16]: the first bytes of the SHA-256 of each image file; 0 if it is not known.
     """
 
     uris: list[str]
     embeddings: np.ndarray
     label_ids: np.ndarray
     label_counts: np.ndarray
+    image_digests: np.ndarray
 
     def __len__(self) -> int:
         return len(self.uris)
@@ -62,20 +69,23 @@ class RecordParser:
         uris: list[str] = []
         ids: list[int] = []
         counts: list[int] = []
+        digests: list[bytes] = []
         for row, (start, end) in enumerate(spans):
             found = self._layout.find(data, start, end)
             if found is None:
                 return self._any_layout([data[start:end] for start, end in spans])
-            first_float, uri, label_ids = found
+            first_float, digest, uri, label_ids = found
             embeddings[row] = np.frombuffer(data, "<f4", self._size, first_float)
             uris.append(uri)
             ids.extend(label_ids)
             counts.append(len(label_ids))
+            digests.append(digest[:DIGEST_BYTES] or _NO_DIGEST)
         return Records(
             uris=uris,
             embeddings=embeddings,
             label_ids=np.array(ids, np.int64),
             label_counts=np.array(counts, np.int64),
+            image_digests=_as_array(digests),
         )
 
     def _any_layout(self, records: list[bytes]) -> Records:
@@ -87,9 +97,18 @@ class RecordParser:
             lines = (line.replace("{{function_node", "").strip() for line in str(error.message).splitlines())
             raise MalformedRecordError(next((line for line in lines if line), type(error).__name__)[:200]) from error
         labels = parsed[LABEL_FEATURE]
+        digests = [
+            found[0][:DIGEST_BYTES] if len(found) == 1 and len(found[0]) == SHA256_BYTES else _NO_DIGEST
+            for found in parsed[SHA256_FEATURE].to_list()
+        ]
         return Records(
             uris=[uri.decode("utf-8", "replace") for uri in parsed[URI_FEATURE].numpy()],
             embeddings=parsed[EMBEDDING_FEATURE].numpy(),
             label_ids=labels.values.numpy(),
             label_counts=labels.row_lengths().numpy().astype(np.int64),
+            image_digests=_as_array(digests),
         )
+
+
+def _as_array(digests: list[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)

@@ -9,9 +9,11 @@ import posixpath
 from collections.abc import Sequence
 
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from preprocess.records import record_set
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.records.record_set import Manifest, Shard, set_of_shard, sidecar_dir, sidecar_path
+from preprocess.storage.base import with_literal_folders
 from trainer.storage.files import cause_of, has_glob, is_folder, is_in_bucket, storage
 
 
@@ -39,7 +41,12 @@ class RecordSet:
 
 
 def _is_sidecar(path: str) -> bool:
-    """True for a sidecar folder and for everything in one; a broad glob matches both."""
+    """True for a sidecar folder and for everything in one; a broad glob matches both.
+
+    The name of a set may begin with an underscore too. No sidecar folder has files that are named like shards.
+    """
+    if set_of_shard(path) is not None:
+        return False
     parent, name = posixpath.split(path.rstrip("/"))
     return name.startswith("_") or posixpath.basename(parent).startswith("_")
 
@@ -53,15 +60,15 @@ def _files(path: str, flag: str) -> list[str]:
         if is_folder(path):
             inside = posixpath.join(path, "train*")
             raise InputError(f"--{flag}: {path} is a folder. Name the shards in it, for example '{inside}'.")
+        if is_folder(sidecar_dir(path)):  # A set may have a bracket in its name.
+            return _files(f"{glob.escape(path)}-*", flag)
         if not has_glob(path):
-            if is_folder(sidecar_dir(path)):
-                return _files(f"{path}-*", flag)
             raise InputError(f"--{flag}: no such file: {path}. Name shards, or a glob such as 'out/preproc/train*'.")
     except OSError as error:
         raise InputError(f"--{flag}: cannot look at {path}: {cause_of(error)}") from error
     if found := [name for name in matched if not _is_sidecar(name)]:
         return found
-    sidecars = sorted({name for name in (*matched, *glob.glob(path)) if _is_sidecar(name)})
+    sidecars = sorted({name for name in (*matched, *glob.glob(with_literal_folders(path))) if _is_sidecar(name)})
     hint = f" (only {sidecars[0]}, which holds no records)" if sidecars else ""
     folder = posixpath.dirname(path) or "."
     if not is_in_bucket(path) and not has_glob(folder) and not os.path.isdir(folder):
@@ -248,5 +255,5 @@ def require_disjoint(train: Sequence[RecordSet], held_out: Sequence[RecordSet], 
     if shared:
         raise InputError(
             f"The record set {min(shared)} is in --train_data_paths and in --{flag}: images that were "
-            "trained on say nothing about new images. Narrow the globs, or split with `python -m pipelines.ingest`."
+            f"trained on say nothing about new images. Narrow the globs, or split with `{program_command('ingest')}`."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from trainer.evaluation.scores import scores_of
 
 # A function from embeddings, float32 [m, embedding_size], to logits, float32 [m, num_labels].
 LogitsOf = Callable[[np.ndarray], np.ndarray]
+
+_OF_THE_REST = ("accuracy", "accuracy_interval", "loss", "macro", "micro", "top_k", "answers")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,22 +68,69 @@ def assess(
     calibration: Calibration,
     *,
     train_support: np.ndarray | None,
+    left_out: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Evaluation]:
     """Evaluates a head, as it will be exported, on some data sets. Each data set is read once.
+
+    A data set of which some examples are to be left out is read twice: it is evaluated with them and without them.
 
     Args:
       logits_of: the head.
       data: the data sets by name.
       calibration: the calibration of the exported model.
       train_support: int64, shape [num_labels]: training examples of each label; None if they are unknown.
+      left_out: by the name of a data set, the examples that also belong to a set that the model was made with: int64
+        [m]. If there are any, the numbers of the evaluation get `without_shared_images`; see `_numbers_without`.
     """
-    return {
-        name: evaluate(
+    evaluations = {}
+    for name, dataset in data.items():
+        evaluations[name] = evaluate(
             logits_in_pieces(logits_of, dataset),
             dataset,
             train_support=train_support,
             temperature=calibration.temperature,
             threshold=calibration.threshold,
         )
-        for name, dataset in data.items()
+        rows = (left_out or {}).get(name, ())
+        if len(rows):
+            evaluations[name].numbers["without_shared_images"] = _numbers_without(
+                logits_of, dataset, np.asarray(rows), calibration
+            )
+    return evaluations
+
+
+def _numbers_without(
+    logits_of: LogitsOf, dataset: EmbeddingDataset, rows: np.ndarray, calibration: Calibration
+) -> dict[str, Any]:
+    """The numbers of a data set without some of its examples.
+
+    Returns:
+      JSON: `left_out`, the number of these examples; `examples`, the number of the others; and of the others
+      `accuracy`, `accuracy_interval`, `loss`, `macro`, `micro`, `top_k`, `answers` and the two errors of `calibration`,
+      as `evaluate` gives them. If no other is left, these are None.
+    """
+    kept = np.ones(len(dataset), bool)
+    kept[rows] = False
+    if not kept.any():
+        return {"left_out": len(rows), "examples": 0, **dict.fromkeys((*_OF_THE_REST, "calibration"))}
+    numbers = evaluate(
+        _logits_of_some(logits_of, dataset, kept),
+        dataset.examples_at(np.flatnonzero(kept)),
+        temperature=calibration.temperature,
+        threshold=calibration.threshold,
+    ).numbers
+    return {
+        "left_out": len(rows),
+        "examples": numbers["examples"],
+        **{name: numbers[name] for name in _OF_THE_REST},
+        "calibration": {name: numbers["calibration"][name] for name in ("error_before", "error_after")},
     }
+
+
+def _logits_of_some(logits_of: LogitsOf, dataset: EmbeddingDataset, kept: np.ndarray) -> Iterator[np.ndarray]:
+    start = 0
+    for piece in dataset.embeddings.pieces():
+        part = piece[kept[start : start + len(piece)]]
+        start += len(piece)
+        if len(part):
+            yield logits_of(part)

@@ -105,7 +105,9 @@ class Reliability:
         ]
 
 
-def answers_to_judge(scores: np.ndarray, member: np.ndarray, label_mode: LabelMode) -> tuple[np.ndarray, np.ndarray]:
+def scores_and_correctness(
+    scores: np.ndarray, member: np.ndarray, label_mode: LabelMode
+) -> tuple[np.ndarray, np.ndarray]:
     """The scores whose calibration is measured, and whether each prediction was right.
 
     Args:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.dataset import EmbeddingDataset
-from trainer.evaluation.calibration import Reliability, answers_to_judge, at_threshold
+from trainer.data.dataset import LabeledExamples
+from trainer.evaluation.calibration import Reliability, at_threshold, scores_and_correctness
 from trainer.evaluation.ranking import RankingMeasures, ThresholdCounts
 from trainer.evaluation.scores import losses_of, scores_of
 
@@ -21,6 +21,7 @@ _LOGITS_AT_A_TIME = 1 << 20
 _TOP_K = (2, 3, 5, 10)
 _MAX_TOP_CONFUSIONS = 20
 _MAX_MISTAKES = 60
+_MAX_RIGHT_ANSWERS = 12
 # The confusion matrix of a thousand classes would have a million numbers, most of them 0.
 _MAX_MATRIX_CLASSES = 100
 _Z_95 = 1.959963984540054
@@ -37,7 +38,7 @@ class Measures:
     loss: float
 
 
-def _parts(logits: np.ndarray | Iterable[np.ndarray], dataset: EmbeddingDataset) -> Iterator[tuple[int, np.ndarray]]:
+def _parts(logits: np.ndarray | Iterable[np.ndarray], dataset: LabeledExamples) -> Iterator[tuple[int, np.ndarray]]:
     """Splits logits, given whole or in pieces, into parts that fit in memory; gives the first row of each part too."""
     row = 0
     count = max(1, min(_ROWS_AT_A_TIME, _LOGITS_AT_A_TIME // len(dataset.labels)))
@@ -50,7 +51,7 @@ def _parts(logits: np.ndarray | Iterable[np.ndarray], dataset: EmbeddingDataset)
         raise ValueError(f"{row} rows of logits for {len(dataset)} examples")
 
 
-def measure(logits: np.ndarray | Iterable[np.ndarray], dataset: EmbeddingDataset) -> Measures:
+def measure(logits: np.ndarray | Iterable[np.ndarray], dataset: LabeledExamples) -> Measures:
     """The two numbers that are followed during training.
 
     A prediction is right if it is one of the example's labels. The loss is the cross-entropy with the labels as
@@ -120,7 +121,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 class _Tally:
     """Collects the results of all parts: a few numbers for each example, and counts for each class."""
 
-    def __init__(self, dataset: EmbeddingDataset, temperature: float):
+    def __init__(self, dataset: LabeledExamples, temperature: float):
         count, num_labels = len(dataset), len(dataset.labels)
         self._dataset = dataset
         self._temperature = temperature
@@ -148,8 +149,8 @@ class _Tally:
         scores = scores_of(logits, mode, temperature=self._temperature)
         self.loss += float(losses_of(logits, targets, mode, temperature=self._temperature).sum())
         self.loss_before += float(losses_of(logits, targets, mode).sum())
-        self.before.update(*answers_to_judge(scores_of(logits, mode), member, mode))
-        self.after.update(*answers_to_judge(scores, member, mode))
+        self.before.update(*scores_and_correctness(scores_of(logits, mode), member, mode))
+        self.after.update(*scores_and_correctness(scores, member, mode))
         self.ranking.update(scores, member)
 
         best = logits.argmax(axis=1)
@@ -178,7 +179,7 @@ class _Tally:
             self.within_k[k] += int(((rank < k) & member.any(axis=1)).sum())
 
 
-def _mistakes(tally: _Tally, dataset: EmbeddingDataset) -> list[dict[str, Any]]:
+def _mistakes(tally: _Tally, dataset: LabeledExamples) -> list[dict[str, Any]]:
     """The mistakes about which the model was most sure, surest first. Wrong labels in the data show up here."""
     wrong = np.flatnonzero(~tally.right)
     if len(wrong) > _MAX_MISTAKES:
@@ -192,7 +193,8 @@ def _mistakes(tally: _Tally, dataset: EmbeddingDataset) -> list[dict[str, Any]]:
         mistakes.append(
             {
                 "uri": str(dataset.uris[row]),
-                "labels": [dataset.labels[i] for i in dict.fromkeys(ids.tolist())],
+                "image_digest": dataset.image_digest_of(row),
+                "labels": dataset.labels_of(row),
                 # In a multi-label set, the mistake may be a missed label. Then the model is sure that it does not
                 # apply.
                 "kind": "missed" if blamed in ids else "wrong",
@@ -203,7 +205,27 @@ def _mistakes(tally: _Tally, dataset: EmbeddingDataset) -> list[dict[str, Any]]:
     return mistakes
 
 
-def _confusions(tally: _Tally, dataset: EmbeddingDataset) -> dict[str, Any]:
+def _right_answers(tally: _Tally, dataset: LabeledExamples) -> list[dict[str, Any]]:
+    """Examples that the model recognizes: for each class the one with the best score, the largest classes first."""
+    right = np.flatnonzero(tally.right & tally.best_is_right)
+    # The best score of each class comes first; equal scores stay in the order of the examples.
+    order = right[np.lexsort((-tally.best_score[right], tally.best[right]))]
+    _, first = np.unique(tally.best[order], return_index=True)
+    rows = order[first]
+    rows = rows[np.argsort(-tally.support[tally.best[rows]], kind="stable")][:_MAX_RIGHT_ANSWERS]
+    return [
+        {
+            "uri": str(dataset.uris[row]),
+            "image_digest": dataset.image_digest_of(row),
+            "labels": dataset.labels_of(row),
+            "about": dataset.labels[tally.best[row]],
+            "sureness": float(tally.best_score[row]),
+        }
+        for row in rows.tolist()
+    ]
+
+
+def _confusions(tally: _Tally, dataset: LabeledExamples) -> dict[str, Any]:
     num_labels = len(dataset.labels)
     rows, row_names, column_names = dataset.first_label_ids, "first label of the example", "predicted label"
     if dataset.label_mode == "multi":
@@ -239,7 +261,7 @@ def _confusions(tally: _Tally, dataset: EmbeddingDataset) -> dict[str, Any]:
 
 def evaluate(
     logits: np.ndarray | Iterable[np.ndarray],
-    dataset: EmbeddingDataset,
+    dataset: LabeledExamples,
     *,
     train_support: np.ndarray | None = None,
     temperature: float = 1.0,
@@ -262,7 +284,9 @@ def evaluate(
       together; `calibration`: the expected calibration error and the loss before and after the temperature, and
       the bins; `answers`: the effect of the threshold on the predictions; `per_class`: for each label in order of ids
       (null where the divisor is 0); `confusion_matrix`: in `counts[i][j]` examples, label i was predicted as j; null
-      for more than 100 labels; `top_confusions`; `mistakes`: those about which the model was surest, with their URIs.
+      for more than 100 labels; `top_confusions`; `mistakes`: those about which the model was surest, with their URIs
+      and the digests of their images (`image_digest_of`); `right_answers`: for some classes, the right prediction with
+      the best score.
     """
     tally = _Tally(dataset, temperature)
     for start, part in _parts(logits, dataset):
@@ -323,5 +347,6 @@ def evaluate(
         "per_class": per_class,
         **_confusions(tally, dataset),
         "mistakes": _mistakes(tally, dataset),
+        "right_answers": _right_answers(tally, dataset),
     }
     return Evaluation(numbers=numbers, best_label_ids=tally.best, threshold_counts=tally.ranking.threshold_counts())

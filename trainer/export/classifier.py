@@ -10,12 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from configs.errors import InputError, cause_in_one_line
+from configs.printed_commands import program_command
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
 from preprocess.images.decode import IMAGE_SIZE, encode_png
 from preprocess.images.isolated_decoder import DEFAULT_DEADLINE_SEC
 from trainer.data.photos import decode_photo
 from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
 from trainer.storage.files import cause_of, is_in_bucket, is_missing_bucket, local_folder, storage
+from trainer.storage.tensorflow_paths import path_for_tensorflow
 
 _BATCH_SIZE = 8
 
@@ -63,7 +65,9 @@ def read_model_info(model_dir: str) -> ModelInfo:
       InputError: there is no such folder, or it holds no model that trainer.task exported.
     """
     if not is_in_bucket(model_dir) and not os.path.isdir(model_dir):
-        raise InputError(f"model_dir: there is no folder {model_dir}. Train first: `python -m trainer.task --help`.")
+        raise InputError(
+            f"model_dir: there is no folder {model_dir}. Train first: `{program_command('train', '--help')}`."
+        )
     path = posixpath.join(model_dir, MODEL_INFO_PATH)
     try:
         raw = storage().read(path)
@@ -103,8 +107,8 @@ class Classifier:
             )
         tf = import_tensorflow()
         try:
-            with local_folder(model_dir) as folder:
-                self._model = tf.saved_model.load(folder)
+            with local_folder(model_dir) as folder, path_for_tensorflow(folder) as path:
+                self._model = tf.saved_model.load(path)
             self._signature = self._model.signatures["serving_default"]
             # The first run optimizes the graph, writes notes to standard error, and takes more than a second. It runs
             # here because there is only one thread here, and the notes cannot be hidden safely with several threads.
@@ -126,12 +130,12 @@ class Classifier:
             batch = list(images[start : start + _BATCH_SIZE])
             keys = [str(start + i) for i in range(len(batch))]
             outputs = self._signature(key=tf.constant(keys), image_bytes=tf.constant(batch, tf.string))
-            answers = {name: tensor.numpy() for name, tensor in outputs.items()}
-            confident = answers.get("confident", np.ones(len(batch), bool))
+            arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
+            confident = arrays.get("confident", np.ones(len(batch), bool))
             predictions += [
                 Prediction(label=label.decode(), label_id=int(label_id), scores=scores, confident=bool(sure))
                 for label, label_id, scores, sure in zip(
-                    answers["label"], answers["prediction"], answers["scores"], confident, strict=True
+                    arrays["label"], arrays["prediction"], arrays["scores"], confident, strict=True
                 )
             ]
         return predictions

@@ -15,8 +15,7 @@ import numpy as np
 from configs.errors import InputError
 from preprocess.backbones.tensorflow_import import without_tensorflow_noise
 from trainer.data.photos import Photo
-from trainer.export import litert as litert_format
-from trainer.export import onnx as onnx_format
+from trainer.export import litert, onnx
 from trainer.export.model_info import ModelInfo
 from trainer.export.parity import (
     Samples,
@@ -52,8 +51,8 @@ class _Converted:
 
 
 _CONVERTED = {
-    "litert": _Converted(file_name="model.tflite", convert=litert_format.convert, runner=litert_format.Runner),
-    "onnx": _Converted(file_name="model.onnx", convert=onnx_format.convert, runner=onnx_format.Runner),
+    "litert": _Converted(file_name="model.tflite", convert=litert.convert, runner=litert.Runner),
+    "onnx": _Converted(file_name="model.onnx", convert=onnx.convert, runner=onnx.Runner),
 }
 
 
@@ -64,7 +63,7 @@ def require_formats(formats: Sequence[str]) -> None:
       InputError: the converter of a format is not installed.
     """
     if "onnx" in formats:
-        onnx_format.require_packages()
+        onnx.require_packages()
 
 
 def _folder_bytes(folder: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from configs.errors import InputError
 from preprocess.locks.output_lock import confirm_held
+from trainer.data.shared_images import SHARED_IMAGES_NAME
 from trainer.export.model_info import MODEL_INFO_PATH
 from trainer.storage.files import cause_of
 from trainer.storage.working_folder import working_folder
@@ -21,7 +22,7 @@ REPORT_NAME = "report.html"
 PREDICTIONS_NAME = "predictions.csv"
 # If a folder holds this file, TensorFlow treats the folder as a model.
 GRAPH_NAME = "saved_model.pb"
-_ABOUT_THE_MODEL = (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME)
+_ABOUT_THE_MODEL = (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME, SHARED_IMAGES_NAME)
 _PARTIAL_MODEL = "model.partial"
 _PREVIOUS_MODEL = "model.previous"
 
@@ -104,7 +105,7 @@ class OutputFolder:
         Args:
           write_model: called with the path of a new local folder, which it fills.
           metrics: JSON. It is written after `write_model` has returned, so `write_model` may add to it.
-          files: maps `REPORT_NAME` or `PREDICTIONS_NAME` to a function that writes the file to a path. These functions
+          files: maps names in `_ABOUT_THE_MODEL` to a function that writes the file to a path. These functions
             are called after `write_model`.
 
         Raises:

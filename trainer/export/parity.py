@@ -18,6 +18,7 @@ from preprocess.images.probe_images import probe_images
 from trainer.data.photos import Photo, decode_photo
 from trainer.evaluation.scores import scores_of
 from trainer.export.model_info import ModelInfo
+from trainer.storage.tensorflow_paths import path_for_tensorflow
 from trainer.training.head import predict_logits
 
 _MAX_IMAGES = 16
@@ -135,7 +136,8 @@ def saved_model_scores(model_dir: str, samples: Samples) -> np.ndarray:
     Returns:
       float32 [n, num_labels].
     """
-    model = tf.saved_model.load(model_dir)
+    with path_for_tensorflow(model_dir) as path:
+        model = tf.saved_model.load(path)
 
     def scores_of_piece(piece: slice) -> np.ndarray:
         if samples.encoded:

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
+
+from configs.printed_commands import program_command, tool_command
+from trainer.data.shared_images import SHARED_IMAGES_NAME
 
 _MAX_MATRIX_CLASSES = 12
 _MAX_TABLE_CLASSES = 30
 _LABEL_WIDTH = 20
+# A calibration error that is larger by less than this is printed as the same number.
+_NOTICED = 0.0005
 
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}%"
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: "1 image", "300 images"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def confidence_words(answers: dict[str, Any]) -> str:
+    """The effect of the threshold on the predictions, in words."""
+    threshold = answers["threshold"]
+    if answers["precision"] is None:
+        why = ", because no lower threshold made enough of them right" if threshold >= 1 else ""
+        return f"no prediction is confident (a score of {threshold:.2f} or more){why}"
+    if threshold <= 0:
+        return f"all predictions are confident, of which {_percent(answers['precision'])} are right"
+    share, right = _percent(answers["coverage"]), _percent(answers["precision"])
+    return f"a score of {threshold:.2f} or more is confident: {share} of the predictions, of which {right} are right"
 
 
 def _count(count: int | None) -> str:
@@ -66,37 +89,78 @@ def accuracy_line(name: str, evaluation: dict[str, Any]) -> str:
     """Accuracy with its interval, and the accuracy of always predicting the most common class."""
     low, high = (f"{100 * bound:.1f}" for bound in evaluation["accuracy_interval"])
     measure, baseline = "accuracy", "always answering"
+    majority = f"{evaluation['majority_class']!r}: {_percent(evaluation['majority_share'])}"
     if evaluation["label_mode"] == "multi":
         measure, baseline = "exactly the right labels", "share of"
     return (
-        f"{name}: {measure} {_percent(evaluation['accuracy'])} on {evaluation['examples']} images, 95% interval {low} "
-        f"to {high} ({baseline} {evaluation['majority_class']!r}: {_percent(evaluation['majority_share'])}), "
+        f"{name}: {measure} {_percent(evaluation['accuracy'])} on {counted(evaluation['examples'], 'image')}, "
+        f"95% interval {low} to {high} ({baseline} {majority}), "
         f"loss {evaluation['loss']:.3f}"
     )
 
 
 def calibration_line(evaluation: dict[str, Any]) -> str:
     """The calibration of the scores, and the effect of the threshold."""
-    calibration, answers = evaluation["calibration"], evaluation["answers"]
+    calibration = evaluation["calibration"]
+    before, after = calibration["error_before"], calibration["error_after"]
+    worse = " (worse)" if after > before + _NOTICED else ""
     macro = evaluation["macro"]["f1"]
     return (
         f"  macro F1 {'–' if macro is None else f'{macro:.3f}'}; calibration error "
-        f"{_percent(calibration['error_before'])}, with temperature {calibration['temperature']:.2f} "
-        f"{_percent(calibration['error_after'])}; a score of {answers['threshold']:.2f} or more "
-        f"is confident: {_percent(answers['coverage'])}, of which {_percent(answers['precision'])} are right"
+        f"{_percent(before)}, with temperature {calibration['temperature']:.2f} {_percent(after)}{worse}; "
+        f"{confidence_words(evaluation['answers'])}"
+    )
+
+
+def without_shared_line(evaluation: dict[str, Any]) -> str | None:
+    """The accuracy without the images that other sets have too; None if there are no such images."""
+    rest = evaluation.get("without_shared_images")
+    if rest is None:
+        return None
+    count = rest["left_out"]
+    these = "1 image that another set has too" if count == 1 else f"{count} images that other sets have too"
+    if not rest["examples"]:
+        return f"  without the {these}: none is left, so this accuracy says nothing about new images"
+    low, high = rest["accuracy_interval"]
+    return (
+        f"  without the {these}: accuracy {_percent(rest['accuracy'])} of {counted(rest['examples'], 'image')} "
+        f"(95% interval {100 * low:.1f}–{100 * high:.1f}%)"
     )
 
 
 def _held_out(metrics: dict[str, Any], name: str) -> list[str]:
-    return [accuracy_line(name, metrics[name]), calibration_line(metrics[name]), ""]
+    line = without_shared_line(metrics[name])
+    return [accuracy_line(name, metrics[name]), *([line] if line else []), calibration_line(metrics[name]), ""]
 
 
-def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str, report_path: str) -> str:
-    """The summary of a run from its metrics: results, data, paths, and the command to run next."""
+def seeds_line(seeds: dict[str, Any]) -> str:
+    """The accuracy over the seeds; a spread only from three seeds on, because two values say little about it."""
+    left_out = seeds["left_out"]["eval"]
+    without = f" (without the {counted(left_out, 'shared image')})" if left_out else ""
+    start = f"eval over {len(seeds['seeds'])} seeds{without}: accuracy"
+    found = seeds["eval"]["accuracy"]
+    if len(seeds["seeds"]) > 2:
+        return f"{start} {_percent(found['mean'])} ± {100 * found['deviation']:.1f}"
+    return f"{start} {' and '.join(_percent(run['eval']['accuracy']) for run in seeds['runs'])}"
+
+
+def summary(
+    metrics: dict[str, Any], *, metrics_path: str, model_dir: str, report_path: str, log_dir: str, photo: str | None
+) -> str:
+    """The summary of a run from its metrics: results, data, paths, and the commands to run next.
+
+    Args:
+      metrics: of the run.
+      metrics_path: the file of these metrics.
+      model_dir: the exported model.
+      report_path: the page.
+      log_dir: TensorBoard's logs.
+      photo: a held-out photo for the command; None if none can be read here.
+    """
     chosen = metrics["exported_checkpoint"]
     lines = [
         "",
-        f"Trained {metrics['steps']} steps on {metrics['train']['examples']} images in "
+        f"Trained {counted(metrics['steps'], 'step')} on {counted(metrics['train']['examples'], 'image')} in "
         f"{metrics['train_sec']:.1f} s; exported is step {chosen['step']} ({chosen['rule']}).",
         *_held_out(metrics, "eval"),
         per_class_table(metrics["eval"]),
@@ -106,21 +170,19 @@ def summary(metrics: dict[str, Any], *, metrics_path: str, model_dir: str, repor
         *(_held_out(metrics, "test") if "test" in metrics else ()),
     ]
     if "seeds" in metrics:
-        found = metrics["seeds"]["eval"]["accuracy"]
-        lines += [
-            f"eval over {len(metrics['seeds']['seeds'])} seeds: accuracy {_percent(found['mean'])} ± "
-            f"{100 * (found['deviation'] or 0):.1f}",
-            "",
-        ]
+        lines += [seeds_line(metrics["seeds"]), ""]
     if metrics["backbone"]["random_weights"]:
         lines += ["RANDOM weights: this accuracy does not show what a model with ImageNet weights can do.", ""]
     lines += [
         f"report   {report_path}",
         f"metrics  {metrics_path}",
         f"model    {model_dir}",
+        f"curves   {tool_command('tensorboard', '--logdir', log_dir)}",
     ]
+    if any("without_shared_images" in metrics.get(name, ()) for name in ("eval", "test")):
+        lines.append(f"shared   {posixpath.join(posixpath.dirname(metrics_path), SHARED_IMAGES_NAME)}")
     if metrics["model"]["takes_images"]:
-        lines.append(f"next     python -m trainer.predict --model_dir {model_dir} photo.jpg")
+        lines.append(f"next     {program_command('predict', '--model_dir', model_dir, photo or 'PHOTO')}")
     return "\n".join(lines)
 
 

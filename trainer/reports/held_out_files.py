@@ -36,7 +36,7 @@ def write_report(
     page = html_report(
         metrics,
         curves={name: evaluation.threshold_counts for name, evaluation in evaluations.items()},
-        thumbnail=lambda uri: photos.thumbnail(uri, side=_THUMBNAIL_PIXELS),
+        thumbnail=lambda uri, digest: photos.thumbnail(uri, digest, side=_THUMBNAIL_PIXELS),
         created=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
     )
     with open(path, "w", encoding="utf-8") as stream:

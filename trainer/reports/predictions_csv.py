@@ -30,6 +30,11 @@ class _Lines:
         return self._stream.write(line.removesuffix("\r\n") + "\n")
 
 
+def csv_writer(stream: TextIO) -> Any:
+    """A writer of CSV to a stream that was opened with newline=""; its lines end with only a line feed."""
+    return csv.writer(_Lines(stream))
+
+
 class PredictionsWriter:
     """Writes the table, one set after the other.
 
@@ -40,7 +45,7 @@ class PredictionsWriter:
 
     def __init__(self, stream: TextIO, labels: tuple[str, ...], *, temperature: float, threshold: float):
         """Writes the first line."""
-        self._writer: Any = csv.writer(_Lines(stream))
+        self._writer = csv_writer(stream)
         self._labels = labels
         self._temperature = temperature
         self._threshold = threshold

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
 from collections.abc import Sequence
+
+from markupsafe import Markup
 
 from configs.console import printable
 
@@ -15,6 +16,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 26, 14, 42
 _MAX_LABEL_CHARACTERS = 18
+_MAX_DOTS = 12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,15 +36,25 @@ class Line:
     spread: Sequence[float] = ()
 
 
-def escaped(words: object) -> str:
-    """Escapes any text for HTML or SVG. Characters that are invisible or change the text direction are spelled out."""
-    return html.escape(printable(str(words)))
+def _element(tag: str, *content: object, **attributes: object) -> Markup:
+    """An element of SVG or HTML. All text is escaped, except for what is `Markup` already.
+
+    In the names of attributes "_" stands for "-", except for a "_" at the end. Attributes that are None are left out.
+    """
+    parts = Markup().join(
+        Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), printable(str(value)))
+        for name, value in attributes.items()
+        if value is not None
+    )
+    inside = Markup().join(one if isinstance(one, Markup) else printable(str(one)) for one in content)
+    return Markup("<{0}{1}>{2}</{0}>").format(tag, parts, inside)
 
 
-def _text(x: float, y: float, words: str, *, anchor: str = "middle", kind: str = "", turn: float = 0) -> str:
-    rotate = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
-    css = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{css}{rotate}>{escaped(words)}</text>'
+def _text(
+    x: float, y: float, words: str, *, anchor: str = "middle", kind: str | None = None, turn: float = 0
+) -> Markup:
+    rotate = f"rotate({turn:g} {x:.1f} {y:.1f})" if turn else None
+    return _element("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, class_=kind, transform=rotate)
 
 
 def shortened(label: str, limit: int = _MAX_LABEL_CHARACTERS) -> str:
@@ -59,10 +71,15 @@ def _nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _svg(body: str, *, width: float, height: float, title: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:{width:.0f}px" role="img" '
-        f'aria-label="{escaped(title)}"><title>{escaped(title)}</title>{body}</svg>'
+def _svg(body: Sequence[Markup], *, width: float, height: float, title: str) -> Markup:
+    return _element(
+        "svg",
+        _element("title", title),
+        *body,
+        viewBox=f"0 0 {width:.0f} {height:.0f}",
+        style=f"max-width:{width:.0f}px",
+        role="img",
+        aria_label=title,
     )
 
 
@@ -79,20 +96,20 @@ class _Axes:
     def y(self, value: float) -> float:
         return _HEIGHT - _BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    def frame(self, x_name: str, y_name: str) -> str:
+    def frame(self, x_name: str, y_name: str) -> list[Markup]:
         parts = []
         for value in _nice_ticks(self.y_low, self.y_high):
             y = self.y(value)
-            parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
+            parts.append(_element("path", class_="grid", d=f"M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"))
             parts.append(_text(_LEFT - 6, y + 4, f"{value:g}", anchor="end", kind="tick"))
         parts += [
             _text(self.x(value), _HEIGHT - _BOTTOM + 16, f"{value:,g}", kind="tick")
             for value in _nice_ticks(self.x_low, self.x_high)
         ]
-        parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{_HEIGHT - _BOTTOM}H{_WIDTH - _RIGHT}"/>')
+        parts.append(_element("path", class_="axis", d=f"M{_LEFT} {_TOP}V{_HEIGHT - _BOTTOM}H{_WIDTH - _RIGHT}"))
         parts.append(_text((_LEFT + _WIDTH) / 2, _HEIGHT - 6, x_name))
         parts.append(_text(13, (_HEIGHT - _BOTTOM) / 2, y_name, turn=-90))
-        return "".join(parts)
+        return parts
 
 
 def _bounds(values: Sequence[float]) -> tuple[float, float]:
@@ -100,13 +117,13 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def legend(names: Sequence[str]) -> str:
+def _legend(names: Sequence[str]) -> Markup:
     """The legend as HTML: the names of the lines in their colours."""
-    keys = "".join(
-        f'<span><i style="background:{COLORS[i % len(COLORS)]}"></i>{escaped(shortened(name, 40))}</span>'
+    keys = (
+        _element("span", _element("i", style=f"background:{COLORS[i % len(COLORS)]}"), shortened(name, 40))
         for i, name in enumerate(names)
     )
-    return f'<p class="legend">{keys}</p>'
+    return _element("p", *keys, class_="legend")
 
 
 def line_chart(
@@ -117,7 +134,7 @@ def line_chart(
     y_name: str,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
-) -> str:
+) -> Markup:
     """A line chart with its legend, as HTML; a line of one point is drawn as a dot.
 
     Args:
@@ -139,15 +156,18 @@ def line_chart(
         color = COLORS[number % len(COLORS)]
         points = [(axes.x(x), axes.y(min(max(y, y_low), y_high))) for x, y in zip(line.xs, line.ys, strict=True)]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        body += f'<path d="M{path}" fill="none" stroke="{color}" stroke-width="2" stroke-linejoin="round"/>'
-        if len(points) <= 12:
-            body += "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" fill="{color}"/>' for x, y in points)
+        body.append(
+            _element("path", d=f"M{path}", fill="none", stroke=color, stroke_width="2", stroke_linejoin="round")
+        )
+        if len(points) <= _MAX_DOTS:
+            body += [_element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="3.2", fill=color) for x, y in points]
         for x, y, half in zip(line.xs, line.ys, line.spread, strict=False):
-            body += f'<path d="M{axes.x(x):.1f} {axes.y(y - half):.1f}V{axes.y(y + half):.1f}" stroke="{color}"/>'
-    return _svg(body, width=_WIDTH, height=_HEIGHT, title=title) + legend([line.name for line in lines])
+            bar = f"M{axes.x(x):.1f} {axes.y(y - half):.1f}V{axes.y(y + half):.1f}"
+            body.append(_element("path", d=bar, stroke=color))
+    return _svg(body, width=_WIDTH, height=_HEIGHT, title=title) + _legend([line.name for line in lines])
 
 
-def reliability_chart(lines: Sequence[tuple[str, Sequence[tuple[float, float, int]]]]) -> str:
+def reliability_chart(lines: Sequence[tuple[str, Sequence[tuple[float, float, int]]]]) -> Markup:
     """A chart of accuracy against score. On the diagonal, the accuracy equals the score.
 
     Args:
@@ -155,22 +175,29 @@ def reliability_chart(lines: Sequence[tuple[str, Sequence[tuple[float, float, in
     """
     axes = _Axes(0, 1, 0, 1)
     body = axes.frame("score", "share of right predictions")
-    body += f'<path class="diagonal" d="M{axes.x(0):.1f} {axes.y(0):.1f}L{axes.x(1):.1f} {axes.y(1):.1f}"/>'
+    diagonal = f"M{axes.x(0):.1f} {axes.y(0):.1f}L{axes.x(1):.1f} {axes.y(1):.1f}"
+    body.append(_element("path", class_="diagonal", d=diagonal))
     for number, (_, bins) in enumerate(lines):
         total = sum(count for _, _, count in bins)
         color = COLORS[number]
         path = "L".join(f"{axes.x(score):.1f} {axes.y(right):.1f}" for score, right, _ in bins)
-        body += f'<path d="M{path}" fill="none" stroke="{color}" stroke-width="1.5"/>'
-        for score, right, count in bins:
-            radius = 2 + 12 * math.sqrt(count / total)
-            body += (
-                f'<circle cx="{axes.x(score):.1f}" cy="{axes.y(right):.1f}" r="{radius:.1f}" fill="{color}" '
-                f'fill-opacity=".55"><title>{count} predictions: score {score:.2f}, right {right:.2f}</title></circle>'
+        body.append(_element("path", d=f"M{path}", fill="none", stroke=color, stroke_width="1.5"))
+        body += [
+            _element(
+                "circle",
+                _element("title", f"{count} predictions: score {score:.2f}, right {right:.2f}"),
+                cx=f"{axes.x(score):.1f}",
+                cy=f"{axes.y(right):.1f}",
+                r=f"{2 + 12 * math.sqrt(count / total):.1f}",
+                fill=color,
+                fill_opacity=".55",
             )
-    return _svg(body, width=_WIDTH, height=_HEIGHT, title="calibration") + legend([name for name, _ in lines])
+            for score, right, count in bins
+        ]
+    return _svg(body, width=_WIDTH, height=_HEIGHT, title="calibration") + _legend([name for name, _ in lines])
 
 
-def heatmap(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+def heatmap(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
     """A confusion matrix. The shade of a cell shows its share of the examples in its row.
 
     Args:
@@ -193,11 +220,18 @@ def heatmap(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
             color = "0,114,178" if i == j else "213,94,0"
             x = margin + j * size
             parts.append(
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{size}" height="{size}" class="cell" '
-                f'fill="rgba({color},{share:.3f})"><title>{escaped(labels[i])} → {escaped(labels[j])}: '
-                f"{count}</title></rect>"
+                _element(
+                    "rect",
+                    _element("title", f"{labels[i]} → {labels[j]}: {count}"),
+                    x=f"{x:.1f}",
+                    y=f"{y:.1f}",
+                    width=size,
+                    height=size,
+                    class_="cell",
+                    fill=f"rgba({color},{share:.3f})",
+                )
             )
             if count and size >= 7 * len(str(count)) + 4:
                 kind = "cell-dark" if share > 0.55 else "cell-light"
                 parts.append(_text(x + size / 2, y + size / 2 + 4, str(count), kind=kind))
-    return _svg("".join(parts), width=margin + side + 10, height=margin + side + 4, title="confusion matrix")
+    return _svg(parts, width=margin + side + 10, height=margin + side + 4, title="confusion matrix")

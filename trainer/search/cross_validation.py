@@ -10,7 +10,9 @@ import numpy as np
 from configs.errors import InputError
 from trainer.data.dataset import EmbeddingDataset
 from trainer.data.embeddings import MemoryEmbeddings
+from trainer.data.shared_images import image_numbers
 from trainer.options import TrainingOptions
+from trainer.training.checkpoints import NO_SAVING
 from trainer.training.loop import TrainingResult, train_head
 
 # The search uses at most this many examples. Settings that perform the same on so many examples are equally good, and a
@@ -24,8 +26,8 @@ ALWAYS_TRAINS = -1
 def assign_folds(dataset: EmbeddingDataset, num_folds: int, *, seed: int) -> np.ndarray:
     """Distributes the examples of every class evenly over the folds, at random.
 
-    An example with several labels counts for its rarest label. Examples with the same URI are in the same fold, so no
-    head is tested on an image that it was trained on.
+    An example with several labels counts for its rarest label. Examples with the same image are in the same fold, so no
+    head is tested on an image that it was trained on. See `image_numbers`.
 
     Args:
       dataset: the data set to cross-validate.
@@ -43,7 +45,7 @@ def assign_folds(dataset: EmbeddingDataset, num_folds: int, *, seed: int) -> np.
     rank = np.empty(len(support), np.int64)
     rank[np.argsort(support, kind="stable")] = np.arange(len(support))
     stratum = np.minimum.reduceat(rank[dataset.label_ids], dataset.label_splits[:-1])
-    _, first_rows, image_of = np.unique(dataset.uris, return_index=True, return_inverse=True)
+    _, first_rows, image_of = np.unique(image_numbers(dataset), return_index=True, return_inverse=True)
     random = np.random.default_rng(seed)
     fold_of_image = np.full(len(first_rows), ALWAYS_TRAINS, np.int64)
     dealt = 0
@@ -74,18 +76,8 @@ def take_rows(dataset: EmbeddingDataset, rows: np.ndarray) -> EmbeddingDataset:
         last = int(np.searchsorted(rows, start + len(piece)))
         np.take(piece, rows[first:last] - start, axis=0, out=kept[first:last], mode="clip")
         start, first = start + len(piece), last
-    counts = np.diff(dataset.label_splits)
-    chosen = np.zeros(len(dataset), bool)
-    chosen[rows] = True
-    return dataclasses.replace(
-        dataset,
-        uris=dataset.uris[rows],
-        embeddings=MemoryEmbeddings(kept),
-        label_ids=dataset.label_ids[np.repeat(chosen, counts)],
-        label_splits=np.concatenate([[0], np.cumsum(counts[rows])]).astype(np.int64),
-        num_unlabeled=0,
-        source="",  # The digest covers the whole set, not a part of it.
-    )
+    # The source is left empty: it covers the whole set, not a part of it.
+    return EmbeddingDataset(**vars(dataset.examples_at(rows)), embeddings=MemoryEmbeddings(kept))
 
 
 def sample_in_memory(dataset: EmbeddingDataset, options: TrainingOptions) -> EmbeddingDataset:
@@ -106,12 +98,12 @@ def sample_in_memory(dataset: EmbeddingDataset, options: TrainingOptions) -> Emb
 
 
 def fit(train: EmbeddingDataset, held_out: EmbeddingDataset, options: TrainingOptions) -> TrainingResult:
-    """Trains a head and stores nothing on the disk.
+    """Trains a head and writes nothing to the disk.
 
     Raises:
       InputError: see `train_head`.
     """
-    return train_head(train, held_out, options, write=False)
+    return train_head(train, held_out, options, saving=NO_SAVING)
 
 
 def fit_for(

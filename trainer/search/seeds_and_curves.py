@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from trainer.data.dataset import EmbeddingDataset
+from trainer.data.dataset import EmbeddingDataset, LabeledExamples
 from trainer.evaluation.metrics import measure
 from trainer.evaluation.scores import scores_of
 from trainer.options import TrainingOptions
@@ -35,8 +35,19 @@ def _mean_and_deviation(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "deviation": deviation}
 
 
+def _others(dataset: EmbeddingDataset, rows: np.ndarray | None) -> np.ndarray:
+    """int64, ascending: the examples of a data set except for some; all of them if no other is left."""
+    rest = np.setdiff1d(np.arange(len(dataset)), () if rows is None else rows)
+    return rest if len(rest) else np.arange(len(dataset))
+
+
 def over_seeds(
-    train: EmbeddingDataset, evaluation: EmbeddingDataset, test: EmbeddingDataset | None, options: TrainingOptions
+    train: EmbeddingDataset,
+    evaluation: EmbeddingDataset,
+    test: EmbeddingDataset | None,
+    options: TrainingOptions,
+    *,
+    left_out: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Trains the same head with `options.seeds` seeds, which begin at `options.seed`.
 
@@ -45,21 +56,28 @@ def over_seeds(
       evaluation: chooses the checkpoint of each head, and is measured.
       test: only measured; None if there is none.
       options: the options of the run.
+      left_out: examples of "eval" and "test" that other sets have too: int64 [m]; they are not measured unless no other
+        example is left.
 
     Returns:
       JSON. `seeds`; `runs`: `accuracy` in [0, 1] and `loss` in nats for each seed; `eval`, `test`: for both, the `mean`
-      and the sample `deviation` (null for one seed) over all seeds.
+      and the sample `deviation` (null for one seed) over all seeds; `left_out`: how many examples of each set were not
+      measured.
 
     Raises:
       InputError: training diverged.
     """
     measured = {"eval": evaluation, **({"test": test} if test is not None else {})}
+    rows = {name: _others(dataset, (left_out or {}).get(name)) for name, dataset in measured.items()}
+    examples = {name: dataset.examples_at(rows[name]) for name, dataset in measured.items()}
     seeds = [(options.seed + offset) % 2**31 for offset in range(options.seeds)]
     runs: list[dict[str, Any]] = []
     for seed in seeds:
         head = fit(train, evaluation, dataclasses.replace(options, seed=seed)).head
         found = {
-            name: dataclasses.asdict(measure(predict_logits(head, dataset.embeddings.pieces()), dataset))
+            name: dataclasses.asdict(
+                measure(predict_logits(head, dataset.embeddings.pieces())[rows[name]], examples[name])
+            )
             for name, dataset in measured.items()
         }
         runs.append({"seed": seed, **found})
@@ -67,6 +85,7 @@ def over_seeds(
         "note": "the deviation is that of initial weights, order of examples and dropout, not of the images",
         "seeds": seeds,
         "runs": runs,
+        "left_out": {name: len(dataset) - len(rows[name]) for name, dataset in measured.items()},
         **{
             name: {key: _mean_and_deviation([run[name][key] for run in runs]) for key in ("accuracy", "loss")}
             for name in measured
@@ -98,13 +117,13 @@ def nested_parts(dataset: EmbeddingDataset, *, halvings: int, seed: int) -> list
     return parts
 
 
-def _predicted_sets(logits: np.ndarray, dataset: EmbeddingDataset) -> np.ndarray:
+def _predicted_sets(logits: np.ndarray, dataset: LabeledExamples) -> np.ndarray:
     """bool, shape [n, num_labels]: the labels that the model predicts."""
     if dataset.label_mode == "multi":
         return scores_of(logits, "multi") >= 0.5
-    answered = np.zeros(logits.shape, bool)
-    answered[np.arange(len(logits)), logits.argmax(axis=1)] = True
-    return answered
+    predicted = np.zeros(logits.shape, bool)
+    predicted[np.arange(len(logits)), logits.argmax(axis=1)] = True
+    return predicted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,7 +134,7 @@ class _Point:
       support: int64 [num_labels]: training examples of each label.
       right: float64 [n]: for each image, the share of the heads whose prediction is right.
       found: float64 [n, num_labels]: the share of the heads that predicted a label which the image has.
-      answered: float64 [n, num_labels]: the share of the heads that predicted a label.
+      predicted: float64 [n, num_labels]: the share of the heads that predicted a label.
     """
 
     examples: int
@@ -124,28 +143,33 @@ class _Point:
     losses: list[float]
     right: np.ndarray
     found: np.ndarray
-    answered: np.ndarray
+    predicted: np.ndarray
 
 
 def _measure_part(
-    part: EmbeddingDataset, evaluation: EmbeddingDataset, options: TrainingOptions, seeds: Sequence[int]
+    part: EmbeddingDataset,
+    evaluation: EmbeddingDataset,
+    options: TrainingOptions,
+    seeds: Sequence[int],
+    rows: np.ndarray,
 ) -> _Point:
-    members = evaluation.label_sets()
+    examples = evaluation.examples_at(rows)
+    members = examples.label_sets()
     accuracies, losses = [], []
-    right = np.zeros(len(evaluation))
+    right = np.zeros(len(examples))
     found = np.zeros(members.shape)
-    answered = np.zeros(members.shape)
+    predicted = np.zeros(members.shape)
     for seed in seeds:
         head = fit(part, evaluation, dataclasses.replace(options, seed=seed)).head
-        logits = predict_logits(head, evaluation.embeddings.pieces())
-        measures = measure(logits, evaluation)
+        logits = predict_logits(head, evaluation.embeddings.pieces())[rows]
+        measures = measure(logits, examples)
         accuracies.append(measures.accuracy)
         losses.append(measures.loss)
-        answers = _predicted_sets(logits, evaluation)
-        hits = answers & members
-        right += (answers == members).all(axis=1) if evaluation.label_mode == "multi" else hits.any(axis=1)
+        predicted_sets = _predicted_sets(logits, examples)
+        hits = predicted_sets & members
+        right += (predicted_sets == members).all(axis=1) if evaluation.label_mode == "multi" else hits.any(axis=1)
         found += hits
-        answered += answers
+        predicted += predicted_sets
     return _Point(
         examples=len(part),
         support=part.support(),
@@ -153,17 +177,17 @@ def _measure_part(
         losses=losses,
         right=right / len(seeds),
         found=found / len(seeds),
-        answered=answered / len(seeds),
+        predicted=predicted / len(seeds),
     )
 
 
 def _f1(weights: np.ndarray, point: _Point, members: np.ndarray) -> np.ndarray:
     """F1 of each label, float64 [m, num_labels], for m different weights of the images, float64 [m, n]."""
-    total = weights @ (point.answered + members)
+    total = weights @ (point.predicted + members)
     return np.divide(2 * (weights @ point.found), total, out=np.zeros_like(total), where=total > 0)
 
 
-def _class_gains(half: _Point, full: _Point, evaluation: EmbeddingDataset, *, seed: int) -> list[dict[str, Any]]:
+def _class_gains(half: _Point, full: _Point, evaluation: LabeledExamples, *, seed: int) -> list[dict[str, Any]]:
     """How much the second half of the training images improved each class; the most promising class comes first."""
     members = evaluation.label_sets().astype(np.float64)
     everything = np.ones((1, len(evaluation)))
@@ -195,7 +219,13 @@ def _class_gains(half: _Point, full: _Point, evaluation: EmbeddingDataset, *, se
     return sorted(gains, key=lambda gain: (-gain["gain"], gain["f1"]))
 
 
-def learning_curve(train: EmbeddingDataset, evaluation: EmbeddingDataset, options: TrainingOptions) -> dict[str, Any]:
+def learning_curve(
+    train: EmbeddingDataset,
+    evaluation: EmbeddingDataset,
+    options: TrainingOptions,
+    *,
+    left_out: np.ndarray | None = None,
+) -> dict[str, Any]:
     """Measures how the accuracy depends on the number of training examples, and which classes need more images.
 
     Heads are trained on a sixteenth, an eighth ... and all of the training examples of each class, with a few seeds.
@@ -205,6 +235,8 @@ def learning_curve(train: EmbeddingDataset, evaluation: EmbeddingDataset, option
       evaluation: chooses the checkpoint of each head, and is measured.
       options: the options of the run. If they have no early stopping, training stops after 10 evaluations without
         progress.
+      left_out: examples of the evaluation set that are training examples too: int64 [m]. They are not measured, unless
+        no other example is left: part of their gain comes from being trained on.
 
     Returns:
       JSON. `points`: for each part `examples`, and the mean and deviation of `accuracy` and `loss` over the seeds.
@@ -222,13 +254,18 @@ def learning_curve(train: EmbeddingDataset, evaluation: EmbeddingDataset, option
     options = dataclasses.replace(options, early_stopping=options.early_stopping or _PATIENCE)
     if not train.embeddings.in_memory:
         train = sample_in_memory(train, options)
+    rows_measured = _others(evaluation, left_out)
+    examples = evaluation.examples_at(rows_measured)
     parts = nested_parts(train, halvings=_HALVINGS, seed=options.seed)
     points = [
-        _measure_part(train if len(rows) == len(train) else take_rows(train, rows), evaluation, options, seeds)
+        _measure_part(
+            train if len(rows) == len(train) else take_rows(train, rows), evaluation, options, seeds, rows_measured
+        )
         for rows in parts
     ]
     report: dict[str, Any] = {
         "seeds": seeds,
+        "left_out": len(evaluation) - len(examples),
         "points": [
             {
                 "examples": point.examples,
@@ -254,5 +291,5 @@ def learning_curve(train: EmbeddingDataset, evaluation: EmbeddingDataset, option
         **report,
         "last_doubling": {"accuracy_gain": gain, "standard_error": error if np.isfinite(error) else None},
         "more_images_help": answer,
-        "classes": _class_gains(half, full, evaluation, seed=options.seed),
+        "classes": _class_gains(half, full, examples, seed=options.seed),
     }

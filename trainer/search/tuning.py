@@ -127,7 +127,7 @@ def _mean_loss(trial: _Trial) -> float:
 
 
 def _within_error(trial: _Trial, first: _Trial, label_mode: LabelMode) -> bool:
-    """Whether `first` is better by at most one standard error of the difference, paired by folds."""
+    """Whether `first` is better than `trial` by at most one standard error of their difference, paired by folds."""
     assert trial.found is not None and first.found is not None
     if label_mode == "single":
         worse = first.found.accuracies - trial.found.accuracies

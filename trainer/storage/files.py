@@ -18,15 +18,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from configs.arguments import require_utf8
 from configs.errors import InputError
+from configs.file_uris import path_argument
 from preprocess.storage.scratch import scratch_folder
+from preprocess.storage.uris import BUCKETS, is_in_bucket
 
 if TYPE_CHECKING:
     from preprocess.storage.router import UriStorage
 
 _GLOB_CHARACTERS = "*?["
 # The words of `preprocess.storage.retry.as_os_error` and `GcsStorage.match`.
-_MISSING_BUCKET = re.compile(r"No such bucket: (gs://[^/]+)")
+_MISSING_BUCKET = re.compile(r"No such bucket: ((?:gs|s3)://[^/]+)")
 _THREADS = 8
 _COPY_BYTES = 1 << 20
 
@@ -39,25 +42,21 @@ def storage() -> UriStorage:
     return UriStorage()
 
 
-def is_in_bucket(path: str) -> bool:
-    """True for `gs://`."""
-    return path.startswith("gs://")
-
-
 def supported_path(path: str, *, flag: str) -> str:
-    """The path in the form that the trainer uses: local paths without `file://`.
+    """The path in the form that the trainer uses: `file://` URIs as local paths.
 
     Raises:
-      InputError: the trainer cannot open this scheme, or the path names no bucket.
+      InputError: the trainer cannot open this scheme, or the path names no bucket or is not UTF-8.
     """
-    path = path.removeprefix("file://")
+    require_utf8(path, f"--{flag}")  # TensorFlow cannot open it.
+    path = path_argument(path)
     scheme, mark, rest = path.partition("://")
     if is_in_bucket(path) and not rest.partition("/")[0]:
-        raise InputError(f"--{flag}: must name a bucket: gs://bucket/path. Received: {path!r}.")
-    if mark and scheme != "gs" and scheme.replace("+", "").replace(".", "").replace("-", "").isalnum():
+        raise InputError(f"--{flag}: must name a bucket: {scheme}://bucket/path. Received: {path!r}.")
+    if mark and f"{scheme}://" not in BUCKETS and scheme.replace("+", "").replace(".", "").replace("-", "").isalnum():
         raise InputError(
-            f"--{flag}: the trainer opens local paths and gs://, not {scheme}://. Received: {path!r}. Copy it to one "
-            "of them."
+            f"--{flag}: the trainer opens local paths, gs:// and s3://, not {scheme}://. Received: {path!r}. Copy it "
+            "to one of them."
         )
     return path
 

@@ -13,7 +13,6 @@ from trainer.options import TrainingOptions
 from trainer.storage.files import is_in_bucket, storage
 from trainer.storage.working_folder import working_folder
 
-_FLAGS = ("output_path", "checkpoint_dir", "log_dir", "export_dir")
 # By default, folders with these names lie in the output folder. Then the lock of the output folder covers them.
 _PARTS = ("checkpoints", "logs", "model")
 
@@ -33,10 +32,11 @@ def locked_outputs(options: TrainingOptions) -> Iterator[None]:
     Raises:
       InputError: another run writes into one of the folders, or a folder is not writable.
     """
-    paths = {flag: getattr(options, flag) for flag in _FLAGS[: 1 if options.evaluates_only else None]}
     wanted: dict[str, tuple[str, str]] = {}
-    for flag, path in paths.items():
-        if path:
+    for flag, paths in options.paths_that_are("written").items():
+        if options.evaluates_only and flag != "output_path":
+            continue
+        for path in paths:
             working_folder(path, flag=flag).require_writable()
             wanted.setdefault(_folder_of_lock(path), (flag, path))
     with contextlib.ExitStack() as stack:

@@ -19,6 +19,7 @@ from configs.option import definition_of
 from preprocess.storage.base import LocalStorage, write_file
 from trainer.data.dataset import EmbeddingDataset
 from trainer.options import TrainingOptions
+from trainer.storage.tensorflow_paths import path_for_tensorflow
 from trainer.storage.working_folder import working_folder
 from trainer.training.optimizers import Optimizer
 
@@ -44,6 +45,24 @@ class EvaluationPoint:
     train_loss: float
     eval_loss: float
     eval_accuracy: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Saving:
+    """How a run uses the checkpoints and logs in its folders.
+
+    Attributes:
+      writes: whether the run writes checkpoints and logs. One of many fits does not.
+      resumes: whether the run goes on from the checkpoint `last`, if that has the same data and options.
+      every_sec: the least number of seconds between two saves of `last`; None saves as often as costs almost no time.
+    """
+
+    writes: bool = True
+    resumes: bool = False
+    every_sec: float | None = None
+
+
+NO_SAVING = Saving(writes=False)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -91,6 +110,13 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
         f"other {name}" if name.endswith(" data") else f"{name} {stored.get(name)} then, {wanted.get(name)} now"
         for name in different
     )
+
+
+def _latest(folder: str) -> str | None:
+    """The prefix of the latest whole checkpoint in a folder; None if there is none."""
+    with path_for_tensorflow(folder) as path:
+        latest = tf.train.latest_checkpoint(path)
+    return None if latest is None else os.path.join(folder, os.path.basename(latest))
 
 
 class Checkpoints:
@@ -158,12 +184,13 @@ class Checkpoints:
         folder = posixpath.join(self._folder.path, "last")
         self._folder.fetch("last")
         try:
-            path = tf.train.latest_checkpoint(self._folders["last"])
+            path = _latest(self._folders["last"])
             if path is None:
                 return None
-            reader = tf.train.load_checkpoint(path)
-            # Reads everything once, so that damage is found before anything is changed.
-            tensors = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
+            with path_for_tensorflow(path) as readable:
+                reader = tf.train.load_checkpoint(readable)
+                # Reads everything once, so that damage is found before anything is changed.
+                tensors = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
             stored = json.loads(tensors[_STATE_KEY])
             if stored["format"] != _FORMAT:
                 raise ValueError(f"format {stored['format']}")
@@ -175,11 +202,12 @@ class Checkpoints:
             reason = cause_in_one_line(error)
             say(f"the checkpoint in {folder} cannot be read ({reason[:200]}), so training starts anew")
             return None
-        self._checkpoints["last"].restore(path).assert_consumed()
+        with path_for_tensorflow(path) as readable:
+            self._checkpoints["last"].restore(readable).assert_consumed()
         for name in _NAMES:
             self._tidy(name)
         # `best` is not written again under the same name: during the write, no complete checkpoint would exist.
-        best = tf.train.latest_checkpoint(self._folders["best"])
+        best = _latest(self._folders["best"])
         if best is not None and state.best is not None and best == self._path("best", state.best.step):
             self._saved_best_step = state.best.step
         return state
@@ -195,7 +223,7 @@ class Checkpoints:
     def _tidy(self, name: str) -> None:
         """Removes all but the latest checkpoint of a folder: older ones, and incomplete ones after a kill."""
         folder = self._folders[name]
-        latest = tf.train.latest_checkpoint(folder)
+        latest = _latest(folder)
         for entry in os.listdir(folder) if os.path.isdir(folder) else ():
             path = os.path.join(folder, entry)
             if entry != _LATEST_NAME and not (latest and path.startswith(f"{latest}.")):
@@ -204,8 +232,8 @@ class Checkpoints:
     def _write(self, name: str, step: int) -> None:
         """Writes a checkpoint, then the file that names it, and then removes the checkpoint before.
 
-        TensorFlow's checkpoint manager is not used: it removes the checkpoint before when the new one may not be on the
-        disk yet.
+        TensorFlow's checkpoint manager is not used: it removes the old checkpoint at a time when the new one may not be
+        on the disk yet.
 
         Raises:
           InputError: the disk failed; the checkpoint before still exists.
@@ -218,7 +246,7 @@ class Checkpoints:
         checkpoint.save_counter.assign_add(1)  # The checkpoint object that restores has this counter too.
         checkpoint.write(path)
         self._folder.sync(name)
-        # With a relative folder TensorFlow would take the name for a path from the current folder, and not find it.
+        # If the folder were relative, TensorFlow would look for the name in the current folder and not find it.
         folder = os.path.abspath(self._folders[name])
         latest = tf.compat.v1.train.generate_checkpoint_state_proto(folder, os.path.basename(path))
         write_file(LocalStorage(), os.path.join(self._folders[name], _LATEST_NAME), str(latest).encode())

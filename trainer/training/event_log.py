@@ -19,8 +19,8 @@ from trainer.storage.working_folder import working_folder
 class EventLog:
     """One run (a line in TensorBoard's charts): a folder with an event file.
 
-    Event files of an earlier run are deleted: TensorBoard would draw both as one zigzag line. Into a bucket, the file
-    is sent now and then, and when it is closed.
+    Event files of an earlier run are deleted, because TensorBoard would draw both runs as one zigzag line. If the
+    folder is in a bucket, the file is sent from time to time, and when it is closed.
     """
 
     def __init__(self, log_dir: str):
@@ -50,12 +50,12 @@ class EventLog:
         """Writes a precision-recall curve for each class.
 
         Args:
-          step: of the optimizer.
-          tags: of the curves, in the order of classes; there may be fewer.
-          counts: of the answers at each threshold.
+          step: the step of the optimizer.
+          tags: the names of the curves, in the order of classes. There may be fewer names than classes.
+          counts: the counts of the predictions at each threshold.
         """
         rows = (counts.true_positives, counts.false_positives, counts.true_negatives, counts.false_negatives)
-        # The plugin has no function for TensorFlow 2 that takes counts, but it has the description of its tensors.
+        # The plugin has no function for TensorFlow 2 that takes counts, so this writes the tensors that it describes.
         metadata = pr_curve_metadata.create_summary_metadata(
             display_name=None, description=None, num_thresholds=rows[0].shape[1]
         )

@@ -1,4 +1,4 @@
-"""The training loop: blocks of batches, evaluation now and then, the best head and a state to go on from."""
+"""The training loop: step groups, regular evaluations, the best head, and a state from which a run can go on."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from trainer.data.prefetch import prefetched
 from trainer.evaluation.metrics import Measures, measure
 from trainer.options import TrainingOptions
 from trainer.training.batches import batches
-from trainer.training.checkpoints import Checkpoints, EvaluationPoint, RunState, run_definition
+from trainer.training.checkpoints import Checkpoints, EvaluationPoint, RunState, Saving, run_definition
 from trainer.training.distributed import ALONE, GradientExchange
 from trainer.training.event_log import EventLog
 from trainer.training.head import FastDropout, build_head, predict_logits, standardization
 from trainer.training.losses import ExampleLosses, example_losses, penalty
 from trainer.training.optimizers import Optimizer, make_optimizer
 
-# By loss and not by accuracy: it moves with every example, so less of it is luck, and it keeps the scores
-# honest. On real ImageNet embeddings, accuracy / loss on images that chose nothing were 0.54 / 1.29 for it,
-# 0.53 / 1.64 for the highest eval accuracy, 0.50 / 2.15 for the last step.
+# The loss chooses the checkpoint, and not the accuracy. Every example changes the loss, so the loss depends less on
+# chance, and the chosen head has better calibrated scores. On real ImageNet embeddings, accuracy / loss on images that
+# took no part in a choice were 0.54 / 1.29 for the lowest loss, 0.53 / 1.64 for the highest accuracy, and 0.50 / 2.15
+# for the last step.
 CHECKPOINT_RULE = "lowest eval loss"
+_SAVED = Saving()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,12 @@ class TrainingResult:
     """A trained head.
 
     Attributes:
-      head: with the weights of the best checkpoint.
+      head: the head with the weights of the best checkpoint.
       best: the evaluation of that checkpoint.
       history: all evaluations, in order of steps; the last one is of the last step.
-      wall_sec: the training took this long, without the time between a kill and going on.
-      resumed_step: the step from which this process went on; 0 if it began, the last one if nothing was left to do.
-      stopped_early: whether the run ended before its last step, because the loss on eval no longer fell.
+      wall_sec: the seconds that the training took, without the time between a kill and the next start.
+      resumed_step: the step from which this process went on; 0 for a new run, the last step for a finished run.
+      stopped_early: whether the run ended before its last step, because the evaluation loss no longer fell.
     """
 
     head: keras.Model
@@ -63,14 +65,14 @@ def training_steps(
     l2: float,
     exchange: GradientExchange | None,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Several steps in one call, so that Python stands between blocks and not between steps.
+    """Makes a function that runs a group of steps in one call, so Python runs between groups and not between steps.
 
     Args:
-      head: to train.
-      optimizer: of its variables.
+      head: the head to train.
+      optimizer: the optimizer of its variables.
       losses_of: gives the loss of each example.
-      l2: of the penalty on kernels that is added to the loss.
-      exchange: of gradients with other workers; None if there are none.
+      l2: the factor of the penalty on kernels, which is added to the loss.
+      exchange: exchanges gradients with other workers; None if there are no others.
 
     Returns:
       A function of embeddings, float32 [steps, n, embedding_size], and targets, float32 [steps, n, num_classes]. It
@@ -93,8 +95,8 @@ def training_steps(
 
     step_together = functools.partial(exchange.run, step) if exchange else step
 
-    # A fixed signature, so that no block makes TensorFlow trace the steps again. Not compiled by XLA: on two
-    # busy cores, in one run, a step took 32 ms compiled and 4.3 ms as it is.
+    # The signature is fixed, so TensorFlow traces the steps only once. XLA does not compile them: on two busy cores, in
+    # one run, a step took 32 ms compiled and 4.3 ms like this.
     @tf.function(
         input_signature=[
             tf.TensorSpec([None, None, size], tf.float32),
@@ -115,10 +117,10 @@ def training_steps(
 
 
 def require_trainable(train: EmbeddingDataset) -> None:
-    """Refuses a training set that teaches nothing.
+    """Refuses a training set from which nothing can be learned.
 
     Raises:
-      InputError: fewer than two classes have an example; for "multi", no class tells examples apart.
+      InputError: fewer than two classes have an example; for "multi", all examples have the same labels.
     """
     support = train.support()
     present = np.flatnonzero(support)
@@ -146,42 +148,38 @@ def train_head(
     options: TrainingOptions,
     *,
     on_progress: Callable[[int, float, Measures | None], None] = lambda step, loss, measures: None,
-    write: bool = True,
-    resume: bool = False,
-    save_every_sec: float | None = None,
+    saving: Saving = _SAVED,
     say: Callable[[str], None] = _print,
     exchange: GradientExchange | None = None,
 ) -> TrainingResult:
     """Trains a head. The same data, options and seed give the same weights on one machine, also after a kill.
 
-    Writes `best` and `last` under `options.checkpoint_folder` and the TensorBoard logs `train` and `eval` under
-    `options.log_folder`, replacing those of an earlier run.
+    It writes `best` and `last` under `options.checkpoint_folder` and the TensorBoard logs `train` and `eval` under
+    `options.log_folder`. They replace those of an earlier run.
 
     Args:
-      train: to learn from.
-      evaluation: to choose the checkpoint by; of the same label mode.
-      options: of the run. The label mode is that of the data sets.
-      on_progress: called after each step with the number of steps done, the loss of its batch, and the
-        evaluation if there was one.
-      write: whether to write anything; a fit among many need not.
-      resume: whether to go on from `checkpoints/last`, if it is of the same data and options. If that run was
-        finished, its result is given without training.
-      save_every_sec: seconds between two saves at least; None for as often as costs next to nothing.
-      say: is told in a sentence what became of an earlier checkpoint.
-      exchange: of gradients, among the workers that train together, all on the same data and options; the chief alone
-        writes. None for a worker that is alone.
+      train: the data to learn from.
+      evaluation: the data that choose the checkpoint; they have the same label mode.
+      options: the options of the run. The data sets decide the label mode.
+      on_progress: called after each step with the number of finished steps, the loss of its batch, and the evaluation
+        if there was one.
+      saving: how the run uses its checkpoints. If the run resumes a finished run, it returns the result of that run
+        and trains nothing.
+      say: gets a sentence about what happens with an earlier checkpoint.
+      exchange: exchanges gradients among the workers that train together. All have the same data and options, and only
+        the chief writes. None for a single worker.
 
     Raises:
-      InputError: fewer than two classes to learn, the loss is no longer a finite number, or the workers do not go on
-        from the same checkpoint.
+      InputError: nothing can be learned from the training set, the loss is no longer a finite number, or the workers do
+        not go on from the same checkpoint.
     """
     require_trainable(train)
     started = time.monotonic()
     cluster = exchange.cluster if exchange else ALONE
-    writes = write and cluster.is_chief
+    writes = saving.writes and cluster.is_chief
     parts = _untrained(train, options)
     checkpoints = None
-    if write or resume:
+    if saving.writes or saving.resumes:
         definition = run_definition(train, evaluation, options)
         checkpoints = Checkpoints(
             options.checkpoint_folder,
@@ -189,9 +187,9 @@ def train_head(
             head=parts.head,
             best_head=parts.best_head,
             optimizer=parts.optimizer,
-            save_every_sec=save_every_sec,
+            save_every_sec=saving.every_sec,
         )
-    state = _first_state(checkpoints, resume=resume, discard=writes, say=say)
+    state = _first_state(checkpoints, resume=saving.resumes, discard=writes, say=say)
     first_step, num_steps = state.step, options.num_steps(len(train))
     if exchange:
         _require_agreement(first_step, exchange)
@@ -216,12 +214,12 @@ def train_head(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """What the steps of a run change.
+    """The objects that the steps of a run change.
 
     Attributes:
-      head: in training.
-      best_head: with the weights of the best evaluation so far.
-      optimizer: of `head`.
+      head: the head in training.
+      best_head: a head with the weights of the best evaluation so far.
+      optimizer: the optimizer of `head`.
     """
 
     head: keras.Model
@@ -229,14 +227,14 @@ class _Parts:
     optimizer: Optimizer
 
     def fork_dropout(self, index: int) -> None:
-        """Gives worker `index` random numbers of its own."""
+        """Gives worker `index` its own random numbers."""
         for layer in self.head.layers:
             if isinstance(layer, FastDropout):
                 layer.fork(index)
 
 
 def _untrained(train: EmbeddingDataset, options: TrainingOptions) -> _Parts:
-    """Builds two equal heads, whose standardization fits the training set, and the optimizer of one."""
+    """Builds two equal heads with the standardization of the training set, and the optimizer of the first head."""
     mean_and_variance = standardization(train.embeddings.feature_statistics()) if options.standardize else None
     head, best_head = (
         build_head(
@@ -261,13 +259,14 @@ def _untrained(train: EmbeddingDataset, options: TrainingOptions) -> _Parts:
 def _first_state(
     checkpoints: Checkpoints | None, *, resume: bool, discard: bool, say: Callable[[str], None]
 ) -> RunState:
-    """The state that a run begins with: that of its last checkpoint if it is to go on and there is one.
+    """The state with which a run begins: the state in its last checkpoint if the run resumes it, else a new state.
 
     Args:
-      checkpoints: of the run; None if it neither writes nor reads any. Restoring sets the heads and the optimizer, too.
+      checkpoints: the checkpoints of the run; None if it does not use any. If the run resumes, this also sets the heads
+        and the optimizer.
       resume: whether to go on from the last checkpoint.
-      discard: whether to delete checkpoints that the run does not go on from.
-      say: is told what became of an earlier checkpoint.
+      discard: whether to delete an earlier checkpoint that the run does not resume.
+      say: gets a sentence about what happens with an earlier checkpoint.
     """
     restored = checkpoints.restore(say) if checkpoints and resume else None
     if restored is not None:
@@ -288,7 +287,7 @@ def _require_agreement(step: int, exchange: GradientExchange) -> None:
 
 
 class _Fit:
-    """The steps that are left of a run."""
+    """The remaining steps of a run."""
 
     def __init__(
         self,
@@ -336,7 +335,7 @@ class _Fit:
                     state.losses.append(loss)
                     measures = None
                     if state.step % self._options.eval_every_steps == 0 or state.step == self._num_steps:
-                        # Always the last step of a block, so these are the weights after it.
+                        # This is always the last step of its group, so the head has the weights of this step.
                         measures = self._evaluate()
                         if logs:
                             logs.write(state.history[-1])
@@ -379,7 +378,7 @@ class _Fit:
 
 
 class _Logs:
-    """The curves of training and evaluation; those of the steps before a kill are written again."""
+    """The curves of training and evaluation. After a kill, the points of earlier steps are written again."""
 
     def __init__(self, log_folder: str, history: list[EvaluationPoint]):
         self._logs = {name: EventLog(posixpath.join(log_folder, name)) for name in ("train", "eval")}
@@ -395,6 +394,6 @@ class _Logs:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         for log in self._logs.values():
-            # What has ended the training is what is to be said.
+            # If an error ended the training, the user sees that error and not an error of the log.
             with contextlib.nullcontext() if error is None else contextlib.suppress(InputError):
                 log.close()

@@ -20,11 +20,11 @@ class Optimizer(tf.Module):
     """The rules and the defaults of Keras, except that `sgd` has a momentum of 0.9.
 
     Attributes:
-      iterations: int64, the number of updates made.
-      slots: what the rule keeps for each variable, one list a variable.
+      iterations: int64, the number of updates so far.
+      slots: the variables that the rule keeps: a list for each trained variable.
     """
 
-    # Variables that the rule keeps beside each trained one.
+    # The names of the variables that the rule keeps for each trained variable.
     _num_slots = 0
 
     def __init__(self, learning_rate: float, variables: Sequence[tf.Variable]):
@@ -35,7 +35,7 @@ class Optimizer(tf.Module):
         self.slots = [[tf.Variable(tf.zeros_like(variable)) for _ in range(self._num_slots)] for variable in variables]
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Updates the variables; `gradients` stand in their order."""
+        """Updates the variables; `gradients` are in the same order."""
         count = tf.cast(self.iterations.assign_add(1), tf.float32)
         for variable, slots, gradient in zip(self._variables, self.slots, gradients, strict=True):
             self._update(variable, slots, gradient, count)
@@ -65,7 +65,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """`keras.optimizers.AdamW` that leaves biases alone: before its step, a kernel shrinks by learning rate x decay."""
+    """`keras.optimizers.AdamW` without decay of biases. Before a step, kernels shrink by learning rate x decay."""
 
     def __init__(self, learning_rate: float, variables: Sequence[tf.Variable], *, weight_decay: float):
         super().__init__(learning_rate, variables)
@@ -109,7 +109,7 @@ class RmsProp(Optimizer):
 def make_optimizer(
     name: str, variables: Sequence[tf.Variable], *, learning_rate: float, weight_decay: float
 ) -> Optimizer:
-    """The optimizer of that name in the options; `weight_decay` is adamw's alone."""
+    """The optimizer with a name of the options. Only adamw uses `weight_decay`."""
     if name == "adamw":
         return AdamW(learning_rate, variables, weight_decay=weight_decay)
     rules: dict[str, Callable[[float, Sequence[tf.Variable]], Optimizer]] = {

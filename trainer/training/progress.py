@@ -27,7 +27,7 @@ class TrainingProgress:
 
     def __enter__(self) -> TrainingProgress:
         if self._stream.isatty():
-            # tqdm shows nothing on a terminal without a size, as in some containers; this assumes 80 x 24 then.
+            # Some terminals in containers have no size, and then tqdm shows nothing. This assumes 80 x 24 for them.
             size = shutil.get_terminal_size()
             self._bar = tqdm.tqdm(
                 total=self._max_steps,

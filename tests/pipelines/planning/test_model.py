@@ -8,7 +8,6 @@ import pytest
 
 from configs.cloud import DataflowOptions
 from configs.prices import load_prices
-from pipelines.planning import sample as plan_sample
 from pipelines.planning.dataflow_cost import Fleet, cost_on_dataflow, costs_by_workers, recommended, traffic_of
 from pipelines.planning.model import ListWork, planned_cost_here
 from pipelines.planning.sample import EngineCost, SampledImages, time_engine
@@ -150,7 +149,7 @@ def test_an_image_is_quicker_than_installing():
 
 
 def test_an_engine_is_timed_on_full_batches(monkeypatch):
-    monkeypatch.setattr(plan_sample, "_ROUND_SEC", 0.01)
+    monkeypatch.setattr("pipelines.planning.sample._ROUND_SEC", 0.01)
     engine = StandInEngine()
     cost = time_engine(engine, np.zeros((3, 2, 2, 3), np.uint8), batch_size=None, load_sec=1.5)
     assert set(engine.batches) == {4}

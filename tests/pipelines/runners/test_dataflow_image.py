@@ -3,7 +3,7 @@
 import pytest
 
 from configs.errors import InputError
-from preprocess.engines import select as engine_choice
+from preprocess.engines import select
 from tests.support.dataflow_job import IMAGE, QUICK, pipeline_of, run_embed, stages_of, write_recipe
 
 
@@ -18,7 +18,7 @@ def test_weights_and_engine_of_an_image_need_not_be_on_this_machine(
     cloud, tmp_path, no_weights_here, monkeypatch, capsys
 ):
     gcs, service = cloud
-    monkeypatch.setattr(engine_choice, "has_openvino", lambda: False)
+    monkeypatch.setattr(select, "has_openvino", lambda: False)
     before = gcs.names("bucket")
     with_weights = write_recipe(tmp_path / "with.yaml", image=IMAGE, weights_in_image=True)
     flags = ["--engine=openvino", "--dry_run"]

@@ -6,8 +6,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipelines.runners import worker_requirements as module
-from pipelines.runners.worker_requirements import ROOTS, worker_requirements
+from pipelines.runners.worker_requirements import ROOTS, installed_version, worker_requirements
 
 
 @pytest.mark.parametrize("int8", [False, True])
@@ -33,13 +32,15 @@ def test_what_the_project_itself_requires_is_listed():
 
 
 def test_versions_are_those_of_this_machine_as_a_registry_has_them(monkeypatch):
-    monkeypatch.setattr(module.importlib.metadata, "version", {"tensorflow": "2.21.0+cpu"}.get)
-    assert module.installed_version("tensorflow") == "2.21.0"
+    monkeypatch.setattr("importlib.metadata.version", {"tensorflow": "2.21.0+cpu"}.get)
+    assert installed_version("tensorflow") == "2.21.0"
 
 
 def test_what_is_not_installed_is_left_out(monkeypatch):
-    here = module.installed_version
-    monkeypatch.setattr(module, "installed_version", lambda name: None if name == "openvino" else here(name))
+    monkeypatch.setattr(
+        "pipelines.runners.worker_requirements.installed_version",
+        lambda name: None if name == "openvino" else installed_version(name),
+    )
     listed = {line.partition("==")[0] for line in worker_requirements(int8=False)}
     assert "openvino" not in listed
     assert "tensorflow" in listed

@@ -198,6 +198,6 @@ def test_what_can_be_wrong_when_staging(weights, tmp_path):
         stage_weights(spec_of("nowhere.h5"), str(tmp_path), LocalStorage())
     with pytest.raises(InputError, match="weights: cannot be put at"):
         stage_weights(spec_of(weights[0]), str(tmp_path / "file" / "staging"), LocalStorage())
-    with pytest.raises(InputError, match="local or gs://. Received: 's3://b/w.h5'"):
-        check_weights(spec_of("s3://b/w.h5"))
+    with pytest.raises(InputError, match="local, gs:// or s3://. Received: 'az://b/w.h5'"):
+        check_weights(spec_of("az://b/w.h5"))
     assert not list(tmp_path.glob("*.h5"))

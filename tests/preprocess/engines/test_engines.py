@@ -10,7 +10,7 @@ import pytest
 
 from configs.errors import InputError
 from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
-from preprocess.engines import select as engine_choice
+from preprocess.engines import select
 from preprocess.engines.converted_networks import load_network, load_operations
 from preprocess.engines.fidelity import centred_cosines, embed_all
 from preprocess.engines.int8 import MIN_IMAGES, calibrate
@@ -28,7 +28,7 @@ def module_patch(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HUGS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         tiny_network.install(patch)
-        patch.setattr(engine_choice, "_loaded", {})
+        patch.setattr(select, "_loaded", {})
         yield patch
 
 
@@ -45,7 +45,7 @@ def network(tiny):
 @pytest.fixture
 def fresh(monkeypatch):
     """Forgets the engines that this process has loaded, as a new process would; the cache on disk stays."""
-    monkeypatch.setattr(engine_choice, "_loaded", {})
+    monkeypatch.setattr(select, "_loaded", {})
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +124,8 @@ def test_auto_takes_bfloat16_where_it_is_faster_and_holds_the_floor(
     pytest.importorskip("openvino")
     if not cpu_has_bfloat16():
         pytest.skip("no bfloat16 on this processor")
-    measured = engine_choice._Measured(speedup=speedup, worst=worst, median=1.0)
-    monkeypatch.setattr(engine_choice, "_measure", lambda *args: measured)
+    measured = select._Measured(speedup=speedup, worst=worst, median=1.0)
+    monkeypatch.setattr(select, "_measure", lambda *args: measured)
     info = load_engine(tiny, EngineSpec()).info
     assert info.precision == precision
     assert info.fidelity == (worst if precision == "bfloat16" else None)
@@ -135,8 +135,8 @@ def test_auto_takes_bfloat16_where_it_is_faster_and_holds_the_floor(
 def test_what_was_measured_is_not_measured_again(tiny, fresh, monkeypatch):
     spec = EngineSpec(engine="tensorflow")
     first = load_engine(tiny, spec).info
-    monkeypatch.setattr(engine_choice, "_loaded", {})
-    monkeypatch.setattr(engine_choice, "probe_images", lambda: pytest.fail("measured again"))
+    monkeypatch.setattr(select, "_loaded", {})
+    monkeypatch.setattr(select, "probe_images", lambda: pytest.fail("measured again"))
     assert load_engine(tiny, spec).info == first
 
 
@@ -147,9 +147,9 @@ def test_auto_takes_again_what_the_job_was_begun_with_whatever_it_would_measure_
         pytest.skip("no bfloat16 on this processor")
     first = load_engine(tiny, EngineSpec(precision=begun)).info
     # A process whose cache was lost, on a machine that is busy with something else.
-    monkeypatch.setattr(engine_choice, "_loaded", {})
-    otherwise = engine_choice._Measured(speedup=1.0 if begun == "bfloat16" else 2.0, worst=1.0, median=1.0)
-    monkeypatch.setattr(engine_choice, "_measure", lambda *args: otherwise)
+    monkeypatch.setattr(select, "_loaded", {})
+    otherwise = select._Measured(speedup=1.0 if begun == "bfloat16" else 2.0, worst=1.0, median=1.0)
+    monkeypatch.setattr(select, "_measure", lambda *args: otherwise)
     assert load_engine(tiny, EngineSpec()).info.precision != begun
     engine = load_engine(tiny, EngineSpec(begun_with=first))
     assert engine.info.same_numbers_as(first)
@@ -161,17 +161,17 @@ def test_auto_takes_again_what_the_job_was_begun_with_whatever_it_would_measure_
 
 def test_auto_keeps_to_the_engine_that_the_job_was_begun_with(tiny, fresh, monkeypatch):
     begun = load_engine(tiny, EngineSpec(engine="tensorflow", precision="float32")).info
-    monkeypatch.setattr(engine_choice, "_loaded", {})
+    monkeypatch.setattr(select, "_loaded", {})
     assert load_engine(tiny, EngineSpec(begun_with=begun)).info.same_numbers_as(begun)
     with_openvino = dataclasses.replace(begun, engine="openvino")
-    monkeypatch.setattr(engine_choice, "has_openvino", lambda: False)
+    monkeypatch.setattr(select, "has_openvino", lambda: False)
     with pytest.raises(InputError, match="begun with OpenVINO, which is not installed here.*--overwrite"):
         load_engine(tiny, EngineSpec(begun_with=with_openvino))
 
 
 def test_a_job_begun_in_a_precision_that_this_machine_lacks_says_so(tiny, fresh, monkeypatch):
     begun = load_engine(tiny, EngineSpec(engine="tensorflow", precision="float32")).info
-    monkeypatch.setattr(engine_choice, "_cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr(select, "_cpu_flags", lambda: {"avx2"})
     with pytest.raises(InputError, match="the job was begun in bfloat16, which tensorflow has no.*--overwrite"):
         load_engine(tiny, EngineSpec(begun_with=dataclasses.replace(begun, precision="bfloat16")))
 
@@ -189,7 +189,7 @@ def test_the_same_network_is_the_same_graph_whatever_else_the_process_built(tiny
 
 
 def test_without_openvino_auto_takes_tensorflow(tiny, fresh, monkeypatch):
-    monkeypatch.setattr(engine_choice, "has_openvino", lambda: False)
+    monkeypatch.setattr(select, "has_openvino", lambda: False)
     assert load_engine(tiny, EngineSpec(precision="float32")).info.engine == "tensorflow"
     for spec in (EngineSpec(engine="openvino"), EngineSpec(precision="int8")):
         with pytest.raises(InputError, match=r"needs OpenVINO.*pip install --editable .*\[openvino\]"):
@@ -197,7 +197,7 @@ def test_without_openvino_auto_takes_tensorflow(tiny, fresh, monkeypatch):
 
 
 def test_bfloat16_where_there_is_none_says_so(tiny, fresh, monkeypatch):
-    monkeypatch.setattr(engine_choice, "_cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr(select, "_cpu_flags", lambda: {"avx2"})
     with pytest.raises(InputError, match="precision: tensorflow has no bfloat16"):
         load_engine(tiny, EngineSpec(engine="tensorflow", precision="bfloat16"))
     info = load_engine(tiny, EngineSpec(engine="tensorflow")).info
@@ -229,18 +229,18 @@ def test_int8_is_calibrated_once_for_the_same_images(tiny, fresh, pixels, monkey
     reference = embed_all(load_engine(tiny, EngineSpec(precision="float32")), pixels)
     assert not np.array_equal(found, reference)
     assert np.median(centred_cosines(found, reference)) > 0.99
-    monkeypatch.setattr(engine_choice, "_loaded", {})
+    monkeypatch.setattr(select, "_loaded", {})
     monkeypatch.setattr(
         "preprocess.engines.converted_networks.calibrate", lambda *args: pytest.fail("calibrated again")
     )
     np.testing.assert_array_equal(embed_all(load_engine(tiny, spec, lambda: pixels), pixels), found)
     # A job that goes on takes the calibration that it was begun with, although other images can be read by now.
-    monkeypatch.setattr(engine_choice, "_loaded", {})
+    monkeypatch.setattr(select, "_loaded", {})
     again = load_engine(tiny, dataclasses.replace(spec, begun_with=engine.info), lambda: pytest.fail("read again"))
     assert again.info.same_numbers_as(engine.info)
     np.testing.assert_array_equal(embed_all(again, pixels), found)
     # Where that is lost it is made again of the images of today, and the digest tells whether they are the same.
-    monkeypatch.setattr(engine_choice, "_loaded", {})
+    monkeypatch.setattr(select, "_loaded", {})
     lost = dataclasses.replace(engine.info, calibration="0" * 8)
     monkeypatch.setattr("preprocess.engines.converted_networks.calibrate", calibrate)
     assert not load_engine(tiny, dataclasses.replace(spec, begun_with=lost), lambda: pixels).info.same_numbers_as(lost)
@@ -295,7 +295,7 @@ assert sys.modules.get("openvino_telemetry") is None, "telemetry is on"
 
 def test_inception_v3_on_all_engines(module_patch):
     pytest.importorskip("openvino")
-    module_patch.setattr(engine_choice, "_loaded", {})
+    module_patch.setattr(select, "_loaded", {})
     spec = BackboneSpec(weights="random")
     pixels = probe_images(5)
     reference = load_engine(spec, EngineSpec(engine="tensorflow", precision="float32"))

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocess.images import decode_graph as image_graph
+from preprocess.images import decode_graph
 from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS, decode_image, encode_png
 from preprocess.images.decode_graph import (
     NOT_READABLE,
@@ -79,7 +79,7 @@ def test_batch_eager_dataset_and_saved_model_agree(tmp_path) -> None:
 
 
 def test_resize_equals_pillow_at_any_size() -> None:
-    resize = tf.function(image_graph._resize, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    resize = tf.function(decode_graph._resize, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
     rng = np.random.default_rng(3)
     shapes = [rng.integers(1, largest + 1, 2) for largest in (5, 40, 299, 900) for _ in range(12)]
     # Very tall ones, which Pillow resizes in the other order, and their neighbours.
@@ -91,7 +91,7 @@ def test_resize_equals_pillow_at_any_size() -> None:
 
 
 def test_weights_are_the_ones_of_sequential_arithmetic_at_every_size() -> None:
-    weights_of = tf.function(image_graph._weights, input_signature=[tf.TensorSpec([], tf.int32)])
+    weights_of = tf.function(decode_graph._weights, input_signature=[tf.TensorSpec([], tf.int32)])
     for size in range(1, 2600, 7):
         scale = size / 299
         support = max(scale, 1.0)
@@ -112,7 +112,7 @@ def test_alpha_over_white_is_the_integer_definition_for_all_values() -> None:
     colour, alpha = np.meshgrid(np.arange(256), np.arange(256))
     rgba = np.stack([colour, colour, colour, alpha], axis=-1).astype(np.uint8)
     expected = (colour * alpha + 255 * (255 - alpha) + 127) // 255
-    np.testing.assert_array_equal(image_graph._over_white(rgba)[..., 0], expected)
+    np.testing.assert_array_equal(decode_graph._over_white(rgba)[..., 0], expected)
     canvas = Image.new("RGB", (256, 256), "white")
     clear = Image.fromarray(rgba)
     canvas.paste(clear, mask=clear)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from preprocess.images import loader as image_loader
 from preprocess.images.decode import ImageError
 from preprocess.images.loader import READ_THREADS, ImageLoader, KnownImage, LoadedImage
 from preprocess.lists.outcomes import RowFailure
@@ -180,7 +179,7 @@ def own_pools(monkeypatch):
 
     def make(max_stuck):
         pools = TimedThreads(4, "read", max_stuck=max_stuck), DaemonThreads(2, "decode")
-        monkeypatch.setattr(image_loader, "_pools", lambda: pools)
+        monkeypatch.setattr("preprocess.images.loader._pools", lambda: pools)
         return pools
 
     return make

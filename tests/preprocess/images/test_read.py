@@ -123,6 +123,19 @@ def test_what_the_machine_fails_at_is_no_failure_of_the_image(tmp_path, monkeypa
         read_image_bytes(str(tmp_path / "file"), read_remote=read_nothing)
 
 
+def test_a_member_of_an_archive_is_a_range(tmp_path):
+    archive = tmp_path / "s.tar"
+    archive.write_bytes(b"0123456789")
+    assert read_image_bytes(f"{archive}#a.jpg@2+3", read_remote=read_nothing) == b"234"
+    assert read_image_bytes(f"{archive}#a.jpg@2+0", read_remote=read_nothing) == b""
+    assert reason_of(f"{archive}#a.jpg@8+3") == "read_error"
+    assert reason_of(f"{archive}#a.jpg@2+3", max_bytes=2) == "too_large"
+    assert reason_of(f"{tmp_path}/none.tar#a.jpg@2+3") == "not_found"
+    assert reason_of("gs://b/s.tar#a.jpg@2+3") == "bad_uri"
+    (tmp_path / "s.tar#b.jpg@2+3").write_bytes(b"a file of this very name")
+    assert read_image_bytes(f"{tmp_path}/s.tar#b.jpg@2+3", read_remote=read_nothing) == b"a file of this very name"
+
+
 def test_an_empty_file_is_read_and_left_to_the_decoder(tmp_path):
     (tmp_path / "empty").touch()
     assert read_image_bytes(str(tmp_path / "empty"), read_remote=read_nothing) == b""

@@ -80,6 +80,7 @@ class Files:
         self.files = {}
         self.calls = []
         self._late = late
+        self._pipeline_options = object()
 
     def _fails(self, name):
         self.calls.append(name)
@@ -135,29 +136,29 @@ def test_other_filesystems_are_tried_again(monkeypatch, late):
     files = Files(late=late)
     monkeypatch.setattr(beam_storage, "FileSystems", files)
     storage = BeamStorage(RetryPolicy(first_wait_sec=0))
-    write_file(storage, "s3://b/x", b"content")
-    with storage.open("s3://b/x") as stream:
+    write_file(storage, "hdfs://b/x", b"content")
+    with storage.open("hdfs://b/x") as stream:
         assert stream.read() == b"content"
-    assert storage.read("s3://b/x") == b"content"
-    assert storage.match("s3://b/*") == ["s3://b/x"]
-    assert storage.sizes("s3://b/*") == {"s3://b/x": 7}
-    storage.move("s3://b/x", "s3://b/f/y")
-    assert files.files == {"s3://b/f/y": b"content"}
-    storage.delete_file("s3://b/f/y")
-    storage.delete_file("s3://b/f/y")
+    assert storage.read("hdfs://b/x") == b"content"
+    assert storage.match("hdfs://b/*") == ["hdfs://b/x"]
+    assert storage.sizes("hdfs://b/*") == {"hdfs://b/x": 7}
+    storage.move("hdfs://b/x", "hdfs://b/f/y")
+    assert files.files == {"hdfs://b/f/y": b"content"}
+    storage.delete_file("hdfs://b/f/y")
+    storage.delete_file("hdfs://b/f/y")
     assert files.files == {}
-    write_file(storage, "s3://b/f/z", b"z")
-    storage.delete_tree("s3://b/f")
+    write_file(storage, "hdfs://b/f/z", b"z")
+    storage.delete_tree("hdfs://b/f")
     assert files.files == {}
 
 
 def test_other_filesystems_take_nothing_from_a_writer_that_fails(monkeypatch):
     files = Files()
     monkeypatch.setattr(beam_storage, "FileSystems", files)
-    with pytest.raises(RuntimeError), BeamStorage().create("s3://b/x") as stream:
+    with pytest.raises(RuntimeError), BeamStorage().create("hdfs://b/x") as stream:
         stream.write(b"half")
         raise RuntimeError
     assert files.calls == []
-    files.files["s3://b/x"] = b"four"
+    files.files["hdfs://b/x"] = b"four"
     with pytest.raises(TooLarge):
-        BeamStorage(RetryPolicy(first_wait_sec=0)).read("s3://b/x", max_bytes=3)
+        BeamStorage(RetryPolicy(first_wait_sec=0)).read("hdfs://b/x", max_bytes=3)

@@ -22,8 +22,9 @@ from preprocess.beam.transforms import EngineLoader
 from preprocess.engines.select import EngineSpec
 from preprocess.storage import gcs_objects
 from preprocess.storage.base import TooLarge, read_file, write_file
-from preprocess.storage.gcs import GcsStorage, glob_regex
+from preprocess.storage.gcs import GcsStorage
 from preprocess.storage.gcs_objects import read_object
+from preprocess.storage.globs import glob_regex
 from preprocess.storage.retry import RetriesExhausted, RetryPolicy
 from tests.support.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
 

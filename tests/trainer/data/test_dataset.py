@@ -175,12 +175,19 @@ def test_an_embedding_that_is_not_finite_names_the_image(prefix, write_set):
         read(prefix)
 
 
-def test_warnings_name_classes_without_examples_and_shared_images(prefix, write_set):
+def test_warnings_name_classes_without_examples(prefix, write_set):
     train = read(write_set(prefix, EMBEDDINGS, [[0], [1], [], [1]]))
     held_out = read(write_set(prefix, EMBEDDINGS, [[0], [2], [0], [0]]))
     assert data_warnings(train, held_out, held_out_name="eval") == [
         "class 'blue' has no training example: the model will never name it",
         "class 'green' has no eval example: how well the model recognizes it is unknown",
-        "3 images are both training and eval examples: accuracy will look too good",
-        "1 training records have no label and are left out",
+        "1 training record has no label and is left out",
     ]
+
+
+def test_many_classes_without_examples_are_one_warning(prefix, write_set):
+    labels = [f"class {i}" for i in range(300)]
+    train = read(write_set(prefix, EMBEDDINGS, [[i] for i in range(4)], labels=labels))
+    warnings = data_warnings(train, train, held_out_name="eval")
+    assert len(warnings) == 2
+    assert "296 of the 300 classes have no eval example ('class 4', 'class 5', 'class 6' and 293 more)" in warnings[1]

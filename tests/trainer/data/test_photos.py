@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import io
 import json
+import pathlib
 
 import numpy as np
 from PIL import Image
 
-from trainer.data.photos import PhotoFinder, finder_of_sets, lists_of_sets
+from trainer.data.photos import PhotoFinder, _link_to, finder_of_sets, lists_of_sets
 from trainer.data.record_sets import find_record_sets
 
 
@@ -33,13 +35,31 @@ def test_uris_are_found_beside_the_list_that_names_them(tmp_path):
 def test_what_is_no_photo_at_hand_is_none(tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     finder = PhotoFinder()
-    hostile = ["s3://b/x.jpg", "/dev/zero", str(tmp_path), "a\0b", "x" * 5000, "", str(tmp_path / "text.jpg")]
+    hostile = ["az://b/x.jpg", "/dev/zero", str(tmp_path), "a\0b", "x" * 5000, "", str(tmp_path / "text.jpg")]
     assert [finder.thumbnail(uri, side=8) for uri in hostile] == [None] * 7
+
+
+def test_of_two_photos_with_one_relative_name_the_one_with_the_digest_is_taken(tmp_path):
+    first, second = (photo(tmp_path / name / "1.png", size) for name, size in (("a", (40, 20)), ("b", (30, 20))))
+    finder = PhotoFinder([str(tmp_path / "a" / "train.csv"), str(tmp_path / "b" / "eval.csv")])
+    for path in (first, second):
+        content = pathlib.Path(path).read_bytes()
+        assert finder.read("1.png", hashlib.sha256(content).hexdigest()[:32]) == (path, content)
+    assert finder.read("1.png", "00" * 16) is None
+    assert finder.read("1.png")[0] == first
+
+
+def test_a_thumbnail_links_to_its_photo(tmp_path):
+    path = tmp_path / "a photo#1 ä.png"
+    Image.new("RGB", (20, 20)).save(path)
+    link = PhotoFinder().thumbnail(str(path), side=8).link
+    assert link == path.as_uri()
+    assert _link_to("gs://bucket/a photo.png") == "https://storage.cloud.google.com/bucket/a%20photo.png"
 
 
 def test_a_thumbnail_is_a_small_jpeg(tmp_path):
     uri = photo(tmp_path / "a.png")
-    data = PhotoFinder().thumbnail(uri, side=32)
+    data = PhotoFinder().thumbnail(uri, side=32).picture
     kind, _, encoded = data.partition(",")
     assert kind == "data:image/jpeg;base64"
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (32, 32)

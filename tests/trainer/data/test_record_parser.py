@@ -86,3 +86,18 @@ def test_a_changed_byte_is_refused_or_read_as_tensorflow_reads_it():
 def test_what_is_no_tfrecord_file(contents):
     with pytest.raises(MalformedRecordError):
         list(split_frames(iter([contents])))
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_digest_of_the_image_is_read_from_every_layout(ours):
+    digest = bytes(range(32))
+    written = [
+        encode_example(image_uri="a", embedding=EMBEDDING, label_ids=[1], image_sha256=digest),
+        encode_example(image_uri="b", embedding=EMBEDDING, label_ids=[1]),
+    ]
+    if not ours:
+        written.append(foreign_example(b"c", [1]))  # One of another layout: all of its piece are read by TensorFlow.
+    (records,) = parse(*written, chunk=1 << 20)
+    assert records.image_digests.dtype == np.uint8
+    assert records.image_digests[0].tobytes() == digest[:16]
+    assert not records.image_digests[1:].any()

@@ -39,6 +39,18 @@ def test_a_name_with_a_bracket(tmp_path, write_set):
     assert find(*(f"{prefix}-0000{i}-of-00002.tfrecord" for i in range(2)))[0].prefix == prefix
 
 
+@pytest.mark.parametrize("folder", ["preproc [2023]", "a,b", "what? *", "_out", "[a]/[b]"])
+@pytest.mark.parametrize("name", ["train", "_train", "train[1]"])
+def test_names_that_look_like_patterns_or_sidecars(tmp_path, write_set, folder, name):
+    prefix = write_set(str(tmp_path / folder / name), EMBEDDINGS, LABELS)
+    (tmp_path / "preproc 2").mkdir()
+    (tmp_path / "preproc 2" / "train-00000-of-00002.tfrecord").touch()
+    assert find(prefix)[0].prefix == prefix
+    if "[" not in name:
+        assert find(f"{prefix}*")[0].prefix == prefix
+    assert [found.prefix for found in find(tmp_path / folder / "*")] == [prefix]
+
+
 def test_nothing_matches(train):
     with pytest.raises(InputError, match=r"--train_data_paths: nothing matches '.*trian\*'"):
         find(train.replace("train", "trian") + "*")

@@ -9,11 +9,11 @@ from tests.support.evaluation_sets import dataset, noisy
 from trainer.evaluation import calibration
 from trainer.evaluation.calibration import (
     Reliability,
-    answers_to_judge,
     at_threshold,
     calibration_rows,
     choose_threshold,
     fit_temperature,
+    scores_and_correctness,
 )
 from trainer.evaluation.scores import losses_of, scores_of
 
@@ -21,7 +21,7 @@ from trainer.evaluation.scores import losses_of, scores_of
 def expected_calibration_error(scores, dataset):
     reliability = Reliability()
     targets = dataset.targets(np.arange(len(dataset)))
-    reliability.update(*answers_to_judge(scores, targets > 0, dataset.label_mode))
+    reliability.update(*scores_and_correctness(scores, targets > 0, dataset.label_mode))
     return reliability.error()
 
 

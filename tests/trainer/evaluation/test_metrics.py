@@ -9,7 +9,6 @@ import pytest
 from sklearn import metrics
 
 from tests.support.evaluation_sets import dataset, logits, noisy
-from trainer.evaluation import metrics as evaluation
 from trainer.evaluation.metrics import evaluate, measure, wilson_interval
 from trainer.evaluation.scores import scores_of
 
@@ -62,7 +61,7 @@ def test_a_certain_mistake_has_a_finite_loss():
 def test_logits_may_come_in_pieces_of_any_size(monkeypatch):
     some_logits, data = noisy(500)
     whole, in_one = measure(some_logits, data), numbers(some_logits, data, temperature=1.7)
-    monkeypatch.setattr(evaluation, "_ROWS_AT_A_TIME", 37)
+    monkeypatch.setattr("trainer.evaluation.metrics._ROWS_AT_A_TIME", 37)
     pieces = [some_logits[:1], some_logits[1:300], some_logits[300:]]
     in_pieces = measure(iter(pieces), data)
     assert (in_pieces.accuracy, in_pieces.loss) == pytest.approx((whole.accuracy, whole.loss))

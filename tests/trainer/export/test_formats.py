@@ -15,7 +15,7 @@ from configs.errors import InputError
 from preprocess.images.decode import decode_image
 from tests.support.classifiers import IDENTITY, LABELS, build_classifier, jpeg
 from trainer.evaluation.scores import scores_of
-from trainer.export import formats as export_formats
+from trainer.export import formats
 from trainer.export.formats import export_all, require_formats
 from trainer.export.parity import image_samples, largest_difference
 from trainer.export.pixel_classifier import PixelClassifier
@@ -127,11 +127,11 @@ def test_without_a_backbone_the_formats_take_embeddings(of_embeddings):
 
 @pytest.mark.parametrize("name", ["litert", "onnx"])
 def test_a_converted_model_that_answers_otherwise_is_refused_and_removed(of_embeddings, monkeypatch, name):
-    kind = export_formats._CONVERTED[name]
+    kind = formats._CONVERTED[name]
     other = build_head(embedding_size=24, num_classes=3, hidden_units=8, dropout=0, seed=5, mean_and_variance=None)
     wrong = kind.convert(PixelClassifier(None, other, of_embeddings["info"]), of_embeddings["info"])
     replaced = dataclasses.replace(kind, convert=lambda classifier, info: wrong)
-    monkeypatch.setitem(export_formats._CONVERTED, name, replaced)
+    monkeypatch.setitem(formats._CONVERTED, name, replaced)
     with pytest.raises(InputError, match=rf"^--export_formats: {name}: on 16 generated .* 0\.001 is allowed"):
         export_all((name,), **of_embeddings)
     assert os.path.exists(os.path.join(of_embeddings["model_dir"], "saved_model.pb"))

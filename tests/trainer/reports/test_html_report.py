@@ -3,10 +3,12 @@ from __future__ import annotations
 import html.parser
 import re
 
+import jinja2
 import numpy as np
 import pytest
 
 from tests.support.evaluation_sets import dataset, noisy
+from trainer.data.photos import Thumbnail
 from trainer.evaluation.metrics import evaluate
 from trainer.reports.html_report import html_report
 from trainer.reports.svg_charts import Line, heatmap, line_chart
@@ -44,7 +46,7 @@ class Page(html.parser.HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(self.words)
+        return " ".join(" ".join(self.words).split())  # As a browser shows line breaks.
 
 
 def metrics_of(evaluation, **changes):
@@ -70,13 +72,18 @@ def metrics_of(evaluation, **changes):
         },
         "backbone_verified": True,
         "record_sets": {"train": ["out/train"], "eval": ["out/eval"], "test": ["out/test"]},
-        "options": {"hidden_units": 512, "train_data_paths": ["out/train*"], "weights": None},
-        "model": {"head_digest": "sha256:cd"},
+        "options": {
+            "hidden_units": 512,
+            "output_path": "out/training",
+            "train_data_paths": ["out/train*"],
+            "weights": None,
+        },
+        "model": {"head_digest": "sha256:cd", "takes_images": True},
         **changes,
     }
 
 
-def page_of(evaluation, *, thumbnail=lambda uri: None, **changes) -> tuple[str, Page]:
+def page_of(evaluation, *, thumbnail=lambda *_: None, **changes) -> tuple[str, Page]:
     text = html_report(
         metrics_of(evaluation, **changes),
         curves={"eval": evaluation.threshold_counts},
@@ -144,16 +151,25 @@ def test_what_turns_text_around_or_cannot_be_seen_is_spelt_out():
     assert r"cat\u202egnp" in page.text
 
 
+def test_a_value_that_a_template_lacks_is_an_error_and_not_an_empty_place():
+    metrics = metrics_of(evaluate(*noisy(50)))
+    del metrics["backbone"]["architecture"]
+    with pytest.raises(jinja2.UndefinedError, match="architecture"):
+        html_report(metrics, curves={}, thumbnail=lambda *_: None, created="")
+
+
 def test_mistakes_show_their_photo_where_there_is_one():
     evaluation = evaluate(5 * np.eye(4, dtype=np.float32)[[1, 0, 0]], dataset([0], [1], [0]))
     asked = []
 
-    def thumbnail(uri):
+    def thumbnail(uri, digest):
+        assert digest is None
         asked.append(uri)
-        return "data:image/jpeg;base64,AAAA" if uri == "0.jpg" else None
+        return Thumbnail(picture="data:image/jpeg;base64,AAAA", link="file:///0.jpg") if uri == "0.jpg" else None
 
     _, page = page_of(evaluation, thumbnail=thumbnail)
-    assert asked == ["0.jpg", "1.jpg"]
+    assert asked == ["0.jpg", "1.jpg", "2.jpg"]  # Two mistakes, and a right answer for comparison.
+    assert [found["href"] for tag, found in page.tags if tag == "a"] == ["file:///0.jpg"]
     assert [found["src"] for tag, found in page.tags if tag == "img"] == ["data:image/jpeg;base64,AAAA"]
     assert "photo not available" in page.text
 
@@ -172,8 +188,15 @@ def test_what_was_measured_beside_is_shown():
     _, page = page_of(
         evaluation,
         test=evaluate(*noisy(60, seed=1)).numbers,
-        seeds={"seeds": [0, 1, 2], "note": "a note", "eval": {"accuracy": summary}},
+        seeds={
+            "seeds": [0, 1, 2],
+            "note": "a note",
+            "eval": {"accuracy": summary},
+            "runs": [],
+            "left_out": {"eval": 3},
+        },
         learning_curve={
+            "left_out": 3,
             "points": [{"examples": n, "accuracy": summary, "loss": summary} for n in (100, 200)],
             "last_doubling": {"accuracy_gain": 0.031, "standard_error": 0.01},
             "more_images_help": "yes",
@@ -206,6 +229,8 @@ def test_what_was_measured_beside_is_shown():
     )
     for words in (
         "50.0% ± 2.0",
+        "evaluation set without the 3 shared images: accuracy",
+        "Measured without the 3 evaluation images that training has too.",
         "+3.1 ± 1.0 points",
         "+0.100 ± 0.020",
         "diverged",
@@ -223,7 +248,7 @@ def test_an_existing_model_has_no_training_to_tell_of():
     metrics = metrics_of(evaluation)
     for name in ("history", "train", "options", "steps"):
         del metrics[name]
-    page = Page(html_report(metrics, curves={}, thumbnail=lambda uri: None, created=""))
+    page = Page(html_report(metrics, curves={}, thumbnail=lambda *_: None, created=""))
     assert "How it was trained" not in page.text
 
 
@@ -232,8 +257,99 @@ def test_many_classes_make_a_small_page():
     data = dataset(*([i] for i in range(1000)), labels=labels)
     evaluation = evaluate(np.random.default_rng(0).normal(size=(1000, 1000)).astype(np.float32), data)
     text, page = page_of(evaluation)
-    assert len(text) < 150_000
-    assert "of 1000" in page.text
+    assert len(text) < 250_000
+    assert "The 15 classes with the lowest F1" in page.text
+    assert "all 1,000 classes with images, by name" in page.text
+
+
+def test_classes_without_images_stand_apart():
+    labels = tuple(f"class {i}" for i in range(60))
+    data = dataset(*([i] for i in range(45)), labels=labels)
+    _, page = page_of(evaluate(np.eye(60, dtype=np.float32)[:45] * 5, data))
+    assert "15 classes without an image here: nothing is known about them class 45, class 46" in page.text
+
+
+def test_the_page_names_model_and_data_and_begins_with_a_summary():
+    evaluation = evaluate(*noisy(300), temperature=1.5, threshold=0.5)
+    text, page = page_of(evaluation)
+    accuracy = f"{100 * evaluation.numbers['accuracy']:.1f}%"
+    assert f"<title>Report of out/training/model: 4 classes, {accuracy}" in text
+    assert "trained on 1,234 images of out/train, judged on 300 images of out/eval" in page.text
+    assert f"The model is right for {accuracy} of the 300 images of the evaluation set" in page.text
+    assert "of these confident predictions are right" in page.text
+    assert "Most often, it takes “" in page.text
+    assert "hugs predict --model_dir out/training/model photo.jpg" in page.text
+    assert "tf.saved_model.load('out/training/model')" in page.text
+    _, page = page_of(evaluation, options={"output_path": "my out; rm -rf"})
+    assert "hugs predict --model_dir 'my out; rm -rf/model' photo.jpg" in page.text
+
+
+def test_a_threshold_that_nothing_reaches_and_one_that_all_reach_are_said_in_words():
+    values, data = noisy(100)
+    _, page = page_of(evaluate(values, data, threshold=1.0))
+    assert "It calls none of its predictions confident: none has a score of 1.00 or more" in page.text
+    assert "– of these" not in page.text
+    _, page = page_of(evaluate(values, data, threshold=0.0))
+    assert "It calls all of its predictions confident" in page.text
+
+
+@pytest.mark.parametrize("temperature", [1.0, 9.0])
+def test_a_temperature_that_makes_the_scores_worse_is_said(temperature):
+    _, page = page_of(evaluate(*noisy(500), temperature=temperature))
+    worse = temperature == 9.0
+    assert ("On this set the temperature makes the scores worse" in page.text) == worse
+    assert ("here the temperature made it larger" in page.text) == worse
+
+
+def test_two_seeds_have_no_spread():
+    runs = [{"seed": seed, "eval": {"accuracy": accuracy}} for seed, accuracy in ((0, 0.5), (1, 0.5))]
+    seeds = {
+        "seeds": [0, 1],
+        "left_out": {"eval": 0},
+        "note": "",
+        "runs": runs,
+        "eval": {"accuracy": {"mean": 0.5, "deviation": 0.0}},
+    }
+    _, page = page_of(evaluate(*noisy(50)), seeds=seeds)
+    assert "accuracy 50.0% and 50.0%" in page.text
+    assert "±" not in page.text
+
+
+def test_many_warnings_are_folded_and_none_is_lost():
+    text, page = page_of(evaluate(*noisy(50)), warnings=[f"warning {i}." for i in range(100)])
+    assert "95 more warnings" in page.text
+    assert all(f"<li>warning {i}.</li>" in text for i in range(100))
+    assert text.index("warning 4.") < text.index("95 more warnings") < text.index("warning 5.")
+
+
+def test_mistakes_of_which_the_model_is_not_sure_are_not_called_sure():
+    data = dataset([0], [1], [2])
+    for strength, called in ((0.3, "Mistakes, the highest scores first"), (5, "Surest mistakes")):
+        _, page = page_of(evaluate(strength * np.eye(4, dtype=np.float32)[[1, 2, 3]], data))
+        assert called in page.text
+        assert ("it may be a label error" in page.text) == (strength == 5)
+
+
+def test_images_that_were_trained_on_are_loud_and_the_accuracy_without_them_stands_beside():
+    evaluation = evaluate(*noisy(50))
+    evaluation.numbers["without_shared_images"] = {
+        "left_out": 1,
+        "examples": 49,
+        "accuracy": 0.25,
+        "accuracy_interval": [0.15, 0.39],
+    }
+    _, page = page_of(evaluation)
+    assert "1 image of these 50 is in another set of this training too" in page.text
+    assert "Without it, the accuracy is 25.0% of 49 images (between 15.0% and 39.0%" in page.text
+    evaluation.numbers["without_shared_images"] = {"left_out": 50, "examples": 0, "accuracy": None}
+    _, page = page_of(evaluation)
+    assert "no image is left, so this page says nothing about new images" in page.text
+
+
+def test_a_model_that_takes_embeddings_is_called_with_embeddings():
+    _, page = page_of(evaluate(*noisy(50)), model={"head_digest": "", "takes_images": False})
+    assert "hugs predict" not in page.text
+    assert 'signatures["embeddings"]' in page.text
 
 
 def test_charts_of_one_point_or_one_value_have_axes():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.embedded_clusters import clusters, dataset, small_options
-from trainer.search import seeds_and_curves as repeats
+from trainer.search import seeds_and_curves
 from trainer.search.cross_validation import fit
 from trainer.search.seeds_and_curves import learning_curve, nested_parts, over_seeds
 
@@ -51,8 +51,8 @@ def test_parts_are_nested_and_keep_every_class():
 @pytest.fixture
 def short_curve(monkeypatch):
     """Half of the examples and all of them, each with one seed."""
-    monkeypatch.setattr(repeats, "_HALVINGS", 1)
-    monkeypatch.setattr(repeats, "_CURVE_SEEDS", 1)
+    monkeypatch.setattr(seeds_and_curves, "_HALVINGS", 1)
+    monkeypatch.setattr(seeds_and_curves, "_CURVE_SEEDS", 1)
 
 
 def easy_and_hard(num_examples: int, seed: int):
@@ -67,8 +67,8 @@ def easy_and_hard(num_examples: int, seed: int):
 
 
 def test_the_curve_says_which_class_needs_more_images(monkeypatch):
-    monkeypatch.setattr(repeats, "_HALVINGS", 2)
-    monkeypatch.setattr(repeats, "_CURVE_SEEDS", 2)
+    monkeypatch.setattr(seeds_and_curves, "_HALVINGS", 2)
+    monkeypatch.setattr(seeds_and_curves, "_CURVE_SEEDS", 2)
     found = learning_curve(easy_and_hard(128, 0), easy_and_hard(400, 1), small_options(max_steps=80))
     assert [point["examples"] for point in found["points"]] == [32, 64, 128]
     accuracies = [point["accuracy"]["mean"] for point in found["points"]]
@@ -98,7 +98,7 @@ def test_the_curve_of_several_labels_counts_whole_answers(short_curve):
 
 
 def test_a_set_that_cannot_be_halved_gives_one_point(monkeypatch):
-    monkeypatch.setattr(repeats, "_CURVE_SEEDS", 1)
+    monkeypatch.setattr(seeds_and_curves, "_CURVE_SEEDS", 1)
     tiny = clusters(8, 0)
     found = learning_curve(tiny, tiny, small_options(max_steps=5))
     assert [point["examples"] for point in found["points"]] == [8]

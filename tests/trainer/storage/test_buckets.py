@@ -18,7 +18,7 @@ from PIL import Image
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
 from configs.errors import InputError
-from preprocess.storage import router as uri_storage
+from preprocess.storage import router
 from tests.support.faulty_gcs import FaultPlan
 from tests.trainer.data.test_foreign_sets import EMBEDDINGS, example, write
 from trainer import predict, task
@@ -144,11 +144,11 @@ def test_photos_are_found_until_the_bucket_no_longer_answers(gcs, monkeypatch, c
     Image.fromarray(np.full((20, 40, 3), 200, np.uint8)).save(encoded, "PNG")
     gcs.put("bucket", "data/photos/a.png", encoded.getvalue())
     gcs.put("bucket", "preproc/_train/report.json", json.dumps({"input": ["gs://bucket/data/train.csv"]}).encode())
-    finder = PhotoFinder(lists_of_sets(["gs://bucket/preproc/train", "gs://no-bucket/eval", "s3://bucket/test"]))
+    finder = PhotoFinder(lists_of_sets(["gs://bucket/preproc/train", "gs://no-bucket/eval", "az://bucket/test"]))
     found = ("gs://bucket/data/photos/a.png", encoded.getvalue())
     assert finder.read("photos/a.png") == finder.read(found[0]) == found
-    assert finder.thumbnail("photos/a.png", side=8).startswith("data:image/jpeg;base64,")
-    assert [finder.read(uri) for uri in ("photos/b.png", "gs://no-bucket/a.png", "gs://", "s3://b/a.png")] == [None] * 4
+    assert finder.thumbnail("photos/a.png", side=8).picture.startswith("data:image/jpeg;base64,")
+    assert [finder.read(uri) for uri in ("photos/b.png", "gs://no-bucket/a.png", "gs://", "az://b/a.png")] == [None] * 4
     gcs.plan = FaultPlan(share=1, faults=["503"])
     monkeypatch.setattr("preprocess.storage.retry.RetryPolicy.wait_sec", lambda self, tries: 1e9)
     assert finder.read(found[0]) is None
@@ -192,7 +192,8 @@ def test_metrics_that_are_seen_are_those_of_the_model_beside_them(gcs, sent_toge
     assert sent_together == [{info}, {"v.index"}, {graph}, {"report.html"}, {"metrics.json"}, {"old"}]
     requests = [one.request.partition("?")[0] for one in gcs.exchanges if one.request.startswith("DELETE")]
     probe, *deleted = [request.rpartition("%2F")[2] for request in requests]
-    assert deleted == ["metrics.json", "report.html", "predictions.csv", "saved_model.pb", "old"]
+    files = ["metrics.json", "report.html", "predictions.csv", "shared_images.csv"]
+    assert deleted == [*files, "saved_model.pb", "old"]
     order = [f"model/{MODEL_INFO_PATH}", "model/variables/v.index", "model/saved_model.pb"]
     order += ["report.html", "metrics.json"]
     assert sent == [f"{folder}/{name}" for name in (probe, *order)]
@@ -284,8 +285,8 @@ def test_a_bucket_that_closes_during_training_is_one_line(gcs, mean_colour_backb
 @pytest.mark.parametrize(
     ("flag", "value", "words"),
     [
-        ("--train_data_paths", "hdfs://node/train*", "opens local paths and gs://, not hdfs://"),
-        ("--output_path", "s3://bucket/out", "opens local paths and gs://, not s3://"),
+        ("--train_data_paths", "hdfs://node/train*", "opens local paths, gs:// and s3://, not hdfs://"),
+        ("--output_path", "az://bucket/out", "opens local paths, gs:// and s3://, not az://"),
         ("--checkpoint_dir", "gs://", "must name a bucket"),
     ],
 )
@@ -302,11 +303,11 @@ def test_files_by_their_uri_are_local_ones():
 
 def test_without_the_client_it_is_named_where_it_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
-    uri_storage._require_client.cache_clear()
-    storage = uri_storage.UriStorage()
+    router.require_client.cache_clear()
+    storage = router.UriStorage()
     with pytest.raises(InputError, match=r"google-cloud-storage.*pip install --editable .*\[train\]"):
         storage.read("gs://bucket/x")
-    with pytest.raises(InputError, match="only local paths and gs:// can be opened here"):
-        storage.read("s3://bucket/x")
+    with pytest.raises(InputError, match="only local paths, gs:// and s3:// can be opened here"):
+        storage.read("az://bucket/x")
     assert storage.match(os.devnull + "x") == []
     assert working_folder.working_folder("/tmp/x/", flag="log_dir").local == "/tmp/x"

@@ -13,6 +13,7 @@ from trainer.data.embeddings import MemoryEmbeddings
 from trainer.evaluation.metrics import measure
 from trainer.options import OPTIMIZERS, TrainingOptions
 from trainer.training.batches import group_steps
+from trainer.training.checkpoints import NO_SAVING
 from trainer.training.head import build_head, head_digest, predict_logits, standardization
 from trainer.training.loop import train_head
 
@@ -93,7 +94,7 @@ def test_several_labels_a_row_can_be_trained(options):
 def test_every_optimizer_learns(options, optimizer):
     learning_rate = 0.1 if optimizer == "sgd" else 0.01
     options = dataclasses.replace(options, optimizer=optimizer, learning_rate=learning_rate, max_steps=80)
-    assert train_head(clusters(200, 0), clusters(100, 1), options, write=False).best.eval_accuracy > 0.97
+    assert train_head(clusters(200, 0), clusters(100, 1), options, saving=NO_SAVING).best.eval_accuracy > 0.97
 
 
 def test_several_labels_are_learned_each_by_itself(options):
@@ -107,7 +108,7 @@ def test_several_labels_are_learned_each_by_itself(options):
 
     train, held_out = several(600), several(200)
     run = dataclasses.replace(options, max_steps=300, hidden_units=0, dropout=0.0, learning_rate=0.1)
-    result = train_head(train, held_out, run, write=False)
+    result = train_head(train, held_out, run, saving=NO_SAVING)
     logits = predict_logits(result.head, held_out.embeddings.pieces())
     assert ((logits > 0) == held_out.label_sets()).mean() > 0.97
     assert logits[:, 2].min() > 0
@@ -122,7 +123,7 @@ def test_balanced_classes_are_found_more_often(options):
     found = {}
     for weights in ("none", "balanced"):
         run = dataclasses.replace(options, class_weights=weights, hidden_units=0, dropout=0.0)
-        logits = predict_logits(train_head(data, data, run, write=False).head, [data.embeddings.array])
+        logits = predict_logits(train_head(data, data, run, saving=NO_SAVING).head, [data.embeddings.array])
         found[weights] = int(logits[190:].argmax(axis=1).sum())
     assert found["balanced"] >= 8
     assert found["none"] <= 4
@@ -131,27 +132,29 @@ def test_balanced_classes_are_found_more_often(options):
 def test_a_penalty_keeps_weights_small(options):
     run = dataclasses.replace(options, hidden_units=0, dropout=0.0, max_steps=60)
     data = clusters(200, 0), clusters(100, 1)
-    free, held = (train_head(*data, dataclasses.replace(run, l2=l2), write=False) for l2 in (0.0, 0.1))
+    free, held = (train_head(*data, dataclasses.replace(run, l2=l2), saving=NO_SAVING) for l2 in (0.0, 0.1))
     assert np.square(held.head.get_weights()[0]).sum() < 0.2 * np.square(free.head.get_weights()[0]).sum()
 
 
 def test_epochs_decide_the_number_of_steps(options):
     run = dataclasses.replace(options, epochs=3)
-    assert train_head(clusters(120, 0), clusters(50, 1), run, write=False).history[-1].step == 8  # 360 / 50
+    assert train_head(clusters(120, 0), clusters(50, 1), run, saving=NO_SAVING).history[-1].step == 8  # 360 / 50
 
 
 def test_training_stops_when_the_loss_on_eval_no_longer_falls(options):
     noise = [dataset(np.random.default_rng(i).normal(size=(20, 32)), [[0], [1]] * 10, 2) for i in range(2)]
     run = dataclasses.replace(options, early_stopping=3, eval_every_steps=5, max_steps=400)
-    result = train_head(*noise, run, write=False)
+    result = train_head(*noise, run, saving=NO_SAVING)
     assert result.stopped_early
     assert [point.step for point in result.history[-4:]] == [result.best.step + 5 * i for i in range(4)]
     assert result.best.eval_loss == min(point.eval_loss for point in result.history)
-    assert not train_head(*noise, dataclasses.replace(run, early_stopping=0, max_steps=40), write=False).stopped_early
+    assert not train_head(
+        *noise, dataclasses.replace(run, early_stopping=0, max_steps=40), saving=NO_SAVING
+    ).stopped_early
 
 
 def test_nothing_need_be_written(options, tmp_path):
-    train_head(clusters(100, 0), clusters(50, 1), dataclasses.replace(options, max_steps=5), write=False)
+    train_head(clusters(100, 0), clusters(50, 1), dataclasses.replace(options, max_steps=5), saving=NO_SAVING)
     assert not os.listdir(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The whole road in a bucket, lists, photos, records and models: the real programs against a service on loopback."""
+"""The whole workflow in a bucket, from lists and photos to records and models: real programs, a service on loopback."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not 
 
 from configs.errors import InputError
 from pipelines import class_folders, ingest
-from pipelines.ingest import name_share, split_of
+from pipelines.splits.assign import name_share, split_of
 from tests.support.faulty_gcs import FaultPlan, FaultyGcs
 from tests.support.programs import end_program, start_program
 
@@ -55,7 +55,7 @@ def metrics_of(gcs, folder):
 
 
 @pytest.fixture(scope="module")
-def road():
+def bucket():
     """A bucket in which class folders became lists, records and a model; one photo of the eval list is mislabelled."""
     with FaultyGcs(buckets=["bucket"]) as gcs:
         for label, base in BASES.items():
@@ -70,7 +70,7 @@ def road():
         gcs.put("bucket", "photos/light/notes", b"no image")
         lists = ["--image_dir", "gs://bucket/photos", "--output_dir", "gs://bucket/data"]
         _, said = run(gcs, "pipelines.ingest", *lists, "--eval_percent", "25", "--test_percent", "0", tiny=False)
-        assert "1 file is not an image, left out: light/notes" in said
+        assert "1 file is not an image that is read here, left out: light/notes" in said
         for part in ("train", "eval"):
             paths = ["--input_path", f"gs://bucket/data/{part}.csv", "--input_dict", "gs://bucket/data/dict.txt"]
             backbone = ["--backbone", "tiny", "--weights", "random", "--precision", "float32"]
@@ -79,32 +79,32 @@ def road():
         yield gcs
 
 
-def test_the_row_accounting_agrees_from_photos_to_metrics(road):
+def test_the_row_accounting_agrees_from_photos_to_metrics(bucket):
     rows = {}
     for part in ("train", "eval"):
-        text = road.get("bucket", f"data/{part}.csv").decode()
+        text = bucket.get("bucket", f"data/{part}.csv").decode()
         rows[part] = dict(csv.reader(text.splitlines()))
-        manifest = json.loads(road.get("bucket", f"out/preproc/_{part}/manifest.json"))
-        report = json.loads(road.get("bucket", f"out/preproc/_{part}/report.json"))
+        manifest = json.loads(bucket.get("bucket", f"out/preproc/_{part}/manifest.json"))
+        report = json.loads(bucket.get("bucket", f"out/preproc/_{part}/report.json"))
         assert manifest["records"] == sum(shard["records"] for shard in manifest["shards"]) == len(rows[part])
         assert report["rows_read"] == report["embedded"] == len(rows[part])
         assert not report["failed"] and not report["skipped"]
     assert len(rows["train"] | rows["eval"]) == 2 * PHOTOS_EACH + 1
-    metrics = metrics_of(road, "out/training")
+    metrics = metrics_of(bucket, "out/training")
     assert metrics["train"]["examples"] == len(rows["train"])
     assert metrics["eval"]["examples"] == len(rows["eval"])
     assert metrics["eval"]["accuracy"] == pytest.approx(1 - 1 / len(rows["eval"]))
-    predictions = list(csv.DictReader(road.get("bucket", "out/training/predictions.csv").decode().splitlines()))
+    predictions = list(csv.DictReader(bucket.get("bucket", "out/training/predictions.csv").decode().splitlines()))
     assert {row["uri"]: row["label"] for row in predictions} == rows["eval"]
     (mistake,) = [row["uri"] for row in predictions if row["correct"] == "0"]
     assert "photos/dark/wrong-" in mistake
-    report = road.get("bucket", "out/training/report.html").decode()
+    report = bucket.get("bucket", "out/training/report.html").decode()
     assert mistake in report and "data:image/jpeg;base64," in report
     # The formats were compared on photos of the bucket.
     assert metrics["exports"]["savedmodel"]["samples_are"] == "photos"
-    model = json.loads(road.get("bucket", "out/training/model/assets.extra/model.json"))
+    model = json.loads(bucket.get("bucket", "out/training/model/assets.extra/model.json"))
     assert model["head_digest"] == metrics["model"]["head_digest"]
-    names = {name.removeprefix("out/training/") for name in road.names("bucket") if name.startswith("out/training/")}
+    names = {name.removeprefix("out/training/") for name in bucket.names("bucket") if name.startswith("out/training/")}
     assert {name.partition("/")[0] for name in names} == {
         *("checkpoints", "logs", "metrics.json", "model", "predictions.csv", "report.html")
     }
@@ -112,87 +112,87 @@ def test_the_row_accounting_agrees_from_photos_to_metrics(road):
     assert not [name for name in names if "partial" in name or "test" in name]
 
 
-def test_what_a_bucket_refuses_to_the_lists_is_one_line(road, monkeypatch, capsys):
-    for name, value in road.environment.items():
+def test_what_a_bucket_refuses_to_the_lists_is_one_line(bucket, monkeypatch, capsys):
+    for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
     flags = ["--image_dir", "gs://bucket/photos", "--output_dir", "gs://bucket/lists", "--test_percent", "0"]
     # Whether it is an image is not known, so it may not be left out as none.
-    road.plan = FaultPlan(share=1, faults=["403"], only="GET.*notes")
+    bucket.plan = FaultPlan(share=1, faults=["403"], only="GET.*notes")
     with pytest.raises(InputError, match="^--image_dir: gs://bucket/photos/light/notes cannot be read .No permission"):
         ingest.main(flags)
-    road.plan = FaultPlan(share=1, faults=["403"], only="DELETE.*test.csv")
-    road.put("bucket", "lists/test.csv", b"old")
+    bucket.plan = FaultPlan(share=1, faults=["403"], only="DELETE.*test.csv")
+    bucket.put("bucket", "lists/test.csv", b"old")
     with pytest.raises(InputError, match="^--output_dir: earlier lists cannot be removed from gs://bucket/lists"):
         ingest.main(flags)
-    road.plan = FaultPlan()
+    bucket.plan = FaultPlan()
     monkeypatch.setattr(class_folders, "_MAX_SNIFFED_BYTES", 3)  # A film, as it were.
     ingest.main(flags)
     assert "1 file is not an image" in capsys.readouterr().err
-    assert "lists/test.csv" not in road.names("bucket")
+    assert "lists/test.csv" not in bucket.names("bucket")
 
 
-def test_the_model_answers_from_the_bucket_as_from_a_disk(road, tmp_path):
+def test_the_model_answers_from_the_bucket_as_from_a_disk(bucket, tmp_path):
     from trainer.export.classifier import Classifier, normalize_photo
 
     photos = [f"gs://bucket/photos/{label}/{number}.png" for label in BASES for number in (1, 2)]
     flags = ["--json", "--model_dir", "gs://bucket/out/training/model"]
-    stdout, stderr = run(road, "trainer.predict", *flags, *photos, "gs://bucket/gone.png", expect=2, tiny=False)
+    stdout, stderr = run(bucket, "trainer.predict", *flags, *photos, "gs://bucket/gone.png", expect=2, tiny=False)
     assert "error: gs://bucket/gone.png: no such file" in stderr
     answers = [json.loads(line) for line in stdout.splitlines()]
     assert [answer["image"] for answer in answers] == photos
     assert [answer["predictions"][0]["label"] for answer in answers] == ["dark", "dark", "light", "light"]
     prefix = "out/training/model/"
-    for name in road.names("bucket"):
+    for name in bucket.names("bucket"):
         if name.startswith(prefix):
             path = tmp_path / name.removeprefix(prefix)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(road.get("bucket", name))
-    contents = [road.get("bucket", uri.removeprefix("gs://bucket/")) for uri in photos]
+            path.write_bytes(bucket.get("bucket", name))
+    contents = [bucket.get("bucket", uri.removeprefix("gs://bucket/")) for uri in photos]
     on_disk = Classifier(str(tmp_path)).predict([normalize_photo(data) for data in contents])
     for answer, prediction in zip(answers, on_disk, strict=True):
         scores = {row["id"]: row["score"] for row in answer["predictions"]}
         assert [scores[i] for i in range(2)] == pytest.approx(prediction.scores.tolist(), abs=1e-6)
 
 
-def test_killed_a_trainer_goes_on_in_a_bucket_that_fails_a_tenth_of_the_time(road):
-    process = start(road, "trainer.task", *TRAIN, *HEAD, "--output_path", "gs://bucket/out/killed")
+def test_killed_a_trainer_goes_on_in_a_bucket_that_fails_a_tenth_of_the_time(bucket):
+    process = start(bucket, "trainer.task", *TRAIN, *HEAD, "--output_path", "gs://bucket/out/killed")
 
     def wait_for(arrived):
         while not arrived():
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
 
-    wait_for(lambda: any("killed%2F.write-test" in one.request for one in road.exchanges))
+    wait_for(lambda: any("killed%2F.write-test" in one.request for one in bucket.exchanges))
     # Waiting for the bucket makes a save due, and long enough to be met.
-    road.plan = FaultPlan(latency_sec=0.3)
-    wait_for(lambda: "out/killed/checkpoints/last/checkpoint" in road.names("bucket"))
+    bucket.plan = FaultPlan(latency_sec=0.3)
+    wait_for(lambda: "out/killed/checkpoints/last/checkpoint" in bucket.names("bucket"))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert "out/killed/metrics.json" not in road.names("bucket")
-    first = len(road.exchanges)
-    road.plan = FaultPlan(share=0.1, stall_sec=0.2, seed=1)
-    _, stderr = train(road, "gs://bucket/out/killed")
-    road.plan = FaultPlan()
+    assert "out/killed/metrics.json" not in bucket.names("bucket")
+    first = len(bucket.exchanges)
+    bucket.plan = FaultPlan(share=0.1, stall_sec=0.2, seed=1)
+    _, stderr = train(bucket, "gs://bucket/out/killed")
+    bucket.plan = FaultPlan()
     assert "going on from the checkpoint of step" in stderr
-    assert len([one for one in road.exchanges[first:] if one.fault]) >= 3
-    undisturbed, killed = metrics_of(road, "out/training"), metrics_of(road, "out/killed")
+    assert len([one for one in bucket.exchanges[first:] if one.fault]) >= 3
+    undisturbed, killed = metrics_of(bucket, "out/training"), metrics_of(bucket, "out/killed")
     assert killed["model"]["head_digest"] == undisturbed["model"]["head_digest"]
     assert killed["history"] == undisturbed["history"]
     for name in ("best", "last"):  # Nothing half-written is left.
-        kept = [path for path in road.names("bucket") if path.startswith(f"out/killed/checkpoints/{name}/")]
+        kept = [path for path in bucket.names("bucket") if path.startswith(f"out/killed/checkpoints/{name}/")]
         assert len(kept) == 3, kept
 
 
-def test_a_bucket_that_is_missing_or_may_not_be_written_to_is_one_line(road):
-    _, stderr = train(road, "gs://no-such-bucket/x", expect=2, tiny=False)
+def test_a_bucket_that_is_missing_or_may_not_be_written_to_is_one_line(bucket):
+    _, stderr = train(bucket, "gs://no-such-bucket/x", expect=2, tiny=False)
     assert stderr == (
         "error: --output_path: cannot write to gs://no-such-bucket/x: there is no bucket gs://no-such-bucket. "
         "Make it, or correct the name\n"
     )
-    before = road.names("bucket")
-    road.plan = FaultPlan(share=1, faults=["403"], only="^(POST|PUT)")
-    _, stderr = train(road, "gs://bucket/closed", expect=2, tiny=False)
-    road.plan = FaultPlan()
+    before = bucket.names("bucket")
+    bucket.plan = FaultPlan(share=1, faults=["403"], only="^(POST|PUT)")
+    _, stderr = train(bucket, "gs://bucket/closed", expect=2, tiny=False)
+    bucket.plan = FaultPlan()
     assert stderr.startswith("error: --output_path: cannot write to gs://bucket/closed: No permission for gs://bucket/")
     assert stderr.count("\n") == 1
-    assert road.names("bucket") == before
+    assert bucket.names("bucket") == before

@@ -1,0 +1,77 @@
+"""The command that comes after an embedded list: for the next list of the same folder, or for the training."""
+
+from __future__ import annotations
+
+import glob
+import posixpath
+from collections.abc import Iterator, Sequence
+
+from configs.printed_commands import program_command
+from pipelines.checks.embed_flags import read_flags
+from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
+from preprocess.storage.base import Storage
+
+# In the order in which they are embedded: the training set comes first, since the others are compared with it.
+SPLITS = ("train", "eval", "test")
+# Flags that name the list, or that belong to one run. All others matter for the next list as well.
+_LIST_FLAGS = ("--input_path", "--output_path")
+_OF_ONE_RUN = ("--against", "--retry_failures", "--overwrite", "--verify", "--prediction", "--dry_run", "--job_name")
+_FOLDER_OF_RECORDS = "preproc"
+
+
+def next_step(argv: Sequence[str], storage: Storage) -> str | None:
+    """The next command after a list was embedded to its end.
+
+    Args:
+      argv: the command line of `pipelines.embed` that embedded it.
+      storage: of the lists and of the sets.
+
+    Returns:
+      A command line; None if the list is not one of those that `pipelines.ingest` writes, or the rest is not there.
+
+    Raises:
+      OSError: storage failed.
+    """
+    options = read_flags(argv).options
+    split = posixpath.basename(options.output_path)
+    if split not in SPLITS or len(options.input_path) != 1:
+        return None
+    data_dir, name = posixpath.split(options.input_path[0])
+    records = posixpath.dirname(options.output_path)
+    if name != f"{split}.csv":
+        return None
+    finished = [
+        other
+        for other in SPLITS
+        if storage.match(glob.escape(sidecar_path(posixpath.join(records, other), MANIFEST_NAME)))
+    ]
+    for other in SPLITS:
+        path = posixpath.join(data_dir, f"{other}.csv")
+        if other not in finished and storage.match(glob.escape(path)):
+            paths = dict(zip(_LIST_FLAGS, (path, posixpath.join(records, other)), strict=True))
+            against = ["--against", posixpath.join(records, "train")] if "train" in finished else []
+            return program_command("embed", *_with_paths(argv, paths), *against)
+    if not {"train", "eval"} <= set(finished):
+        return None
+    sets = [word for of in finished for word in (f"--{of}_data_paths", posixpath.join(records, f"{of}*"))]
+    return program_command("train", *sets, "--output_path", _training_folder(records))
+
+
+def _training_folder(records: str) -> str:
+    """The folder beside that of the records. None inside it: `train*`, which names the records, would match it, too."""
+    if posixpath.basename(records) == _FOLDER_OF_RECORDS:
+        return posixpath.join(posixpath.dirname(records), "training")
+    return f"{records}_training" if records else "model"
+
+
+def _with_paths(argv: Sequence[str], paths: dict[str, str]) -> Iterator[str]:
+    """The words of a command line with other paths and without what belongs to one run."""
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        flag, has_value, _ = word.partition("=")
+        own = [] if has_value or not words or words[0].startswith("--") else [words.pop(0)]
+        if flag in paths:
+            yield from (flag, paths[flag])
+        elif flag not in _OF_ONE_RUN:
+            yield from (word, *own)

@@ -1,0 +1,188 @@
+"""Images that are in a held-out set and in the training set: what a run says about them, and where."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from preprocess.records.record_set import REPORT_NAME, sidecar_path
+from trainer import task
+
+
+def embeddings(count, seed):
+    rng = np.random.default_rng(seed)
+    found = rng.normal(-0.5, 0.2, (count, 3)).astype(np.float32)
+    found[np.arange(count), np.arange(count) % 3] += 0.9
+    return found
+
+
+def ids(count):
+    return [[row % 3] for row in range(count)]
+
+
+@pytest.fixture
+def folder(tmp_path, write_set):
+    """Writes the three sets; an evaluation photo is a training photo if both stand for one content."""
+
+    def write(*, train=range(60), evaluation, test=None, **more):
+        sets = {"train": train, "eval": evaluation} | ({"test": test} if test is not None else {})
+        for seed, (name, contents) in enumerate(sets.items()):
+            count = len(contents)
+            write_set(
+                str(tmp_path / "preproc" / name),
+                embeddings(count, seed),
+                ids(count),
+                contents=list(contents),
+                **more,
+            )
+        return tmp_path
+
+    return write
+
+
+def arguments(folder, *more):
+    held_out = [name for name in ("eval", "test") if (folder / "preproc" / f"_{name}").exists()]
+    return [
+        *("--train_data_paths", f"{folder}/preproc/train*", "--output_path", str(folder / "training")),
+        *(word for name in held_out for word in (f"--{name}_data_paths", f"{folder}/preproc/{name}*")),
+        *("--max_steps", "20", "--eval_every_steps", "10", "--hidden_units", "0", "--batch_size", "30", *more),
+    ]
+
+
+def metrics_of(folder):
+    return json.loads((folder / "training" / "metrics.json").read_text())
+
+
+def pairs_of(folder):
+    with open(folder / "training" / "shared_images.csv", newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_an_evaluation_set_of_training_photos_under_other_names(mean_colour_backbone, folder, capsys):
+    place = folder(evaluation=range(40))
+    task.main(arguments(place))
+    printed = capsys.readouterr()
+    first, *_ = (line for line in printed.err.splitlines() if line.startswith("warning"))
+    assert first.startswith("warning: 40 of the 40 evaluation images are also training images: the accuracy looks too")
+    assert "without the 40 images that other sets have too: none is left" in printed.out
+    metrics = metrics_of(place)
+    assert metrics["shared_images"] == {"eval": {"train": {"shared": 40, "unchecked": 0}}}
+    assert metrics["eval"]["without_shared_images"]["examples"] == 0
+    assert metrics["eval"]["without_shared_images"]["accuracy"] is None
+    pairs = pairs_of(place)
+    assert len(pairs) == 40
+    assert pairs[1] == {
+        "set": "eval",
+        "uri": "eval/1.jpg",
+        "label": "green",
+        "also_in": "train",
+        "other_uri": "train/1.jpg",
+        "other_label": "green",
+        "compared_by": "content",
+    }
+    page = (place / "training" / "report.html").read_text()
+    assert "40 of the 40 evaluation images are also training images" in page
+
+
+@pytest.mark.parametrize("label_mode", ["single", "multi"])
+def test_the_accuracy_without_them_stands_beside_the_accuracy(mean_colour_backbone, folder, label_mode, capsys):
+    place = folder(evaluation=[*range(10), *range(1000, 1020)], test=[50, 1003, 2000])
+    task.main(arguments(place, "--label_mode", label_mode, "--write_predictions"))
+    metrics = metrics_of(place)
+    rest = metrics["eval"]["without_shared_images"]
+    with open(place / "training" / "predictions.csv", newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["set"] == "eval"]
+    assert (rest["left_out"], rest["examples"], metrics["eval"]["examples"]) == (10, 20, 30)
+    assert rest["accuracy"] == np.mean([int(row["correct"]) for row in rows[10:]])
+    assert rest["answers"]["coverage"] == np.mean([int(row["confident"]) for row in rows[10:]])
+    # A test photo that chose the checkpoint is not new either.
+    assert metrics["shared_images"]["test"] == {
+        "train": {"shared": 1, "unchecked": 0},
+        "eval": {"shared": 1, "unchecked": 0},
+    }
+    assert metrics["test"]["without_shared_images"]["examples"] == 1
+    assert [(pair["set"], pair["also_in"], pair["other_uri"]) for pair in pairs_of(place)[10:]] == [
+        ("test", "train", "train/50.jpg"),
+        ("test", "eval", "eval/13.jpg"),
+    ]
+    assert "without the 10 images that other sets have too: accuracy" in capsys.readouterr().out
+
+
+def test_equal_relative_names_in_two_folders_are_no_leak_and_an_old_file_goes(mean_colour_backbone, folder, capsys):
+    names = [f"photos/{row}.jpg" for row in range(60)]
+    place = folder(evaluation=range(30), uris=names)
+    task.main(arguments(place))
+    assert (place / "training" / "shared_images.csv").exists()
+    folder(evaluation=range(100, 130), uris=names)
+    capsys.readouterr()
+    task.main(arguments(place))
+    assert "also training" not in capsys.readouterr().err
+    assert "without_shared_images" not in metrics_of(place)["eval"]
+    assert not (place / "training" / "shared_images.csv").exists()
+
+
+def test_no_number_of_other_warnings_hides_a_leak(mean_colour_backbone, folder, monkeypatch, capsys):
+    monkeypatch.setattr("trainer.data.dataset.data_warnings", lambda *_, held_out_name: [f"w{i}" for i in range(99)])
+    task.main(arguments(folder(evaluation=range(30))))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert "also training images" in lines[0]
+    assert "more in the metrics" in lines[-1]
+
+
+def test_records_without_digests_say_that_they_cannot_be_compared(mean_colour_backbone, folder, capsys):
+    place = folder(train=[None] * 60, evaluation=[None] * 30)
+    task.main(arguments(place))
+    assert "30 of the 30 evaluation images cannot be compared with the training images" in capsys.readouterr().err
+    assert metrics_of(place)["shared_images"]["eval"]["train"] == {"shared": 0, "unchecked": 30}
+
+
+def test_seeds_and_learning_curve_leave_them_out(mean_colour_backbone, folder):
+    place = folder(evaluation=[*range(10), *range(1000, 1020)])
+    task.main(arguments(place, "--seeds", "2", "--learning_curve"))
+    metrics = metrics_of(place)
+    assert metrics["seeds"]["left_out"] == {"eval": 10}
+    assert metrics["learning_curve"]["left_out"] == 10
+    assert sum(row["support"] for row in metrics["learning_curve"]["classes"]) == 20
+
+
+def test_what_embedding_found_is_passed_on(mean_colour_backbone, folder, capsys):
+    place = folder(evaluation=range(1000, 1030))
+    prefixes = {name: str(place / "preproc" / name) for name in ("train", "eval")}
+    reports = {
+        "train": {
+            "duplicates": {"images": 3, "extra_records": 4, "images_with_different_labels": 2, "file": "d.jsonl"},
+            "shared_with": [],
+        },
+        "eval": {
+            "duplicates": {"images": 0, "extra_records": 0, "images_with_different_labels": 0, "file": None},
+            "shared_with": [
+                {"prefix": prefixes["train"], "records": 7, "file": "s.jsonl"},  # The trainer compares them itself.
+                {"prefix": "elsewhere/train", "records": 5, "file": "s.jsonl"},
+            ],
+        },
+    }
+    for name, report in reports.items():
+        with open(sidecar_path(prefixes[name], REPORT_NAME), "w", encoding="utf-8") as stream:
+            json.dump(report, stream)
+    task.main(arguments(place))
+    errors = capsys.readouterr().err
+    page = (place / "training" / "report.html").read_text()
+    metrics = metrics_of(place)
+    for words in (
+        f"2 images of {prefixes['train']} are there more than once, under different labels: check the labels in d.json",
+        f"embedding found 5 images of {prefixes['eval']} in elsewhere/train too",
+    ):
+        assert words in errors
+        assert words in page
+        assert any(words in warning for warning in metrics["warnings"])
+    assert "7 images" not in errors
+    assert metrics["embedding_found"]["train"][0]["repeated_records"] == 4
+
+    evaluate = ["--write_predictions", "--output_path", str(place / "again"), "--eval_data_paths", prefixes["eval"]]
+    task.main([*evaluate, "--model_dir", str(place / "training" / "model")])
+    again = json.loads((place / "again" / "evaluation.json").read_text())
+    # The training set takes no part in this run, so what embedding found about it is all that is known.
+    assert len([warning for warning in again["warnings"] if warning.startswith("embedding found")]) == 2

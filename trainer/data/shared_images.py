@@ -1,0 +1,190 @@
+"""Finds images that are in two data sets of a run, such as evaluation images that are training images too.
+
+Two images are the same if their files are equal byte for byte: the records hold the SHA-256 of the files. Records
+without this digest (made elsewhere) are compared by their URIs, but only if these are absolute. A relative URI says
+nothing without its list: "1.jpg" may be another photo in another folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from preprocess.records.duplicates import DIGEST_BYTES, find_shared
+from preprocess.storage.uris import has_scheme
+from trainer.data.dataset import LabeledExamples
+
+SHARED_IMAGES_NAME = "shared_images.csv"
+
+# The sets that each held-out set must not share images with. The evaluation set chooses the checkpoint, the temperature
+# and the threshold, so images of it are not new for the model either.
+_COMPARED = {"eval": ("train",), "test": ("train", "eval")}
+SET_WORDS = {"train": "training", "eval": "evaluation", "test": "test"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Overlap:
+    """The examples of a data set whose image another data set has too.
+
+    Attributes:
+      rows: int64 [k], ascending: the examples.
+      other_rows: int64 [k]: for each, the first example of the other set with that image.
+      by_content: bool [k]: True if the files are equal, False if only the URIs are.
+      num_unchecked: how many examples could not be compared with all of the other set.
+    """
+
+    rows: np.ndarray
+    other_rows: np.ndarray
+    by_content: np.ndarray
+    num_unchecked: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SharedImages:
+    """The images that a held-out set shares with other sets.
+
+    Attributes:
+      name: "eval" or "test".
+      num_examples: the size of the held-out set.
+      overlaps: by the name of the other set.
+    """
+
+    name: str
+    num_examples: int
+    overlaps: Mapping[str, Overlap]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """int64, ascending: the examples that any other set has too."""
+        return np.unique(np.concatenate([overlap.rows for overlap in self.overlaps.values()]))
+
+    def to_json(self) -> dict[str, dict[str, int]]:
+        """Counts, for metrics.json: for each other set, the `shared` and the `unchecked` examples of this set."""
+        return {
+            other: {"shared": len(overlap.rows), "unchecked": overlap.num_unchecked}
+            for other, overlap in self.overlaps.items()
+        }
+
+
+def _known_digests(examples: LabeledExamples) -> np.ndarray:
+    """For which examples the digest of the image is known: bool [n]."""
+    if examples.image_digests is None:
+        return np.zeros(len(examples), bool)
+    return np.any(examples.image_digests, axis=1)
+
+
+def _absolute(examples: LabeledExamples) -> np.ndarray:
+    """Which examples have a URI that means the same file wherever it stands: bool [n]."""
+    return np.fromiter((uri.startswith("/") or has_scheme(uri) for uri in examples.uris), bool, len(examples))
+
+
+def _keys(digests: np.ndarray) -> np.ndarray:
+    """Digests as byte strings, which NumPy can sort. All have one length, so it may ignore zero bytes at their ends."""
+    return np.ascontiguousarray(digests).view(f"S{DIGEST_BYTES}").ravel()
+
+
+def _pairs_by_content(
+    digests: np.ndarray, rows: np.ndarray, others: np.ndarray, other_rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the first set whose digest the second set has, and the first row of the second set that has it."""
+    digests, others = digests[rows], others[other_rows]
+    found, partners = find_shared(digests, others), find_shared(others, digests)
+    keys, first = np.unique(_keys(others[partners]), return_index=True)
+    places = first[np.searchsorted(keys, _keys(digests[found]))]
+    return rows[found], other_rows[partners[places]]
+
+
+def find_overlap(examples: LabeledExamples, others: LabeledExamples) -> Overlap:
+    """Finds the images of one data set that another one has too.
+
+    For sets of n and m examples with digests this takes some bytes for each example, besides the data sets.
+    """
+    known, other_known = _known_digests(examples), _known_digests(others)
+    partner = np.full(len(examples), -1, np.int64)
+    by_content = np.zeros(len(examples), bool)
+    num_unchecked = 0
+    if known.any() and other_known.any():
+        assert examples.image_digests is not None and others.image_digests is not None
+        rows, other_rows = _pairs_by_content(
+            examples.image_digests, np.flatnonzero(known), others.image_digests, np.flatnonzero(other_known)
+        )
+        partner[rows] = other_rows
+        by_content[rows] = True
+    if not (known.all() and other_known.all()):
+        absolute, other_absolute = _absolute(examples), _absolute(others)
+        open_rows = np.flatnonzero(absolute & (partner < 0)).tolist()
+        wanted = {examples.uris[row] for row in open_rows}
+        first: dict[str, int] = {}
+        first_without_digest: dict[str, int] = {}
+        for row in np.flatnonzero(other_absolute).tolist():
+            if (uri := others.uris[row]) in wanted:
+                first.setdefault(uri, row)
+                if not other_known[row]:
+                    first_without_digest.setdefault(uri, row)
+        for row in open_rows:
+            # If both digests are known and differ, the file was changed between the two embeddings.
+            candidates = first_without_digest if known[row] else first
+            partner[row] = candidates.get(examples.uris[row], -1)
+        comparable = np.where(
+            known,
+            other_known.all() | (absolute & (other_known | other_absolute).all()),
+            absolute & other_absolute.all(),
+        )
+        num_unchecked = int(np.count_nonzero(~comparable & (partner < 0)))
+    rows = np.flatnonzero(partner >= 0)
+    return Overlap(rows=rows, other_rows=partner[rows], by_content=by_content[rows], num_unchecked=num_unchecked)
+
+
+def find_shared_images(data: Mapping[str, LabeledExamples]) -> dict[str, SharedImages]:
+    """Compares the held-out sets of a run, "eval" and "test", with the sets that they must not share images with."""
+    return {
+        name: SharedImages(
+            name=name,
+            num_examples=len(data[name]),
+            overlaps={other: find_overlap(data[name], data[other]) for other in others if other in data},
+        )
+        for name, others in _COMPARED.items()
+        if name in data
+    }
+
+
+def shared_image_warnings(shared: Mapping[str, SharedImages]) -> list[str]:
+    """Warnings about images that two sets share, the gravest first; sentences."""
+    found, unchecked = [], []
+    for name, images in shared.items():
+        for other, overlap in images.overlaps.items():
+            these = f"of the {images.num_examples} {SET_WORDS[name]} images"
+            if count := len(overlap.rows):
+                are = (
+                    f"is also one of the {SET_WORDS[other]} images"
+                    if count == 1
+                    else f"are also {SET_WORDS[other]} images"
+                )
+                found.append(
+                    f"{count} {these} {are}: the accuracy looks too good. {SHARED_IMAGES_NAME} names the pairs"
+                )
+            if overlap.num_unchecked:
+                unchecked.append(
+                    f"{overlap.num_unchecked} {these} cannot be compared with the {SET_WORDS[other]} images: records "
+                    "without image_sha256 are compared by their URIs, and these are relative. If both sets hold the "
+                    "same photos, the accuracy looks too good"
+                )
+    return [*found, *unchecked]
+
+
+def image_numbers(examples: LabeledExamples) -> np.ndarray:
+    """A number for each example, int64 [n]. Examples with the same image have the same number.
+
+    Two images are the same if their digests are equal, or, where a digest is not known, their URIs. The numbers are in
+    the order of the URIs. Examples with the same URI and different digests may have the same number.
+    """
+    _, numbers = np.unique(examples.uris, return_inverse=True)
+    known = np.flatnonzero(_known_digests(examples))
+    if examples.image_digests is not None and len(known):
+        keys, group = np.unique(_keys(examples.image_digests[known]), return_inverse=True)
+        smallest = np.full(len(keys), len(examples), np.int64)
+        np.minimum.at(smallest, group, numbers[known])
+        numbers[known] = smallest[group]
+    return numbers.astype(np.int64)

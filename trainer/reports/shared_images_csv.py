@@ -1,0 +1,42 @@
+"""shared_images.csv: the images of the held-out sets that other sets of the run have too, one on each line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainer.data.dataset import LabeledExamples
+from trainer.data.shared_images import SharedImages
+from trainer.reports.predictions_csv import LABEL_SEPARATOR, csv_writer
+
+
+def write_shared_images(path: str, shared: Mapping[str, SharedImages], data: Mapping[str, LabeledExamples]) -> None:
+    """Writes the table.
+
+    Columns: `set`, `uri` and `label` of the held-out image; `also_in`: the other set ("train" or "eval"); `other_uri`
+    and `other_label`: the first example there with this image; `compared_by`: "content" if the files are equal, "uri"
+    if at least one of the records has no digest. Several labels are separated by " | ".
+
+    Args:
+      path: a local path.
+      shared: what the held-out sets share, by their names.
+      data: the data sets of the run by name.
+    """
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv_writer(stream)
+        writer.writerow(["set", "uri", "label", "also_in", "other_uri", "other_label", "compared_by"])
+        for name, images in shared.items():
+            for other, overlap in images.overlaps.items():
+                for row, other_row, by_content in zip(
+                    overlap.rows.tolist(), overlap.other_rows.tolist(), overlap.by_content.tolist(), strict=True
+                ):
+                    writer.writerow(
+                        [
+                            name,
+                            data[name].uris[row],
+                            LABEL_SEPARATOR.join(data[name].labels_of(row)),
+                            other,
+                            data[other].uris[other_row],
+                            LABEL_SEPARATOR.join(data[other].labels_of(other_row)),
+                            "content" if by_content else "uri",
+                        ]
+                    )
