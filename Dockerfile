@@ -46,12 +46,15 @@ RUN python -m preprocess.bake --backbone "$BACKBONE" --weights "$WEIGHTS" \
 
 
 # For dataflow.gpu. Never built nor run by us: there was neither a Docker daemon nor such a worker. Dataflow puts the
-# driver at /usr/local/nvidia; CUDA comes with TensorFlow.
+# driver at /usr/local/nvidia; CUDA comes with JAX. The second bake keeps the network in the form that JAX needs.
 FROM worker AS worker-gpu
+ARG WEIGHTS=imagenet
 ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64
 COPY --from=source /requirements-worker-gpu.lock /tmp/
 RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements-worker-gpu.lock \
     && rm /tmp/requirements-worker-gpu.lock
+RUN python -m preprocess.bake --weights "$WEIGHTS" --gpu \
+    && chmod -R a+rX /opt/hugs
 
 
 FROM python:${PYTHON}-slim AS trainer

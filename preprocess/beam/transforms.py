@@ -187,7 +187,7 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
 
     def start_bundle(self) -> None:
         self._embedder = BlockEmbedder(
-            loader=self._options.images.make_loader(self._cache.find if self._cache else None),
+            loader=self._options.images.make_loader(self._cache.find if self._cache else None, engine=self._engine),
             engine=self._engine,
             open_writer=self._open_writer,
             batch_size=self._options.batch_size or self._engine.batch_size,

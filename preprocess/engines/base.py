@@ -1,4 +1,4 @@
-"""The interface `Engine` between the pipeline and the library that runs the network: TensorFlow or OpenVINO."""
+"""The interface `Engine` between the pipeline and the library that runs the network: TensorFlow, OpenVINO or JAX."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class EngineInfo:
     """The description of an engine, for the report and for people.
 
     Attributes:
-      engine: "tensorflow" or "openvino".
+      engine: "tensorflow", "openvino" or "jax".
       precision: "float32", "bfloat16", "float16" (GPUs only) or "int8".
       device: "cpu" or "gpu".
       fidelity: smallest cosine to float32 embeddings, measured on this machine after subtracting their mean, on probe

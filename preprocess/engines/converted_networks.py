@@ -18,6 +18,7 @@ from preprocess.engines.int8 import CALIBRATION_VERSION, calibrate, digest_of_pi
 from preprocess.engines.model_cache import ModelCache
 from preprocess.engines.openvino_engine import read_network
 from preprocess.engines.openvino_import import import_openvino
+from preprocess.engines.operations import OPERATIONS_VERSION, Operations, read_graph, read_operations
 from preprocess.images.definition import ImageDefinition
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.storage.base import Storage
@@ -81,6 +82,17 @@ def load_network(spec: BackboneSpec, cache: ModelCache, storage: Storage | None 
         graph_sha256=cache.sha256_of(graph_path),
         identity=dataclasses.replace(identity, weights=spec.weights),
     )
+
+
+def load_operations(network: Network, cache: ModelCache) -> Operations:
+    """The network as operations and arrays, for the engine of JAX.
+
+    Args:
+      network: the network.
+      cache: where it is looked up and kept.
+    """
+    key = {"kind": "operations", "network": network.key, "graph": network.graph_sha256, "code": OPERATIONS_VERSION}
+    return read_operations(cache.find_or_make(key, lambda folder: read_graph(network.graph).save(folder)))
 
 
 def load_int8_network(network: Network, pixels: np.ndarray, cache: ModelCache) -> Any:
