@@ -16,7 +16,7 @@ _SKIPPED = ("tests/", "LICENSE", "requirements", "NOTES-")
 _PATHS = re.compile(r"""^['"]?(\.|/|\$\{here\}|\{|CHECKOUT|\$package|-r\b|--requirement\b|-e\b|--editable\b)""")
 _PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"),
-    *("docs/cloud.md", "docs/promises.md", "docs/storage.md"),
+    *("docs/cloud.md", "docs/promises.md", "docs/storage.md", "docs/python.md", "docs/formats.md"),
 )
 _FLAGS = re.compile(r"^(--no-cache-dir|--no-deps|--require-hashes|--no-build-isolation|-q|--quiet)\s+")
 
