@@ -81,7 +81,7 @@ def test_links_within_the_pages_lead_somewhere(name):
         assert target.exists(), path
         if anchor:
             headings = re.findall(r"(?m)^#+ (.*)$", target.read_text())
-            anchors = {"#" + re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            anchors = {"#" + re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in anchors, f"{path}{anchor}"
 
 

@@ -151,7 +151,7 @@ class Fields:
 
 def _section_of(anchor):
     headings = re.findall(r"(?m)^## (.*)$", _FORMATS_PAGE)
-    return next(name for name in headings if re.sub(r"[^a-z0-9 -]", "", name.lower()).replace(" ", "-") == anchor)
+    return next(name for name in headings if re.sub(r"[^a-z0-9_ -]", "", name.lower()).replace(" ", "-") == anchor)
 
 
 def paths_in(value, fields, at=""):
