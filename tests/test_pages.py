@@ -16,7 +16,15 @@ _SKIPPED = ("tests/", "LICENSE", "requirements", "NOTES-")
 _PATHS = re.compile(r"""^['"]?(\.|/|\$\{here\}|\{|CHECKOUT|\$package|-r\b|--requirement\b|-e\b|--editable\b)""")
 _PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"),
-    *("docs/cloud.md", "docs/promises.md", "docs/storage.md", "docs/python.md", "docs/formats.md"),
+    *(
+        "docs/cloud.md",
+        "docs/promises.md",
+        "docs/storage.md",
+        "docs/python.md",
+        "docs/formats.md",
+        "docs/sizes.md",
+        "docs/glossary.md",
+    ),
 )
 _FLAGS = re.compile(r"^(--no-cache-dir|--no-deps|--require-hashes|--no-build-isolation|-q|--quiet)\s+")
 
@@ -107,3 +115,33 @@ def test_the_module_map_has_every_module_in_its_place():
             name = f"**`{folder.relative_to(ROOT).as_posix()}/`**"
             section = text[text.index(name) + len(name) :].partition("**`")[0].partition("###")[0]
             assert set(re.findall(r"(?m)^- `(\w+)`: \S", section)) == modules, name
+
+
+_UNITS = {
+    "ms": 1e-3,
+    "s": 1,
+    "min": 1,
+    "h": 1,
+    "KB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "images/s": 1,
+    "steps": 1,
+    "MB/s": 1e6,
+    "$": 1,
+}
+
+
+def test_the_calculations_of_sizes_are_right_and_use_the_rates_of_the_readme():
+    page, readme = (ROOT / "docs" / "sizes.md").read_text(), (ROOT / "README.md").read_text()
+    calculations = re.findall(r"`([^`=]+) = \$?([\d.,]+) ?([^`]*)`", page)
+    assert len(calculations) > 20
+    for formula, result, unit in calculations:
+        terms = re.findall(r"\$?([\d.,]+) ?(images/s|MB/s|KB|MB|GB|ms|min|steps|s|h)?\b|([/x()])", formula)
+        numbers = [float(number.replace(",", "")) * _UNITS[of or "s"] for number, of, _ in terms if number]
+        operators = iter(numbers)
+        value = eval("".join(str(next(operators)) if number else sign.replace("x", "*") for number, _, sign in terms))
+        assert value == pytest.approx(float(result.replace(",", "")) * _UNITS[unit or "s"], rel=0.02), formula
+    for rate in re.findall(r"[\d,]+ / \(?(\d+\.\d+)", page):
+        assert rate == "0.2" or f"| {rate} |" in readme, rate
+    assert all(text in readme for text in ("2.1 s; 16.6 s", "67 s", "0.48 GB", "$1.11"))
