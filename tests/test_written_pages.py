@@ -1,4 +1,4 @@
-"""docs/python.md and docs/formats.md say what is so: the examples run, and files have the fields that are listed."""
+"""README, docs/python.md, docs/formats.md: their commands and examples run, files have the fields that they list."""
 
 import csv
 import importlib
@@ -25,14 +25,30 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Packages that examples may need and that are in no lock.
 _OPTIONAL = ("pandas", "torch")
 
+_README = (ROOT / "README.md").read_text()
 _PYTHON_PAGE = (ROOT / "docs" / "python.md").read_text()
 _FORMATS_PAGE = (ROOT / "docs" / "formats.md").read_text()
 _EXAMPLES = re.findall(r"(?ms)^```python\n(.*?)^```", _PYTHON_PAGE)
 
 
-def run(command):
-    name, *words = shlex.split(command)
-    assert not importlib.import_module(PROGRAMS[name][0]).main(words)
+# What is added to the commands of the README: a network that takes no time, and flags that write more files.
+_ALSO = {
+    "ingest": "--eval_percent 30 --test_percent 20",
+    "embed": "--backbone tiny --weights random --engine tensorflow --precision float32",
+    "train": "--max_steps 25 --seeds 2 --write_predictions --export_formats savedmodel,litert,onnx",
+    "predict": "",
+}
+_COMMANDS = [command.replace("\\\n", " ") for command in re.findall(r"(?m)^hugs ((?:\\\n|.)*)$", _README)]
+
+
+def run(subcommand, more=""):
+    """Runs the commands of the README with a subcommand, in the order of the page."""
+    commands = [command for command in _COMMANDS if command.startswith(f"{subcommand} ")]
+    assert commands
+    for command in commands:
+        words = shlex.split(command)[1:] + shlex.split(_ALSO[subcommand])
+        words += shlex.split(more) if "/eval.csv" in command else []
+        assert not importlib.import_module(PROGRAMS[subcommand][0]).main(words)
 
 
 def write_photo(path, level, random, size=(30, 40), **options):
@@ -62,7 +78,8 @@ def workflow(tmp_path_factory, patch):
     turned = Image.Exif()
     turned[0x112] = 6
     write_photo(folder / "photo.jpg", 90, random, size=(900, 800), exif=turned)
-    run("ingest --image_dir my_photos/ --output_dir data/ --eval_percent 30 --test_percent 20")
+    write_photo(folder / "another.webp", 160, random)
+    run("ingest")
     lists = {name: list(csv.reader((folder / "data" / f"{name}.csv").open())) for name in ("train", "eval", "test")}
     photo, label = lists["train"][0]
     other = next(name for name in ("hugs", "not-hugs") if name != label)
@@ -74,18 +91,20 @@ def workflow(tmp_path_factory, patch):
         stream.write(
             f"copy.jpg,{label}\n{lists['test'][0][0]},{'hugs' if lists['test'][0][1] == 'not-hugs' else 'not-hugs'}\n"
         )
-    for name in ("train", "eval", "test"):
-        run(
-            f"embed --input_path data/{name}.csv --input_dict data/dict.txt --output_path data/preproc/{name} "
-            "--backbone tiny --weights random --engine tensorflow --precision float32"
-            + (" --against data/preproc/train --embedding_cache cache" if name == "eval" else "")
-        )
-    run(
-        "train --train_data_paths data/preproc/train* --eval_data_paths data/preproc/eval* --test_data_paths "
-        "data/preproc/test* --output_path data/training --max_steps 25 --export_formats savedmodel,litert,onnx "
-        "--write_predictions --seeds 2"
-    )
+    run("embed", "--against data/preproc/train --embedding_cache cache")
+    run("train")
     return folder
+
+
+def test_the_commands_of_the_readme_lead_to_a_prediction(workflow, capsys):
+    subcommands = [command.split()[0] for command in _COMMANDS]
+    assert set(subcommands) <= set(PROGRAMS)
+    assert [name for name in subcommands if name in _ALSO] == ["ingest", "embed", "embed", "embed", "train", "predict"]
+    assert _README.index("source .venv/bin/activate") < _README.index("\nhugs ")
+    run("predict")
+    out = capsys.readouterr().out
+    assert "photo.jpg" in out
+    assert "another.webp" in out
 
 
 def optional_package(example):
