@@ -133,7 +133,8 @@ _UNITS = {
 
 
 def test_the_calculations_of_sizes_are_right_and_use_the_rates_of_the_readme():
-    page, readme = (ROOT / "docs" / "sizes.md").read_text(), (ROOT / "README.md").read_text()
+    page = re.sub(r"(?<!\n)\n(?=[^\n|#-]) *", " ", (ROOT / "docs" / "sizes.md").read_text())
+    readme = (ROOT / "README.md").read_text()
     calculations = re.findall(r"`([^`=]+) = \$?([\d.,]+) ?([^`]*)`", page)
     assert len(calculations) > 20
     for formula, result, unit in calculations:
@@ -147,3 +148,18 @@ def test_the_calculations_of_sizes_are_right_and_use_the_rates_of_the_readme():
     measured = page[page.index("## Measured") :]
     assert all(text in measured for text in ("2.1 s; 16.6 s", "67 s", "0.48 GB"))
     assert "$1.11" in readme
+
+
+def test_the_messages_that_the_readme_explains_are_printed():
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("| you see |") :].partition("\n\n")[0]
+    source = "".join(text for name, text in sources() if name.endswith(".py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)  # A message may go over several lines.
+    fragments = [
+        part.strip()
+        for seen in re.findall(r"(?m)^\| (`[^|]*) \|", table)
+        for message in re.findall(r"`([^`]+)`", seen)
+        for part in re.split(r"\.\.\.|\(10\)", message)
+    ]
+    assert len(fragments) > 15
+    assert [part for part in fragments if part not in source] == []
