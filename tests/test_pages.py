@@ -16,7 +16,15 @@ _SKIPPED = ("tests/", "LICENSE", "requirements", "NOTES-")
 _PATHS = re.compile(r"""^['"]?(\.|/|\$\{here\}|\{|CHECKOUT|\$package|-r\b|--requirement\b|-e\b|--editable\b)""")
 _PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"),
-    *("docs/cloud.md", "docs/promises.md", "docs/storage.md"),
+    *(
+        "docs/cloud.md",
+        "docs/promises.md",
+        "docs/storage.md",
+        "docs/python.md",
+        "docs/formats.md",
+        "docs/sizes.md",
+        "docs/glossary.md",
+    ),
 )
 _FLAGS = re.compile(r"^(--no-cache-dir|--no-deps|--require-hashes|--no-build-isolation|-q|--quiet)\s+")
 
@@ -81,7 +89,7 @@ def test_links_within_the_pages_lead_somewhere(name):
         assert target.exists(), path
         if anchor:
             headings = re.findall(r"(?m)^#+ (.*)$", target.read_text())
-            anchors = {"#" + re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            anchors = {"#" + re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in anchors, f"{path}{anchor}"
 
 
@@ -107,3 +115,51 @@ def test_the_module_map_has_every_module_in_its_place():
             name = f"**`{folder.relative_to(ROOT).as_posix()}/`**"
             section = text[text.index(name) + len(name) :].partition("**`")[0].partition("###")[0]
             assert set(re.findall(r"(?m)^- `(\w+)`: \S", section)) == modules, name
+
+
+_UNITS = {
+    "ms": 1e-3,
+    "s": 1,
+    "min": 1,
+    "h": 1,
+    "KB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "images/s": 1,
+    "steps": 1,
+    "MB/s": 1e6,
+    "$": 1,
+}
+
+
+def test_the_calculations_of_sizes_are_right_and_use_the_rates_of_the_readme():
+    page = re.sub(r"(?<!\n)\n(?=[^\n|#-]) *", " ", (ROOT / "docs" / "sizes.md").read_text())
+    readme = (ROOT / "README.md").read_text()
+    calculations = re.findall(r"`([^`=]+) = \$?([\d.,]+) ?([^`]*)`", page)
+    assert len(calculations) > 20
+    for formula, result, unit in calculations:
+        terms = re.findall(r"\$?([\d.,]+) ?(images/s|MB/s|KB|MB|GB|ms|min|steps|s|h)?\b|([/x()])", formula)
+        numbers = [float(number.replace(",", "")) * _UNITS[of or "s"] for number, of, _ in terms if number]
+        operators = iter(numbers)
+        value = eval("".join(str(next(operators)) if number else sign.replace("x", "*") for number, _, sign in terms))
+        assert value == pytest.approx(float(result.replace(",", "")) * _UNITS[unit or "s"], rel=0.02), formula
+    for rate in re.findall(r"[\d,]+ / \(?(\d+\.\d+)", page):
+        assert rate == "0.2" or f"| {rate} |" in readme, rate
+    measured = page[page.index("## Measured") :]
+    assert all(text in measured for text in ("2.1 s; 16.6 s", "67 s", "0.48 GB"))
+    assert "$1.11" in readme
+
+
+def test_the_messages_that_the_readme_explains_are_printed():
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("| you see |") :].partition("\n\n")[0]
+    source = "".join(text for name, text in sources() if name.endswith(".py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)  # A message may go over several lines.
+    fragments = [
+        part.strip()
+        for seen in re.findall(r"(?m)^\| (`[^|]*) \|", table)
+        for message in re.findall(r"`([^`]+)`", seen)
+        for part in re.split(r"\.\.\.|\(10\)", message)
+    ]
+    assert len(fragments) > 15
+    assert [part for part in fragments if part not in source] == []

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.programs import end_program, start_program
 from tests.support.s3_server import Fault, S3Server
-from tests.test_bucket_road import BASES, PHOTOS_EACH, png
+from tests.test_bucket_workflow import BASES, PHOTOS_EACH, png
 
 HEAD = ["--hidden_units", "64", "--max_steps", "100", "--eval_every_steps", "50"]
 

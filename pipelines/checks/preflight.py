@@ -47,7 +47,7 @@ class ScannedLists:
       sha256: the digest of each list.
       formats: how each list is read.
       rows: the rows of all lists together.
-      images: rows that name an image to embed; the others are blank, headers, or left out by a rule.
+      images: rows that name an image to embed; the others are blank lines, headers, or rows that an option skips.
       sample: locations of images, drawn by the hash of their URIs, so the same list always gives the same sample.
       web_images: how many images lie at web addresses.
       web_hosts: an address at each of their hosts, in the order of the lists; of the first MAX_WEB_HOSTS hosts.

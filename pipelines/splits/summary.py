@@ -98,8 +98,8 @@ def say_groups(
     if groups.chosen_by_path and chosen is None:
         _say(
             "note",
-            f"{photos} have only {names}, so the path of a photo decides about its list; up to version 0.2 it was the "
-            f"name (--group_by {NAME}).",
+            f"{photos} have only {names}, so the path of a photo decides about its list; in earlier versions it was "
+            f"the name (--group_by {NAME}).",
         )
     elif chosen is None and 2 * groups.num_names <= groups.num_photos:
         _say(
@@ -111,7 +111,7 @@ def say_groups(
         _say(
             "note",
             f"{count_of(groups.num_versions, 'photo')} are versions or shots of another photo, by their names, and are "
-            f"in its list; --group_by {NAME} takes each by itself, as up to version 0.2.",
+            f"in its list; --group_by {NAME} takes each by itself, as earlier versions did.",
         )
     if groups.masks:
         _say(

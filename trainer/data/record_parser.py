@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
 from preprocess.records.duplicates import DIGEST_BYTES
 from preprocess.records.example import (
@@ -89,6 +88,8 @@ class RecordParser:
         )
 
     def _any_layout(self, records: list[bytes]) -> Records:
+        import tensorflow as tf  # here: a program that reads our own records needs none of it
+
         try:
             parsed = tf.io.parse_example(tf.constant(records, tf.string), feature_spec(self._size))
         except UnicodeDecodeError as error:  # TensorFlow fails to decode the record for its message.

@@ -113,7 +113,7 @@ def test_photos_that_all_have_one_name(tmp_path, capsys):
     assert sorted(set(found.values())) == ["eval", "test", "train"]
     said = capsys.readouterr().err
     assert "120 photos have only 1 name, so the path of a photo decides about its list" in said
-    assert "up to version 0.2 it was the name (--group_by name)" in said
+    assert "in earlier versions it was the name (--group_by name)" in said
     assert set(ingested(photos, "--group_by", "name").values()) == {"train"}
     assert ingested(photos, "--group_by", "path") == found
 
