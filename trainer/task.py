@@ -18,6 +18,7 @@ from configs.errors import EXIT_OK, InputError
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.storage.uris import has_scheme
 from trainer.data.record_sets import RecordSet, find_record_sets, require_agreement, require_disjoint
 from trainer.options import TrainingOptions, parse_options
 from trainer.training.distributed import GradientExchange, read_cluster
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trainer.data.dataset import EmbeddingDataset
+    from trainer.data.photos import PhotoFinder
     from trainer.data.shared_images import SharedImages
     from trainer.evaluation.metrics import Evaluation
     from trainer.export.output_folder import OutputFolder
@@ -365,10 +367,20 @@ def _train_and_export(
             model_dir=output.model_dir,
             report_path=output.report_path,
             log_dir=options.log_folder,
-            photo=next((path for path, _ in photos.some(data["eval"].uris, at_most=1, tries=_PARITY_TRIES)), None),
+            photo=_first_photo(photos, data["eval"]),
         )
     )
     return metrics
+
+
+def _first_photo(photos: PhotoFinder, evaluation: EmbeddingDataset) -> str | None:
+    """The location of a photo that can be read here, for a command to try the model; None if there is none."""
+    for path, _ in photos.some(evaluation.uris, at_most=1, tries=_PARITY_TRIES):
+        if has_scheme(path):
+            return path
+        if os.path.isfile(path):  # A member of a tar file is none.
+            return os.path.normpath(path)
+    return None
 
 
 def evaluate_model(options: TrainingOptions) -> dict[str, Any]:
