@@ -159,8 +159,8 @@ def save_model(
       `embeddings`: `embeddings` float32 [n, embedding_size] to `prediction`, `label`, `scores`, `confident`.
 
     An image that cannot be decoded fails for itself alone. Its `error` is `reason: message`, as
-    `decode_images_or_errors_graph` gives it, its `prediction` is -1, its `label` is empty, its scores and embeddings are
-    0, and it is not `confident`. (JSON has no NaN.)
+    `decode_images_or_errors_graph` gives it. Its `prediction` is -1, its `label` is empty, its scores and embeddings
+    are 0 (JSON has no NaN), and it is not `confident`.
 
     Without a backbone, `serving_default` is `embeddings`, and there are no `images` and `embed_images`.
 

@@ -208,7 +208,7 @@ def test_batches_of_bad_images_alone_and_of_none(decode_batch) -> None:
 def test_files_with_mutations_never_fail_a_batch(decode_batch) -> None:
     files = [data for _, data in itertools.islice(mutated(), 0, None, 7)][:60]
     pixels, errors = (tensor.numpy() for tensor in decode_batch(tf.constant(files)))
-    assert 10 < sum(error != b"" for error in errors)
+    assert sum(error != b"" for error in errors) > 10
     for found, error in zip(pixels, errors, strict=True):
         assert error == b"" or not found.any()
 
