@@ -19,7 +19,7 @@ from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
 from trainer.storage.files import cause_of, is_in_bucket, is_missing_bucket, local_folder, storage
 from trainer.storage.tensorflow_paths import path_for_tensorflow
 
-_BATCH_SIZE = 8
+BATCH_SIZE = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,8 +129,8 @@ class Classifier:
           images: the contents of image files that the model's decoder can read; `normalize_photo` makes such contents.
         """
         predictions = []
-        for start in range(0, len(images), _BATCH_SIZE):
-            predictions += self._predict(images[start : start + _BATCH_SIZE])
+        for start in range(0, len(images), BATCH_SIZE):
+            predictions += self._predict(images[start : start + BATCH_SIZE])
         return predictions
 
     def _predict(self, batch: Sequence[bytes]) -> list[Prediction]:

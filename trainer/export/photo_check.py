@@ -25,12 +25,11 @@ from trainer.data.photos import PhotoFinder, decode_photo
 from trainer.evaluation.assess import Calibration, LogitsOf
 from trainer.evaluation.metrics import MULTI_LABEL_CUT, wilson_interval
 from trainer.evaluation.scores import scores_of
-from trainer.export.classifier import Classifier
+from trainer.export.classifier import BATCH_SIZE, Classifier
 
 # For all sets of a run together. The time for loading the model comes on top.
 LIMIT_SEC = 60.0
 
-_BATCH_SIZE = 8
 _SECONDS_BETWEEN_LINES = 2.0
 
 
@@ -168,11 +167,11 @@ def _run(
     progress: _Progress,
 ) -> _Outcomes:
     outcomes = _Outcomes()
-    for start in range(0, len(rows), _BATCH_SIZE):
+    for start in range(0, len(rows), BATCH_SIZE):
         if clock.is_over:
             outcomes.ran_out_of_time = True
             break
-        batch = rows[start : start + _BATCH_SIZE].tolist()
+        batch = rows[start : start + BATCH_SIZE].tolist()
         _run_batch(predict, dataset, batch, photos, outcomes)
         progress.advance(len(batch))
     return outcomes
