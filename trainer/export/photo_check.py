@@ -128,6 +128,7 @@ def check_on_photos(
 
     def predict(images: list[bytes]) -> list[Any]:
         if not classifier:
+            print("running the exported model on photos", file=sys.stderr, flush=True)
             with clock.stopped():
                 classifier.append(load())
         return classifier[0].predict(images)
