@@ -6,6 +6,9 @@
 # Push them, and name them in the recipe: dataflow.image (with weights_in_image: true) and vertex.image (with
 # trainer_in_image: true). Workers refuse a job of other code than theirs, so build again after every change.
 #
+# --build-arg BACKBONE=inception_v3 (default), or another name that `hugs backbones` lists, or weights/FILE for a network
+# from a file.
+#
 # --build-arg WEIGHTS=imagenet (default), random, or weights/FILE: a file in the folder weights/ beside this one. In
 # the image it lies at /opt/hugs/weights/FILE; give that path as --weights to the job as well.
 #
@@ -26,6 +29,7 @@ COPY commands /commands
 
 # The entry point is that of Beam's image, which starts the worker.
 FROM apache/beam_python${PYTHON}_sdk:2.77.0 AS worker
+ARG BACKBONE=inception_v3
 ARG WEIGHTS=imagenet
 ENV HUGS_CACHE_DIR=/opt/hugs/cache KERAS_HOME=/opt/hugs/keras
 WORKDIR /opt/hugs
@@ -37,20 +41,24 @@ RUN pip install --no-cache-dir --no-deps --no-build-isolation --require-hashes -
 # The folder weights/ is there only if you make it; README.md because COPY wants at least one file.
 COPY README.md weights* /opt/hugs/weights/
 # Readable for whatever user the cluster runs workers as.
-RUN python -m preprocess.bake --weights "$WEIGHTS" \
+RUN python -m preprocess.bake --backbone "$BACKBONE" --weights "$WEIGHTS" \
     && chmod -R a+rX /opt/hugs
 
 
 # For dataflow.gpu. Never built nor run by us: there was neither a Docker daemon nor such a worker. Dataflow puts the
-# driver at /usr/local/nvidia; CUDA comes with TensorFlow.
+# driver at /usr/local/nvidia; CUDA comes with JAX. The second bake keeps the network in the form that JAX needs.
 FROM worker AS worker-gpu
+ARG WEIGHTS=imagenet
 ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64
 COPY --from=source /requirements-worker-gpu.lock /tmp/
 RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements-worker-gpu.lock \
     && rm /tmp/requirements-worker-gpu.lock
+RUN python -m preprocess.bake --weights "$WEIGHTS" --gpu \
+    && chmod -R a+rX /opt/hugs
 
 
 FROM python:${PYTHON}-slim AS trainer
+ARG BACKBONE=inception_v3
 ARG WEIGHTS=imagenet
 ENV KERAS_HOME=/opt/hugs/keras
 WORKDIR /opt/hugs
@@ -61,5 +69,5 @@ RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/hugs/requireme
     && rm -r /tmp/hugs
 COPY README.md weights* /opt/hugs/weights/
 # The exported model contains the network.
-RUN python -m preprocess.bake --weights "$WEIGHTS" --weights_only
+RUN python -m preprocess.bake --backbone "$BACKBONE" --weights "$WEIGHTS" --weights_only
 ENTRYPOINT ["python", "-m", "trainer.task"]

@@ -42,7 +42,7 @@ setup: $(VENV)/project ## make the virtual environment
 # The shell takes DATA from the environment, so that quotes, blanks and the like in it are only characters.
 demo: export DATA := $(DATA)
 demo: $(VENV)/project $(if $(DATA),,$(VENV)/demo-photos) ## photos to a prediction; DATA=my_photos/ for your own
-	@$(BIN)/python -m demo.run $(if $(DATA),--image_dir "$$DATA") $(DEMO_FLAGS)
+	@$(BIN)/python -m demo.run $(if $(DATA),--image_dir "$$DATA") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(DEMO_FLAGS)
 
 bench: $(VENV)/project $(VENV)/demo-photos ## every number of the README, beside peers
 	@$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)
@@ -63,11 +63,12 @@ format: $(VENV)/project ## rewrite the sources in the project's format
 
 lock: $(VENV)/project ## resolve the locks again; LOCK_FLAGS=--upgrade for newer versions
 	$(LOCK) $(LOCK_FLAGS) --extra pipeline --extra train --extra aws --extra export --extra openvino --extra heif \
-	  --extra dev -o requirements.lock
-	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif -o requirements-worker.lock
-	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra gpu \
+	  --extra weights --extra dev -o requirements.lock
+	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra weights \
+	  -o requirements-worker.lock
+	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra gpu --extra weights \
 	  -o requirements-worker-gpu.lock
-	$(LOCK) -c requirements.lock --extra train --extra aws --extra export -o requirements-trainer.lock
+	$(LOCK) -c requirements.lock --extra train --extra aws --extra export --extra weights -o requirements-trainer.lock
 
 clean: ## remove the environment and what the demo made
 	rm -rf $(VENV) demo/out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@
 The large photo is a real one, scaled up to 4000 x 3000, with seeded gradients and noise like that of a sensor, at
 quality 92. The gain depends on the noise: noise makes the file larger, and every byte must be entropy-decoded at any
 scale. So three photos are measured, from a smooth one to one as large as files from cameras. Ours is the pipeline's own
-read and `decode_image`. The full decode is the same function without libjpeg's reduced scales (`JPEG_REDUCED_SIDE` is
+read and `decode_image`. The full decode is the same function without libjpeg's reduced scales (`jpeg_reduced_side` is
 larger than the photo), so nothing else differs. Both run in turns in one thread, and its CPU time is measured. The
 figure is the ratio of the medians. A line for each photo shows where the time is spent. "The same pixels" compares
 `decode_image` with the operations of the exported model on the same bytes: the largest difference of any pixel must be
@@ -56,7 +56,7 @@ def make_large_photo(path: str, size: tuple[int, int], *, noise: float, seed: in
 
 
 def _decode_in_full(data: bytes) -> np.ndarray:
-    with mock.patch.object(decode, "JPEG_REDUCED_SIDE", _NEVER_REDUCED):
+    with mock.patch.object(decode, "jpeg_reduced_side", lambda _: _NEVER_REDUCED):
         return decode_image(data)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from apache_beam import Pipeline
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from benchmarks.steady_state import steady_rate
 from pipelines.checks.output_claim import locked
 from pipelines.checks.preflight import read_label_dict, scan_lists
 from pipelines.runners.beam_options import make_runner
@@ -21,8 +22,6 @@ from preprocess.jobs import progress
 from preprocess.jobs.job import Job
 from preprocess.records.record_set import REPORT_NAME, sidecar_path
 from preprocess.storage.base import read_file
-
-_SKIPPED_SHARE = 0.1
 
 _read_image = ImageReader()
 _last_read = 0.0
@@ -54,20 +53,8 @@ class EmbedRun:
     report: dict[str, Any]
 
     def steady_rate(self) -> float:
-        """Images a second in the steady state.
-
-        The window begins when a tenth of the rows are finished, and ends with the last finished rows before the last
-        image is read. At both times, reading and decoding are as far ahead as they may be, so the window holds as many
-        decodes as inferences. If the window reached to the end, it would hold more inferences than decodes, and the
-        rate would be too high. Start-up and the last batches are outside of the window.
-
-        Raises:
-          ValueError: the run is too short to have such a window.
-        """
-        window = [note for note in self.notes if note[1] >= _SKIPPED_SHARE * self.rows and note[0] <= self.last_read]
-        if len(window) < 2 or window[-1][0] <= window[0][0]:
-            raise ValueError(f"{self.rows} rows are too few for a steady state: embed more.")
-        return (window[-1][1] - window[0][1]) / (window[-1][0] - window[0][0])
+        """Images a second in the steady state (`benchmarks.steady_state`); raises ValueError for a short run."""
+        return steady_rate(self.notes, rows=self.rows, last_read=self.last_read)
 
 
 def embed(list_path: str, dict_path: str, output_prefix: str, options: EmbedOptions) -> EmbedRun:

@@ -26,8 +26,19 @@ from configs.errors import EXIT_OK
 from configs.program import run_program
 from preprocess.machine.cores import available_cores
 
-BENCHMARKS = ("startup", "decode", "hostile", "overhead", "faults", "pipeline", "fidelity", "training", "accuracy")
-_WITH_PHOTOS = {"startup", "decode", "hostile", "faults", "pipeline", "fidelity"}
+BENCHMARKS = (
+    "startup",
+    "decode",
+    "hostile",
+    "overhead",
+    "faults",
+    "pipeline",
+    "fidelity",
+    "backbones",
+    "training",
+    "accuracy",
+)
+_WITH_PHOTOS = {"startup", "decode", "hostile", "faults", "pipeline", "fidelity", "backbones"}
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
 

@@ -234,11 +234,13 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or '"' in name or "\\" in name:
         raise InputError(f"ENDPOINT_NAME: must be 1 to {_MAX_NAME} characters without quotes. Received: {name!r}.")
     gcloud = options.gcloud(recipe, run)
-    request = prediction_request(_read_photo(options.image), key=options.image or "a drawn picture")
+    photo, key = _read_photo(options.image), options.image or "a drawn picture"
+    prediction_request(photo, key=key)  # What is no image is refused before anything is asked for.
     image = recipe.deploy.image or hub_image(gcloud.project, gcloud.region)
     if not options.dry_run:
         gcloud.require_new_enough()
     model = find_model(folder, image=image, storage=job_storage())
+    request = prediction_request(photo, key=key, size=model.info.image.size)
     if options.dry_run:
         print(f"# the model is copied to {model.artifact_uri}/1 first")
         for command in (

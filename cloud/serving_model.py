@@ -106,12 +106,13 @@ def find_model(folder: str, *, image: str, storage: Storage) -> ServingModel:
     return ServingModel(model_dir=model_dir, info=info, digest=digest.hexdigest()[:_DIGEST_LENGTH])
 
 
-def prediction_request(photo: bytes | None, *, key: str) -> dict[str, Any]:
+def prediction_request(photo: bytes | None, *, key: str, size: int = 299) -> dict[str, Any]:
     """The request for one photo. The photo is made smaller first, because Vertex AI accepts at most 1.5 MB.
 
     Args:
       photo: the file's content; None for a drawn picture.
       key: the name of the photo in the response.
+      size: the side of the square that the model's backbone takes.
 
     Raises:
       InputError: the file is not an image.
@@ -123,7 +124,7 @@ def prediction_request(photo: bytes | None, *, key: str) -> dict[str, Any]:
     from preprocess.machine.machine_faults import MachineFault
 
     try:
-        pixels = probe_images(1)[0] if photo is None else IsolatedDecoder()(photo)
+        pixels = probe_images(1, size=size)[0] if photo is None else IsolatedDecoder(size=size)(photo)
     except ImageError as error:
         raise InputError(f"--image: {key}: {error.message} ({error.reason})") from error
     except MachineFault as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-EngineName = Literal["auto", "tensorflow", "openvino"]
+EngineName = Literal["auto", "tensorflow", "openvino", "jax"]
 PrecisionName = Literal["auto", "float32", "bfloat16", "int8"]
 Compression = Literal["none", "gzip"]
 UnknownLabels = Literal["fail", "skip", "unlabeled"]

@@ -20,8 +20,10 @@ PROGRAMS = {
     "plan": ("pipelines.plan", "estimates the time and cost of embedding the lists"),
     "embed": ("pipelines.embed", "makes records from a list of images: one embedding for each image"),
     "preproc": ("pipelines.preproc", "makes records from all lists of a recipe, as hugs_preproc.sh does"),
+    "backbones": ("preprocess.list_backbones", "lists the networks that make embeddings"),
     "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
     "predict": ("trainer.predict", "predicts the labels of photos"),
+    "classify": ("preprocess.classify", "says which of ImageNet's classes photos show, without training"),
 }
 
 

@@ -69,17 +69,57 @@ class BackboneOptions(Options):
 
     backbone: str = option(
         "inception_v3",
-        Text(),
-        help="network that makes the embeddings",
+        PathText(anything=False),
+        help="network that makes the embeddings: a name that `hugs backbones` lists, or the path of a frozen graph, of "
+        "the folder of a SavedModel or TF Hub module, or of a .keras file",
         decides="records",
         decides_time=True,
+        metavar="NAME|PATH",
     )
     weights: str = option(
         "imagenet",
         PathText(anything=False),
-        help="imagenet, random (for trying things out; see --seed), or a weights file that Keras can read",
+        help="imagenet, random (for trying things out; see --seed), or a weights file of Keras or, for "
+        "EfficientNet-Lite, of PyTorch",
         decides="records",
         metavar="imagenet|random|PATH",
+    )
+    input_tensor: str | None = option(
+        None,
+        Text(),
+        help="of a --backbone PATH: the tensor that takes the pixels",
+        decides="records",
+        held_as=("backbone",),
+        metavar="NAME",
+        default_words="its only input",
+    )
+    output_tensor: str | None = option(
+        None,
+        Text(),
+        help="of a --backbone PATH: the tensor that holds the embeddings; of a .keras file the layer",
+        decides="records",
+        held_as=("backbone",),
+        metavar="NAME",
+        default_words="its only output",
+    )
+    image_size: int | None = option(
+        None,
+        Whole(8),
+        help="of a --backbone PATH: the side of the images that it takes",
+        decides="records",
+        held_as=("image_definition",),
+        metavar="PIXELS",
+        default_words="what the file says",
+    )
+    scaling: str | None = option(
+        None,
+        Text(),
+        help="of a --backbone PATH: how it wants pixels: tf (-1 to 1), unit (0 to 1), none (0 to 255), torch, caffe, "
+        "or MEAN,STD",
+        decides="records",
+        held_as=("image_definition",),
+        metavar="NAME|MEAN,STD",
+        default_words="what is known of the file",
     )
     seed: int = option(0, Whole(0), help="seed of random weights", decides="records")
 

@@ -29,6 +29,8 @@ from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_NAM
 from trainer.reports.console import confusion_table
 
 _SPLITS = ("train", "eval", "test")
+# Its weights come from the package index, as all that `make setup` installs.
+_INSTALLED = "efficientnet_lite0"
 
 
 def _say(text: str) -> None:
@@ -60,18 +62,28 @@ def _photos(image_dir: str | None, out: pathlib.Path) -> tuple[str, pathlib.Path
     return solar_cells.NAME, folder
 
 
-def _choose_weights() -> list[str]:
-    """The flags for ImageNet weights if they are available; else for random weights, with a message."""
+def _choose_backbone(weights: str) -> list[str]:
+    """The flags for a network: Inception v3 if its ImageNet weights can be had, else EfficientNet-Lite0 with its own.
+
+    Args:
+      weights: "random" for random weights of Inception v3, else "imagenet".
+
+    Raises:
+      InputError: the weights of neither can be had.
+    """
     from preprocess.backbones.backbone import BackboneSpec, check_weights
 
+    if weights == "random":
+        return ["--weights", "random", "--seed", "0"]
     try:
         check_weights(BackboneSpec())
     except InputError:
+        check_weights(BackboneSpec(architecture=_INSTALLED))
         _say(
-            "\nThe ImageNet weights are not available (no network, none cached), so the demo uses RANDOM weights:\n"
-            "everything runs, but the accuracy does not show what a model with ImageNet weights can do."
+            "\nThe ImageNet weights of Inception v3 are not available (no network, none cached), so the demo uses\n"
+            f"{_INSTALLED}, whose ImageNet weights are installed with this project."
         )
-        return ["--weights", "random", "--seed", "0"]
+        return ["--backbone", _INSTALLED, "--weights", "imagenet"]
     return ["--weights", "imagenet"]
 
 
@@ -193,6 +205,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="50",
         help="go on although up to this share of a list's photos cannot be read (default: %(default)s)",
     )
+    parser.add_argument(
+        "--weights",
+        choices=["imagenet", "random"],
+        default="imagenet",
+        help="random ones show that everything runs, and no accuracy (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     started = time.monotonic()
     root = pathlib.Path(os.path.relpath(pathlib.Path(__file__).parent / "out"))
@@ -204,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _run("pipelines.ingest", "--image_dir", str(image_dir), "--output_dir", str(data), *stratify)
     if not (data / "eval.csv").exists():
         raise InputError(f"DATA: {image_dir}: there are so few photos that the evaluation list is empty. Add photos.")
-    weights = _choose_weights()
+    weights = _choose_backbone(args.weights)
     job = _job_dir(out, data, weights)
     _embed(data, job, [*weights, "--max_failed_percent", args.max_failed_percent])
     training = job / "training"

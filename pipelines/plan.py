@@ -99,13 +99,13 @@ def _plan(
     from pipelines.planning.contents import DRAWN_PER_IMAGE, PlannedList, make_plan
     from pipelines.planning.file import check_output, write_plan
     from pipelines.planning.table import plan_lines
-    from preprocess.backbones.backbone import BackboneSpec
+    from preprocess.backbones.backbone import BackboneSpec, complete_spec
     from preprocess.beam.beam_storage import BeamStorage
     from preprocess.engines.select import EngineSpec, check_engine
     from preprocess.storage.retry import RetryPolicy
 
     options = recipe.preprocess
-    spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
+    spec = BackboneSpec.of_options(options)
     check_engine(EngineSpec(engine=options.engine, precision=options.precision))
     storage = BeamStorage(RetryPolicy(limit_sec=options.storage_retry_sec))
     for path in (data_dir, output):
@@ -114,6 +114,7 @@ def _plan(
     check_output(output, storage)
     found = find_lists(recipe, data_dir=data_dir, job_dir="", storage=storage)
     _check_weights(spec)
+    spec = complete_spec(spec, storage)
     labels = read_label_dict(found[0].input_dict, storage)
     lists = []
     for entry in found:

@@ -34,6 +34,12 @@ class BakeOptions(BackboneOptions):
         help="fetch and check the weights, keep no network: for a container that trains",
         decides="neither",
     )
+    gpu: bool = option(
+        False,
+        Switch(can_be_unset=False),
+        help="keep the network also in the form for workers with GPUs",
+        decides="neither",
+    )
 
 
 def _parse(argv: Sequence[str] | None) -> BakeOptions:
@@ -50,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parse(argv)
     # Imported here so that --help and wrong flags answer at once.
-    from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
-    from preprocess.engines.converted_networks import load_network
+    from preprocess.backbones.backbone import BackboneSpec, complete_spec, load_keras_backbone
+    from preprocess.engines.converted_networks import load_network, load_operations
     from preprocess.engines.model_cache import ModelCache, cache_folder
 
-    spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
+    spec = complete_spec(BackboneSpec.of_options(options))
     if options.weights_only:
         _, identity = load_keras_backbone(spec)
         print(f"{identity.describe()}: {identity.weights_digest}")
@@ -68,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"HUGS_CACHE_DIR: nothing could be kept in {cache_folder()!r}; it must be a folder that can be written, "
             f"with {os.path.getsize(network.graph_path) / 1e6:.0f} MB free."
         )
+    if options.gpu:
+        load_operations(network, cache)
     print(f"{network.identity.describe()}: {network.identity.weights_digest}")
     print(f"kept in {folder}")
     return EXIT_OK

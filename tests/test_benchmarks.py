@@ -10,7 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import decode, embedding, engines, faults, fidelity, overhead, photos, pipeline, run, startup, training
+from benchmarks import (
+    decode,
+    embedding,
+    engines,
+    faults,
+    fidelity,
+    gpu,
+    overhead,
+    photos,
+    pipeline,
+    run,
+    startup,
+    training,
+)
 from benchmarks.report import Figure, at_least, finish, limit
 from benchmarks.stand_ins import StandInEngine
 from configs.errors import InputError
@@ -136,6 +149,29 @@ def test_decode(photo_folder, capsys):
     rows = result_of(capsys)["rows"]
     assert rows[0]["ratio"] > 0
     assert rows[3]["met"], rows[3]
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_gpu_from_files_to_records(photo_folder, tmp_path, monkeypatch, parallel):
+    monkeypatch.setattr(gpu, "is_worthwhile", lambda: parallel)
+    monkeypatch.setattr(gpu, "_ROWS_PER_BLOCK", 64)
+    lists = photos.make_lists(photos.find_photos(str(photo_folder)), 300, tmp_path)
+    measured = gpu.pipeline_rate(SlowEngine(), [path for path, _ in lists.rows], str(tmp_path / "parts"))
+    assert measured["rate"] > 0
+    assert len(list((tmp_path / "parts").glob("*.tfrecord"))) == 5
+
+
+def test_gpu_figures_compare_with_the_lower_of_decoding_and_the_device():
+    one = {"precision": "float16", "pipeline": 3500.0, "ratio": 0.77, "worst": 0.9999}
+    bound, fidelity_to_float32 = gpu.figures([one])
+    assert (bound.ratio, bound.met) == (0.77, False)
+    assert fidelity_to_float32.met
+
+
+def test_gpu_without_one_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(gpu, "find_gpu", lambda: None)
+    with pytest.raises(InputError, match=r"needs a GPU and JAX for it: pip install '\.\[gpu\]'"):
+        gpu.main([])
 
 
 def test_overhead(capsys):

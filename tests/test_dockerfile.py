@@ -113,7 +113,7 @@ def test_what_is_installed_is_a_lock_as_it_is(stage):
     assert [install[-1] for install in installs[1:]] == ([] if stage == "worker-gpu" else ["/tmp/hugs"])
 
 
-@pytest.mark.parametrize("stage", ["worker", "trainer"])
+@pytest.mark.parametrize("stage", ["worker", "worker-gpu", "trainer"])
 def test_programs_that_images_run_are_there(stage):
     (baked,) = commands(stage, "python")
     assert baked[:3] == ["python", "-m", "preprocess.bake"]

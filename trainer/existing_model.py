@@ -106,6 +106,14 @@ def load_logits(model_dir: str, info: ModelInfo) -> LogitsOf:
     return functools.partial(logits_of, model)
 
 
+def _photo_size(info: ModelInfo) -> int | None:
+    """The side of the square that the model takes; None if it takes no photos, or was made by another version."""
+    try:
+        return info.image.size if info.takes_images else None
+    except InputError:
+        return None
+
+
 def evaluate_existing(
     options: TrainingOptions,
     sets: Mapping[str, tuple[RecordSet, ...]],
@@ -139,6 +147,7 @@ def evaluate_existing(
     origins = record_origins(sets)
     about_data += origin_warnings(origins)
     photos_of = {name: finder_of_sets(part, options.photo_dirs) for name, part in sets.items()}
+    size = _photo_size(info)
     metrics: dict[str, Any] = {
         "format": EVALUATION_FORMAT,
         "warnings": [*about_data, *([info.warning] if info.warning else [])],
@@ -166,8 +175,9 @@ def evaluate_existing(
             logits_of=logits_of,
             calibration=calibration,
             at_most=options.check_photos,
+            size=size,
         )
-        if info.takes_images
+        if size is not None
         else {},
     }
     photos = finder_of_sets((record_set for part in sets.values() for record_set in part), options.photo_dirs)

@@ -188,7 +188,7 @@ class DataOptions(Options):
     weights: str | None = option(
         None,
         Path("a file", "read", or_name=True),
-        help="the backbone's weights file, if it moved since the records were made",
+        help="the backbone's file (of weights, or of the whole network), if it moved since the records were made",
         decides="neither",
         metavar="FILE",
     )

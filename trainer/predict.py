@@ -64,8 +64,8 @@ def _parse(argv: Sequence[str] | None) -> PredictOptions:
     return dataclasses.replace(options, model_dir=supported_path(options.model_dir, flag="model_dir"))
 
 
-def _read_photo(path: str) -> bytes:
-    """Reads a photo and converts it to the form that the model takes.
+def _read_photo(path: str, size: int) -> bytes:
+    """Reads a photo and converts it to the form that the model takes: a PNG of `size` x `size` pixels.
 
     Raises:
       InputError: there is no such file, or it is not an image.
@@ -88,7 +88,7 @@ def _read_photo(path: str) -> bytes:
             raise InputError(f"{path}: no such file") from error
         raise InputError(f"{path}: cannot be read ({cause_of(error)})") from error
     try:
-        return normalize_photo(data)
+        return normalize_photo(data, size=size)
     except ImageError as error:
         raise InputError(f"{path}: {error.message} ({error.reason})") from error
 
@@ -104,14 +104,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parse(argv)
 
+    from preprocess.images.decode import IMAGE_SIZE
     from trainer.export.classifier import Classifier, read_model_info
 
     info = read_model_info(options.model_dir)
+    size = info.image.size if info.takes_images else IMAGE_SIZE
     photos: list[tuple[str, bytes]] = []
     all_readable = True
     for path in options.photos:
         try:
-            photos.append((path, _read_photo(path)))
+            photos.append((path, _read_photo(path, size)))
         except InputError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             all_readable = False

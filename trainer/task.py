@@ -363,6 +363,7 @@ def _train_and_export(
                 logits_of=logits_of,
                 calibration=calibration,
                 at_most=options.check_photos,
+                size=info.image.size,
             )
         metrics["wall_sec"] = round(time.monotonic() - started, 3)  # It includes the export.
 

@@ -39,13 +39,13 @@ from pipelines.runners.beam_options import is_dataflow, is_local, make_runner, p
 from pipelines.runners.dataflow import complete_flags, pins_versions, staging_folder
 from pipelines.runners.dataflow_service import check_credentials, check_service, check_writable
 from pipelines.runners.worker_requirements import worker_requirements
-from preprocess.backbones.backbone import IMAGENET, RANDOM, BackboneSpec, check_weights
+from preprocess.backbones.backbone import IMAGENET, RANDOM, BackboneSpec, check_weights, complete_spec
+from preprocess.backbones.network_files import digest_of_network, network_file_copy
 from preprocess.beam.beam_storage import BeamStorage
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EmbedOptions, EngineLoader
 from preprocess.engines.converted_networks import versions_of
 from preprocess.engines.select import EngineSpec, check_engine
-from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.jobs import embedding_cache
 from preprocess.jobs.job import Job, Retry
 from preprocess.jobs.planned_cost import PlannedCost
@@ -96,7 +96,7 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     target = _choose_target(flags)
     # The lists are read with the credentials that the flags name, as in the pipeline.
     FileSystems.set_options(target.beam_options)
-    spec = BackboneSpec(architecture=options.backbone, weights=options.weights, seed=options.seed)
+    spec = BackboneSpec.of_options(options)
     engine = EngineSpec(engine=options.engine, precision=options.precision)
     _check_workers(target, engine)
     images = ImageSource.of_options(options)
@@ -113,9 +113,16 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     )
     check_web_hosts(lists, connections_per_host=options.connections_per_host, from_here=target.is_here)
     weights_folder = _check_weights(flags, target, spec, storage)
+    spec = complete_spec(spec, storage)
+    images = dataclasses.replace(images, size=spec.image.size)
     _check_places(options, storage)
     job = _job_of(
-        options, lists, labels, _planned_cost(options, target, lists, storage), _weights_sha256(flags, target, storage)
+        options,
+        spec,
+        lists,
+        labels,
+        _planned_cost(options, target, lists, storage),
+        _weights_sha256(flags, target, spec, storage),
     )
     if target.on_dataflow or options.dry_run:
         # A fault at one of several outputs must be found before the first job is submitted.
@@ -224,16 +231,19 @@ def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec, stora
     return f"{staging_folder(flags.options.output_path)}/weights"
 
 
-def _weights_sha256(flags: EmbedFlags, target: _Target, storage: Storage) -> str | None:
-    """The digest of a weights file, because its content may change under the same name; None for all other weights.
+def _weights_sha256(flags: EmbedFlags, target: _Target, spec: BackboneSpec, storage: Storage) -> str | None:
+    """The digest of a file of weights or of a network, whose content may change under the same name; else None.
 
     Raises:
       InputError: the file cannot be read.
     """
-    weights = flags.options.weights
+    weights = spec.weights
     if weights in (RANDOM, IMAGENET) or (flags.recipe.dataflow.weights_in_image and not target.is_here):
         return None
     try:
+        if spec.is_file:
+            with network_file_copy(weights, storage) as path:
+                return digest_of_network(path)
         return digest_of(weights, storage)[1]
     except OSError as error:
         raise InputError(f"weights: {weights!r} cannot be read ({error.strerror or error}).") from error
@@ -265,6 +275,7 @@ def _planned_cost(options: JobOptions, target: _Target, lists: ScannedLists, sto
 
 def _job_of(
     options: JobOptions,
+    spec: BackboneSpec,
     lists: ScannedLists,
     labels: LabelDict,
     planned_cost: PlannedCost | None,
@@ -273,7 +284,7 @@ def _job_of(
     # Without a weights file the definition stays as earlier versions wrote it, and with it the key of the job.
     of_weights = {} if weights_sha256 is None else {"weights_sha256": weights_sha256}
     return Job(
-        definition=_definition(options, lists, labels) | of_weights,
+        definition=_definition(options, spec, lists, labels) | of_weights,
         run_id=uuid.uuid4().hex[:12],
         output_prefix=options.output_path,
         compression=options.compression,
@@ -292,8 +303,10 @@ def _job_of(
     )
 
 
-def _definition(options: JobOptions, lists: ScannedLists, labels: LabelDict) -> dict[str, Any]:
+def _definition(options: JobOptions, spec: BackboneSpec, lists: ScannedLists, labels: LabelDict) -> dict[str, Any]:
     """The definition of the job: everything that decides its records."""
+    # Of a network of the table it is as earlier versions wrote it.
+    backbone = {"backbone": spec.name} if spec.is_file else {}
     paths = [path if has_scheme(path) else os.path.abspath(path) for path in lists.paths]
     # Lists that earlier versions could read leave no entry, and so jobs keep the key that they had.
     formats = [found.to_json() for found in lists.formats]
@@ -302,8 +315,9 @@ def _definition(options: JobOptions, lists: ScannedLists, labels: LabelDict) -> 
         **of_formats,
         "input_path": [list(pair) for pair in zip(paths, lists.sha256, strict=True)],
         "input_dict": hashlib.sha256(json.dumps(list(labels.names)).encode()).hexdigest(),
-        "image_definition": IMAGE_DEFINITION,
+        "image_definition": spec.image.name,
         **definition_of(options, "records"),
+        **backbone,
     }
 
 

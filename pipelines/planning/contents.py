@@ -73,7 +73,7 @@ def make_plan(
       InputError: no image of a sample can be used, or the network cannot be loaded.
     """
     options = recipe.preprocess
-    images = ImageSource.of_options(options)
+    images = ImageSource.of_options(options, size=spec.image.size)
     samples = _sample(lists, sample_size, images)
     engine_cost = functools.partial(
         _engine_cost,

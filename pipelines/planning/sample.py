@@ -45,7 +45,7 @@ class SampledImages:
       decode_sec: seconds to decode an image, in a decoder's process.
       handling_core_sec: core-seconds of this process for each image: reading, hashing, passing on.
       record_uri_bytes: the mean length of an image's location.
-      pixels: some of the images, uint8 [n, 299, 299, 3].
+      pixels: some of the images, uint8 [n, size, size, 3].
     """
 
     tried: int
@@ -164,7 +164,7 @@ def time_engine(engine: Engine, pixels: np.ndarray, *, batch_size: int | None, l
 
     Args:
       engine: the engine.
-      pixels: images, uint8 [n, 299, 299, 3], n > 0; they are used repeatedly.
+      pixels: images, uint8 [n, size, size, 3], n > 0; they are used repeatedly.
       batch_size: images in a batch; None for the engine's own choice.
       load_sec: the seconds that loading it took.
     """

@@ -15,8 +15,9 @@ import numpy as np
 
 from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.images.decode import IMAGE_SIZE
+from preprocess.images.definition import DEFAULT_SCALING
 
-# Names of the graph's input, uint8 [n, 299, 299, 3], and output, float32 [n, embedding_size].
+# Names of the graph's input, uint8 [n, size, size, 3], and output, float32 [n, embedding_size].
 PIXELS = "pixels"
 EMBEDDINGS = "embeddings"
 
@@ -24,11 +25,12 @@ EMBEDDINGS = "embeddings"
 GRAPH_VERSION = 2
 
 
-def inference_graph(model: Any) -> bytes:
+def inference_graph(model: Any, scaling: str = DEFAULT_SCALING) -> bytes:
     """The constant graph of a Keras model.
 
     Args:
-      model: float32 [n, height, width, 3] in [-1, 1] to float32 [n, embedding_size].
+      model: scaled pixels, float32 [n, size, size, 3], to float32 [n, embedding_size].
+      scaling: of the pixels, as in `images.definition`.
 
     Returns:
       A serialized `tf.GraphDef`, from `PIXELS` to `EMBEDDINGS`. The same network gives the same bytes in every process,
@@ -46,7 +48,7 @@ def inference_graph(model: Any) -> bytes:
         outputs, _ = folded.stateless_call(
             [tf.constant(array) for array in trainable],
             [tf.constant(array) for array in others],
-            scale_pixels(pixels),
+            scale_pixels(pixels, scaling),
             training=False,
         )
         return tf.identity(outputs, name=EMBEDDINGS)
@@ -54,7 +56,27 @@ def inference_graph(model: Any) -> bytes:
     shape = [None, *(model.input_shape[1:3] or (IMAGE_SIZE, IMAGE_SIZE)), 3]
     signature = [tf.TensorSpec(shape, tf.uint8, name=PIXELS)]
     traced = tf.function(embed, input_signature=signature, autograph=False).get_concrete_function()
-    return _with_plain_names(traced.graph.as_graph_def()).SerializeToString(deterministic=True)
+    return _with_plain_names(_with_constants(traced)).SerializeToString(deterministic=True)
+
+
+def _with_constants(traced: Any) -> Any:
+    """The graph of a trace, with constants for the tensors from outside that it takes: the means of normalizations."""
+    tf = import_tensorflow()
+    graph = traced.graph.as_graph_def()
+    values = {inside.op.name: outside for outside, inside in traced.graph.captures}
+    for node in graph.node if values else ():
+        if node.name in values:
+            value = values[node.name]
+            node.op = "Const"
+            node.attr.clear()
+            node.attr["dtype"].type = value.dtype.as_datatype_enum
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value.numpy()))
+    # OpenVINO takes every node that nobody reads for an output, and some layers leave such nodes.
+    # Where there is none but the trace's own, an Identity of the output, the graph stays as earlier versions made it.
+    needed = tf.compat.v1.graph_util.extract_sub_graph(graph, [EMBEDDINGS])
+    names = {node.name for node in needed.node}
+    others = [node for node in graph.node if node.name not in names and list(node.input) != [EMBEDDINGS]]
+    return needed if others else graph
 
 
 def _with_plain_names(graph: Any) -> Any:
@@ -87,20 +109,23 @@ def _without_batch_normalization(model: Any) -> Any:
         if isinstance(layer, keras.layers.BatchNormalization):
             before: Any = made_by.get(id(layer.input))
             if (
-                type(before) is keras.layers.Conv2D
+                type(before) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
                 and before.activation is keras.activations.linear
                 and uses[id(layer.input)] == 1
                 and layer.axis in (-1, 3)
             ):
                 normalization_of[before.name] = layer
+    if not normalization_of:
+        return model
     folded_away = {layer.name for layer in normalization_of.values()}
 
     def clone(layer: Any) -> Any:
         if layer.name in folded_away:
             return keras.layers.Identity(name=layer.name)  # never called, see below
         config = layer.get_config()
-        if isinstance(layer, keras.layers.Conv2D):
-            config["kernel_initializer"] = "zeros"  # random numbers for 22 million weights would take a second
+        if type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D):
+            kernel = "depthwise_initializer" if "depthwise_initializer" in config else "kernel_initializer"
+            config[kernel] = "zeros"  # random numbers for 22 million weights would take a second
             config["use_bias"] = layer.use_bias or layer.name in normalization_of
         return type(layer).from_config(config)
 
@@ -113,6 +138,8 @@ def _without_batch_normalization(model: Any) -> Any:
             layer.set_weights(_fold(model.get_layer(layer.name), normalization_of[layer.name]))
         elif layer.weights:
             layer.set_weights(model.get_layer(layer.name).get_weights())
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # It computes with what it derives from its weights.
     return result
 
 
@@ -127,7 +154,10 @@ def _fold(convolution: Any, normalization: Any) -> list[np.ndarray]:
         bias += normalization.beta.numpy()
     if convolution.bias is not None:
         bias += convolution.bias.numpy() * scale
-    return [(convolution.kernel.numpy() * scale).astype(np.float32), bias.astype(np.float32)]
+    kernel = convolution.kernel.numpy()
+    # Of a depthwise kernel, [height, width, channels, multiplier], the last two axes make the channels that come out.
+    scales = scale.reshape(kernel.shape[2:]) if hasattr(convolution, "depth_multiplier") else scale
+    return [(kernel * scales).astype(np.float32), bias.astype(np.float32)]
 
 
 def _as_list(tensors: Any) -> list[Any]:

@@ -10,8 +10,10 @@ import os
 import shutil
 
 from configs.errors import InputError, cause_in_one_line
-from preprocess.backbones.backbone import ARCHITECTURES, IMAGENET, BackboneSpec
-from preprocess.backbones.weights_files import StagedFile, check_file, fetch_published, local_copy
+from preprocess.backbones.architectures import ARCHITECTURES
+from preprocess.backbones.backbone import IMAGENET, BackboneSpec, check_weights
+from preprocess.backbones.network_files import packed_network
+from preprocess.backbones.weights_files import StagedFile, local_copy
 from preprocess.storage.base import Storage
 from preprocess.storage.digests import digest_of_file
 
@@ -36,13 +38,13 @@ def stage_weights(spec: BackboneSpec, folder: str, storage: Storage) -> Backbone
     if spec.is_random:
         return spec
     if spec.weights == IMAGENET:
-        source = fetch_published(ARCHITECTURES[spec.architecture].imagenet)
+        source = ARCHITECTURES[spec.architecture].imagenet.fetch()
     else:
-        check_file(spec.weights, storage)
+        check_weights(spec, storage)
         source = spec.weights
-    with local_copy(source, storage) as path:
+    with packed_network(source, storage) if spec.is_file else local_copy(source, storage) as path:
         sha256 = digest_of_file(path)
-        uri = f"{folder.rstrip('/')}/{sha256}-{os.path.basename(source)}"
+        uri = f"{folder.rstrip('/')}/{sha256}-{os.path.basename(path if spec.is_file else source)}"
         try:
             # A file appears in storage only when it is complete, so a file of this name has this content.
             if storage.match(uri) != [uri]:

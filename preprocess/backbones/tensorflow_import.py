@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from types import ModuleType
+from typing import cast
 
 from configs.console import write_standard_error
 
@@ -25,9 +26,9 @@ _NOISE = re.compile(
 def without_tensorflow_noise() -> Iterator[None]:
     """Within this context, holds back standard error. At its end, prints the lines that are not TensorFlow's noise.
 
-    It does nothing if TF_CPP_MIN_LOG_LEVEL is set, because then the user wants to see the messages.
+    It does nothing if TF_CPP_MIN_LOG_LEVEL is 0, because then the user wants to see the messages. (JAX sets it to 1.)
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         yield
         return
     sys.stderr.flush()
@@ -46,8 +47,24 @@ def without_tensorflow_noise() -> Iterator[None]:
                     write_standard_error(line)
 
 
+@contextlib.contextmanager
+def _without_jax() -> Iterator[None]:
+    """Within this context JAX cannot be imported: TensorFlow Lite would import it wherever it is installed.
+
+    That takes a second, and nothing here converts functions of JAX.
+    """
+    if "jax" in sys.modules:
+        yield
+        return
+    sys.modules["jax"] = cast(ModuleType, None)
+    try:
+        yield
+    finally:
+        del sys.modules["jax"]
+
+
 def import_tensorflow(*, start: bool = True) -> ModuleType:
-    """Imports and starts TensorFlow without its notes. If TF_CPP_MIN_LOG_LEVEL is set, all notes are printed.
+    """Imports and starts TensorFlow without its notes. If TF_CPP_MIN_LOG_LEVEL is 0, all notes are printed.
 
     The first call takes seconds, so programs call it only after they have checked their arguments.
 
@@ -58,7 +75,7 @@ def import_tensorflow(*, start: bool = True) -> ModuleType:
         import tensorflow as tf
 
         return tf
-    with without_tensorflow_noise():
+    with without_tensorflow_noise(), _without_jax():
         import tensorflow as tf
 
         if start:

@@ -10,15 +10,20 @@ import numpy as np
 
 from configs.recipe import PreprocessOptions
 from preprocess.beam.beam_storage import BeamStorage
-from preprocess.images.decode import MAX_IMAGE_PIXELS
+from preprocess.engines.base import Engine
+from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS
 from preprocess.images.host_queues import DEFAULT_CONNECTIONS_PER_HOST
 from preprocess.images.isolated_decoder import IsolatedDecoder
 from preprocess.images.loader import ImageLoader
+from preprocess.images.parallel_loader import ParallelLoader, is_worthwhile
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES, read_image_bytes
 from preprocess.images.web_images import WebImages
 from preprocess.machine.machine_faults import TRY_AGAIN
 from preprocess.storage.retry import RetryPolicy
 from preprocess.storage.uris import is_web
+
+# Of the engine's batches: while one is put together and another written, the decoders go on.
+_BATCHES_AHEAD = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,7 @@ class ImageSource:
       retry: the storage retries.
       read: reads the bytes at a location; None for `ImageReader`.
       decode: decodes bytes to pixels; None for `IsolatedDecoder`.
+      size: the side of the square that the backbone takes.
       read_ahead: the number of images that are loaded ahead.
       try_again: how long an image is tried again if the machine failed; the time of the attempts is not counted.
       connections_per_host: how many images of one web host are read at once.
@@ -86,15 +92,17 @@ class ImageSource:
     retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
     read: Callable[[str], bytes] | None = None
     decode: Callable[[bytes], np.ndarray] | None = None
+    size: int = IMAGE_SIZE
     read_ahead: int = 128
     try_again: RetryPolicy = TRY_AGAIN
     connections_per_host: int = DEFAULT_CONNECTIONS_PER_HOST
     web_contact: str | None = None
 
     @classmethod
-    def of_options(cls, options: PreprocessOptions) -> ImageSource:
-        """The image source that the options of a recipe and of the flags describe."""
+    def of_options(cls, options: PreprocessOptions, *, size: int = IMAGE_SIZE) -> ImageSource:
+        """The image source that the options of a recipe and of the flags describe, for a backbone's size of images."""
         return cls(
+            size=size,
             max_bytes=options.max_image_bytes,
             max_pixels=options.max_image_pixels,
             deadline_sec=options.image_deadline_sec,
@@ -103,9 +111,21 @@ class ImageSource:
             web_contact=options.web_contact,
         )
 
-    def make_loader(self, find_embedding: Callable[[bytes], np.ndarray | None] | None = None) -> ImageLoader:
-        """Makes the loader of images; `find_embedding` looks up an embedding by the SHA-256 of an image file."""
-        return ImageLoader(
+    def make_loader(
+        self, find_embedding: Callable[[bytes], np.ndarray | None] | None = None, *, engine: Engine | None = None
+    ) -> ImageLoader | ParallelLoader:
+        """Makes the loader of images.
+
+        Args:
+          find_embedding: looks up an embedding by the SHA-256 of an image file.
+          engine: what the images are loaded for, which decides how far ahead and in how many processes.
+        """
+        decode = self.decode or IsolatedDecoder(
+            max_pixels=self.max_pixels, deadline_sec=self.deadline_sec, size=self.size
+        )
+        max_ahead = max(self.read_ahead, _BATCHES_AHEAD * engine.batch_size if engine else 0)
+        deadline_sec = self.deadline_sec + self.retry.limit_sec
+        here = ImageLoader(
             read=self.read
             or ImageReader(
                 max_bytes=self.max_bytes,
@@ -114,10 +134,21 @@ class ImageSource:
                 connections_per_host=self.connections_per_host,
                 web_contact=self.web_contact,
             ),
-            decode=self.decode or IsolatedDecoder(max_pixels=self.max_pixels, deadline_sec=self.deadline_sec),
-            max_ahead=self.read_ahead,
-            deadline_sec=self.deadline_sec + self.retry.limit_sec,
+            decode=decode,
+            max_ahead=max_ahead,
+            deadline_sec=deadline_sec,
             find_embedding=find_embedding,
             try_again=self.try_again,
             connections_per_host=self.connections_per_host,
+        )
+        # Embeddings are looked up, and a stand-in reads, in this process only.
+        if engine is None or engine.info.device == "cpu" or find_embedding or self.read or not is_worthwhile():
+            return here
+        return ParallelLoader(
+            here=here,
+            decode=decode,
+            max_bytes=self.max_bytes,
+            deadline_sec=deadline_sec,
+            max_ahead=max_ahead,
+            image_bytes=self.size * self.size * 3,
         )

@@ -25,7 +25,6 @@ from preprocess.beam.image_source import ImageSource
 from preprocess.beam.source_digest import check_same_code, source_digest
 from preprocess.engines.base import Engine, EngineInfo
 from preprocess.engines.select import EngineSpec, load_engine
-from preprocess.images.decode import IMAGE_SIZE
 from preprocess.images.loader import LoadedImage
 from preprocess.jobs import faults, progress
 from preprocess.jobs.block_embedder import BlockEmbedder
@@ -94,7 +93,7 @@ class EngineLoader:
         return dataclasses.replace(self, engine=dataclasses.replace(self.engine, begun_with=recorded))
 
     def _calibration_pixels(self) -> np.ndarray:
-        """The calibration images that can be read: uint8 [n, 299, 299, 3]."""
+        """The calibration images that can be read: uint8 [n, size, size, 3]."""
         loader = self.images.make_loader()
         loader.add(self.calibration)
         images = (loader.next() for _ in self.calibration)
@@ -102,7 +101,7 @@ class EngineLoader:
             pixels = [image.pixels for image in images if isinstance(image, LoadedImage)]
         except MachineFault as fault:
             raise InputError(f"calibration images: {fault}") from fault
-        return np.stack(pixels) if pixels else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+        return np.stack(pixels) if pixels else np.empty((0, self.images.size, self.images.size, 3), np.uint8)
 
 
 class _DoFnOfThisCode(beam.DoFn):
@@ -188,7 +187,7 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
 
     def start_bundle(self) -> None:
         self._embedder = BlockEmbedder(
-            loader=self._options.images.make_loader(self._cache.find if self._cache else None),
+            loader=self._options.images.make_loader(self._cache.find if self._cache else None, engine=self._engine),
             engine=self._engine,
             open_writer=self._open_writer,
             batch_size=self._options.batch_size or self._engine.batch_size,

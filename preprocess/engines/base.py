@@ -1,4 +1,4 @@
-"""The interface `Engine` between the pipeline and the library that runs the network: TensorFlow or OpenVINO."""
+"""The interface `Engine` between the pipeline and the library that runs the network: TensorFlow, OpenVINO or JAX."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class EngineInfo:
     """The description of an engine, for the report and for people.
 
     Attributes:
-      engine: "tensorflow" or "openvino".
+      engine: "tensorflow", "openvino" or "jax".
       precision: "float32", "bfloat16", "float16" (GPUs only) or "int8".
       device: "cpu" or "gpu".
       fidelity: smallest cosine to float32 embeddings, measured on this machine after subtracting their mean, on probe
@@ -76,7 +76,7 @@ class Engine(Protocol):
         """Starts to embed a batch. It may block while `max_pending` batches run.
 
         Args:
-          pixels: uint8 [n, 299, 299, 3], as `decode_image` makes them; 1 <= n <= batch_size. The caller must
+          pixels: uint8 [n, size, size, 3], as `decode_image` makes them; 1 <= n <= batch_size. The caller must
             not change them until the future is done.
 
         Returns:

@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.backbones.backbone import ARCHITECTURES, IMAGENET, BackboneSpec, check_weights, load_keras_backbone
+from preprocess.backbones.architectures import ARCHITECTURES
+from preprocess.backbones.backbone import IMAGENET, BackboneSpec, check_weights, load_keras_backbone
 from preprocess.backbones.inference_graph import GRAPH_VERSION, inference_graph
+from preprocess.backbones.network_files import digest_of_network, network_file_copy
 from preprocess.engines.int8 import CALIBRATION_VERSION, calibrate, digest_of_pixels
 from preprocess.engines.model_cache import ModelCache
 from preprocess.engines.openvino_engine import read_network
 from preprocess.engines.openvino_import import import_openvino
-from preprocess.images.decode import IMAGE_DEFINITION
+from preprocess.engines.operations import OPERATIONS_VERSION, Operations, read_graph, read_operations
+from preprocess.images.definition import ImageDefinition
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.storage.base import Storage
 from preprocess.storage.digests import digest_of_file
@@ -45,6 +48,11 @@ class Network:
     def key(self) -> dict[str, Any]:
         """The fields that decide the network's numbers: its identity without the name of the weights file."""
         return {**self.identity.to_json(), "weights": None}
+
+    @property
+    def image(self) -> ImageDefinition:
+        """How images become its pixels."""
+        return ImageDefinition.named(self.identity.image_definition)
 
     @property
     def graph(self) -> bytes:
@@ -76,12 +84,23 @@ def load_network(spec: BackboneSpec, cache: ModelCache, storage: Storage | None 
     )
 
 
+def load_operations(network: Network, cache: ModelCache) -> Operations:
+    """The network as operations and arrays, for the engine of JAX.
+
+    Args:
+      network: the network.
+      cache: where it is looked up and kept.
+    """
+    key = {"kind": "operations", "network": network.key, "graph": network.graph_sha256, "code": OPERATIONS_VERSION}
+    return read_operations(cache.find_or_make(key, lambda folder: read_graph(network.graph).save(folder)))
+
+
 def load_int8_network(network: Network, pixels: np.ndarray, cache: ModelCache) -> Any:
     """The network as an int8 `ov.Model`, calibrated on images.
 
     Args:
       network: the network to calibrate.
-      pixels: uint8 [n, 299, 299, 3], the images.
+      pixels: uint8 [n, size, size, 3], the images.
       cache: where it is looked up and kept.
 
     Raises:
@@ -129,28 +148,39 @@ def _graph_key(spec: BackboneSpec) -> dict[str, Any] | None:
     if spec.is_random:
         weights = f"random {spec.seed}"
     elif spec.weights == IMAGENET:
-        weights = f"imagenet {ARCHITECTURES[spec.architecture].imagenet.md5}"
+        weights = f"imagenet {_digest_of_imagenet(spec)}"
     elif spec.staged is not None:
         weights = f"file {spec.staged.sha256}"
     elif has_scheme(spec.weights):
         return None
     else:
         check_weights(spec)
-        weights = f"file {digest_of_file(spec.weights)}"
+        with network_file_copy(spec.weights) as path:
+            weights = f"file {digest_of_network(path)}"
+    tensors = {"tensors": [spec.input_tensor, spec.output_tensor]} if spec.is_file else {}
     return {
         "kind": "graph",
         "architecture": spec.architecture,
         "weights": weights,
-        "image_definition": IMAGE_DEFINITION,
+        "image_definition": spec.image.name,
+        **tensors,
         "code": GRAPH_VERSION,
         # Keras defines the architecture, NumPy draws random weights, TensorFlow writes the graph.
         "versions": versions_of("keras", "numpy", "tensorflow"),
     }
 
 
+def _digest_of_imagenet(spec: BackboneSpec) -> str:
+    """As Keras gives it; of the file itself, fetched if it is not here, for those for which Keras gives none."""
+    file = ARCHITECTURES[spec.architecture].imagenet
+    if file.digest is not None:
+        return file.digest
+    return spec.staged.sha256 if spec.staged is not None else digest_of_file(file.fetch())
+
+
 def _write_graph(spec: BackboneSpec, folder: str, storage: Storage | None) -> None:
     model, identity = load_keras_backbone(spec, storage)
     with open(os.path.join(folder, _GRAPH), "wb") as stream:
-        stream.write(inference_graph(model))
+        stream.write(inference_graph(model, ImageDefinition.named(identity.image_definition).scaling))
     with open(os.path.join(folder, _IDENTITY), "w", encoding="utf-8") as stream:
         json.dump(identity.to_json(), stream)

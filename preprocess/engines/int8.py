@@ -23,8 +23,8 @@ def calibrate(network: Any, pixels: np.ndarray) -> Any:
     """Makes an int8 network. Deterministic; takes about ten times as long as embedding the images.
 
     Args:
-      network: an `ov.Model`, uint8 [n, 299, 299, 3] to float32 [n, embedding_size]. Not changed.
-      pixels: uint8 [n, 299, 299, 3], images like those that will be embedded; 128 or more are best.
+      network: an `ov.Model`, uint8 [n, size, size, 3] to float32 [n, embedding_size]. Not changed.
+      pixels: uint8 [n, size, size, 3], images like those that will be embedded; 128 or more are best.
 
     Returns:
       An `ov.Model` of the same inputs and outputs.

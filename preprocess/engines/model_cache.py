@@ -99,6 +99,15 @@ class ModelCache:
         )
         return False
 
+    def folder_of_library(self, name: str) -> str | None:
+        """A folder beside the entries in which a library keeps files of its own; None if nothing can be kept."""
+        folder = os.path.join(self._folder, name)
+        with contextlib.suppress(OSError):
+            _make_private_folders(folder)
+            if self._is_safe() and _is_private(os.lstat(folder)):
+                return folder
+        return None
+
     def sha256_of(self, path: str) -> str:
         """The digest of a file of an entry, from its bytes: 64 hex digits. Raises OSError if it cannot be read."""
         if path not in self._digests:

@@ -46,7 +46,7 @@ class OpenVinoEngine:
     a fixed size.
 
     Args:
-      network: an `ov.Model`, uint8 [n, 299, 299, 3] to float32 [n, embedding_size]. It is not changed.
+      network: an `ov.Model`, uint8 [n, size, size, 3] to float32 [n, embedding_size]. It is not changed.
       identity: the identity of the network.
       precision: "float32", "bfloat16", or "int8" for a network that `calibrate` made.
 

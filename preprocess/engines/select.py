@@ -24,15 +24,19 @@ from preprocess.engines.converted_networks import (
     find_int8_network,
     load_int8_network,
     load_network,
+    load_operations,
     versions_of,
 )
 from preprocess.engines.fidelity import centred_cosines, embed_all, seconds_for
 from preprocess.engines.int8 import digest_of_pixels
+from preprocess.engines.jax_engine import JaxEngine
+from preprocess.engines.jax_import import find_gpu, has_jax, sees_gpu_driver
+from preprocess.engines.jax_network import UnknownOperationError, check_operations
 from preprocess.engines.libraries import libraries
 from preprocess.engines.model_cache import ModelCache
 from preprocess.engines.openvino_engine import OpenVinoEngine, cpu_has_bfloat16, read_network
 from preprocess.engines.openvino_import import has_openvino
-from preprocess.engines.tensorflow_engine import TensorFlowEngine, gpu_has_float16, has_gpu
+from preprocess.engines.tensorflow_engine import TensorFlowEngine
 from preprocess.images.probe_images import PROBE_VERSION, probe_images
 from preprocess.machine.cores import available_cores
 from preprocess.storage.base import Storage
@@ -46,19 +50,27 @@ _INT8_COMPARED = 64
 
 _MEASURED = "measured.json"
 
+# The name of an engine, and the packages that decide how fast and how exact it is.
+_Kind = Literal["tensorflow", "openvino", "jax"]
+_PACKAGES: dict[_Kind, tuple[str, ...]] = {
+    "tensorflow": ("tensorflow",),
+    "openvino": ("openvino",),
+    "jax": ("jax", "jaxlib"),
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineSpec:
     """The engine that a user asks for.
 
     Attributes:
-      engine: "auto" takes TensorFlow if it sees a GPU; otherwise OpenVINO if it is installed, else TensorFlow.
-      precision: "auto" takes the fastest of float32 and bfloat16 (on a GPU float16) that agrees with float32 on probe
-        images.
+      engine: "auto" takes JAX where it sees a GPU, and on CPUs OpenVINO if it is installed, else TensorFlow.
+      precision: "auto" takes bfloat16, on a GPU float16 or else bfloat16, if that is faster than float32 and agrees
+        with it on probe images.
       begun_with: the engine of an earlier run of the job, which is used again; None if there was none.
 
     Raises:
-      InputError: a name is unknown, or int8 is requested with TensorFlow.
+      InputError: an unknown name, or int8 with an engine that has none.
     """
 
     engine: EngineName = "auto"
@@ -70,16 +82,18 @@ class EngineSpec:
             value = getattr(self, field)
             if not rule.holds(value):
                 raise InputError(f"{field}: must be {rule.words}. Received: {value!r}.{rule.hint(value)}")
-        if self.precision == "int8" and self.engine == "tensorflow":
-            raise InputError("precision: int8 needs --engine openvino. Received: int8 with tensorflow")
+        if self.precision == "int8" and self.engine not in ("auto", "openvino"):
+            raise InputError(f"precision: int8 needs --engine openvino. Received: int8 with {self.engine}")
 
 
 def check_engine(spec: EngineSpec) -> None:
     """Checks in milliseconds, without loading anything, that a spec is possible here.
 
     Raises:
-      InputError: OpenVINO is requested, or needed for int8, and is not installed.
+      InputError: OpenVINO or JAX is requested, or OpenVINO is needed for int8, and is not installed.
     """
+    if spec.engine == "jax" and not has_jax():
+        raise InputError(f"engine: jax needs JAX. {install_hint('gpu')}")
     if (spec.engine == "openvino" or spec.precision == "int8") and not has_openvino():
         field, value = ("engine", "openvino") if spec.engine == "openvino" else ("precision", "int8")
         raise InputError(f"{field}: {value} needs OpenVINO. {install_hint('openvino')}")
@@ -100,7 +114,7 @@ def load_engine(
     Args:
       backbone: the network.
       engine: the engine and precision to use.
-      calibration_pixels: gives uint8 [n, 299, 299, 3], images like those that will be embedded. It is called only for
+      calibration_pixels: gives uint8 [n, size, size, 3], images like those that will be embedded. It is called only for
         int8, which has to be calibrated.
       storage: opens files in buckets with the credentials of the job; None for the credentials of this machine.
 
@@ -125,11 +139,16 @@ def _load(
     storage: Storage | None,
 ) -> Engine:
     check_engine(spec)
-    if _engine_kind(spec) == "openvino" and not has_openvino():
-        raise InputError(
-            "engine: the job was begun with OpenVINO, which is not installed here, and one set is not made with two "
-            f"engines. Or give the same command with --overwrite, which embeds all anew. {install_hint('openvino')}"
-        )
+    kind = _engine_kind(spec)
+    for engine_name, library, extra, is_installed in (
+        ("openvino", "OpenVINO", "openvino", has_openvino),
+        ("jax", "JAX", "gpu", has_jax),
+    ):
+        if kind == engine_name and not is_installed():
+            raise InputError(
+                f"engine: the job was begun with {library}, which is not installed here, and one set is not made with "
+                f"two engines. Or give the same command with --overwrite, which embeds all anew. {install_hint(extra)}"
+            )
     cache = ModelCache()
     network = load_network(backbone, cache, storage)
     engine = _load_with(network, spec, calibration_pixels, cache)
@@ -143,36 +162,62 @@ def _load_with(
 ) -> Engine:
     if spec.precision == "int8":
         return _load_int8(network, spec.begun_with, calibration_pixels, cache)
-    kind = _engine_kind(spec)
-    make = functools.partial(_make_engine, network, kind)
+    kind, note = _runnable_kind(network, spec, cache)
+    engine = _load_kind(network, spec, kind, cache)
+    return _explained(engine, engine.info.why + note, fidelity=engine.info.fidelity) if note else engine
+
+
+def _load_kind(network: Network, spec: EngineSpec, kind: _Kind, cache: ModelCache) -> Engine:
+    make = functools.partial(_make_engine, network, kind, cache)
     if spec.begun_with is not None:
         return _load_begun_with(spec.begun_with, kind, make)
     if spec.precision == "float32":
         return make("float32")
-    lower = _lower_precision(kind)
-    if lower is None or (spec.precision == "bfloat16" and lower != "bfloat16"):
-        if spec.precision == "bfloat16":
+    lower = _lower_precisions(kind)
+    if spec.precision == "bfloat16":
+        if "bfloat16" not in lower:
             raise InputError(
-                f"precision: {kind} has no bfloat16 arithmetic on this machine ({_processor()}). Pass --precision auto "
-                "or float32."
+                f"precision: {kind} has no bfloat16 arithmetic on this machine ({_processor(kind)}). Pass --precision "
+                "auto or float32."
             )
-        return _explained(make("float32"), f"float32: no lower precision in hardware here ({_processor()})")
-    key = _measured_key(network, engine=kind, precision=lower, images=f"probes {PROBE_VERSION}")
-    measured = _measure(key, cache, make, lower, probe_images)
-    if spec.precision == "auto" and not measured.is_worthwhile:
-        return _explained(make("float32"), f"float32: {lower} is {measured}")
+        lower = ("bfloat16",)
+    if not lower:
+        return _explained(make("float32"), f"float32: no lower precision in hardware here ({_processor(kind)})")
     asked = "" if spec.precision == "auto" else "asked for; "
-    return _explained(make(lower), f"{lower}: {asked}{measured}", fidelity=measured.worst)
+    rejected = []
+    for precision in lower:
+        key = _measured_key(network, engine=kind, precision=precision, images=f"probes {PROBE_VERSION}")
+        images = functools.partial(probe_images, size=network.image.size)
+        measured = _measure(key, cache, make, precision, images)
+        if asked or measured.is_worthwhile:
+            return _explained(make(precision), f"{precision}: {asked}{measured}", fidelity=measured.worst)
+        rejected.append(f"{precision} is {measured}")
+    return _explained(make("float32"), f"float32: {'; '.join(rejected)}")
 
 
-def _load_begun_with(begun: EngineInfo, kind: str, make: Callable[[str], Engine]) -> Engine:
+def _runnable_kind(network: Network, spec: EngineSpec, cache: ModelCache) -> tuple[_Kind, str]:
+    """The engine for a spec, and a remark if this machine has a GPU that it does not use."""
+    kind = _engine_kind(spec)
+    if kind != "jax":
+        unused = spec.engine == "auto" and spec.begun_with is None and sees_gpu_driver()
+        return kind, "; the GPU of this machine is not used: JAX for it is not installed (the extra gpu)" * unused
+    try:
+        check_operations(load_operations(network, cache))
+    except UnknownOperationError as error:
+        if spec.engine == "jax" or spec.begun_with is not None:
+            raise InputError(f"engine: jax cannot run this network ({error}). Pass --engine tensorflow.") from error
+        return _engine_for_cpu(), f"; the GPU is not used: the engine for it cannot run this network ({error})"
+    return kind, ""
+
+
+def _load_begun_with(begun: EngineInfo, kind: _Kind, make: Callable[[str], Engine]) -> Engine:
     """Loads the engine that an earlier run chose, without measuring. The caller compares it with the record."""
-    if begun.precision not in ("float32", _lower_precision(kind)):
+    if begun.precision not in ("float32", *_lower_precisions(kind)):
         raise InputError(
             f"precision: the job was begun in {begun.precision}, which {kind} has no arithmetic for on this machine "
-            f"({_processor()}), and one set is not made of two precisions. Go on where the job was begun, or give the "
-            "same command with --overwrite, and for workers of several kinds with --precision float32, which all have; "
-            "it embeds all anew."
+            f"({_processor(kind)}), and one set is not made of two precisions. Go on where the job was begun, or "
+            "give the same command with --overwrite, and for workers of several kinds with --precision float32, which "
+            "all have; it embeds all anew."
         )
     return _explained(make(begun.precision), f"{begun.precision}: as this job was begun", fidelity=begun.fidelity)
 
@@ -199,14 +244,15 @@ class _Measured:
         return f"{self.speedup:.1f} times as fast as float32 here, probe images agree to {self.worst:.4f}"
 
 
-def _measured_key(network: Network, **what: Any) -> dict[str, Any]:
+def _measured_key(network: Network, *, engine: _Kind, **what: Any) -> dict[str, Any]:
     return {
         "kind": "measured",
         "network": network.key,
+        "engine": engine,
         **what,
-        "processor": _processor(),
+        "processor": _processor(engine),
         "threads": available_cores(),
-        "versions": versions_of("openvino", "tensorflow"),
+        "versions": versions_of(*_PACKAGES[engine]),
     }
 
 
@@ -269,28 +315,40 @@ def _load_int8(
     return engine
 
 
-def _engine_kind(spec: EngineSpec) -> Literal["tensorflow", "openvino"]:
-    if spec.begun_with is not None and spec.engine == "auto":
-        # If TensorFlow began the set, OpenVINO must not finish it, even if OpenVINO is installed now.
-        return "tensorflow" if spec.begun_with.engine == "tensorflow" else "openvino"
+def _engine_kind(spec: EngineSpec) -> _Kind:
     if spec.engine != "auto":
         return spec.engine
-    return "openvino" if has_openvino() and not has_gpu() else "tensorflow"
+    if spec.begun_with is not None:
+        # A set that one engine began is one that another may not finish, although it is installed by now.
+        return next((kind for kind in _PACKAGES if kind == spec.begun_with.engine), "openvino")
+    return _engine_for_cpu() if spec.precision == "int8" or find_gpu() is None else "jax"
 
 
-def _make_engine(network: Network, kind: str, precision: str) -> Engine:
+def _engine_for_cpu() -> _Kind:
+    return "openvino" if has_openvino() else "tensorflow"
+
+
+def _make_engine(network: Network, kind: _Kind, cache: ModelCache, precision: str) -> Engine:
     if kind == "openvino":
         return OpenVinoEngine(read_network(network.graph_path), network.identity, precision=precision)
+    if kind == "jax":
+        return JaxEngine(
+            load_operations(network, cache),
+            network.identity,
+            precision=precision,
+            cache_folder=cache.folder_of_library("xla"),
+        )
     return TensorFlowEngine(network.graph, network.identity, precision=precision)
 
 
-def _lower_precision(kind: str) -> str | None:
-    """The precision below float32 that the processor has in hardware; None if it has none."""
+def _lower_precisions(kind: _Kind) -> tuple[str, ...]:
+    """The precisions below float32 that the processor may have in hardware, the more exact first."""
+    if kind == "jax":
+        # Which of them a GPU has is measured. On CPUs, XLA computes in float32 and rounds.
+        return () if find_gpu() is None else ("float16", "bfloat16")
     if kind == "openvino":
-        return "bfloat16" if cpu_has_bfloat16() else None
-    if has_gpu():
-        return "float16" if gpu_has_float16() else None
-    return "bfloat16" if _cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"} else None
+        return ("bfloat16",) if cpu_has_bfloat16() else ()
+    return ("bfloat16",) if _cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"} else ()
 
 
 def _explained(engine: Engine, why: str, *, fidelity: float | None = None) -> Engine:
@@ -314,6 +372,9 @@ def _cpu_flags() -> set[str]:
     return set((_cpu_info("flags") or _cpu_info("features")).split())
 
 
-def _processor() -> str:
-    """The processor's name, for people and as part of the key of cached measurements."""
+def _processor(kind: _Kind) -> str:
+    """The name of the processor of an engine, for people and as part of the key of cached measurements."""
+    gpu = find_gpu() if kind == "jax" else None
+    if gpu is not None:
+        return str(gpu.device_kind)
     return _cpu_info("model name") or platform.machine()

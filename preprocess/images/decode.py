@@ -1,18 +1,18 @@
-"""Decodes an image: from encoded bytes in any common format to upright RGB pixels, 299 by 299.
+"""Decodes an image: from encoded bytes in any common format to upright RGB pixels, a square of a given size.
 
 This module is the definition in Pillow and NumPy. `preprocess.images.decode_graph` is the same definition as TensorFlow
 operations, and gives equal pixels. The embedding pipeline and every client use the first, an exported model uses the
 second, so training and serving see the same pixels. The steps, in order:
 
 1. The content decides the format, not the name. Only the first frame of an animation is used. ICC profiles are ignored.
-2. A JPEG is decoded at 1/8, 1/4 or 1/2 of its size if the shorter side keeps at least 374 pixels, 1.25 x 299:
+2. A JPEG is decoded at 1/8, 1/4 or 1/2 of its size if the shorter side keeps at least 1.25 x the size (374 for 299):
    libjpeg then computes fewer DCT coefficients, and a 12-megapixel photo costs about a quarter.
 3. The mode becomes RGB. Of more than eight bits the highest eight are kept; how many bits a sample has is what the
    file says of all its samples (`_significant_bits`), never what this one image happens to contain. Alpha is composited
    over white before any resampling (in GIF, which has no alpha, transparent and uncovered pixels are black; PSD is
    composited by the program that wrote it). CMYK is `(255-c)*(255-k)//255`.
-4. Pillow's `BILINEAR` resize to 299 x 299, a triangle filter as wide as the reduction; the aspect ratio is
-   not kept.
+4. Pillow's `BILINEAR` resize to size x size (299 for Inception v3), a triangle filter as wide as the reduction; the
+   aspect ratio is not kept.
 5. The EXIF orientation is applied to the small square. A transpose and flips move pixels without rounding, so both
    implementations agree, and it is fast. An invalid EXIF block counts as upright. (Pillow turns a TIFF upright
    while reading it, so for TIFF this step comes before the resize. The same holds for HEIC and libheif.)
@@ -20,7 +20,7 @@ second, so training and serving see the same pixels. The steps, in order:
 `preprocess.images.formats` has the list of formats. A RAW photo is not read: what can be decoded without developing it
 is a small preview.
 
-Any change to the pixels of any image must change `IMAGE_DEFINITION`, which is stored with the embeddings.
+Any change to the pixels of any image must change the number in `IMAGE_DEFINITION`, which is stored with the embeddings.
 """
 
 from __future__ import annotations
@@ -60,17 +60,12 @@ try:
 except ImportError:  # the optional extra `heif`
     pi_heif = None
 
+# The size and the definition (`images.definition`) of Inception v3, the default network.
 IMAGE_SIZE = 299
-IMAGE_DEFINITION = "upright-rgb-299-bilinear/2"
+IMAGE_DEFINITION = f"upright-rgb-{IMAGE_SIZE}-bilinear/2"
 
 # The largest declared size. The photo of a 108-megapixel phone passes; as a PNG, it takes 0.5 GB for a moment.
 MAX_IMAGE_PIXELS = 120_000_000
-
-# A JPEG is reduced while decoding as long as its shorter side stays at least this long. Every 12-megapixel photo
-# (3000 or 3024 pixels) passes at 1/8. Measured on 70 photos of 4000 x 3000 against decoding in full: 47.8 dB PSNR;
-# cosine of the embeddings (MobileNet on ImageNet, centre crop, mean subtracted) 0.999, worst 0.997, which is less
-# than bfloat16 costs. With 2 x 299: 54.9 dB, 0.9999, worst 0.9996, at 1.25 times the time.
-JPEG_REDUCED_SIDE = 374
 
 ImageErrorReason = Literal[
     "empty_file",  # no bytes
@@ -143,15 +138,27 @@ class ImageError(Exception):
         return f"{self.reason}: {self.message}"
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
+def jpeg_reduced_side(size: int) -> int:
+    """A JPEG is decoded at a reduced scale as long as its shorter side keeps this many pixels: 1.25 times the size.
+
+    Every 12-megapixel photo (3000 or 3024 pixels) passes at 1/8 for 299. Measured on 70 photos of 4000 x 3000 against
+    decoding in full: 47.8 dB PSNR; cosine of the embeddings (MobileNet on ImageNet, centre crop, mean subtracted)
+    0.999, worst 0.997, which is less than bfloat16 costs. With 2 x 299: 54.9 dB, 0.9999, worst 0.9996, at 1.25 times
+    the time.
+    """
+    return -(-5 * size // 4)
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, size: int = IMAGE_SIZE) -> np.ndarray:
     """Decodes an encoded image to the pixels that a backbone sees.
 
     Args:
         data: the bytes of one image file, of any content at all.
         max_pixels: the largest accepted width x height, as declared in the file's header.
+        size: the side of the square that the backbone takes.
 
     Returns:
-        uint8 [299, 299, 3]: rows from the top, columns from the left, RGB.
+        uint8 [size, size, 3]: rows from the top, columns from the left, RGB.
 
     Raises:
         ImageError: something is wrong with `data`. Its content causes no other exception.
@@ -159,7 +166,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarr
     if not data:
         raise ImageError("empty_file", "the file is empty")
     try:
-        return _decode(data, max_pixels)
+        return _decode(data, max_pixels, size)
     except ImageError:
         raise
     except Exception as error:
@@ -187,18 +194,16 @@ def encode_png(pixels: np.ndarray) -> bytes:
     """Encodes decoded pixels losslessly, for a client that sends them to an exported model.
 
     Args:
-        pixels: uint8 [299, 299, 3], as `decode_image` returns them.
+        pixels: uint8 [size, size, 3], as `decode_image` returns them.
 
     Returns:
-        A PNG that both implementations decode to exactly `pixels`: a resize of 299 to 299 is the identity.
+        A PNG that both implementations decode to exactly `pixels`: a resize to the same size is the identity.
 
     Raises:
         ValueError: another shape or dtype.
     """
-    if pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or pixels.dtype != np.uint8:
-        raise ValueError(
-            f"pixels must be uint8 [{IMAGE_SIZE}, {IMAGE_SIZE}, 3]. Received: {pixels.dtype} {list(pixels.shape)}"
-        )
+    if pixels.shape != (len(pixels), len(pixels), 3) or pixels.dtype != np.uint8:
+        raise ValueError(f"pixels must be uint8 [size, size, 3]. Received: {pixels.dtype} {list(pixels.shape)}")
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
@@ -270,12 +275,13 @@ def _tiff_orientation(block: bytes) -> int:
     return 1
 
 
-def _decode(data: bytes, max_pixels: int) -> np.ndarray:
+def _decode(data: bytes, max_pixels: int, size: int) -> np.ndarray:
     image = _open(data, max_pixels)
     width, height = image.size
     _check_pixels(width, height, max_pixels)
     if image.format == "JPEG":
-        image.draft(None, (JPEG_REDUCED_SIDE, JPEG_REDUCED_SIDE))
+        side = jpeg_reduced_side(size)
+        image.draft(None, (side, side))
     frame_box = image.tile[0].extents if image.tile else None
     image.load()
     flat: Image.Image
@@ -286,7 +292,7 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     else:
         flat = _to_grey_or_rgb(image, data)
     # A grey image is resampled as one channel. The numbers are the same as with three, in a third of the time.
-    flat = flat.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+    flat = flat.resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.array(flat if flat.mode == "RGB" else flat.convert("RGB"))
     if image.format in ("JPEG", "PNG", "WEBP"):
         return _turn_upright(pixels, exif_orientation(data))

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from preprocess.images.decode import IMAGE_SIZE, JPEG_REDUCED_SIDE, MAX_IMAGE_PIXELS
+from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS, jpeg_reduced_side
+from preprocess.images.definition import DEFAULT_SCALING, mean_and_std
 
 NOT_READABLE = "image format not readable in the exported model; send it as PNG or JPEG"
 _TOO_MANY_PIXELS = f"image of more than {MAX_IMAGE_PIXELS} pixels"
@@ -60,20 +61,21 @@ class _Span(NamedTuple):
     stop: tf.Tensor
 
 
-def decode_images_or_errors_graph(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_images_or_errors_graph(images: tf.Tensor, size: int = IMAGE_SIZE) -> tuple[tf.Tensor, tf.Tensor]:
     """`decode_image_graph` for a batch in which a bad image fails for itself alone.
 
     Args:
         images: string [batch].
+        size: the side of the square that the backbone takes.
 
     Returns:
-        The pixels, uint8 [batch, 299, 299, 3], all 0 for an image that cannot be decoded; and the errors, string
+        The pixels, uint8 [batch, size, size, 3], all 0 for an image that cannot be decoded; and the errors, string
         [batch]: empty for an image that was decoded, otherwise `reason: message` with a reason of
         `preprocess.images.decode`: "empty_file", "unsupported_format", "too_many_pixels" or "corrupt".
     """
 
     def decode(row: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return row, *_decode(image)
+        return row, *_decode(image, size)
 
     with tf.device("/CPU:0"):
         # TensorFlow's decoders raise on damaged content, which would end the whole batch. In a graph, only a data set
@@ -82,7 +84,7 @@ def decode_images_or_errors_graph(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
         decoded = tf.data.Dataset.from_tensor_slices((tf.range(count), images))
         decoded = decoded.map(decode, num_parallel_calls=_PARALLEL_CALLS).ignore_errors(log_warning=False)
         # A row more keeps the batch from being empty if all images are damaged.
-        nothing = tf.zeros([IMAGE_SIZE, IMAGE_SIZE, 3], tf.uint8)
+        nothing = tf.zeros([size, size, 3], tf.uint8)
         last = tf.data.Dataset.from_tensors((count, nothing, tf.constant(0)))
         rows, pixels, refusals = decoded.concatenate(last).batch(count + 1).get_single_element()
         rows = rows[:, tf.newaxis]
@@ -91,22 +93,41 @@ def decode_images_or_errors_graph(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
         damaged = tf.fill([count + 1], len(_REFUSALS))
         refusals = tf.tensor_scatter_nd_update(damaged, rows, refusals)
         errors = tf.gather(tf.constant([*_REFUSALS, _DAMAGED]), refusals)
-        return tf.ensure_shape(pixels, [None, IMAGE_SIZE, IMAGE_SIZE, 3])[:-1], errors[:-1]
+        return tf.ensure_shape(pixels, [None, size, size, 3])[:-1], errors[:-1]
 
 
-def scale_pixels(pixels: tf.Tensor) -> tf.Tensor:
-    """The pixel scaling of Inception v3: uint8 of any shape to float32 in [-1, 1] of the same shape."""
-    return tf.cast(pixels, tf.float32) / 127.5 - 1.0
+def scale_pixels(pixels: tf.Tensor, scaling: str = DEFAULT_SCALING) -> tf.Tensor:
+    """What a network takes: uint8 [..., 3] to float32 of the same shape, by one of `definition.SCALINGS`.
+
+    "torch" and "caffe" have the numbers of `keras.applications.imagenet_utils.preprocess_input`.
+    """
+    values = tf.cast(pixels, tf.float32)
+    if scaling == "tf":
+        return values / 127.5 - 1.0
+    if scaling == "torch":
+        return (values / 255.0 - tf.constant([0.485, 0.456, 0.406])) / tf.constant([0.229, 0.224, 0.225])
+    if scaling == "caffe":
+        # A gather, since runtimes of other formats know it, and not all of them know how to reverse an axis.
+        return tf.gather(values, [2, 1, 0], axis=-1) - tf.constant([103.939, 116.779, 123.68])
+    if scaling == "unit":
+        return values / 255.0
+    if scaling == "none":
+        return values
+    given = mean_and_std(scaling)
+    if given is None:
+        raise ValueError(f"scaling: {scaling!r}")
+    return (values - given[0]) / given[1]
 
 
-def decode_image_graph(image: tf.Tensor) -> tf.Tensor:
+def decode_image_graph(image: tf.Tensor, size: int = IMAGE_SIZE) -> tf.Tensor:
     """Decodes one encoded image to the pixels that `preprocess.images.decode.decode_image` gives.
 
     Args:
         image: string [], the bytes of a JPEG, PNG, GIF, WebP or BMP file.
+        size: the side of the square that the backbone takes.
 
     Returns:
-        uint8 [299, 299, 3].
+        uint8 [size, size, 3].
 
     Raises:
         tf.errors.InvalidArgumentError: when run, with `NOT_READABLE` in the message, for other formats (TIFF, AVIF,
@@ -114,17 +135,18 @@ def decode_image_graph(image: tf.Tensor) -> tf.Tensor:
             32 bits uncompressed, and a PNG of 3 x 16 bits with one clear colour; with another message for
             damaged content and for more than `MAX_IMAGE_PIXELS` pixels.
     """
-    pixels, refusal = _decode(tf.convert_to_tensor(image, tf.string))
+    pixels, refusal = _decode(tf.convert_to_tensor(image, tf.string), size)
     with tf.device("/CPU:0"):
         checks = [tf.debugging.Assert(refusal != code, [_REFUSALS[code]]) for code in range(1, len(_REFUSALS))]
     with tf.control_dependencies(checks):
         return tf.identity(pixels)
 
 
-def _decode(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The pixels of an image, uint8 [299, 299, 3], and the position in `_REFUSALS` of what its header shows, int32 [].
+def _decode(image: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The pixels of an image, uint8 [size, size, 3], and the number of its refusal by the header, int32 [].
 
-    If the image is refused, the pixels are all 0. If TensorFlow's decoder fails, running this raises an error.
+    The number is a position in `_REFUSALS`. If the image is refused, the pixels are all 0. If TensorFlow's
+    decoder fails, running this raises an error.
     """
     with tf.device("/CPU:0"):  # the decoders exist only there, and headers are parsed number by number
         # If a header ends early, the padding is read as zeros, and no branch below accepts zeros.
@@ -140,11 +162,11 @@ def _decode(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             _has(content, 0, b"RIFF") & _has(content, 8, b"WEBP"),
             _has(content, 0, b"BM"),
         )
-        readers = (_read_jpeg, _read_png, _read_gif, _read_webp, _read_bmp, _refuse)
+        readers = (lambda content: _read_jpeg(content, size), _read_png, _read_gif, _read_webp, _read_bmp, _refuse)
         kind = tf.argmax(tf.stack([*signatures, tf.constant(True)]), output_type=tf.int32)
         branches = [lambda reader=reader: reader(content) for reader in readers]
         rgb, orientation, refusal = tf.switch_case(kind, branches)
-        return _turn_upright(_resize(rgb), orientation), refusal
+        return _turn_upright(_resize(rgb, size), orientation), refusal
 
 
 def _unless_refused(refusal: tf.Tensor, read: Callable[[], tf.Tensor]) -> tf.Tensor:
@@ -153,10 +175,10 @@ def _unless_refused(refusal: tf.Tensor, read: Callable[[], tf.Tensor]) -> tf.Ten
     return tf.ensure_shape(rgb, [None, None, 3])
 
 
-def _read_jpeg(content: _Content) -> _Decoded:
+def _read_jpeg(content: _Content, size: int) -> _Decoded:
     shape = tf.cast(tf.io.extract_jpeg_shape(content.encoded), tf.int64)
     refusal = _refusal(width=shape[1], height=shape[0])
-    reduction = tf.minimum(shape[0], shape[1]) // JPEG_REDUCED_SIDE
+    reduction = tf.minimum(shape[0], shape[1]) // jpeg_reduced_side(size)
     step = sum(tf.cast(reduction >= ratio, tf.int32) for ratio in (2, 4, 8))
 
     def at_ratio(ratio: int) -> tf.Tensor:
@@ -355,29 +377,29 @@ def _over_white(rgba: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.bitwise.right_shift(blend + tf.bitwise.right_shift(blend, eight), eight), tf.uint8)
 
 
-def _resize(rgb: tf.Tensor) -> tf.Tensor:
-    """Pillow's 8-bit `resize((299, 299), BILINEAR)`: uint8 [height, width, 3] to uint8 [299, 299, 3].
+def _resize(rgb: tf.Tensor, size: int = IMAGE_SIZE) -> tf.Tensor:
+    """Pillow's 8-bit `resize((size, size), BILINEAR)`: uint8 [height, width, 3] to uint8 [size, size, 3].
 
     `tf.image.resize(antialias=True)` rounds once, in floating point; Pillow rounds to 8 bits after each direction,
     columns first, with weights of 22 bits. Only the same arithmetic gives the same pixels.
     """
     height, width = tf.unstack(tf.shape(rgb)[:2])
-    # In very tall images Pillow resizes the rows first. The second resize, from 299 rows to 299, changes nothing.
+    # In very tall images Pillow resizes the rows first. The second resize, to the same number of rows, changes nothing.
     rgb = tf.cond(
-        (height > 100 * width) & (height > IMAGE_SIZE),
-        lambda: tf.reshape(_resample(tf.reshape(rgb, [height, width * 3])), [IMAGE_SIZE, width, 3]),
+        (height > 100 * width) & (height > size),
+        lambda: tf.reshape(_resample(tf.reshape(rgb, [height, width * 3]), size), [size, width, 3]),
         lambda: rgb,
     )
     height = tf.shape(rgb)[0]
     columns = tf.reshape(tf.transpose(rgb, [1, 0, 2]), [width, height * 3])
-    columns = tf.reshape(_resample(columns), [IMAGE_SIZE, height, 3])
-    rows = tf.reshape(tf.transpose(columns, [1, 0, 2]), [height, IMAGE_SIZE * 3])
-    return tf.reshape(_resample(rows), [IMAGE_SIZE, IMAGE_SIZE, 3])
+    columns = tf.reshape(_resample(columns, size), [size, height, 3])
+    rows = tf.reshape(tf.transpose(columns, [1, 0, 2]), [height, size * 3])
+    return tf.reshape(_resample(rows, size), [size, size, 3])
 
 
-def _resample(lines: tf.Tensor) -> tf.Tensor:
-    """Reduces or enlarges uint8 [size, n] to uint8 [299, n] along the first axis."""
-    first, weights = _weights(tf.shape(lines)[0])
+def _resample(lines: tf.Tensor, size: int) -> tf.Tensor:
+    """Reduces or enlarges uint8 [any, n] to uint8 [size, n] along the first axis."""
+    first, weights = _weights(tf.shape(lines)[0], size)
     last_line = tf.shape(lines)[0] - 1
 
     def add_tap(tap: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -385,7 +407,7 @@ def _resample(lines: tf.Tensor) -> tf.Tensor:
         line = tf.gather(lines, tf.minimum(first + tap, last_line))
         return tap + 1, total + tf.cast(line, tf.int32) * weights[tap][:, tf.newaxis]
 
-    half = tf.fill([IMAGE_SIZE, tf.shape(lines)[1]], 1 << (_WEIGHT_BITS - 1))
+    half = tf.fill([size, tf.shape(lines)[1]], 1 << (_WEIGHT_BITS - 1))
     _, total = tf.while_loop(
         lambda tap, _: tap < tf.shape(weights)[0], add_tap, (tf.constant(0), half), parallel_iterations=1
     )
@@ -393,19 +415,19 @@ def _resample(lines: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.bitwise.right_shift(total, tf.constant(_WEIGHT_BITS)), tf.uint8)
 
 
-def _weights(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _weights(count: tf.Tensor, size: int = IMAGE_SIZE) -> tuple[tf.Tensor, tf.Tensor]:
     """Pillow's `precompute_coeffs` for a triangle filter, operation by operation in float64.
 
     Returns:
-        The first input line of each output line, int32 [299]; fixed-point weights, int32 [taps, 299].
+        The first of `count` input lines of each output line, int32 [size]; fixed-point weights, int32 [taps, size].
     """
     # `/` is not used: the graph optimizer replaces a division by a constant by a product with its reciprocal. The last
     # bit of the result then changes the weights of one size in thirty.
-    scale = tf.math.divide_no_nan(tf.cast(size, tf.float64), tf.constant(IMAGE_SIZE, tf.float64))
+    scale = tf.math.divide_no_nan(tf.cast(count, tf.float64), tf.constant(size, tf.float64))
     support = tf.maximum(scale, 1.0)
-    center = (tf.range(IMAGE_SIZE, dtype=tf.float64) + 0.5) * scale
+    center = (tf.range(size, dtype=tf.float64) + 0.5) * scale
     first = tf.maximum(tf.cast(center - support + 0.5, tf.int32), 0)
-    stop = tf.minimum(tf.cast(center + support + 0.5, tf.int32), size)
+    stop = tf.minimum(tf.cast(center + support + 0.5, tf.int32), count)
     line = first + tf.range(tf.reduce_max(stop - first))[:, tf.newaxis]
     distance = tf.abs((tf.cast(line, tf.float64) - center + 0.5) * (1.0 / support))
     weights = tf.where(line < stop, tf.maximum(1.0 - distance, 0.0), 0.0)

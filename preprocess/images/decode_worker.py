@@ -8,8 +8,8 @@ each image. The parent process watches the deadline.
 The formats of the pipes. Numbers have the machine's byte order, because both ends are on one machine:
 
     ready    CONFINED or UNCONFINED, once: whether the kernel filters the system calls
-    request  REQUEST: tag, bytes that follow, largest accepted number of pixels; the encoded image
-    reply    REPLY: the request's tag, status, bytes that follow; pixels (uint8 [299, 299, 3]), or reason and message
+    request  REQUEST: tag, bytes that follow, largest accepted number of pixels, side of the square; the encoded image
+    reply    REPLY: the request's tag, status, bytes that follow; pixels (uint8 [size, size, 3]), or reason and message
              with a NUL between, at most MAX_MESSAGE_BYTES of them
 """
 
@@ -32,7 +32,7 @@ from preprocess.images.confinement import confine
 from preprocess.images.decode import ImageError, decode_image, pi_heif
 
 CONFINED, UNCONFINED = b"\1", b"\2"
-REQUEST = struct.Struct("=QQQ")
+REQUEST = struct.Struct("=QQQQ")
 REPLY = struct.Struct("=QBQ")
 PIXELS, IMAGE_ERROR, OTHER_ERROR = range(3)
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -52,8 +52,8 @@ _PR_SET_PDEATHSIG = 1
 class Decode(Protocol):
     """`decode_image`, or a stand-in for it in tests."""
 
-    def __call__(self, data: bytes, *, max_pixels: int) -> np.ndarray:
-        """Bytes to pixels, uint8 [299, 299, 3]; raises ImageError."""
+    def __call__(self, data: bytes, *, max_pixels: int, size: int) -> np.ndarray:
+        """Bytes to pixels, uint8 [size, size, 3]; raises ImageError."""
 
 
 def write_all(descriptor: int, header: bytes, body: bytes | memoryview) -> None:
@@ -108,12 +108,12 @@ def _answer_one(requests: BinaryIO, replies: int, decode: Decode) -> bool:
     header = requests.read(REQUEST.size)
     if len(header) < REQUEST.size:
         return False
-    tag, num_bytes, max_pixels = REQUEST.unpack(header)
+    tag, num_bytes, max_pixels, size = REQUEST.unpack(header)
     _limit_memory(_BASE_BYTES + _COPIES_OF_ENCODED * num_bytes + _BYTES_PER_PIXEL * max_pixels)
     data = requests.read(num_bytes)
     if len(data) < num_bytes:
         return False
-    status, body = _outcome(lambda: decode(data, max_pixels=max_pixels))
+    status, body = _outcome(lambda: decode(data, max_pixels=max_pixels, size=size))
     write_all(replies, REPLY.pack(tag, status, len(body)), body)
     return True
 

@@ -62,7 +62,6 @@ _PIPE_BYTES = 1024 * 1024
 # Tells glibc to keep memory for the next image. Otherwise the kernel provides zeroed pages for each image, which took
 # 0.6 ms of 2.1 ms for a photo.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(16 * 1024 * 1024), "MALLOC_TRIM_THRESHOLD_": str(64 * 1024 * 1024)}
-_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 _REASONS = frozenset(get_args(ImageErrorReason))
 # Random numbers from the kernel, because a fork would share the state of other generators.
 _random = random.SystemRandom()
@@ -173,7 +172,7 @@ class _Child:
         """Whether the process runs."""
         return self._process.poll() is None
 
-    def ask(self, data: bytes, *, max_pixels: int, deadline_sec: float) -> tuple[int, np.ndarray | bytes]:
+    def ask(self, data: bytes, *, max_pixels: int, size: int, deadline_sec: float) -> tuple[int, np.ndarray | bytes]:
         """Sends an image to the child; returns the status of the reply with the pixels, or with reason and message.
 
         Raises:
@@ -182,7 +181,7 @@ class _Child:
         """
         clock = self._watch.start(deadline_sec, self._end_late)
         try:
-            return self._ask(data, max_pixels)
+            return self._ask(data, max_pixels, size)
         except _ChildEnded as ended:
             ended.late = not self._watch.end(clock)
             ended.was_stopped = self._was_stopped
@@ -194,10 +193,10 @@ class _Child:
         self._was_stopped = _is_stopped(self._process.pid)
         self._process.kill()
 
-    def _ask(self, data: bytes, max_pixels: int) -> tuple[int, np.ndarray | bytes]:
+    def _ask(self, data: bytes, max_pixels: int, size: int) -> tuple[int, np.ndarray | bytes]:
         tag = _new_tag()
         try:
-            write_all(self._requests.fileno(), REQUEST.pack(tag, len(data), max_pixels), data)
+            write_all(self._requests.fileno(), REQUEST.pack(tag, len(data), max_pixels, size), data)
         except BrokenPipeError:
             raise _ChildEnded(self.returncode, had_request=False) from None
         header = bytearray(REPLY.size)
@@ -206,7 +205,7 @@ class _Child:
         if replied_tag != tag:
             raise _NoAnswer
         if status == PIXELS:
-            pixels = np.empty(_SHAPE, np.uint8)
+            pixels = np.empty((size, size, 3), np.uint8)
             if num_bytes != pixels.nbytes:
                 raise _NoAnswer
             self._read_into(pixels.reshape(-1).data)
@@ -297,10 +296,12 @@ class IsolatedDecoder:
     Attributes:
       max_pixels: the largest accepted width x height, as declared in the file's header.
       deadline_sec: seconds that decoding one image may take, more than 0.
+      size: the side of the square that the backbone takes.
     """
 
     max_pixels: int = MAX_IMAGE_PIXELS
     deadline_sec: float = DEFAULT_DEADLINE_SEC
+    size: int = IMAGE_SIZE
     _module: str = _WORKER_MODULE
 
     def __post_init__(self) -> None:
@@ -314,7 +315,7 @@ class IsolatedDecoder:
           data: the bytes of one image file, of any content at all.
 
         Returns:
-          uint8 [299, 299, 3]: rows from the top, columns from the left, RGB.
+          uint8 [size, size, 3]: rows from the top, columns from the left, RGB.
 
         Raises:
           ImageError: with the reasons of `decode_image`; or "decoder_crashed" if the process ended through its own
@@ -342,7 +343,7 @@ class IsolatedDecoder:
     def _decode(self, data: bytes) -> np.ndarray:
         child = _child_of_thread.get(self._module)
         try:
-            status, reply = child.ask(data, max_pixels=self.max_pixels, deadline_sec=self.deadline_sec)
+            status, reply = child.ask(data, max_pixels=self.max_pixels, size=self.size, deadline_sec=self.deadline_sec)
             if isinstance(reply, np.ndarray):
                 return reply
             reason, _, message = reply.decode("utf-8", "backslashreplace").partition("\0")

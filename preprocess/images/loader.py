@@ -85,10 +85,20 @@ class KnownImage:
 Outcome = LoadedImage | KnownImage | RowFailure
 
 
+_threads: tuple[int, int] | None = None
+
+
+def use_threads(*, readers: int, decoders: int) -> None:
+    """Sets the threads of this process, before it loads the first image; otherwise it has a decoder for each core."""
+    global _threads
+    _threads = readers, decoders
+
+
 @functools.lru_cache(maxsize=1)
 def _pools() -> tuple[TimedThreads, DaemonThreads]:
     """The pools of readers and decoders of this process. All threads of a worker that run the stage share them."""
-    return TimedThreads(READ_THREADS, "read"), DaemonThreads(available_cores(), "decode")
+    readers, decoders = _threads or (READ_THREADS, available_cores())
+    return TimedThreads(readers, "read"), DaemonThreads(decoders, "decode")
 
 
 @functools.cache

@@ -23,6 +23,8 @@ class BackboneIdentity:
       weights_digest: "sha256:" and the hex digest of the weight arrays (not of the file that held them).
       embedding_size: number of floats in one embedding.
       image_definition: name and version of the definition by which image bytes become pixels.
+      input_tensor: of a network from a file: the tensor that takes the pixels; None for all others.
+      output_tensor: likewise, the tensor that holds the embeddings.
     """
 
     architecture: str
@@ -31,6 +33,8 @@ class BackboneIdentity:
     weights_digest: str
     embedding_size: int
     image_definition: str
+    input_tensor: str | None = None
+    output_tensor: str | None = None
 
     @property
     def is_random(self) -> bool:
@@ -45,7 +49,14 @@ class BackboneIdentity:
             "weights_digest": self.weights_digest,
             "embedding_size": self.embedding_size,
             "image_definition": self.image_definition,
+            **self._tensors,
         }
+
+    @property
+    def _tensors(self) -> dict[str, str]:
+        """The tensors that are named. Without them, the JSON is as earlier versions wrote it."""
+        tensors = {"input_tensor": self.input_tensor, "output_tensor": self.output_tensor}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def agrees_with(self, other: BackboneIdentity) -> bool:
         """True if embeddings of both networks may be mixed."""
@@ -59,7 +70,9 @@ class BackboneIdentity:
 
     def to_json(self) -> dict[str, Any]:
         """The identity as JSON, with the field `random_weights`, which readers understand at once."""
-        return {**dataclasses.asdict(self), "random_weights": self.is_random}
+        fields = dataclasses.asdict(self)
+        del fields["input_tensor"], fields["output_tensor"]
+        return {**fields, "random_weights": self.is_random, **self._tensors}
 
     @classmethod
     def from_json(cls, data: Any, *, where: str) -> BackboneIdentity:
@@ -77,6 +90,7 @@ class BackboneIdentity:
                 weights_digest=str(data["weights_digest"]),
                 embedding_size=int(data["embedding_size"]),
                 image_definition=str(data["image_definition"]),
+                **{name: str(data[name]) for name in ("input_tensor", "output_tensor") if name in data},
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where}: no valid backbone identity in it ({error!r}).") from error

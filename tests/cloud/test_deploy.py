@@ -203,12 +203,12 @@ def test_the_request_is_small_and_has_the_pixels_of_the_pipeline():
     noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), np.uint8)
     Image.fromarray(noise).save(encoded, "JPEG", quality=98)
     assert len(encoded.getvalue()) > 1_500_000
-    request = prediction_request(encoded.getvalue(), key="k")
+    request = prediction_request(encoded.getvalue(), key="k", size=299)
     assert len(json.dumps(request)) < 1_500_000
     (instance,) = request["instances"]
     sent = decode_image(base64.b64decode(instance["image_bytes"]["b64"]))
     np.testing.assert_array_equal(sent, decode_image(encoded.getvalue()))
-    (drawn,) = prediction_request(None, key="k")["instances"]
+    (drawn,) = prediction_request(None, key="k", size=299)["instances"]
     np.testing.assert_array_equal(decode_image(base64.b64decode(drawn["image_bytes"]["b64"])), probe_images(1)[0])
 
 

@@ -34,6 +34,7 @@ from pipelines.preproc import PreprocOptions
 from pipelines.recipe_lists import RecipeListOptions
 from preprocess.bake import BakeOptions
 from preprocess.beam.image_source import ImageSource
+from preprocess.classify import ClassifyOptions
 from preprocess.images.decode import IMAGE_DEFINITION
 from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptions
 from trainer.predict import PredictOptions
@@ -41,7 +42,7 @@ from trainer.predict import PredictOptions
 OWNERS = (
     *(BackboneOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
     *(TrainOptions, DataOptions, TrainingOptions, PredictOptions),
-    *(RecipeChoice, OptionalRecipe, RecipeListOptions, PlanOptions, PreprocOptions, BakeOptions),
+    *(RecipeChoice, OptionalRecipe, RecipeListOptions, PlanOptions, PreprocOptions, BakeOptions, ClassifyOptions),
     *(CloudRunOptions, TrainingRunOptions, DeploymentOptions),
 )
 # What the definitions of jobs and checkpoints held when each was listed by hand.
@@ -113,9 +114,10 @@ def job_options() -> JobOptions:
 
 def job_definition(options: JobOptions) -> dict[str, Any]:
     from pipelines.embedding.preparation import _definition
+    from preprocess.backbones.backbone import BackboneSpec
 
     lists = types.SimpleNamespace(paths=options.input_path, sha256=("abc",), formats=())
-    return _definition(options, lists, types.SimpleNamespace(names=("rose",)))  # type: ignore[arg-type]
+    return _definition(options, BackboneSpec.of_options(options), lists, types.SimpleNamespace(names=("rose",)))  # type: ignore[arg-type]
 
 
 def test_what_decides_the_records_is_in_the_definition_of_jobs():

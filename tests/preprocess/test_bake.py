@@ -56,7 +56,7 @@ def test_a_cache_that_keeps_nothing_is_an_error(cache, monkeypatch):
     ("flags", "message"),
     [
         (["--weights", "nowhere.h5"], "weights: no such file: 'nowhere.h5'"),
-        (["--backbone", "inception"], "backbone: must be one of"),
+        (["--backbone", "inception"], "backbone: there is no network"),
         (["--seed", "-1"], "--seed must be a whole number of at least 0"),
         (["--weight", "x"], "Did you mean '--weights'?"),
     ],

@@ -38,8 +38,8 @@ def main(argv=None):
     EngineLoader.__call__ = lambda self: engine
     if "TRY_AGAIN_SEC" in os.environ:
         make_loader, policy = ImageSource.make_loader, RetryPolicy(limit_sec=float(os.environ["TRY_AGAIN_SEC"]))
-        ImageSource.make_loader = lambda images, find_embedding=None: make_loader(
-            dataclasses.replace(images, try_again=policy), find_embedding
+        ImageSource.make_loader = lambda images, *args, **how: make_loader(
+            dataclasses.replace(images, try_again=policy), *args, **how
         )
     return embed.main(sys.argv[2:])
 

@@ -71,6 +71,10 @@ def load_stand_in():
     return StandInEngine()
 
 
+def load_gpu_stand_in():
+    return StandInEngine(info=dataclasses.replace(INFO, device="gpu"))
+
+
 def read_stand_in(location):
     """`dir/7.jpg` reads as b"7"; names with "missing" fail."""
     if "missing" in location:

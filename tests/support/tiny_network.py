@@ -3,7 +3,7 @@
 import numpy as np
 
 from preprocess.backbones import backbone
-from preprocess.backbones.backbone import Architecture
+from preprocess.backbones.architectures import Architecture
 from preprocess.backbones.weights_files import PublishedFile
 from preprocess.images.decode import IMAGE_SIZE
 
@@ -28,7 +28,9 @@ def build():
 
 def install(monkeypatch):
     """Lets `--backbone` name it."""
-    tiny = Architecture(embedding_size=24, build=build, imagenet=PublishedFile(url="https://nowhere/tiny.h5", md5=""))
+    tiny = Architecture(
+        embedding_size=24, build=build, imagenet=PublishedFile(url="https://nowhere/tiny.h5", digest="")
+    )
     monkeypatch.setitem(backbone.ARCHITECTURES, NAME, tiny)
 
 

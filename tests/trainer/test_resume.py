@@ -212,6 +212,6 @@ def test_a_checkpoint_in_a_folder_that_was_given_relatively_is_gone_on_from_wher
 def test_a_folder_whose_name_is_a_pattern_keeps_its_checkpoints(tmp_path):
     # TensorFlow finds no checkpoint in such a folder, and all but the latest checkpoint is removed.
     train, evaluation, folder = clusters(60, 0), clusters(30, 1), tmp_path / "photos [2023], *"
-    train_head(train, evaluation, options_for(folder, max_steps=21), resume=True, save_every_sec=0)
-    again = train_head(train, evaluation, options_for(folder, max_steps=21), resume=True, write=False)
+    train_head(train, evaluation, options_for(folder, max_steps=21), saving=Saving(resumes=True, every_sec=0))
+    again = train_head(train, evaluation, options_for(folder, max_steps=21), saving=Saving(resumes=True, writes=False))
     assert again.resumed_step == 21

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from configs.errors import InputError, cause_in_one_line
-from preprocess.images.decode import ImageError
+from preprocess.images.decode import IMAGE_SIZE, ImageError
 from preprocess.images.isolated_decoder import IsolatedDecoder
 from preprocess.lists.tar_members import TarMember, parse_member
 from preprocess.records.record_set import REPORT_NAME, sidecar_path
@@ -80,10 +80,10 @@ def finder_of_sets(sets: Iterable[RecordSet], photo_dirs: Sequence[str]) -> Phot
     return PhotoFinder(lists, below=() if nowhere else photo_dirs or None)
 
 
-def decode_photo(data: bytes, *, deadline_sec: float = _DECODE_SEC) -> np.ndarray:
+def decode_photo(data: bytes, *, deadline_sec: float = _DECODE_SEC, size: int = IMAGE_SIZE) -> np.ndarray:
     """Runs `images.decode.decode_image` in a separate process. Raises ImageError, also if no process can start."""
     try:
-        return IsolatedDecoder(deadline_sec=deadline_sec)(data)
+        return IsolatedDecoder(deadline_sec=deadline_sec, size=size)(data)
     except (RuntimeError, OSError) as error:
         raise ImageError("decoder_crashed", cause_in_one_line(error)) from error
 

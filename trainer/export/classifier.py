@@ -48,16 +48,20 @@ class Prediction:
         return [(labels[i], float(self.scores[i]), int(i)) for i in best]
 
 
-def normalize_photo(data: bytes) -> bytes:
+def normalize_photo(data: bytes, *, size: int = IMAGE_SIZE) -> bytes:
     """Turns a photo of any format that Pillow reads into a PNG of exactly the pixels that the pipeline would use.
 
     TensorFlow decodes fewer formats than Pillow, and it decodes a PNG of this size without changing a pixel. The photo
     is decoded in another process, as in the pipeline. If a photo crashes the decoder, only its own prediction is lost.
 
+    Args:
+      data: the content of an image file.
+      size: the side of the square that the model's backbone takes, `info.image.size`.
+
     Raises:
       ImageError: the bytes are not a usable image; `reason` and `message` say why.
     """
-    return encode_png(decode_photo(data, deadline_sec=DEFAULT_DEADLINE_SEC))
+    return encode_png(decode_photo(data, deadline_sec=DEFAULT_DEADLINE_SEC, size=size))
 
 
 def read_model_info(model_dir: str) -> ModelInfo:
@@ -115,7 +119,8 @@ class Classifier:
             # The first run optimizes the graph, writes notes to standard error, and takes more than a second. It runs
             # here because there is only one thread here, and the notes cannot be hidden safely with several threads.
             with without_tensorflow_noise():
-                self.predict([encode_png(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))])
+                size = self.info.image.size
+                self.predict([encode_png(np.zeros((size, size, 3), np.uint8))])
         except (OSError, KeyError, tf.errors.OpError) as error:
             cause = cause_in_one_line(error)
             raise InputError(f"model_dir: the model in {model_dir} cannot be loaded ({cause}). Train again.") from error

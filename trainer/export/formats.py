@@ -110,7 +110,7 @@ def export_all(
     Each format is read back from the disk and run on real photos. If there are none, it runs on generated images, and a
     model without a backbone runs on generated embeddings. Its scores are compared with the trainer's own scores, which
     Keras computes from the backbone, the head and the temperature on the pixels of `decode_image`. `model.tflite` and
-    `model.onnx` take these pixels, uint8 [n, 299, 299, 3], because no other runtime decodes images as the SavedModel
+    `model.onnx` take these pixels, uint8 [n, size, size, 3], because no other runtime decodes images as the SavedModel
     does. They give `scores`, `prediction` and `confident`.
 
     Args:
@@ -134,7 +134,9 @@ def export_all(
     results: dict[str, dict[str, Any]] = {}
     classifier = None
     with without_tensorflow_noise():
-        samples = embedding_samples(head.input_shape[-1]) if backbone is None else image_samples(photos)
+        samples = (
+            embedding_samples(head.input_shape[-1]) if backbone is None else image_samples(photos, info.image.size)
+        )
         expected = trainer_scores(samples, backbone=backbone, head=head, info=info)
         for name in dict.fromkeys((SAVED_MODEL, *formats)):
             if name == SAVED_MODEL:

@@ -24,7 +24,8 @@ def convert(classifier: PixelClassifier, info: ModelInfo) -> bytes:
     """
     # The conversion starts from a SavedModel. From a function alone, the names of the input and the outputs are lost.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        tf.saved_model.save(classifier, folder, signatures=classifier.classify)
+        without_gradients = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(classifier, folder, signatures=classifier.classify, options=without_gradients)
         model = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
     content = io.BytesIO(model)
     described = {**info.to_json(), "input": input_name(info)}

@@ -8,6 +8,7 @@ import math
 from typing import Any, get_args
 
 from configs.errors import InputError
+from preprocess.images.definition import ImageDefinition
 from preprocess.records.backbone_identity import BackboneIdentity
 from trainer.data.label_mode import LabelMode
 
@@ -50,6 +51,11 @@ class ModelInfo:
             raise ValueError(f"temperature: {self.temperature}")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold: {self.threshold}")
+
+    @property
+    def image(self) -> ImageDefinition:
+        """How the model, and a client that sends it pixels, decode images. Raises InputError if it is unknown here."""
+        return ImageDefinition.named(self.backbone.image_definition, where="the model's image_definition")
 
     @property
     def warning(self) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from preprocess.images.decode import ImageError, decode_image, encode_png
+from preprocess.images.decode import IMAGE_SIZE, ImageError, decode_image, encode_png
 from preprocess.images.decode_graph import decode_images_or_errors_graph, scale_pixels
 from preprocess.images.probe_images import probe_images
 from trainer.data.photos import Photo, decode_photo
@@ -38,7 +38,7 @@ class Samples:
       source: where the samples come from.
       names: the names of the samples: paths of photos, or descriptions of generated images.
       encoded: the encoded images that the SavedModel gets; empty for embeddings.
-      inputs: uint8 [n, 299, 299, 3], the pixels that `decode_image` gives, or embeddings, float32 [n, embedding_size].
+      inputs: the pixels that `decode_image` gives, uint8 [n, size, size, 3], or embeddings, float32 [n, m].
       sent_as_png: how many of `encoded` are PNGs of `inputs`, because TensorFlow cannot decode the file.
     """
 
@@ -66,26 +66,27 @@ def _generated() -> Iterator[Photo]:
         yield f"generated image {number}, {width} x {height}", encoded.getvalue()
 
 
-def image_samples(photos: Sequence[Photo]) -> Samples:
+def image_samples(photos: Sequence[Photo], size: int = IMAGE_SIZE) -> Samples:
     """Up to 16 images: the photos that can be decoded. If there is none, always the same generated JPEGs.
 
     Args:
       photos: names and contents of image files.
+      size: the side of the square that the backbone takes.
     """
     source: Source = "photos"
     found: list[tuple[str, bytes, np.ndarray]] = []
     for name, data in photos:
         try:
-            found.append((name, data, decode_photo(data)))
+            found.append((name, data, decode_photo(data, size=size)))
         except ImageError:  # The pipeline could not have embedded this photo either.
             continue
         if len(found) == _MAX_IMAGES:
             break
     if not found:
         source = "generated images"
-        found = [(name, data, decode_image(data)) for name, data in _generated()]
+        found = [(name, data, decode_image(data, size=size)) for name, data in _generated()]
     # A format that TensorFlow does not read, or a fault of a file that Pillow forgives.
-    _, errors = decode_images_or_errors_graph(tf.constant([data for _, data, _ in found]))
+    _, errors = decode_images_or_errors_graph(tf.constant([data for _, data, _ in found]), size)
     readable = [not error for error in errors.numpy()]
     return Samples(
         source=source,
@@ -116,7 +117,9 @@ def trainer_scores(samples: Samples, *, backbone: keras.Model | None, head: kera
     def embeddings(inputs: np.ndarray) -> np.ndarray:
         if backbone is None:
             return inputs
-        return keras.ops.convert_to_numpy(backbone(scale_pixels(tf.constant(inputs)), training=False))
+        return keras.ops.convert_to_numpy(
+            backbone(scale_pixels(tf.constant(inputs), info.image.scaling), training=False)
+        )
 
     logits = predict_logits(head, (embeddings(samples.inputs[piece]) for piece in samples.pieces()))
     return scores_of(logits, info.label_mode, temperature=info.temperature)

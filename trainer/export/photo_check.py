@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from configs.console import bar_stream
-from preprocess.images.decode import ImageError, encode_png
+from preprocess.images.decode import IMAGE_SIZE, ImageError, encode_png
 from trainer.data.dataset import EmbeddingDataset
 from trainer.data.label_mode import LabelMode
 from trainer.data.photos import PhotoFinder, decode_photo
@@ -101,6 +101,7 @@ def check_on_photos(
     logits_of: LogitsOf,
     calibration: Calibration,
     at_most: int,
+    size: int = IMAGE_SIZE,
     limit_sec: float = LIMIT_SEC,
 ) -> dict[str, dict[str, Any]]:
     """Runs an exported model on photos of some data sets and compares it with the records.
@@ -112,6 +113,7 @@ def check_on_photos(
       logits_of: the head of the model.
       calibration: of the model.
       at_most: the number of photos of each set; 0 for none.
+      size: the side of the square that the model's backbone takes.
       limit_sec: after this time no further photo is begun.
 
     Returns:
@@ -135,7 +137,7 @@ def check_on_photos(
 
     with _Progress(sum(map(len, chosen.values()))) as progress:
         for name, dataset in data.items():
-            found[name] = _run(predict, dataset, chosen[name], photos[name], clock, progress)
+            found[name] = _run(predict, dataset, chosen[name], photos[name], size, clock, progress)
     return {
         name: _compared(found[name], data[name], len(chosen[name]), logits_of, calibration, at_most=at_most)
         for name in data
@@ -164,6 +166,7 @@ def _run(
     dataset: EmbeddingDataset,
     rows: np.ndarray,
     photos: PhotoFinder,
+    size: int,
     clock: _Clock,
     progress: _Progress,
 ) -> _Outcomes:
@@ -173,7 +176,7 @@ def _run(
             outcomes.ran_out_of_time = True
             break
         batch = rows[start : start + BATCH_SIZE].tolist()
-        _run_batch(predict, dataset, batch, photos, outcomes)
+        _run_batch(predict, dataset, batch, photos, size, outcomes)
         progress.advance(len(batch))
     return outcomes
 
@@ -183,6 +186,7 @@ def _run_batch(
     dataset: EmbeddingDataset,
     rows: list[int],
     photos: PhotoFinder,
+    size: int,
     outcomes: _Outcomes,
 ) -> None:
     images: list[tuple[int, bytes, np.ndarray]] = []
@@ -193,7 +197,7 @@ def _run_batch(
             continue
         try:
             # In another process: a photo that crashes a decoder must not end the training.
-            images.append((row, photo[1], decode_photo(photo[1])))
+            images.append((row, photo[1], decode_photo(photo[1], size=size)))
         except ImageError:
             outcomes.not_decoded += 1
     if not images:

@@ -12,7 +12,6 @@ import keras
 import tensorflow as tf
 
 from preprocess.backbones.inference_graph import EMBEDDINGS, PIXELS, inference_graph
-from preprocess.images.decode import IMAGE_SIZE
 from trainer.export.model_info import ModelInfo
 from trainer.export.prediction_ops import predictions
 
@@ -26,7 +25,7 @@ class PixelClassifier(tf.Module):
     """The classifier. Its weights are constants, and batch normalization is folded into the convolutions.
 
     Attributes:
-      classify: a `tf.function` with one signature. It takes `pixels` uint8 [n, 299, 299, 3] or, if there is no
+      classify: a `tf.function` with one signature. It takes `pixels` uint8 [n, size, size, 3] or, if there is no
         backbone, `embeddings` float32 [n, embedding_size]. It gives what `trainer.export.prediction_ops.predictions`
         gives.
     """
@@ -35,7 +34,7 @@ class PixelClassifier(tf.Module):
         """Makes the graph, which takes seconds for Inception v3.
 
         Args:
-          backbone: float32 [n, height, width, 3] in [-1, 1] to float32 [n, embedding_size]; None for the head alone.
+          backbone: scaled pixels, float32 [n, size, size, 3], to float32 [n, embedding_size]; None for the head alone.
           head: float32 [n, embedding_size] to logits.
           info: gives the label mode, the temperature and the threshold of the model.
         """
@@ -54,7 +53,7 @@ class PixelClassifier(tf.Module):
         if backbone is None:
             self.classify = tf.function(predict, input_signature=[embeddings_spec], autograph=False)
             return
-        backbone_graph = tf.compat.v1.GraphDef.FromString(inference_graph(backbone))
+        backbone_graph = tf.compat.v1.GraphDef.FromString(inference_graph(backbone, info.image.scaling))
 
         def classify(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
             (embeddings,) = tf.graph_util.import_graph_def(
@@ -65,7 +64,7 @@ class PixelClassifier(tf.Module):
             )
             return predict(embeddings)
 
-        pixels_spec = tf.TensorSpec([None, IMAGE_SIZE, IMAGE_SIZE, 3], tf.uint8, name=PIXELS)
+        pixels_spec = tf.TensorSpec([None, info.image.size, info.image.size, 3], tf.uint8, name=PIXELS)
         self.classify = tf.function(classify, input_signature=[pixels_spec], autograph=False)
 
 

@@ -27,16 +27,12 @@ def load_backbone_of_records(identity: BackboneIdentity, *, weights: str | None)
       weights: where the weights are now; None if they are still where the manifest says.
 
     Returns:
-      The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size].
+      The Keras model, scaled pixels, float32 [n, size, size, 3], to float32 [n, embedding_size].
 
     Raises:
       InputError: the weights are not available, or they are not those that made the records.
     """
-    spec = BackboneSpec(
-        architecture=identity.architecture,
-        weights=identity.weights if weights is None else weights,
-        seed=identity.seed or 0,
-    )
+    spec = BackboneSpec.of_identity(identity, weights=weights)
     try:
         model, loaded = load_keras_backbone(spec)
     except InputError as error:
@@ -63,8 +59,8 @@ def load_unverified_backbone(weights: str, *, embedding_size: int) -> tuple[kera
       embedding_size: the embedding size of the records.
 
     Returns:
-      The Keras model, float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size], and its identity. Nothing
-      shows that this network made the records.
+      The Keras model, scaled pixels, float32 [n, size, size, 3], to float32 [n, embedding_size], and its identity.
+      Nothing shows that this network made the records.
 
     Raises:
       InputError: the weights are not available, or the network's embeddings have another size.
@@ -129,8 +125,9 @@ class _ImageClassifier(_HeadClassifier):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def embed_images(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels, error = decode_images_or_errors_graph(image_bytes)
-        embeddings = self.backbone(scale_pixels(pixels))
+        image = self.info.image
+        pixels, error = decode_images_or_errors_graph(image_bytes, image.size)
+        embeddings = self.backbone(scale_pixels(pixels, image.scaling))
         return {"embeddings": tf.where((error == "")[:, tf.newaxis], embeddings, 0.0), "error": error}
 
 
@@ -171,7 +168,7 @@ def save_model(
 
     Args:
       model_dir: a new local folder.
-      backbone: float32 [n, 299, 299, 3] in [-1, 1] to float32 [n, embedding_size]; None for a model that takes
+      backbone: scaled pixels, float32 [n, size, size, 3], to float32 [n, embedding_size]; None for a model that takes
         only embeddings.
       head: float32 [n, embedding_size] to logits, float32 [n, num_labels].
       labels: the dictionary.
@@ -204,7 +201,9 @@ def save_model(
             "images": module.classify_without_keys,
             "embed_images": module.embed_images,
         }
-    tf.saved_model.save(module, model_dir, signatures=signatures)
+    # Nobody trains the exported model, and gradients of activations such as swish cannot be saved.
+    without_gradients = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, model_dir, signatures=signatures, options=without_gradients)
     # TensorFlow Serving expects files that the graph does not use in assets.extra.
     info_path = os.path.join(model_dir, MODEL_INFO_PATH)
     os.makedirs(os.path.dirname(info_path), exist_ok=True)

@@ -45,3 +45,43 @@ def test_probe_images_are_the_same_each_time_and_differ_from_each_other():
     assert images.dtype == np.uint8
     assert len({image.tobytes() for image in images}) == 4
     assert 10 < images.std() < 100
+
+
+def test_the_graph_of_inception_is_the_one_of_earlier_versions():
+    # Its digest stands in every set that was begun: with another one, they would not be gone on with.
+    import hashlib
+
+    import keras
+    import tensorflow as tf
+
+    from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
+
+    if (keras.__version__, tf.__version__) != ("3.15.1", "2.21.0"):
+        pytest.skip("other versions make other graphs")
+    network, _ = load_keras_backbone(BackboneSpec(weights="random"))
+    digest = hashlib.sha256(inference_graph(network)).hexdigest()
+    assert digest == "c286b6c422e0e5128d5d8d258dcf8a7107644ec4ee4157f4c34c87ca53d4207f"
+
+
+def test_layers_of_other_networks():
+    """Depthwise convolutions are folded; means of normalizations are constants; what nobody reads is left out."""
+    import keras
+
+    layers = keras.layers
+    pixels = layers.Input((32, 32, 3))
+    x = layers.Normalization(mean=[100, 120, 90], variance=[9, 4, 16])(pixels)
+    x = layers.BatchNormalization()(layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)(x))
+    squeezed = layers.Reshape((1, 1, 6))(layers.GlobalAveragePooling2D()(x))
+    x = layers.BatchNormalization()(layers.Conv2D(8, 1)(x * layers.Conv2D(6, 1, activation="sigmoid")(squeezed)))
+    adapted = layers.Normalization(axis=-1)
+    x = adapted(x)
+    network = keras.Model(pixels, layers.GlobalAveragePooling2D()(x))
+    random = np.random.RandomState(0)
+    network.set_weights([random.uniform(0.5, 1, array.shape) * (array + 0.1) for array in network.get_weights()])
+    adapted.finalize_state()
+    images = probe_images(3, size=32)
+    expected = network(images.astype(np.float32), training=False).numpy()
+    embeddings, operations = run(inference_graph(network, "none"), images)
+    assert expected.std(axis=0).min() > 1e-3
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    assert not operations & {"VarHandleOp", "FusedBatchNormV3"}

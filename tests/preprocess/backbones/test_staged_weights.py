@@ -46,7 +46,7 @@ def alone(monkeypatch, tmp_path):
 def published(monkeypatch, weights, tmp_path):
     """The file as the network's ImageNet weights, in Keras' cache."""
     data = pathlib.Path(weights[0]).read_bytes()
-    file = PublishedFile(url="https://nowhere/tiny.weights.h5", md5=hashlib.md5(data).hexdigest())
+    file = PublishedFile(url="https://nowhere/tiny.weights.h5", digest=hashlib.md5(data).hexdigest())
     tiny = dataclasses.replace(backbone.ARCHITECTURES[tiny_network.NAME], imagenet=file)
     monkeypatch.setitem(backbone.ARCHITECTURES, tiny_network.NAME, tiny)
     (tmp_path / "keras/models").mkdir(parents=True)

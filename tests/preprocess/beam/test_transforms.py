@@ -13,17 +13,26 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from configs.errors import InputError
-from preprocess.beam import source_digest
+from preprocess.beam import image_source, source_digest
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EmbedLists, EmbedOptions
 from preprocess.jobs import faults, progress
 from preprocess.lists.labels import LabelDict
-from tests.support.stand_ins import decode_stand_in, load_stand_in, make_job, read_stand_in
+from tests.support.stand_ins import decode_stand_in, load_gpu_stand_in, load_stand_in, make_job, read_stand_in
 
 LABELS = LabelDict(("a", "b"))
 
 
-def make_pipeline(tmp_path, texts, rows_per_shard=10, compression="none", beam_flags=(), **job_changes):
+def make_pipeline(
+    tmp_path,
+    texts,
+    rows_per_shard=10,
+    compression="none",
+    beam_flags=(),
+    load_engine=load_stand_in,
+    images=ImageSource(read=read_stand_in, decode=decode_stand_in),  # noqa: B008 (frozen)
+    **job_changes,
+):
     paths = []
     for number, text in enumerate(texts):
         path = tmp_path / f"list{number}.csv"
@@ -42,10 +51,10 @@ def make_pipeline(tmp_path, texts, rows_per_shard=10, compression="none", beam_f
     )
     options = EmbedOptions(
         unknown_labels="skip",
-        load_engine=load_stand_in,
+        load_engine=load_engine,
         rows_per_shard=rows_per_shard,
         batch_size=4,
-        images=ImageSource(read=read_stand_in, decode=decode_stand_in),
+        images=images,
     )
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_flags)))
     _ = pipeline | EmbedLists(job=job, labels=LABELS, options=options)
@@ -89,6 +98,26 @@ def test_several_workers_give_the_bytes_of_one(tmp_path):
         shards.append({path.name: path.read_bytes() for path in (folder / "out").glob("train-*")})
         assert json.loads((folder / "out/_train/report.json").read_text())["rows_read"] == 199
     assert len(shards[0]) == 29
+    assert shards[0] == shards[1]
+
+
+def test_images_that_several_processes_load_for_a_gpu_give_the_same_bytes(tmp_path, monkeypatch):
+    for number in range(1, 250):
+        (tmp_path / f"{number}.jpg").write_bytes(str(number).encode())
+    texts = ["".join(f"../{i}.jpg,a\n" for i in (*range(1, 250), 888)), "../1.jpg\n../2.jpg\n"]
+    shards = []
+    for name, parallel in (("one", False), ("several", True)):
+        monkeypatch.setattr(image_source, "is_worthwhile", lambda parallel=parallel: parallel)
+        (tmp_path / name).mkdir()
+        images = ImageSource(decode=decode_stand_in)
+        pipeline = make_pipeline(
+            tmp_path / name, texts, rows_per_shard=70, load_engine=load_gpu_stand_in, images=images
+        )
+        pipeline.run().wait_until_finish()
+        shards.append({path.name: path.read_bytes() for path in (tmp_path / name / "out").glob("train-*")})
+        report = json.loads((tmp_path / name / "out/_train/report.json").read_text())
+        assert (report["rows_read"], report["failed"]) == (252, {"not_found": 1})
+    assert len(shards[0]) == 5
     assert shards[0] == shards[1]
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 import zipfile
 
+import keras
 import numpy as np
 import onnxruntime
 import pytest
@@ -155,3 +156,27 @@ def test_a_converter_that_is_missing_is_named_before_training(monkeypatch, missi
     require_formats(("savedmodel", "litert"))
     with pytest.raises(InputError, match=rf"{missing}.*pip install --editable .*\[export\]"):
         require_formats(ALL_FORMATS)
+
+
+def test_a_backbone_of_another_size_scaling_and_activation(tmp_path):
+    """As EfficientNetV2: swish, whose gradient cannot be saved, a normalization of its own, pixels from 0 to 255."""
+    layers = keras.layers
+    pixels = layers.Input((32, 32, 3))
+    x = layers.Normalization(mean=[100, 120, 90], variance=[900, 400, 1600])(pixels)
+    x = layers.Activation("silu")(layers.BatchNormalization()(layers.DepthwiseConv2D(3, use_bias=False)(x)))
+    backbone = keras.Model(pixels, layers.GlobalAveragePooling2D()(x))
+    head = build_head(embedding_size=3, num_classes=3, hidden_units=0, dropout=0, seed=0, mean_and_variance=None)
+    identity = dataclasses.replace(IDENTITY, embedding_size=3, image_definition="upright-rgb-32-bilinear/2+none")
+    model_dir = str(tmp_path / "model")
+    info = save_model(model_dir, backbone=backbone, head=head, labels=LABELS, identity=identity)
+    results = export_all(
+        ["litert", "onnx"],
+        model_dir=model_dir,
+        output_dir=str(tmp_path),
+        photos=[(f"{number}.jpg", jpeg(number)) for number in range(3)],
+        head=head,
+        backbone=backbone,
+        info=info,
+    )
+    assert set(results) == {"savedmodel", "litert", "onnx"}
+    assert all(result["largest_difference"] < 1e-4 for result in results.values())

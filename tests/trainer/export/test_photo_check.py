@@ -129,6 +129,8 @@ def test_what_cannot_be_read_or_decoded_is_counted_and_the_rest_measured(photo_f
     assert (found["photos"], found["not_found"], found["not_decoded"], found["sent_as_png"]) == (3, 1, 1, 1)
     assert (found["accuracy"], found["different_answers"]) == (1.0, 0)
     assert model.images[-1].startswith(b"\x89PNG")
+    _, model, _ = check(numbered(examples(photo_files(2, kind="TIFF"), [2])), records_answer(2), size=128)
+    assert Image.open(io.BytesIO(model.images[-1])).size == (128, 128)
 
 
 def test_without_photos_the_model_is_not_loaded_and_the_reason_is_given(tmp_path, photo_files):

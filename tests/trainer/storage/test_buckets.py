@@ -250,7 +250,7 @@ def test_a_run_with_the_folders_of_vertex_ai_and_its_model_again(
     assert {"checkpoint"} in sent_together
     assert not any("checkpoint" in names and len(names) > 1 for names in sent_together)
     assert metrics["eval"]["accuracy"] > 0.9
-    assert "gs://bucket/training/model photo.jpg" in capsys.readouterr().out
+    assert "predict --model_dir gs://bucket/training/model " in capsys.readouterr().out
     assert metrics["options"]["output_path"] == "gs://bucket/training"
     for name in gcs.names("bucket"):
         if name.endswith((".json", ".html", ".csv", "checkpoint")):
