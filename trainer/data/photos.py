@@ -100,7 +100,8 @@ class PhotoFinder:
           below: the folders that a photo must lie in, local or gs://; None allows every folder.
         """
         self._below = below
-        self._lists = tuple(list_paths)
+        # A relative path was relative to the folder in which the pipeline ran, which may be another one.
+        self._sure_lists = tuple(path for path in list_paths if _is_absolute(path) or _is_there(path))
         bases = [""] if below is None else [f"{folder.rstrip('/')}/" for folder in below]
         self._list_paths = (*list_paths, *bases)
         self._bucket_storage: UriStorage | None = UriStorage(_RETRY)
@@ -130,10 +131,10 @@ class PhotoFinder:
         Empty if it is not known: the set does not name its list, or its lists lie in several folders and not exactly
         one of these has the photo.
         """
-        if has_scheme(uri) or uri.startswith("/"):
+        if _is_absolute(uri):
             return resolve_uri(uri, "")
-        places = dict.fromkeys(resolve_uri(uri, list_path) for list_path in self._lists or self._list_paths)
-        if not self._lists or len(places) > 1:
+        places = dict.fromkeys(resolve_uri(uri, list_path) for list_path in self._sure_lists or self._list_paths)
+        if not self._sure_lists or len(places) > 1:
             places = dict.fromkeys(path for path in places if not has_scheme(path) and _is_there(path))
         if len(places) != 1:
             return ""
@@ -197,6 +198,10 @@ class PhotoFinder:
         Image.fromarray(pixels).resize((side, side)).save(encoded, "JPEG", quality=_JPEG_QUALITY)
         picture = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
         return Thumbnail(picture=picture, link=_link_to(photo[0]))
+
+
+def _is_absolute(location: str) -> bool:
+    return has_scheme(location) or location.startswith("/")
 
 
 def _is_there(path: str) -> bool:

@@ -56,6 +56,11 @@ def test_the_location_of_a_photo_is_known_without_reading_it(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert PhotoFinder().location("b/1.png") == inside
     assert PhotoFinder().location("c/1.png") == PhotoFinder(below=()).location("b/1.png") == ""
+    # The pipeline was given a relative path, perhaps in another folder than this one.
+    assert PhotoFinder(["b/train.csv"]).location("1.png") == inside
+    assert PhotoFinder(["b/train.csv"]).location("missing.png") == ""
+    (tmp_path / "b" / "train.csv").touch()
+    assert PhotoFinder(["b/train.csv"]).location("missing.png") == str(tmp_path / "b" / "missing.png")
     assert PhotoFinder(below=[str(tmp_path / "b")]).location("1.png") == inside
 
 
