@@ -146,15 +146,20 @@ def top_predictions(
       The label, whether the model is confident, and the best labels with their scores.
 
     Raises:
-      InputError: the response does not have the form of our models' predictions.
+      InputError: the model could not decode the photo, or the response does not have the form of our models'
+        predictions.
     """
     try:
         prediction: Mapping[str, Any] = response["predictions"][0]
+        refused = prediction.get("error")  # Models of earlier versions do not have it.
         scores = [float(score) for score in prediction["scores"]]
         top = sorted(zip(labels, scores, strict=True), key=lambda pair: -pair[1])[:at_most]
-        return str(prediction["label"]), bool(prediction["confident"]), top
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        label, confident = str(prediction["label"]), bool(prediction["confident"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(
             f"test prediction: the endpoint did not answer as our models do ({cause_in_one_line(error)}): "
             f"{str(response)[:200]!r}"
         ) from error
+    if refused:
+        raise InputError(f"test prediction: the model could not read the photo ({refused}).")
+    return label, confident, top

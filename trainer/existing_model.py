@@ -16,12 +16,16 @@ from configs.errors import InputError, cause_in_one_line
 from trainer.data.dataset import EmbeddingDataset, in_label_mode
 from trainer.data.embedding_findings import embedding_findings, finding_warnings
 from trainer.data.photos import finder_of_sets
+from trainer.data.record_origins import origin_warnings, record_origins
 from trainer.data.record_sets import RecordSet, backbone_difference
 from trainer.evaluation.assess import Calibration, LogitsOf, assess
+from trainer.export.classifier import Classifier
 from trainer.export.model_info import ModelInfo
 from trainer.export.output_folder import PREDICTIONS_NAME, write_json
+from trainer.export.photo_check import check_on_photos
 from trainer.options import TrainingOptions
 from trainer.reports.held_out_files import write_predictions, write_report
+from trainer.run_metrics import engine_of_models
 from trainer.storage.files import cause_of, local_folder
 from trainer.storage.tensorflow_paths import path_for_tensorflow
 from trainer.storage.working_folder import working_folder
@@ -102,6 +106,14 @@ def load_logits(model_dir: str, info: ModelInfo) -> LogitsOf:
     return functools.partial(logits_of, model)
 
 
+def _photo_size(info: ModelInfo) -> int | None:
+    """The side of the square that the model takes; None if it takes no photos, or was made by another version."""
+    try:
+        return info.image.size if info.takes_images else None
+    except InputError:
+        return None
+
+
 def evaluate_existing(
     options: TrainingOptions,
     sets: Mapping[str, tuple[RecordSet, ...]],
@@ -132,6 +144,10 @@ def evaluate_existing(
     evaluations = assess(logits_of, data, calibration, train_support=None)
     findings = embedding_findings(sets)
     about_data = finding_warnings(findings, (record_set for part in sets.values() for record_set in part))
+    origins = record_origins(sets)
+    about_data += origin_warnings(origins)
+    photos_of = {name: finder_of_sets(part, options.photo_dirs) for name, part in sets.items()}
+    size = _photo_size(info)
     metrics: dict[str, Any] = {
         "format": EVALUATION_FORMAT,
         "warnings": [*about_data, *([info.warning] if info.warning else [])],
@@ -149,14 +165,27 @@ def evaluate_existing(
             "head_digest": info.head_digest,
             "temperature": info.temperature,
             "threshold": info.threshold,
+            **engine_of_models(),
         },
+        "record_origins": origins,
+        "exported_model_on_photos": check_on_photos(
+            lambda: Classifier(model_dir),
+            data,
+            photos_of,
+            logits_of=logits_of,
+            calibration=calibration,
+            at_most=options.check_photos,
+            size=size,
+        )
+        if size is not None
+        else {},
     }
     photos = finder_of_sets((record_set for part in sets.values() for record_set in part), options.photo_dirs)
     names = (PREDICTIONS_NAME, EVALUATION_NAME, EVALUATION_REPORT_NAME)
     final = [posixpath.join(output.local, name) for name in names]
     partial = [f"{path}.partial" for path in final]
     try:
-        write_predictions(partial[0], logits_of, data, calibration)
+        write_predictions(partial[0], logits_of, data, calibration, photos_of)
         write_json(partial[1], metrics)
         write_report(partial[2], metrics, evaluations, photos)
         output.sync(*(f"{name}.partial" for name in names))

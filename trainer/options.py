@@ -257,6 +257,12 @@ class TrainingOptions(TrainOptions, DataOptions):
         help="write predictions.csv; without --train_data_paths, or with --model_dir, for an existing model",
         decides="neither",
     )
+    check_photos: int = option(
+        200,
+        Whole(0),
+        help="photos of each held-out set, at most, to measure the exported model itself on; 0 for none",
+        decides="neither",
+    )
     model_dir: str | None = option(
         None,
         Path("a folder", "read"),

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from preprocess.records.backbone_identity import BackboneIdentity
 from trainer.data.dataset import EmbeddingDataset
 from trainer.data.record_sets import RecordSet
@@ -18,6 +20,16 @@ from trainer.training.loop import CHECKPOINT_RULE, TrainingResult
 
 # Format 2 has intervals, calibration, ranking measures and mistakes; its `loss` is the loss after the temperature.
 METRICS_FORMAT = 2
+
+
+def engine_of_models() -> dict[str, Any]:
+    """What computes an exported model: `engine`, `precision`, and `libraries` with their versions here."""
+    return {
+        "engine": "tensorflow",
+        "precision": "float32",
+        "libraries": [f"tensorflow {tf.__version__}"],
+    }
+
 
 _OF_TRAIN = ("accuracy", "loss", "examples", "unlabeled", "multi_label")
 
@@ -74,5 +86,6 @@ def run_metrics(
             "head_digest": head_digest(result.head),
             "temperature": calibration.temperature,
             "threshold": {"min_precision": options.min_precision, "on_eval": dataclasses.asdict(threshold)},
+            **engine_of_models(),
         },
     }

@@ -82,10 +82,12 @@ def _warnings(
     backbone: BackboneIdentity,
     shared: Mapping[str, SharedImages],
     findings: Mapping[str, Any],
+    origins: Mapping[str, Any],
 ) -> list[str]:
     from trainer.data.dataset import data_warnings
     from trainer.data.embedding_findings import finding_warnings
     from trainer.data.foreign_sets import UNVERIFIED
+    from trainer.data.record_origins import origin_warnings
     from trainer.data.shared_images import shared_image_warnings
 
     warnings = []
@@ -113,6 +115,7 @@ def _warnings(
         # The first warnings are those about images that were trained on: they are printed whatever else there is.
         *shared_image_warnings(shared),
         *finding_warnings(findings, (record_set for part in sets.values() for record_set in part)),
+        *origin_warnings(origins),
         *warnings,
     ]
     return list(dict.fromkeys(warnings))
@@ -284,10 +287,13 @@ def _train_and_export(
     from trainer.data.dataset import in_label_mode
     from trainer.data.embedding_findings import embedding_findings
     from trainer.data.photos import finder_of_sets
+    from trainer.data.record_origins import record_origins
     from trainer.data.shared_images import SHARED_IMAGES_NAME, find_shared_images
     from trainer.evaluation.assess import assess, calibrate
+    from trainer.export.classifier import Classifier
     from trainer.export.formats import export_all, require_formats
     from trainer.export.output_folder import PREDICTIONS_NAME, REPORT_NAME, copy_model
+    from trainer.export.photo_check import check_on_photos
     from trainer.export.saved_model import save_model
     from trainer.reports.console import summary
     from trainer.reports.held_out_files import write_predictions, write_report
@@ -305,7 +311,8 @@ def _train_and_export(
     require_trainable(data["train"])
     shared, findings = find_shared_images(data), embedding_findings(sets)
     left_out = {name: images.rows for name, images in shared.items()}
-    warnings = _warnings(sets, data, backbone, shared, findings)
+    origins = record_origins(sets)
+    warnings = _warnings(sets, data, backbone, shared, findings, origins)
     _warn(warnings)
 
     options, result, extras = _train(options, data, exchange, left_out=left_out)
@@ -320,10 +327,12 @@ def _train_and_export(
     metrics |= {
         "shared_images": {name: images.to_json() for name, images in shared.items()},
         "embedding_found": findings,
+        "record_origins": origins,
         **extras,
     }
     held_out = {name: dataset for name, dataset in data.items() if name != "train"}
     photos = finder_of_sets((record_set for part in sets.values() for record_set in part), options.photo_dirs)
+    photos_of = {name: finder_of_sets(part, options.photo_dirs) for name, part in sets.items()}
 
     def write_model(model_dir: str) -> None:
         info = save_model(
@@ -347,13 +356,24 @@ def _train_and_export(
             backbone=network,
             info=info,
         )
+        metrics["exported_model_on_photos"] = {}
+        if info.takes_images:
+            metrics["exported_model_on_photos"] = check_on_photos(
+                lambda: Classifier(model_dir),
+                held_out,
+                photos_of,
+                logits_of=logits_of,
+                calibration=calibration,
+                at_most=options.check_photos,
+                size=info.image.size,
+            )
         metrics["wall_sec"] = round(time.monotonic() - started, 3)  # It includes the export.
 
     files = {REPORT_NAME: lambda path: write_report(path, metrics, evaluations, photos)}
     if options.write_predictions:
-        files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration)
+        files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration, photos_of)
     if any(len(rows) for rows in left_out.values()):
-        files[SHARED_IMAGES_NAME] = lambda path: write_shared_images(path, shared, data)
+        files[SHARED_IMAGES_NAME] = lambda path: write_shared_images(path, shared, data, photos_of)
     output.publish(write_model, metrics, files)
     # If the output folder is the job's base directory, Vertex AI's folder for the model is `model` in it.
     if options.export_dir and options.export_dir.rstrip("/") != output.model_dir:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
-import importlib.metadata
 import json
 import os
 import sys
@@ -45,6 +44,7 @@ from preprocess.backbones.network_files import digest_of_network, network_file_c
 from preprocess.beam.beam_storage import BeamStorage
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EmbedOptions, EngineLoader
+from preprocess.engines.converted_networks import versions_of
 from preprocess.engines.select import EngineSpec, check_engine
 from preprocess.jobs import embedding_cache
 from preprocess.jobs.job import Job, Retry
@@ -54,7 +54,8 @@ from preprocess.lists.labels import LabelDict
 from preprocess.storage.base import Storage
 from preprocess.storage.uris import has_scheme
 
-_REPORTED_PACKAGES = ("apache-beam", "tensorflow", "keras", "pillow", "numpy")
+# Those that are not installed are left out.
+_REPORTED_PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -321,7 +322,7 @@ def _definition(options: JobOptions, spec: BackboneSpec, lists: ScannedLists, la
 
 
 def _versions() -> dict[str, str]:
-    packages = {name: importlib.metadata.version(name) for name in _REPORTED_PACKAGES}
+    packages = {name: version for name in _REPORTED_PACKAGES if (version := versions_of(name)[name]) is not None}
     return {"python": sys.version.split()[0], **packages}
 
 

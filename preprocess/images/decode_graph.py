@@ -2,12 +2,13 @@
 
 The graph gives the same pixels as `images.decode` in every format that it accepts: JPEG, PNG, GIF, WebP and BMP, with
 the exceptions that `decode_image_graph` names. If TensorFlow cannot decode an image, or decodes it to other pixels than
-Pillow, the graph raises an error and never gives different pixels. It uses only plain operations (no `py_function`), so
+Pillow, the graph gives an error and never different pixels. It uses only plain operations (no `py_function`), so
 it works inside `tf.data`, `tf.function` and a SavedModel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -16,6 +17,22 @@ from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS, jpeg_reduced_
 from preprocess.images.definition import DEFAULT_SCALING, mean_and_std
 
 NOT_READABLE = "image format not readable in the exported model; send it as PNG or JPEG"
+_TOO_MANY_PIXELS = f"image of more than {MAX_IMAGE_PIXELS} pixels"
+
+# What is wrong with an image, as far as its header shows. The position is the number in `_Decoded.refusal`; 0 is
+# nothing. The reasons are those of `preprocess.images.decode`.
+_REFUSALS = (
+    "",
+    f"unsupported_format: {NOT_READABLE}",
+    f"too_many_pixels: {_TOO_MANY_PIXELS}",
+    "empty_file: the file is empty",
+)
+_UNREADABLE, _TOO_LARGE, _EMPTY = 1, 2, 3
+# Everything else: TensorFlow's decoders raise, and the graph cannot read what they say.
+_DAMAGED = "corrupt: the image is damaged"
+
+# Images of a batch that are decoded at the same time, as in `tf.map_fn`.
+_PARALLEL_CALLS = 10
 
 # Fractional bits of Pillow's fixed-point weights: 32 bits, minus 8 for the pixel, minus 2 against overflow.
 _WEIGHT_BITS = 22
@@ -29,6 +46,14 @@ class _Content(NamedTuple):
     size: tf.Tensor  # int64 []
 
 
+class _Decoded(NamedTuple):
+    """What a reader gives."""
+
+    rgb: tf.Tensor  # uint8 [height, width, 3]; without content if the image is refused
+    orientation: tf.Tensor  # int64 [], of EXIF
+    refusal: tf.Tensor  # int32 [], a position in `_REFUSALS`
+
+
 class _Span(NamedTuple):
     """The position of the EXIF block: int64 [] each; empty if there is no block."""
 
@@ -36,10 +61,39 @@ class _Span(NamedTuple):
     stop: tf.Tensor
 
 
-def decode_images_graph(images: tf.Tensor, size: int = IMAGE_SIZE) -> tf.Tensor:
-    """`decode_image_graph` for a batch: string [batch] to uint8 [batch, size, size, 3]."""
-    spec = tf.TensorSpec([size, size, 3], tf.uint8)
-    return tf.map_fn(lambda image: decode_image_graph(image, size), images, fn_output_signature=spec)
+def decode_images_or_errors_graph(images: tf.Tensor, size: int = IMAGE_SIZE) -> tuple[tf.Tensor, tf.Tensor]:
+    """`decode_image_graph` for a batch in which a bad image fails for itself alone.
+
+    Args:
+        images: string [batch].
+        size: the side of the square that the backbone takes.
+
+    Returns:
+        The pixels, uint8 [batch, size, size, 3], all 0 for an image that cannot be decoded; and the errors, string
+        [batch]: empty for an image that was decoded, otherwise `reason: message` with a reason of
+        `preprocess.images.decode`: "empty_file", "unsupported_format", "too_many_pixels" or "corrupt".
+    """
+
+    def decode(row: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return row, *_decode(image, size)
+
+    with tf.device("/CPU:0"):
+        # TensorFlow's decoders raise on damaged content, which would end the whole batch. In a graph, only a data set
+        # can leave errors out. One data set of the batch, because to begin one takes milliseconds.
+        count = tf.size(images, out_type=tf.int64)
+        decoded = tf.data.Dataset.from_tensor_slices((tf.range(count), images))
+        decoded = decoded.map(decode, num_parallel_calls=_PARALLEL_CALLS).ignore_errors(log_warning=False)
+        # A row more keeps the batch from being empty if all images are damaged.
+        nothing = tf.zeros([size, size, 3], tf.uint8)
+        last = tf.data.Dataset.from_tensors((count, nothing, tf.constant(0)))
+        rows, pixels, refusals = decoded.concatenate(last).batch(count + 1).get_single_element()
+        rows = rows[:, tf.newaxis]
+        pixels = tf.scatter_nd(rows, pixels, tf.concat([[count + 1], tf.shape(nothing, tf.int64)], axis=0))
+        # No image is refused and damaged, so a position after the last refusal is free for damage.
+        damaged = tf.fill([count + 1], len(_REFUSALS))
+        refusals = tf.tensor_scatter_nd_update(damaged, rows, refusals)
+        errors = tf.gather(tf.constant([*_REFUSALS, _DAMAGED]), refusals)
+        return tf.ensure_shape(pixels, [None, size, size, 3])[:-1], errors[:-1]
 
 
 def scale_pixels(pixels: tf.Tensor, scaling: str = DEFAULT_SCALING) -> tf.Tensor:
@@ -81,8 +135,20 @@ def decode_image_graph(image: tf.Tensor, size: int = IMAGE_SIZE) -> tf.Tensor:
             32 bits uncompressed, and a PNG of 3 x 16 bits with one clear colour; with another message for
             damaged content and for more than `MAX_IMAGE_PIXELS` pixels.
     """
+    pixels, refusal = _decode(tf.convert_to_tensor(image, tf.string), size)
+    with tf.device("/CPU:0"):
+        checks = [tf.debugging.Assert(refusal != code, [_REFUSALS[code]]) for code in range(1, len(_REFUSALS))]
+    with tf.control_dependencies(checks):
+        return tf.identity(pixels)
+
+
+def _decode(image: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The pixels of an image, uint8 [size, size, 3], and the number of its refusal by the header, int32 [].
+
+    The number is a position in `_REFUSALS`. If the image is refused, the pixels are all 0. If TensorFlow's
+    decoder fails, running this raises an error.
+    """
     with tf.device("/CPU:0"):  # the decoders exist only there, and headers are parsed number by number
-        image = tf.convert_to_tensor(image, tf.string)
         # If a header ends early, the padding is read as zeros, and no branch below accepts zeros.
         content = _Content(
             image,
@@ -99,24 +165,28 @@ def decode_image_graph(image: tf.Tensor, size: int = IMAGE_SIZE) -> tf.Tensor:
         readers = (lambda content: _read_jpeg(content, size), _read_png, _read_gif, _read_webp, _read_bmp, _refuse)
         kind = tf.argmax(tf.stack([*signatures, tf.constant(True)]), output_type=tf.int32)
         branches = [lambda reader=reader: reader(content) for reader in readers]
-        rgb, orientation = tf.switch_case(kind, branches)
-        return _turn_upright(_resize(rgb, size), orientation)
+        rgb, orientation, refusal = tf.switch_case(kind, branches)
+        return _turn_upright(_resize(rgb, size), orientation), refusal
 
 
-# Each reader returns uint8 [height, width, 3] and the EXIF orientation, int64 [].
+def _unless_refused(refusal: tf.Tensor, read: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """Calls a decoder if the header shows no reason against it: uint8 [height, width, 3]."""
+    rgb = tf.cond(refusal == 0, read, lambda: tf.zeros([1, 1, 3], tf.uint8))
+    return tf.ensure_shape(rgb, [None, None, 3])
 
 
-def _read_jpeg(content: _Content, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _read_jpeg(content: _Content, size: int) -> _Decoded:
     shape = tf.cast(tf.io.extract_jpeg_shape(content.encoded), tf.int64)
-    with tf.control_dependencies([_assert_pixels(shape[1], shape[0])]):
-        reduction = tf.minimum(shape[0], shape[1]) // jpeg_reduced_side(size)
-        step = sum(tf.cast(reduction >= ratio, tf.int32) for ratio in (2, 4, 8))
+    refusal = _refusal(width=shape[1], height=shape[0])
+    reduction = tf.minimum(shape[0], shape[1]) // jpeg_reduced_side(size)
+    step = sum(tf.cast(reduction >= ratio, tf.int32) for ratio in (2, 4, 8))
 
     def at_ratio(ratio: int) -> tf.Tensor:
         # The default DCT is a faster approximation, up to 21 grey levels away from Pillow's.
         return tf.io.decode_jpeg(content.encoded, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
-    rgb = tf.switch_case(step, [lambda ratio=ratio: at_ratio(ratio) for ratio in (1, 2, 4, 8)])
+    branches = [lambda ratio=ratio: at_ratio(ratio) for ratio in (1, 2, 4, 8)]
+    rgb = _unless_refused(refusal, lambda: tf.switch_case(step, branches))
 
     def walk(at: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         marker = _integer(content, at + 1, 1)
@@ -133,10 +203,10 @@ def _read_jpeg(content: _Content, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         walk,
         (zero + 2, zero, zero),
     )
-    return rgb, _exif_orientation(content, _Span(start, stop))
+    return _Decoded(rgb, _exif_orientation(content, _Span(start, stop)), refusal)
 
 
-def _read_png(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
+def _read_png(content: _Content) -> _Decoded:
     def walk(at: tf.Tensor, start: tf.Tensor, stop: tf.Tensor, clear: tf.Tensor, in_data: tf.Tensor) -> tuple:
         after = at + 8 + _integer(content, at, 4)
         chunk = _integer(content, at + 4, 4)
@@ -151,22 +221,25 @@ def _read_png(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
         lambda at, *_: at + 8 <= content.size, walk, (zero + 8, zero, zero, false, false)
     )
     depth, colour_type = _integer(content, 24, 1), _integer(content, 25, 1)
-    checks = [
-        _assert_pixels(_integer(content, 16, 4), _integer(content, 20, 4)),
+    refusal = _refusal(
+        width=_integer(content, 16, 4),
+        height=_integer(content, 20, 4),
         # libpng compares all 16 bits with the transparent colour. Pillow compares only the high 8 bits.
-        _assert_readable(~(has_clear & (depth == 16) & (colour_type == 2))),
-    ]
-    with tf.control_dependencies(checks):
+        is_readable=~(has_clear & (depth == 16) & (colour_type == 2)),
+    )
+
+    def read() -> tf.Tensor:
         # If the file has no alpha channel, TensorFlow gives a wrong one for depths below 8 bits.
-        rgb = tf.cond(
+        return tf.cond(
             has_clear | (colour_type >= 4),
             lambda: _over_white(tf.io.decode_png(content.encoded, channels=4)),
             lambda: tf.io.decode_png(content.encoded, channels=3),
         )
-    return rgb, _exif_orientation(content, _Span(start, stop))
+
+    return _Decoded(_unless_refused(refusal, read), _exif_orientation(content, _Span(start, stop)), refusal)
 
 
-def _read_gif(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
+def _read_gif(content: _Content) -> _Decoded:
     flags = _integer(content, 10, 1)
     colours_size = tf.where(flags >= 0x80, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags & 7), 0)
 
@@ -185,12 +258,12 @@ def _read_gif(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
     frame = [_integer(content, at + offset, 2, little=True) for offset in (1, 3, 5, 7)]
     fills = (frame[0] == 0) & (frame[1] == 0) & (frame[2] == canvas[0]) & (frame[3] == canvas[1])
     is_frame = (at < content.size) & (_integer(content, at, 1) == 0x2C)
-    with tf.control_dependencies([_assert_readable(fills & is_frame), _assert_pixels(*canvas)]):
-        rgb = tf.io.decode_image(content.encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(rgb, [None, None, 3]), tf.constant(1, tf.int64)
+    refusal = _refusal(width=canvas[0], height=canvas[1], is_readable=fills & is_frame)
+    rgb = _unless_refused(refusal, lambda: tf.io.decode_image(content.encoded, channels=3, expand_animations=False))
+    return _Decoded(rgb, tf.constant(1, tf.int64), refusal)
 
 
-def _read_webp(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
+def _read_webp(content: _Content) -> _Decoded:
     is_extended, is_lossless = _has(content, 12, b"VP8X"), _has(content, 12, b"VP8L")
     packed = _integer(content, 21, 4, little=True)
     lossy = [_integer(content, at, 2, little=True) & 0x3FFF for at in (26, 28)]
@@ -204,9 +277,11 @@ def _read_webp(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
     )
     # For some animations TensorFlow 2.21 writes past the end of its buffer, so they must not reach the decoder.
     is_animated = is_extended & (_integer(content, 20, 1) & 2 != 0)
-    with tf.control_dependencies([_assert_readable(~is_animated), _assert_pixels(width, height)]):
+    refusal = _refusal(width=width, height=height, is_readable=~is_animated)
+
+    def read() -> tf.Tensor:
         frame = tf.io.decode_webp(content.encoded, channels=0)[0]
-    rgb = tf.cond(tf.shape(frame)[2] == 4, lambda: _over_white(frame), lambda: frame)
+        return tf.cond(tf.shape(frame)[2] == 4, lambda: _over_white(frame), lambda: frame)
 
     def walk(at: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         size = _integer(content, at + 4, 4, little=True)
@@ -216,10 +291,10 @@ def _read_webp(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
 
     zero = tf.constant(0, tf.int64)
     _, start, stop = tf.while_loop(lambda at, *_: at + 8 <= content.size, walk, (zero + 12, zero, zero))
-    return tf.ensure_shape(rgb, [None, None, 3]), _exif_orientation(content, _Span(start, stop))
+    return _Decoded(_unless_refused(refusal, read), _exif_orientation(content, _Span(start, stop)), refusal)
 
 
-def _read_bmp(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
+def _read_bmp(content: _Content) -> _Decoded:
     # TensorFlow decodes palettes, run lengths and bit masks wrongly or not at all. A fourth byte without a mask is not
     # alpha.
     header, compression = (_integer(content, at, 4, little=True) for at in (14, 30))
@@ -227,25 +302,20 @@ def _read_bmp(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
     is_plain = (compression == 0) & (((bits == 24) & (header >= 40)) | ((bits == 32) & (header == 40)))
     width, height = (_integer(content, at, 4, little=True) for at in (18, 22))
     height = tf.where(height >= 2**31, 2**32 - height, height)  # negative: rows from the top
-    with tf.control_dependencies([_assert_readable(is_plain), _assert_pixels(width, height)]):
-        rgb = tf.io.decode_bmp(content.encoded, channels=0)[:, :, :3]
-    return tf.ensure_shape(rgb, [None, None, 3]), tf.constant(1, tf.int64)
+    refusal = _refusal(width=width, height=height, is_readable=is_plain)
+    rgb = _unless_refused(refusal, lambda: tf.io.decode_bmp(content.encoded, channels=0)[:, :, :3])
+    return _Decoded(rgb, tf.constant(1, tf.int64), refusal)
 
 
-def _refuse(content: _Content) -> tuple[tf.Tensor, tf.Tensor]:
-    with tf.control_dependencies([_assert_readable(content.size < 0)]):
-        return tf.zeros([1, 1, 3], tf.uint8), tf.constant(1, tf.int64)
+def _refuse(content: _Content) -> _Decoded:
+    refusal = tf.where(content.size == 0, _EMPTY, _UNREADABLE)
+    return _Decoded(tf.zeros([1, 1, 3], tf.uint8), tf.constant(1, tf.int64), refusal)
 
 
-def _assert_readable(condition: tf.Tensor) -> tf.Operation | None:
-    return tf.debugging.Assert(condition, [NOT_READABLE])
-
-
-def _assert_pixels(width: tf.Tensor, height: tf.Tensor) -> tf.Operation | None:
-    return tf.debugging.Assert(
-        width * height <= MAX_IMAGE_PIXELS,
-        [f"image of more than {MAX_IMAGE_PIXELS} pixels (width, height):", width, height],
-    )
+def _refusal(*, width: tf.Tensor, height: tf.Tensor, is_readable: bool | tf.Tensor = True) -> tf.Tensor:
+    """The position in `_REFUSALS`, int32 [], for an image of this size; `is_readable` is about its format."""
+    of_size = tf.where(width * height > MAX_IMAGE_PIXELS, _TOO_LARGE, 0)
+    return tf.where(is_readable, of_size, _UNREADABLE)
 
 
 def _integer(content: _Content, at: tf.Tensor | int, width: int, *, little: bool | tf.Tensor = False) -> tf.Tensor:

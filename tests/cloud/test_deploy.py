@@ -224,3 +224,11 @@ def test_answers():
     ):
         with pytest.raises(InputError, match="the endpoint did not answer as our models do"):
             top_predictions(wrong, LABELS)
+
+
+def test_a_photo_that_the_model_could_not_read_is_said():
+    bad = {"label": "", "confident": False, "scores": [0.0] * len(LABELS), "error": "corrupt: the image is damaged"}
+    with pytest.raises(InputError, match=r"could not read the photo \(corrupt: the image is damaged\)"):
+        top_predictions({"predictions": [bad]}, LABELS)
+    good = {**ANSWER["predictions"][0], "error": ""}
+    assert top_predictions({"predictions": [good]}, LABELS) == top_predictions(ANSWER, LABELS)

@@ -27,8 +27,15 @@ def test_a_session_answers_as_the_trainer_does(model_dir):
         loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], model_dir)
         signature = loaded.signature_def["serving_default"]
         outputs = {name: tensor.name for name, tensor in signature.outputs.items()}
-        inputs = {signature.inputs["key"].name: ["a", "b", "c"], signature.inputs["image_bytes"].name: photos}
+        inputs = {signature.inputs["key"].name: list("abcd"), signature.inputs["image_bytes"].name: [*photos, b"bad"]}
         answers = session.run(outputs, inputs)
-    assert [label.decode() for label in answers["label"]] == [one.label for one in expected]
-    assert list(answers["key"]) == [b"a", b"b", b"c"]
-    np.testing.assert_allclose(answers["scores"], [one.scores for one in expected], atol=1e-6)
+        without_keys = loaded.signature_def["images"]
+        of_images = session.run(
+            {name: tensor.name for name, tensor in without_keys.outputs.items()},
+            {without_keys.inputs["image_bytes"].name: photos},
+        )
+    assert [label.decode() for label in answers["label"]] == [*(one.label for one in expected), ""]
+    assert list(answers["key"]) == [b"a", b"b", b"c", b"d"]
+    assert [error.partition(b":")[0] for error in answers["error"]] == [b"", b"", b"", b"unsupported_format"]
+    np.testing.assert_allclose(answers["scores"][:3], [one.scores for one in expected], atol=1e-6)
+    np.testing.assert_allclose(of_images["scores"], [one.scores for one in expected], atol=1e-6)

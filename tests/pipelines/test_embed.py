@@ -1,5 +1,6 @@
 """The program as a user runs it: real images, the real (randomly drawn) Inception v3, real files."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -103,6 +104,7 @@ def test_the_row_accounting_holds_on_a_messy_list(tmp_path, capsys):
     assert report["records_per_label"] == {"daisy": 2, "rose": 1}
     assert report["records_without_label"] == 1
     assert report["backbone"]["random_weights"] is True
+    assert ("openvino" in report["versions"]) == (importlib.util.find_spec("openvino") is not None)
     failed = ledger(tmp_path, "failed.jsonl")
     assert [(entry["line"], entry["stage"], entry["reason"]) for entry in failed] == [
         (2, "read", "not_found"),

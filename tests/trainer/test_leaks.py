@@ -82,6 +82,8 @@ def test_an_evaluation_set_of_training_photos_under_other_names(mean_colour_back
         "other_uri": "train/1.jpg",
         "other_label": "green",
         "compared_by": "content",
+        "location": "",  # These sets do not name their lists.
+        "other_location": "",
     }
     page = (place / "training" / "report.html").read_text()
     assert "40 of the 40 evaluation images are also training images" in page

@@ -100,6 +100,8 @@ class PhotoFinder:
           below: the folders that a photo must lie in, local or gs://; None allows every folder.
         """
         self._below = below
+        # A relative path was relative to the folder in which the pipeline ran, which may be another one.
+        self._sure_lists = tuple(path for path in list_paths if _is_absolute(path) or _is_there(path))
         bases = [""] if below is None else [f"{folder.rstrip('/')}/" for folder in below]
         self._list_paths = (*list_paths, *bases)
         self._bucket_storage: UriStorage | None = UriStorage(_RETRY)
@@ -122,6 +124,22 @@ class PhotoFinder:
             if data is not None and (digest is None or hashlib.sha256(data).hexdigest().startswith(digest)):
                 return path, data
         return None
+
+    def location(self, uri: str) -> str:
+        """The location of the photo that a URI names, without reading it: an absolute path, or a URI with a scheme.
+
+        Empty if it is not known: the set does not name its list, or its lists lie in several folders and not exactly
+        one of these has the photo.
+        """
+        if _is_absolute(uri):
+            return resolve_uri(uri, "")
+        places = dict.fromkeys(resolve_uri(uri, list_path) for list_path in self._sure_lists or self._list_paths)
+        if not self._sure_lists or len(places) > 1:
+            places = dict.fromkeys(path for path in places if not has_scheme(path) and _is_there(path))
+        if len(places) != 1:
+            return ""
+        (path,) = places
+        return path if has_scheme(path) else os.path.abspath(path)
 
     def _may_read(self, path: str) -> bool:
         if self._below is None:
@@ -180,6 +198,17 @@ class PhotoFinder:
         Image.fromarray(pixels).resize((side, side)).save(encoded, "JPEG", quality=_JPEG_QUALITY)
         picture = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
         return Thumbnail(picture=picture, link=_link_to(photo[0]))
+
+
+def _is_absolute(location: str) -> bool:
+    return has_scheme(location) or location.startswith("/")
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a name that holds a zero byte
+        return False
 
 
 def _link_to(location: str) -> str:

@@ -19,7 +19,7 @@ from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
 from trainer.storage.files import cause_of, is_in_bucket, is_missing_bucket, local_folder, storage
 from trainer.storage.tensorflow_paths import path_for_tensorflow
 
-_BATCH_SIZE = 8
+BATCH_SIZE = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,18 +27,20 @@ class Prediction:
     """The model's prediction for one photo.
 
     Attributes:
-      label: the name of the best label.
-      label_id: its id.
+      label: the name of the best label; empty if there is an error.
+      label_id: its id; -1 if there is an error.
       scores: float32, shape [num_labels]: one score for each label in order of ids. They add up to 1, unless the model
-        gives photos several labels.
+        gives photos several labels. All are 0 if there is an error.
       confident: whether the best score reaches the model's threshold. Models of earlier versions have no threshold;
-        for them it is True.
+        for them it is True. False if there is an error.
+      error: empty, or why the model could not decode the photo, as `reason: message`.
     """
 
     label: str
     label_id: int
     scores: np.ndarray
     confident: bool = True
+    error: str = ""
 
     def top(self, labels: Sequence[str], k: int) -> list[tuple[str, float, int]]:
         """The `k` best labels with score and id, best first; equal scores in order of ids."""
@@ -126,21 +128,38 @@ class Classifier:
     def predict(self, images: Sequence[bytes]) -> list[Prediction]:
         """Predicts for encoded images, in their order.
 
+        An image that the model cannot decode has an `error` in its prediction, and the others get theirs.
+
         Args:
           images: the contents of image files that the model's decoder can read; `normalize_photo` makes such contents.
         """
-        tf = import_tensorflow()
         predictions = []
-        for start in range(0, len(images), _BATCH_SIZE):
-            batch = list(images[start : start + _BATCH_SIZE])
-            keys = [str(start + i) for i in range(len(batch))]
-            outputs = self._signature(key=tf.constant(keys), image_bytes=tf.constant(batch, tf.string))
-            arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
-            confident = arrays.get("confident", np.ones(len(batch), bool))
-            predictions += [
-                Prediction(label=label.decode(), label_id=int(label_id), scores=scores, confident=bool(sure))
-                for label, label_id, scores, sure in zip(
-                    arrays["label"], arrays["prediction"], arrays["scores"], confident, strict=True
-                )
-            ]
+        for start in range(0, len(images), BATCH_SIZE):
+            predictions += self._predict(images[start : start + BATCH_SIZE])
         return predictions
+
+    def _predict(self, batch: Sequence[bytes]) -> list[Prediction]:
+        tf = import_tensorflow()
+        keys = tf.constant([str(number) for number in range(len(batch))])
+        try:
+            outputs = self._signature(key=keys, image_bytes=tf.constant(list(batch), tf.string))
+        except tf.errors.InvalidArgumentError as error:
+            # In models of earlier versions, an image that cannot be decoded fails its whole batch.
+            if len(batch) > 1:
+                return [prediction for image in batch for prediction in self._predict([image])]
+            return [self._without_answer(f"corrupt: {cause_in_one_line(error)}")]
+        arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
+        confident = arrays.get("confident", np.ones(len(batch), bool))
+        errors = arrays.get("error", [b""] * len(batch))
+        return [
+            Prediction(
+                label=label.decode(), label_id=int(label_id), scores=scores, confident=bool(sure), error=error.decode()
+            )
+            for label, label_id, scores, sure, error in zip(
+                arrays["label"], arrays["prediction"], arrays["scores"], confident, errors, strict=True
+            )
+        ]
+
+    def _without_answer(self, error: str) -> Prediction:
+        scores = np.zeros(len(self.info.labels), np.float32)
+        return Prediction(label="", label_id=-1, scores=scores, confident=False, error=error)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from preprocess.images.decode import IMAGE_SIZE, ImageError, decode_image, encode_png
-from preprocess.images.decode_graph import NOT_READABLE, decode_image_graph, scale_pixels
+from preprocess.images.decode_graph import decode_images_or_errors_graph, scale_pixels
 from preprocess.images.probe_images import probe_images
 from trainer.data.photos import Photo, decode_photo
 from trainer.evaluation.scores import scores_of
@@ -39,7 +39,7 @@ class Samples:
       names: the names of the samples: paths of photos, or descriptions of generated images.
       encoded: the encoded images that the SavedModel gets; empty for embeddings.
       inputs: the pixels that `decode_image` gives, uint8 [n, size, size, 3], or embeddings, float32 [n, m].
-      sent_as_png: how many of `encoded` are PNGs of `inputs`, because TensorFlow cannot decode the format of the file.
+      sent_as_png: how many of `encoded` are PNGs of `inputs`, because TensorFlow cannot decode the file.
     """
 
     source: Source
@@ -56,16 +56,6 @@ class Samples:
         yield slice(0, 1)
         for start in range(1, len(self), _BATCH_SIZE):
             yield slice(start, start + _BATCH_SIZE)
-
-
-def _is_readable(data: bytes) -> bool:
-    try:
-        decode_image_graph(tf.constant(data))
-    except tf.errors.InvalidArgumentError as error:
-        if NOT_READABLE in str(error):
-            return False
-        raise
-    return True
 
 
 def _generated() -> Iterator[Photo]:
@@ -95,7 +85,9 @@ def image_samples(photos: Sequence[Photo], size: int = IMAGE_SIZE) -> Samples:
     if not found:
         source = "generated images"
         found = [(name, data, decode_image(data, size=size)) for name, data in _generated()]
-    readable = [_is_readable(data) for _, data, _ in found]
+    # A format that TensorFlow does not read, or a fault of a file that Pillow forgives.
+    _, errors = decode_images_or_errors_graph(tf.constant([data for _, data, _ in found]), size)
+    readable = [not error for error in errors.numpy()]
     return Samples(
         source=source,
         names=tuple(name for name, _, _ in found),
@@ -145,8 +137,7 @@ def saved_model_scores(model_dir: str, samples: Samples) -> np.ndarray:
     def scores_of_piece(piece: slice) -> np.ndarray:
         if samples.encoded:
             images = samples.encoded[piece]
-            keys = tf.constant([str(number) for number in range(len(images))])
-            found = model.signatures["serving_default"](key=keys, image_bytes=tf.constant(images, tf.string))
+            found = model.signatures["images"](image_bytes=tf.constant(images, tf.string))
         else:
             found = model.signatures["embeddings"](embeddings=tf.constant(samples.inputs[piece]))
         return found["scores"].numpy()

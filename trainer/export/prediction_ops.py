@@ -28,3 +28,22 @@ def predictions(
         "prediction": tf.argmax(scores, axis=1, output_type=tf.int64),
         "confident": tf.reduce_max(scores, axis=1) >= threshold,
     }
+
+
+def without_bad(answers: dict[str, tf.Tensor], error: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Takes the answers from images that could not be decoded; all other answers stay as they are.
+
+    Args:
+      answers: what `predictions` gives, and `label` string [n].
+      error: string [n], empty for the good images.
+
+    Returns:
+      The same; for the others, scores of 0, the prediction -1, an empty label, and not confident.
+    """
+    good = error == ""
+    return {
+        "scores": tf.where(good[:, tf.newaxis], answers["scores"], 0.0),
+        "prediction": tf.where(good, answers["prediction"], tf.constant(-1, tf.int64)),
+        "label": tf.where(good, answers["label"], ""),
+        "confident": good & answers["confident"],
+    }

@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from configs.errors import InputError
 from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
-from preprocess.images.decode_graph import decode_images_graph, scale_pixels
+from preprocess.images.decode_graph import decode_images_or_errors_graph, scale_pixels
 from preprocess.records.backbone_identity import BackboneIdentity
 from trainer.data.label_mode import LabelMode
 from trainer.data.record_sets import backbone_difference
 from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
-from trainer.export.prediction_ops import predictions
+from trainer.export.prediction_ops import predictions, without_bad
 from trainer.training.head import head_digest
 
 
@@ -114,14 +114,21 @@ class _ImageClassifier(_HeadClassifier):
         autograph=False,
     )
     def classify_images(self, key: tf.Tensor, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"key": tf.identity(key), **self.classify_without_keys(image_bytes)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
+    def classify_without_keys(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         # This calls the other signature, so that decoding and the network are traced, saved and loaded only once.
-        return {"key": tf.identity(key), **self.classify_embeddings(self.embed_images(image_bytes)["embeddings"])}
+        embedded = self.embed_images(image_bytes)
+        error = embedded["error"]
+        return {**without_bad(self.classify_embeddings(embedded["embeddings"]), error), "error": error}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def embed_images(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         image = self.info.image
-        pixels = decode_images_graph(image_bytes, image.size)
-        return {"embeddings": self.backbone(scale_pixels(pixels, image.scaling))}
+        pixels, error = decode_images_or_errors_graph(image_bytes, image.size)
+        embeddings = self.backbone(scale_pixels(pixels, image.scaling))
+        return {"embeddings": tf.where((error == "")[:, tf.newaxis], embeddings, 0.0), "error": error}
 
 
 def save_model(
@@ -141,14 +148,23 @@ def save_model(
     Signatures:
       `serving_default`: `key` string [n], `image_bytes` string [n] (one encoded image each) to the same `key`,
         `prediction` int64 [n] (id of the best label), `label` string [n] (its name), `scores`
-        float32 [n, num_labels], `confident` bool [n] (whether the best score reaches the threshold).
-      `embed_images`: `image_bytes` string [n] to `embeddings` float32 [n, embedding_size], as the pipeline makes them.
+        float32 [n, num_labels], `confident` bool [n] (whether the best score reaches the threshold), `error` string
+        [n] (empty).
+      `images`: the same without `key`.
+      `embed_images`: `image_bytes` string [n] to `embeddings` float32 [n, embedding_size], as the pipeline makes them,
+        and `error`.
       `embeddings`: `embeddings` float32 [n, embedding_size] to `prediction`, `label`, `scores`, `confident`.
 
-    Without a backbone, `serving_default` is `embeddings`, and there is no `embed_images`.
+    An image that cannot be decoded fails for itself alone. Its `error` is `reason: message`, as
+    `decode_images_or_errors_graph` gives it. Its `prediction` is -1, its `label` is empty, its scores and embeddings
+    are 0 (JSON has no NaN), and it is not `confident`.
+
+    Without a backbone, `serving_default` is `embeddings`, and there are no `images` and `embed_images`.
 
     In the JSON of TensorFlow Serving and Vertex AI, each row is an instance and bytes are written as `{"b64": ...}`:
-    `{"instances": [{"key": "1", "image_bytes": {"b64": "/9j/4AAQ..."}}]}`.
+    `{"instances": [{"key": "1", "image_bytes": {"b64": "/9j/4AAQ..."}}]}`. TensorFlow Serving wants all inputs of a
+    signature, so a request without keys names the other one:
+    `{"signature_name": "images", "instances": [{"image_bytes": {"b64": "/9j/4AAQ..."}}]}`.
 
     Args:
       model_dir: a new local folder.
@@ -180,7 +196,11 @@ def save_model(
     embeddings = tf.function(module.classify_embeddings, autograph=False).get_concrete_function(spec)
     signatures = {"serving_default": embeddings, "embeddings": embeddings}
     if isinstance(module, _ImageClassifier):
-        signatures |= {"serving_default": module.classify_images, "embed_images": module.embed_images}
+        signatures |= {
+            "serving_default": module.classify_images,
+            "images": module.classify_without_keys,
+            "embed_images": module.embed_images,
+        }
     # Nobody trains the exported model, and gradients of activations such as swish cannot be saved.
     without_gradients = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, model_dir, signatures=signatures, options=without_gradients)

@@ -6,6 +6,7 @@ import posixpath
 from typing import Any
 
 from configs.printed_commands import program_command, tool_command
+from trainer.data.record_origins import engine_words
 from trainer.data.shared_images import SHARED_IMAGES_NAME
 
 _MAX_MATRIX_CLASSES = 12
@@ -128,9 +129,40 @@ def without_shared_line(evaluation: dict[str, Any]) -> str | None:
     )
 
 
+def exported_model_line(check: dict[str, Any] | None, records_by: str) -> str | None:
+    """What the exported model itself answered on photos, beside the records; None if it takes no photos.
+
+    Args:
+      check: an entry of `exported_model_on_photos` in the metrics.
+      records_by: what computed the embeddings in the records, in words; empty if it is not known.
+    """
+    if not check:
+        return None
+    by = f" (computed by {records_by})" if records_by else ""
+    if not check["photos"]:
+        return (
+            f"  these numbers come from the records{by}; the exported model was not run on photos: {check['why_not']}"
+        )
+    low, high = (f"{100 * bound:.1f}" for bound in check["accuracy_interval"])
+    answers = "1 answer differs" if check["different_answers"] == 1 else f"{check['different_answers']} answers differ"
+    return (
+        f"  the exported model itself, run on {check['photos']} of these {counted(check['of'], 'photo')}: accuracy "
+        f"{_percent(check['accuracy'])} ({low} to {high}), their records{by} {_percent(check['accuracy_of_records'])}; "
+        f"{answers}, largest score difference {check['largest_score_difference']:.2g}"
+        + ("; the time was over before all photos" if check["ran_out_of_time"] else "")
+    )
+
+
 def _held_out(metrics: dict[str, Any], name: str) -> list[str]:
-    line = without_shared_line(metrics[name])
-    return [accuracy_line(name, metrics[name]), *([line] if line else []), calibration_line(metrics[name]), ""]
+    lines = [
+        without_shared_line(metrics[name]),
+        calibration_line(metrics[name]),
+        exported_model_line(
+            metrics.get("exported_model_on_photos", {}).get(name),
+            engine_words(metrics.get("record_origins", {}).get(name, ())),
+        ),
+    ]
+    return [accuracy_line(name, metrics[name]), *filter(None, lines), ""]
 
 
 def seeds_line(seeds: dict[str, Any]) -> str:

@@ -19,14 +19,22 @@ _THUMBNAIL_PIXELS = 2 * THUMBNAIL_SIDE
 
 
 def write_predictions(
-    path: str, logits_of: LogitsOf, data: Mapping[str, EmbeddingDataset], calibration: Calibration
+    path: str,
+    logits_of: LogitsOf,
+    data: Mapping[str, EmbeddingDataset],
+    calibration: Calibration,
+    photos: Mapping[str, PhotoFinder],
 ) -> None:
-    """Writes predictions.csv for some data sets; each is read once. See `PredictionsWriter`."""
+    """Writes predictions.csv for some data sets; each is read once. See `PredictionsWriter`.
+
+    `photos` finds the photos of each data set.
+    """
     labels = next(iter(data.values())).labels
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = PredictionsWriter(stream, labels, temperature=calibration.temperature, threshold=calibration.threshold)
         for name, dataset in data.items():
-            writer.write(name, logits_in_pieces(logits_of, dataset), dataset)
+            logits = logits_in_pieces(logits_of, dataset)
+            writer.write(name, logits, dataset, location=photos[name].location)
 
 
 def write_report(

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from trainer.data.record_origins import engine_words
 from trainer.evaluation.ranking import ThresholdCounts
 from trainer.reports.html_evaluation import SET_NAMES, Thumbnails, shown_evaluation
 from trainer.reports.page_templates import render
@@ -81,6 +82,9 @@ def html_report(
         set_names=SET_NAMES,
         shown={name: shown_evaluation(metrics[name], curves.get(name), thumbnail) for name in held_out},
         charts=charts,
+        checks=metrics.get("exported_model_on_photos", {}),
+        records_by={name: engine_words(origins) for name, origins in metrics.get("record_origins", {}).items()},
+        model_engine=f"{model['libraries'][0]} in {model['precision']}" if "libraries" in model else "",
         class_names=", ".join(shortened(label, 24) for label in metrics["labels"]),
         max_warnings=_MAX_WARNINGS,
         created=created,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 import numpy as np
@@ -40,7 +40,8 @@ class PredictionsWriter:
 
     Columns: `set`, `uri`, `label` (of the example), `prediction`, `correct` and `confident` (0 or 1), `score` (of the
     prediction, or of the best label if no label is predicted), then `score_LABEL` for each label. If there are more
-    than 100 labels, `label_1`, `score_1` to `label_5`, `score_5` instead. Several labels are separated by " | ".
+    than 100 labels, `label_1`, `score_1` to `label_5`, `score_5` instead. Several labels are separated by " | ". Last
+    comes `location`: where the photo lies, since `uri` may be relative to the list that names it; empty if not known.
     """
 
     def __init__(self, stream: TextIO, labels: tuple[str, ...], *, temperature: float, threshold: float):
@@ -54,24 +55,30 @@ class PredictionsWriter:
             header += [f"score_{label}" for label in labels]
         else:
             header += [f"{name}_{rank}" for rank in range(1, _BEST + 1) for name in ("label", "score")]
+        header.append("location")
         self._writer.writerow(header)
 
-    def write(self, name: str, logits: Iterable[np.ndarray], dataset: EmbeddingDataset) -> None:
+    def write(
+        self, name: str, logits: Iterable[np.ndarray], dataset: EmbeddingDataset, *, location: Callable[[str], str]
+    ) -> None:
         """Writes a data set.
 
         Args:
           name: the name for the first column.
           logits: the logits of all examples in order, in pieces: float32, shapes [m, num_labels].
           dataset: the examples.
+          location: gives the location of the photo of a URI; empty if it is not known.
         """
         row = 0
         for piece in logits:
             for start in range(0, len(piece), _ROWS_AT_A_TIME):
                 part = piece[start : start + _ROWS_AT_A_TIME]
-                self._write_part(name, row, part, dataset)
+                self._write_part(name, row, part, dataset, location)
                 row += len(part)
 
-    def _write_part(self, name: str, row: int, logits: np.ndarray, dataset: EmbeddingDataset) -> None:
+    def _write_part(
+        self, name: str, row: int, logits: np.ndarray, dataset: EmbeddingDataset, location: Callable[[str], str]
+    ) -> None:
         scores = scores_of(logits, dataset.label_mode, temperature=self._temperature)
         ids, splits = dataset.label_ids, dataset.label_splits
         best = scores.argmax(axis=1)
@@ -93,6 +100,7 @@ class PredictionsWriter:
                     int(line[best[i]] >= self._threshold),
                     f"{line[best[i]]:.6g}",
                     *self._score_cells(line),
+                    location(dataset.uris[row + i]),
                 ]
             )
 

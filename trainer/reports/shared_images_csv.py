@@ -5,25 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainer.data.dataset import LabeledExamples
+from trainer.data.photos import PhotoFinder
 from trainer.data.shared_images import SharedImages
 from trainer.reports.predictions_csv import LABEL_SEPARATOR, csv_writer
 
 
-def write_shared_images(path: str, shared: Mapping[str, SharedImages], data: Mapping[str, LabeledExamples]) -> None:
+def write_shared_images(
+    path: str,
+    shared: Mapping[str, SharedImages],
+    data: Mapping[str, LabeledExamples],
+    photos: Mapping[str, PhotoFinder],
+) -> None:
     """Writes the table.
 
     Columns: `set`, `uri` and `label` of the held-out image; `also_in`: the other set ("train" or "eval"); `other_uri`
     and `other_label`: the first example there with this image; `compared_by`: "content" if the files are equal, "uri"
-    if at least one of the records has no digest. Several labels are separated by " | ".
+    if at least one of the records has no digest; `location` and `other_location`: where the two photos lie, empty if
+    not known. Several labels are separated by " | ".
 
     Args:
       path: a local path.
       shared: what the held-out sets share, by their names.
       data: the data sets of the run by name.
+      photos: finds the photos of each of them.
     """
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv_writer(stream)
-        writer.writerow(["set", "uri", "label", "also_in", "other_uri", "other_label", "compared_by"])
+        header = ["set", "uri", "label", "also_in", "other_uri", "other_label", "compared_by"]
+        writer.writerow([*header, "location", "other_location"])
         for name, images in shared.items():
             for other, overlap in images.overlaps.items():
                 for row, other_row, by_content in zip(
@@ -38,5 +47,7 @@ def write_shared_images(path: str, shared: Mapping[str, SharedImages], data: Map
                             data[other].uris[other_row],
                             LABEL_SEPARATOR.join(data[other].labels_of(other_row)),
                             "content" if by_content else "uri",
+                            photos[name].location(data[name].uris[row]),
+                            photos[other].location(data[other].uris[other_row]),
                         ]
                     )

@@ -1,3 +1,4 @@
+import itertools
 import random
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS, decode_image,
 from preprocess.images.decode_graph import (
     NOT_READABLE,
     decode_image_graph,
-    decode_images_graph,
+    decode_images_or_errors_graph,
     scale_pixels,
 )
 from tests.support import image_corpus
 from tests.support.image_corpus import Sample
+from tests.support.mutated_corpus import mutated
 
 PHOTOS = Path(__file__).resolve().parents[4] / "shared" / "data" / "flowers" / "photos"
 
@@ -67,10 +69,11 @@ def test_batch_eager_dataset_and_saved_model_agree(tmp_path) -> None:
     class Decoder(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
         def decode(self, images):
-            return decode_images_graph(images)
+            return decode_images_or_errors_graph(images)
 
     tf.saved_model.save(Decoder(), str(tmp_path))
-    batched = tf.saved_model.load(str(tmp_path)).decode(tf.constant(images))
+    batched, errors = tf.saved_model.load(str(tmp_path)).decode(tf.constant(images))
+    assert set(errors.numpy()) == {b""}
     assert batched.shape == (len(images), IMAGE_SIZE, IMAGE_SIZE, 3)
     np.testing.assert_array_equal(batched.numpy(), expected)
     np.testing.assert_array_equal(np.stack([decode_image_graph(data) for data in images[:3]]), expected[:3])
@@ -161,6 +164,53 @@ def test_a_huge_declared_size_is_refused_before_decoding(decode) -> None:
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=f"more than {MAX_IMAGE_PIXELS}"):
             decode(b"\x89PNG\r\n\x1a\n" + data)
+
+
+@pytest.fixture(scope="module")
+def decode_batch():
+    return tf.function(
+        decode_images_or_errors_graph, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+    )
+
+
+def test_a_bad_image_fails_for_itself_alone_and_says_why(decode_batch) -> None:
+    by_name = {sample.name: sample.data for sample in CORPUS}
+    good = [by_name[name] for name in ("jpeg-500x375", "png-RGBA", "gif-clear")]
+    huge = b"\x89PNG\r\n\x1a\n" + image_corpus.png_chunk(b"IHDR", b"\0\1\0\0\0\1\0\0\x08\2\0\0\0")
+    bad = {
+        b"": "empty_file: ",
+        b"plain text": "unsupported_format: ",
+        by_name["gif-partial-frame"]: "unsupported_format: ",
+        huge: "too_many_pixels: ",
+        good[0][:500]: "corrupt: ",
+        b"\xff\xd8\xff": "corrupt: ",
+    }
+    images = [good[0], *list(bad)[:3], good[1], *list(bad)[3:], good[2]]
+    pixels, errors = (tensor.numpy() for tensor in decode_batch(tf.constant(images)))
+    for image, found, error in zip(images, pixels, errors, strict=True):
+        if image in bad:
+            assert error.decode().startswith(bad[image])
+            assert not found.any()
+        else:
+            assert error == b""
+            np.testing.assert_array_equal(found, decode_image(image))
+
+
+def test_batches_of_bad_images_alone_and_of_none(decode_batch) -> None:
+    pixels, errors = decode_batch(tf.constant([b"\xff\xd8\xff", b"GIF89a", b""]))
+    assert pixels.shape == (3, IMAGE_SIZE, IMAGE_SIZE, 3)
+    assert all(errors.numpy())
+    pixels, errors = decode_batch(tf.constant([], tf.string))
+    assert pixels.shape == (0, IMAGE_SIZE, IMAGE_SIZE, 3)
+    assert errors.shape == (0,)
+
+
+def test_files_with_mutations_never_fail_a_batch(decode_batch) -> None:
+    files = [data for _, data in itertools.islice(mutated(), 0, None, 7)][:60]
+    pixels, errors = (tensor.numpy() for tensor in decode_batch(tf.constant(files)))
+    assert sum(error != b"" for error in errors) > 10
+    for found, error in zip(pixels, errors, strict=True):
+        assert error == b"" or not found.any()
 
 
 def test_truncated_content_is_an_error_or_the_same_pixels(decode) -> None:

@@ -39,6 +39,31 @@ def test_what_is_no_photo_at_hand_is_none(tmp_path):
     assert [finder.thumbnail(uri, side=8) for uri in hostile] == [None] * 7
 
 
+def test_the_location_of_a_photo_is_known_without_reading_it(tmp_path, monkeypatch):
+    one = PhotoFinder([str(tmp_path / "data" / "train.csv"), str(tmp_path / "data" / "more.csv")])
+    assert one.location("a.jpg") == str(tmp_path / "data" / "a.jpg")
+    assert one.location("../a.jpg") == str(tmp_path / "a.jpg")
+    assert one.location("/x/a.jpg") == one.location("file:///x/a.jpg") == "/x/a.jpg"
+    assert one.location("gs://b/a.jpg") == "gs://b/a.jpg"
+    assert PhotoFinder(["gs://b/lists/train.csv"]).location("../a.jpg") == "gs://b/lists/../a.jpg"
+    # A list in another folder makes relative URIs ambiguous, unless one of the two photos is not there.
+    inside = photo(tmp_path / "b" / "1.png")
+    two = PhotoFinder([str(tmp_path / "a" / "train.csv"), str(tmp_path / "b" / "train.csv")])
+    assert two.location("1.png") == inside
+    photo(tmp_path / "a" / "1.png")
+    assert two.location("1.png") == two.location("missing.png") == two.location("a\0b") == ""
+    # Without a list, only a photo that is there is sure; of records made elsewhere nothing is looked for.
+    monkeypatch.chdir(tmp_path)
+    assert PhotoFinder().location("b/1.png") == inside
+    assert PhotoFinder().location("c/1.png") == PhotoFinder(below=()).location("b/1.png") == ""
+    # The pipeline was given a relative path, perhaps in another folder than this one.
+    assert PhotoFinder(["b/train.csv"]).location("1.png") == inside
+    assert PhotoFinder(["b/train.csv"]).location("missing.png") == ""
+    (tmp_path / "b" / "train.csv").touch()
+    assert PhotoFinder(["b/train.csv"]).location("missing.png") == str(tmp_path / "b" / "missing.png")
+    assert PhotoFinder(below=[str(tmp_path / "b")]).location("1.png") == inside
+
+
 def test_of_two_photos_with_one_relative_name_the_one_with_the_digest_is_taken(tmp_path):
     first, second = (photo(tmp_path / name / "1.png", size) for name, size in (("a", (40, 20)), ("b", (30, 20))))
     finder = PhotoFinder([str(tmp_path / "a" / "train.csv"), str(tmp_path / "b" / "eval.csv")])

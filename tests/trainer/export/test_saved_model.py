@@ -67,7 +67,59 @@ def test_signatures_are_as_promised(loaded):
         "label": (tf.string, [None]),
         "scores": (tf.float32, [None, 3]),
         "confident": (tf.bool, [None]),
+        "error": (tf.string, [None]),
     }
+    without_keys = loaded.signatures["images"]
+    assert set(without_keys.structured_input_signature[1]) == {"image_bytes"}
+    assert {*without_keys.structured_outputs, "key"} == set(serving.structured_outputs)
+    assert set(loaded.signatures["embed_images"].structured_outputs) == {"embeddings", "error"}
+
+
+def test_a_bad_image_has_an_outcome_of_its_own_and_the_others_keep_theirs_to_the_bit(loaded, classifier):
+    good, bad = [jpeg(number) for number in range(4)], [b"", b"no image", jpeg(4)[:300], jpeg(5, format="TIFF")]
+    serve = loaded.signatures["serving_default"]
+    keys = tf.constant([str(number) for number in range(8)])
+    mixed = [image for pair in zip(good, bad, strict=True) for image in pair]
+    answers = serve(key=keys, image_bytes=tf.constant(mixed))
+    # The same rows, with other good images in place of the bad ones.
+    expected = serve(key=keys, image_bytes=tf.constant([image for one in good for image in (one, good[0])]))
+    for name, tensor in answers.items():
+        assert tensor.numpy()[::2].tolist() == expected[name].numpy()[::2].tolist()
+    reasons = [error.decode().partition(":")[0] for error in answers["error"].numpy()]
+    assert reasons[::2] == [""] * 4
+    assert reasons[1::2] == ["empty_file", "unsupported_format", "corrupt", "unsupported_format"]
+    assert answers["label"].numpy()[1::2].tolist() == [b""] * 4
+    assert answers["prediction"].numpy()[1::2].tolist() == [-1] * 4
+    assert not answers["confident"].numpy()[1::2].any()
+    assert not answers["scores"].numpy()[1::2].any()
+    assert answers["key"].numpy().tolist() == keys.numpy().tolist()
+    without_keys = loaded.signatures["images"](image_bytes=tf.constant(mixed))
+    for name, tensor in without_keys.items():
+        assert tensor.numpy().tolist() == answers[name].numpy().tolist()
+    embedded = loaded.signatures["embed_images"](image_bytes=tf.constant(mixed))
+    assert embedded["error"].numpy().tolist() == answers["error"].numpy().tolist()
+    assert embedded["embeddings"].numpy().any(axis=1).tolist() == [True, False] * 4
+    predictions = classifier.predict(mixed)
+    assert [prediction.error for prediction in predictions] == [error.decode() for error in answers["error"].numpy()]
+    assert [prediction.label_id for prediction in predictions] == answers["prediction"].numpy().tolist()
+    json.dumps([tensor.numpy().tolist() for tensor in (answers["scores"], answers["prediction"])], allow_nan=False)
+
+
+def test_a_model_of_an_earlier_version_gives_each_image_an_outcome_too(classifier, monkeypatch):
+    """Such a model has no output `error`, and a bad image fails its batch."""
+
+    def fails(key, image_bytes):
+        answers = signature(key=key, image_bytes=image_bytes)
+        if any(answers.pop("error").numpy()):
+            raise tf.errors.InvalidArgumentError(None, None, "Unknown image file format.\nat node x")
+        return answers
+
+    signature = classifier._signature
+    monkeypatch.setattr(classifier, "_signature", fails)
+    found = classifier.predict([jpeg(0), b"no image", jpeg(1)])
+    assert [prediction.error for prediction in found] == ["", "corrupt: Unknown image file format.", ""]
+    assert found[1].label == ""
+    assert found[0].label in LABELS
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])

@@ -346,6 +346,40 @@ def test_images_that_were_trained_on_are_loud_and_the_accuracy_without_them_stan
     assert "no image is left, so this page says nothing about new images" in page.text
 
 
+def _check(**changes):
+    counts = {"photos": 40, "of": 50, "chosen": 40, "not_found": 0, "not_decoded": 0, "sent_as_png": 0}
+    measured = {
+        "different_answers": 1,
+        "largest_score_difference": 0.1234,
+        "accuracy": 0.5,
+        "accuracy_of_records": 0.55,
+    }
+    return {"eval": {**counts, "ran_out_of_time": False, **measured, "accuracy_interval": [0.4, 0.6], **changes}}
+
+
+def test_the_exported_model_stands_beside_the_records():
+    evaluation = evaluate(*noisy(50))
+    origins = {"eval": [{"prefix": "p", "lists": [], "engines": [{"engine": "openvino", "precision": "int8"}]}]}
+    origins["eval"][0]["engines"][0]["device"] = "cpu"
+    model = {"head_digest": "", "takes_images": True, "libraries": ["tensorflow 2.21"], "precision": "float32"}
+    _, page = page_of(evaluation, exported_model_on_photos=_check(), record_origins=origins, model=model)
+    assert "computed by OpenVINO in int8. The exported model computes with tensorflow 2.21 in float32. It" in page.text
+    assert "was run on 40 photos of these 50 images: it is right for 50.0% (between 40.0% and 60.0%" in page.text
+    assert (
+        "1 answer of it differs from those of the records, and the largest difference of a score is 0.12" in page.text
+    )
+    assert "chosen at even distances" in page.text
+    _, page = page_of(
+        evaluation, exported_model_on_photos=_check(different_answers=0, not_found=3, ran_out_of_time=True)
+    )
+    assert "All its answers are those of the records, and the largest" in page.text
+    assert "The time was over before all 40 chosen photos were done. 3 photos could not be read here." in page.text
+    _, page = page_of(evaluation, exported_model_on_photos={"eval": {"photos": 0, "why_not": "no <photos>"}})
+    assert "The exported model itself was not run on photos: no <photos>." in page.text
+    _, page = page_of(evaluation)
+    assert "The exported model" not in page.text
+
+
 def test_a_model_that_takes_embeddings_is_called_with_embeddings():
     _, page = page_of(evaluate(*noisy(50)), model={"head_digest": "", "takes_images": False})
     assert "hugs predict" not in page.text
