@@ -22,6 +22,7 @@ PROGRAMS = {
     "preproc": ("pipelines.preproc", "makes records from all lists of a recipe, as hugs_preproc.sh does"),
     "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
     "predict": ("trainer.predict", "predicts the labels of photos"),
+    "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
 }
 
 

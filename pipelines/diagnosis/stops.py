@@ -1,0 +1,130 @@
+"""What stopped a run, as far as its note and its lock say it. What is not written down is said to be not known."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.diagnosis.look import Look, short
+from preprocess.locks.lock_holder import Holder
+from preprocess.machine.run_note import BUG, ERROR, NOTE_NAME, SIGNAL
+from preprocess.storage.uris import has_scheme
+
+_SIGNALS = {
+    "SIGINT": "Ctrl-C (SIGINT)",
+    "SIGTERM": "SIGTERM, which a person, a service or a shutdown of the machine sends",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """What stopped a run.
+
+    Attributes:
+      words: the end of a sentence.
+      detail: one sentence more.
+      known_from: the file that says so; empty if none does.
+      is_known: whether the cause is written down.
+    """
+
+    words: str
+    detail: str
+    known_from: str
+    is_known: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer:
+    """Who holds a lock.
+
+    Attributes:
+      path: of the lock.
+      words: who.
+      lives: whether it may live.
+      is_certain: whether that was seen on this machine.
+    """
+
+    path: str
+    words: str
+    lives: bool
+    is_certain: bool
+
+    @property
+    def doubt(self) -> str:
+        """What to say if it is not certain whether the process lives."""
+        return (
+            "whether it still lives cannot be seen from here; if it does not, the next run finds out and takes the "
+            "lock over"
+        )
+
+
+def holder_of(path: str, look: Look) -> Writer | None:
+    """Who holds the lock at a path, or held it; None if there is no lock that can be read.
+
+    Raises:
+      OSError: storage failed.
+    """
+    raw = look.read(path)
+    holder = Holder.from_text((raw or b"").decode(errors="replace"))
+    if holder is None:
+        return None
+    alive = holder.is_alive()
+    if alive is None and holder.host == socket.gethostname() and not has_scheme(path):
+        # The machine was started anew, or the process ran in another container of that name. The kernel keeps the lock
+        # of a local file only as long as the process lives, and a process of before the start does not.
+        alive = _same_boot(holder)
+    return Writer(path, holder.describe(), lives=alive is not False, is_certain=alive is not None)
+
+
+def _same_boot(holder: Holder) -> bool | None:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+            boot = stream.read().strip()
+    except OSError:
+        return None
+    return None if not holder.machine or holder.machine.split()[0] == boot else False
+
+
+def what_stopped(note: Mapping[str, Any] | None, folder: str) -> Stop:
+    """What stopped the last run of a job or a training.
+
+    Args:
+      note: the note of that run; None if there is none.
+      folder: of the note.
+    """
+    path = f"{folder}/{NOTE_NAME}"
+    if note is None:
+        return Stop(
+            "what stopped it is not written down (an earlier version left no notes, or the disk was full)",
+            "no note of the last run",
+            "",
+            is_known=False,
+        )
+    began = f"the run began on {note.get('started')} as process {note.get('pid')} on {note.get('host')}"
+    ended = note.get("ended")
+    if not isinstance(ended, dict):
+        return Stop(
+            "its process is gone without a word, as after kill -9, a lack of memory, a crash or a power cut; which of "
+            "them is not written down",
+            began,
+            path,
+            is_known=False,
+        )
+    message, at = short(str(ended.get("message"))), f"{began}; it ended on {ended.get('time')}"
+    how = ended.get("how")
+    if how == SIGNAL:
+        return Stop(f"it was stopped by {_SIGNALS.get(message, message)}", at, path, is_known=True)
+    if how == ERROR:
+        return Stop(f"it was stopped by an error: {_without_advice(message)}", at, path, is_known=True)
+    if how == BUG:
+        return Stop(f"it was ended by a fault of the program or of a library: {message}", at, path, is_known=True)
+    return Stop("its note says nothing that this version knows", at, path, is_known=False)
+
+
+def _without_advice(message: str) -> str:
+    """A message without the advice to give the same command again, since the command is printed below."""
+    for start in (" What was embedded is kept.", " To go on, give the same command again"):
+        message = message.partition(start)[0]
+    return message
