@@ -43,9 +43,9 @@ class Answer:
         """The answer as text. Control characters in names and messages are replaced."""
         yield one_line(self.headline)
         for title, text, known_from in self.facts:
-            yield f"  {title:<10}" + one_line(text) + (f"  [{one_line(known_from)}]" if known_from else "")
+            yield f"  {title:<11} " + one_line(text) + (f"  [{one_line(known_from)}]" if known_from else "")
         for words, command in self.commands:
-            yield f"  {words:<10}{command}"
+            yield f"  {words:<11} {command}"
 
 
 def one_line(text: str) -> str:

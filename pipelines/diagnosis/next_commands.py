@@ -11,13 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from configs.errors import InputError
-from configs.option import options_of
 from configs.printed_commands import PROGRAMS, program_command
-from configs.recipe import load_recipe
 from pipelines.diagnosis.look import Look
 from pipelines.diagnosis.places import DICT_NAME
 from preprocess.lists.labels import parse_label_dict
-from preprocess.records.record_set import sidecar_dir
 from preprocess.storage.uris import has_scheme
 
 # What the program `preproc` sets by itself, for each list.
@@ -68,7 +65,8 @@ def command_of_definition(
     Returns:
       The command, or None and why it cannot be made.
     """
-    from pipelines.checks.embed_flags import JobOptions  # here: an answer without a command does not need it
+    from configs.option import options_of  # here: answers without such a command do not need it, and are sooner there
+    from pipelines.checks.embed_flags import JobOptions
 
     try:
         lists = [str(path) for path, _ in definition["input_path"]]
@@ -119,6 +117,8 @@ def command_of_job_dir(job_dir: str, notes: Mapping[str, Mapping[str, Any]]) -> 
       job_dir: the directory.
       notes: the notes of its unfinished sets by prefix.
     """
+    from configs.recipe import load_recipe  # here, as above
+
     for prefix, note in notes.items():
         words = note["arguments"]
         recipe, input_path = value_of(words, "--recipe"), value_of(words, "--input_path")
@@ -150,10 +150,3 @@ def _without(words: Sequence[str], flags: Iterable[str]) -> list[str]:
         if flag not in flags:
             kept += [word, *own]
     return kept
-
-
-def parts_of(prefix: str) -> str:
-    """The glob of the folders of unfinished work of a set."""
-    import glob
-
-    return f"{glob.escape(sidecar_dir(prefix))}/parts-*"

@@ -14,8 +14,9 @@ from pipelines.diagnosis.folder_state import explain_folder
 from pipelines.diagnosis.list_rows import ListRow, cells_of, find_rows, nearest_names, row_at
 from pipelines.diagnosis.look import Answer, Look, count
 from pipelines.diagnosis.places import METRICS_NAME, Places, find_places, is_list_name
-from pipelines.diagnosis.row_fate import explain_rows, explain_sidecars
-from pipelines.diagnosis.set_state import NOTICE, UNFINISHED, explain_set, is_set
+from pipelines.diagnosis.row_fate import explain_rows, explain_unlisted_record, position_in_job
+from pipelines.diagnosis.set_state import NOTICE, UNFINISHED, explain_set, is_set, list_set
+from preprocess.images.formats import format_by_name
 from preprocess.jobs.job import DEFINITION_NAME
 from preprocess.records.record_set import REPORT_NAME, set_of_shard, sidecar_path
 from preprocess.storage.uris import has_scheme, is_web, resolve_uri
@@ -39,13 +40,23 @@ def explain(what: str, look: Look, look_in: str, around: Look) -> list[Answer]:
       InputError: nothing is known of the name.
       OSError: storage failed.
     """
-    if not is_web(what) and (answer := _explain_place(what, look)):
-        return [answer]
+    fault: OSError | None = None
+    # Of a photo in a bucket, the files of this machine may know, even without a network.
+    if not is_web(what) and not (has_scheme(what) and format_by_name(what)):
+        try:
+            if answer := _explain_place(what, look):
+                return [answer]
+        except OSError as error:
+            if not has_scheme(what):
+                raise
+            fault = error
     places = find_places("" if look_in == "." else look_in, around)
     _follow_links(places, around)
     row = _ROW.fullmatch(what)
     if row and (list_path := _list_named(row["list"], places)):
         return [_explain_row(list_path, int(row["line"]), places, around)]
+    if list_path := _list_named(what, places):
+        return _explain_list(list_path, places, around)
     rows = find_rows(what, places.lists, around)
     images: dict[str, list[ListRow]] = {}
     for found in rows:
@@ -55,10 +66,12 @@ def explain(what: str, look: Look, look_in: str, around: Look) -> list[Answer]:
         raise InputError(f"{what}: fits {count(len(images), 'image')} or more, such as {some}. Name one of them.")
     if images:
         return [explain_rows(of_image, places, around) for of_image in images.values()]
-    if answer := explain_sidecars(what, places, around):
+    if answer := explain_unlisted_record(what, places, around):
         return [answer]
     if not has_scheme(what) and os.path.lexists(what) and not os.path.isdir(what):
         return [_explain_unlisted(what, places, around)]
+    if fault is not None:
+        raise fault
     raise _nothing_known(what, look_in, places, around)
 
 
@@ -115,14 +128,25 @@ def _is_among(path: str, paths: Sequence[str]) -> bool:
 
 
 def _list_named(name: str, places: Places) -> str | None:
+    if not is_list_name(posixpath.basename(name)):
+        return None
     if not has_scheme(name) and os.path.isfile(name):
         return name
     return next((path for path in places.lists if path == name or path.endswith(f"/{name}")), None)
 
 
+def _explain_list(list_path: str, places: Places, look: Look) -> list[Answer]:
+    """The answers about the sets of a list."""
+    of_list = []
+    for prefix in places.sets:
+        definitions = [(look.json(sidecar_path(prefix, REPORT_NAME)) or {}).get("definition")]
+        definitions += [work.definition for work in list_set(prefix, look).works]
+        if any(position_in_job(list_path, {"definition": found}) is not None for found in definitions):
+            of_list.append(explain_set(prefix, look))
+    return of_list or [Answer(f"{list_path}: is not embedded: no set of this list is found", weight=UNFINISHED)]
+
+
 def _explain_row(list_path: str, line: int, places: Places, look: Look) -> Answer:
-    if not is_list_name(posixpath.basename(list_path)) and not list_path.endswith(".txt"):
-        raise InputError(f"{list_path}: is not read a line at a time here. Name the photo instead.")
     row = row_at(list_path, line, look)
     if row is None:
         raise InputError(f"{list_path}:{line}: the list has fewer lines.")

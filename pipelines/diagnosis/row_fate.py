@@ -23,6 +23,7 @@ from pipelines.diagnosis.set_state import (
     UNFINISHED,
     SetFiles,
     Work,
+    is_hashed_whole,
     list_set,
     read_set,
 )
@@ -82,12 +83,28 @@ class _Fate:
             for uri in dict.fromkeys(row.uri for row in self._rows):
                 for folder in self._places.trainings:
                     self._tell_training(uri, folder)
-        called = first.uri or first.place
+        return self._concluded(first.uri or first.place, or_else="it stands in a list, and nothing more is known")
+
+    def tell_without_list(self) -> Answer | None:
+        """What sets and trainings say of an image that no list names; None if they do not name it."""
+        (row,) = self._rows
+        for prefix in self._places.sets:
+            for path in list_set(prefix, self._look).shards if self._look.has_time else ():
+                if self._look.has_time and _holds(path, row.uri, self._look):
+                    self._answer.add("embedded", f"in the set {prefix}", path)
+                    self.news.append(f"it is embedded, in {prefix}, and no list that was found names it")
+                    break
+            self._tell_content(row, prefix)
+        for folder in self._places.trainings:
+            self._tell_training(row.uri, folder)
+        return self._concluded(row.uri, or_else="") if self.problems or self.news else None
+
+    def _concluded(self, called: str, *, or_else: str) -> Answer:
         self.problems.sort(key=lambda problem: -problem[0])
-        words = [text for _, text in self.problems] or self.news or ["it stands in a list, and nothing more is known"]
-        answer.headline = f"{called}: {'; '.join(dict.fromkeys(words))}"
-        answer.weight = self.problems[0][0] if self.problems else FINE
-        return answer
+        words = [text for _, text in self.problems] or self.news or [or_else]
+        self._answer.headline = f"{called}: {'; '.join(dict.fromkeys(words))}"
+        self._answer.weight = self.problems[0][0] if self.problems else FINE
+        return self._answer
 
     def _problem(self, weight: int, text: str) -> None:
         self.problems.append((weight, text))
@@ -124,7 +141,7 @@ class _Fate:
         prefix, look = files.prefix, self._look
         report = look.json(sidecar_path(prefix, REPORT_NAME)) or {}
         told = False
-        if (index := _index_of(row.list_path, report)) is not None:
+        if (index := position_in_job(row.list_path, report)) is not None:
             told = True
             if not self._tell_outcome(row, sidecar_path(prefix, ""), report):
                 self._tell_embedded(row, files, report, index)
@@ -132,7 +149,7 @@ class _Fate:
                 self._add_retry(row, prefix, report)
             self._tell_content(row, prefix)
         for work in files.works:
-            if (index := _index_of(row.list_path, {"definition": work.definition})) is None:
+            if (index := position_in_job(row.list_path, {"definition": work.definition})) is None:
                 continue
             already = told and files.has(MANIFEST_NAME)
             told = True
@@ -232,7 +249,7 @@ class _Fate:
                 return
         holder = holder_of(sidecar_path(prefix, ".lock"), look)
         if holder is not None and holder.lives:
-            why = f"its set {prefix} is being written at this moment"
+            why = f"its set {prefix} {holder.is_writing}"
         elif work.failed is not None:
             why = f"the job of its set {prefix} failed: {short(str(work.failed.get('error')))}"
         else:
@@ -342,8 +359,13 @@ class _Fate:
             yield dict(zip(header, cells, strict=False))
 
 
-def explain_sidecars(text: str, places: Places, look: Look) -> Answer | None:
-    """What sets and trainings say of an image that is in no list any more; None if they do not name it.
+def explain_unlisted_record(text: str, places: Places, look: Look) -> Answer | None:
+    """What sets and trainings say of an image that no list names; None if they do not name it either.
+
+    Args:
+      text: its URI or the end of it; for its record, the whole URI.
+      places: the sets and trainings to look at.
+      look: reads them.
 
     Raises:
       OSError: storage failed.
@@ -353,23 +375,17 @@ def explain_sidecars(text: str, places: Places, look: Look) -> Answer | None:
         for file_name in (FAILED_NAME, SKIPPED_NAME):
             path = sidecar_path(prefix, file_name)
             for entry in _objects(line for _, line in look.lines_with(path, name, at_most=_MAX_ENTRIES)):
-                uri = str(entry.get("uri"))
-                if uri == text or uri.endswith(f"/{text.lstrip('/')}") or os.path.basename(uri) == text:
-                    row = ListRow(str(entry.get("list")), int(entry.get("line") or 0), uri, ())
+                if _ends_so(str(entry.get("uri")), text):
+                    row = ListRow(str(entry.get("list")), int(entry.get("line") or 0), str(entry.get("uri")), ())
                     answer = explain_rows([row], places, look)
                     answer.add("now", f"no list that was found names it; it was {row.place}")
                     return answer
-    for prefix in places.sets:
-        for path in list_set(prefix, look).shards:
-            if not look.has_time:
-                return None
-            if _holds(path, text, look):
-                answer = Answer(
-                    f"{text}: it is embedded, in {prefix}, and no list that was found names it", weight=NOTICE
-                )
-                answer.add("embedded", f"in the set {prefix}", path)
-                return answer
-    return None
+    fate = _Fate([ListRow("", 0, text, ())], places, look)
+    return fate.tell_without_list()
+
+
+def _ends_so(uri: str, text: str) -> bool:
+    return uri == text or uri.endswith(f"/{text.lstrip('/')}")
 
 
 def _objects(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
@@ -383,7 +399,7 @@ def _objects(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def _index_of(list_path: str, report: Mapping[str, Any]) -> int | None:
+def position_in_job(list_path: str, report: Mapping[str, Any]) -> int | None:
     """The position of a list among those of a job; None if it is none of them."""
     definition = report.get("definition")
     lists = definition.get("input_path") if isinstance(definition, dict) else report.get("input")
@@ -399,10 +415,10 @@ def _same(one: str, other: str) -> bool:
 
 
 def _changed(list_path: str, definition: Mapping[str, Any], look: Look) -> bool:
-    for entry in definition.get("input_path") or ():
+    for index, entry in enumerate(definition.get("input_path") or ()):
         if isinstance(entry, list) and len(entry) == 2 and _same(str(entry[0]), list_path):
             found = look.digest(list_path)
-            return found is not None and found != entry[1] and "list_formats" not in definition
+            return found is not None and found != entry[1] and is_hashed_whole(definition, index)
     return False
 
 

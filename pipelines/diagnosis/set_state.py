@@ -88,12 +88,14 @@ class SetFiles:
       shards: sizes of its shards by path.
       sidecars: sizes of the files in its sidecar folder by path.
       works: unfinished work.
+      has_dead_lock: whether a lock is left of a process that does not live any more.
     """
 
     prefix: str
     shards: dict[str, int]
     sidecars: dict[str, int]
     works: list[Work]
+    has_dead_lock: bool = False
 
     def has(self, name: str) -> bool:
         """Whether the sidecar folder has a file."""
@@ -151,13 +153,14 @@ def explain_set(prefix: str, look: Look) -> Answer:
     files = list_set(prefix, look)
     holder = holder_of(sidecar_path(prefix, ".lock"), look)
     if holder is not None and holder.lives:
-        answer = Answer(f"{prefix}: is being written at this moment, by {holder.words}", weight=RUNNING)
+        answer = Answer(f"{prefix}: {holder.is_writing}", weight=RUNNING)
         answer.add("lock", "the process lives" if holder.is_certain else holder.doubt, holder.path)
         for work in files.works:
             _add_kept(answer, work, look)
         if files.has(MANIFEST_NAME):
             answer.add("until then", "the finished set that was there before stays as it is")
         return answer
+    files.has_dead_lock = holder is not None
     if files.works:
         # The one that was worked on last, if there are several.
         files.works.sort(key=lambda work: str((work.note or {}).get("started", "")))
@@ -302,7 +305,7 @@ def _explain_without_manifest(files: SetFiles, look: Look) -> Answer:
         )
         answer.add("training", "on records made elsewhere needs --input_dict dict.txt")
         return answer
-    if files.has(".lock"):
+    if files.has_dead_lock:
         answer = Answer(
             f"{prefix}: nothing is embedded; a run locked the output and was gone before it began", weight=UNFINISHED
         )
@@ -347,7 +350,7 @@ def _explain_work(files: SetFiles, work: Work, look: Look) -> Answer:
         answer.add("stopped", stop.detail, stop.known_from)
     for text, known_from in changed:
         answer.add("changed", text, known_from)
-    if files.has(".lock"):
+    if files.has_dead_lock:
         answer.add("lock", _dead_lock(prefix, look), sidecar_path(prefix, ".lock"))
     _add_kept(answer, work, look)
     others = [other for other in files.works if other is not work]
@@ -445,7 +448,7 @@ def changes(definition: Mapping[str, Any], note: Mapping[str, Any] | None, look:
         paths.append(path)
         if not look.storage.match(glob.escape(path)):
             yield f"the list {path} is not there any more", path
-        elif definition.get("list_formats") is None and not has_scheme(path):
+        elif is_hashed_whole(definition, len(paths) - 1) and not has_scheme(path):
             found = look.digest(path)
             if found is not None and found != sha256:
                 yield f"the list {path} has changed since the job began, so it is another job's list now", path
@@ -457,6 +460,14 @@ def changes(definition: Mapping[str, Any], note: Mapping[str, Any] | None, look:
                 f"the dictionary {dictionary} has changed since the job began, so the ids of labels differ",
                 dictionary,
             )
+
+
+def is_hashed_whole(definition: Mapping[str, Any], index: int) -> bool:
+    """Whether a definition holds the digest of a list's file. Of a tar archive it holds that of an index."""
+    formats = definition.get("list_formats")
+    if not isinstance(formats, list):
+        return True
+    return index < len(formats) and isinstance(formats[index], dict) and formats[index].get("kind") != "tar"
 
 
 def _dictionary_path(note: Mapping[str, Any] | None, lists: list[str]) -> str | None:

@@ -52,12 +52,16 @@ class Writer:
     is_certain: bool
 
     @property
+    def is_writing(self) -> str:
+        """Who writes now, or may write, as the end of a sentence."""
+        if self.is_certain:
+            return f"is being written at this moment, by {self.words}"
+        return f"is locked by {self.words}; whether that still lives cannot be seen from here"
+
+    @property
     def doubt(self) -> str:
         """What to say if it is not certain whether the process lives."""
-        return (
-            "whether it still lives cannot be seen from here; if it does not, the next run finds out and takes the "
-            "lock over"
-        )
+        return "if it does not live any more, the next run finds out and takes the lock over"
 
 
 def holder_of(path: str, look: Look) -> Writer | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import glob
+import os
 import posixpath
 import re
 from collections.abc import Mapping
@@ -30,7 +32,7 @@ def explain_training(folder: str, look: Look) -> Answer:
     step = _saved_step(folder, look)
     holder = holder_of(posixpath.join(folder, ".lock"), look)
     if holder is not None and holder.lives:
-        answer = Answer(f"{folder}: is being trained at this moment, by {holder.words}", weight=RUNNING)
+        answer = Answer(f"{folder}: {holder.is_writing}", weight=RUNNING)
         answer.add("lock", "the process lives" if holder.is_certain else holder.doubt, holder.path)
         _add_checkpoint(answer, folder, step)
         return answer
@@ -41,7 +43,11 @@ def explain_training(folder: str, look: Look) -> Answer:
         words = stop.words.removeprefix("it was stopped by an error: ") if refused else stop.words
         answer = Answer(f"{folder}: {what}: {words}", weight=UNFINISHED)
         answer.add("stopped", stop.detail, stop.known_from)
-        if metrics is not None:
+        if metrics is not None and _is_newer(posixpath.join(folder, METRICS_NAME), note):
+            # It had yet to copy the model elsewhere, or to write for TensorBoard.
+            answer.headline = f"{folder}: the model is written, but the run did not get to its end after that: {words}"
+            answer.add("model", _accuracy(metrics), posixpath.join(folder, METRICS_NAME))
+        elif metrics is not None:
             answer.headline += "; the model of an earlier run is still there, whole"
             answer.add("model", _accuracy(metrics), posixpath.join(folder, METRICS_NAME))
         _add_checkpoint(answer, folder, step)
@@ -86,6 +92,15 @@ def _finished(folder: str, metrics: Mapping[str, Any], look: Look) -> Answer:
     if len(warnings) > 5:
         answer.add("warning", f"and {len(warnings) - 5} more", path)
     return answer
+
+
+def _is_newer(path: str, note: Mapping[str, Any]) -> bool:
+    """Whether a local file was written after the noted run began."""
+    try:
+        began = datetime.datetime.strptime(str(note.get("started")), "%Y-%m-%d %H:%M:%S UTC")
+        return os.path.getmtime(path) > began.replace(tzinfo=datetime.UTC).timestamp()
+    except (OSError, ValueError):
+        return False
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> str:
