@@ -41,6 +41,7 @@ class WhyOptions(Options):
         decides="neither",
         metavar="FOLDER",
         default_words="the current folder",
+        flag_name="in",  # a word of Python, so it cannot be the name of a field
     )
 
 
@@ -51,12 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       InputError: nothing is known of the name, or storage cannot be read.
     """
     parser = OneLineParser(module="pipelines.why", description=(__doc__ or "").partition("\n\n")[0])
-    options = options_of(WhyOptions)
-    add_flags(parser, {"what": options["what"]})
-    # `in` is a word of Python, so it cannot be the name of a field.
-    parser.add_argument("--in", dest="look_in", metavar=options["look_in"].metavar, help=options["look_in"].full_help)
-    args = parser.parse_args(argv)
-    chosen = WhyOptions(**given_values(args, WhyOptions))
+    add_flags(parser, options_of(WhyOptions))
+    chosen = WhyOptions(**given_values(parser.parse_args(argv), WhyOptions))
 
     from pipelines.diagnosis.look import Look, storage_for  # here: --help does not need it
     from pipelines.diagnosis.questions import explain

@@ -94,7 +94,7 @@ def explain_lists(folder: str, look: Look) -> Answer | None:
     answer = Answer(f"{folder}: has the lists {', '.join(lists)} and {DICT_NAME}", weight=FINE)
     for name in lists:
         path = os.path.join(folder, name)
-        answer.add(name.partition(".")[0], f"{_lines(path, look):,} lines", path)
+        answer.add(name.partition(".")[0], count(_lines(path, look), "line"), path)
     if "eval.csv" not in lists:
         answer.weight = NOTICE
         answer.headline += ", and no eval.csv, which training needs"

@@ -253,7 +253,8 @@ class _Fate:
         elif work.failed is not None:
             why = f"the job of its set {prefix} failed: {short(str(work.failed.get('error')))}"
         else:
-            why = f"its set {prefix} is not finished: {what_stopped(work.note, work.folder).words}"
+            stop = what_stopped(work.note, work.folder, has_lock=holder is not None)
+            why = f"its set {prefix} is not finished: {stop.words}"
         held = next((path for path in parts if ".tfrecord" in path and row.uri and _holds(path, row.uri, look)), None)
         if held:
             self._problem(UNFINISHED, f"it is embedded already, but {why}")

@@ -325,7 +325,7 @@ def _dead_lock(prefix: str, look: Look) -> str:
 
 def _explain_work(files: SetFiles, work: Work, look: Look) -> Answer:
     prefix = files.prefix
-    stop = what_stopped(work.note, work.folder)
+    stop = what_stopped(work.note, work.folder, has_lock=files.has_dead_lock)
     answer = Answer("", weight=UNFINISHED)
     changed = list(changes(work.definition or {}, work.note, look))
     failed = work.failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -74,8 +75,9 @@ def holder_of(path: str, look: Look) -> Writer | None:
     holder = Holder.from_text((raw or b"").decode(errors="replace"))
     if holder is None:
         return None
-    alive = holder.is_alive()
-    if alive is None and holder.host == socket.gethostname() and not has_scheme(path):
+    # A job on a service goes on without the process that submitted it.
+    alive = None if holder.handed_over or holder.service_job else holder.is_alive()
+    if alive is None and not holder.service_job and holder.host == socket.gethostname() and not has_scheme(path):
         # The machine was started anew, or the process ran in another container of that name. The kernel keeps the lock
         # of a local file only as long as the process lives, and a process of before the start does not.
         alive = _same_boot(holder)
@@ -91,23 +93,31 @@ def _same_boot(holder: Holder) -> bool | None:
     return None if not holder.machine or holder.machine.split()[0] == boot else False
 
 
-def what_stopped(note: Mapping[str, Any] | None, folder: str) -> Stop:
+def what_stopped(note: Mapping[str, Any] | None, folder: str, *, has_lock: bool) -> Stop:
     """What stopped the last run of a job or a training.
 
     Args:
       note: the note of that run; None if there is none.
       folder: of the note.
+      has_lock: whether a lock is left, whose process does not live any more.
     """
     path = f"{folder}/{NOTE_NAME}"
     if note is None:
         return Stop(
-            "what stopped it is not written down (an earlier version left no notes, or the disk was full)",
+            "what stopped it is not written down (no note of its last run is there)",
             "no note of the last run",
             "",
             is_known=False,
         )
     began = f"the run began on {note.get('started')} as process {note.get('pid')} on {note.get('host')}"
     ended = note.get("ended")
+    if not isinstance(ended, dict) and not has_lock:
+        # On storage without locks, only the number of the process tells something, and only on its own machine.
+        running = _may_run(note)
+        if running is not False:
+            who = f"process {note.get('pid')} on {note.get('host')}"
+            words = f"{who} may still be at it" if running else f"it may still be at it, or be gone: {who} wrote no end"
+            return Stop(words, began, path, is_known=False)
     if not isinstance(ended, dict):
         return Stop(
             "its process is gone without a word, as after kill -9, a lack of memory, a crash or a power cut; which of "
@@ -125,6 +135,20 @@ def what_stopped(note: Mapping[str, Any] | None, folder: str) -> Stop:
     if how == BUG:
         return Stop(f"it was ended by a fault of the program or of a library: {message}", at, path, is_known=True)
     return Stop("its note says nothing that this version knows", at, path, is_known=False)
+
+
+def _may_run(note: Mapping[str, Any]) -> bool | None:
+    """Whether the process of a note may live; None if that cannot be seen from here."""
+    pid = note.get("pid")
+    if note.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
+        return None
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # It belongs to another user.
+    return True
 
 
 def _without_advice(message: str) -> str:

@@ -37,7 +37,7 @@ def explain_training(folder: str, look: Look) -> Answer:
         _add_checkpoint(answer, folder, step)
         return answer
     if note is not None:
-        stop = what_stopped(note, folder)
+        stop = what_stopped(note, folder, has_lock=holder is not None)
         refused = step is None and metrics is None and (note.get("ended") or {}).get("how") == ERROR
         what = "the training was refused or stopped" if refused else "the training is not finished"
         words = stop.words.removeprefix("it was stopped by an error: ") if refused else stop.words

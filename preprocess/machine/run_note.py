@@ -100,7 +100,6 @@ class RunNote:
             self._storage.delete_file(self._path)
 
     def _write(self, *, create: bool) -> None:
-        # In a thread, because a disk or a bucket that does not answer must not hold up the end of a program.
         def write() -> None:
             with contextlib.suppress(Exception):
                 data = json_line(self._content, indent=1)
@@ -112,10 +111,14 @@ class RunNote:
                     except OSError:  # There may be room for the note, if not for more.
                         write_file(self._storage, self._path, data, durable=False)
 
+        if create:
+            write()
+            return
+        # In a thread, because a disk or a bucket that does not answer must not hold up the end of a program.
         with contextlib.suppress(RuntimeError):  # No thread can be started.
             thread = threading.Thread(target=write, name="run note", daemon=True)
             thread.start()
-            thread.join(None if create else _WAIT_SEC)
+            thread.join(_WAIT_SEC)
 
 
 @contextlib.contextmanager
@@ -143,7 +146,9 @@ def noted(note: RunNote | None, *, lost: type[BaseException] | tuple[type[BaseEx
         note.end(ERROR, str(error))
         raise
     except Exception as error:
-        note.end(BUG, f"{type(error).__name__}: {error}")
+        # A runner's message is a traceback, whose last line names the error.
+        lines = str(error).strip().splitlines()
+        note.end(BUG, lines[-1] if len(lines) > 1 else f"{type(error).__name__}: {error}")
         raise
     finally:
         _open.remove(note)

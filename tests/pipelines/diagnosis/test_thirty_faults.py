@@ -610,6 +610,30 @@ def test_a_lock_of_another_machine_is_not_taken_for_a_process_that_lives(folder,
     first, _ = ask("out/preproc/train")
     assert "is locked by pipelines.embed, process" in first
     assert "whether that still lives cannot be seen from here" in first
+    job = dataclasses.replace(
+        this_process(program="pipelines.embed"),
+        pid=2**30,
+        service_job=("p", "us-central1", "hugs-train"),
+        handed_over=True,
+    )
+    (folder / "out/preproc/_train/.lock").write_text(job.to_text())
+    first, _ = ask("out/preproc/train")
+    assert "is locked by the job hugs-train in project p, region us-central1, started by" in first
+
+
+def test_storage_without_locks(folder, ask, engine):
+    begin(engine)
+    (note,) = folder.glob("out/preproc/_train/parts-*/last_run.json")
+    content = json.loads(note.read_text())
+    del content["ended"]
+    for changes, words in (
+        ({}, f"process {os.getpid()} on .* may still be at it"),
+        ({"pid": 2**30}, "its process is gone without a word"),
+        ({"host": "elsewhere"}, f"it may still be at it, or be gone: process {os.getpid()} on elsewhere wrote no end"),
+    ):
+        note.write_text(json.dumps({**content, **changes}))
+        first, _ = ask("out/preproc/train")
+        assert re.search(f"is not finished: {words}", first), first
 
 
 def test_names_with_commas_quotes_and_letters_of_all_kinds_and_json_lines(folder, ask):
