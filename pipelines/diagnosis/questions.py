@@ -141,7 +141,7 @@ def _explain_list(list_path: str, places: Places, look: Look) -> list[Answer]:
     for prefix in places.sets:
         definitions = [(look.json(sidecar_path(prefix, REPORT_NAME)) or {}).get("definition")]
         definitions += [work.definition for work in list_set(prefix, look).works]
-        if any(position_in_job(list_path, {"definition": found}) is not None for found in definitions):
+        if any(position_in_job(list_path, {"definition": found}, look) is not None for found in definitions):
             of_list.append(explain_set(prefix, look))
     return of_list or [Answer(f"{list_path}: is not embedded: no set of this list is found", weight=UNFINISHED)]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from configs.errors import InputError
 from pipelines.diagnosis.list_rows import ListRow, find_rows
-from pipelines.diagnosis.look import Answer, Look, short
+from pipelines.diagnosis.look import Answer, Look, count, short
 from pipelines.diagnosis.next_commands import command_of_definition, command_of_note
-from pipelines.diagnosis.places import METRICS_NAME, PREDICTIONS_NAME, SHARED_TABLE_NAME, Places
+from pipelines.diagnosis.places import DICT_NAME, METRICS_NAME, PREDICTIONS_NAME, SHARED_TABLE_NAME, Places
 from pipelines.diagnosis.set_state import (
     BROKEN,
     FINE,
@@ -29,14 +29,15 @@ from pipelines.diagnosis.set_state import (
 )
 from pipelines.diagnosis.stops import holder_of, what_stopped
 from preprocess.jobs.job import JOURNAL_NAME
+from preprocess.lists.labels import parse_label_dict
 from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_NAME, SKIPPED_NAME, sidecar_path
+from preprocess.storage.uris import has_scheme
 
 _DUPLICATES_NAME = "duplicates.jsonl"
 _SHARED_NAME = "shared_images.jsonl"
 _MAX_ENTRIES = 200
 _MAX_OTHERS = 4
 _SCORE_COLUMNS = "score_"
-# Reasons that say something of the file as it was when it was read.
 _RETRY = "--retry_failures"
 
 
@@ -129,19 +130,47 @@ class _Fate:
     # Sets.
 
     def _tell_sets(self, row: ListRow) -> None:
-        found = False
+        found, unclear = False, []
         for prefix in self._places.sets:
             files = list_set(prefix, self._look)
             found |= self._tell_set(row, files)
-        if not found:
+            if not self._names_its_lists(files):
+                unclear.append(prefix)
+        if not found and unclear:
+            self._problem(UNFINISHED, f"no set of {row.list_path} is found; of {', '.join(unclear)} no list is known")
+        elif not found:
             self._problem(UNFINISHED, f"it is not embedded: no set of {row.list_path} is found")
+            self._tell_what_would_come(row)
+
+    def _names_its_lists(self, files: SetFiles) -> bool:
+        """Whether it can be read of which lists a set is."""
+        definitions = [(self._look.json(sidecar_path(files.prefix, REPORT_NAME)) or {}).get("definition")]
+        definitions += [work.definition for work in files.works]
+        return any(isinstance(found, dict) and isinstance(found.get("input_path"), list) for found in definitions)
+
+    def _tell_what_would_come(self, row: ListRow) -> None:
+        """Tells what can be seen of a row of a list that nobody has embedded: a run may have refused it."""
+        dictionary = posixpath.join(posixpath.dirname(row.list_path), DICT_NAME)
+        raw = self._look.read(dictionary)
+        try:
+            known = parse_label_dict(raw, where=dictionary) if raw is not None else None
+        except InputError:
+            known = None
+        # In a list with further columns, not every cell is a label.
+        if known is not None and len(row.labels) == 1 and known.id_of(row.labels[0]) is None:
+            self._problem(
+                UNFINISHED, f"its label {row.labels[0]!r} is not in {dictionary}, so hugs embed refuses the list"
+            )
+            self._answer.add("labels", f"the dictionary has {count(len(known), 'label')}", dictionary)
+        if row.uri and not has_scheme(row.location) and not os.path.lexists(row.location):
+            self._problem(UNFINISHED, f"there is no file {row.location}")
 
     def _tell_set(self, row: ListRow, files: SetFiles) -> bool:
         """Tells what a set says of a row. Returns whether the set is one of the row's list."""
         prefix, look = files.prefix, self._look
         report = look.json(sidecar_path(prefix, REPORT_NAME)) or {}
         told = False
-        if (index := position_in_job(row.list_path, report)) is not None:
+        if (index := position_in_job(row.list_path, report, look)) is not None:
             told = True
             if not self._tell_outcome(row, sidecar_path(prefix, ""), report):
                 self._tell_embedded(row, files, report, index)
@@ -149,7 +178,7 @@ class _Fate:
                 self._add_retry(row, prefix, report)
             self._tell_content(row, prefix)
         for work in files.works:
-            if (index := position_in_job(row.list_path, {"definition": work.definition})) is None:
+            if (index := position_in_job(row.list_path, {"definition": work.definition}, look)) is None:
                 continue
             already = told and files.has(MANIFEST_NAME)
             told = True
@@ -171,7 +200,7 @@ class _Fate:
         lines = self._look.lines_with(path, needle.encode("utf-8", "surrogateescape"), at_most=_MAX_ENTRIES)
         for entry in _objects(line for _, line in lines):
             is_it = entry.get("uri") == row.uri and entry.get("line") == row.line
-            if is_it and _same(str(entry.get("list")), row.list_path):
+            if is_it and _same_name(str(entry.get("list")), row.list_path):
                 return entry
         return None
 
@@ -400,15 +429,31 @@ def _objects(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def position_in_job(list_path: str, report: Mapping[str, Any]) -> int | None:
-    """The position of a list among those of a job; None if it is none of them."""
+def position_in_job(list_path: str, report: Mapping[str, Any], look: Look) -> int | None:
+    """The position of a list among those of a job, also if its folder was moved since; None if it is none of them.
+
+    Args:
+      list_path: the list.
+      report: of the job, or its definition as the field `definition`.
+      look: reads the list, to compare its digest.
+    """
     definition = report.get("definition")
-    lists = definition.get("input_path") if isinstance(definition, dict) else report.get("input")
-    for index, entry in enumerate(lists if isinstance(lists, list) else ()):
-        path = entry[0] if isinstance(entry, list) and entry else entry
-        if isinstance(path, str) and _same(path, list_path):
+    found = definition.get("input_path") if isinstance(definition, dict) else report.get("input")
+    entries = [
+        entry if isinstance(entry, list) and entry else [entry] for entry in (found if isinstance(found, list) else ())
+    ]
+    for index, entry in enumerate(entries):
+        if isinstance(entry[0], str) and _same(entry[0], list_path):
+            return index
+    for index, (path, *digest) in enumerate(entries):
+        is_moved = isinstance(path, str) and _same_name(path, list_path) and not os.path.lexists(path)
+        if is_moved and digest and not has_scheme(list_path) and digest[0] == look.digest(list_path):
             return index
     return None
+
+
+def _same_name(one: str, other: str) -> bool:
+    return posixpath.basename(one) == posixpath.basename(other)
 
 
 def _same(one: str, other: str) -> bool:
@@ -417,7 +462,7 @@ def _same(one: str, other: str) -> bool:
 
 def _changed(list_path: str, definition: Mapping[str, Any], look: Look) -> bool:
     for index, entry in enumerate(definition.get("input_path") or ()):
-        if isinstance(entry, list) and len(entry) == 2 and _same(str(entry[0]), list_path):
+        if isinstance(entry, list) and len(entry) == 2 and _same_name(str(entry[0]), list_path):
             found = look.digest(list_path)
             return found is not None and found != entry[1] and is_hashed_whole(definition, index)
     return False

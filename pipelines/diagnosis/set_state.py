@@ -223,14 +223,15 @@ def _explain_finished(files: SetFiles, look: Look) -> Answer:
 def _whole(files: SetFiles, manifest: Manifest, report: Mapping[str, Any], look: Look) -> Answer:
     prefix = files.prefix
     failed, skipped = (sum(_counts(report, name).values()) for name in ("failed", "skipped"))
-    rows = report.get("rows_read", manifest.records)
+    rows = report.get("rows_read")
+    rows = rows if isinstance(rows, int) else manifest.records
     older = report.get("format") != REPORT_FORMAT
     by = (
         f"was finished by an earlier version (its report has format {report.get('format')!r})"
         if older
         else "is finished"
     )
-    words = f"{prefix}: {by}: {manifest.records:,} of {count(int(rows), 'row')} embedded"
+    words = f"{prefix}: {by}: {manifest.records:,} of {count(rows, 'row')} embedded"
     words += f", {failed:,} failed" * bool(failed) + f", {skipped:,} skipped" * bool(skipped)
     answer = Answer(words, weight=NOTICE if failed else FINE)
     report_path = sidecar_path(prefix, REPORT_NAME)

@@ -85,8 +85,9 @@ def _finished(folder: str, metrics: Mapping[str, Any], look: Look) -> Answer:
     answer.add(
         "steps", f"{metrics.get('steps')}, stopped early: {'yes' if metrics.get('stopped_early') else 'no'}", path
     )
-    for name, prefixes in (metrics.get("record_sets") or {}).items():
-        answer.add(str(name), ", ".join(map(str, prefixes)), path)
+    named = metrics.get("record_sets")
+    for name, prefixes in named.items() if isinstance(named, dict) else ():
+        answer.add(str(name), ", ".join(map(str, prefixes)) if isinstance(prefixes, list) else "?", path)
     for warning in warnings[:5]:
         answer.add("warning", short(str(warning)), path)
     if len(warnings) > 5:

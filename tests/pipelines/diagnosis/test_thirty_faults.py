@@ -595,6 +595,30 @@ def test_a_photo_in_a_bucket_needs_no_network(folder, ask, monkeypatch):
     assert first == "gs://bucket/daisy/1.png: it is not embedded: no set of data/train.csv is found"
 
 
+def test_a_list_that_was_refused_for_a_label(folder, ask):
+    write_list(folder, [*rows_of(12), "../photos/rose/1.png,tulip", "../photos/rose/none.png,rose"])
+    with pytest.raises(InputError, match="tulip"):
+        run()
+    first, _ = ask("data/train.csv:13")
+    assert (
+        "no set of data/train.csv is found; its label 'tulip' is not in data/dict.txt, so hugs embed refuses" in first
+    )
+    first, _ = ask("none.png")
+    assert first.endswith("no set of data/train.csv is found; there is no file data/../photos/rose/none.png")
+
+
+def test_a_folder_that_was_moved_with_all_that_is_in_it(folder, ask, monkeypatch, tmp_path_factory):
+    (folder / "photos/rose/3.png").unlink()
+    run()
+    moved = tmp_path_factory.mktemp("elsewhere") / "moved"
+    folder.rename(moved)
+    monkeypatch.chdir(moved)
+    first, _ = ask("rose/3.png")
+    assert "because it failed (read, not_found)" in first
+    first, _ = ask("rose/5.png")
+    assert first == "../photos/rose/5.png: it is embedded, in out/preproc/train"
+
+
 def test_a_list_by_its_own_name(folder, ask):
     first, _ = ask("data/train.csv")
     assert first == "data/train.csv: is not embedded: no set of this list is found"
@@ -669,3 +693,65 @@ def test_an_answer_of_a_program_of_its_own_imports_nothing_slow(folder):
             command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
         )
         assert done.stdout.splitlines()[-1] == "[]", done.stdout
+
+
+_GARBAGE = [
+    b"",
+    b"\xff\xfe",
+    b"[]",
+    b"null\n7\n[1]\n",
+    b'{"definition": 3, "failed": [1], "files": {"x": 1}, "duplicates": 3, "eval": [], "warnings": 1, "status": 1}',
+    b'{"definition": {"input_path": [[1, 2], 3, ["a"]], "rows_per_shard": "x", "list_formats": [1]}, "rows_read": "x"}',
+    b'{"module": "pipelines.embed", "arguments": [], "ended": {"how": 3, "message": [1]}, "rows": "x", "folder": 3}',
+    b'{"module": "pipelines.embed", "arguments": [], "ended": 3, "pid": "x", "host": 3, "started": []}',
+    b'{"uri": 1, "list": 2, "line": "x", "uris": 3, "order": [0, 0], "shard": 3, "input_path": 7, "files": {"a": {}}}',
+    b'{"eval": {"mistakes": [1, {"uri": 1}], "accuracy": "x"}, "record_sets": {"train": [1, "x"]}, "error": null}',
+    b'{"eval": {"mistakes": 1}, "record_sets": 7, "duplicates": {"images": "x"}, "record_sets": {"train": 1}}',
+]
+
+
+def test_no_content_of_a_file_is_more_than_one_line(folder, ask, engine, capsys):
+    (folder / "photos/rose/3.png").unlink()
+    run()
+    write_list(folder, rows_of(12), "eval")
+    embed_well = engine.embed
+    engine.embed = Failing(engine, MachineFault("the disk does not answer."), after=1)
+    with pytest.raises(InputError):
+        run("--batch_size", "4", name="eval")
+    engine.embed = embed_well
+    write_training(folder / "out/training")
+    names = (
+        "report.json",
+        "manifest.json",
+        "blocks.jsonl",
+        "failed.jsonl",
+        "skipped.jsonl",
+        "duplicates.jsonl",
+        ".lock",
+    )
+    paths = [folder / "out/preproc/_train" / name for name in names]
+    paths += list((folder / "out/preproc/_eval").glob("parts-*/*"))
+    paths += [folder / "out/training" / name for name in ("metrics.json", "predictions.csv", "last_run.json", ".lock")]
+    paths += [folder / "out/training/checkpoints/last/checkpoint"]
+    for path in paths:
+        whole = path.read_bytes() if path.exists() else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for garbage in (*_GARBAGE, (whole or b"")[: len(whole or b"") // 2]):
+            path.write_bytes(garbage)
+            for what in (
+                "out/preproc/train",
+                "out/preproc/eval",
+                "out",
+                "rose/3.png",
+                "daisy/4.png",
+                "data/eval.csv:12",
+            ):
+                try:
+                    assert why.main([what]) == 0
+                except InputError as error:
+                    assert "\n" not in str(error)
+        if whole is None:
+            path.unlink()
+        else:
+            path.write_bytes(whole)
+    capsys.readouterr()
