@@ -256,8 +256,7 @@ def why_left_out(image_dir: str, path: str) -> str | None:
     _sort_in(found, path, functools.partial(_open_local, whole))
     if found.others:
         named = format_by_name(path)
-        what = f"its name is that of a {named.name} file" if named else "its content is not that of an image"
-        return f"{what}, which is not read.{formats_hint([path])}".rstrip(".")
+        return f"{named.name} is not read; {named.advice}" if named else "its content is not that of an image"
     if found.loose:
         return f"it lies directly in {image_dir}, not in a folder named for its class, and so it has no label"
     if found.unlistable:

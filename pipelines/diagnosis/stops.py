@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import posixpath
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -131,10 +132,17 @@ def what_stopped(note: Mapping[str, Any] | None, folder: str, *, has_lock: bool)
     if how == SIGNAL:
         return Stop(f"it was stopped by {_SIGNALS.get(message, message)}", at, path, is_known=True)
     if how == ERROR:
-        return Stop(f"it was stopped by an error: {_without_advice(message)}", at, path, is_known=True)
+        words = _without_advice(message).removeprefix(f"{_prefix_of(folder)}: ").rstrip(".")
+        return Stop(f"it was stopped by an error: {words}", at, path, is_known=True)
     if how == BUG:
         return Stop(f"it was ended by a fault of the program or of a library: {message}", at, path, is_known=True)
     return Stop("its note says nothing that this version knows", at, path, is_known=False)
+
+
+def _prefix_of(folder: str) -> str:
+    """The prefix of the set to whose unfinished work a folder belongs, with which messages of a job begin."""
+    above, name = posixpath.split(posixpath.dirname(folder))
+    return posixpath.join(above, name.removeprefix("_"))
 
 
 def _may_run(note: Mapping[str, Any]) -> bool | None:

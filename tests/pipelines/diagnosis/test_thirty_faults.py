@@ -208,7 +208,7 @@ def test_a_photo_that_failed_is_tried_again_by_the_printed_command(folder, ask):
         (
             "photos/rose/film.mp4",
             b"\0\0\0\x18ftypmp42",
-            r"because hugs ingest leaves it out: its name is that of a .* video",
+            r"because hugs ingest leaves it out: MP4 or QuickTime video is not read; extract",
         ),
         ("photos/rose/shot.nef", b"MM\0*\0\0\0\x08", r"because hugs ingest leaves it out: .*RAW"),
         (
@@ -431,7 +431,7 @@ def test_a_job_that_was_begun_with_other_options(folder, ask, engine):
     with pytest.raises(InputError, match="differs from this one in compression"):
         run()
     first, text = ask("out/preproc/train")
-    assert "is not finished: it was stopped by an error: out/preproc/train: the disk does not answer" in first
+    assert "is not finished: it was stopped by an error: the disk does not answer" in first
     assert "--compression gzip" in command_in(text)
     # Without the note, the command is made of the job's definition.
     (note,) = folder.glob("out/preproc/_train/parts-*/last_run.json")
