@@ -65,11 +65,17 @@ class Look:
     def __init__(self, storage: Storage, budget_sec: float = _BUDGET_SEC):
         self.storage = storage
         self._until = time.monotonic() + budget_sec
+        self._early_until = time.monotonic() + budget_sec / 2
 
     @property
     def has_time(self) -> bool:
         """Whether there is time for work that may be left out."""
         return time.monotonic() < self._until
+
+    @property
+    def is_early(self) -> bool:
+        """Whether there is time for work that takes all the time it gets, such as reading whole sets."""
+        return time.monotonic() < self._early_until
 
     def read(self, path: str) -> bytes | None:
         """The content of a file; None if there is no such file.

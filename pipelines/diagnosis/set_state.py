@@ -197,7 +197,7 @@ def _explain_finished(files: SetFiles, look: Look) -> Answer:
         answer.add("kept", f"{count(len(files.shards), 'shard')} of the set")
         _add_command_again(answer, files, look, "--overwrite")
         return answer
-    damage = list(_damage(files, manifest, report, look))
+    damage, unread = _damage(files, manifest, report, look)
     if damage:
         answer = Answer(f"{prefix}: is damaged: {damage[0]}", weight=BROKEN)
         for other in damage[1:6]:
@@ -217,7 +217,11 @@ def _explain_finished(files: SetFiles, look: Look) -> Answer:
         answer.add("kept", f"{count(manifest.records, 'record')} in {count(len(manifest.shards), 'shard')}", path)
         answer.add("training", "reads the set as it is: it needs the manifest and the shards only")
         return answer
-    return _whole(files, manifest, report, look)
+    answer = _whole(files, manifest, report, look)
+    if unread:
+        words = f"of {count(len(unread), 'file')} only the size was compared; hugs embed … --verify reads them all"
+        answer.add("not read", words)
+    return answer
 
 
 def _whole(files: SetFiles, manifest: Manifest, report: Mapping[str, Any], look: Look) -> Answer:
@@ -256,33 +260,38 @@ def _whole(files: SetFiles, manifest: Manifest, report: Mapping[str, Any], look:
     return answer
 
 
-def _damage(files: SetFiles, manifest: Manifest, report: Mapping[str, Any], look: Look) -> Iterator[str]:
-    """The faults of a set, in words. Digests are compared as long as there is time."""
+def _damage(files: SetFiles, manifest: Manifest, report: Mapping[str, Any], look: Look) -> tuple[list[str], list[str]]:
+    """The faults of a set, in words, and the files whose digests there was no time to compare."""
     folder = posixpath.dirname(files.prefix)
-    unread: list[tuple[str, str]] = []
+    found: list[str] = []
+    to_read: list[tuple[str, str]] = []
     for shard in manifest.shards:
         path = posixpath.join(folder, shard.name)
         if path not in files.shards:
-            yield f"the shard {path} is not there ({count(shard.records, 'record')})"
+            found.append(f"the shard {path} is not there ({count(shard.records, 'record')})")
         elif files.shards[path] != shard.num_bytes:
-            yield f"the shard {path} has {files.shards[path]:,} bytes, the manifest says {shard.num_bytes:,}"
+            found.append(f"the shard {path} has {files.shards[path]:,} bytes, the manifest says {shard.num_bytes:,}")
         else:
-            unread.append((path, shard.sha256))
+            to_read.append((path, shard.sha256))
     listed = report.get("files")
     for name, entry in listed.items() if isinstance(listed, dict) else ():
         path = sidecar_path(files.prefix, str(name))
+        wanted = entry if isinstance(entry, dict) else {}
         if path not in files.sidecars:
-            yield f"{path} is not there"
-        elif isinstance(entry, dict) and files.sidecars[path] == entry.get("num_bytes"):
-            unread.append((path, str(entry.get("sha256"))))
+            found.append(f"{path} is not there")
+        elif files.sidecars[path] == wanted.get("num_bytes"):
+            to_read.append((path, str(wanted.get("sha256"))))
         else:
-            yield f"{path} has {files.sidecars[path]:,} bytes, {REPORT_NAME} says {entry.get('num_bytes')}"
-    for path, sha256 in unread:
-        if has_scheme(path) or not look.has_time:
-            return
-        found = look.digest(path)
-        if found is not None and found != sha256:
-            yield f"{path} is not what was written (another SHA-256)"
+            num_bytes = files.sidecars[path]
+            found.append(f"{path} has {num_bytes:,} bytes, {REPORT_NAME} says {wanted.get('num_bytes')}")
+    unread = []
+    for path, sha256 in to_read:
+        digest = look.digest(path) if look.is_early and not has_scheme(path) else None
+        if digest is None:
+            unread.append(path)
+        elif digest != sha256:
+            found.append(f"{path} is not what was written (another SHA-256)")
+    return found, unread
 
 
 def _explain_without_manifest(files: SetFiles, look: Look) -> Answer:
