@@ -14,7 +14,8 @@ from preprocess.storage.base import LocalStorage, Storage
 from preprocess.storage.uris import has_scheme
 
 _CHUNK_BYTES = 1 << 22
-_BUDGET_SEC = 2.0
+BUDGET_SEC = 2.0
+"""After this time, work that takes long and may be left out is left out."""
 _RETRY_SEC = 1.0
 _MAX_JSON_BYTES = 256 << 20
 
@@ -59,13 +60,12 @@ class Look:
 
     Args:
       storage: of the files.
-      budget_sec: after this time, work that takes long and may be left out is left out.
     """
 
-    def __init__(self, storage: Storage, budget_sec: float = _BUDGET_SEC):
+    def __init__(self, storage: Storage):
         self.storage = storage
-        self._until = time.monotonic() + budget_sec
-        self._early_until = time.monotonic() + budget_sec / 2
+        self._until = time.monotonic() + BUDGET_SEC
+        self._early_until = time.monotonic() + BUDGET_SEC / 2
 
     @property
     def has_time(self) -> bool:

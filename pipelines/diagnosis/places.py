@@ -23,7 +23,7 @@ _LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _NO_LISTS = (PREDICTIONS_NAME, SHARED_TABLE_NAME)
 # Folders that hold many files and none of these places.
 _NOT_ENTERED = ("checkpoints", "logs", "model", "model.partial", "model.previous", "node_modules", "__pycache__")
-_SEARCH_SEC = 0.8
+SEARCH_SEC = 0.8
 _MAX_DEPTH = 7
 # The folders of a job in a bucket, where a search of everything would list every photo.
 _IN_BUCKETS = ("", "preproc/", "hugs_*/", "hugs_*/preproc/", "training/", "hugs_*/training/")
@@ -67,7 +67,7 @@ def _order(path: str) -> tuple[str, int]:
 
 def _on_disk(top: str) -> Places:
     places = Places()
-    until = time.monotonic() + _SEARCH_SEC
+    until = time.monotonic() + SEARCH_SEC
     waiting = collections.deque([(top, 0)])
     while waiting:
         folder, depth = waiting.popleft()

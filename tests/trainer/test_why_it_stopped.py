@@ -13,6 +13,7 @@ import pytest
 from configs.errors import InputError
 from configs.printed_commands import program_words
 from pipelines import why
+from pipelines.diagnosis import look, places
 from preprocess.machine import run_note
 from trainer import task
 from trainer.training.progress import TrainingProgress
@@ -25,6 +26,13 @@ from trainer import task
 task._load_backbone = lambda record_set, weights: (None, record_set.manifest.backbone)
 task.main(sys.argv[1:])
 """
+
+
+@pytest.fixture(autouse=True)
+def time_enough(monkeypatch):
+    """However slow this machine is, nothing is left out for lack of time."""
+    monkeypatch.setattr(look, "BUDGET_SEC", 600.0)
+    monkeypatch.setattr(places, "SEARCH_SEC", 600.0)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from PIL import Image
 from configs.errors import InputError
 from configs.printed_commands import program_words
 from pipelines import embed, ingest, preproc, why
+from pipelines.diagnosis import look, places
 from preprocess.jobs import commit
 from preprocess.locks.lock_holder import this_process
 from preprocess.machine.machine_faults import MachineFault
@@ -29,6 +30,13 @@ from tests.support.programs import ROOT, start_program
 
 LABELS = ("daisy", "rose")
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+
+
+@pytest.fixture(autouse=True)
+def time_enough(monkeypatch):
+    """However slow this machine is, nothing is left out for lack of time."""
+    monkeypatch.setattr(look, "BUDGET_SEC", 600.0)
+    monkeypatch.setattr(places, "SEARCH_SEC", 600.0)
 
 
 def photo(path, seed, side=9):
@@ -518,6 +526,17 @@ def test_a_bucket_that_is_away_is_one_line(monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     with pytest.raises(InputError, match=r"gs://bucket/out/train: cannot be looked at \(.*\)\. Check"):
         why.main(["gs://bucket/out/train"])
+
+
+def test_a_lack_of_time_is_said(folder, ask, monkeypatch):
+    run()
+    monkeypatch.setattr(look, "BUDGET_SEC", 0.0)
+    first, text = ask("out/preproc/train")
+    assert first == "out/preproc/train: is finished: 12 of 12 rows embedded"
+    assert "of 7 files only the size was compared" in " ".join(text.split())
+    monkeypatch.setattr(places, "SEARCH_SEC", 0.0)
+    with pytest.raises(InputError, match=r"nothing is known|is found in the current folder"):
+        why.main(["nowhere.png"])
 
 
 # Where jobs and lists may lie.
