@@ -239,24 +239,32 @@ class _Fate:
         names = [_shard_of(prefix, index, near, look) for near in (block, block - 1) if near >= 0]
         folder = posixpath.dirname(prefix)
         candidates = [posixpath.join(folder, name) for name in names if name]
-        if not candidates or _changed(row.list_path, definition, look):
-            candidates += [posixpath.join(folder, shard.name) for shard in manifest.shards]
+        # Rows whose fields hold line breaks, and lists that have changed, move rows to other blocks.
+        likely = list(candidates)
+        candidates += [posixpath.join(folder, shard.name) for shard in manifest.shards]
+        gone, is_cut = [], False
         for path in dict.fromkeys(candidates):
             if path not in files.shards:
-                self._problem(BROKEN, f"it was embedded, but the shard that held it is gone: {path}")
-                return
-            if _holds(path, row.uri, look):
+                gone.append(path)
+            elif _holds(path, row.uri, look):
                 self._answer.add("embedded", f"in the set {prefix}", path)
                 self.news.insert(0, f"it is embedded, in {prefix}")
                 return
-            if not look.has_time:
+            if path not in likely and not look.has_time:
+                is_cut = True
                 break
-        if _changed(row.list_path, definition, look):
+        changed = _changed(row.list_path, definition, look)
+        if gone and gone[0] in likely and not changed:
+            self._problem(BROKEN, f"it was embedded, but the shard that held it is gone: {gone[0]}")
+        elif is_cut or gone:
+            self.news.append(
+                f"the set {prefix} of its list is finished, and it is neither failed nor skipped there; its record was "
+                f"not found in the shards that were read{', and some are gone' * bool(gone)}"
+            )
+        elif changed:
             self._problem(
                 UNFINISHED, f"it is not in the set {prefix}: the list {row.list_path} has changed since it was embedded"
             )
-        elif not look.has_time:
-            self.news.append(f"the set {prefix} of its list is finished, and it is neither failed nor skipped there")
         else:
             self._problem(BROKEN, f"it is neither in {prefix} nor in its lists of failed and skipped rows")
 

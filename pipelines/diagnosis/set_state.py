@@ -462,7 +462,7 @@ def changes(definition: Mapping[str, Any], note: Mapping[str, Any] | None, look:
             found = look.digest(path)
             if found is not None and found != sha256:
                 yield f"the list {path} has changed since the job began, so it is another job's list now", path
-    dictionary = _dictionary_path(note, paths)
+    dictionary = _dictionary_path(note)
     if dictionary and "input_dict" in definition:
         found = labels_digest(dictionary, look)
         if found is not None and found != definition["input_dict"]:
@@ -480,10 +480,10 @@ def is_hashed_whole(definition: Mapping[str, Any], index: int) -> bool:
     return index < len(formats) and isinstance(formats[index], dict) and formats[index].get("kind") != "tar"
 
 
-def _dictionary_path(note: Mapping[str, Any] | None, lists: list[str]) -> str | None:
-    if note is not None and (path := value_of(note["arguments"], "--input_dict")):
-        return path if has_scheme(path) else os.path.join(str(note.get("folder") or ""), path)
-    return posixpath.join(posixpath.dirname(lists[0]), "dict.txt") if lists else None
+def _dictionary_path(note: Mapping[str, Any] | None) -> str | None:
+    """The dictionary of a noted run. Without a note, nothing says which one it was."""
+    path = value_of(note["arguments"], "--input_dict") if note is not None else None
+    return path if path is None or has_scheme(path) else os.path.join(str((note or {}).get("folder") or ""), path)
 
 
 def _add_command_again(answer: Answer, files: SetFiles, look: Look, *more: str) -> None:

@@ -638,6 +638,26 @@ def test_a_folder_that_was_moved_with_all_that_is_in_it(folder, ask, monkeypatch
     assert first == "../photos/rose/5.png: it is embedded, in out/preproc/train"
 
 
+def test_rows_whose_fields_hold_line_breaks(folder, ask):
+    rows = [f'"../photos/{LABELS[n % 2]}/{n}.png","{LABELS[n % 2]}\n"' for n in range(12)]
+    write_list(folder, rows)
+    run()
+    first, _ = ask("daisy/8.png")
+    assert first == "../photos/daisy/8.png: it is embedded, in out/preproc/train"
+
+
+def test_a_row_that_came_to_a_list_after_it_was_embedded(folder, ask):
+    run()
+    photo(folder / "photos/rose/late.png", 77)
+    write_list(folder, [*rows_of(12), "../photos/rose/late.png,rose"])
+    first, _ = ask("late.png")
+    assert first.endswith(
+        "is not in the set out/preproc/train: the list data/train.csv has changed since it was embedded"
+    )
+    first, _ = ask("daisy/8.png")
+    assert first == "../photos/daisy/8.png: it is embedded, in out/preproc/train"
+
+
 def test_a_list_by_its_own_name(folder, ask):
     first, _ = ask("data/train.csv")
     assert first == "data/train.csv: is not embedded: no set of this list is found"
