@@ -40,6 +40,7 @@ class Option:
       metavar: what `--help` calls the value; None for argparse's choice.
       default_words: the default as `--help` shows it; None for the value itself.
       positional: whether the command line gives the value without a flag.
+      flag_name: the name of the flag; None for the name of the field.
     """
 
     default: Any
@@ -51,6 +52,7 @@ class Option:
     metavar: str | None = None
     default_words: str | None = None
     positional: bool = False
+    flag_name: str | None = None
 
     def __post_init__(self) -> None:
         known = OneOf.of(Decides)
@@ -79,6 +81,7 @@ def option(
     metavar: str | None = None,
     default_words: str | None = None,
     positional: bool = False,
+    flag_name: str | None = None,
 ) -> Any:
     """A field of a dataclass that is an option; for the arguments see `Option`."""
     described = Option(
@@ -91,6 +94,7 @@ def option(
         metavar=metavar,
         default_words=default_words,
         positional=positional,
+        flag_name=flag_name,
     )
     return dataclasses.field(default=default, metadata={_KEY: described})
 
@@ -141,7 +145,10 @@ def add_flags(
         if described.metavar is not None:
             arguments = {**arguments, "metavar": described.metavar}
         words = described.full_help if help is None else help.get(name, argparse.SUPPRESS)
-        parser.add_argument(name if described.positional else f"--{name}", help=words, **arguments)
+        if described.positional:
+            parser.add_argument(name, help=words, **arguments)
+        else:
+            parser.add_argument(f"--{described.flag_name or name}", dest=name, help=words, **arguments)
 
 
 def given_values(args: argparse.Namespace, owner: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ PROGRAMS = {
     "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
     "predict": ("trainer.predict", "predicts the labels of photos"),
     "classify": ("preprocess.classify", "says which of ImageNet's classes photos show, without training"),
+    "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
 }
 
 

@@ -24,8 +24,7 @@ from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
 from configs.file_uris import path_argument
 from configs.program import run_program
 from demo import solar_cells
-from preprocess.jobs.report import REPORT_FORMAT
-from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_NAME, sidecar_path
+from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_FORMAT, REPORT_NAME, sidecar_path
 from trainer.reports.console import confusion_table
 
 _SPLITS = ("train", "eval", "test")

@@ -231,6 +231,39 @@ def _is_image_content(open_file: Callable[[], BinaryIO]) -> bool:
     return found is not None and is_read_here(found) and found.name != "TGA"
 
 
+def why_left_out(image_dir: str, path: str) -> str | None:
+    """Why a local photo is in no list of its folder.
+
+    Args:
+      image_dir: the folder of class folders.
+      path: of the photo, relative to it.
+
+    Returns:
+      The end of a sentence; None if the photo is taken.
+    """
+    *folders, name = path.split("/")
+    for part in (*folders, name):
+        if part.startswith("."):
+            return f"{part!r} is hidden, and hidden files and folders are left out"
+        if part.lower() in _LITTER:
+            return f"{part!r} is a name of what systems leave behind, which is left out"
+    whole = os.path.join(image_dir, path)
+    if not os.path.islink(whole) and not os.path.isfile(whole):
+        return "it is not a file"
+    found = ClassFolders()
+    if folders:
+        found.images[folders[0]] = []
+    _sort_in(found, path, functools.partial(_open_local, whole))
+    if found.others:
+        named = format_by_name(path)
+        return f"{named.name} is not read; {named.advice}" if named else "its content is not that of an image"
+    if found.loose:
+        return f"it lies directly in {image_dir}, not in a folder named for its class, and so it has no label"
+    if found.unlistable:
+        return "its name cannot stand in a list (UTF-8, no line break, no blank at its end)"
+    return None
+
+
 def is_listable(path: str) -> bool:
     """True if a path can stand in a list: it is UTF-8 without line breaks, and does not end in a blank."""
     if path.isprintable():  # the common case: neither line breaks nor undecodable bytes

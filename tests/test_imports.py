@@ -59,10 +59,12 @@ ROOMS = {
     "pipelines.splits": {"preprocess.storage"},
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
     "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
+    "pipelines.diagnosis": {"pipelines.checks", *_PIPELINE} - {"preprocess.beam"},
     "pipelines.embedding": {"pipelines.checks", "pipelines.planning", "pipelines.runners", *_PIPELINE},
 }
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
+    "pipelines.diagnosis": {"pipelines.class_folders"},
     "pipelines.splits": {"pipelines.class_folders"},
     "trainer.storage": {"trainer.options"},
     "trainer.training": {"trainer.options"},

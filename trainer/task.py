@@ -17,10 +17,13 @@ from configs.choices import Unlabeled
 from configs.errors import EXIT_OK, InputError
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow
+from preprocess.locks.lock_holder import LockLost
+from preprocess.machine.run_note import RunNote, noted
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.storage.uris import has_scheme
 from trainer.data.record_sets import RecordSet, find_record_sets, require_agreement, require_disjoint
 from trainer.options import TrainingOptions, parse_options
+from trainer.storage.files import storage
 from trainer.training.distributed import GradientExchange, read_cluster
 
 if TYPE_CHECKING:
@@ -249,7 +252,9 @@ def train_as_worker(options: TrainingOptions, exchange: GradientExchange) -> Non
     _say(f"worker {cluster.index} of {cluster.count} is done; the chief evaluates and writes the model")
 
 
-def train_and_export(options: TrainingOptions, exchange: GradientExchange | None = None) -> dict[str, Any]:
+def train_and_export(
+    options: TrainingOptions, exchange: GradientExchange | None = None, *, note: RunNote | None = None
+) -> dict[str, Any]:
     """A whole run: check, read, train, evaluate, export.
 
     Wrong input is refused before training starts.
@@ -258,6 +263,7 @@ def train_and_export(options: TrainingOptions, exchange: GradientExchange | None
       options: of the run.
       exchange: of gradients, among the workers that train together, of which this one is the chief; None for a worker
         that is alone.
+      note: says in the output folder what runs, and then what stopped it; None for no note.
 
     Returns:
       What `metrics.json` holds.
@@ -268,9 +274,19 @@ def train_and_export(options: TrainingOptions, exchange: GradientExchange | None
     from trainer.storage.output_locks import locked_outputs  # here: its imports would double the time of `--help`
 
     started = time.monotonic()
-    sets = _find_sets(options)
-    with locked_outputs(options):
-        return _train_and_export(options, sets, exchange, started=started)
+    try:
+        sets = _find_sets(options)
+    except InputError as error:
+        if note is not None:
+            from preprocess.locks.output_lock import LOCK_NAME
+
+            note.refuse(str(error), unless=posixpath.join(options.output_path, LOCK_NAME))
+        raise
+    with locked_outputs(options), noted(note, lost=LockLost):
+        metrics = _train_and_export(options, sets, exchange, started=started)
+        if note is not None:
+            note.forget()
+        return metrics
 
 
 def _train_and_export(
@@ -451,7 +467,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if exchange and not cluster.is_chief:
         train_as_worker(options, exchange)
     else:
-        train_and_export(options, exchange)
+        words = list(sys.argv[1:] if argv is None else argv)
+        train_and_export(
+            options, exchange, note=RunNote(options.output_path, storage(), module="trainer.task", arguments=words)
+        )
     return EXIT_OK
 
 

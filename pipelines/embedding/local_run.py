@@ -25,6 +25,7 @@ from preprocess.jobs.job import Job
 from preprocess.jobs.journal import JournalUnusable, commit_journal, discard_journal, tidy
 from preprocess.jobs.report import COMPLETE, TOO_MANY_FAILED, WRONG_ROW_ACCOUNTING
 from preprocess.machine.machine_faults import MachineFault
+from preprocess.machine.run_note import note_signal
 from preprocess.records.record_set import REPORT_NAME, sidecar_dir
 from preprocess.storage.base import Storage, read_file
 
@@ -175,6 +176,7 @@ def stops_are_explained(job: Job) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         sys.stderr.write(message)
         sys.stderr.flush()
+        note_signal(number)
         os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
 
     try:

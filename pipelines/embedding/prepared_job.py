@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import posixpath
@@ -27,7 +28,9 @@ from preprocess.jobs.journal import tidy
 from preprocess.jobs.made_with import forget_record, load_recorded, recorded, write_record
 from preprocess.lists.labels import LabelDict
 from preprocess.locks.lease import Lease
+from preprocess.locks.lock_holder import LockLost
 from preprocess.locks.output_lock import fenced
+from preprocess.machine.run_note import RunNote, noted
 from preprocess.storage.base import Storage
 
 _Result = TypeVar("_Result")
@@ -117,7 +120,7 @@ class PreparedJob:
                 self._told_on_failure(
                     lambda: forget_record(job, storage) if record is None else write_record(job, storage, record)
                 )
-                with worker_files(self.beam_options, self.requirements):
+                with self._noted(job, storage), worker_files(self.beam_options, self.requirements):
                     transform = self._transform(job)
                     if not is_dataflow(self.beam_options):
                         where = self.beam_options.view_as(StandardOptions).runner
@@ -140,7 +143,19 @@ class PreparedJob:
                 file=sys.stderr,
             )
             print(f"{name}: {loaded.info.engine}, {loaded.info.why}", file=sys.stderr)
-            return run_here(job, self._transform(job), **run)
+            with self._noted(job, storage):
+                return run_here(job, self._transform(job), **run)
+
+    def _noted(self, job: Job, storage: Storage) -> contextlib.AbstractContextManager[None]:
+        """Within this context, a note beside the parts says what runs, and then what stopped it."""
+        note = RunNote(
+            job.parts_dir,
+            storage,
+            module="pipelines.embed",
+            arguments=self.flags,
+            facts={"run_id": job.run_id, "rows": job.rows_expected},
+        )
+        return noted(note, lost=LockLost)
 
     def _told_on_failure(self, use_storage: Callable[[], _Result]) -> _Result:
         try:

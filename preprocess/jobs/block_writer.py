@@ -21,8 +21,8 @@ from configs.choices import Compression
 from configs.json_text import json_line
 from preprocess.engines.base import Engine
 from preprocess.jobs.block_results import BlockResult, PartFile
+from preprocess.jobs.job import RESULT_SUFFIX
 from preprocess.jobs.resume import engine_tag
-from preprocess.jobs.set_files import RESULT_SUFFIX
 from preprocess.lists.blocks import RowBlock
 from preprocess.lists.outcomes import RowFailure, RowSkip
 from preprocess.lists.rows import Row

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DEFINITION_NAME = "job.json"
 JOURNAL_NAME = "blocks.jsonl"
+# The end of the names of the files that hold the results of finished blocks.
+RESULT_SUFFIX = ".result.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,10 @@ from configs.errors import InputError
 from preprocess.jobs.block_results import BlockResult, PartFile
 from preprocess.jobs.duplicates_report import DUPLICATES_NAME, SHARED_NAME
 from preprocess.jobs.finished_set import FILES
-from preprocess.jobs.job import DEFINITION_NAME, JOURNAL_NAME, Job
+from preprocess.jobs.job import DEFINITION_NAME, JOURNAL_NAME, RESULT_SUFFIX, Job
 from preprocess.jobs.made_with import RECORD_NAME
-from preprocess.jobs.set_files import RESULT_SUFFIX, digest_of, in_folder_of, own_path, read_results_file
+from preprocess.jobs.set_files import digest_of, in_folder_of, own_path, read_results_file
+from preprocess.machine.run_note import NOTE_NAME
 from preprocess.records.record_set import (
     FAILED_NAME,
     MANIFEST_NAME,
@@ -363,7 +364,7 @@ def _delete_work(
     }
     _for_each(storage.delete_file, sorted(own))
     storage.delete_tree(posixpath.join(job.parts_dir, _STAGED))
-    for name in (REPLACED_NAME, RECORD_NAME, REPORT_NAME, FAILED_NAME, SKIPPED_NAME):
+    for name in (REPLACED_NAME, RECORD_NAME, NOTE_NAME, REPORT_NAME, FAILED_NAME, SKIPPED_NAME):
         storage.delete_file(posixpath.join(job.parts_dir, name))
     if not storage.match(posixpath.join(glob.escape(job.parts_dir), "*")):
         storage.delete_tree(job.parts_dir)

@@ -10,9 +10,8 @@ from typing import Any
 from preprocess.jobs.block_results import COMPUTED, FROM_CACHE, BlockResult
 from preprocess.jobs.job import Job
 from preprocess.jobs.planned_cost import compared
-from preprocess.records.record_set import Shard
+from preprocess.records.record_set import REPORT_FORMAT, Shard
 
-REPORT_FORMAT = 2
 COMPLETE = "complete"
 NOTHING_EMBEDDED = "nothing_embedded"
 TOO_MANY_FAILED = "too_many_failed"

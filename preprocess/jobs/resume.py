@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from configs.errors import InputError
 from preprocess.engines.base import Engine, EngineInfo
 from preprocess.jobs.block_results import BlockResult, PartFile
-from preprocess.jobs.job import Job
-from preprocess.jobs.set_files import RESULT_SUFFIX, digest_of, own_path, read_block_results
+from preprocess.jobs.job import RESULT_SUFFIX, Job
+from preprocess.jobs.set_files import digest_of, own_path, read_block_results
 from preprocess.lists.blocks import BLOCK_NAME_LENGTH, RowBlock
 from preprocess.lists.outcomes import RowFailure
 from preprocess.records.backbone_identity import BackboneIdentity

@@ -14,7 +14,6 @@ from preprocess.jobs.job import JOURNAL_NAME
 from preprocess.records.record_set import set_of_shard, sidecar_path
 from preprocess.storage.base import Storage, read_file
 
-RESULT_SUFFIX = ".result.json"
 _PART_NAME = re.compile(r"_(?P<set>[^/]+)/parts-[0-9a-f]+/[^/\0]+")
 _READ_BYTES = 1 << 20
 

@@ -19,6 +19,7 @@ from configs.errors import InputError
 from preprocess.records.backbone_identity import BackboneIdentity
 
 MANIFEST_FORMAT = 1
+REPORT_FORMAT = 2
 MANIFEST_NAME = "manifest.json"
 REPORT_NAME = "report.json"
 FAILED_NAME = "failed.jsonl"

@@ -32,6 +32,7 @@ from pipelines.plan import PlanOptions
 from pipelines.planning.file import planned_options
 from pipelines.preproc import PreprocOptions
 from pipelines.recipe_lists import RecipeListOptions
+from pipelines.why import WhyOptions
 from preprocess.bake import BakeOptions
 from preprocess.beam.image_source import ImageSource
 from preprocess.classify import ClassifyOptions
@@ -42,7 +43,16 @@ from trainer.predict import PredictOptions
 OWNERS = (
     *(BackboneOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
     *(TrainOptions, DataOptions, TrainingOptions, PredictOptions),
-    *(RecipeChoice, OptionalRecipe, RecipeListOptions, PlanOptions, PreprocOptions, BakeOptions, ClassifyOptions),
+    *(
+        RecipeChoice,
+        OptionalRecipe,
+        RecipeListOptions,
+        PlanOptions,
+        PreprocOptions,
+        WhyOptions,
+        BakeOptions,
+        ClassifyOptions,
+    ),
     *(CloudRunOptions, TrainingRunOptions, DeploymentOptions),
 )
 # What the definitions of jobs and checkpoints held when each was listed by hand.

@@ -10,11 +10,11 @@ import sys
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def start_program(arguments, environment=None, **popen):
-    """Starts Python in the checkout, in a process group of its own; `environment` is added to that of the test."""
+def start_program(arguments, environment=None, cwd=ROOT, **popen):
+    """Starts Python in a process group of its own; `environment` is added to that of the test."""
     return subprocess.Popen(
         [sys.executable, *arguments],
-        cwd=ROOT,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

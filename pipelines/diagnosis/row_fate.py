@@ -1,0 +1,515 @@
+"""The fate of one row of a list: read, decoded, embedded or not, and why; its duplicates; what models take it for."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import posixpath
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from configs.errors import InputError
+from pipelines.diagnosis.list_rows import ListRow, find_rows
+from pipelines.diagnosis.look import Answer, Look, count, short
+from pipelines.diagnosis.next_commands import command_of_definition, command_of_note
+from pipelines.diagnosis.places import DICT_NAME, METRICS_NAME, PREDICTIONS_NAME, SHARED_TABLE_NAME, Places
+from pipelines.diagnosis.set_state import (
+    BROKEN,
+    FINE,
+    NOTICE,
+    UNFINISHED,
+    SetFiles,
+    Work,
+    is_hashed_whole,
+    list_set,
+    read_set,
+)
+from pipelines.diagnosis.stops import holder_of, what_stopped
+from preprocess.jobs.job import JOURNAL_NAME
+from preprocess.lists.labels import parse_label_dict
+from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_NAME, SKIPPED_NAME, sidecar_path
+from preprocess.storage.uris import has_scheme
+
+_DUPLICATES_NAME = "duplicates.jsonl"
+_SHARED_NAME = "shared_images.jsonl"
+_MAX_ENTRIES = 200
+_MAX_OTHERS = 4
+_SCORE_COLUMNS = "score_"
+_RETRY = "--retry_failures"
+
+
+def explain_rows(rows: Sequence[ListRow], places: Places, look: Look) -> Answer:
+    """The fate of an image, by the rows that name it.
+
+    Args:
+      rows: rows of one image, at least one. Rows of several lists, or several rows of one, are told together.
+      places: the sets, trainings and lists to look at.
+      look: reads them.
+
+    Raises:
+      OSError: storage failed.
+    """
+    fate = _Fate(rows, places, look)
+    return fate.tell()
+
+
+class _Fate:
+    """Collects what is known of one image.
+
+    Attributes:
+      problems: (weight, end of a sentence), for the headline.
+      news: the end of a sentence each, for the headline if there are no problems.
+    """
+
+    def __init__(self, rows: Sequence[ListRow], places: Places, look: Look):
+        self._rows = rows
+        self._places = places
+        self._look = look
+        self._answer = Answer("")
+        self.problems: list[tuple[int, str]] = []
+        self.news: list[str] = []
+
+    def tell(self) -> Answer:
+        answer, first = self._answer, self._rows[0]
+        for row in self._rows:
+            labels = ", ".join(map(repr, row.labels)) or "none"
+            answer.add("list", f"{row.place}: label {labels}" if row.uri else f"{row.place}: no image", row.list_path)
+        self._compare_lists()
+        for row in self._rows:
+            self._tell_sets(row)
+        if first.uri:
+            for uri in dict.fromkeys(row.uri for row in self._rows):
+                for folder in self._places.trainings:
+                    self._tell_training(uri, folder)
+        return self._concluded(first.uri or first.place, or_else="it stands in a list, and nothing more is known")
+
+    def tell_without_list(self) -> Answer | None:
+        """What sets and trainings say of an image that no list names; None if they do not name it."""
+        (row,) = self._rows
+        for prefix in self._places.sets:
+            for path in list_set(prefix, self._look).shards if self._look.has_time else ():
+                if self._look.has_time and _holds(path, row.uri, self._look):
+                    self._answer.add("embedded", f"in the set {prefix}", path)
+                    self.news.append(f"it is embedded, in {prefix}, and no list that was found names it")
+                    break
+            self._tell_content(row, prefix)
+        for folder in self._places.trainings:
+            self._tell_training(row.uri, folder)
+        return self._concluded(row.uri, or_else="") if self.problems or self.news else None
+
+    def _concluded(self, called: str, *, or_else: str) -> Answer:
+        self.problems.sort(key=lambda problem: -problem[0])
+        words = [text for _, text in self.problems] or self.news or [or_else]
+        self._answer.headline = f"{called}: {'; '.join(dict.fromkeys(words))}"
+        self._answer.weight = self.problems[0][0] if self.problems else FINE
+        return self._answer
+
+    def _problem(self, weight: int, text: str) -> None:
+        self.problems.append((weight, text))
+
+    # Lists.
+
+    def _compare_lists(self) -> None:
+        rows = [row for row in self._rows if row.uri]
+        by_split: dict[str, list[ListRow]] = {}
+        for row in rows:
+            by_split.setdefault(row.list_path, []).append(row)
+        labels = {tuple(sorted(row.labels)) for row in rows}
+        if len(by_split) > 1:
+            splits = " and ".join(dict.fromkeys(row.split for row in rows))
+            self._problem(NOTICE, f"it stands in several lists, {splits}, so a model is measured on what it has seen")
+        if len(labels) > 1:
+            named = " and ".join(f"{', '.join(map(repr, row.labels)) or 'none'} ({row.place})" for row in rows[:4])
+            self._problem(NOTICE, f"its rows have different labels: {named}")
+        elif any(len(of_list) > 1 for of_list in by_split.values()):
+            self._problem(NOTICE, f"it stands {len(rows)} times in its list")
+
+    # Sets.
+
+    def _tell_sets(self, row: ListRow) -> None:
+        found, unclear = False, []
+        for prefix in self._places.sets:
+            files = list_set(prefix, self._look)
+            found |= self._tell_set(row, files)
+            if not self._names_its_lists(files):
+                unclear.append(prefix)
+        if not found and unclear:
+            self._problem(UNFINISHED, f"no set of {row.list_path} is found; of {', '.join(unclear)} no list is known")
+        elif not found:
+            self._problem(UNFINISHED, f"it is not embedded: no set of {row.list_path} is found")
+            self._tell_what_would_come(row)
+
+    def _names_its_lists(self, files: SetFiles) -> bool:
+        """Whether it can be read of which lists a set is."""
+        definitions = [(self._look.json(sidecar_path(files.prefix, REPORT_NAME)) or {}).get("definition")]
+        definitions += [work.definition for work in files.works]
+        return any(isinstance(found, dict) and isinstance(found.get("input_path"), list) for found in definitions)
+
+    def _tell_what_would_come(self, row: ListRow) -> None:
+        """Tells what can be seen of a row of a list that nobody has embedded: a run may have refused it."""
+        dictionary = posixpath.join(posixpath.dirname(row.list_path), DICT_NAME)
+        raw = self._look.read(dictionary)
+        try:
+            known = parse_label_dict(raw, where=dictionary) if raw is not None else None
+        except InputError:
+            known = None
+        # In a list with further columns, not every cell is a label.
+        if known is not None and len(row.labels) == 1 and known.id_of(row.labels[0]) is None:
+            self._problem(
+                UNFINISHED, f"its label {row.labels[0]!r} is not in {dictionary}, so hugs embed refuses the list"
+            )
+            self._answer.add("labels", f"the dictionary has {count(len(known), 'label')}", dictionary)
+        if row.uri and not has_scheme(row.location) and not os.path.lexists(row.location):
+            self._problem(UNFINISHED, f"there is no file {row.location}")
+
+    def _tell_set(self, row: ListRow, files: SetFiles) -> bool:
+        """Tells what a set says of a row. Returns whether the set is one of the row's list."""
+        prefix, look = files.prefix, self._look
+        report = look.json(sidecar_path(prefix, REPORT_NAME)) or {}
+        told = False
+        if (index := position_in_job(row.list_path, report, look)) is not None:
+            told = True
+            if not self._tell_outcome(row, sidecar_path(prefix, ""), report):
+                self._tell_embedded(row, files, report, index)
+            elif files.has(MANIFEST_NAME):
+                self._add_retry(row, prefix, report)
+            self._tell_content(row, prefix)
+        for work in files.works:
+            if (index := position_in_job(row.list_path, {"definition": work.definition}, look)) is None:
+                continue
+            already = told and files.has(MANIFEST_NAME)
+            told = True
+            if not already:
+                self._tell_work(row, files, work, index)
+        return told
+
+    def _tell_outcome(self, row: ListRow, folder: str, report: Mapping[str, Any]) -> bool:
+        """Whether the row failed or was skipped; then it tells so."""
+        for name in (FAILED_NAME, SKIPPED_NAME):
+            path = posixpath.join(folder, name)
+            if entry := self._entry_of(row, path):
+                self._tell_entry(entry, path)
+                return True
+        return False
+
+    def _entry_of(self, row: ListRow, path: str) -> Mapping[str, Any] | None:
+        needle = f'"uri": {json.dumps(row.uri, ensure_ascii=False)}' if row.uri else f'"line": {row.line},'
+        lines = self._look.lines_with(path, needle.encode("utf-8", "surrogateescape"), at_most=_MAX_ENTRIES)
+        for entry in _objects(line for _, line in lines):
+            is_it = entry.get("uri") == row.uri and entry.get("line") == row.line
+            if is_it and _same_name(str(entry.get("list")), row.list_path):
+                return entry
+        return None
+
+    def _tell_entry(self, entry: Mapping[str, Any], path: str) -> None:
+        message = short(str(entry.get("message")))
+        if "reason" in entry:
+            stage, reason = entry.get("stage"), entry["reason"]
+            self._problem(BROKEN, f"it was not embedded, because it failed ({stage}, {reason}): {message}")
+            self._answer.add("failed", f"while the stage {stage!r} worked on it: {reason}", path)
+        else:
+            self._problem(BROKEN, f"its row was skipped by a rule, {entry.get('rule')}: {message}")
+            self._answer.add("skipped", f"by the rule {entry.get('rule')}", path)
+
+    def _add_retry(self, row: ListRow, prefix: str, report: Mapping[str, Any]) -> None:
+        entry = self._entry_of(row, sidecar_path(prefix, FAILED_NAME))
+        if entry is None:
+            return
+        if entry.get("reason") == "not_found" and os.path.isfile(row.location):
+            self._answer.add("now", f"the file {row.location} is there")
+        command, _ = command_of_definition(
+            report.get("definition") or {}, prefix, self._look, _RETRY, str(entry.get("reason"))
+        )
+        if command:
+            self._answer.commands.append(("try again", command))
+
+    def _tell_embedded(self, row: ListRow, files: SetFiles, report: Mapping[str, Any], index: int) -> None:
+        prefix, look = files.prefix, self._look
+        definition = report.get("definition") or {}
+        try:
+            manifest, _ = read_set(prefix, look)
+        except InputError as error:
+            self._problem(UNFINISHED, f"its set {prefix} cannot be used: {error}")
+            return
+        per_block = definition.get("rows_per_shard")
+        block = (row.line - 1) // per_block if isinstance(per_block, int) and per_block > 0 else 0
+        names = [_shard_of(prefix, index, near, look) for near in (block, block - 1) if near >= 0]
+        folder = posixpath.dirname(prefix)
+        candidates = [posixpath.join(folder, name) for name in names if name]
+        # Rows whose fields hold line breaks, and lists that have changed, move rows to other blocks.
+        likely = list(candidates)
+        candidates += [posixpath.join(folder, shard.name) for shard in manifest.shards]
+        gone, is_cut = [], False
+        for path in dict.fromkeys(candidates):
+            if path not in files.shards:
+                gone.append(path)
+            elif _holds(path, row.uri, look):
+                self._answer.add("embedded", f"in the set {prefix}", path)
+                self.news.insert(0, f"it is embedded, in {prefix}")
+                return
+            if path not in likely and not look.has_time:
+                is_cut = True
+                break
+        changed = _changed(row.list_path, definition, look)
+        if gone and gone[0] in likely and not changed:
+            self._problem(BROKEN, f"it was embedded, but the shard that held it is gone: {gone[0]}")
+        elif is_cut or gone:
+            self.news.append(
+                f"the set {prefix} of its list is finished, and it is neither failed nor skipped there; its record was "
+                f"not found in the shards that were read{', and some are gone' * bool(gone)}"
+            )
+        elif changed:
+            self._problem(
+                UNFINISHED, f"it is not in the set {prefix}: the list {row.list_path} has changed since it was embedded"
+            )
+        else:
+            self._problem(BROKEN, f"it is neither in {prefix} nor in its lists of failed and skipped rows")
+
+    def _tell_work(self, row: ListRow, files: SetFiles, work: Work, index: int) -> None:
+        """Tells what unfinished work says of a row."""
+        look, prefix = self._look, files.prefix
+        if work.failed is not None and self._tell_outcome(row, work.folder, work.failed):
+            self._add_command(work)
+            return
+        per_block = (work.definition or {}).get("rows_per_shard")
+        block = (row.line - 1) // per_block if isinstance(per_block, int) and per_block > 0 else 0
+        start = posixpath.join(work.folder, f"{index:05d}-{block:07d}-")
+        parts = sorted(path for path in work.sizes if path.startswith(start))
+        for path in parts:
+            is_ledger = ".failed.jsonl" in path or ".skipped.jsonl" in path
+            if is_ledger and (entry := self._entry_of(row, path)):
+                self._tell_entry(entry, path)
+                self._add_command(work)
+                return
+        holder = holder_of(sidecar_path(prefix, ".lock"), look)
+        if holder is not None and holder.lives:
+            why = f"its set {prefix} {holder.is_writing}"
+        elif work.failed is not None:
+            why = f"the job of its set {prefix} failed: {short(str(work.failed.get('error')))}"
+        else:
+            stop = what_stopped(work.note, work.folder, has_lock=holder is not None)
+            why = f"its set {prefix} is not finished: {stop.words}"
+        held = next((path for path in parts if ".tfrecord" in path and row.uri and _holds(path, row.uri, look)), None)
+        if held:
+            self._problem(UNFINISHED, f"it is embedded already, but {why}")
+            self._answer.add("embedded", "in the unfinished work, which is kept", held)
+        else:
+            self._problem(UNFINISHED, f"it is not embedded yet: {why}")
+        self._add_command(work)
+
+    def _add_command(self, work: Work) -> None:
+        if work.note and (command := command_of_note(work.note)):
+            entry = ("to go on", command)
+            if entry not in self._answer.commands:
+                self._answer.commands.append(entry)
+
+    # The same image elsewhere.
+
+    def _tell_content(self, row: ListRow, prefix: str) -> None:
+        if not row.uri:
+            return
+        needle = json.dumps(row.uri, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        path = sidecar_path(prefix, _DUPLICATES_NAME)
+        for entry in _objects(line for _, line in self._look.lines_with(path, needle, at_most=1)):
+            uris = [str(uri) for uri in entry.get("uris") or ()]
+            others = [uri for uri in uris if uri != row.uri]
+            repeated = uris.count(row.uri) - 1
+            named = ", ".join(map(self._with_label, others[:_MAX_OTHERS]))
+            named += f" and {len(others) - _MAX_OTHERS} more" if len(others) > _MAX_OTHERS else ""
+            where = f"as {named}" if others else f"in {repeated + 1} rows"
+            kind = "with the same labels" if entry.get("same_labels") else "under different labels"
+            self._problem(NOTICE, f"the same image is in {prefix} more than once, {kind}, {where}")
+            self._answer.add("duplicates", f"{len(uris)} records of this image, {kind}", path)
+        path = sidecar_path(prefix, _SHARED_NAME)
+        for entry in _objects(line for _, line in self._look.lines_with(path, needle, at_most=_MAX_OTHERS)):
+            if entry.get("uri") == row.uri:
+                self._problem(NOTICE, f"the same image is also in the set {entry.get('also_in')}")
+                self._answer.add("shared", f"with {entry.get('also_in')}", path)
+
+    def _with_label(self, uri: str) -> str:
+        rows = find_rows(uri, [row.list_path for row in self._rows], self._look) if self._look.has_time else []
+        labels = {label for row in rows if row.uri == uri for label in row.labels}
+        return f"{uri} ({', '.join(map(repr, sorted(labels)))})" if labels else uri
+
+    # Trainings.
+
+    def _tell_training(self, uri: str, folder: str) -> None:
+        metrics = self._look.json(posixpath.join(folder, METRICS_NAME))
+        if metrics is None:
+            return
+        path = posixpath.join(folder, SHARED_TABLE_NAME)
+        for entry in self._table(path, uri):
+            if uri in (entry.get("uri"), entry.get("other_uri")):
+                other = entry["other_uri"] if entry.get("uri") == uri else entry.get("uri")
+                self._problem(
+                    NOTICE,
+                    f"the same image is in the {entry.get('set')} set and in the {entry.get('also_in')} set of {folder}"
+                    + (f", there as {other}" if other != uri else ""),
+                )
+                self._answer.add("shared", f"compared by {entry.get('compared_by')}", path)
+        path = posixpath.join(folder, PREDICTIONS_NAME)
+        predictions = [entry for entry in self._table(path, uri) if entry.get("uri") == uri]
+        for entry in predictions:
+            self._tell_prediction(entry, folder, path)
+        if not predictions:
+            self._tell_mistake(metrics, uri, folder)
+
+    def _tell_prediction(self, entry: Mapping[str, str], folder: str, path: str) -> None:
+        true, given, score = entry.get("label"), entry.get("prediction"), entry.get("score", "")
+        sure = "confident" if entry.get("confident") == "1" else "not confident"
+        text = f"{given!r} with the score {_number(score)}, {sure}"
+        if entry.get("correct") == "1":
+            self.news.append(f"the model of {folder} takes it rightly for {text}")
+        else:
+            own = entry.get(f"{_SCORE_COLUMNS}{true}")
+            of_true = f" (that has {_number(own)})" if own else ""
+            self._problem(NOTICE, f"the model of {folder} takes it for {text}, and its label is {true!r}{of_true}")
+        self._answer.add("predicted", f"{entry.get('set')} set: label {true!r}, prediction {given!r}", path)
+
+    def _tell_mistake(self, metrics: Mapping[str, Any], uri: str, folder: str) -> None:
+        """Tells of the surest mistakes, which the metrics hold even without predictions.csv."""
+        for name in ("eval", "test"):
+            part = metrics.get(name)
+            mistakes = part.get("mistakes") if isinstance(part, dict) else None
+            for mistake in mistakes if isinstance(mistakes, list) else ():
+                if isinstance(mistake, dict) and mistake.get("uri") == uri:
+                    about, sureness = mistake.get("about"), _number(str(mistake.get("sureness")))
+                    labels = mistake.get("labels")
+                    true = " | ".join(map(repr, labels if isinstance(labels, list) else ())) or "none"
+                    missed = mistake.get("kind") == "missed"
+                    text = f"does not take it for {about!r}" if missed else f"takes it for {about!r}"
+                    text += f" (sureness {sureness})"
+                    self._problem(NOTICE, f"the model of {folder} {text}, and its label is {true}")
+                    self._answer.add("predicted", "one of the surest mistakes", posixpath.join(folder, METRICS_NAME))
+
+    def _table(self, path: str, uri: str) -> Iterator[dict[str, str]]:
+        needle = uri.replace('"', '""').encode("utf-8", "surrogateescape")
+        lines = self._look.lines_with(path, needle, at_most=_MAX_ENTRIES)
+        if not lines:
+            return
+        first = self._look.line(path, 1) or b""
+        header = next(csv.reader([first.decode(errors="replace")]), [])
+        for _, line in lines:
+            cells = next(csv.reader([line.decode("utf-8", "surrogateescape")]), [])
+            yield dict(zip(header, cells, strict=False))
+
+
+def explain_unlisted_record(text: str, places: Places, look: Look) -> Answer | None:
+    """What sets and trainings say of an image that no list names; None if they do not name it either.
+
+    Args:
+      text: its URI or the end of it; for its record, the whole URI.
+      places: the sets and trainings to look at.
+      look: reads them.
+
+    Raises:
+      OSError: storage failed.
+    """
+    name = posixpath.basename(text).encode("utf-8", "surrogateescape")
+    for prefix in places.sets:
+        for file_name in (FAILED_NAME, SKIPPED_NAME):
+            path = sidecar_path(prefix, file_name)
+            for entry in _objects(line for _, line in look.lines_with(path, name, at_most=_MAX_ENTRIES)):
+                if _ends_so(str(entry.get("uri")), text):
+                    row = ListRow(str(entry.get("list")), int(entry.get("line") or 0), str(entry.get("uri")), ())
+                    answer = explain_rows([row], places, look)
+                    answer.add("now", f"no list that was found names it; it was {row.place}")
+                    return answer
+    fate = _Fate([ListRow("", 0, text, ())], places, look)
+    return fate.tell_without_list()
+
+
+def _ends_so(uri: str, text: str) -> bool:
+    return uri == text or uri.endswith(f"/{text.lstrip('/')}")
+
+
+def _objects(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The objects in lines of JSON. Lines that hold none are left out, such as the last one of a file cut short."""
+    for line in lines:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict):
+            yield found
+
+
+def position_in_job(list_path: str, report: Mapping[str, Any], look: Look) -> int | None:
+    """The position of a list among those of a job, also if its folder was moved since; None if it is none of them.
+
+    Args:
+      list_path: the list.
+      report: of the job, or its definition as the field `definition`.
+      look: reads the list, to compare its digest.
+    """
+    definition = report.get("definition")
+    found = definition.get("input_path") if isinstance(definition, dict) else report.get("input")
+    entries = [
+        entry if isinstance(entry, list) and entry else [entry] for entry in (found if isinstance(found, list) else ())
+    ]
+    for index, entry in enumerate(entries):
+        if isinstance(entry[0], str) and _same(entry[0], list_path):
+            return index
+    for index, (path, *digest) in enumerate(entries):
+        is_moved = isinstance(path, str) and _same_name(path, list_path) and not os.path.lexists(path)
+        if is_moved and digest and not has_scheme(list_path) and digest[0] == look.digest(list_path):
+            return index
+    return None
+
+
+def _same_name(one: str, other: str) -> bool:
+    return posixpath.basename(one) == posixpath.basename(other)
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
+
+
+def _changed(list_path: str, definition: Mapping[str, Any], look: Look) -> bool:
+    for index, entry in enumerate(definition.get("input_path") or ()):
+        if isinstance(entry, list) and len(entry) == 2 and _same_name(str(entry[0]), list_path):
+            found = look.digest(list_path)
+            return found is not None and found != entry[1] and is_hashed_whole(definition, index)
+    return False
+
+
+def _shard_of(prefix: str, list_index: int, block_index: int, look: Look) -> str | None:
+    """The name of the shard that a block of rows became; None if it has none."""
+    path = sidecar_path(prefix, JOURNAL_NAME)
+    needle = f'"order": [{list_index}, {block_index}],'.encode()
+    for result in _objects(line for _, line in look.lines_with(path, needle, at_most=1)):
+        shard = result.get("shard")
+        if isinstance(shard, dict):
+            return posixpath.basename(str(shard.get("name", shard.get("path", "")))) or None
+    return None
+
+
+def _holds(path: str, uri: str, look: Look) -> bool:
+    """Whether a shard has a record of a URI."""
+    try:
+        data = look.storage.read(path)
+        if path.removesuffix(".partial").endswith(".gz"):
+            data = gzip.decompress(data) if path.endswith(".gz") else zlib.decompressobj(31).decompress(data)
+    except (OSError, EOFError, zlib.error):
+        return False
+    text = uri.encode("utf-8", "surrogateescape")
+    # A text of the wire format has its length before it, so that 1.jpg is not found in 11.jpg.
+    return _varint(len(text)) + text in data
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*found, number))
+
+
+def _number(text: str) -> str:
+    try:
+        return f"{float(text):.2f}"
+    except ValueError:
+        return text

@@ -1,0 +1,516 @@
+"""The state of a set: finished, unfinished, failed, damaged, or being written; what stopped it, and what is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import json
+import os
+import posixpath
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from configs.errors import InputError
+from pipelines.diagnosis.look import Answer, Look, count, short
+from pipelines.diagnosis.next_commands import (
+    command_of_definition,
+    command_of_note,
+    labels_digest,
+    value_of,
+)
+from pipelines.diagnosis.stops import holder_of, what_stopped
+from preprocess.jobs.job import DEFINITION_NAME, JOURNAL_NAME, RESULT_SUFFIX
+from preprocess.machine.run_note import read_note
+from preprocess.records.record_set import (
+    FAILED_NAME,
+    MANIFEST_NAME,
+    REPORT_FORMAT,
+    REPORT_NAME,
+    Manifest,
+    set_of_shard,
+    sidecar_dir,
+    sidecar_path,
+)
+from preprocess.storage.base import PARTIAL_SUFFIX
+from preprocess.storage.uris import has_scheme
+
+_LENGTH_BYTES, _FRAME_BYTES = 8, 16
+_GZIP_WBITS = 31
+
+# What needs somebody's attention more comes first.
+FINE, RUNNING, NOTICE, UNFINISHED, BROKEN = range(5)
+
+
+@dataclasses.dataclass
+class Work:
+    """The unfinished work of one job at a set.
+
+    Attributes:
+      folder: its folder of parts.
+      definition: of the job; None if it cannot be read.
+      note: of its last run; None if there is none.
+      report: of a run that failed; None if there is none.
+      sizes: its files.
+    """
+
+    folder: str
+    definition: dict[str, Any] | None
+    note: dict[str, Any] | None
+    report: dict[str, Any] | None
+    sizes: dict[str, int]
+
+    @property
+    def is_journaled(self) -> bool:
+        """Whether all rows are done, and only the set is to be put together."""
+        return posixpath.join(self.folder, JOURNAL_NAME) in self.sizes
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it is a job, and not the rest of one that is finished."""
+        return posixpath.join(self.folder, DEFINITION_NAME) in self.sizes or self.is_journaled
+
+    @property
+    def failed(self) -> dict[str, Any] | None:
+        """The report, if the last run wrote it."""
+        if self.report is None:
+            return None
+        same_run = self.note is None or self.note.get("run_id") == self.report.get("run_id")
+        return self.report if same_run else None
+
+
+@dataclasses.dataclass
+class SetFiles:
+    """The files of a set, as they were listed.
+
+    Attributes:
+      prefix: of the set.
+      shards: sizes of its shards by path.
+      sidecars: sizes of the files in its sidecar folder by path.
+      works: unfinished work.
+      has_dead_lock: whether a lock is left of a process that does not live any more.
+    """
+
+    prefix: str
+    shards: dict[str, int]
+    sidecars: dict[str, int]
+    works: list[Work]
+    has_dead_lock: bool = False
+
+    def has(self, name: str) -> bool:
+        """Whether the sidecar folder has a file."""
+        return sidecar_path(self.prefix, name) in self.sidecars
+
+
+def list_set(prefix: str, look: Look) -> SetFiles:
+    """Lists the files of a set.
+
+    Raises:
+      OSError: storage failed.
+    """
+    storage, side = look.storage, sidecar_dir(prefix)
+    found = storage.sizes(f"{glob.escape(prefix)}-*")
+    shards = {path: size for path, size in found.items() if set_of_shard(path) == prefix}
+    sidecars = storage.sizes(f"{glob.escape(side)}/*")
+    by_folder: dict[str, dict[str, int]] = {}
+    for path, size in storage.sizes(f"{glob.escape(side)}/parts-*/*").items():
+        by_folder.setdefault(posixpath.dirname(path), {})[path] = size
+    works = [
+        Work(
+            folder=folder,
+            definition=look.json(posixpath.join(folder, DEFINITION_NAME)),
+            note=read_note(folder, storage),
+            report=look.json(posixpath.join(folder, REPORT_NAME)),
+            sizes=sizes,
+        )
+        for folder, sizes in by_folder.items()
+    ]
+    return SetFiles(prefix, shards, sidecars, [work for work in works if work.is_begun])
+
+
+def is_set(prefix: str, look: Look) -> bool:
+    """Whether files of a set, finished or not, lie at a prefix.
+
+    Raises:
+      OSError: storage failed.
+    """
+    if not posixpath.basename(prefix):
+        return False
+    side = glob.escape(sidecar_dir(prefix))
+    storage = look.storage
+    names = (MANIFEST_NAME, REPORT_NAME, ".lock", FAILED_NAME, f"parts-*/{DEFINITION_NAME}")
+    return any(storage.match(f"{side}/{name}") for name in names) or any(
+        set_of_shard(path) == prefix for path in storage.match(f"{glob.escape(prefix)}-*")
+    )
+
+
+def explain_set(prefix: str, look: Look) -> Answer:
+    """The state of a set.
+
+    Raises:
+      OSError: storage failed.
+    """
+    files = list_set(prefix, look)
+    holder = holder_of(sidecar_path(prefix, ".lock"), look)
+    if holder is not None and holder.lives:
+        answer = Answer(f"{prefix}: {holder.is_writing}", weight=RUNNING)
+        answer.add("lock", "the process lives" if holder.is_certain else holder.doubt, holder.path)
+        for work in files.works:
+            _add_kept(answer, work, look)
+        if files.has(MANIFEST_NAME):
+            answer.add("until then", "the finished set that was there before stays as it is")
+        return answer
+    files.has_dead_lock = holder is not None
+    if files.works:
+        # The one that was worked on last, if there are several.
+        files.works.sort(key=lambda work: str((work.note or {}).get("started", "")))
+        return _explain_work(files, files.works[-1], look)
+    if files.has(MANIFEST_NAME):
+        return _explain_finished(files, look)
+    return _explain_without_manifest(files, look)
+
+
+# Finished sets.
+
+
+def read_set(prefix: str, look: Look) -> tuple[Manifest, dict[str, Any]]:
+    """The manifest and the report of a finished set; the report is empty if it is gone or damaged.
+
+    Raises:
+      InputError: the manifest is damaged, or of another version.
+      OSError: storage failed.
+    """
+    path = sidecar_path(prefix, MANIFEST_NAME)
+    raw = look.read(path)
+    if raw is None:
+        raise InputError(f"{path} is not there")
+    return Manifest.from_bytes(raw, where=path), look.json(sidecar_path(prefix, REPORT_NAME)) or {}
+
+
+def _explain_finished(files: SetFiles, look: Look) -> Answer:
+    prefix = files.prefix
+    path = sidecar_path(prefix, MANIFEST_NAME)
+    try:
+        manifest, report = read_set(prefix, look)
+    except InputError as error:
+        answer = Answer(f"{prefix}: its manifest cannot be used: {error}", weight=BROKEN)
+        answer.add("kept", f"{count(len(files.shards), 'shard')} of the set")
+        _add_command_again(answer, files, look, "--overwrite")
+        return answer
+    damage, unread = _damage(files, manifest, report, look)
+    if damage:
+        answer = Answer(f"{prefix}: is damaged: {damage[0]}", weight=BROKEN)
+        for other in damage[1:6]:
+            answer.add("also", other)
+        if len(damage) > 6:
+            answer.add("also", f"{count(len(damage) - 6, 'more fault')}")
+        answer.add("kept", "all other files of the set; the command below embeds only what was lost")
+        # A byte that flipped is found only if every file is read.
+        _add_command_again(answer, files, look, *(["--verify"] if "another SHA-256" in damage[0] else []))
+        return answer
+    if not report:
+        answer = Answer(
+            f"{prefix}: has its manifest and its shards, but {REPORT_NAME}, which says how it was made, is "
+            + ("damaged" if files.has(REPORT_NAME) else "gone"),
+            weight=BROKEN,
+        )
+        answer.add("kept", f"{count(manifest.records, 'record')} in {count(len(manifest.shards), 'shard')}", path)
+        answer.add("training", "reads the set as it is: it needs the manifest and the shards only")
+        return answer
+    answer = _whole(files, manifest, report, look)
+    if unread:
+        words = f"of {count(len(unread), 'file')} only the size was compared; hugs embed … --verify reads them all"
+        answer.add("not read", words)
+    return answer
+
+
+def _whole(files: SetFiles, manifest: Manifest, report: Mapping[str, Any], look: Look) -> Answer:
+    prefix = files.prefix
+    failed, skipped = (sum(_counts(report, name).values()) for name in ("failed", "skipped"))
+    rows = report.get("rows_read")
+    rows = rows if isinstance(rows, int) else manifest.records
+    older = report.get("format") != REPORT_FORMAT
+    by = (
+        f"was finished by an earlier version (its report has format {report.get('format')!r})"
+        if older
+        else "is finished"
+    )
+    words = f"{prefix}: {by}: {manifest.records:,} of {count(rows, 'row')} embedded"
+    words += f", {failed:,} failed" * bool(failed) + f", {skipped:,} skipped" * bool(skipped)
+    answer = Answer(words, weight=NOTICE if failed else FINE)
+    report_path = sidecar_path(prefix, REPORT_NAME)
+    if failed:
+        answer.add("failed", _reasons(_counts(report, "failed")), sidecar_path(prefix, FAILED_NAME))
+    if skipped:
+        answer.add("skipped", _reasons(_counts(report, "skipped")), sidecar_path(prefix, "skipped.jsonl"))
+    duplicates = report.get("duplicates") or {}
+    if isinstance(duplicates, dict) and duplicates.get("images"):
+        different = duplicates.get("images_with_different_labels") or "none"
+        text = f"{duplicates['images']} images are there more than once, {different} of them under different labels"
+        answer.add("duplicates", text, str(duplicates.get("file")))
+    backbone = manifest.backbone
+    answer.add("made by", f"{backbone.describe()}, on {str(report.get('started', '?'))[:19]}", report_path)
+    for text, known_from in changes(report.get("definition") or {}, None, look):
+        answer.add("since then", text, known_from)
+        answer.weight = max(answer.weight, NOTICE)
+    if failed:
+        command, _ = command_of_definition(report.get("definition") or {}, prefix, look, "--retry_failures")
+        if command:
+            answer.commands.append(("try again", command))
+    return answer
+
+
+def _damage(files: SetFiles, manifest: Manifest, report: Mapping[str, Any], look: Look) -> tuple[list[str], list[str]]:
+    """The faults of a set, in words, and the files whose digests there was no time to compare."""
+    folder = posixpath.dirname(files.prefix)
+    found: list[str] = []
+    to_read: list[tuple[str, str]] = []
+    for shard in manifest.shards:
+        path = posixpath.join(folder, shard.name)
+        if path not in files.shards:
+            found.append(f"the shard {path} is not there ({count(shard.records, 'record')})")
+        elif files.shards[path] != shard.num_bytes:
+            found.append(f"the shard {path} has {files.shards[path]:,} bytes, the manifest says {shard.num_bytes:,}")
+        else:
+            to_read.append((path, shard.sha256))
+    listed = report.get("files")
+    for name, entry in listed.items() if isinstance(listed, dict) else ():
+        path = sidecar_path(files.prefix, str(name))
+        wanted = entry if isinstance(entry, dict) else {}
+        if path not in files.sidecars:
+            found.append(f"{path} is not there")
+        elif files.sidecars[path] == wanted.get("num_bytes"):
+            to_read.append((path, str(wanted.get("sha256"))))
+        else:
+            num_bytes = files.sidecars[path]
+            found.append(f"{path} has {num_bytes:,} bytes, {REPORT_NAME} says {wanted.get('num_bytes')}")
+    unread = []
+    for path, sha256 in to_read:
+        digest = look.digest(path) if look.is_early and not has_scheme(path) else None
+        if digest is None:
+            unread.append(path)
+        elif digest != sha256:
+            found.append(f"{path} is not what was written (another SHA-256)")
+    return found, unread
+
+
+def _explain_without_manifest(files: SetFiles, look: Look) -> Answer:
+    prefix = files.prefix
+    report = look.json(sidecar_path(prefix, REPORT_NAME))
+    path = sidecar_path(prefix, MANIFEST_NAME)
+    if report is not None:
+        answer = Answer(
+            f"{prefix}: its manifest is gone ({path} is not there), so the trainer refuses the set", weight=BROKEN
+        )
+        answer.add("kept", f"{count(len(files.shards), 'shard')}, and the results of the blocks, if they are whole")
+        answer.add("why", "what removed it is not written down")
+        _add_command_again(answer, files, look)
+        return answer
+    if files.shards:
+        answer = Answer(
+            f"{prefix}: {count(len(files.shards), 'shard')} without a manifest, a report or unfinished work: another "
+            "program made them, or their folder "
+            f"{sidecar_dir(prefix)}/ was left behind when they were copied",
+            weight=BROKEN,
+        )
+        answer.add("training", "on records made elsewhere needs --input_dict dict.txt")
+        return answer
+    if files.has_dead_lock:
+        answer = Answer(
+            f"{prefix}: nothing is embedded; a run locked the output and was gone before it began", weight=UNFINISHED
+        )
+        answer.add("lock", _dead_lock(prefix, look), sidecar_path(prefix, ".lock"))
+        return answer
+    return Answer(f"{prefix}: nothing is embedded there", weight=UNFINISHED)
+
+
+def _dead_lock(prefix: str, look: Look) -> str:
+    holder = holder_of(sidecar_path(prefix, ".lock"), look)
+    who = f"of {holder.words}, which does not live any more" if holder else "that cannot be read"
+    return f"a lock {who}; the next run takes it over by itself"
+
+
+# Unfinished work.
+
+
+def _explain_work(files: SetFiles, work: Work, look: Look) -> Answer:
+    prefix = files.prefix
+    stop = what_stopped(work.note, work.folder, has_lock=files.has_dead_lock)
+    answer = Answer("", weight=UNFINISHED)
+    changed = list(changes(work.definition or {}, work.note, look))
+    failed = work.failed
+    if work.is_journaled:
+        words = f"{prefix}: all rows are done, and the set is not put together yet: {stop.words}"
+    elif failed is not None:
+        words = f"{prefix}: the job failed: {_failure_words(failed)}"
+        answer.weight = BROKEN
+    else:
+        words = f"{prefix}: is not finished: {stop.words}"
+    if changed:
+        words += f"; and {changed[0][0]}"
+    if files.has(MANIFEST_NAME):
+        words += "; the finished set that was there before is still whole in its place"
+    answer.headline = words
+    if failed is not None:
+        folder = work.folder
+        answer.add("failed", _reasons(_counts(failed, "failed")), posixpath.join(folder, REPORT_NAME))
+        for example in _examples(posixpath.join(folder, FAILED_NAME), look):
+            answer.add("for example", example, posixpath.join(folder, FAILED_NAME))
+    elif stop.known_from:
+        answer.add("stopped", stop.detail, stop.known_from)
+    for text, known_from in changed:
+        answer.add("changed", text, known_from)
+    if files.has_dead_lock:
+        answer.add("lock", _dead_lock(prefix, look), sidecar_path(prefix, ".lock"))
+    _add_kept(answer, work, look)
+    others = [other for other in files.works if other is not work]
+    for other in others:
+        answer.add("also", "unfinished work of a job with other options or another list", other.folder)
+    _add_work_command(answer, work, prefix, look, changed=bool(changed))
+    return answer
+
+
+def _add_work_command(answer: Answer, work: Work, prefix: str, look: Look, *, changed: bool) -> None:
+    command, why = command_of_note(work.note) if work.note else None, None
+    if command is None:
+        command, why = command_of_definition(work.definition or {}, prefix, look)
+    if command is None:
+        answer.add("to go on", f"give the command that began this job again; it cannot be shown: {why}")
+    elif not changed:
+        answer.commands.append(("to go on", command))
+    else:
+        answer.commands.append(("to go on", f"put back what changed, then: {command}"))
+        answer.commands.append(("or anew", f"{command} --overwrite"))
+
+
+def _failure_words(report: Mapping[str, Any]) -> str:
+    error = short(str(report.get("error")))
+    top = _reasons(_counts(report, "failed"), at_most=2)
+    return f"{error} Reasons: {top}" if top else error
+
+
+def _add_kept(answer: Answer, work: Work, look: Look) -> None:
+    """Adds how much of the work is kept."""
+    rows = (work.note or {}).get("rows")
+    of = f" of {count(rows, 'row')}" if isinstance(rows, int) else ""
+    results = [path for path in work.sizes if path.endswith(RESULT_SUFFIX)]
+    if has_scheme(work.folder):
+        per_block = (work.definition or {}).get("rows_per_shard")
+        each = f" of at most {per_block} rows each" if isinstance(per_block, int) else ""
+        answer.add("kept", f"{count(len(results), 'finished block')}{each}{of and f',{of} in all'}", work.folder)
+        return
+    embedded = failed = skipped = 0
+    stems, blocks, counted = set(), set(), True
+    for path in results:
+        if not look.has_time:
+            counted = False
+            break
+        result = look.json(path)
+        name = posixpath.basename(path)
+        if result is None:
+            continue
+        stems.add(name.partition(".")[0])
+        block = name[: len("00000-0000000")]
+        if block not in blocks:
+            blocks.add(block)
+            embedded += sum(_counts(result, "sources").values())
+            failed += sum(_counts(result, "failed").values())
+            skipped += sum(_counts(result, "skipped").values())
+    if not counted:
+        answer.add("kept", f"{count(len(results), 'finished block')}{of and f',{of} in all'}", work.folder)
+        return
+    cut_off: dict[str, int] = {}
+    for path in work.sizes:
+        name = posixpath.basename(path)
+        block = name[: len("00000-0000000")]
+        if ".tfrecord" in name and name.partition(".")[0] not in stems and block not in blocks and look.has_time:
+            cut_off[block] = max(cut_off.get(block, 0), _whole_records(path))
+    text = f"{embedded + sum(cut_off.values()):,} rows embedded{of}"
+    text += f", {failed:,} failed" * bool(failed) + f", {skipped:,} skipped" * bool(skipped)
+    answer.add("kept", text, work.folder)
+
+
+def _whole_records(path: str) -> int:
+    """The number of whole records in a local shard that may be cut off anywhere. Embeddings are not looked at."""
+    try:
+        with open(path, "rb") as stream:
+            if path.removesuffix(PARTIAL_SUFFIX).endswith(".gz"):
+                data = zlib.decompressobj(_GZIP_WBITS).decompress(stream.read())
+            else:
+                data = stream.read()
+    except (OSError, zlib.error):
+        return 0
+    at = found = 0
+    while at + _LENGTH_BYTES <= len(data):
+        at += int.from_bytes(data[at : at + _LENGTH_BYTES], "little") + _FRAME_BYTES
+        found += at <= len(data)
+    return found
+
+
+def changes(definition: Mapping[str, Any], note: Mapping[str, Any] | None, look: Look) -> Iterator[tuple[str, str]]:
+    """(sentence, file) for each list and the dictionary of a job that are not what they were."""
+    lists = definition.get("input_path")
+    paths = []
+    for entry in lists if isinstance(lists, list) else ():
+        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
+            continue
+        path, sha256 = entry
+        paths.append(path)
+        if not look.storage.match(glob.escape(path)):
+            yield f"the list {path} is not there any more", path
+        elif is_hashed_whole(definition, len(paths) - 1) and not has_scheme(path):
+            found = look.digest(path)
+            if found is not None and found != sha256:
+                yield f"the list {path} has changed since the job began, so it is another job's list now", path
+    dictionary = _dictionary_path(note)
+    if dictionary and "input_dict" in definition:
+        found = labels_digest(dictionary, look)
+        if found is not None and found != definition["input_dict"]:
+            yield (
+                f"the dictionary {dictionary} has changed since the job began, so the ids of labels differ",
+                dictionary,
+            )
+
+
+def is_hashed_whole(definition: Mapping[str, Any], index: int) -> bool:
+    """Whether a definition holds the digest of a list's file. Of a tar archive it holds that of an index."""
+    formats = definition.get("list_formats")
+    if not isinstance(formats, list):
+        return True
+    return index < len(formats) and isinstance(formats[index], dict) and formats[index].get("kind") != "tar"
+
+
+def _dictionary_path(note: Mapping[str, Any] | None) -> str | None:
+    """The dictionary of a noted run. Without a note, nothing says which one it was."""
+    path = value_of(note["arguments"], "--input_dict") if note is not None else None
+    return path if path is None or has_scheme(path) else os.path.join(str((note or {}).get("folder") or ""), path)
+
+
+def _add_command_again(answer: Answer, files: SetFiles, look: Look, *more: str) -> None:
+    report = look.json(sidecar_path(files.prefix, REPORT_NAME)) or {}
+    command, why = command_of_definition(report.get("definition") or {}, files.prefix, look, *more)
+    if command:
+        answer.commands.append(("to repair", command))
+    else:
+        flags = f" with {' '.join(more)}" if more else ""
+        answer.add("to repair", f"give the command that made the set again{flags}; it cannot be shown: {why}")
+
+
+def _counts(data: Mapping[str, Any], name: str) -> dict[str, int]:
+    found = data.get(name)
+    return {str(key): value for key, value in found.items() if type(value) is int} if isinstance(found, dict) else {}
+
+
+def _reasons(counts: Mapping[str, int], *, at_most: int = 6) -> str:
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    more = f" and {len(ordered) - at_most} other reasons" if len(ordered) > at_most else ""
+    return ", ".join(f"{name} {number:,}" for name, number in ordered[:at_most]) + more
+
+
+def _examples(path: str, look: Look) -> Iterator[str]:
+    for _, line in look.lines_with(path, b'"reason"', at_most=3):
+        try:
+            entry = json.loads(line)
+            yield short(f"{entry['list']}:{entry['line']}: {entry['message']}")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
