@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 
+from configs.activity import doing
 from configs.arguments import require_utf8
 from configs.choices import UnknownLabels
 from configs.errors import InputError
@@ -172,14 +173,15 @@ def scan_lists(
       InputError: a pattern matches no file, a list cannot be read or is not a list, a label is unknown and
         `unknown_labels` is "fail", an image is on this machine with `remote_images_only`, or there is no row.
     """
-    paths = _lists_of(patterns, storage)
+    with doing("looking for the lists"):
+        paths = _lists_of(patterns, storage)
     rows = images = web_images = 0
     web_hosts: dict[str, str] = {}
     digests, formats = [], []
     sample = _Sample(sample_size)
     for path in paths:
         try:
-            with storage.open(path) as stream:
+            with doing(f"checking {path}", unit="row") as checking, storage.open(path) as stream:
                 content, found, hashing = open_list(stream, list_path=path, labels=labels)
                 for line in notes(found):
                     print(f"note: {path}: {line}", file=sys.stderr)
@@ -189,6 +191,7 @@ def scan_lists(
                     content, list_path=path, labels=labels, unknown_labels=unknown_labels, list_format=found
                 ):
                     rows += 1
+                    checking.done += 1
                     if row.outcome is None:
                         images += 1
                         location = resolve_uri(row.uri, path)

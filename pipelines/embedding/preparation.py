@@ -19,6 +19,7 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 
+from configs.activity import doing
 from configs.errors import InputError
 from configs.option import definition_of, time_deciding
 from pipelines.checks.embed_flags import EmbedFlags, JobOptions
@@ -100,7 +101,8 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     _check_workers(target, engine)
     images = ImageSource.of_options(options)
     storage = BeamStorage(images.retry)
-    _check_services(options, target, storage)
+    with doing("checking that storage answers" if target.is_here else "checking that storage and the runner answer"):
+        _check_services(options, target, storage)
     labels = read_label_dict(options.input_dict, storage)
     lists = scan_lists(
         options.input_path,
@@ -111,15 +113,21 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
         remote_images_only=target.on_dataflow,
     )
     check_web_hosts(lists, connections_per_host=options.connections_per_host, from_here=target.is_here)
-    weights_folder = _check_weights(flags, target, spec, storage)
-    _check_places(options, storage)
-    job = _job_of(
-        options, lists, labels, _planned_cost(options, target, lists, storage), _weights_sha256(flags, target, storage)
-    )
+    with doing("checking the weights and the output"):
+        weights_folder = _check_weights(flags, target, spec, storage)
+        _check_places(options, storage)
+        job = _job_of(
+            options,
+            lists,
+            labels,
+            _planned_cost(options, target, lists, storage),
+            _weights_sha256(flags, target, storage),
+        )
     if target.on_dataflow or options.dry_run:
         # A fault at one of several outputs must be found before the first job is submitted.
         output = Output(job, storage)
-        output.claim(overwrite=options.overwrite, verify=options.verify and options.dry_run)
+        with doing("looking at the output"):
+            output.claim(overwrite=options.overwrite, verify=options.verify and options.dry_run)
         if output.damage and options.dry_run and options.verify:
             raise InputError(f"{output.damage[0]}. Without --dry_run, what is lost of the set is embedded again.")
     return PreparedJob(

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from configs.activity import doing
 from configs.errors import EXIT_OK, InputError
 from configs.printed_commands import program_command
 from pipelines.checks.output_claim import Claim, Output, locked
@@ -92,7 +93,8 @@ class PreparedJob:
         with locked(job, storage, service_job=service_job, ask_service=ask_service) as lock:
             storage = fenced(storage, lock)
             output = Output(job, storage)
-            claim = output.claim(overwrite=self.overwrite, verify=self.verify)
+            with doing("reading every file of the set" if self.verify else "looking for what earlier runs left"):
+                claim = output.claim(overwrite=self.overwrite, verify=self.verify)
             if claim is Claim.JOURNALED:
                 code = finish_here(job, storage=storage)
                 if code is not None:
@@ -100,7 +102,8 @@ class PreparedJob:
                 output = Output(job, storage)  # The journal could not be used and is deleted.
                 claim = output.claim(overwrite=self.overwrite, verify=self.verify)
             if claim is Claim.DONE:
-                tidy(job, storage)
+                with doing("removing what earlier runs left"):
+                    tidy(job, storage)
                 return _say_done(job, verified=self.verify)
             if claim is Claim.DAMAGED:
                 print(f"note: {output.damage[0]}; what is lost of the set is embedded again", file=sys.stderr)
@@ -117,7 +120,7 @@ class PreparedJob:
                 self._told_on_failure(
                     lambda: forget_record(job, storage) if record is None else write_record(job, storage, record)
                 )
-                with worker_files(self.beam_options, self.requirements):
+                with doing("packing what the workers need"), worker_files(self.beam_options, self.requirements):
                     transform = self._transform(job)
                     if not is_dataflow(self.beam_options):
                         where = self.beam_options.view_as(StandardOptions).runner
@@ -131,7 +134,8 @@ class PreparedJob:
                     lock.hand_over()
                 return started
             # The stage that embeds would load the engine too. Loaded here, a fault of it is reported in one clear line.
-            loaded = load_recorded(self.options.load_engine, record, job)
+            with doing("loading the network"):
+                loaded = load_recorded(self.options.load_engine, record, job)
             name = posixpath.basename(job.output_prefix)
             job = output.prepare(claim=claim, overwrite=self.overwrite)
             self._told_on_failure(lambda: write_record(job, storage, loaded.info))

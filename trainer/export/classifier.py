@@ -19,7 +19,7 @@ from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
 from trainer.storage.files import cause_of, is_in_bucket, is_missing_bucket, local_folder, storage
 from trainer.storage.tensorflow_paths import path_for_tensorflow
 
-_BATCH_SIZE = 8
+BATCH_SIZE = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,8 +126,8 @@ class Classifier:
         """
         tf = import_tensorflow()
         predictions = []
-        for start in range(0, len(images), _BATCH_SIZE):
-            batch = list(images[start : start + _BATCH_SIZE])
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = list(images[start : start + BATCH_SIZE])
             keys = [str(start + i) for i in range(len(batch))]
             outputs = self._signature(key=tf.constant(keys), image_bytes=tf.constant(batch, tf.string))
             arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
