@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from configs.activity import doing
 from configs.errors import InputError
 
 # The oldest version that is accepted, from 2022. Everything was tested with 528; older versions may lack a flag.
@@ -49,14 +50,15 @@ def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     if path is None:
         raise InputError(f"{command[0]}: not found on this machine. {_INSTALL}")
     try:
-        return subprocess.run(
-            [path, *command[1:]],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-            errors="replace",
-        )
+        with doing(f"waiting for {_name(command)}"):
+            return subprocess.run(
+                [path, *command[1:]],
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                check=False,
+                errors="replace",
+            )
     except OSError as error:
         raise InputError(f"{command[0]}: {path} cannot be run ({error.strerror or error}). {_INSTALL}") from error
 

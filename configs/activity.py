@@ -5,10 +5,10 @@
             ...
             reading.advance()
 
-Something is shown only if it takes longer than `_SHOWN_AFTER_SEC`. On a terminal it is one line that is updated until the
-activity ends: a bar if the total is known, else the time that has passed. Elsewhere it is a line at once, and further
-lines at growing distances. Programs show activities (`run_program`); libraries, workers and tests do not, and then
-`doing` costs next to nothing.
+Something is shown only if it takes longer than `_SHOWN_AFTER_SEC`. On a terminal it is one line that is updated until
+the activity ends: a bar if the total is known, else the time that has passed. Elsewhere it is a line at once, and
+further lines at growing distances. Programs show activities (`run_program`); libraries, workers and tests do not, and
+then `doing` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -56,6 +56,13 @@ class Activity:
         """Counts things that are done."""
         with self._lock:
             self.done += number
+
+    def becomes(self, what: str) -> None:
+        """From now on the program does something else, of which no total is known."""
+        with self._lock:
+            self.what, self.total, self.done = what, None, 0
+            self.started = time.monotonic()
+            self.next_line, self.lines = self.started, 0
 
     def sample(self, now: float) -> None:
         """Notes how much is done, for the rate. The first things that are done are where the measurement begins."""

@@ -15,7 +15,8 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Runs a program's `main(argv)` and exits the process with its code.
 
     `InputError` becomes one `error:` line on standard error and exit code 2; Ctrl-C becomes exit code 130, and a line
-    that says what the same command will do, or the text of the `KeyboardInterrupt`. Faults of printing do not change the exit code: see `configs.console`.
+    that says what the same command will do, or the text of the `KeyboardInterrupt`. What takes long is shown while it
+    lasts (`configs.activity`). Faults of printing do not change the exit code: see `configs.console`.
     """
     require_utf8_names()
     settle_streams()

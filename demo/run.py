@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
 from configs.file_uris import path_argument
@@ -65,7 +66,8 @@ def _choose_weights() -> list[str]:
     from preprocess.backbones.backbone import BackboneSpec, check_weights
 
     try:
-        check_weights(BackboneSpec())
+        with doing("looking for ImageNet weights"):
+            check_weights(BackboneSpec())
     except InputError:
         _say(
             "\nThe ImageNet weights are not available (no network, none cached), so the demo uses RANDOM weights:\n"

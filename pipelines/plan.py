@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
 from configs.option import add_flags, given_values, option, options_of
@@ -94,13 +95,14 @@ def _plan(
     recipe: Recipe, prices: RegionPrices, *, data_dir: str, output: str, sample_size: int, batch_size: int | None
 ) -> int:
     # Imported here so that --help and wrong flags answer at once.
+    with doing("loading Apache Beam"):
+        from preprocess.beam.beam_storage import BeamStorage
     from pipelines.checks.preflight import CALIBRATION_IMAGES, check_reachable, read_label_dict, scan_lists
     from pipelines.checks.web_hosts import check_web_hosts
     from pipelines.planning.contents import DRAWN_PER_IMAGE, PlannedList, make_plan
     from pipelines.planning.file import check_output, write_plan
     from pipelines.planning.table import plan_lines
     from preprocess.backbones.backbone import BackboneSpec
-    from preprocess.beam.beam_storage import BeamStorage
     from preprocess.engines.select import EngineSpec, check_engine
     from preprocess.storage.retry import RetryPolicy
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from types import ModuleType
 
+from configs.activity import doing
 from configs.console import write_standard_error
 
 # The messages that TensorFlow 2.21 prints regardless of TF_CPP_MIN_LOG_LEVEL: notes (I, W), that there is no GPU, and
@@ -58,7 +59,7 @@ def import_tensorflow(*, start: bool = True) -> ModuleType:
         import tensorflow as tf
 
         return tf
-    with without_tensorflow_noise():
+    with doing("loading TensorFlow"), without_tensorflow_noise():
         import tensorflow as tf
 
         if start:

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+from configs.activity import doing
 from configs.errors import InputError, cause_in_one_line
 from preprocess.storage import router
 from preprocess.storage.base import Storage
@@ -62,7 +63,8 @@ def check_published(file: PublishedFile) -> None:
         return
     request = urllib.request.Request(file.url, method="HEAD")
     try:
-        urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT_SEC).close()
+        with doing("looking for the ImageNet weights on the network"):
+            urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT_SEC).close()
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(file, error) from error
 

@@ -65,6 +65,7 @@ def load_network(spec: BackboneSpec, cache: ModelCache, storage: Storage | None 
     Raises:
       InputError: the weights are not available or do not fit the network.
     """
+
     def write(folder: str) -> None:
         with doing("preparing the network; the next run will find it prepared"):
             _write_graph(spec, folder, storage)

@@ -165,9 +165,8 @@ def test_a_result_is_printed_before_the_next_photo_is_there(model_dir, tmp_path)
     """One photo never comes, as from a bucket that hangs: the results before it do not wait."""
     photos = grey_photos(tmp_path, 3)
     missing, slow = str(tmp_path / "missing.png"), str(tmp_path / "slow.png")
-    process = start_program(
-        ["-m", "tests.support.slow_predict", slow, "--json", "--model_dir", model_dir, *photos, missing, slow, photos[0]]
-    )
+    flags = ["--json", "--model_dir", model_dir]
+    process = start_program(["-m", "tests.support.slow_predict", slow, *flags, *photos, missing, slow, photos[0]])
     try:
         lines = [json.loads(process.stdout.readline())["image"] for _ in photos]
         assert lines == photos

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.activity import doing
 from configs.errors import InputError
 from trainer.data.dataset import EmbeddingDataset
 from trainer.data.label_mode import LabelMode
@@ -220,7 +221,8 @@ def tune(
             break
         best = _best(done, train.label_mode)
         settings = _propose(given, done, best, random, l2_unit=l2_unit)
-        trial = _run_trial(number + 1, settings, best, sample, folds, searching, clock_sec)
+        with doing(f"trial {number + 1} of {trials}: {_described(settings)}"):
+            trial = _run_trial(number + 1, settings, best, sample, folds, searching, clock_sec)
         done.append(trial)
         say(f"trial {number + 1}/{trials}  {_outcome(trial)}  {_described(trial.settings)}  {trial.wall_sec:.1f} s")
     best = _best(done, train.label_mode)
@@ -236,9 +238,10 @@ def tune(
         epochs=None,
         eval_every_steps=searching.eval_every_steps,
     )
-    checks = {"chosen": _check(chosen.max_steps, train, evaluation, chosen)}
-    if done[0].whole:
-        checks["given"] = _check(_final_steps(done[0], options, **sizes), train, evaluation, options)
+    with doing("measuring the chosen and the given settings on eval"):
+        checks = {"chosen": _check(chosen.max_steps, train, evaluation, chosen)}
+        if done[0].whole:
+            checks["given"] = _check(_final_steps(done[0], options, **sizes), train, evaluation, options)
     for name, measures in checks.items():
         say(f"on eval, which took no part: {name} settings: loss {measures.loss:.4f}, accuracy {measures.accuracy:.4f}")
     return chosen, {
