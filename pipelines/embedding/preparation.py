@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import importlib.metadata
-import json
 import os
 import sys
 import uuid
@@ -308,7 +306,7 @@ def _definition(options: JobOptions, lists: ScannedLists, labels: LabelDict) -> 
     return {
         **of_formats,
         "input_path": [list(pair) for pair in zip(paths, lists.sha256, strict=True)],
-        "input_dict": hashlib.sha256(json.dumps(list(labels.names)).encode()).hexdigest(),
+        "input_dict": labels.sha256,
         "image_definition": IMAGE_DEFINITION,
         **definition_of(options, "records"),
     }

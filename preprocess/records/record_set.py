@@ -23,6 +23,9 @@ MANIFEST_NAME = "manifest.json"
 REPORT_NAME = "report.json"
 FAILED_NAME = "failed.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
+# The definition of an unfinished job, in its folder of parts in the sidecar folder.
+DEFINITION_NAME = "job.json"
+PARTS_PREFIX = "parts-"
 
 _SUFFIXES: dict[str, str] = {"none": ".tfrecord", "gzip": ".tfrecord.gz"}
 _SHARD_NAME = re.compile(r"^(?P<prefix>.+)-\d{5,}-of-\d{5,}\.tfrecord(\.gz)?\Z", re.DOTALL)
