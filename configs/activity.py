@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from configs.console import on_printing, printable, second_standard_error
-from configs.counts import count
+from configs.counts import counted
 
 _SHOWN_AFTER_SEC = 1.0
 _TICK_SEC = 0.25
@@ -89,8 +89,8 @@ class Activity:
         if not self.lines or not self.done:
             return f"{self.what} …" if not self.lines else f"{self.what} … {elapsed}"
         if not self.total:
-            return f"{self.what}: {count(self.done, self._unit)}, {elapsed}"
-        words = f"{self.what}: {self.done} of {count(self.total, self._unit)} ({100 * self.done / self.total:.0f} %)"
+            return f"{self.what}: {counted(self.done, self._unit)}, {elapsed}"
+        words = f"{self.what}: {self.done} of {counted(self.total, self._unit)} ({100 * self.done / self.total:.0f} %)"
         if self.rate:
             left = tqdm.format_interval(max(self.total - self.done, 0) / self.rate)
             words += f", {self.rate:.1f} {self._unit}s/s, {left} left"
@@ -103,7 +103,7 @@ class Activity:
         elapsed = now - self.started
         if not self.total:
             words = f"{self.what} … {tqdm.format_interval(elapsed)}"
-            return (words + (f", {count(self.done, self._unit)}" if self.done else ""))[:columns]
+            return (words + (f", {counted(self.done, self._unit)}" if self.done else ""))[:columns]
         return str(
             tqdm.format_meter(
                 self.done,

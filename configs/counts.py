@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
+def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number and its noun, for example "1 shard", "4 shards" or "12,500 rows".
 
     Args:

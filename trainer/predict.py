@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.console import require_printed
-from configs.counts import count
+from configs.counts import counted
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
 from configs.file_uris import local_path_of
 from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
@@ -195,7 +195,7 @@ class _Photos:
         if self._faults_in_a_row == _MAX_FAULTS and self.num_left:
             raise InputError(
                 f"{_MAX_FAULTS} photos in a row could not be read for a fault of this machine or its storage, so "
-                f"{count(self.num_left, 'photo')} after them {'was' if self.num_left == 1 else 'were'} not tried."
+                f"{counted(self.num_left, 'photo')} after them {'was' if self.num_left == 1 else 'were'} not tried."
             )
 
 
@@ -255,7 +255,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 progress.done = total - photos.num_left
     except KeyboardInterrupt:
         sys.stdout.flush()
-        answered = f"{printed} of {count(total, 'photo')} {'has its answer' if printed == 1 else 'have their answers'}"
+        answered = (
+            f"{printed} of {counted(total, 'photo')} {'has its answer' if printed == 1 else 'have their answers'}"
+        )
         raise KeyboardInterrupt(f"{answered} above. The same command begins with the first photo again.") from None
     require_printed()  # The program exists to print predictions.
     return EXIT_INPUT_ERROR if photos.num_bad else EXIT_OK

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.activity import doing
 from configs.choices import Unlabeled
+from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow
@@ -105,7 +106,9 @@ def _warnings(
     for part in sets.values():
         for record_set in part:
             if stale := record_set.stale_files:
-                warnings += [f"{len(stale)} files that an earlier pipeline run left are not read, such as {stale[0]}"]
+                are = "is" if len(stale) == 1 else "are"
+                left = f"{counted(len(stale), 'file')} that an earlier pipeline run left {are} not read"
+                warnings.append(f"{left}, such as {stale[0]}")
     for name in ("eval", "test"):
         if name in data:
             warnings += data_warnings(data["train"], data[name], held_out_name=name)

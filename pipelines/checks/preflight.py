@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from configs.activity import doing
 from configs.arguments import require_utf8
 from configs.choices import UnknownLabels
+from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
 from preprocess.jobs.set_files import read_content
@@ -214,7 +215,7 @@ def scan_lists(
             raise _cannot_read("input_path", path, error) from error
     if not images:
         raise InputError(
-            f"input_path: {', '.join(paths)}: {rows} rows, none of them with an image to embed. "
+            f"input_path: {', '.join(paths)}: {counted(rows, 'row')}, none of them with an image to embed. "
             "Each row is image_uri,label[,label...]."
         )
     return ScannedLists(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from configs.activity import doing
+from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
 from configs.printed_commands import program_command
 from pipelines.checks.output_claim import Claim, Output, locked
@@ -125,10 +126,11 @@ class PreparedJob:
                     if not is_dataflow(self.beam_options):
                         where = self.beam_options.view_as(StandardOptions).runner
                         name = posixpath.basename(job.output_prefix)
-                        print(f"{name}: embedding {job.rows_expected} rows on {where}{going_on}", file=sys.stderr)
+                        rows = counted(job.rows_expected, "row")
+                        print(f"{name}: embedding {rows} on {where}{going_on}", file=sys.stderr)
                         return run_remotely(job, transform, **run)
                     started = submit(job, transform, **run)
-                print(f"submitted {job.rows_expected} rows as Dataflow job {started.job_id}{going_on}")
+                print(f"submitted {counted(job.rows_expected, 'row')} as Dataflow job {started.job_id}{going_on}")
                 print("\n".join(started.describe()), flush=True)
                 if isinstance(lock, Lease):
                     lock.hand_over()
@@ -140,7 +142,7 @@ class PreparedJob:
             job = output.prepare(claim=claim, overwrite=self.overwrite)
             self._told_on_failure(lambda: write_record(job, storage, loaded.info))
             print(
-                f"{name}: embedding {job.rows_expected} rows with {loaded.identity.describe()}{going_on}",
+                f"{name}: embedding {counted(job.rows_expected, 'row')} with {loaded.identity.describe()}{going_on}",
                 file=sys.stderr,
             )
             print(f"{name}: {loaded.info.engine}, {loaded.info.why}", file=sys.stderr)

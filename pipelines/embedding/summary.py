@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from configs.counts import counted
 from pipelines.planning import amounts
 from preprocess.jobs.block_results import COMPUTED, FROM_CACHE, FROM_EARLIER_RUN
 from preprocess.jobs.estimate import Estimate
@@ -56,7 +57,7 @@ def _content_lines(report: Mapping[str, Any]) -> Iterator[str]:
         conflicts = duplicates["images_with_different_labels"]
         yield (
             f"  {'duplicates':<12}{duplicates['extra_records']:>9}  {_records(duplicates['extra_records'])} of "
-            f"{amounts.count(duplicates['images'], 'image')} that {'is' if duplicates['images'] == 1 else 'are'} there "
+            f"{counted(duplicates['images'], 'image')} that {'is' if duplicates['images'] == 1 else 'are'} there "
             f"more than once, {conflicts or 'none'} of them under different labels: {duplicates['file']}"
         )
     for shared in report.get("shared_with", ()):
@@ -102,7 +103,7 @@ def _speed(report: Mapping[str, Any]) -> str:
     if startup_sec is not None:
         words += f", {amounts.duration(startup_sec)} to start"
     if computed < report["embedded"]:
-        words += f", {amounts.count(computed, 'image')} embedded anew"
+        words += f", {counted(computed, 'image')} embedded anew"
     return words
 
 
@@ -118,9 +119,9 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
     complete = report["status"] == COMPLETE
     output = report["output"]
     backbone = report["backbone"]
-    yield f"{prefix}: {amounts.count(report['rows_read'], 'row')} read"
+    yield f"{prefix}: {counted(report['rows_read'], 'row')} read"
     megabytes = output["num_bytes"] / 1e6
-    shards = amounts.count(output["shards"], "shard")
+    shards = counted(output["shards"], "shard")
     where = f"  {prefix}-* ({shards}, {megabytes:.1f} MB)" if complete else ""
     yield f"  {'embedded':<12}{report['embedded']:>9}{where}"
     for source, title in ((FROM_EARLIER_RUN, "by earlier runs"), (FROM_CACHE, "from the cache")):

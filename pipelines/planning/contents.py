@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from configs.activity import doing
-from configs.counts import count
+from configs.counts import counted
 from configs.prices import RegionPrices
 from configs.recipe import Recipe
 from pipelines.checks.preflight import CALIBRATION_IMAGES, ScannedLists
@@ -124,7 +124,7 @@ def _sample(lists: Sequence[PlannedList], size: int, images: ImageSource) -> dic
     samples = {}
     for planned in lists:
         scanned = planned.scanned
-        _say(f"{planned.split}: {count(scanned.rows, 'row')}; trying {count(min(size, scanned.images), 'image')}")
+        _say(f"{planned.split}: {counted(scanned.rows, 'row')}; trying {counted(min(size, scanned.images), 'image')}")
         with doing(f"{planned.split}: reading a sample"):
             samples[planned.split] = sample_images(scanned.sample, number=size, lists=scanned, images=images)
     return samples

@@ -122,8 +122,8 @@ class BlockResult:
             numbers += counts.values()
         if any(type(number) is not int or number < 0 for number in numbers):
             raise ValueError("a count is not a whole number, or negative")
-        times = (self.read_sec, self.decode_sec, self.waited_for_images_sec, self.waited_for_engine_sec)
-        times += (self.first_batch_at, self.last_batch_at)
+        times = [self.read_sec, self.decode_sec, self.waited_for_images_sec, self.waited_for_engine_sec]
+        times += [self.first_batch_at, self.last_batch_at]
         if any(type(seconds) not in (int, float) or not math.isfinite(seconds) for seconds in times):
             raise ValueError(f"a time is no number of seconds: {times!r}")
         if self.rows != self.embedded + sum(self.failed.values()) + sum(self.skipped.values()):

@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from configs.counts import counted
 from preprocess.jobs.block_results import COMPUTED, FROM_CACHE, BlockResult
 from preprocess.jobs.job import Job
 from preprocess.jobs.planned_cost import compared
@@ -56,9 +57,11 @@ def _verdict(
 ) -> tuple[str, str | None]:
     rows_read = sum(result.rows for result in results)
     if not _rows_are_accounted_for(results, shards, job.rows_expected):
-        return WRONG_ROW_ACCOUNTING, f"{job.rows_expected} rows were counted before the start, {rows_read} were read."
+        expected = counted(job.rows_expected, "row")
+        were = "was" if job.rows_expected == 1 else "were"
+        return WRONG_ROW_ACCOUNTING, f"{expected} {were} counted before the start, {rows_read} were read."
     if not shards:
-        return NOTHING_EMBEDDED, f"None of {rows_read} rows could be embedded."
+        return NOTHING_EMBEDDED, f"None of {counted(rows_read, 'row')} could be embedded."
     if failed_percent > job.max_failed_percent:
         return TOO_MANY_FAILED, (
             f"{failed_percent:.3g} % of the rows to embed failed, more than max_failed_percent "

@@ -15,6 +15,7 @@ import re
 from typing import Any
 
 from configs.choices import Compression
+from configs.counts import counted
 from configs.errors import InputError
 from preprocess.records.backbone_identity import BackboneIdentity
 
@@ -149,5 +150,7 @@ class Manifest:
             raise InputError(f"{where}: a field of the manifest is missing or wrong ({error!r}).") from error
         total = sum(shard.records for shard in manifest.shards)
         if total != manifest.records:
-            raise InputError(f"{where}: the shards add up to {total} records, the manifest says {manifest.records}.")
+            raise InputError(
+                f"{where}: the shards add up to {counted(total, 'record')}, the manifest says {manifest.records}."
+            )
         return manifest

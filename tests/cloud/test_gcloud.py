@@ -132,8 +132,8 @@ def test_a_bucket_that_cannot_be_reached_is_not_called_a_wrong_name():
     with pytest.raises(InputError) as refusal, faults_of("gs://bucket/x"):
         raise OSError(
             "gs://bucket/x: HTTPSConnectionPool(host='storage.googleapis.com', port=443): Max retries exceeded with "
-            "url: /storage (Caused by NameResolutionError(\"x: Failed to resolve 'storage.googleapis.com' ([Errno -2] Name "
-            'or service not known)")) (tried 9 times in 18 s)'
+            "url: /storage (Caused by NameResolutionError(\"x: Failed to resolve 'storage.googleapis.com' ([Errno -2] "
+            'Name or service not known)")) (tried 9 times in 18 s)'
         )
     assert str(refusal.value) == (
         "gs://bucket/x: cannot reach storage.googleapis.com (its name is not found: no network, or no name service). "

@@ -35,6 +35,7 @@ from pipelines.recipe_lists import RecipeListOptions
 from preprocess.bake import BakeOptions
 from preprocess.beam.image_source import ImageSource
 from preprocess.images.decode import IMAGE_DEFINITION
+from preprocess.lists.labels import LabelDict
 from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptions
 from trainer.predict import PredictOptions
 
@@ -115,7 +116,7 @@ def job_definition(options: JobOptions) -> dict[str, Any]:
     from pipelines.embedding.preparation import _definition
 
     lists = types.SimpleNamespace(paths=options.input_path, sha256=("abc",), formats=())
-    return _definition(options, lists, types.SimpleNamespace(names=("rose",)))  # type: ignore[arg-type]
+    return _definition(options, lists, LabelDict(("rose",)))
 
 
 def test_what_decides_the_records_is_in_the_definition_of_jobs():

@@ -12,6 +12,7 @@ import numpy as np
 
 from configs.activity import doing
 from configs.choices import RequestedLabelMode, Unlabeled
+from configs.counts import counted
 from configs.errors import InputError
 from preprocess.records.record_set import Shard
 from trainer.data.embeddings import Embeddings, MemoryEmbeddings, StreamedEmbeddings
@@ -259,7 +260,9 @@ def read_dataset(
                 reading.advance(len(records))
             first_rows.append(filled)
     if not filled:
-        raise InputError(f"--{flag}: none of the {total} records has a label, so there is nothing to learn from.")
+        raise InputError(
+            f"--{flag}: none of the {counted(total, 'record')} has a label, so there is nothing to learn from."
+        )
     embeddings: Embeddings
     if budget is None or keep:
         embeddings = MemoryEmbeddings(array[:filled])

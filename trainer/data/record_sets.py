@@ -8,6 +8,7 @@ import os
 import posixpath
 from collections.abc import Sequence
 
+from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
 from preprocess.records import record_set
@@ -119,8 +120,8 @@ def _require_shard(path: str, shard: Shard, *, listed: bool) -> None:
     num_bytes = os.path.getsize(path)
     if num_bytes != shard.num_bytes:
         raise InputError(
-            f"{path} has {num_bytes} bytes, its set's manifest says {shard.num_bytes}: the file was cut short or "
-            "replaced. Run the pipeline again."
+            f"{path} has {counted(num_bytes, 'byte')}, its set's manifest says {shard.num_bytes}: the file was cut "
+            "short or replaced. Run the pipeline again."
         )
 
 
@@ -225,7 +226,7 @@ def _label_difference(one: Sequence[str], other: Sequence[str]) -> str:
     for position, (first, second) in enumerate(zip(one, other, strict=False)):
         if first != second:
             return f"label {position} is {first!r} against {second!r}"
-    return f"{len(one)} labels against {len(other)}"
+    return f"{counted(len(one), 'label')} against {len(other)}"
 
 
 def require_agreement(sets: Sequence[RecordSet]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from configs.activity import doing
+from configs.counts import counted
 from configs.errors import InputError
 from trainer.data.dataset import EmbeddingDataset
 from trainer.data.label_mode import LabelMode
@@ -331,7 +332,7 @@ def _outcome(trial: _Trial) -> str:
     found = trial.found
     if found is None:
         return f"failed ({trial.failure})"
-    left_out = f" (given up after {len(found.losses)} folds)" if found.given_up else ""
+    left_out = f" (given up after {counted(len(found.losses), 'fold')})" if found.given_up else ""
     return f"loss {found.losses.mean():.4f}  accuracy {found.accuracies.mean():.4f}{left_out}"
 
 
