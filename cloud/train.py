@@ -292,8 +292,12 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     _report(number, job, options, gcloud)
     if not options.wait:
         return EXIT_OK
-    with doing(f"waiting for job {number}"):
-        return _wait(number, gcloud)
+    try:
+        with doing(f"waiting for job {number}"):
+            return _wait(number, gcloud)
+    except KeyboardInterrupt:
+        watch = shlex.join(gcloud.command("ai", "custom-jobs", "stream-logs", number))
+        raise KeyboardInterrupt(f"Job {number} goes on. To watch it: {watch}") from None
 
 
 if __name__ == "__main__":

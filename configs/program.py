@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from configs.activity import shown
 from configs.console import require_utf8_names, settle_streams
 from configs.errors import EXIT_INPUT_ERROR, EXIT_INTERRUPTED, EXIT_OK, InputError
 from configs.printed_commands import this_command
+
+
+@contextlib.contextmanager
+def begins_again() -> Iterator[None]:
+    """Within this context, Ctrl-C says that the same command begins again, for a program that keeps no half work."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"The same command begins again: {this_command()}") from None
 
 
 def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:

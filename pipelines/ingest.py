@@ -25,7 +25,7 @@ from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
 from configs.file_uris import path_argument
 from configs.printed_commands import program_command
-from configs.program import run_program
+from configs.program import begins_again, run_program
 from pipelines.class_folders import (
     ClassFolders,
     count_of,
@@ -295,6 +295,7 @@ def _storage_for(uri: str) -> Storage:
     return others
 
 
+@begins_again()
 def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -> int:
     """Runs the program; `storage` replaces the filesystem of URIs with a scheme.
 

@@ -19,7 +19,7 @@ from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
 from configs.option import add_flags, given_values, option, options_of
 from configs.prices import load_prices
-from configs.program import run_program
+from configs.program import begins_again, run_program
 from configs.recipe import PreprocessOptions, Recipe, load_recipe
 from configs.rules import PathText, Whole
 from pipelines.checks.embed_flags import BatchOptions, with_flags
@@ -75,6 +75,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[PlanOptions, Recipe]:
     return options, dataclasses.replace(recipe, preprocess=with_flags(recipe.preprocess, args))
 
 
+@begins_again()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program.
 

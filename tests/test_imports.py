@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -189,3 +191,10 @@ def test_slow_libraries_are_imported_only_when_needed(package):
     for path in programs:
         top_level = {name.split(".")[0] for name in imports(path, top_level_only=True)}
         assert not top_level & SLOW, path
+
+
+def test_a_training_checks_its_paths_before_tensorflow_is_loaded():
+    """Imported by chance, TensorFlow prints its notes, and a wrong path is found seconds later than it could be."""
+    before = "trainer.task, trainer.predict, trainer.storage.output_locks, trainer.export.output_folder"
+    program = f"import sys, {before}; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
