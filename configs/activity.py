@@ -231,9 +231,13 @@ def shown(stream: TextIO | None = None) -> Iterator[None]:
     """Within this context, activities of this process are shown.
 
     Args:
-      stream: where they are shown; None for standard error. If other code redirects that, they are still shown.
+      stream: where they are shown; None for standard error. If other code redirects that, they are still shown. With
+        HUGS_PROGRESS=0 in the environment nothing is shown there, for whoever compares what programs print.
     """
     global _screen
+    if stream is None and os.environ.get("HUGS_PROGRESS") == "0":
+        yield
+        return
     before = _screen
     with contextlib.ExitStack() as stack:
         screen = Screen(stream if stream is not None else stack.enter_context(second_standard_error()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -42,4 +43,6 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
         then = str(interrupt) or f"To go on, give the same command again: {this_command()}"
         print(f"interrupted. {then}", file=sys.stderr)
         code = EXIT_INTERRUPTED
+    # Otherwise the interpreter looks for cycles in all that TensorFlow and Beam made, for seconds, before it ends.
+    gc.freeze()
     sys.exit(code)

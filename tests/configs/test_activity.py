@@ -108,6 +108,7 @@ def test_an_error_ends_the_line_too():
 
 def test_what_is_printed_meanwhile_stands_on_a_line_of_its_own(monkeypatch):
     """On a real terminal, with standard output and standard error on it, and with descriptor 2 redirected meanwhile."""
+    monkeypatch.delenv("HUGS_PROGRESS", raising=False)
     ours, theirs = pty.openpty()
     saved = [os.dup(1), os.dup(2)]
     monkeypatch.setattr(sys, "stdout", os.fdopen(1, "w", closefd=False))

@@ -165,14 +165,16 @@ def test_a_result_is_printed_before_the_next_photo_is_there(model_dir, tmp_path)
     """One photo never comes, as from a bucket that hangs: the results before it do not wait."""
     photos = grey_photos(tmp_path, 3)
     missing, slow = str(tmp_path / "missing.png"), str(tmp_path / "slow.png")
-    flags = ["--json", "--model_dir", model_dir]
-    process = start_program(["-m", "tests.support.slow_predict", slow, *flags, *photos, missing, slow, photos[0]])
+    flags, shown = ["--json", "--model_dir", model_dir], {"HUGS_PROGRESS": ""}
+    process = start_program(
+        ["-m", "tests.support.slow_predict", slow, *flags, *photos, missing, slow, photos[0]], shown
+    )
     try:
         lines = [json.loads(process.stdout.readline())["image"] for _ in photos]
         assert lines == photos
-        stderr = process.stderr.readline()
-        while "missing.png" not in stderr:
-            stderr = process.stderr.readline()
+        for expected in ("missing.png", "predicting: 4 of 6 photos (67 %)"):
+            while expected not in process.stderr.readline():
+                pass
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     finally:
