@@ -25,6 +25,7 @@ from cloud.serving_model import (
     prediction_request,
     top_predictions,
 )
+from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.console import require_printed
@@ -148,7 +149,8 @@ def _find_or_upload(model: ServingModel, image: str, recipe: Recipe, gcloud: Gcl
         print(f"model     {number} (uploaded before)", flush=True)
         return number
     print("uploading the model …", flush=True)
-    model.stage(job_storage())
+    with doing("copying the model within the bucket"):
+        model.stage(job_storage())
     number = _number(gcloud.resource(_upload_command(model, image, recipe, gcloud), key="model")["model"])
     print(f"model     {number}", flush=True)
     return number
@@ -239,7 +241,8 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     image = recipe.deploy.image or hub_image(gcloud.project, gcloud.region)
     if not options.dry_run:
         gcloud.require_new_enough()
-    model = find_model(folder, image=image, storage=job_storage())
+    with doing(f"looking for the model in {folder}"):
+        model = find_model(folder, image=image, storage=job_storage())
     request = prediction_request(photo, key=key, size=model.info.image.size)
     if options.dry_run:
         print(f"# the model is copied to {model.artifact_uri}/1 first")

@@ -9,14 +9,15 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from configs.activity import doing
 from configs.errors import InputError
+from configs.network_faults import network_fault
 
 # The oldest version that is accepted, from 2022. Everything was tested with 528; older versions may lack a flag.
 _OLDEST = 400
 _INSTALL = "Install it: https://cloud.google.com/sdk/docs/install. --dry_run shows what would be sent without it."
 # Patterns for gcloud's messages, each with a remedy. The first pattern that matches is used.
 _REMEDIES = (
-    (r"ConnectionError|ServerNotFoundError|Max retries", "Check the network, and whether there is such a region."),
     (r"active account|UNAUTHENTICATED|[Rr]eauthenticat|auth tokens|invalid_grant", "Log in: gcloud auth login"),
     (
         r"SERVICE_DISABLED|has not been used in project|API .*not enabled",
@@ -49,14 +50,15 @@ def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     if path is None:
         raise InputError(f"{command[0]}: not found on this machine. {_INSTALL}")
     try:
-        return subprocess.run(
-            [path, *command[1:]],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-            errors="replace",
-        )
+        with doing(f"waiting for {_name(command)}"):
+            return subprocess.run(
+                [path, *command[1:]],
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                check=False,
+                errors="replace",
+            )
     except OSError as error:
         raise InputError(f"{command[0]}: {path} cannot be run ({error.strerror or error}). {_INSTALL}") from error
 
@@ -143,6 +145,10 @@ class Gcloud:
         done = self._run(command)
         name = _name(command)
         if done.returncode != 0:
+            if fault := network_fault(_error_lines(done.stderr)):
+                # The host of a service in a region has the region in its name.
+                region = f", and whether there is a region {self.region}" if self.region in fault else ""
+                raise InputError(f"{name}: {fault}. Check the network{region}.")
             said = last_error(done.stderr) or f"exit code {done.returncode}"
             raise InputError(f"{name}: {said.rstrip('.')}. {self._remedy(said)}".rstrip())
         try:
@@ -162,6 +168,12 @@ class Gcloud:
 def _name(command: Sequence[str]) -> str:
     # The words before the first flag name the command; its arguments may be long.
     return " ".join(word for word in command[:5] if not word.startswith("-"))
+
+
+def _error_lines(stderr: str) -> str:
+    """The lines of gcloud that begin an error; all of them if there is none, as after a crash of Python itself."""
+    lines = [line for line in stderr.splitlines() if line.startswith("ERROR:")]
+    return "\n".join(lines) or stderr
 
 
 def last_error(stderr: str) -> str:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 
 from configs.errors import InputError, cause_in_one_line
+from configs.network_faults import network_fault
 from preprocess.storage.base import Storage
 from preprocess.storage.retry import RetryPolicy
 
@@ -28,6 +29,8 @@ def faults_of(uri: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if fault := network_fault(str(error)):
+            raise InputError(f"{uri}: {fault}. Check the network.") from error
         cause = cause_in_one_line(error).removeprefix(f"{uri}: ").rstrip(".")
         raise InputError(
             f"{uri}: {cause}. Check the name of the bucket, and that you may use it: "

@@ -20,6 +20,7 @@ from cloud.job_storage import is_there, job_storage, put_file, read_file
 from cloud.options import CloudRunOptions
 from cloud.trainer_package import TrainerPackage, build_package
 from cloud.training_job import StagedPackage, TrainingJob, custom_job_spec, require_weights
+from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.console import require_printed
@@ -261,7 +262,8 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         job_dir=require_folder(options.job_dir, field="--job_dir"),
     )
     gcloud = options.gcloud(recipe, run)
-    package = None if recipe.vertex.trainer_in_image else build_package()
+    with doing("packing the trainer"):
+        package = None if recipe.vertex.trainer_in_image else build_package()
     job = TrainingJob(job_dir=options.job_dir, job_id=options.job_id, has_test=False, flags=flags)
     staged = _place_of(package, job) if package else None
     custom_job_spec(job, recipe, package=staged)  # Checks the flags before any request.
@@ -269,9 +271,10 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         gcloud.require_new_enough()
 
     storage = job_storage()
-    manifest, has_test = _find_records(options, gcloud, storage)
-    require_weights(manifest.backbone.weights, job, recipe)
-    _require_replaceable(f"{job.output_path}/model", storage)
+    with doing(f"looking for the records in {options.job_dir}"):
+        manifest, has_test = _find_records(options, gcloud, storage)
+        require_weights(manifest.backbone.weights, job, recipe)
+        _require_replaceable(f"{job.output_path}/model", storage)
     job = TrainingJob(job_dir=options.job_dir, job_id=options.job_id, has_test=has_test, flags=flags)
     spec = custom_job_spec(job, recipe, package=staged)
     if options.dry_run:
@@ -282,11 +285,19 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         return EXIT_OK
     _require_free(job.display_name, gcloud)
     if package and staged:
-        put_file(package.content, staged.uri, storage)
-        put_file(package.lock, staged.lock_uri, storage)
+        with doing("copying the trainer to the bucket"):
+            put_file(package.content, staged.uri, storage)
+            put_file(package.lock, staged.lock_uri, storage)
     number = _create(job, spec, recipe, gcloud)
     _report(number, job, options, gcloud)
-    return _wait(number, gcloud) if options.wait else EXIT_OK
+    if not options.wait:
+        return EXIT_OK
+    try:
+        with doing(f"waiting for job {number}"):
+            return _wait(number, gcloud)
+    except KeyboardInterrupt:
+        watch = shlex.join(gcloud.command("ai", "custom-jobs", "stream-logs", number))
+        raise KeyboardInterrupt(f"Job {number} goes on. To watch it: {watch}") from None
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import io
 import os
 import select
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from configs.errors import InputError
@@ -49,6 +50,19 @@ _TABLE = {code: _escape(chr(code)) for code in _CONTROLS}
 def printable(text: str) -> str:
     """The text with escaped control characters. Tabs and line feeds stay."""
     return text if text.isascii() and text.isprintable() else text.translate(_TABLE)
+
+
+_before_printing: list[Callable[[int], None]] = []
+
+
+@contextlib.contextmanager
+def on_printing(prepare: Callable[[int], None]) -> Iterator[None]:
+    """Within this context, `prepare` is called before a settled stream is written to, with the stream's descriptor."""
+    _before_printing.append(prepare)
+    try:
+        yield
+    finally:
+        _before_printing.remove(prepare)
 
 
 class _Descriptor(io.RawIOBase):
@@ -111,6 +125,8 @@ class _Stream(io.TextIOWrapper):
         self.unescaped = io.TextIOWrapper(raw, write_through=True, **options)
 
     def write(self, text: str) -> int:
+        for prepare in _before_printing:
+            prepare(self.raw.name)
         super().write(printable(text))
         return len(text)
 
@@ -176,6 +192,25 @@ def settle_streams() -> None:
 def bar_stream() -> TextIO:
     """Standard error for a progress bar, which needs control characters."""
     return sys.stderr.unescaped if isinstance(sys.stderr, _Stream) else sys.stderr
+
+
+@contextlib.contextmanager
+def second_standard_error() -> Iterator[TextIO]:
+    """A stream on the present standard error, which stays there if other code redirects descriptor 2. It never raises.
+
+    If there is no standard error, the stream goes nowhere.
+    """
+    try:
+        descriptor = os.dup(2)
+    except OSError:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    try:
+        yield io.TextIOWrapper(
+            _Descriptor(descriptor, None), encoding=encoding, errors=ESCAPES, newline="\n", write_through=True
+        )
+    finally:
+        os.close(descriptor)
 
 
 def write_standard_error(data: bytes) -> None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
 from configs.file_uris import path_argument
@@ -75,7 +76,8 @@ def _choose_backbone(weights: str) -> list[str]:
     if weights == "random":
         return ["--weights", "random", "--seed", "0"]
     try:
-        check_weights(BackboneSpec())
+        with doing("looking for ImageNet weights"):
+            check_weights(BackboneSpec())
     except InputError:
         check_weights(BackboneSpec(architecture=_INSTALLED))
         _say(
@@ -146,6 +148,12 @@ def _prediction(model: pathlib.Path, photo: str) -> dict[str, Any] | None:
     return json.loads(done.stdout) if done.returncode == EXIT_OK else None
 
 
+def _rate(report: dict[str, Any]) -> str:
+    """Images a second once the pipeline runs; a dash if there were too few to measure that."""
+    rate = report["steady_images_per_sec"]
+    return "–" if rate is None else f"{rate:.1f}"
+
+
 def _print_summary(
     name: str, *, job: pathlib.Path, model: pathlib.Path, label: str, prediction: dict[str, Any] | None, seconds: float
 ) -> None:
@@ -158,10 +166,7 @@ def _print_summary(
         if os.path.exists(report_path):
             report = json.loads(pathlib.Path(report_path).read_text())
             failed, skipped = sum(report["failed"].values()), sum(report["skipped"].values())
-            _say(
-                f"{split:<8}{report['rows_read']:>8}{report['embedded']:>9}{failed:>8}{skipped:>9}"
-                f"{report['images_per_sec']:>10.1f}"
-            )
+            _say(f"{split:<8}{report['rows_read']:>8}{report['embedded']:>9}{failed:>8}{skipped:>9}{_rate(report):>10}")
             if failed:
                 _say(f"        why they failed: {sidecar_path(str(job / 'preproc' / split), FAILED_NAME)}")
     _say("")

@@ -18,6 +18,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
+from configs.activity import Activity
 from configs.errors import InputError
 from preprocess.images.formats import (
     format_by_content,
@@ -89,14 +90,20 @@ class ClassFolders:
         return sum(len(paths) for paths in self.images.values())
 
 
-def find_local_images(image_dir: str) -> ClassFolders:
+def find_local_images(image_dir: str, progress: Activity | None = None) -> ClassFolders:
     """Reads a local folder of class folders. Symbolic links are followed, but loops of links are not.
+
+    Args:
+      image_dir: the folder.
+      progress: is told of each file.
 
     Raises:
       InputError: a folder cannot be read.
     """
     found = ClassFolders()
     for path, entry in _walk(image_dir):
+        if progress is not None:
+            progress.done += 1
         if _is_dir(entry):
             if _is_ignored(entry.name):
                 found.ignored.append(path)
@@ -111,12 +118,13 @@ def find_local_images(image_dir: str) -> ClassFolders:
     return found
 
 
-def find_stored_images(image_dir: str, storage: Storage) -> ClassFolders:
+def find_stored_images(image_dir: str, storage: Storage, progress: Activity | None = None) -> ClassFolders:
     """Reads a folder of class folders on any filesystem that Beam opens.
 
     Args:
       image_dir: URI of the folder; no pattern.
       storage: opens it.
+      progress: is told of each file.
 
     Raises:
       InputError: the folder cannot be listed, or a file whose name does not tell what it is cannot be read.
@@ -129,6 +137,8 @@ def find_stored_images(image_dir: str, storage: Storage) -> ClassFolders:
     found = ClassFolders()
     ignored_folders: set[str] = set()
     for uri in uris:
+        if progress is not None:
+            progress.done += 1
         path = uri.removeprefix(root)
         *folders, name = path.split("/")
         ignored = next((number for number, part in enumerate((*folders, name)) if _is_ignored(part)), None)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from configs.activity import doing
 from configs.console import require_printed
 from configs.errors import EXIT_OK
 from configs.program import run_program
@@ -71,9 +72,9 @@ def prepare(argv: Sequence[str] | None = None) -> PreparedJob:
       InputError: something that the user gave is wrong.
     """
     flags = read_flags(argv)
-    from pipelines.embedding.preparation import (
-        prepare_job,  # here: --help and wrong flags answer before Beam is imported
-    )
+    with doing("loading Apache Beam"):
+        # here: --help and wrong flags answer before Beam is imported
+        from pipelines.embedding.preparation import prepare_job
 
     return prepare_job(flags)
 

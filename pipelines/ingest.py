@@ -20,11 +20,12 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
 from configs.file_uris import path_argument
 from configs.printed_commands import program_command
-from configs.program import run_program
+from configs.program import begins_again, run_program
 from pipelines.class_folders import (
     ClassFolders,
     count_of,
@@ -294,6 +295,7 @@ def _storage_for(uri: str) -> Storage:
     return others
 
 
+@begins_again()
 def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -> int:
     """Runs the program; `storage` replaces the filesystem of URIs with a scheme.
 
@@ -303,10 +305,11 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
     args = _parse_args(argv)
     image_dir, output_dir = path_argument(args.image_dir), path_argument(args.output_dir)
     _check_folders(image_dir, output_dir)
-    if has_scheme(image_dir):
-        found = find_stored_images(image_dir, storage or _storage_for(image_dir))
-    else:
-        found = find_local_images(image_dir)
+    with doing(f"looking for photos in {args.image_dir}", unit="file") as looking:
+        if has_scheme(image_dir):
+            found = find_stored_images(image_dir, storage or _storage_for(image_dir), looking)
+        else:
+            found = find_local_images(image_dir, looking)
     folders = None if args.split_folders == CLASSES else find_given_split(found, args.image_dir)
     classes = found if folders is None else folders.found
     given = folders if args.split_folders == KEEP else None
@@ -318,16 +321,17 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
     groups = PhotoGroups(
         args.group_by, {folder: classes.images[folder] for folder in labels}, lambda uri: storage or _storage_for(uri)
     )
-    photos, of_group = _split(
-        classes,
-        labels,
-        prefix,
-        groups=groups,
-        given=given,
-        eval_percent=eval_percent,
-        test_percent=test_percent,
-        stratify=args.stratify,
-    )
+    with doing("choosing the list of each photo"):
+        photos, of_group = _split(
+            classes,
+            labels,
+            prefix,
+            groups=groups,
+            given=given,
+            eval_percent=eval_percent,
+            test_percent=test_percent,
+            stratify=args.stratify,
+        )
     if not photos["train"]:
         raise InputError(
             f"{args.image_dir}: not one of its {count_of(classes.num_images, 'image')} falls to the training "
@@ -335,7 +339,7 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
         )
     names = list(labels.values())
     list_storage = storage if storage and has_scheme(output_dir) else _storage_for(output_dir)
-    with _locked(output_dir, list_storage) as lock:
+    with _locked(output_dir, list_storage) as lock, doing(f"writing the lists into {output_dir}"):
         earlier = read_earlier_lists(output_dir, list_storage)
         written, removed = _write_lists(output_dir, names, photos, fenced(list_storage, lock))
     counts = _counts(names, photos)

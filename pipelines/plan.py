@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
 from configs.option import add_flags, given_values, option, options_of
 from configs.prices import load_prices
-from configs.program import run_program
+from configs.program import begins_again, run_program
 from configs.recipe import PreprocessOptions, Recipe, load_recipe
 from configs.rules import PathText, Whole
 from pipelines.checks.embed_flags import BatchOptions, with_flags
@@ -74,6 +75,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[PlanOptions, Recipe]:
     return options, dataclasses.replace(recipe, preprocess=with_flags(recipe.preprocess, args))
 
 
+@begins_again()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program.
 
@@ -94,6 +96,8 @@ def _plan(
     recipe: Recipe, prices: RegionPrices, *, data_dir: str, output: str, sample_size: int, batch_size: int | None
 ) -> int:
     # Imported here so that --help and wrong flags answer at once.
+    with doing("loading Apache Beam"):
+        from preprocess.beam.beam_storage import BeamStorage
     from pipelines.checks.preflight import CALIBRATION_IMAGES, check_reachable, read_label_dict, scan_lists
     from pipelines.checks.web_hosts import check_web_hosts
     from pipelines.planning.contents import DRAWN_PER_IMAGE, PlannedList, make_plan

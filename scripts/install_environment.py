@@ -14,17 +14,21 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
 EXIT_FAILED = 2
 PYTHON_VERSIONS = ((3, 11), (3, 12), (3, 13))
 _PACKAGES_PER_LINE = 20
+# While an installer prints nothing, a line says so often that it is still at work.
+_STILL_EVERY_SEC = 15.0
 _BUILD_PACKAGES = ("setuptools", "wheel")
 # pip's settings and the same settings as variables for uv. Hashes make it safe to take a file from any registry.
 _UV_VARIABLES = {
@@ -63,6 +67,21 @@ class Environment:
     def say(self, text: str) -> None:
         """Prints a line at once."""
         print(f"{self.folder}: {text}", flush=True)
+
+    @contextlib.contextmanager
+    def _still(self, what: str) -> Iterator[None]:
+        """Within this context, says from time to time that something is still going on: uv and pip may be silent."""
+        started, ended = time.monotonic(), threading.Event()
+
+        def say_still() -> None:
+            while not ended.wait(_STILL_EVERY_SEC):
+                self.say(f"still {what} ({time.monotonic() - started:.0f} s)")
+
+        threading.Thread(target=say_still, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
 
     def create(self) -> None:
         """Makes the environment, and deletes an earlier one.
@@ -122,6 +141,7 @@ class Environment:
         Raises:
           InstallError: it could not be installed.
         """
+        self.say("installing the project from this checkout")
         flags = ("--no-deps", "--no-build-isolation", "--editable", project)
         if not (self._may_use_uv() and self._run_uv("install", "--quiet", *flags)) and not self._run_pip(
             "install", "--quiet", *flags
@@ -135,6 +155,7 @@ class Environment:
         Raises:
           InstallError: a package is missing, or two packages do not fit together.
         """
+        self.say("checking that nothing is missing")
         command = [self._uv, "pip", "check", "--python", self.python] if self._may_use_uv() else self._pip("check")
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
@@ -158,6 +179,7 @@ class Environment:
                 raise InstallError(f"uv is not available: {reason}")
             if reason:
                 self.say(f"uv is not available ({reason}); using pip")
+        self.say(f"fetching {' and '.join(_BUILD_PACKAGES)}")
         self._install_entries([packages[name] for name in _BUILD_PACKAGES if name in packages])
 
     def _install_entries(self, texts: Sequence[str]) -> str:
@@ -184,26 +206,28 @@ class Environment:
         environ = {**uv_variables(configuration), **os.environ}
         process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, errors="replace")
         assert process.stderr is not None
-        for line in process.stderr:
-            if not re.match(" [-+~] ", line):  # At the end, uv prints one such line for each package.
-                self.say(f"uv: {line.strip()}")
-        return process.wait() == 0
+        with self._still("installing with uv"):
+            for line in process.stderr:
+                if not re.match(" [-+~] ", line):  # At the end, uv prints one such line for each package.
+                    self.say(f"uv: {line.strip()}")
+            return process.wait() == 0
 
     def _run_pip(self, *words: str) -> bool:
         """Runs pip and shows its progress. pip itself names every package or, if quiet, prints nothing for minutes."""
         process = subprocess.Popen(self._pip(*words), stdout=subprocess.PIPE, stderr=None, text=True, errors="replace")
         assert process.stdout is not None
         collected = 0
-        for line in process.stdout:
-            if line.startswith("Collecting "):
-                collected += 1
-                if collected % _PACKAGES_PER_LINE == 0:
-                    self.say(f"pip has {collected} packages, the last one {line.split()[1]}")
-            elif re.match(" *(Downloading|Using cached) .*GB|.*[0-9]{3}(\\.[0-9]+)? MB", line):
-                self.say(f"pip: {line.strip()}")  # Large files take a long time.
-            elif line.startswith("Installing collected packages"):
-                self.say(f"pip has all {collected} and unpacks them")
-        return process.wait() == 0
+        with self._still("installing with pip"):
+            for line in process.stdout:
+                if line.startswith("Collecting "):
+                    collected += 1
+                    if collected % _PACKAGES_PER_LINE == 0:
+                        self.say(f"pip has {collected} packages, the last one {line.split()[1]}")
+                elif re.match(" *(Downloading|Using cached) .*GB|.*[0-9]{3}(\\.[0-9]+)? MB", line):
+                    self.say(f"pip: {line.strip()}")  # Large files take a long time.
+                elif line.startswith("Installing collected packages"):
+                    self.say(f"pip has all {collected} and unpacks them")
+            return process.wait() == 0
 
     def _pip(self, *words: str) -> list[str]:
         return [self.python, "-m", "pip", "--disable-pip-version-check", *words]

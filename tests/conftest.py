@@ -8,6 +8,9 @@ import pytest
 for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+# Tests compare what programs print. Lines about what takes long would depend on how busy the machine is.
+os.environ["HUGS_PROGRESS"] = "0"
+
 # The files that take longest come first, so that at the end no process waits for the last file of the other.
 _FIRST = (
     "test_bucket_workflow",

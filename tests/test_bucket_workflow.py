@@ -137,7 +137,7 @@ def test_the_model_answers_from_the_bucket_as_from_a_disk(bucket, tmp_path):
     photos = [f"gs://bucket/photos/{label}/{number}.png" for label in BASES for number in (1, 2)]
     flags = ["--json", "--model_dir", "gs://bucket/out/training/model"]
     stdout, stderr = run(bucket, "trainer.predict", *flags, *photos, "gs://bucket/gone.png", expect=2, tiny=False)
-    assert "error: gs://bucket/gone.png: no such file" in stderr
+    assert "error: No such file: gs://bucket/gone.png (not_found)" in stderr
     answers = [json.loads(line) for line in stdout.splitlines()]
     assert [answer["image"] for answer in answers] == photos
     assert [answer["predictions"][0]["label"] for answer in answers] == ["dark", "dark", "light", "light"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from configs.counts import counted
 from configs.errors import InputError, cause_in_one_line
 from trainer.data.dataset import EmbeddingDataset, in_label_mode
 from trainer.data.embedding_findings import embedding_findings, finding_warnings
@@ -71,9 +72,10 @@ def require_labels(info: ModelInfo, model_dir: str, data: Mapping[str, Embedding
         if dataset.labels != info.labels:
             pairs = zip(info.labels, dataset.labels, strict=False)
             different = next((f"label {i} is {a!r} against {b!r}" for i, (a, b) in enumerate(pairs) if a != b), None)
+            numbers = f"{counted(len(info.labels), 'label')} against {len(dataset.labels)}"
             raise InputError(
                 f"--{name}_data_paths: the labels are not those of the model {model_dir}: "
-                f"{different or f'{len(info.labels)} labels against {len(dataset.labels)}'}. "
+                f"{different or numbers}. "
                 "Embed the images with the dict.txt that the model was trained with."
             )
 

@@ -13,7 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from configs.activity import doing
 from configs.choices import Unlabeled
+from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow
@@ -60,7 +62,8 @@ def _find_sets(options: TrainingOptions) -> dict[str, tuple[RecordSet, ...]]:
     for name in parts:
         flag = f"{name}_data_paths"
         if paths := getattr(options, flag):
-            sets[name] = find_record_sets(paths, flag=flag, input_dict=options.input_dict)
+            with doing(f"looking at the record sets of --{flag}"):
+                sets[name] = find_record_sets(paths, flag=flag, input_dict=options.input_dict)
             if "train" in sets and name != "train":
                 require_disjoint(sets["train"], sets[name], flag=flag)
     require_agreement([record_set for part in sets.values() for record_set in part])
@@ -110,7 +113,9 @@ def _warnings(
     for part in sets.values():
         for record_set in part:
             if stale := record_set.stale_files:
-                warnings += [f"{len(stale)} files that an earlier pipeline run left are not read, such as {stale[0]}"]
+                are = "is" if len(stale) == 1 else "are"
+                left = f"{counted(len(stale), 'file')} that an earlier pipeline run left {are} not read"
+                warnings.append(f"{left}, such as {stale[0]}")
     for name in ("eval", "test"):
         if name in data:
             warnings += data_warnings(data["train"], data[name], held_out_name=name)
@@ -297,7 +302,8 @@ def _train_and_export(
     started: float,
 ) -> dict[str, Any]:
     """The part of `train_and_export` that runs while the folders of the run are locked."""
-    output = _output_folder(options)
+    with doing("checking that the output can be written"):
+        output = _output_folder(options)
     import_tensorflow()  # This takes seconds, so paths are checked before it.
 
     from trainer.data.dataset import in_label_mode
@@ -321,11 +327,13 @@ def _train_and_export(
 
     require_formats(options.export_formats)
     # Loaded now and not at the export: if the network is not available, no training time is lost.
-    network, backbone = _load_backbone(sets["train"][0], options.weights)
+    with doing("loading the network that the model will contain"):
+        network, backbone = _load_backbone(sets["train"][0], options.weights)
     data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
     data = in_label_mode(data, options.label_mode)
     require_trainable(data["train"])
-    shared, findings = find_shared_images(data), embedding_findings(sets)
+    with doing("looking for images that the sets share"):
+        shared, findings = find_shared_images(data), embedding_findings(sets)
     left_out = {name: images.rows for name, images in shared.items()}
     origins = record_origins(sets)
     warnings = _warnings(sets, data, backbone, shared, findings, origins)
@@ -337,8 +345,9 @@ def _train_and_export(
         return predict_logits(result.head, [piece])
 
     _say("evaluating and exporting the model")
-    calibration, threshold = calibrate(logits_of, data["eval"], min_precision=options.min_precision)
-    evaluations = assess(logits_of, data, calibration, train_support=data["train"].support(), left_out=left_out)
+    with doing("evaluating the model"):
+        calibration, threshold = calibrate(logits_of, data["eval"], min_precision=options.min_precision)
+        evaluations = assess(logits_of, data, calibration, train_support=data["train"].support(), left_out=left_out)
     metrics = run_metrics(options, sets, data, backbone, result, evaluations, calibration, threshold, warnings)
     metrics |= {
         "shared_images": {name: images.to_json() for name, images in shared.items()},
@@ -351,17 +360,18 @@ def _train_and_export(
     photos_of = {name: finder_of_sets(part, options.photo_dirs) for name, part in sets.items()}
 
     def write_model(model_dir: str) -> None:
-        info = save_model(
-            model_dir,
-            backbone=network,
-            head=result.head,
-            labels=data["train"].labels,
-            identity=backbone,
-            label_mode=data["train"].label_mode,
-            temperature=calibration.temperature,
-            threshold=calibration.threshold,
-            backbone_verified=sets["train"][0].verified,
-        )
+        with doing("writing the model"):
+            info = save_model(
+                model_dir,
+                backbone=network,
+                head=result.head,
+                labels=data["train"].labels,
+                identity=backbone,
+                label_mode=data["train"].label_mode,
+                temperature=calibration.temperature,
+                threshold=calibration.threshold,
+                backbone_verified=sets["train"][0].verified,
+            )
         metrics["model"]["takes_images"] = info.takes_images
         metrics["exports"] = export_all(
             options.export_formats,
@@ -390,11 +400,14 @@ def _train_and_export(
         files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration, photos_of)
     if any(len(rows) for rows in left_out.values()):
         files[SHARED_IMAGES_NAME] = lambda path: write_shared_images(path, shared, data, photos_of)
-    output.publish(write_model, metrics, files)
+    with doing("writing the report, the metrics and the model"):
+        output.publish(write_model, metrics, files)
     # If the output folder is the job's base directory, Vertex AI's folder for the model is `model` in it.
     if options.export_dir and options.export_dir.rstrip("/") != output.model_dir:
-        copy_model(output.local_model_dir, options.export_dir)
-    _write_tensorboard(options, evaluations, data["eval"], step=result.best.step)
+        with doing(f"copying the model to {options.export_dir}"):
+            copy_model(output.local_model_dir, options.export_dir)
+    with doing("writing what TensorBoard shows"):
+        _write_tensorboard(options, evaluations, data["eval"], step=result.best.step)
     report_trial({"accuracy": metrics["eval"]["accuracy"], "loss": metrics["eval"]["loss"]}, step=result.best.step)
     print(
         summary(
@@ -440,7 +453,7 @@ def evaluate_model(options: TrainingOptions) -> dict[str, Any]:
 
     require_fitting(info, options.existing_model_dir, sets)
     data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
-    with locked_outputs(options):
+    with locked_outputs(options), doing("evaluating the model"):
         metrics = evaluate_existing(options, sets, data, info)
     _warn(metrics["warnings"])
     print(evaluation_summary(metrics, output_path=options.output_path))

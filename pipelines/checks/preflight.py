@@ -13,8 +13,10 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 
+from configs.activity import doing
 from configs.arguments import require_utf8
 from configs.choices import UnknownLabels
+from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
 from preprocess.jobs.set_files import read_content
@@ -172,14 +174,15 @@ def scan_lists(
       InputError: a pattern matches no file, a list cannot be read or is not a list, a label is unknown and
         `unknown_labels` is "fail", an image is on this machine with `remote_images_only`, or there is no row.
     """
-    paths = _lists_of(patterns, storage)
+    with doing("looking for the lists"):
+        paths = _lists_of(patterns, storage)
     rows = images = web_images = 0
     web_hosts: dict[str, str] = {}
     digests, formats = [], []
     sample = _Sample(sample_size)
     for path in paths:
         try:
-            with storage.open(path) as stream:
+            with doing(f"checking {path}", unit="row") as checking, storage.open(path) as stream:
                 content, found, hashing = open_list(stream, list_path=path, labels=labels)
                 for line in notes(found):
                     print(f"note: {path}: {line}", file=sys.stderr)
@@ -189,6 +192,7 @@ def scan_lists(
                     content, list_path=path, labels=labels, unknown_labels=unknown_labels, list_format=found
                 ):
                     rows += 1
+                    checking.done += 1
                     if row.outcome is None:
                         images += 1
                         location = resolve_uri(row.uri, path)
@@ -211,7 +215,7 @@ def scan_lists(
             raise _cannot_read("input_path", path, error) from error
     if not images:
         raise InputError(
-            f"input_path: {', '.join(paths)}: {rows} rows, none of them with an image to embed. "
+            f"input_path: {', '.join(paths)}: {counted(rows, 'row')}, none of them with an image to embed. "
             "Each row is image_uri,label[,label...]."
         )
     return ScannedLists(

@@ -14,11 +14,11 @@ from typing import Any
 
 import apache_beam as beam
 
+from configs.activity import doing
 from configs.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
 from configs.printed_commands import this_command
-from pipelines.embedding.progress_bar import show_progress
 from pipelines.embedding.summary import print_summary
-from preprocess.jobs import faults
+from preprocess.jobs import faults, progress
 from preprocess.jobs.commit import JobFailed
 from preprocess.jobs.finished_set import read_finished
 from preprocess.jobs.job import Job
@@ -56,7 +56,12 @@ def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options:
     pipeline = beam.Pipeline(runner=runner, options=beam_options)
     _ = pipeline | "EmbedLists" >> transform
     faults.forget()
-    with stops_are_explained(job), show_progress(job.rows_expected, posixpath.basename(job.output_prefix)):
+    name = posixpath.basename(job.output_prefix)
+    with (
+        stops_are_explained(job),
+        doing(f"embedding {name}", total=job.rows_expected, unit="row", stays=True) as rows,
+        progress.listening(rows.advance),
+    ):
         try:
             pipeline.run().wait_until_finish()
         except Exception:
@@ -85,7 +90,8 @@ def finish_here(job: Job, *, storage: Storage) -> int | None:
     print(f"{name}: all rows are done; finishing the set", file=sys.stderr)
     try:
         try:
-            report = commit_journal(job, storage)
+            with doing(f"finishing {name}"):
+                report = commit_journal(job, storage)
         except JournalUnusable as error:
             print(f"{name}: the set cannot be finished of what is there ({error}); going on without", file=sys.stderr)
             discard_journal(job, storage)

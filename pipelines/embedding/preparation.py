@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
-import json
 import os
 import sys
 import uuid
@@ -18,6 +16,7 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 
+from configs.activity import doing
 from configs.errors import InputError
 from configs.option import definition_of, time_deciding
 from pipelines.checks.embed_flags import EmbedFlags, JobOptions
@@ -101,7 +100,8 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     _check_workers(target, engine)
     images = ImageSource.of_options(options)
     storage = BeamStorage(images.retry)
-    _check_services(options, target, storage)
+    with doing("checking that storage answers" if target.is_here else "checking that storage and the runner answer"):
+        _check_services(options, target, storage)
     labels = read_label_dict(options.input_dict, storage)
     lists = scan_lists(
         options.input_path,
@@ -112,22 +112,24 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
         remote_images_only=target.on_dataflow,
     )
     check_web_hosts(lists, connections_per_host=options.connections_per_host, from_here=target.is_here)
-    weights_folder = _check_weights(flags, target, spec, storage)
-    spec = complete_spec(spec, storage)
-    images = dataclasses.replace(images, size=spec.image.size)
-    _check_places(options, storage)
-    job = _job_of(
-        options,
-        spec,
-        lists,
-        labels,
-        _planned_cost(options, target, lists, storage),
-        _weights_sha256(flags, target, spec, storage),
-    )
+    with doing("checking the weights and the output"):
+        weights_folder = _check_weights(flags, target, spec, storage)
+        spec = complete_spec(spec, storage)
+        images = dataclasses.replace(images, size=spec.image.size)
+        _check_places(options, storage)
+        job = _job_of(
+            options,
+            spec,
+            lists,
+            labels,
+            _planned_cost(options, target, lists, storage),
+            _weights_sha256(flags, target, spec, storage),
+        )
     if target.on_dataflow or options.dry_run:
         # A fault at one of several outputs must be found before the first job is submitted.
         output = Output(job, storage)
-        output.claim(overwrite=options.overwrite, verify=options.verify and options.dry_run)
+        with doing("looking at the output"):
+            output.claim(overwrite=options.overwrite, verify=options.verify and options.dry_run)
         if output.damage and options.dry_run and options.verify:
             raise InputError(f"{output.damage[0]}. Without --dry_run, what is lost of the set is embedded again.")
     return PreparedJob(
@@ -314,7 +316,7 @@ def _definition(options: JobOptions, spec: BackboneSpec, lists: ScannedLists, la
     return {
         **of_formats,
         "input_path": [list(pair) for pair in zip(paths, lists.sha256, strict=True)],
-        "input_dict": hashlib.sha256(json.dumps(list(labels.names)).encode()).hexdigest(),
+        "input_dict": labels.sha256,
         "image_definition": spec.image.name,
         **definition_of(options, "records"),
         **backbone,

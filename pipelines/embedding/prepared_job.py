@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from configs.activity import doing
+from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
 from configs.printed_commands import program_command
 from pipelines.checks.output_claim import Claim, Output, locked
@@ -95,7 +97,8 @@ class PreparedJob:
         with locked(job, storage, service_job=service_job, ask_service=ask_service) as lock:
             storage = fenced(storage, lock)
             output = Output(job, storage)
-            claim = output.claim(overwrite=self.overwrite, verify=self.verify)
+            with doing("reading every file of the set" if self.verify else "looking for what earlier runs left"):
+                claim = output.claim(overwrite=self.overwrite, verify=self.verify)
             if claim is Claim.JOURNALED:
                 code = finish_here(job, storage=storage)
                 if code is not None:
@@ -103,7 +106,8 @@ class PreparedJob:
                 output = Output(job, storage)  # The journal could not be used and is deleted.
                 claim = output.claim(overwrite=self.overwrite, verify=self.verify)
             if claim is Claim.DONE:
-                tidy(job, storage)
+                with doing("removing what earlier runs left"):
+                    tidy(job, storage)
                 return _say_done(job, verified=self.verify)
             if claim is Claim.DAMAGED:
                 print(f"note: {output.damage[0]}; what is lost of the set is embedded again", file=sys.stderr)
@@ -120,26 +124,29 @@ class PreparedJob:
                 self._told_on_failure(
                     lambda: forget_record(job, storage) if record is None else write_record(job, storage, record)
                 )
-                with self._noted(job, storage), worker_files(self.beam_options, self.requirements):
+                packing = doing("packing what the workers need")
+                with self._noted(job, storage), packing, worker_files(self.beam_options, self.requirements):
                     transform = self._transform(job)
                     if not is_dataflow(self.beam_options):
                         where = self.beam_options.view_as(StandardOptions).runner
                         name = posixpath.basename(job.output_prefix)
-                        print(f"{name}: embedding {job.rows_expected} rows on {where}{going_on}", file=sys.stderr)
+                        rows = counted(job.rows_expected, "row")
+                        print(f"{name}: embedding {rows} on {where}{going_on}", file=sys.stderr)
                         return run_remotely(job, transform, **run)
                     started = submit(job, transform, **run)
-                print(f"submitted {job.rows_expected} rows as Dataflow job {started.job_id}{going_on}")
+                print(f"submitted {counted(job.rows_expected, 'row')} as Dataflow job {started.job_id}{going_on}")
                 print("\n".join(started.describe()), flush=True)
                 if isinstance(lock, Lease):
                     lock.hand_over()
                 return started
             # The stage that embeds would load the engine too. Loaded here, a fault of it is reported in one clear line.
-            loaded = load_recorded(self.options.load_engine, record, job)
+            with doing("loading the network"):
+                loaded = load_recorded(self.options.load_engine, record, job)
             name = posixpath.basename(job.output_prefix)
             job = output.prepare(claim=claim, overwrite=self.overwrite)
             self._told_on_failure(lambda: write_record(job, storage, loaded.info))
             print(
-                f"{name}: embedding {job.rows_expected} rows with {loaded.identity.describe()}{going_on}",
+                f"{name}: embedding {counted(job.rows_expected, 'row')} with {loaded.identity.describe()}{going_on}",
                 file=sys.stderr,
             )
             print(f"{name}: {loaded.info.engine}, {loaded.info.why}", file=sys.stderr)

@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from configs.counts import counted
 from pipelines.planning import amounts
-from preprocess.jobs.block_results import FROM_CACHE, FROM_EARLIER_RUN
+from preprocess.jobs.block_results import COMPUTED, FROM_CACHE, FROM_EARLIER_RUN
 from preprocess.jobs.estimate import Estimate
 from preprocess.jobs.report import COMPLETE
 from preprocess.records.record_set import FAILED_NAME, REPORT_NAME, SKIPPED_NAME
@@ -45,18 +46,26 @@ def _count_lines(
             yield f"    {'':<19}       {other}"
 
 
+def _records(number: int) -> str:
+    return "record" if number == 1 else "records"
+
+
 def _content_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Lines about duplicate images and images in other sets, if there are any."""
     duplicates = report.get("duplicates")
     if duplicates and duplicates["images"]:
         conflicts = duplicates["images_with_different_labels"]
         yield (
-            f"  {'duplicates':<12}{duplicates['extra_records']:>9}  records of {duplicates['images']} images that are "
-            f"there more than once, {conflicts or 'none'} of them under different labels: {duplicates['file']}"
+            f"  {'duplicates':<12}{duplicates['extra_records']:>9}  {_records(duplicates['extra_records'])} of "
+            f"{counted(duplicates['images'], 'image')} that {'is' if duplicates['images'] == 1 else 'are'} there "
+            f"more than once, {conflicts or 'none'} of them under different labels: {duplicates['file']}"
         )
     for shared in report.get("shared_with", ()):
         where = f": {shared['file']}" if shared["records"] else ""
-        yield f"  {'shared':<12}{shared['records']:>9}  records whose image is also in {shared['prefix']}{where}"
+        yield (
+            f"  {'shared':<12}{shared['records']:>9}  {_records(shared['records'])} whose image is also in "
+            f"{shared['prefix']}{where}"
+        )
 
 
 def _planned_cost_lines(planned_cost: Mapping[str, Any] | None) -> Iterator[str]:
@@ -81,6 +90,23 @@ def _planned_cost_lines(planned_cost: Mapping[str, Any] | None) -> Iterator[str]
         yield f"  predicted to read {predicted}, read {amounts.num_bytes(read_bytes['actual'])}; no time was predicted"
 
 
+def _speed(report: Mapping[str, Any]) -> str:
+    """The time that a job took and the rate at which it embedded; the start is not a part of the rate."""
+    words = f"{report['wall_sec']:.1f} s"
+    computed = report["embedded_by"].get(COMPUTED, 0)
+    if not computed:
+        return f"{words}, no image was embedded anew"
+    # Reports of workers that run an earlier version lack both.
+    startup_sec, rate = report.get("startup_sec"), report.get("steady_images_per_sec")
+    if rate is not None:
+        words += f", {amounts.number(rate)} images/s once running"
+    if startup_sec is not None:
+        words += f", {amounts.duration(startup_sec)} to start"
+    if computed < report["embedded"]:
+        words += f", {counted(computed, 'image')} embedded anew"
+    return words
+
+
 def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, storage: Storage) -> Iterator[str]:
     """The lines of the table for a report.
 
@@ -93,9 +119,9 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
     complete = report["status"] == COMPLETE
     output = report["output"]
     backbone = report["backbone"]
-    yield f"{prefix}: {report['rows_read']} rows read"
+    yield f"{prefix}: {counted(report['rows_read'], 'row')} read"
     megabytes = output["num_bytes"] / 1e6
-    shards = amounts.count(output["shards"], "shard")
+    shards = counted(output["shards"], "shard")
     where = f"  {prefix}-* ({shards}, {megabytes:.1f} MB)" if complete else ""
     yield f"  {'embedded':<12}{report['embedded']:>9}{where}"
     for source, title in ((FROM_EARLIER_RUN, "by earlier runs"), (FROM_CACHE, "from the cache")):
@@ -111,7 +137,7 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
     if report["records_without_label"]:
         yield f"  {'unlabeled':<12}{report['records_without_label']:>9}  of those embedded"
     engines = ", ".join(f"{engine['engine']} {engine['precision']}" for engine in report["engines"])
-    yield f"  {report['wall_sec']:.1f} s, {report['images_per_sec'] or 0:.1f} images/s, {engines}"
+    yield f"  {_speed(report)}, {engines}"
     yield from _planned_cost_lines(report["prediction"])
     if backbone["random_weights"]:
         yield (

@@ -1,4 +1,4 @@
-"""Formats times, bytes, money, rates and counts for people."""
+"""Formats times, bytes, money and rates for people."""
 
 from __future__ import annotations
 
@@ -43,11 +43,6 @@ def num_bytes(amount: Estimate | float) -> str:
 def number(amount: Estimate | float, unit: str = "") -> str:
     """A number as text, for example `61 (50 - 65)`. If there is a unit, it stands after the first number."""
     return _with_unit(amount, unit, 1.0)
-
-
-def count(number: int, what: str) -> str:
-    """A number of things as text, for example `1 shard` or `4 shards`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _cents(amount: float) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from configs.activity import doing
+from configs.counts import counted
 from configs.prices import RegionPrices
 from configs.recipe import Recipe
 from pipelines.checks.preflight import CALIBRATION_IMAGES, ScannedLists
@@ -122,8 +124,9 @@ def _sample(lists: Sequence[PlannedList], size: int, images: ImageSource) -> dic
     samples = {}
     for planned in lists:
         scanned = planned.scanned
-        _say(f"{planned.split}: {scanned.rows:,} rows; trying {min(size, scanned.images):,} images")
-        samples[planned.split] = sample_images(scanned.sample, number=size, lists=scanned, images=images)
+        _say(f"{planned.split}: {counted(scanned.rows, 'row')}; trying {counted(min(size, scanned.images), 'image')}")
+        with doing(f"{planned.split}: reading a sample"):
+            samples[planned.split] = sample_images(scanned.sample, number=size, lists=scanned, images=images)
     return samples
 
 
@@ -138,10 +141,12 @@ def _engine_cost(
 ) -> EngineCost:
     """Loads an engine and times it on the pixels of a sample."""
     started = time.perf_counter()
-    loaded = EngineLoader(backbone=spec, engine=engine, calibration=tuple(calibration), images=images)()
+    with doing("loading the network"):
+        loaded = EngineLoader(backbone=spec, engine=engine, calibration=tuple(calibration), images=images)()
     load_sec = time.perf_counter() - started
     _say(f"timing {loaded.info.engine}, {loaded.info.why}")
-    return time_engine(loaded, pixels, batch_size=batch_size, load_sec=load_sec)
+    with doing("timing the network"):
+        return time_engine(loaded, pixels, batch_size=batch_size, load_sec=load_sec)
 
 
 def _say(line: str) -> None:

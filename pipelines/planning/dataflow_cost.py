@@ -7,8 +7,8 @@ import math
 from typing import Any
 
 from configs.cloud import DataflowOptions
+from configs.counts import counted
 from configs.prices import Prices
-from pipelines.planning import amounts
 from pipelines.planning.model import ListWork, at_speed, longer_of, planned_cost_of
 from pipelines.planning.sample import EngineCost
 from pipelines.runners.machine_types import Machine
@@ -212,7 +212,7 @@ def recommended(costs: list[FleetCost]) -> FleetCost:
 def planned_cost_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: int) -> PlannedCost:
     """The planned cost of a list on Dataflow with the largest number of workers that the recipe allows."""
     cost = cost_on_dataflow(work, engine, fleet, workers)
-    where = f"Dataflow, at most {amounts.count(workers, fleet.machine.name)}, {engine.name}"
+    where = f"Dataflow, at most {counted(workers, fleet.machine.name)}, {engine.name}"
     if fleet.options.flexrs != "none":
         where += ", the wait of FlexRS not counted"
     return planned_cost_of(work, cost.wall_sec, where=where)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from pipelines.planning import amounts
+from configs.counts import counted
 from pipelines.planning.sample import EngineCost, SampledImages
 from preprocess.images.loader import READ_THREADS
 from preprocess.jobs.estimate import Estimate, exactly
@@ -115,7 +115,7 @@ def planned_cost_here(work: ListWork, engine: EngineCost, *, cores: int, is_firs
         0, min(engine.load_sec, _PREPARED_LOAD_SEC) if is_first else 0, max(engine.load_sec, _PREPARED_LOAD_SEC)
     )
     wall_sec = at_speed(sec_per_image * work.images, HERE_SPEED) + load_sec + _HERE_OVERHEAD_SEC
-    return planned_cost_of(work, wall_sec, where=f"this machine, {amounts.count(cores, 'core')}, {engine.name}")
+    return planned_cost_of(work, wall_sec, where=f"this machine, {counted(cores, 'core')}, {engine.name}")
 
 
 def longer_of(one: Estimate, other: Estimate) -> Estimate:

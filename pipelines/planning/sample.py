@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
+from configs.counts import counted
 from configs.errors import InputError
 from pipelines.checks.preflight import ScannedLists
 from preprocess.beam.image_source import ImageSource
@@ -128,8 +129,9 @@ def sample_images(drawn: Sequence[str], *, number: int, lists: ScannedLists, ima
     if not loaded:
         reasons = ", ".join(f"{reason} {count}" for reason, count in failed.items())
         raise InputError(
-            f"{', '.join(lists.paths)}: none of the {len(times)} images of the sample can be used: {reasons}; "
-            f"for example {failures[0].message.rstrip('.')}. Relative URIs are relative to the list that names them."
+            f"{', '.join(lists.paths)}: none of the {counted(len(times), 'image')} of the sample can be used: "
+            f"{reasons}; for example {failures[0].message.rstrip('.')}. Relative URIs are relative to the list that "
+            "names them."
         )
 
     def mean(values: Iterable[float]) -> Estimate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from configs.counts import counted
 from pipelines.planning import amounts
 from preprocess.jobs.estimate import Estimate, exactly
 
@@ -54,7 +55,7 @@ def _sample_lines(plan: dict[str, Any]) -> Iterator[str]:
 def _here_lines(plan: dict[str, Any]) -> Iterator[str]:
     lists = plan["lists"]
     cores = plan["machine"]["cores"]
-    yield f"on this machine ({amounts.count(cores, 'core')}, {plan['engine']['name']})"
+    yield f"on this machine ({counted(cores, 'core')}, {plan['engine']['name']})"
     rows = [("list", "time", "images/s", "reads", "writes")]
     for entry in lists:
         here = entry["predictions"]["here"]

@@ -123,8 +123,8 @@ def say_groups(
     if chosen is None and num_folders > 1 and num_nested >= 2 * num_folders:
         _say(
             "note",
-            f"{count_of(num_nested, 'photo')} lie in {num_folders} folders below their class folders; if each "
-            f"folder shows one thing, pass --group_by {PARENT}, so that no thing is in two lists.",
+            f"{count_of(num_nested, 'photo')} lie in {count_of(num_folders, 'folder')} below their class folders; "
+            f"if each folder shows one thing, pass --group_by {PARENT}, so that no thing is in two lists.",
         )
     if of_group:
         most = max(sum(lists.values()) for lists in of_group.values())

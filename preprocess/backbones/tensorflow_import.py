@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import cast
 
+from configs.activity import doing
 from configs.console import write_standard_error
 
 # The messages that TensorFlow 2.21 prints regardless of TF_CPP_MIN_LOG_LEVEL: notes (I, W), that there is no GPU, and
@@ -75,7 +76,7 @@ def import_tensorflow(*, start: bool = True) -> ModuleType:
         import tensorflow as tf
 
         return tf
-    with without_tensorflow_noise(), _without_jax():
+    with doing("loading TensorFlow"), without_tensorflow_noise(), _without_jax():
         import tensorflow as tf
 
         if start:

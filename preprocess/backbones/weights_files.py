@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Literal
 
+from configs.activity import doing
 from configs.errors import InputError, cause_in_one_line
 from configs.install_hint import install_hint
 from preprocess.storage import router
@@ -62,7 +63,8 @@ class PublishedFile:
             return
         request = urllib.request.Request(self.url, method="HEAD")
         try:
-            urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT_SEC).close()
+            with doing("looking for the ImageNet weights on the network"):
+                urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT_SEC).close()
         except (OSError, http.client.HTTPException) as error:
             raise _unreachable(self, error) from error
 

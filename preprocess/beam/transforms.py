@@ -15,6 +15,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from configs.activity import doing
 from configs.choices import UnknownLabels
 from configs.errors import InputError
 from configs.recipe import PreprocessOptions
@@ -96,11 +97,16 @@ class EngineLoader:
         """The calibration images that can be read: uint8 [n, size, size, 3]."""
         loader = self.images.make_loader()
         loader.add(self.calibration)
-        images = (loader.next() for _ in self.calibration)
-        try:
-            pixels = [image.pixels for image in images if isinstance(image, LoadedImage)]
-        except MachineFault as fault:
-            raise InputError(f"calibration images: {fault}") from fault
+        pixels = []
+        with doing("reading images to calibrate int8 with", total=len(self.calibration), unit="image") as reading:
+            for _ in self.calibration:
+                try:
+                    image = loader.next()
+                except MachineFault as fault:
+                    raise InputError(f"calibration images: {fault}") from fault
+                if isinstance(image, LoadedImage):
+                    pixels.append(image.pixels)
+                reading.advance()
         return np.stack(pixels) if pixels else np.empty((0, self.images.size, self.images.size, 3), np.uint8)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.activity import doing
 from preprocess.backbones.architectures import ARCHITECTURES
 from preprocess.backbones.backbone import IMAGENET, BackboneSpec, check_weights, load_keras_backbone
 from preprocess.backbones.inference_graph import GRAPH_VERSION, inference_graph
@@ -72,7 +73,12 @@ def load_network(spec: BackboneSpec, cache: ModelCache, storage: Storage | None 
     Raises:
       InputError: the weights are not available or do not fit the network.
     """
-    folder = cache.find_or_make(_graph_key(spec), lambda folder: _write_graph(spec, folder, storage))
+
+    def write(folder: str) -> None:
+        with doing("preparing the network; the next run will find it prepared"):
+            _write_graph(spec, folder, storage)
+
+    folder = cache.find_or_make(_graph_key(spec), write)
     with open(os.path.join(folder, _IDENTITY), encoding="utf-8") as stream:
         identity = BackboneIdentity.from_json(json.load(stream), where=folder)
     # The key contains the digest of the weights and not their path, because the file may have moved.

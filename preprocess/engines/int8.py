@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.activity import Activity, doing
 from configs.errors import InputError
 from preprocess.engines.openvino_import import import_nncf, import_openvino
 
@@ -32,26 +33,45 @@ def calibrate(network: Any, pixels: np.ndarray) -> Any:
     Raises:
       InputError: NNCF is not installed, or there are fewer than `MIN_IMAGES` images.
     """
-    nncf = import_nncf()
+    with doing("loading NNCF"):
+        nncf = import_nncf()
     if len(pixels) < MIN_IMAGES:
         raise InputError(
             f"precision: int8 needs at least {MIN_IMAGES} images that can be read to calibrate with. "
             f"Received: {len(pixels)}; pass --precision bfloat16 for so few."
         )
-    dataset = nncf.Dataset([image[np.newaxis] for image in pixels])
-    with contextlib.redirect_stdout(io.StringIO()):  # progress bars
+    steps = "calibrating int8, once for these images"
+    with (
+        doing(f"{steps}: ranges of values", total=len(pixels), unit="image") as ranges,
+        contextlib.redirect_stdout(io.StringIO()),  # progress bars
+    ):
+
+        def counted(image: np.ndarray) -> np.ndarray:
+            ranges.done += 1
+            if ranges.done == len(pixels):
+                # NNCF does not call back while it corrects the layers, one after the other.
+                ranges.becomes(f"{steps}: biases")
+            return image
+
+        dataset = nncf.Dataset([image[np.newaxis] for image in pixels], counted)
         quantized = nncf.quantize(
             network.clone(), dataset, subset_size=len(pixels), preset=nncf.QuantizationPreset.MIXED
         )
-    _correct_mean(quantized, _mean_embedding(network, pixels) - _mean_embedding(quantized, pixels))
+    with doing(f"{steps}: mean", total=2 * len(pixels), unit="image") as means:
+        offset = _mean_embedding(network, pixels, means) - _mean_embedding(quantized, pixels, means)
+    _correct_mean(quantized, offset)
     return quantized
 
 
-def _mean_embedding(network: Any, pixels: np.ndarray) -> np.ndarray:
+def _mean_embedding(network: Any, pixels: np.ndarray, progress: Activity) -> np.ndarray:
     compiled = import_openvino().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     step = 16
-    batches = (compiled(pixels[start : start + step])[0] for start in range(0, len(pixels), step))
-    return sum(batch.sum(axis=0, dtype=np.float64) for batch in batches) / len(pixels)
+    total = np.zeros((), np.float64)
+    for start in range(0, len(pixels), step):
+        batch = compiled(pixels[start : start + step])[0]
+        total = total + batch.sum(axis=0, dtype=np.float64)
+        progress.advance(len(batch))
+    return total / len(pixels)
 
 
 def _correct_mean(network: Any, offset: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from configs.activity import doing
 from configs.choices import EngineName, PrecisionName
 from configs.errors import InputError
 from configs.install_hint import install_hint
@@ -266,10 +267,11 @@ def _measure(
     """Compares a precision with float32 on some images, or finds the result of an earlier start in the cache."""
 
     def write(folder: str) -> None:
-        pixels, reference, candidate = images(), make("float32"), make(precision)
-        # The first embeddings of each also warm it up for the timing.
-        cosines = centred_cosines(embed_all(candidate, pixels), embed_all(reference, pixels))
-        speedup = seconds_for(reference, pixels) / seconds_for(candidate, pixels)
+        with doing(f"comparing {precision} with float32; the next run will know the result"):
+            pixels, reference, candidate = images(), make("float32"), make(precision)
+            # The first embeddings of each also warm it up for the timing.
+            cosines = centred_cosines(embed_all(candidate, pixels), embed_all(reference, pixels))
+            speedup = seconds_for(reference, pixels) / seconds_for(candidate, pixels)
         measured = _Measured(speedup=speedup, worst=float(cosines.min()), median=float(np.median(cosines)))
         with open(os.path.join(folder, _MEASURED), "w", encoding="utf-8") as stream:
             json.dump(dataclasses.asdict(measured), stream)

@@ -154,6 +154,11 @@ class ImageLoader:
         """Bytes of the encoded images that wait for a decoder or are being decoded."""
         return self._budget.held
 
+    @property
+    def next_is_ready(self) -> bool:
+        """Whether `next` returns without waiting."""
+        return bool(self._ahead) and self._ahead[0].done()
+
     def add(self, locations: Iterable[str]) -> None:
         """Adds images to the end of the queue."""
         self._locations = itertools.chain(self._locations, locations)

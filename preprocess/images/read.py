@@ -11,6 +11,7 @@ import os
 import stat
 from typing import Protocol
 
+from configs.counts import counted
 from configs.errors import InputError
 from preprocess.lists.outcomes import RowFailure
 from preprocess.lists.tar_members import TarMember, parse_member
@@ -82,7 +83,7 @@ def _read_local(path: str, max_bytes: int) -> bytes:
         # Another process writes to the file. The next read may find it complete.
     if len(data) > expected_bytes:
         return data
-    raise _failure("read_error", f"{path} ended after {len(data)} of its {expected_bytes} bytes.")
+    raise _failure("read_error", f"{path} ended after {len(data)} of its {counted(expected_bytes, 'byte')}.")
 
 
 def _read_once(path: str, max_bytes: int) -> tuple[bytes, int]:

@@ -205,6 +205,9 @@ class BlockEmbedder:
             started = time.perf_counter()
             embeddings = batch.embeddings.result()
             writer.waited_for_engine_sec += time.perf_counter() - started
+            writer.last_batch_at = time.time()
+            if not writer.first_batch_at:
+                writer.first_batch_at, writer.first_batch_images = writer.last_batch_at, len(embeddings)
             finite_rows = np.asarray(np.isfinite(embeddings).all(axis=1))
             computed = zip(embeddings, finite_rows, np.asarray(embeddings.any(axis=1)), strict=True)
         for row, known in batch.rows:

@@ -79,6 +79,9 @@ class BlockResult:
       decode_sec: seconds spent decoding, summed over the images.
       waited_for_images_sec: seconds in which no image was ready for the engine.
       waited_for_engine_sec: seconds in which images were ready and the engine was still busy with earlier ones.
+      first_batch_at: when the engine gave the first embeddings of the block, in seconds since 1970; 0 if it gave none.
+      first_batch_images: how many those were.
+      last_batch_at: when it gave the last ones.
     """
 
     order: tuple[int, int]
@@ -99,6 +102,9 @@ class BlockResult:
     decode_sec: float = 0.0
     waited_for_images_sec: float = 0.0
     waited_for_engine_sec: float = 0.0
+    first_batch_at: float = 0.0
+    first_batch_images: int = 0
+    last_batch_at: float = 0.0
 
     @property
     def embedded(self) -> int:
@@ -111,12 +117,13 @@ class BlockResult:
         texts = [text for counts in by_reason for text in counts]
         if not all(isinstance(text, str) for text in texts):
             raise TypeError(f"texts are wanted, not {texts!r}")
-        numbers = [*self.order, self.rows, self.unlabeled, self.read_bytes, *self.label_counts]
+        numbers = [*self.order, self.rows, self.unlabeled, self.read_bytes, self.first_batch_images, *self.label_counts]
         for counts in (*by_reason, self.label_counts):
             numbers += counts.values()
         if any(type(number) is not int or number < 0 for number in numbers):
             raise ValueError("a count is not a whole number, or negative")
-        times = (self.read_sec, self.decode_sec, self.waited_for_images_sec, self.waited_for_engine_sec)
+        times = [self.read_sec, self.decode_sec, self.waited_for_images_sec, self.waited_for_engine_sec]
+        times += [self.first_batch_at, self.last_batch_at]
         if any(type(seconds) not in (int, float) or not math.isfinite(seconds) for seconds in times):
             raise ValueError(f"a time is no number of seconds: {times!r}")
         if self.rows != self.embedded + sum(self.failed.values()) + sum(self.skipped.values()):
@@ -142,6 +149,9 @@ class BlockResult:
             decode_sec=0.0,
             waited_for_images_sec=0.0,
             waited_for_engine_sec=0.0,
+            first_batch_at=0.0,
+            first_batch_images=0,
+            last_batch_at=0.0,
         )
 
     def to_json_line(self) -> bytes:

@@ -147,6 +147,9 @@ class BlockWriter:
         self.decode_sec = 0.0
         self.waited_for_images_sec = 0.0
         self.waited_for_engine_sec = 0.0
+        self.first_batch_at = 0.0
+        self.first_batch_images = 0
+        self.last_batch_at = 0.0
 
     def finish(self) -> BlockResult:
         """Completes the files. The caller calls it when every row has its outcome.
@@ -175,6 +178,9 @@ class BlockWriter:
             decode_sec=self.decode_sec,
             waited_for_images_sec=self.waited_for_images_sec,
             waited_for_engine_sec=self.waited_for_engine_sec,
+            first_batch_at=self.first_batch_at,
+            first_batch_images=self.first_batch_images,
+            last_batch_at=self.last_batch_at,
         )
         # The result is written last, so the files that it names are complete if it exists. None of them has to be
         # durable: rows that a power cut takes away are embedded again, and the commit begins with a durable file.

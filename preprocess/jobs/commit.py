@@ -12,6 +12,7 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from configs.activity import doing
 from configs.errors import InputError
 from configs.json_text import json_line
 from preprocess.jobs.block_results import BlockResult, join_content
@@ -72,7 +73,8 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
     """
     ordered = sorted(results, key=lambda result: result.order)
     try:
-        return _finished_report(job, storage) or _finish(ordered, job, storage)
+        with doing(f"finishing {posixpath.basename(job.output_prefix)}"):
+            return _finished_report(job, storage) or _finish(ordered, job, storage)
     except (FileNotFoundError, JournalUnusable, JobFailed) as error:
         # Another attempt at this step may have finished the set meanwhile, and deleted the parts.
         report = _finished_report(job, storage)

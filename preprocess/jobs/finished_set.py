@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from configs.counts import counted
 from configs.errors import InputError
 from preprocess.jobs.report import COMPLETE
 from preprocess.jobs.set_files import digest_of, in_folder_of, read_block_results
@@ -91,7 +92,7 @@ def _wrong_sizes(prefix: str, manifest: Manifest, files: Mapping[str, Any], stor
         if path not in sizes:
             yield f"{path} is not there"
         elif sizes[path] != num_bytes:
-            yield f"{path} has {sizes[path]} bytes, its set's manifest says {num_bytes}"
+            yield f"{path} has {counted(sizes[path], 'byte')}, its set's manifest says {num_bytes}"
 
 
 def _wrong_blocks(prefix: str, manifest: Manifest, storage: Storage) -> Iterator[str]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from configs.choices import Compression
 from preprocess.lists.list_format import ListFormat
-from preprocess.records.record_set import sidecar_dir
+from preprocess.records.record_set import DEFINITION_NAME as DEFINITION_NAME
+from preprocess.records.record_set import PARTS_PREFIX, sidecar_dir
 
 if TYPE_CHECKING:
     from preprocess.jobs.planned_cost import PlannedCost
 
-DEFINITION_NAME = "job.json"
 JOURNAL_NAME = "blocks.jsonl"
 # The end of the names of the files that hold the results of finished blocks.
 RESULT_SUFFIX = ".result.json"
@@ -92,7 +92,7 @@ class Job:
     @property
     def parts_dir(self) -> str:
         """The folder into which blocks write their files until the set is finished."""
-        return f"{sidecar_dir(self.output_prefix)}/parts-{self.key}"
+        return f"{sidecar_dir(self.output_prefix)}/{PARTS_PREFIX}{self.key}"
 
 
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from configs.counts import counted
 from configs.errors import InputError
 from preprocess.jobs.block_results import BlockResult, PartFile
 from preprocess.jobs.duplicates_report import DUPLICATES_NAME, SHARED_NAME
@@ -162,7 +163,7 @@ class Files:
         if path not in self._sizes:
             return f"{path} is gone"
         if self._sizes[path] != part.num_bytes:
-            return f"{path} has {self._sizes[path]} bytes, {part.num_bytes} were written"
+            return f"{path} has {counted(self._sizes[path], 'byte')}, {part.num_bytes} were written"
         return f"{path} is not what was written (another SHA-256)"
 
 

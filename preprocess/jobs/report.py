@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from configs.counts import counted
 from preprocess.jobs.block_results import COMPUTED, FROM_CACHE, BlockResult
 from preprocess.jobs.job import Job
 from preprocess.jobs.planned_cost import compared
@@ -16,6 +17,8 @@ COMPLETE = "complete"
 NOTHING_EMBEDDED = "nothing_embedded"
 TOO_MANY_FAILED = "too_many_failed"
 WRONG_ROW_ACCOUNTING = "books_do_not_balance"
+# The rate after the start is measured if at least so many batches come after the first one.
+_FEWEST_BATCHES = 4
 
 
 def _sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -53,15 +56,34 @@ def _verdict(
 ) -> tuple[str, str | None]:
     rows_read = sum(result.rows for result in results)
     if not _rows_are_accounted_for(results, shards, job.rows_expected):
-        return WRONG_ROW_ACCOUNTING, f"{job.rows_expected} rows were counted before the start, {rows_read} were read."
+        expected = counted(job.rows_expected, "row")
+        were = "was" if job.rows_expected == 1 else "were"
+        return WRONG_ROW_ACCOUNTING, f"{expected} {were} counted before the start, {rows_read} were read."
     if not shards:
-        return NOTHING_EMBEDDED, f"None of {rows_read} rows could be embedded."
+        return NOTHING_EMBEDDED, f"None of {counted(rows_read, 'row')} could be embedded."
     if failed_percent > job.max_failed_percent:
         return TOO_MANY_FAILED, (
             f"{failed_percent:.3g} % of the rows to embed failed, more than max_failed_percent "
             f"({job.max_failed_percent:g}) allows."
         )
     return COMPLETE, None
+
+
+def _steady_state(results: Sequence[BlockResult], job: Job) -> tuple[float | None, float | None]:
+    """The seconds until the first embeddings of this run were there, and the rate from then on, in images a second.
+
+    The first is None if nothing was computed. The second is None if too few images came after the first batch, as the
+    batches that were computed at the same time would be most of what is counted.
+    """
+    timed = [result for result in results if result.first_batch_at]
+    if not timed:
+        return None, None
+    first = min(timed, key=lambda result: result.first_batch_at)
+    lasted_sec = max(result.last_batch_at for result in timed) - first.first_batch_at
+    images = sum(result.sources.get(COMPUTED, 0) for result in timed) - first.first_batch_images
+    is_measured = images >= _FEWEST_BATCHES * first.first_batch_images and lasted_sec > 0
+    startup_sec = max(first.first_batch_at - job.started.timestamp(), 0.0)
+    return round(startup_sec, 3), round(images / lasted_sec, 3) if is_measured else None
 
 
 def make_report(results: Sequence[BlockResult], *, job: Job, shards: Sequence[Shard]) -> dict[str, Any]:
@@ -83,6 +105,7 @@ def make_report(results: Sequence[BlockResult], *, job: Job, shards: Sequence[Sh
     for result in results:
         label_counts.update(result.label_counts)
     computed = sources.get(COMPUTED, 0)
+    startup_sec, steady_images_per_sec = _steady_state(results, job)
     images_per_sec = round(computed / wall_sec, 3) if wall_sec > 0 else None
     read_bytes = sum(result.read_bytes for result in results)
     decode_sec = sum(result.decode_sec for result in results)
@@ -103,7 +126,10 @@ def make_report(results: Sequence[BlockResult], *, job: Job, shards: Sequence[Sh
         "records_without_label": sum(result.unlabeled for result in results),
         "started": job.started.isoformat(timespec="seconds"),
         "wall_sec": round(wall_sec, 3),
+        # Of the images that were embedded anew, over the whole time. Of few images most of that is the start.
         "images_per_sec": images_per_sec,
+        "startup_sec": startup_sec,
+        "steady_images_per_sec": steady_images_per_sec,
         "prediction": None
         if job.planned_cost is None
         else compared(

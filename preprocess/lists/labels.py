@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import unicodedata
 from collections.abc import Mapping
 
@@ -29,6 +31,11 @@ class LabelDict:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the names in their order, which is a part of the definition of a job: 64 hex digits."""
+        return hashlib.sha256(json.dumps(list(self.names)).encode()).hexdigest()
 
     def id_of(self, name: str) -> int | None:
         """The id of a label in any spelling of Unicode; None if it is not in the dictionary."""

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
+from configs.counts import counted
 from configs.errors import InputError
 from preprocess.lists.columns import HEADER_NAMES, YES_OR_NO
 from preprocess.lists.detect import ML_USES, ready
@@ -126,7 +127,7 @@ def _of_columns(line: int, cells: list[str], list_format: ListFormat, list_path:
         return line, uri, _each_once(cells[at + 1 :]), None
     width = len(list_format.header)
     if width and any(cells[width:]):
-        message = f"{list_path}:{line}: {len(cells)} cells, and the header names {width} columns."
+        message = f"{list_path}:{line}: {counted(len(cells), 'cell')}, and the header names {counted(width, 'column')}."
         return line, uri, (), RowFailure("parse", "too_many_cells", message)
     values = [cells[position] if position < len(cells) else "" for position in map(int, list_format.labels)]
     if not list_format.one_hot:

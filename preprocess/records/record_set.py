@@ -15,6 +15,7 @@ import re
 from typing import Any
 
 from configs.choices import Compression
+from configs.counts import counted
 from configs.errors import InputError
 from preprocess.records.backbone_identity import BackboneIdentity
 
@@ -24,6 +25,9 @@ MANIFEST_NAME = "manifest.json"
 REPORT_NAME = "report.json"
 FAILED_NAME = "failed.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
+# The definition of an unfinished job, in its folder of parts in the sidecar folder.
+DEFINITION_NAME = "job.json"
+PARTS_PREFIX = "parts-"
 
 _SUFFIXES: dict[str, str] = {"none": ".tfrecord", "gzip": ".tfrecord.gz"}
 _SHARD_NAME = re.compile(r"^(?P<prefix>.+)-\d{5,}-of-\d{5,}\.tfrecord(\.gz)?\Z", re.DOTALL)
@@ -147,5 +151,7 @@ class Manifest:
             raise InputError(f"{where}: a field of the manifest is missing or wrong ({error!r}).") from error
         total = sum(shard.records for shard in manifest.shards)
         if total != manifest.records:
-            raise InputError(f"{where}: the shards add up to {total} records, the manifest says {manifest.records}.")
+            raise InputError(
+                f"{where}: the shards add up to {counted(total, 'record')}, the manifest says {manifest.records}."
+            )
         return manifest

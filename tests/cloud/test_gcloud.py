@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cloud.gcloud import Gcloud, last_error, run_command
+from cloud.job_storage import faults_of
 from configs.errors import InputError
 from tests.support.cloud_job import FakeGcloud
 
@@ -64,7 +65,6 @@ def test_the_last_error_of_gcloud(stderr, said):
         ),
         ("RESOURCE_EXHAUSTED: quotas are exceeded", "quotas?project=my-project"),
         ("INVALID_ARGUMENT: Machine type x is not supported", "supported. Correct the recipe's section"),
-        ("gcloud crashed (ConnectionError): HTTPConnectionPool", "HTTPConnectionPool. Check the network, and whether"),
         ("Something new", "gcloud ai models list: Something new."),
     ],
 )
@@ -90,3 +90,52 @@ def test_an_answer_that_is_no_json(monkeypatch):
     broken = Gcloud("p", "r", lambda command: subprocess.CompletedProcess(command, 0, "hello", ""))
     with pytest.raises(InputError, match="gcloud's answer is not JSON"):
         broken.call(["gcloud", "ai", "models", "list"])
+
+
+CRASHED = (
+    "ERROR: gcloud crashed (ConnectionError): HTTPSConnectionPool(host='us-central1-aiplatform.googleapis.com', "
+    'port=443): Max retries exceeded with url: /v1/projects (Caused by NameResolutionError("x: Failed to resolve'
+    " 'us-central1-aiplatform.googleapis.com' ([Errno -2] Name or service not known)\"))\n\nIf you would like to report"
+    " this issue, please run the following command:\n  gcloud feedback\n"
+)
+NO_TOKEN = (
+    "ERROR: (gcloud.ai.custom-jobs.list) There was a problem refreshing your current auth tokens: HTTPSConnectionPool("
+    "host='oauth2.googleapis.com', port=443): Max retries exceeded with url: /token (Caused by NameResolutionError("
+    "\"x: Failed to resolve 'oauth2.googleapis.com' ([Errno -2] Name or service not known)\"))\nPlease run:\n\n"
+    "  $ gcloud auth login\n\nto obtain new credentials.\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "line"),
+    [
+        (
+            CRASHED,
+            "gcloud ai models list: cannot reach us-central1-aiplatform.googleapis.com (its name is not found: no "
+            "network, or no name service). Check the network, and whether there is a region us-central1.",
+        ),
+        (
+            NO_TOKEN,
+            "gcloud ai models list: cannot reach oauth2.googleapis.com (its name is not found: no network, or no name "
+            "service). Check the network.",
+        ),
+    ],
+)
+def test_without_a_network_the_line_is_plain(stderr, line):
+    """As gcloud 528 prints it. Without a network, to log in again would not help."""
+    with pytest.raises(InputError) as refusal:
+        gcloud(models=stderr).call(["gcloud", "ai", "models", "list", "--x=y"])
+    assert str(refusal.value) == line
+
+
+def test_a_bucket_that_cannot_be_reached_is_not_called_a_wrong_name():
+    with pytest.raises(InputError) as refusal, faults_of("gs://bucket/x"):
+        raise OSError(
+            "gs://bucket/x: HTTPSConnectionPool(host='storage.googleapis.com', port=443): Max retries exceeded with "
+            "url: /storage (Caused by NameResolutionError(\"x: Failed to resolve 'storage.googleapis.com' ([Errno -2] "
+            'Name or service not known)")) (tried 9 times in 18 s)'
+        )
+    assert str(refusal.value) == (
+        "gs://bucket/x: cannot reach storage.googleapis.com (its name is not found: no network, or no name service). "
+        "Check the network."
+    )

@@ -214,3 +214,14 @@ def test_waiting_ends_where_gcloud_does_not_answer(gcs, monkeypatch):
     put_records(gcs, "train", "eval")
     broken = fake(**{"custom-jobs describe": "ERROR: (gcloud) UNAVAILABLE: busy\n"})
     assert refusal("--wait", run=broken).endswith("Try again later. The job itself continues.")
+
+
+def test_ctrl_c_while_waiting_says_that_the_job_goes_on(gcs):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    put_records(gcs, "train", "eval")
+    with pytest.raises(
+        KeyboardInterrupt, match=r"^Job 55 goes on\. To watch it: gcloud ai custom-jobs stream-logs 55 "
+    ):
+        train.main([*ARGUMENTS, "--wait"], run=fake(**{"custom-jobs describe": interrupted}))

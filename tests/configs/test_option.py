@@ -37,6 +37,7 @@ from preprocess.bake import BakeOptions
 from preprocess.beam.image_source import ImageSource
 from preprocess.classify import ClassifyOptions
 from preprocess.images.decode import IMAGE_DEFINITION
+from preprocess.lists.labels import LabelDict
 from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptions
 from trainer.predict import PredictOptions
 
@@ -127,7 +128,7 @@ def job_definition(options: JobOptions) -> dict[str, Any]:
     from preprocess.backbones.backbone import BackboneSpec
 
     lists = types.SimpleNamespace(paths=options.input_path, sha256=("abc",), formats=())
-    return _definition(options, BackboneSpec.of_options(options), lists, types.SimpleNamespace(names=("rose",)))  # type: ignore[arg-type]
+    return _definition(options, BackboneSpec.of_options(options), lists, LabelDict(("rose",)))  # type: ignore[arg-type]
 
 
 def test_what_decides_the_records_is_in_the_definition_of_jobs():

@@ -539,3 +539,13 @@ def test_a_bucket_gives_the_same_split_as_a_folder(photos, tmp_path):
 
 def test_a_pattern_is_no_folder(tmp_path):
     assert "must be one folder, not a pattern" in complaint("gs://bucket/*", tmp_path)
+
+
+def test_ctrl_c_says_that_the_same_command_begins_again(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ingest, "find_local_images", interrupted)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(KeyboardInterrupt, match=r"^The same command begins again: "):
+        ingest.main(["--image_dir", str(tmp_path / "photos"), "--output_dir", str(tmp_path / "data")])

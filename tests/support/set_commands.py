@@ -204,7 +204,8 @@ def _documents(text):
 def _without_times(value):
     if isinstance(value, dict):
         # Of a file with times in it, the digest is another in each run.
-        varying = {"run_id", "blocks.jsonl", "read_bytes", "images_per_sec"}
+        varying = {"run_id", "blocks.jsonl", "read_bytes", "images_per_sec", "first_batch_images"}
+        varying |= {"startup_sec", "steady_images_per_sec"}
         return {_UNIQUE.sub("-U", key): _without_times(inner) for key, inner in value.items() if key not in varying}
     if isinstance(value, list):
         return [_without_times(inner) for inner in value]

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import shutil
+import signal
 
 import keras
 import numpy as np
@@ -13,6 +15,9 @@ from PIL import Image
 from configs.errors import InputError
 from preprocess.images.decode import IMAGE_SIZE
 from preprocess.images.isolated_decoder import IsolatedDecoder
+from preprocess.images.loader import ImageLoader
+from preprocess.storage.retry import RetryPolicy
+from tests.support.programs import start_program
 from trainer import predict
 from trainer.export.saved_model import save_model
 from trainer.training.head import build_head
@@ -98,7 +103,7 @@ def test_a_photo_that_crashes_its_decoder_costs_its_own_answer(model_dir, photos
     hostile = functools.partial(IsolatedDecoder, _module="tests.support.hostile_worker")
     (tmp_path / "crash.jpg").write_bytes(b"crash")
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.data.photos.IsolatedDecoder", hostile)
+        patch.setattr("preprocess.images.isolated_decoder.IsolatedDecoder", hostile)
         assert predict.main(["--model_dir", model_dir, str(tmp_path / "crash.jpg"), photos[0]]) == 2
     printed = capsys.readouterr()
     assert "crash.jpg: the decoder ended with signal SIGSEGV (decoder_crashed)" in printed.err
@@ -108,8 +113,8 @@ def test_a_photo_that_crashes_its_decoder_costs_its_own_answer(model_dir, photos
 def test_photos_without_an_end_and_names_that_cannot_be_are_one_line(model_dir, capsys):
     assert predict.main(["--model_dir", model_dir, "/dev/zero", "a\0.jpg"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("error: /dev/zero: has more than")
-    assert lines[1].startswith("error: 'a\\x00.jpg': is not a valid file name")
+    assert lines[0].startswith("error: /dev/zero is a pipe or a device")
+    assert lines[1].startswith("error: a\0.jpg: 'a\\x00.jpg': embedded null byte")
 
 
 def test_a_model_that_is_not_there(tmp_path, photos):
@@ -147,3 +152,68 @@ def test_equal_scores_stand_in_order_of_ids():
 
     prediction = Prediction(label="a", label_id=0, scores=np.array([0.25, 0.5, 0.25], np.float32))
     assert [label for label, _, _ in prediction.top(("a", "b", "c"), 3)] == ["b", "a", "c"]
+
+
+def grey_photos(folder, number):
+    paths = [str(folder / f"{i:05}.png") for i in range(number)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (32, 32), (i % 256, 0, 0)).save(path)
+    return paths
+
+
+def test_a_result_is_printed_before_the_next_photo_is_there(model_dir, tmp_path):
+    """One photo never comes, as from a bucket that hangs: the results before it do not wait."""
+    photos = grey_photos(tmp_path, 3)
+    missing, slow = str(tmp_path / "missing.png"), str(tmp_path / "slow.png")
+    flags, shown = ["--json", "--model_dir", model_dir], {"HUGS_PROGRESS": ""}
+    process = start_program(
+        ["-m", "tests.support.slow_predict", slow, *flags, *photos, missing, slow, photos[0]], shown
+    )
+    try:
+        lines = [json.loads(process.stdout.readline())["image"] for _ in photos]
+        assert lines == photos
+        for expected in ("missing.png", "predicting: 4 of 6 photos (67 %)"):
+            while expected not in process.stderr.readline():
+                pass
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert not stdout
+    assert stderr.splitlines()[-1] == (
+        "interrupted. 3 of 6 photos have their answers above. The same command begins with the first photo again."
+    )
+
+
+def test_as_many_photos_as_you_like_are_answered_with_bounded_memory(model_dir, tmp_path, capsys, monkeypatch):
+    photos = grey_photos(tmp_path, 300)
+    (tmp_path / "bad.png").write_text("not an image")
+    photos[150:150] = [str(tmp_path / "bad.png"), str(tmp_path / "missing.png")]
+    most = 0
+
+    def noticing(self):
+        nonlocal most
+        most = max(most, len(self._ahead))
+        return next_of(self)
+
+    next_of = ImageLoader.next
+    monkeypatch.setattr(ImageLoader, "next", noticing)
+    assert predict.main(["--model_dir", model_dir, "--json", *photos]) == 2
+    printed = capsys.readouterr()
+    answered = [json.loads(line)["image"] for line in printed.out.splitlines()]
+    assert answered == [path for path in photos if "bad" not in path and "missing" not in path]
+    errors = [line for line in printed.err.splitlines() if line.startswith("error:")]
+    assert [name in line for name, line in zip(("bad", "missing"), errors, strict=True)] == [True, True]
+    assert 0 < most <= 64
+
+
+def test_a_machine_that_cannot_read_stops_after_some_photos(model_dir, capsys, monkeypatch):
+    def broken(location):
+        raise OSError(errno.EIO, "Input/output error", location)
+
+    monkeypatch.setattr(predict, "_read", broken)
+    monkeypatch.setitem(ImageLoader.__init__.__kwdefaults__, "try_again", RetryPolicy(limit_sec=0))
+    with pytest.raises(InputError, match="8 photos in a row could not be read .* so 2 photos after them were not"):
+        predict.main(["--model_dir", model_dir, *(f"{i}.jpg" for i in range(10))])
+    assert capsys.readouterr().err.count("error: ") == 8

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from configs.activity import doing
 from configs.choices import RequestedLabelMode, Unlabeled
+from configs.counts import counted
 from configs.errors import InputError
 from preprocess.records.record_set import Shard
 from trainer.data.embeddings import Embeddings, MemoryEmbeddings, StreamedEmbeddings
@@ -242,21 +244,25 @@ def read_dataset(
     filled = 0  # Rows of the array that are filled; records that are left out take no row.
     parts = [(record_set, shard) for record_set in record_sets for shard in record_set.manifest.shards]
     first_rows = [0]
-    for shard_records in read_shards(parts):
-        for records in shard_records:
-            usable = _usable(records, default_id)
-            if keep:
-                array[filled : filled + len(usable)] = usable.embeddings
-            else:
-                statistics.update(usable.embeddings)
-            filled += len(usable)
-            uris.extend(usable.uris)
-            label_ids.append(usable.label_ids)
-            label_counts.append(usable.label_counts)
-            image_digests.append(usable.image_digests)
-        first_rows.append(filled)
+    with doing(f"reading the records of --{flag}", total=total, unit="record") as reading:
+        for shard_records in read_shards(parts):
+            for records in shard_records:
+                usable = _usable(records, default_id)
+                if keep:
+                    array[filled : filled + len(usable)] = usable.embeddings
+                else:
+                    statistics.update(usable.embeddings)
+                filled += len(usable)
+                uris.extend(usable.uris)
+                label_ids.append(usable.label_ids)
+                label_counts.append(usable.label_counts)
+                image_digests.append(usable.image_digests)
+                reading.advance(len(records))
+            first_rows.append(filled)
     if not filled:
-        raise InputError(f"--{flag}: none of the {total} records has a label, so there is nothing to learn from.")
+        raise InputError(
+            f"--{flag}: none of the {counted(total, 'record')} has a label, so there is nothing to learn from."
+        )
     embeddings: Embeddings
     if budget is None or keep:
         embeddings = MemoryEmbeddings(array[:filled])

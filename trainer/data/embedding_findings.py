@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from configs.counts import counted
 from preprocess.records.record_set import REPORT_NAME, sidecar_path
 from trainer.data.record_sets import RecordSet
 from trainer.storage.files import is_in_bucket, storage
@@ -73,8 +74,8 @@ def finding_warnings(findings: Mapping[str, Sequence[Mapping[str, Any]]], sets: 
                     f"{found['duplicates_file']}"
                 )
             warnings += [
-                f"embedding found {entry['records']} images of {prefix} in {entry['prefix']} too: if that is the "
-                f"training set, the accuracy looks too good. {entry['file']} names them"
+                f"embedding found {counted(entry['records'], 'image')} of {prefix} in {entry['prefix']} too: if that "
+                f"is the training set, the accuracy looks too good. {entry['file']} names them"
                 for entry in found["shared_with"]
                 if entry["records"] and _place(entry["prefix"]) not in compared
             ]

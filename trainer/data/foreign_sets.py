@@ -12,6 +12,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 
+from configs.activity import doing
 from configs.choices import Compression
 from configs.errors import InputError
 from preprocess.backbones.tensorflow_import import import_tensorflow
@@ -79,7 +80,7 @@ def make_manifest(prefix: str, names: Iterable[str], labels: tuple[str, ...], *,
     for name in names:
         path = posixpath.join(posixpath.dirname(prefix), name)
         try:
-            with local_copy(path, storage()) as copy:
+            with doing(f"checking {path}, which has no manifest"), local_copy(path, storage()) as copy:
                 count, first = _count_records(copy, compression)
                 if first is not None and size is None:
                     size = _embedding_size(first, path, flag)

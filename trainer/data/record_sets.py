@@ -8,12 +8,14 @@ import os
 import posixpath
 from collections.abc import Sequence
 
+from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
 from preprocess.records import record_set
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.records.record_set import Manifest, Shard, set_of_shard, sidecar_dir, sidecar_path
 from preprocess.storage.base import with_literal_folders
+from trainer.data.unfinished_sets import finishing_command, is_unfinished
 from trainer.storage.files import cause_of, has_glob, is_folder, is_in_bucket, storage
 
 
@@ -68,12 +70,20 @@ def _files(path: str, flag: str) -> list[str]:
         raise InputError(f"--{flag}: cannot look at {path}: {cause_of(error)}") from error
     if found := [name for name in matched if not _is_sidecar(name)]:
         return found
+    if is_unfinished(prefix := path.rstrip("*").removesuffix("-")):
+        raise _unfinished(prefix, flag)
     sidecars = sorted({name for name in (*matched, *glob.glob(with_literal_folders(path))) if _is_sidecar(name)})
     hint = f" (only {sidecars[0]}, which holds no records)" if sidecars else ""
     folder = posixpath.dirname(path) or "."
     if not is_in_bucket(path) and not has_glob(folder) and not os.path.isdir(folder):
         hint = f" (there is no folder {folder})"
     raise InputError(f"--{flag}: nothing matches {path!r}{hint}. Did the pipeline run, with this output path?")
+
+
+def _unfinished(prefix: str, flag: str) -> InputError:
+    command = finishing_command(prefix)
+    how = f"this finishes it: {command}" if command else "the command that began it finishes it."
+    return InputError(f"--{flag}: the record set {prefix} is not finished. If nothing is embedding it now, {how}")
 
 
 def _has_sidecar(prefix: str, flag: str) -> bool:
@@ -88,6 +98,8 @@ def _read_manifest(prefix: str, flag: str) -> Manifest:
     try:
         raw = storage().read(path)
     except FileNotFoundError as error:
+        if is_unfinished(prefix):
+            raise _unfinished(prefix, flag) from error
         raise InputError(
             f"--{flag}: the record set {prefix} is incomplete: it has shards but no {path}, which the "
             "pipeline writes last. Run the pipeline to its end. (Records made elsewhere need --input_dict dict.txt.)"
@@ -108,8 +120,8 @@ def _require_shard(path: str, shard: Shard, *, listed: bool) -> None:
     num_bytes = os.path.getsize(path)
     if num_bytes != shard.num_bytes:
         raise InputError(
-            f"{path} has {num_bytes} bytes, its set's manifest says {shard.num_bytes}: the file was cut short or "
-            "replaced. Run the pipeline again."
+            f"{path} has {counted(num_bytes, 'byte')}, its set's manifest says {shard.num_bytes}: the file was cut "
+            "short or replaced. Run the pipeline again."
         )
 
 
@@ -214,7 +226,7 @@ def _label_difference(one: Sequence[str], other: Sequence[str]) -> str:
     for position, (first, second) in enumerate(zip(one, other, strict=False)):
         if first != second:
             return f"label {position} is {first!r} against {second!r}"
-    return f"{len(one)} labels against {len(other)}"
+    return f"{counted(len(one), 'label')} against {len(other)}"
 
 
 def require_agreement(sets: Sequence[RecordSet]) -> None:

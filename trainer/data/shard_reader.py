@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from configs.counts import counted
 from configs.errors import InputError
 from preprocess.records.record_set import Shard
 from preprocess.records.tfrecord import MalformedRecordError, decompressed, split_frames
@@ -91,11 +92,12 @@ def _read_shard(record_set: RecordSet, shard: Shard, open_file: Callable[[], Bin
             _check_values(records, num_labels=len(manifest.labels))
             count += len(records)
             if count > shard.records:
-                raise _FaultError(f"holds more than the {shard.records} records of its manifest.")
+                raise _FaultError(f"holds more than the {counted(shard.records, 'record')} of its manifest.")
             yield records
         if count != shard.records:
             raise _FaultError(
-                f"holds {count} records, its set's manifest says {shard.records}. Run the pipeline again with --verify."
+                f"holds {counted(count, 'record')}, its set's manifest says {shard.records}. Run the pipeline again "
+                "with --verify."
             )
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({cause_of(error)}).") from error
@@ -127,4 +129,4 @@ def _check_values(records: Records, *, num_labels: int) -> None:
     ids = records.label_ids
     if ids.size and not 0 <= ids.min() <= ids.max() < num_labels:
         bad = ids.max() if ids.max() >= num_labels else ids.min()
-        raise _FaultError(f"label id {bad}, but its set's dictionary has {num_labels} labels.")
+        raise _FaultError(f"label id {bad}, but its set's dictionary has {counted(num_labels, 'label')}.")

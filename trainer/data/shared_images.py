@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from preprocess.records.duplicates import DIGEST_BYTES, find_shared
 from preprocess.storage.uris import has_scheme
-from trainer.data.dataset import LabeledExamples
+
+if TYPE_CHECKING:  # It imports TensorFlow, and the names of files here are needed before that.
+    from trainer.data.dataset import LabeledExamples
 
 SHARED_IMAGES_NAME = "shared_images.csv"
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from configs.activity import doing
 from configs.errors import InputError
 from preprocess.backbones.tensorflow_import import without_tensorflow_noise
 from trainer.data.photos import Photo
@@ -141,12 +142,14 @@ def export_all(
         for name in dict.fromkeys((SAVED_MODEL, *formats)):
             if name == SAVED_MODEL:
                 path, num_bytes = model_dir, _folder_bytes(model_dir)
-                difference = largest_difference(saved_model_scores(model_dir, samples), expected)
+                with doing("checking the model on photos"):
+                    difference = largest_difference(saved_model_scores(model_dir, samples), expected)
                 _require_parity(name, difference, samples, lambda: shutil.rmtree(model_dir))
             else:
-                classifier = classifier or PixelClassifier(backbone, head, info)
-                path = os.path.join(output_dir, _CONVERTED[name].file_name)
-                num_bytes, difference = _export_one(name, path, classifier, info, samples, expected)
+                with doing(f"writing the format {name} and checking it on photos"):
+                    classifier = classifier or PixelClassifier(backbone, head, info)
+                    path = os.path.join(output_dir, _CONVERTED[name].file_name)
+                    num_bytes, difference = _export_one(name, path, classifier, info, samples, expected)
             results[name] = {
                 "path": os.path.relpath(path, output_dir),
                 "bytes": num_bytes,

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import tqdm
 
-from configs.console import bar_stream
+from configs.activity import Activity, doing
 from preprocess.images.decode import IMAGE_SIZE, ImageError, encode_png
 from trainer.data.dataset import EmbeddingDataset
 from trainer.data.label_mode import LabelMode
@@ -29,8 +27,6 @@ from trainer.export.classifier import BATCH_SIZE, Classifier
 
 # For all sets of a run together. The time for loading the model comes on top.
 LIMIT_SEC = 60.0
-
-_SECONDS_BETWEEN_LINES = 2.0
 
 
 @dataclasses.dataclass
@@ -62,35 +58,6 @@ def chosen_rows(num_examples: int, at_most: int) -> np.ndarray:
     count = min(num_examples, at_most)
     rows = np.arange(count, dtype=np.int64) * num_examples // max(count, 1)
     return np.random.default_rng(0).permutation(rows)
-
-
-class _Progress:
-    """Shows on standard error how many photos are done: a bar on a terminal, elsewhere a line from time to time."""
-
-    def __init__(self, total: int):
-        self._total = total
-        self._done = 0
-        self._last_line = time.monotonic()
-        self._bar = (
-            tqdm.tqdm(total=total, desc="exported model", unit=" photos", leave=False, file=bar_stream())
-            if sys.stderr.isatty()
-            else None
-        )
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def advance(self, number: int) -> None:
-        self._done += number
-        if self._bar is not None:
-            self._bar.update(number)
-        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            print(f"exported model: {self._done} of {self._total} photos", file=sys.stderr, flush=True)
 
 
 def check_on_photos(
@@ -130,12 +97,12 @@ def check_on_photos(
 
     def predict(images: list[bytes]) -> list[Any]:
         if not classifier:
-            print("running the exported model on photos", file=sys.stderr, flush=True)
-            with clock.stopped():
+            with clock.stopped(), doing("loading the exported model"):
                 classifier.append(load())
         return classifier[0].predict(images)
 
-    with _Progress(sum(map(len, chosen.values()))) as progress:
+    total = sum(map(len, chosen.values()))
+    with doing("running the exported model on photos", total=total, unit="photo") as progress:
         for name, dataset in data.items():
             found[name] = _run(predict, dataset, chosen[name], photos[name], size, clock, progress)
     return {
@@ -168,7 +135,7 @@ def _run(
     photos: PhotoFinder,
     size: int,
     clock: _Clock,
-    progress: _Progress,
+    progress: Activity,
 ) -> _Outcomes:
     outcomes = _Outcomes()
     for start in range(0, len(rows), BATCH_SIZE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from typing import Any
 
+from configs.counts import counted
 from configs.printed_commands import program_command, tool_command
 from trainer.data.record_origins import engine_words
 from trainer.data.shared_images import SHARED_IMAGES_NAME
@@ -18,11 +19,6 @@ _NOTICED = 0.0005
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}%"
-
-
-def counted(count: int, noun: str) -> str:
-    """A count with its noun: "1 image", "300 images"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def confidence_words(answers: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from configs.console import printable
+from configs.counts import counted
 
 # The colours of Okabe and Ito, which colour-blind readers can distinguish too.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b", "#b8a800", "#000000")
@@ -185,7 +186,7 @@ def reliability_chart(lines: Sequence[tuple[str, Sequence[tuple[float, float, in
         body += [
             _element(
                 "circle",
-                _element("title", f"{count} predictions: score {score:.2f}, right {right:.2f}"),
+                _element("title", f"{counted(count, 'prediction')}: score {score:.2f}, right {right:.2f}"),
                 cx=f"{axes.x(score):.1f}",
                 cy=f"{axes.y(right):.1f}",
                 r=f"{2 + 12 * math.sqrt(count / total):.1f}",

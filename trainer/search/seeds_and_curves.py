@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.activity import Activity, doing
 from trainer.data.dataset import EmbeddingDataset, LabeledExamples
 from trainer.evaluation.metrics import measure
 from trainer.evaluation.scores import scores_of
@@ -72,15 +73,17 @@ def over_seeds(
     examples = {name: dataset.examples_at(rows[name]) for name, dataset in measured.items()}
     seeds = [(options.seed + offset) % 2**31 for offset in range(options.seeds)]
     runs: list[dict[str, Any]] = []
-    for seed in seeds:
-        head = fit(train, evaluation, dataclasses.replace(options, seed=seed)).head
-        found = {
-            name: dataclasses.asdict(
-                measure(predict_logits(head, dataset.embeddings.pieces())[rows[name]], examples[name])
-            )
-            for name, dataset in measured.items()
-        }
-        runs.append({"seed": seed, **found})
+    with doing(f"training with {len(seeds)} seeds", total=len(seeds), unit="seed") as progress:
+        for seed in seeds:
+            head = fit(train, evaluation, dataclasses.replace(options, seed=seed)).head
+            found = {
+                name: dataclasses.asdict(
+                    measure(predict_logits(head, dataset.embeddings.pieces())[rows[name]], examples[name])
+                )
+                for name, dataset in measured.items()
+            }
+            runs.append({"seed": seed, **found})
+            progress.advance()
     return {
         "note": "the deviation is that of initial weights, order of examples and dropout, not of the images",
         "seeds": seeds,
@@ -152,6 +155,7 @@ def _measure_part(
     options: TrainingOptions,
     seeds: Sequence[int],
     rows: np.ndarray,
+    progress: Activity,
 ) -> _Point:
     examples = evaluation.examples_at(rows)
     members = examples.label_sets()
@@ -170,6 +174,7 @@ def _measure_part(
         right += (predicted_sets == members).all(axis=1) if evaluation.label_mode == "multi" else hits.any(axis=1)
         found += hits
         predicted += predicted_sets
+        progress.advance()
     return _Point(
         examples=len(part),
         support=part.support(),
@@ -257,12 +262,11 @@ def learning_curve(
     rows_measured = _others(evaluation, left_out)
     examples = evaluation.examples_at(rows_measured)
     parts = nested_parts(train, halvings=_HALVINGS, seed=options.seed)
-    points = [
-        _measure_part(
-            train if len(rows) == len(train) else take_rows(train, rows), evaluation, options, seeds, rows_measured
-        )
-        for rows in parts
-    ]
+    points = []
+    with doing("measuring what more images would bring", total=len(parts) * len(seeds), unit="training") as progress:
+        for rows in parts:
+            part = train if len(rows) == len(train) else take_rows(train, rows)
+            points.append(_measure_part(part, evaluation, options, seeds, rows_measured, progress))
     report: dict[str, Any] = {
         "seeds": seeds,
         "left_out": len(evaluation) - len(examples),

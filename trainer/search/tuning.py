@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from configs.activity import doing
+from configs.counts import counted
 from configs.errors import InputError
 from trainer.data.dataset import EmbeddingDataset
 from trainer.data.label_mode import LabelMode
@@ -220,7 +222,8 @@ def tune(
             break
         best = _best(done, train.label_mode)
         settings = _propose(given, done, best, random, l2_unit=l2_unit)
-        trial = _run_trial(number + 1, settings, best, sample, folds, searching, clock_sec)
+        with doing(f"trial {number + 1} of {trials}: {_described(settings)}"):
+            trial = _run_trial(number + 1, settings, best, sample, folds, searching, clock_sec)
         done.append(trial)
         say(f"trial {number + 1}/{trials}  {_outcome(trial)}  {_described(trial.settings)}  {trial.wall_sec:.1f} s")
     best = _best(done, train.label_mode)
@@ -236,9 +239,10 @@ def tune(
         epochs=None,
         eval_every_steps=searching.eval_every_steps,
     )
-    checks = {"chosen": _check(chosen.max_steps, train, evaluation, chosen)}
-    if done[0].whole:
-        checks["given"] = _check(_final_steps(done[0], options, **sizes), train, evaluation, options)
+    with doing("measuring the chosen and the given settings on eval"):
+        checks = {"chosen": _check(chosen.max_steps, train, evaluation, chosen)}
+        if done[0].whole:
+            checks["given"] = _check(_final_steps(done[0], options, **sizes), train, evaluation, options)
     for name, measures in checks.items():
         say(f"on eval, which took no part: {name} settings: loss {measures.loss:.4f}, accuracy {measures.accuracy:.4f}")
     return chosen, {
@@ -328,7 +332,7 @@ def _outcome(trial: _Trial) -> str:
     found = trial.found
     if found is None:
         return f"failed ({trial.failure})"
-    left_out = f" (given up after {len(found.losses)} folds)" if found.given_up else ""
+    left_out = f" (given up after {counted(len(found.losses), 'fold')})" if found.given_up else ""
     return f"loss {found.losses.mean():.4f}  accuracy {found.accuracies.mean():.4f}{left_out}"
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from configs.activity import doing
 from configs.arguments import require_utf8
 from configs.errors import InputError
 from configs.file_uris import path_argument
@@ -113,9 +114,12 @@ def fetch_folder(folder: str, target: str) -> None:
     for name in names:
         if not {"", ".", ".."}.isdisjoint(name.split("/")):
             raise InputError(f"{folder}: the object {name!r} in it has no name that a file can have. Remove it.")
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with (
+        doing(f"copying {folder}", total=len(names), unit="file") as copying,
+        ThreadPoolExecutor(_THREADS) as threads,
+    ):
         for _ in threads.map(lambda name: _fetch(posixpath.join(folder, name), os.path.join(target, name)), names):
-            pass  # Iterating raises what a thread raised.
+            copying.advance()  # Iterating raises what a thread raised.
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from types import TracebackType
@@ -9,6 +10,7 @@ from typing import TextIO
 
 import tqdm
 
+from configs.activity import doing
 from configs.console import bar_stream
 from trainer.evaluation.metrics import Measures
 
@@ -24,6 +26,7 @@ class TrainingProgress:
         self._max_steps = max_steps
         self._next_line_step = max(1, max_steps // _LINES_PER_RUN)
         self._bar: tqdm.tqdm | None = None
+        self._lines = contextlib.ExitStack()
 
     def __enter__(self) -> TrainingProgress:
         if self._stream.isatty():
@@ -36,6 +39,8 @@ class TrainingProgress:
                 ncols=size.columns,
                 nrows=size.lines,
             )
+        else:
+            self._steps = self._lines.enter_context(doing("training", total=self._max_steps, unit="step"))
         return self
 
     def __exit__(
@@ -43,9 +48,12 @@ class TrainingProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+        self._lines.close()
 
     def update(self, step: int, loss: float, measures: Measures | None) -> None:
         """Shows a step: its number from 1, the loss of its batch, and the evaluation if there was one."""
+        if self._bar is None:
+            self._steps.done = step
         if self._bar is not None:
             if measures is not None:
                 self._bar.set_postfix(

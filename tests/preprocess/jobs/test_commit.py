@@ -394,3 +394,26 @@ def test_what_is_wrong_with_the_parts_is_found_before_an_older_set_is_touched(tm
     after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert before.items() - after.items() <= {(path, b"shard 1")}
     assert find_damage(job.output_prefix, LocalStorage(), digests=True) == []
+
+
+def timed(job, index, *, first, last, images, first_images=8):
+    moments = {"first_batch_at": job.started.timestamp() + first, "last_batch_at": job.started.timestamp() + last}
+    return block(job, index, rows=images, embedded=images, first_batch_images=first_images, **moments)
+
+
+def test_the_rate_of_a_report_does_not_contain_the_start(job):
+    """14 s until the first batch of 8, and then 186 images in 3 s."""
+    report = finish(job, timed(job, 0, first=14, last=16, images=100), timed(job, 1, first=15, last=17, images=94))
+    assert report["startup_sec"] == pytest.approx(14, abs=0.01)
+    assert report["steady_images_per_sec"] == pytest.approx(62, abs=0.01)
+
+
+def test_of_few_images_no_rate_is_reported(job):
+    report = finish(job, timed(job, 0, first=14, last=14.1, images=20))
+    assert report["startup_sec"] == pytest.approx(14, abs=0.01)
+    assert report["steady_images_per_sec"] is None
+
+
+def test_what_earlier_runs_embedded_has_no_times(job):
+    report = finish(job, timed(job, 0, first=14, last=17, images=100).of_earlier_run())
+    assert (report["startup_sec"], report["steady_images_per_sec"]) == (None, None)
