@@ -20,6 +20,7 @@ PROGRAMS = {
     "plan": ("pipelines.plan", "estimates the time and cost of embedding the lists"),
     "embed": ("pipelines.embed", "makes records from a list of images: one embedding for each image"),
     "preproc": ("pipelines.preproc", "makes records from all lists of a recipe, as hugs_preproc.sh does"),
+    "import_bottlenecks": ("pipelines.import_bottlenecks", "makes records from the bottlenecks of retrain.py"),
     "backbones": ("preprocess.list_backbones", "lists the networks that make embeddings"),
     "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
     "predict": ("trainer.predict", "predicts the labels of photos"),

@@ -13,6 +13,7 @@ from preprocess.backbones.inference_graph import inference_graph
 from preprocess.engines.tensorflow_engine import TensorFlowEngine
 from preprocess.images.decode import decode_image, encode_png
 from tests.support.classifiers import IDENTITY, LABELS, build_classifier, jpeg
+from trainer.data.foreign_sets import unverified_identity
 from trainer.evaluation.scores import scores_of
 from trainer.export.classifier import Classifier, read_model_info
 from trainer.export.saved_model import load_backbone_of_records, load_unverified_backbone, save_model
@@ -176,6 +177,6 @@ def test_a_weights_file_that_is_gone_is_told_with_the_way_out(mean_colour_identi
 
 def test_a_network_taken_on_trust_must_fit_the_embeddings(parts, monkeypatch):
     monkeypatch.setattr("trainer.export.saved_model.load_keras_backbone", lambda spec: (parts[0], IDENTITY))
-    assert load_unverified_backbone("imagenet", embedding_size=24) == (parts[0], IDENTITY)
+    assert load_unverified_backbone("imagenet", records=unverified_identity(24)) == (parts[0], IDENTITY)
     with pytest.raises(InputError, match="of 24 numbers, and those of the records have 2048"):
-        load_unverified_backbone("imagenet", embedding_size=2048)
+        load_unverified_backbone("imagenet", records=unverified_identity(2048))
