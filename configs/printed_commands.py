@@ -24,6 +24,7 @@ PROGRAMS = {
     "backbones": ("preprocess.list_backbones", "lists the networks that make embeddings"),
     "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
     "predict": ("trainer.predict", "predicts the labels of photos"),
+    "export_frozen": ("trainer.export_frozen", "writes a model as the frozen graph and labels that retrain.py wrote"),
     "classify": ("preprocess.classify", "says which of ImageNet's classes photos show, without training"),
 }
 

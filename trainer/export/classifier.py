@@ -95,6 +95,7 @@ class Classifier:
 
     Attributes:
       info: its labels and its backbone.
+      signature: the function of the SavedModel from encoded images to predictions.
     """
 
     def __init__(self, model_dir: str):
@@ -113,7 +114,7 @@ class Classifier:
         try:
             with local_folder(model_dir) as folder, path_for_tensorflow(folder) as path:
                 self._model = tf.saved_model.load(path)
-            self._signature = self._model.signatures["serving_default"]
+            self.signature = self._model.signatures["serving_default"]
             # The first run optimizes the graph, writes notes to standard error, and takes more than a second. It runs
             # here because there is only one thread here, and the notes cannot be hidden safely with several threads.
             with without_tensorflow_noise():
@@ -134,7 +135,7 @@ class Classifier:
         for start in range(0, len(images), _BATCH_SIZE):
             batch = list(images[start : start + _BATCH_SIZE])
             keys = [str(start + i) for i in range(len(batch))]
-            outputs = self._signature(key=tf.constant(keys), image_bytes=tf.constant(batch, tf.string))
+            outputs = self.signature(key=tf.constant(keys), image_bytes=tf.constant(batch, tf.string))
             arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
             confident = arrays.get("confident", np.ones(len(batch), bool))
             predictions += [
