@@ -106,10 +106,17 @@ def find_input(graph: Any, asked: str | None, *, where: str) -> tuple[str, int |
             f"--input_tensor: {where} has no tensor {asked!r}.{did_you_mean(name, nodes)} Its inputs are"
             f"{_listed(placeholders) or ' none'}."
         )
-    attributes = nodes[name].attr
-    sides = [dim.size for dim in attributes["shape"].shape.dim][1:3] if "shape" in attributes else []
-    size = sides[0] if len(sides) == 2 and sides[0] == sides[1] > 0 else None
-    return f"{name}:0" if ":" not in asked else asked, size
+    height, width = input_sides(graph, name)
+    return f"{name}:0" if ":" not in asked else asked, height if height == width else None
+
+
+def input_sides(graph: Any, tensor: str) -> tuple[int | None, int | None]:
+    """Height and width of the images that a placeholder of a graph takes; None for what it does not say."""
+    name = tensor.partition(":")[0]
+    node = next(node for node in graph.node if node.name == name)
+    dims = [dim.size for dim in node.attr["shape"].shape.dim] if "shape" in node.attr else []
+    height, width = (side if side > 0 else None for side in dims[1:3]) if len(dims) == 4 else (None, None)
+    return height, width
 
 
 def graph_model(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from configs.errors import InputError
 from preprocess.backbones.class_names import class_names
-from preprocess.backbones.graph_network import find_input, graph_model
+from preprocess.backbones.graph_network import find_input, graph_model, input_sides
 from preprocess.backbones.network_files import FROZEN_GRAPH, parse_graph
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
 from preprocess.images.definition import MAX_IMAGE_SIZE, ImageDefinition
@@ -88,11 +88,8 @@ class GraphClassifier:
         try:
             with without_tensorflow_noise():
                 graph = parse_graph(data, where)
-            input_tensor, size = find_input(graph, flags.input_layer, where=where)
-            height, width = flags.input_height or size, flags.input_width or size
-            height, width = height or width, width or height
-            if height is None or width is None:
-                raise InputError(f"--input_height: {where} does not say which size of images it takes. Pass it.")
+            input_tensor, _ = find_input(graph, flags.input_layer, where=where)
+            height, width = _sides(flags, input_sides(graph, input_tensor), where)
             if max(height, width) > MAX_IMAGE_SIZE:
                 raise InputError(f"--input_height: must be at most {MAX_IMAGE_SIZE}. Received: {max(height, width)}.")
             output = flags.output_layer
@@ -146,6 +143,19 @@ class GraphClassifier:
         if picture.size != (width, height):  # A square, of which one side is already right.
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(picture, np.float32)
+
+
+def _sides(flags: GraphFlags, says: tuple[int | None, int | None], where: str) -> tuple[int, int]:
+    """Height and width of the pixels, from the flags and from what the graph says."""
+    given = flags.input_height, flags.input_width
+    for name, side, needed in zip(("input_height", "input_width"), given, says, strict=True):
+        if None not in (side, needed) and side != needed:
+            raise InputError(f"--{name}: {where} takes images of {says[0]} x {says[1]} pixels. Received: {side}.")
+    height, width = (side or needed for side, needed in zip(given, says, strict=True))
+    height, width = height or width, width or height
+    if height is None or width is None:
+        raise InputError(f"--input_height: {where} does not say which size of images it takes. Pass it.")
+    return height, width
 
 
 def _read(path: str, flag: str) -> bytes:
