@@ -22,6 +22,7 @@ PROGRAMS = {
     "preproc": ("pipelines.preproc", "makes records from all lists of a recipe, as hugs_preproc.sh does"),
     "import_bottlenecks": ("pipelines.import_bottlenecks", "makes records from the bottlenecks of retrain.py"),
     "backbones": ("preprocess.list_backbones", "lists the networks that make embeddings"),
+    "graph": ("trainer.graph", "prints the layers of a network or a model, and writes its graph for TensorBoard"),
     "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
     "predict": ("trainer.predict", "predicts the labels of photos"),
     "export_frozen": ("trainer.export_frozen", "writes a model as the frozen graph and labels that retrain.py wrote"),

@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from trainer.export.frozen_graph import frozen_graph, label_image_flags, label_lines, require_same_scores
 
     with without_tensorflow_noise():
-        graph = frozen_graph(classifier, output_name=options.final_tensor_name)
+        graph = frozen_graph(classifier.signature, info, output_name=options.final_tensor_name)
         require_same_scores(graph, classifier, output_name=options.final_tensor_name)
     for name, data in (("output_graph", graph), ("output_labels", label_lines(info.labels))):
         path = getattr(options, name)

@@ -324,6 +324,11 @@ def _graph_layer_class() -> Any:
             self._rank, self._units = rank, units
             self._eagerly = tf.function(self._inline, autograph=False)
 
+        @property
+        def graph_def(self) -> Any:
+            """The constant graph, a `tf.GraphDef`."""
+            return self._graph
+
         def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, int]:
             return input_shape[0], self._units
 

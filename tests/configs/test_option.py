@@ -38,12 +38,13 @@ from preprocess.beam.image_source import ImageSource
 from preprocess.classify import ClassifyOptions
 from preprocess.images.decode import IMAGE_DEFINITION
 from trainer.export_frozen import ExportFrozenOptions
+from trainer.graph import GraphOptions
 from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptions
 from trainer.predict import PredictOptions
 
 OWNERS = (
     *(BackboneOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
-    *(TrainOptions, DataOptions, TrainingOptions, PredictOptions, ExportFrozenOptions, ImportOptions),
+    *(TrainOptions, DataOptions, TrainingOptions, PredictOptions, ExportFrozenOptions, ImportOptions, GraphOptions),
     *(RecipeChoice, OptionalRecipe, RecipeListOptions, PlanOptions, PreprocOptions, BakeOptions, ClassifyOptions),
     *(CloudRunOptions, TrainingRunOptions, DeploymentOptions),
 )

@@ -7,6 +7,8 @@ Programs that read `output_graph.pb` and `output_labels.txt`, such as TensorFlow
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,13 +28,15 @@ _SCORES = "scores"
 # The frozen graph runs the operations of the SavedModel. TensorFlow may fuse them in another way.
 _TOLERANCE = 1e-4
 _PROBES = 3
+_CALLS = re.compile(r"(?:Stateful)?PartitionedCall(?:_\d+)?/")
 
 
-def frozen_graph(classifier: Classifier, *, output_name: str = OUTPUT_NAME) -> bytes:
+def frozen_graph(signature: Any, info: ModelInfo, *, output_name: str = OUTPUT_NAME) -> bytes:
     """Makes the graph of an exported model, without the part that decodes images.
 
     Args:
-      classifier: the loaded model; it takes images.
+      signature: the function of the model from encoded images to predictions.
+      info: of the model.
       output_name: of the operation that gives the scores.
 
     Returns:
@@ -43,11 +47,8 @@ def frozen_graph(classifier: Classifier, *, output_name: str = OUTPUT_NAME) -> b
     Raises:
       InputError: the name is that of another operation, or the model was exported by another version.
     """
-    info = classifier.info
-    frozen = convert_variables_to_constants_v2(classifier.signature)
-    outputs = sorted(classifier.signature.structured_outputs)
-    scores = frozen.outputs[outputs.index(_SCORES)].name
-    inner, pixels_name = _without_decoding(frozen.graph.as_graph_def(), scores.partition(":")[0])
+    graph_def, scores = _frozen(signature)
+    inner, pixels_name = _without_decoding(graph_def, scores.partition(":")[0])
     size = info.image.size
     with tf.Graph().as_default() as graph:
         placeholder = tf.compat.v1.placeholder(tf.float32, [None, size, size, 3], name=INPUT_NAME)
@@ -64,6 +65,51 @@ def frozen_graph(classifier: Classifier, *, output_name: str = OUTPUT_NAME) -> b
     pruned = tf.compat.v1.graph_util.extract_sub_graph(graph.as_graph_def(), [output_name])
     pruned.library.Clear()
     return bytes(pruned.SerializeToString())
+
+
+def frozen_head(signature: Any) -> Any:
+    """The head alone, a constant `tf.GraphDef` from embeddings to scores.
+
+    Args:
+      signature: the function of the model from embeddings to predictions.
+    """
+    graph_def, scores = _frozen(signature)
+    part = tf.compat.v1.graph_util.extract_sub_graph(graph_def, [scores.partition(":")[0]])
+    part.library.Clear()
+    return part
+
+
+def _frozen(signature: Any) -> tuple[Any, str]:
+    """The graph of a signature with its variables as constants, and the tensor of the scores."""
+    frozen = convert_variables_to_constants_v2(signature)
+    position = sorted(signature.structured_outputs).index(_SCORES)
+    return _with_short_names(frozen.graph.as_graph_def(), frozen.outputs[position].name)
+
+
+def _with_short_names(graph_def: Any, tensor: str) -> tuple[Any, str]:
+    """The same graph, and a tensor of it, without the names of the calls of functions, which say nothing."""
+    names = {node.name for node in graph_def.node}
+    short: dict[str, str] = {}
+    taken = set(names)
+    for name in sorted(names):
+        wanted = free = _CALLS.sub("", name)
+        for number in itertools.count(1):
+            if free == name or free not in taken:
+                break
+            free = f"{wanted}_{number}"
+        short[name] = free
+        taken.add(free)
+
+    def renamed(reference: str) -> str:
+        name, mark, output = reference.removeprefix("^").partition(":")
+        return f"{'^' if reference.startswith('^') else ''}{short[name]}{mark}{output}"
+
+    for node in graph_def.node:
+        node.name = short[node.name]
+        inputs = [renamed(reference) for reference in node.input]
+        del node.input[:]
+        node.input.extend(inputs)
+    return graph_def, renamed(tensor)
 
 
 def _without_decoding(graph: Any, scores: str) -> tuple[Any, str]:
