@@ -70,7 +70,7 @@ def test_look_at_the_network(tmp_path, monkeypatch, capsys):
 
 
 def test_look_at_predictions(tmp_path, task_arguments, mean_colour_backbone, capsys):
-    task.main(task_arguments)
+    task.main([*task_arguments, "--write_predictions"])
     (tmp_path / "photos").mkdir()
     write_photos(tmp_path / "photos", 3, side=40)
     photos = sorted(map(str, (tmp_path / "photos").glob("*.png")))
