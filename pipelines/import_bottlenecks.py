@@ -19,9 +19,7 @@ import posixpath
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from configs.arguments import OneLineParser
 from configs.choices import Compression
@@ -41,6 +39,9 @@ from preprocess.lists.bottlenecks import (
 )
 from preprocess.lists.outcomes import RowFailure, RowSkip
 from preprocess.lists.rows import Row
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _SPLITS = ("train", "eval", "test")
 _ROWS_PER_SHARD = 1024

@@ -13,10 +13,12 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from preprocess.lists.outcomes import RowFailure, RowSkip
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FIRST_ARCHITECTURE = "inception_v3"
 """The network of bottlenecks that name none."""
@@ -98,6 +100,8 @@ def parse_bottleneck(data: bytes, *, where: str) -> np.ndarray:
     Raises:
       RowFailure: it holds something else.
     """
+    import numpy as np  # here: it takes longer than the rest of `--help`
+
     if not data.strip():
         raise RowFailure("parse", "empty_file", f"{where}: is empty")
     cells = data.strip().split(b",")

@@ -13,7 +13,7 @@ from preprocess.backbones.architectures import ARCHITECTURES
 from preprocess.backbones.backbone import BackboneSpec, complete_spec, load_keras_backbone
 from preprocess.backbones.network_files import FROZEN_GRAPH, kind_of
 from preprocess.images.decode_graph import decode_images_graph, scale_pixels
-from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.backbone_identity import UNVERIFIED, BackboneIdentity
 from trainer.data.label_mode import LabelMode
 from trainer.data.record_sets import backbone_difference
 from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
@@ -72,6 +72,11 @@ def load_unverified_backbone(weights: str, *, records: BackboneIdentity) -> tupl
         spec = complete_spec(BackboneSpec.asked_for(weights))
     elif records.architecture in ARCHITECTURES:
         spec = BackboneSpec(architecture=records.architecture, weights=weights)
+    elif records.architecture != UNVERIFIED:
+        raise InputError(
+            f"--weights: the records name the network {records.architecture!r}, and `hugs backbones` does not list it. "
+            "Pass its frozen graph (.pb) as --weights FILE, or leave --weights out for a model that takes embeddings."
+        )
     else:
         spec = BackboneSpec(weights=weights)
     model, identity = load_keras_backbone(spec)
