@@ -81,6 +81,14 @@ def test_a_model_has_its_network_and_its_head(model_dir, tmp_path, capsys):
     assert {node.op for node in graph_in(tmp_path / "head").node} >= {"MatMul", "Softmax"}
 
 
+def test_a_model_of_embeddings_is_its_head(tmp_path, capsys):
+    from trainer.export.saved_model import save_model
+
+    path = str(tmp_path / "model")
+    save_model(path, backbone=None, head=build_classifier()[1], labels=LABELS, identity=IDENTITY)
+    assert {layer["part"] for layer in layers(capsys, "--model_dir", path)} == {"head"}
+
+
 def test_a_network_from_a_file_shows_its_operations(tmp_path, capsys):
     path = str(tmp_path / "network.pb")
     with tf.Graph().as_default() as made:
