@@ -20,9 +20,12 @@ PROGRAMS = {
     "plan": ("pipelines.plan", "estimates the time and cost of embedding the lists"),
     "embed": ("pipelines.embed", "makes records from a list of images: one embedding for each image"),
     "preproc": ("pipelines.preproc", "makes records from all lists of a recipe, as hugs_preproc.sh does"),
+    "import_bottlenecks": ("pipelines.import_bottlenecks", "makes records from the bottlenecks of retrain.py"),
     "backbones": ("preprocess.list_backbones", "lists the networks that make embeddings"),
+    "graph": ("trainer.graph", "prints the layers of a network or a model, and writes its graph for TensorBoard"),
     "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
     "predict": ("trainer.predict", "predicts the labels of photos"),
+    "export_frozen": ("trainer.export_frozen", "writes a model as the frozen graph and labels that retrain.py wrote"),
     "classify": ("preprocess.classify", "says which of ImageNet's classes photos show, without training"),
     "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
 }

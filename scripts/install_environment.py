@@ -203,7 +203,9 @@ class Environment:
         configuration = subprocess.run(
             self._pip("config", "list"), capture_output=True, text=True, errors="replace", check=False
         ).stdout
-        environ = {**uv_variables(configuration), **os.environ}
+        # pip compiles what it installs, and uv only if it is asked to. Where Python may not write (another user's
+        # environment, PYTHONDONTWRITEBYTECODE), each program would compile everything anew: 5 s for TensorFlow alone.
+        environ = {"UV_COMPILE_BYTECODE": "1", **uv_variables(configuration), **os.environ}
         process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, errors="replace")
         assert process.stderr is not None
         with self._still("installing with uv"):

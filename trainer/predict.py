@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from configs.activity import doing
 from configs.arguments import OneLineParser
@@ -19,7 +19,7 @@ from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
 from configs.file_uris import local_path_of
 from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
 from configs.program import run_program
-from configs.rules import Arguments, Switch, Whole
+from configs.rules import Arguments, Number, Switch, Text, Whole
 from preprocess.storage.uris import shown
 from trainer.options import Path
 from trainer.storage.files import cause_of, is_missing_bucket, storage, supported_path
@@ -27,7 +27,8 @@ from trainer.storage.files import cause_of, is_missing_bucket, storage, supporte
 if TYPE_CHECKING:
     import numpy as np
 
-    from trainer.export.classifier import Prediction
+    from trainer.export.classifier import Classifier, Prediction
+    from trainer.export.graph_classifier import GraphClassifier
     from trainer.export.model_info import ModelInfo
 
 # Photos that are read and decoded ahead: 0.27 MB each.
@@ -37,6 +38,7 @@ _READ_DEADLINE_SEC = 60.0
 # So many photos in a row that the machine could not read: its storage is gone, and waiting for each of the others is
 # of no use.
 _MAX_FAULTS = 8
+_OF_GRAPH = ("labels", "input_layer", "output_layer", "input_height", "input_width", "input_mean", "input_std")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,8 @@ class PredictOptions(Options):
         metavar="PHOTO",
         positional=True,
     )
-    model_dir: str = option(
-        REQUIRED,
+    model_dir: str | None = option(
+        None,
         Path("a folder", "read"),
         help="the model that trainer.task exported, local or gs://",
         decides="neither",
@@ -72,13 +74,71 @@ class PredictOptions(Options):
         help="print one JSON object on each line",
         decides="neither",
     )
+    graph: str | None = option(
+        None,
+        Path("a file", "read"),
+        help="a frozen graph in place of --model_dir, such as the output_graph.pb of retrain.py; this and the "
+        "following flags are those of TensorFlow's label_image",
+        decides="neither",
+        metavar="FILE",
+    )
+    labels: str | None = option(
+        None,
+        Path("a file", "read"),
+        help="names of the graph's classes, one a line, such as output_labels.txt",
+        decides="neither",
+        metavar="FILE",
+        default_words="those of ImageNet",
+    )
+    input_layer: str | None = option(
+        None,
+        Text(),
+        help="operation that takes the pixels",
+        decides="neither",
+        metavar="NAME",
+        default_words="the only placeholder",
+    )
+    output_layer: str | None = option(
+        None, Text(), help="operation that gives the scores", decides="neither", default_words="final_result"
+    )
+    input_height: int | None = option(
+        None, Whole(8), help="height of the pixels", decides="neither", default_words="as the graph says"
+    )
+    input_width: int | None = option(
+        None, Whole(8), help="width of the pixels", decides="neither", default_words="as the graph says"
+    )
+    input_mean: float | None = option(
+        None, Number(at_least=-255, at_most=255), help="subtracted from pixels", decides="neither", default_words="0"
+    )
+    input_std: float | None = option(
+        None, Number(above=0), help="what the difference is divided by", decides="neither", default_words="255"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [name for name in _OF_GRAPH if getattr(self, name) is not None]
+        if self.graph is None and given:
+            raise InputError(f"--{given[0]}: belongs to a --graph, and none is given.")
+        if (self.graph is None) == (self.model_dir is None):
+            raise InputError("Pass --model_dir, or --graph with --labels; one of the two.")
 
 
 def _parse(argv: Sequence[str] | None) -> PredictOptions:
     parser = OneLineParser(module="trainer.predict", description="Predicts the labels of photos.", any_bytes=True)
     add_flags(parser, options_of(PredictOptions))
     options = PredictOptions(**given_values(parser.parse_args(argv), PredictOptions))
-    return dataclasses.replace(options, model_dir=supported_path(options.model_dir, flag="model_dir"))
+    paths = {name: getattr(options, name) for name in ("model_dir", "graph", "labels")}
+    given: dict[str, Any] = {name: supported_path(path, flag=name) for name, path in paths.items() if path is not None}
+    return dataclasses.replace(options, **given)
+
+
+def _graph_classifier(options: PredictOptions, graph: str) -> GraphClassifier:
+    from trainer.export.graph_classifier import GraphClassifier, GraphFlags
+
+    given = {name: getattr(options, name) for name in _OF_GRAPH}
+    numbers = ("input_mean", "input_std")
+    flags = {name: value for name, value in given.items() if value is not None or name not in numbers}
+    return GraphClassifier(GraphFlags(graph=graph, **flags))
 
 
 def _read(location: str) -> bytes:
@@ -244,8 +304,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from preprocess.images.decode import IMAGE_SIZE
         from trainer.export.classifier import BATCH_SIZE, Classifier, read_model_info
 
-        info = read_model_info(options.model_dir)
-        classifier = None
+        classifier: Classifier | GraphClassifier | None = None
+        if options.graph is not None:
+            with doing("loading the graph"):
+                classifier = _graph_classifier(options, options.graph)
+            info = classifier.info
+        else:
+            info = read_model_info(options.model_dir or "")
         with doing("predicting", total=total, unit="photo") as progress:
             photos = _Photos(options.photos, info.image.size if info.takes_images else IMAGE_SIZE)
             while photos.num_left:
@@ -254,8 +319,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     if info.warning:
                         print(f"warning: {info.warning}", file=sys.stderr)
                     with doing("loading the model"):
-                        classifier = Classifier(options.model_dir)
-                if classifier is not None:
+                        classifier = Classifier(options.model_dir or "")
+                if batch and classifier is not None:
                     predictions = classifier.predict([photo for _, photo in batch])
                     for (path, _), prediction in zip(batch, predictions, strict=True):
                         if prediction.error:

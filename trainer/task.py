@@ -92,7 +92,6 @@ def _warnings(
 ) -> list[str]:
     from trainer.data.dataset import data_warnings
     from trainer.data.embedding_findings import finding_warnings
-    from trainer.data.foreign_sets import UNVERIFIED
     from trainer.data.record_origins import origin_warnings
     from trainer.data.shared_images import shared_image_warnings
 
@@ -102,7 +101,7 @@ def _warnings(
             "the records were made elsewhere and do not say by which network: the backbone is UNVERIFIED. "
             + (
                 f"The model contains {backbone.describe()}, as --weights says"
-                if backbone.architecture != UNVERIFIED
+                if backbone.is_known
                 else "The model takes embeddings only; --weights FILE puts a network into it"
             )
         )
@@ -166,7 +165,7 @@ def _load_backbone(record_set: RecordSet, weights: str | None) -> tuple[keras.Mo
     if record_set.verified:
         return load_backbone_of_records(identity, weights=weights), identity
     if weights is not None:
-        return load_unverified_backbone(weights, embedding_size=identity.embedding_size)
+        return load_unverified_backbone(weights, records=identity)
     return None, identity
 
 

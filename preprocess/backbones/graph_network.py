@@ -106,13 +106,22 @@ def find_input(graph: Any, asked: str | None, *, where: str) -> tuple[str, int |
             f"--input_tensor: {where} has no tensor {asked!r}.{did_you_mean(name, nodes)} Its inputs are"
             f"{_listed(placeholders) or ' none'}."
         )
-    attributes = nodes[name].attr
-    sides = [dim.size for dim in attributes["shape"].shape.dim][1:3] if "shape" in attributes else []
-    size = sides[0] if len(sides) == 2 and sides[0] == sides[1] > 0 else None
-    return f"{name}:0" if ":" not in asked else asked, size
+    height, width = input_sides(graph, name)
+    return f"{name}:0" if ":" not in asked else asked, height if height == width else None
 
 
-def graph_model(graph: Any, *, input_tensor: str, output_tensor: str | None, size: int, where: str) -> Any:
+def input_sides(graph: Any, tensor: str) -> tuple[int | None, int | None]:
+    """Height and width of the images that a placeholder of a graph takes; None for what it does not say."""
+    name = tensor.partition(":")[0]
+    node = next(node for node in graph.node if node.name == name)
+    dims = [dim.size for dim in node.attr["shape"].shape.dim] if "shape" in node.attr else []
+    height, width = (side if side > 0 else None for side in dims[1:3]) if len(dims) == 4 else (None, None)
+    return height, width
+
+
+def graph_model(
+    graph: Any, *, input_tensor: str, output_tensor: str | None, size: int, where: str, width: int | None = None
+) -> Any:
     """Makes the Keras model.
 
     Args:
@@ -121,9 +130,10 @@ def graph_model(graph: Any, *, input_tensor: str, output_tensor: str | None, siz
       output_tensor: the embeddings, [n, m], or [n, height, width, m], which is averaged over the image.
       size: side of the input.
       where: the file, for messages.
+      width: of the input, if it is no square and `size` is its height.
 
     Returns:
-      The model: float32 [n, size, size, 3] to float32 [n, m].
+      The model: float32 [n, size, width, 3] to float32 [n, m].
 
     Raises:
       InputError: there is no such tensor, it is no such embedding, or the graph does what a backbone may not do.
@@ -131,17 +141,18 @@ def graph_model(graph: Any, *, input_tensor: str, output_tensor: str | None, siz
     tf = import_tensorflow()
     import keras
 
+    width = width or size
     graph = _for_batches(graph)
     holder = tf.Graph()
     try:
         with holder.as_default():
-            pixels = tf.compat.v1.placeholder(tf.float32, [None, size, size, 3], name="hugs_pixels")
+            pixels = tf.compat.v1.placeholder(tf.float32, [None, size, width, 3], name="hugs_pixels")
             wanted = _dtype_of(graph, input_tensor)
             mapped = pixels if wanted in (None, tf.float32) else tf.cast(pixels, wanted)
             tf.graph_util.import_graph_def(graph, input_map={input_tensor: mapped}, name="")
     except ValueError as error:
         raise InputError(
-            f"backbone: {where} cannot be used with pixels [n, {size}, {size}, 3] at {input_tensor} "
+            f"backbone: {where} cannot be used with pixels [n, {size}, {width}, 3] at {input_tensor} "
             f"({cause_in_one_line(error)})."
         ) from error
     behind = _behind(holder, pixels)
@@ -173,9 +184,9 @@ def graph_model(graph: Any, *, input_tensor: str, output_tensor: str | None, siz
     part = tf.compat.v1.graph_util.extract_sub_graph(holder.as_graph_def(), [full_name.partition(":")[0]])
     _check_operations(part, pixels.op.name, where)
     layer = _graph_layer_class()(part, pixels.name, full_name, output.shape.rank, int(output.shape[-1]))
-    inputs = keras.Input((size, size, 3))
+    inputs = keras.Input((size, width, 3))
     model = keras.Model(inputs, layer(inputs))
-    _check_batches(model, size, where)
+    _check_batches(model, (size, width), where)
     return model
 
 
@@ -287,8 +298,8 @@ def _is_stateful(op: str) -> bool:
     return definition is None or (definition.is_stateful and op != "Placeholder")
 
 
-def _check_batches(model: Any, size: int, where: str) -> None:
-    pixels = np.random.RandomState(0).uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
+def _check_batches(model: Any, shape: tuple[int, int], where: str) -> None:
+    pixels = np.random.RandomState(0).uniform(-1, 1, (2, *shape, 3)).astype(np.float32)
     try:
         both = np.asarray(model(pixels, training=False))
         one = np.asarray(model(pixels[1:], training=False))
@@ -312,6 +323,11 @@ def _graph_layer_class() -> Any:
             self._names = input_tensor, output_tensor
             self._rank, self._units = rank, units
             self._eagerly = tf.function(self._inline, autograph=False)
+
+        @property
+        def graph_def(self) -> Any:
+            """The constant graph, a `tf.GraphDef`."""
+            return self._graph
 
         def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, int]:
             return input_shape[0], self._units

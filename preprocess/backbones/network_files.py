@@ -242,11 +242,23 @@ def read_network_file(
 
 
 def _read_graph(path: str, where: str) -> Any:
+    with open(path, "rb") as stream:
+        return parse_graph(stream.read(), where)
+
+
+def parse_graph(data: bytes, where: str) -> Any:
+    """Reads a frozen graph: a serialized `tf.GraphDef`. Nothing of it is run.
+
+    Args:
+      data: the content of the file.
+      where: what the user called the file, for messages.
+
+    Raises:
+      InputError: it is no such graph.
+    """
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
-    with open(path, "rb") as stream:
-        data = stream.read()
     try:
         graph = tf.compat.v1.GraphDef.FromString(data)
     except DecodeError:

@@ -21,6 +21,7 @@ from preprocess.records.backbone_identity import BackboneIdentity
 COMPUTED = "computed"
 FROM_CACHE = "cache"
 FROM_EARLIER_RUN = "earlier_run"
+IMPORTED = "imported"
 
 CONTENT_DTYPE = np.dtype([("image", "V16"), ("labels", "<u8")])
 """The digests of a record: the first half of the SHA-256 of its image file, and its `label_key`."""

@@ -205,20 +205,24 @@ class BlockWriter:
         for row, skip in self._skips:
             self._skipped_ledger.write(self._json_line_of(row, rule=skip.rule, message=skip.message))
 
-    def write_record(self, row: Row, embedding: np.ndarray, *, image_sha256: bytes, source: str) -> None:
+    def write_record(
+        self, row: Row, embedding: np.ndarray, *, image_sha256: bytes, source: str, content_sha256: bytes | None = None
+    ) -> None:
         """Writes the record of a row.
 
         Args:
           row: the row.
           embedding: float32 [embedding_size].
-          image_sha256: SHA-256 of the image file, 32 bytes.
+          image_sha256: SHA-256 of the image file, 32 bytes; empty if the image was not read.
           source: the source of the embedding, one of those that `BlockResult.sources` counts.
+          content_sha256: of what tells whether two records are of one image, if the image was not read.
         """
         example = encode_example(
             image_uri=row.uri, embedding=embedding, label_ids=row.label_ids, image_sha256=image_sha256
         )
         self._shard.write(frame_record(example))
-        self._content.append(_CONTENT.pack(image_sha256[:16], label_key(row.label_ids)))
+        content = image_sha256 if content_sha256 is None else content_sha256
+        self._content.append(_CONTENT.pack(content[:16], label_key(row.label_ids)))
         self._sources[source] += 1
         self._label_counts.update(row.label_ids)
         self._unlabeled += not row.label_ids

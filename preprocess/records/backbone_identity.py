@@ -11,6 +11,9 @@ from typing import Any
 
 from configs.errors import InputError
 
+UNVERIFIED = "unverified"
+"""Stands for every fact about the network that records do not say or that nothing shows."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BackboneIdentity:
@@ -40,6 +43,11 @@ class BackboneIdentity:
     def is_random(self) -> bool:
         """True if the weights were never trained: they are good for trying the workflow, but not for accuracy."""
         return self.weights == "random"
+
+    @property
+    def is_known(self) -> bool:
+        """False if nothing shows which weights made the embeddings: the records were made elsewhere."""
+        return self.weights_digest != UNVERIFIED
 
     @property
     def network(self) -> dict[str, Any]:

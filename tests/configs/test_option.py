@@ -28,6 +28,7 @@ from configs.option import (
 from configs.recipe import BackboneOptions, OptionalRecipe, PreprocessOptions, RecipeChoice, TrainOptions
 from configs.rules import Number, OneOf, Switch, Text, Whole
 from pipelines.checks.embed_flags import BatchOptions, JobOptions, PathOptions
+from pipelines.import_bottlenecks import ImportOptions
 from pipelines.plan import PlanOptions
 from pipelines.planning.file import planned_options
 from pipelines.preproc import PreprocOptions
@@ -38,12 +39,14 @@ from preprocess.beam.image_source import ImageSource
 from preprocess.classify import ClassifyOptions
 from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.lists.labels import LabelDict
+from trainer.export_frozen import ExportFrozenOptions
+from trainer.graph import GraphOptions
 from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptions
 from trainer.predict import PredictOptions
 
 OWNERS = (
     *(BackboneOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
-    *(TrainOptions, DataOptions, TrainingOptions, PredictOptions),
+    *(TrainOptions, DataOptions, TrainingOptions, PredictOptions, ExportFrozenOptions, ImportOptions, GraphOptions),
     *(
         RecipeChoice,
         OptionalRecipe,

@@ -17,16 +17,13 @@ from configs.choices import Compression
 from configs.errors import InputError
 from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, parse_label_dict
-from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.backbone_identity import UNVERIFIED, BackboneIdentity
 from preprocess.records.example import EMBEDDING_FEATURE, LABEL_FEATURE, URI_FEATURE
 from preprocess.records.record_set import Manifest, Shard
 from preprocess.records.tfrecord import MalformedRecordError, decompressed, split_frames
 from preprocess.storage.digests import digest_of_file
 from preprocess.storage.router import local_copy
 from trainer.storage.files import cause_of, storage
-
-# Stands for every fact about the network that the records do not say.
-UNVERIFIED = "unverified"
 
 _CHUNK_BYTES = 4 << 20
 

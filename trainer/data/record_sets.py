@@ -28,8 +28,8 @@ class RecordSet:
       manifest: what the set holds.
       stale_files: files that are named like shards of the set but are not in its manifest. They are left from an
         earlier run, and nothing reads them.
-      verified: False if the set was made elsewhere and has no manifest. Then `manifest` was made from its files, and
-        its backbone states only the size of the embeddings.
+      verified: False if the set was made elsewhere. If it has no manifest, `manifest` was made from its files, and its
+        backbone states only the size of the embeddings. A set of imported bottlenecks also states the architecture.
     """
 
     prefix: str
@@ -129,7 +129,7 @@ def _whole_set(prefix: str, selected: set[str], flag: str) -> RecordSet:
     manifest = _read_manifest(prefix, flag)
     if manifest.records == 0 or not manifest.shards:
         raise InputError(f"--{flag}: the record set {prefix} holds no records. See the report beside its manifest.")
-    found = RecordSet(prefix=prefix, manifest=manifest)
+    found = RecordSet(prefix=prefix, manifest=manifest, verified=manifest.backbone.is_known)
     for shard in manifest.shards:
         path = found.shard_path(shard.name)
         try:

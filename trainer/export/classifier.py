@@ -6,6 +6,7 @@ import dataclasses
 import os
 import posixpath
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -92,11 +93,34 @@ def _hint_of_inner(model_dir: str) -> str:
     return f" Did you mean {inside}?" if storage().match(posixpath.join(inside, MODEL_INFO_PATH)) else ""
 
 
+def load_saved_model(model_dir: str) -> Any:
+    """Loads a model, which takes seconds. A model in a bucket is copied to a local disk first.
+
+    Returns:
+      The object that `tf.saved_model.load` gives; `trainer.export.saved_model.save_model` names its signatures. Its
+      functions work as long as it exists.
+
+    Raises:
+      InputError: the folder holds no complete model.
+    """
+    tf = import_tensorflow()
+    try:
+        with local_folder(model_dir) as folder, path_for_tensorflow(folder) as path:
+            model = tf.saved_model.load(path)
+        for name in ("serving_default", "embeddings"):
+            model.signatures[name]
+        return model
+    except (OSError, KeyError, tf.errors.OpError) as error:
+        cause = cause_in_one_line(error)
+        raise InputError(f"model_dir: the model in {model_dir} cannot be loaded ({cause}). Train again.") from error
+
+
 class Classifier:
     """A loaded model. Thread-safe.
 
     Attributes:
       info: its labels and its backbone.
+      signature: the function of the SavedModel from encoded images to predictions.
     """
 
     def __init__(self, model_dir: str):
@@ -112,16 +136,15 @@ class Classifier:
                 "which network made them. If you know it, train with --weights FILE."
             )
         tf = import_tensorflow()
+        self._model = load_saved_model(model_dir)
+        self.signature = self._model.signatures["serving_default"]
         try:
-            with local_folder(model_dir) as folder, path_for_tensorflow(folder) as path:
-                self._model = tf.saved_model.load(path)
-            self._signature = self._model.signatures["serving_default"]
             # The first run optimizes the graph, writes notes to standard error, and takes more than a second. It runs
             # here because there is only one thread here, and the notes cannot be hidden safely with several threads.
             with without_tensorflow_noise():
                 size = self.info.image.size
                 self.predict([encode_png(np.zeros((size, size, 3), np.uint8))])
-        except (OSError, KeyError, tf.errors.OpError) as error:
+        except (OSError, tf.errors.OpError) as error:
             cause = cause_in_one_line(error)
             raise InputError(f"model_dir: the model in {model_dir} cannot be loaded ({cause}). Train again.") from error
 
@@ -142,7 +165,7 @@ class Classifier:
         tf = import_tensorflow()
         keys = tf.constant([str(number) for number in range(len(batch))])
         try:
-            outputs = self._signature(key=keys, image_bytes=tf.constant(list(batch), tf.string))
+            outputs = self.signature(key=keys, image_bytes=tf.constant(list(batch), tf.string))
         except tf.errors.InvalidArgumentError as error:
             # In models of earlier versions, an image that cannot be decoded fails its whole batch.
             if len(batch) > 1:

@@ -9,9 +9,11 @@ import keras
 import tensorflow as tf
 
 from configs.errors import InputError
-from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
+from preprocess.backbones.architectures import ARCHITECTURES
+from preprocess.backbones.backbone import BackboneSpec, complete_spec, load_keras_backbone
+from preprocess.backbones.network_files import FROZEN_GRAPH, kind_of
 from preprocess.images.decode_graph import decode_images_or_errors_graph, scale_pixels
-from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.backbone_identity import UNVERIFIED, BackboneIdentity
 from trainer.data.label_mode import LabelMode
 from trainer.data.record_sets import backbone_difference
 from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
@@ -51,12 +53,13 @@ def load_backbone_of_records(identity: BackboneIdentity, *, weights: str | None)
     return model
 
 
-def load_unverified_backbone(weights: str, *, embedding_size: int) -> tuple[keras.Model, BackboneIdentity]:
+def load_unverified_backbone(weights: str, *, records: BackboneIdentity) -> tuple[keras.Model, BackboneIdentity]:
     """Loads the network that the user names for records that do not say which network made them.
 
     Args:
-      weights: the value of `--weights`: a weights file of Inception v3, or "imagenet".
-      embedding_size: the embedding size of the records.
+      weights: the value of `--weights`: a frozen graph (.pb), a weights file of the architecture that the records name,
+        of Inception v3 if they name none, or "imagenet".
+      records: what the records say of their network.
 
     Returns:
       The Keras model, scaled pixels, float32 [n, size, size, 3], to float32 [n, embedding_size], and its identity.
@@ -65,12 +68,23 @@ def load_unverified_backbone(weights: str, *, embedding_size: int) -> tuple[kera
     Raises:
       InputError: the weights are not available, or the network's embeddings have another size.
     """
-    model, identity = load_keras_backbone(BackboneSpec(weights=weights))
-    if identity.embedding_size != embedding_size:
+    if kind_of(weights) == FROZEN_GRAPH and weights.endswith(".pb"):
+        spec = complete_spec(BackboneSpec.asked_for(weights))
+    elif records.architecture in ARCHITECTURES:
+        spec = BackboneSpec(architecture=records.architecture, weights=weights)
+    elif records.architecture != UNVERIFIED:
+        raise InputError(
+            f"--weights: the records name the network {records.architecture!r}, and `hugs backbones` does not list it. "
+            "Pass its frozen graph (.pb) as --weights FILE, or leave --weights out for a model that takes embeddings."
+        )
+    else:
+        spec = BackboneSpec(weights=weights)
+    model, identity = load_keras_backbone(spec)
+    if identity.embedding_size != records.embedding_size:
         raise InputError(
             f"--weights: {identity.architecture} makes embeddings of {identity.embedding_size} numbers, and those of "
-            f"the records have {embedding_size}: it did not make them. Leave --weights out for a model that takes "
-            "embeddings."
+            f"the records have {records.embedding_size}: it did not make them. Leave --weights out for a model that "
+            "takes embeddings."
         )
     return model, identity
 

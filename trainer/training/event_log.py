@@ -5,15 +5,19 @@ from __future__ import annotations
 import glob
 import posixpath
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.pr_curve import metadata as pr_curve_metadata
 
 from configs.errors import InputError
 from trainer.evaluation.ranking import ThresholdCounts
 from trainer.storage.files import cause_of, storage
 from trainer.storage.working_folder import working_folder
+
+_BUCKETS = 30
 
 
 class EventLog:
@@ -45,6 +49,22 @@ class EventLog:
         """Writes a picture: uint8, shape [height, width, 3]."""
         with self._folder.writing(), self._writer.as_default():
             tf.summary.image(tag, pixels[np.newaxis], step=step)
+
+    def write_graph(self, graph: Any) -> None:
+        """Writes the graph of a network, a `tf.GraphDef`."""
+        with self._folder.writing(), self._writer.as_default():
+            tf.summary.graph(graph)
+            self._writer.flush()
+
+    def write_histograms(self, step: int, **arrays: np.ndarray) -> None:
+        """Writes the distribution of some arrays of floats of one step, by their tags."""
+        with self._folder.writing(), self._writer.as_default():
+            for tag, array in arrays.items():
+                counts, edges = np.histogram(array, bins=_BUCKETS)
+                # `tf.summary.histogram` makes 30 numbers of each number first. This is the tensor that it writes.
+                tensor = tf.constant(np.stack([edges[:-1], edges[1:], counts], axis=1), tf.float64)
+                metadata = histogram_metadata.create_summary_metadata(display_name=None, description=None)
+                tf.summary.write(tag, tensor, step=step, metadata=metadata)
 
     def write_pr_curves(self, step: int, tags: Sequence[str], counts: ThresholdCounts) -> None:
         """Writes a precision-recall curve for each class.

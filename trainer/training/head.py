@@ -137,6 +137,13 @@ def predict_logits(head: keras.Model, pieces: Iterable[np.ndarray]) -> np.ndarra
     return np.concatenate(parts) if parts else np.zeros((0, head.output_shape[-1]), np.float32)
 
 
+def head_graph(head: keras.Model) -> Any:
+    """The graph of a head without dropout, from embeddings to logits: a `tf.GraphDef` with shapes, for TensorBoard."""
+    spec = tf.TensorSpec([None, head.input_shape[-1]], tf.float32, name="embeddings")
+    traced = tf.function(lambda embeddings: head(embeddings, training=False), autograph=False)
+    return traced.get_concrete_function(spec).graph.as_graph_def(add_shapes=True)
+
+
 def head_digest(head: keras.Model) -> str:
     """The digest (`sha256:` and hex) of everything in the head that decides its predictions."""
     digest = hashlib.sha256()

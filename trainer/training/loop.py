@@ -24,7 +24,7 @@ from trainer.training.batches import batches
 from trainer.training.checkpoints import Checkpoints, EvaluationPoint, RunState, Saving, run_definition
 from trainer.training.distributed import ALONE, GradientExchange
 from trainer.training.event_log import EventLog
-from trainer.training.head import FastDropout, build_head, predict_logits, standardization
+from trainer.training.head import FastDropout, build_head, head_graph, predict_logits, standardization
 from trainer.training.losses import ExampleLosses, example_losses, penalty
 from trainer.training.optimizers import Optimizer, make_optimizer
 
@@ -324,7 +324,11 @@ class _Fit:
         state = self._state
         earlier_sec = state.wall_sec
         with contextlib.ExitStack() as stack:
-            logs = stack.enter_context(_Logs(self._options.log_folder, state.history)) if checkpoints else None
+            logs = (
+                stack.enter_context(_Logs(self._options.log_folder, state.history, self._parts.head))
+                if checkpoints
+                else None
+            )
             blocks = stack.enter_context(
                 contextlib.closing(prefetched(batches(self._train, self._options, state.step, self._cluster), depth=1))
             )
@@ -339,6 +343,7 @@ class _Fit:
                         measures = self._evaluate()
                         if logs:
                             logs.write(state.history[-1])
+                            logs.write_weights(state.step)
                     on_progress(state.step, loss, measures)
                 state.finished = state.step == self._num_steps or self._is_hopeless()
                 state.wall_sec = earlier_sec + time.monotonic() - started
@@ -378,12 +383,21 @@ class _Fit:
 
 
 class _Logs:
-    """The curves of training and evaluation. After a kill, the points of earlier steps are written again."""
+    """The curves of training and evaluation, and the graph and the weights of the head.
 
-    def __init__(self, log_folder: str, history: list[EvaluationPoint]):
+    After a kill, the points of earlier steps are written again. The weights of these steps are not known any more.
+    """
+
+    def __init__(self, log_folder: str, history: list[EvaluationPoint], head: keras.Model):
+        self._head = head
         self._logs = {name: EventLog(posixpath.join(log_folder, name)) for name in ("train", "eval")}
         for point in history:
             self.write(point)
+        self._logs["train"].write_graph(head_graph(head))
+
+    def write_weights(self, step: int) -> None:
+        arrays = {variable.path: variable.numpy() for variable in self._head.trainable_variables}
+        self._logs["train"].write_histograms(step, **arrays)
 
     def write(self, point: EvaluationPoint) -> None:
         self._logs["train"].write(point.step, loss=point.train_loss)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from preprocess.backbones.inference_graph import inference_graph
 from preprocess.engines.tensorflow_engine import TensorFlowEngine
 from preprocess.images.decode import decode_image, encode_png
 from tests.support.classifiers import IDENTITY, LABELS, build_classifier, jpeg
+from trainer.data.foreign_sets import unverified_identity
 from trainer.evaluation.scores import scores_of
 from trainer.export.classifier import Classifier, read_model_info
 from trainer.export.saved_model import load_backbone_of_records, load_unverified_backbone, save_model
@@ -228,6 +230,31 @@ def test_a_weights_file_that_is_gone_is_told_with_the_way_out(mean_colour_identi
 
 def test_a_network_taken_on_trust_must_fit_the_embeddings(parts, monkeypatch):
     monkeypatch.setattr("trainer.export.saved_model.load_keras_backbone", lambda spec: (parts[0], IDENTITY))
-    assert load_unverified_backbone("imagenet", embedding_size=24) == (parts[0], IDENTITY)
+    assert load_unverified_backbone("imagenet", records=unverified_identity(24)) == (parts[0], IDENTITY)
     with pytest.raises(InputError, match="of 24 numbers, and those of the records have 2048"):
-        load_unverified_backbone("imagenet", embedding_size=2048)
+        load_unverified_backbone("imagenet", records=unverified_identity(2048))
+
+
+GRAPH = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "shared", "models", "mobilenet_v1_0.25_128")
+
+
+@pytest.mark.skipif(not os.path.exists(GRAPH), reason="the shared frozen graph is not here")
+def test_records_made_elsewhere_with_the_frozen_graph_that_made_them():
+    records = dataclasses.replace(unverified_identity(256), architecture="mobilenet_0.25_128")
+    model, identity = load_unverified_backbone(os.path.join(GRAPH, "frozen_graph.pb"), records=records)
+    assert model.output_shape == (None, 256)
+    assert (identity.architecture, identity.is_known) == ("frozen_graph", True)
+
+
+def test_records_made_elsewhere_name_their_architecture(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "trainer.export.saved_model.load_keras_backbone", lambda spec: asked.append(spec) or (None, IDENTITY)
+    )
+    unnamed = unverified_identity(IDENTITY.embedding_size)
+    for records in (unnamed, dataclasses.replace(unnamed, architecture="mobilenet_1.0_224")):
+        load_unverified_backbone("imagenet", records=records)
+    assert [spec.architecture for spec in asked] == ["inception_v3", "mobilenet_1.0_224"]
+    unknown = dataclasses.replace(unnamed, architecture="https~tfhub.dev~google~x~1")
+    with pytest.raises(InputError, match=r"name the network 'https~tfhub.dev~google~x~1'.*frozen graph"):
+        load_unverified_backbone("imagenet", records=unknown)
