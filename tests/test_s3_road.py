@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from configs.printed_commands import program_command
 from tests.support.programs import end_program, start_program
 from tests.support.s3_server import Fault, S3Server
 from tests.test_bucket_workflow import BASES, PHOTOS_EACH, png
@@ -37,7 +38,7 @@ def road():
         backbone = ["--backbone", "tiny", "--weights", "random", "--precision", "float32"]
         job = ["--data_dir", "s3://bucket/data", "--job_dir", "s3://bucket/out"]
         said, _ = run(s3, "pipelines.preproc", *job, *backbone, "--embedding_cache", "s3://bucket/cache")
-        next_command = said.rstrip().splitlines()[-1].partition("next: python -m trainer.task ")[2]
+        next_command = said.rstrip().splitlines()[-1].removeprefix(f"next: {program_command('train')} ")
         assert sum(s3.met.values()) == 5
         run(s3, "trainer.task", *shlex.split(next_command), *HEAD, "--write_predictions")
         yield s3

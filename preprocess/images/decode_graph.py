@@ -61,6 +61,11 @@ class _Span(NamedTuple):
     stop: tf.Tensor
 
 
+# The operations of an exported model that have the decoded images and the errors. A frozen graph begins there.
+DECODED_IMAGES = "decoded_images"
+DECODING_ERRORS = "decoding_errors"
+
+
 def decode_images_or_errors_graph(images: tf.Tensor, size: int = IMAGE_SIZE) -> tuple[tf.Tensor, tf.Tensor]:
     """`decode_image_graph` for a batch in which a bad image fails for itself alone.
 
@@ -93,7 +98,8 @@ def decode_images_or_errors_graph(images: tf.Tensor, size: int = IMAGE_SIZE) -> 
         damaged = tf.fill([count + 1], len(_REFUSALS))
         refusals = tf.tensor_scatter_nd_update(damaged, rows, refusals)
         errors = tf.gather(tf.constant([*_REFUSALS, _DAMAGED]), refusals)
-        return tf.ensure_shape(pixels, [None, size, size, 3])[:-1], errors[:-1]
+        pixels = tf.ensure_shape(pixels, [None, size, size, 3])[:-1]
+        return tf.identity(pixels, name=DECODED_IMAGES), tf.identity(errors[:-1], name=DECODING_ERRORS)
 
 
 def scale_pixels(pixels: tf.Tensor, scaling: str = DEFAULT_SCALING) -> tf.Tensor:

@@ -42,7 +42,7 @@ def workflow(tmp_path, monkeypatch, engine):  # noqa: F811
     monkeypatch.setattr(demo, "__file__", str(tmp_path / "demo" / "run.py"))
     monkeypatch.setattr(demo, "_run", run)
     monkeypatch.setattr(demo, "_prediction", predict)
-    monkeypatch.setattr(demo, "_choose_weights", lambda: ["--weights", "random"])
+    monkeypatch.setattr(demo, "_choose_backbone", lambda weights: ["--weights", "random"])
     monkeypatch.setattr(demo, "confusion_table", lambda result: "")
     return predicted
 

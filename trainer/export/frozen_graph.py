@@ -18,6 +18,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from configs.errors import InputError
 from preprocess.images.decode import encode_png
+from preprocess.images.decode_graph import DECODED_IMAGES, DECODING_ERRORS
 from preprocess.images.probe_images import probe_images
 from trainer.export.classifier import Classifier
 from trainer.export.model_info import ModelInfo
@@ -115,23 +116,23 @@ def _with_short_names(graph_def: Any, tensor: str) -> tuple[Any, str]:
 def _without_decoding(graph: Any, scores: str) -> tuple[Any, str]:
     """The part of a graph from the decoded images to the scores, and the node that stands for the images.
 
-    `decode_images_graph` decodes image by image and stacks the images, which no other part of the graph does.
+    `decode_images_or_errors_graph` names its results. In the part, no image has an error.
     """
-    stacks = [
-        node
-        for node in graph.node
-        if node.op == "TensorListStack" and node.attr["element_dtype"].type == tf.uint8.as_datatype_enum
-    ]
-    if len(stacks) != 1:
+    images, errors = (
+        [node for node in graph.node if node.name.rpartition("/")[2] == name]
+        for name in (DECODED_IMAGES, DECODING_ERRORS)
+    )
+    if len(images) != 1 or len(errors) != 1:
         raise InputError(
             "model_dir: the model was exported by another version, in which the decoded images are not found. Train "
             "again."
         )
-    (stack,) = stacks
-    stack.op = "Placeholder"
-    del stack.input[:]
-    stack.attr.clear()
-    stack.attr["dtype"].type = tf.uint8.as_datatype_enum
+    for node, op, dtype in ((images[0], "Placeholder", tf.uint8), (errors[0], "Const", tf.string)):
+        node.op = op
+        del node.input[:]
+        node.attr.clear()
+        node.attr["dtype"].type = dtype.as_datatype_enum
+    errors[0].attr["value"].tensor.CopyFrom(tf.make_tensor_proto([""]))
     for node in graph.node:
         # They make sure that an image was decoded, which is no part of this graph.
         data = [name for name in node.input if not name.startswith("^")]
@@ -139,7 +140,7 @@ def _without_decoding(graph: Any, scores: str) -> tuple[Any, str]:
         node.input.extend(data)
     part = tf.compat.v1.graph_util.extract_sub_graph(graph, [scores])
     part.library.Clear()
-    return part, stack.name
+    return part, images[0].name
 
 
 def run_graph(data: bytes, pixels: np.ndarray, *, output_name: str = OUTPUT_NAME) -> np.ndarray:
