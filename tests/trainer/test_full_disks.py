@@ -30,7 +30,7 @@ def no_file_beyond(num_bytes):
 
 @pytest.mark.parametrize(
     ("num_bytes", "flag", "folder"),
-    [(500, "checkpoint_dir", "out/checkpoints"), (12_000, "output_path", "out")],
+    [(500, "log_dir", "out/logs/train"), (12_000, "output_path", "out")],
 )
 def test_a_run_without_room_ends_with_one_line(tmp_path, write_set, mean_colour_backbone, num_bytes, flag, folder):
     colours = np.random.default_rng(0).random((30, 3)).astype(np.float32)

@@ -141,6 +141,7 @@ def test_the_surest_mistakes_come_first_and_name_their_photo():
     first, second = numbers(sure, dataset([0], [2, 3, 2], [1]))["mistakes"]
     assert first == {
         "uri": "1.jpg",
+        "image_digest": None,
         "labels": ["blue", "grey"],
         "kind": "wrong",
         "about": "green",

@@ -116,8 +116,8 @@ def test_a_model_of_an_earlier_version_gives_each_image_an_outcome_too(classifie
             raise tf.errors.InvalidArgumentError(None, None, "Unknown image file format.\nat node x")
         return answers
 
-    signature = classifier._signature
-    monkeypatch.setattr(classifier, "_signature", fails)
+    signature = classifier.signature
+    monkeypatch.setattr(classifier, "signature", fails)
     found = classifier.predict([jpeg(0), b"no image", jpeg(1)])
     assert [prediction.error for prediction in found] == ["", "corrupt: Unknown image file format.", ""]
     assert found[1].label == ""
