@@ -136,7 +136,7 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
     yield from _content_lines(report)
     if report["records_without_label"]:
         yield f"  {'unlabeled':<12}{report['records_without_label']:>9}  of those embedded"
-    engines = ", ".join(f"{engine['engine']} {engine['precision']}" for engine in report["engines"])
+    engines = ", ".join(dict.fromkeys(f"{engine['engine']} {engine['precision']}" for engine in report["engines"]))
     yield f"  {_speed(report)}, {engines}"
     yield from _planned_cost_lines(report["prediction"])
     if backbone["random_weights"]:
