@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from configs.activity import Activity
+from configs.counts import counted
 from configs.errors import InputError
 from preprocess.images.formats import (
     format_by_content,
@@ -347,17 +348,12 @@ def _no_images_message(found: ClassFolders, image_dir: str) -> str:
             f"{image_dir}: no image with a name that can stand in a list (UTF-8, no line break, no blank at "
             f"its end); found {few_of(found.unlistable)}. Rename them."
         )
-    seen = f"{count_of(len(found.images), 'folder')} and {count_of(len(found.others), 'other file')}"
+    seen = f"{counted(len(found.images), 'folder')} and {counted(len(found.others), 'other file')}"
     example = f", such as {min(found.others)}" if found.others else ""
     return (
         f"{image_dir}: no image in it, only {seen}{example}. It must hold a folder for each class, with "
         f"the photos in it.{formats_hint(found.others)}"
     )
-
-
-def count_of(number: int, noun: str) -> str:
-    """A number and its noun, for example "1 image" or "2 images"."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def few_of(names: Sequence[str]) -> str:

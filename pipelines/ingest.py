@@ -22,13 +22,13 @@ from collections.abc import Mapping, Sequence
 
 from configs.activity import doing
 from configs.arguments import OneLineParser
+from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
 from configs.file_uris import path_argument
 from configs.printed_commands import program_command
 from configs.program import begins_again, run_program
 from pipelines.class_folders import (
     ClassFolders,
-    count_of,
     find_local_images,
     find_stored_images,
     is_listable,
@@ -334,7 +334,7 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
         )
     if not photos["train"]:
         raise InputError(
-            f"{args.image_dir}: not one of its {count_of(classes.num_images, 'image')} falls to the training "
+            f"{args.image_dir}: not one of its {counted(classes.num_images, 'image')} falls to the training "
             "list. Add photos, or lower --eval_percent or --test_percent."
         )
     names = list(labels.values())

@@ -6,7 +6,8 @@ import glob
 import os
 import posixpath
 
-from pipelines.diagnosis.look import Answer, Look, count
+from configs.counts import counted
+from pipelines.diagnosis.look import Answer, Look
 from pipelines.diagnosis.next_commands import command_of_job_dir
 from pipelines.diagnosis.places import DICT_NAME, SPLITS, Places
 from pipelines.diagnosis.set_state import BROKEN, FINE, NOTICE, RUNNING, UNFINISHED, explain_set, list_set
@@ -40,7 +41,7 @@ def explain_folder(folder: str, places: Places, look: Look) -> Answer | None:
             whole.add("also", other.headline)
     left = len(places.sets[_MAX_PARTS:]) + len(places.trainings[_MAX_PARTS:])
     if left:
-        whole.add("also", f"{count(left, 'more set')} and trainings; name one of them to hear of it")
+        whole.add("also", f"{counted(left, 'more set')} and trainings; name one of them to hear of it")
     if first.weight >= UNFINISHED and any(posixpath.basename(posixpath.dirname(p)) == "preproc" for p in places.sets):
         _add_job_command(whole, folder, places, look)
     if not places.trainings and first.weight < RUNNING and places.sets:
@@ -94,7 +95,7 @@ def explain_lists(folder: str, look: Look) -> Answer | None:
     answer = Answer(f"{folder}: has the lists {', '.join(lists)} and {DICT_NAME}", weight=FINE)
     for name in lists:
         path = os.path.join(folder, name)
-        answer.add(name.partition(".")[0], count(_lines(path, look), "line"), path)
+        answer.add(name.partition(".")[0], counted(_lines(path, look), "line"), path)
     if "eval.csv" not in lists:
         answer.weight = NOTICE
         answer.headline += ", and no eval.csv, which training needs"

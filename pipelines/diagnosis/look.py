@@ -184,11 +184,6 @@ def storage_for(path: str) -> Storage:
     return UriStorage(RetryPolicy(limit_sec=_RETRY_SEC))
 
 
-def count(number: int, noun: str) -> str:
-    """A number and its noun: "1 row" or "1,024 rows"."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def short(text: str) -> str:
     """A text of a file in one line of a few hundred characters."""
     return shown(one_line(text))

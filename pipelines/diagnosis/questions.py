@@ -8,11 +8,12 @@ import posixpath
 import re
 from collections.abc import Sequence
 
+from configs.counts import counted
 from configs.errors import InputError
 from pipelines.class_folders import why_left_out
 from pipelines.diagnosis.folder_state import explain_folder
 from pipelines.diagnosis.list_rows import ListRow, cells_of, find_rows, nearest_names, row_at
-from pipelines.diagnosis.look import Answer, Look, count
+from pipelines.diagnosis.look import Answer, Look
 from pipelines.diagnosis.places import METRICS_NAME, Places, find_places, is_list_name
 from pipelines.diagnosis.row_fate import explain_rows, explain_unlisted_record, position_in_job
 from pipelines.diagnosis.set_state import NOTICE, UNFINISHED, explain_set, is_set, list_set
@@ -63,7 +64,7 @@ def explain(what: str, look: Look, look_in: str, around: Look) -> list[Answer]:
         images.setdefault(os.path.realpath(found.location), []).append(found)
     if len(images) > _MAX_IMAGES:
         some = ", ".join(of_image[0].uri for of_image in list(images.values())[:_MAX_IMAGES])
-        raise InputError(f"{what}: fits {count(len(images), 'image')} or more, such as {some}. Name one of them.")
+        raise InputError(f"{what}: fits {counted(len(images), 'image')} or more, such as {some}. Name one of them.")
     if images:
         return [explain_rows(of_image, places, around) for of_image in images.values()]
     if answer := explain_unlisted_record(what, places, around):
@@ -223,7 +224,7 @@ def _nothing_known(what: str, look_in: str, places: Places, look: Look) -> Input
     near = nearest_names(what, places.lists, look)
     near += [path for path in (*places.sets, *places.trainings) if posixpath.basename(path) == posixpath.basename(what)]
     hint = f" Near it: {', '.join(near[:5])}." if near else ""
-    seen = f"{count(len(places.lists), 'list')}, {count(len(places.sets), 'set')} and "
-    seen += count(len(places.trainings), "training")
+    seen = f"{counted(len(places.lists), 'list')}, {counted(len(places.sets), 'set')} and "
+    seen += counted(len(places.trainings), "training")
     cut = "" if places.whole else " The folder is large, and not all of it was looked at: --in names a smaller one."
     return InputError(f"{what}: nothing is known of it in {where} ({seen}).{hint}{cut}")

@@ -11,9 +11,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from configs.counts import counted
 from configs.errors import InputError
 from pipelines.diagnosis.list_rows import ListRow, find_rows
-from pipelines.diagnosis.look import Answer, Look, count, short
+from pipelines.diagnosis.look import Answer, Look, short
 from pipelines.diagnosis.next_commands import command_of_definition, command_of_note
 from pipelines.diagnosis.places import DICT_NAME, METRICS_NAME, PREDICTIONS_NAME, SHARED_TABLE_NAME, Places
 from pipelines.diagnosis.set_state import (
@@ -161,7 +162,7 @@ class _Fate:
             self._problem(
                 UNFINISHED, f"its label {row.labels[0]!r} is not in {dictionary}, so hugs embed refuses the list"
             )
-            self._answer.add("labels", f"the dictionary has {count(len(known), 'label')}", dictionary)
+            self._answer.add("labels", f"the dictionary has {counted(len(known), 'label')}", dictionary)
         if row.uri and not has_scheme(row.location) and not os.path.lexists(row.location):
             self._problem(UNFINISHED, f"there is no file {row.location}")
 

@@ -11,8 +11,9 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from configs.counts import counted
 from configs.errors import InputError
-from pipelines.diagnosis.look import Answer, Look, count, short
+from pipelines.diagnosis.look import Answer, Look, short
 from pipelines.diagnosis.next_commands import (
     command_of_definition,
     command_of_note,
@@ -194,7 +195,7 @@ def _explain_finished(files: SetFiles, look: Look) -> Answer:
         manifest, report = read_set(prefix, look)
     except InputError as error:
         answer = Answer(f"{prefix}: its manifest cannot be used: {error}", weight=BROKEN)
-        answer.add("kept", f"{count(len(files.shards), 'shard')} of the set")
+        answer.add("kept", f"{counted(len(files.shards), 'shard')} of the set")
         _add_command_again(answer, files, look, "--overwrite")
         return answer
     damage, unread = _damage(files, manifest, report, look)
@@ -203,7 +204,7 @@ def _explain_finished(files: SetFiles, look: Look) -> Answer:
         for other in damage[1:6]:
             answer.add("also", other)
         if len(damage) > 6:
-            answer.add("also", f"{count(len(damage) - 6, 'more fault')}")
+            answer.add("also", f"{counted(len(damage) - 6, 'more fault')}")
         answer.add("kept", "all other files of the set; the command below embeds only what was lost")
         # A byte that flipped is found only if every file is read.
         _add_command_again(answer, files, look, *(["--verify"] if "another SHA-256" in damage[0] else []))
@@ -214,12 +215,12 @@ def _explain_finished(files: SetFiles, look: Look) -> Answer:
             + ("damaged" if files.has(REPORT_NAME) else "gone"),
             weight=BROKEN,
         )
-        answer.add("kept", f"{count(manifest.records, 'record')} in {count(len(manifest.shards), 'shard')}", path)
+        answer.add("kept", f"{counted(manifest.records, 'record')} in {counted(len(manifest.shards), 'shard')}", path)
         answer.add("training", "reads the set as it is: it needs the manifest and the shards only")
         return answer
     answer = _whole(files, manifest, report, look)
     if unread:
-        words = f"of {count(len(unread), 'file')} only the size was compared; hugs embed … --verify reads them all"
+        words = f"of {counted(len(unread), 'file')} only the size was compared; hugs embed … --verify reads them all"
         answer.add("not read", words)
     return answer
 
@@ -235,7 +236,7 @@ def _whole(files: SetFiles, manifest: Manifest, report: Mapping[str, Any], look:
         if older
         else "is finished"
     )
-    words = f"{prefix}: {by}: {manifest.records:,} of {count(rows, 'row')} embedded"
+    words = f"{prefix}: {by}: {manifest.records:,} of {counted(rows, 'row')} embedded"
     words += f", {failed:,} failed" * bool(failed) + f", {skipped:,} skipped" * bool(skipped)
     answer = Answer(words, weight=NOTICE if failed else FINE)
     report_path = sidecar_path(prefix, REPORT_NAME)
@@ -268,7 +269,7 @@ def _damage(files: SetFiles, manifest: Manifest, report: Mapping[str, Any], look
     for shard in manifest.shards:
         path = posixpath.join(folder, shard.name)
         if path not in files.shards:
-            found.append(f"the shard {path} is not there ({count(shard.records, 'record')})")
+            found.append(f"the shard {path} is not there ({counted(shard.records, 'record')})")
         elif files.shards[path] != shard.num_bytes:
             found.append(f"the shard {path} has {files.shards[path]:,} bytes, the manifest says {shard.num_bytes:,}")
         else:
@@ -302,13 +303,13 @@ def _explain_without_manifest(files: SetFiles, look: Look) -> Answer:
         answer = Answer(
             f"{prefix}: its manifest is gone ({path} is not there), so the trainer refuses the set", weight=BROKEN
         )
-        answer.add("kept", f"{count(len(files.shards), 'shard')}, and the results of the blocks, if they are whole")
+        answer.add("kept", f"{counted(len(files.shards), 'shard')}, and the results of the blocks, if they are whole")
         answer.add("why", "what removed it is not written down")
         _add_command_again(answer, files, look)
         return answer
     if files.shards:
         answer = Answer(
-            f"{prefix}: {count(len(files.shards), 'shard')} without a manifest, a report or unfinished work: another "
+            f"{prefix}: {counted(len(files.shards), 'shard')} without a manifest, a report or unfinished work: another "
             "program made them, or their folder "
             f"{sidecar_dir(prefix)}/ was left behind when they were copied",
             weight=BROKEN,
@@ -392,18 +393,18 @@ def _failure_words(report: Mapping[str, Any]) -> str:
 def _add_kept(answer: Answer, work: Work, look: Look) -> None:
     """Adds how much of the work is kept."""
     rows = (work.note or {}).get("rows")
-    of = f" of {count(rows, 'row')}" if isinstance(rows, int) else ""
+    of = f" of {counted(rows, 'row')}" if isinstance(rows, int) else ""
     results = [path for path in work.sizes if path.endswith(RESULT_SUFFIX)]
     if has_scheme(work.folder):
         per_block = (work.definition or {}).get("rows_per_shard")
         each = f" of at most {per_block} rows each" if isinstance(per_block, int) else ""
-        answer.add("kept", f"{count(len(results), 'finished block')}{each}{of and f',{of} in all'}", work.folder)
+        answer.add("kept", f"{counted(len(results), 'finished block')}{each}{of and f',{of} in all'}", work.folder)
         return
     embedded = failed = skipped = 0
-    stems, blocks, counted = set(), set(), True
+    stems, blocks, is_counted = set(), set(), True
     for path in results:
         if not look.has_time:
-            counted = False
+            is_counted = False
             break
         result = look.json(path)
         name = posixpath.basename(path)
@@ -416,8 +417,8 @@ def _add_kept(answer: Answer, work: Work, look: Look) -> None:
             embedded += sum(_counts(result, "sources").values())
             failed += sum(_counts(result, "failed").values())
             skipped += sum(_counts(result, "skipped").values())
-    if not counted:
-        answer.add("kept", f"{count(len(results), 'finished block')}{of and f',{of} in all'}", work.folder)
+    if not is_counted:
+        answer.add("kept", f"{counted(len(results), 'finished block')}{of and f',{of} in all'}", work.folder)
         return
     cut_off: dict[str, int] = {}
     for path in work.sizes:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.diagnosis.look import Answer, Look, count, short
+from configs.counts import counted
+from pipelines.diagnosis.look import Answer, Look, short
 from pipelines.diagnosis.next_commands import command_of_note
 from pipelines.diagnosis.places import METRICS_NAME
 from pipelines.diagnosis.set_state import BROKEN, FINE, NOTICE, RUNNING, UNFINISHED
@@ -110,7 +111,7 @@ def _accuracy(metrics: Mapping[str, Any]) -> str:
         part = metrics.get(name)
         if isinstance(part, dict) and isinstance(part.get("accuracy"), int | float):
             examples = part.get("examples")
-            of = f" of {count(examples, 'example')}" if isinstance(examples, int) else ""
+            of = f" of {counted(examples, 'example')}" if isinstance(examples, int) else ""
             found.append(f"{100 * part['accuracy']:.1f} %{of} of the {name} set right")
     return ", ".join(found) or "its metrics name no accuracy"
 

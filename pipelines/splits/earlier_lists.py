@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from pipelines.class_folders import count_of
+from configs.counts import counted
 from pipelines.splits.assign import SPLITS
 from preprocess.storage.base import Storage
 
@@ -46,7 +46,7 @@ def moved_message(earlier: Mapping[str, str], photos: Mapping[str, Iterable[tupl
         return None
     parts = ", ".join(f"{number} from {before} to {after}" for (before, after), number in sorted(moves.items()))
     seen = sum(number for (before, _), number in moves.items() if before == "train")
-    message = f"{count_of(moves.total(), 'photo')} of the earlier lists changed the list: {parts}."
+    message = f"{counted(moves.total(), 'photo')} of the earlier lists changed the list: {parts}."
     if seen:
         message += (
             f" A model of the earlier lists was trained on {seen} of them: it cannot be evaluated on the new lists."

@@ -12,8 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from configs.counts import counted
 from configs.errors import InputError
-from pipelines.class_folders import count_of
 from preprocess.storage.base import Storage
 
 NAME, PATH, PARENT = "name", "path", "parent"
@@ -89,7 +89,7 @@ class PhotoGroups:
         if self.num_ungrouped == self.num_photos:
             path = next(path for paths in self._classes.values() for path in paths)
             why = {PARENT: f"none of the photos lies in a folder below its class folder ({path})"}.get(
-                group_by or "", f"it says nothing of any of the {count_of(self.num_photos, 'photo')} (such as {path})"
+                group_by or "", f"it says nothing of any of the {counted(self.num_photos, 'photo')} (such as {path})"
             )
             raise InputError(
                 f"--group_by: {why}. Received: {group_by!r}. Give {PARENT}, a regular expression that is searched in "

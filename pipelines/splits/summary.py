@@ -6,7 +6,8 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 
-from pipelines.class_folders import ClassFolders, count_of, few_of, formats_hint
+from configs.counts import counted
+from pipelines.class_folders import ClassFolders, few_of, formats_hint
 from pipelines.splits.assign import SPLITS
 from pipelines.splits.given_split import POOL, GivenSplit, same_folders, training_folders
 from pipelines.splits.photo_groups import NAME, PARENT, PATH, PhotoGroups
@@ -30,16 +31,16 @@ def say_left_out(found: ClassFolders) -> None:
         what = "1 file is not an image that is" if number == 1 else f"{number} files are not images that are"
         _say("note", f"{what} read here, left out: {few_of(found.others)}.{formats_hint(found.others)}")
     if found.loose:
-        _say("warning", f"{count_of(len(found.loose), 'image')} in no class folder, left out: {few_of(found.loose)}.")
+        _say("warning", f"{counted(len(found.loose), 'image')} in no class folder, left out: {few_of(found.loose)}.")
     if found.unlistable:
         _say(
             "warning",
-            f"{count_of(len(found.unlistable), 'image')} left out because of the name (not UTF-8, or with a "
+            f"{counted(len(found.unlistable), 'image')} left out because of the name (not UTF-8, or with a "
             f"line break or a blank at its end): {few_of(found.unlistable)}. Rename to include.",
         )
     empty = [folder for folder, paths in found.images.items() if not paths]
     if empty:
-        _say("warning", f"{count_of(len(empty), 'folder')} without an image, not a class: {few_of(empty)}.")
+        _say("warning", f"{counted(len(empty), 'folder')} without an image, not a class: {few_of(empty)}.")
 
 
 def say_odd_folders(found: ClassFolders) -> None:
@@ -75,7 +76,7 @@ def say_given_split(given: GivenSplit, *, mode: str, eval_percent: float, test_p
     for name, paths in sorted(given.left_out.items()):
         _say(
             "warning",
-            f"{name}/ has no class folder that training has, so its {count_of(len(paths), 'image')} have no "
+            f"{name}/ has no class folder that training has, so its {counted(len(paths), 'image')} have no "
             "label and are left out.",
         )
 
@@ -93,8 +94,8 @@ def say_groups(
     """
     if is_split and chosen is None:
         return
-    photos = count_of(groups.num_photos, "photo")
-    names = count_of(groups.num_names, "name")
+    photos = counted(groups.num_photos, "photo")
+    names = counted(groups.num_names, "name")
     if groups.chosen_by_path and chosen is None:
         _say(
             "note",
@@ -110,30 +111,30 @@ def say_groups(
     if groups.num_versions:
         _say(
             "note",
-            f"{count_of(groups.num_versions, 'photo')} are versions or shots of another photo, by their names, and are "
+            f"{counted(groups.num_versions, 'photo')} are versions or shots of another photo, by their names, and are "
             f"in its list; --group_by {NAME} takes each by itself, as earlier versions did.",
         )
     if groups.masks:
         _say(
             "warning",
-            f"{count_of(len(groups.masks), 'photo')} are named like the mask of another photo "
+            f"{counted(len(groups.masks), 'photo')} are named like the mask of another photo "
             f"({few_of(groups.masks)}), and are taken as photos of the class. Move masks out of the class folders.",
         )
     num_nested, num_folders = groups.nested if chosen is None else (0, 0)
     if chosen is None and num_folders > 1 and num_nested >= 2 * num_folders:
         _say(
             "note",
-            f"{count_of(num_nested, 'photo')} lie in {count_of(num_folders, 'folder')} below their class folders; "
+            f"{counted(num_nested, 'photo')} lie in {counted(num_folders, 'folder')} below their class folders; "
             f"if each folder shows one thing, pass --group_by {PARENT}, so that no thing is in two lists.",
         )
     if of_group:
         most = max(sum(lists.values()) for lists in of_group.values())
-        _say("note", f"{photos} in {count_of(len(of_group), 'group')} of at most {most}.")
+        _say("note", f"{photos} in {counted(len(of_group), 'group')} of at most {most}.")
     torn = sum(len(lists) > 1 for lists in of_group.values())
     if torn:
         _say(
             "warning",
-            f"{count_of(torn, 'group')} of photos are in several lists, as the folders split them, so what is "
+            f"{counted(torn, 'group')} of photos are in several lists, as the folders split them, so what is "
             f"measured on them is too favorable. --split_folders {POOL} keeps groups together.",
         )
     if groups.num_ungrouped:
