@@ -95,8 +95,9 @@ fi
 
 for split in train eval; do
   any_file "$job_dir/preproc/$split-"* \
-    || fail "$job_dir/preproc/$split*: no records there. Make them with: ${RECIPE:+RECIPE=$(printf %q "$RECIPE") }\
-./hugs_preproc.sh $(printf '%q --job_dir %q' "$data_dir" "$job_dir")"
+    || fail "$job_dir/preproc/$split*: no records there. Make them with: ${PYTHON:+PYTHON=$(printf %q "$PYTHON") }\
+${RECIPE:+RECIPE=$(printf %q "$RECIPE") }\
+$(printf '%q %q --job_dir %q' "$(dirname -- "${BASH_SOURCE[0]}")/hugs_preproc.sh" "$data_dir" "$job_dir")"
 done
 
 flags=(

@@ -23,6 +23,7 @@ from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
 from configs.file_uris import path_argument
+from configs.printed_commands import module_words
 from configs.program import run_program
 from demo import solar_cells
 from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_FORMAT, REPORT_NAME, sidecar_path
@@ -39,8 +40,9 @@ def _say(text: str) -> None:
 
 def _run(module: str, *arguments: str) -> None:
     """Runs one of our programs and shows its output. If it fails, the demo ends with its exit code."""
-    _say(f"\n$ python -m {module} {shlex.join(arguments)}")
-    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
+    command = [*module_words(module), *arguments]
+    _say(f"\n$ {shlex.join(command)}")
+    done = subprocess.run(command, check=False)
     if done.returncode != EXIT_OK:
         sys.exit(done.returncode)
 
@@ -139,8 +141,8 @@ def _held_out_photo(data: pathlib.Path, job: pathlib.Path) -> tuple[str, str]:
 
 def _prediction(model: pathlib.Path, photo: str) -> dict[str, Any] | None:
     """The model's prediction for a photo; None if there is none, which `trainer.predict` has explained."""
-    command = [sys.executable, "-m", "trainer.predict", "--model_dir", str(model), "--json", photo]
-    _say(f"\n$ python -m {shlex.join(command[2:])}")
+    command = [*module_words("trainer.predict"), "--model_dir", str(model), "--json", photo]
+    _say(f"\n$ {shlex.join(command)}")
     # JSON output is ASCII in every locale, so this program can read it.
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)

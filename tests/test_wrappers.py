@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -199,7 +200,11 @@ def test_what_training_refuses(wrappers, job):
     assert "--max_steps: flags of the trainer stand after '--'" in refusal(job, "--max_steps", "5")
     in_bucket = wrappers.refusal("hugs_train.sh", "gs://bucket", "gs://bucket/a,b")
     assert "gs://bucket/a,b: PATH must not hold any of" in in_bucket
-    assert "no/preproc/train*: no records there. Make them with: ./hugs_preproc.sh" in refusal("no")
+    command = refusal("no").partition("no/preproc/train*: no records there. Make them with: ")[2]
+    assert shlex.split(command) == [
+        f"PYTHON={wrappers.python}",
+        *(str(REPOSITORY / "hugs_preproc.sh"), "my data", "--job_dir", "no"),
+    ]
     shutil.rmtree(wrappers.folder / job / "preproc")
     (wrappers.folder / job / "preproc" / "_train").mkdir(parents=True)
     assert f"{job}/preproc/train*: no records there" in refusal(job)

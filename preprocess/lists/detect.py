@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from preprocess.lists import columns
 from preprocess.lists.columns import looks_like_image
 from preprocess.lists.labels import LabelDict
@@ -41,8 +42,8 @@ _OTHER_FILES = {
     b"\x28\xb5\x2f\xfd": "is compressed with zstd. Unpack it with zstd -d",
     b"\xff\xfe": "is UTF-16. Save it as UTF-8",
     b"\xfe\xff": "is UTF-16. Save it as UTF-8",
-    b"\xff\xd8\xff": "is a JPEG image. Name a list of images here; python -m pipelines.ingest makes lists of a folder",
-    b"\x89PNG": "is a PNG image. Name a list of images here; python -m pipelines.ingest makes lists of a folder",
+    b"\xff\xd8\xff": "is a JPEG image. Name a list of images here; `{ingest}` makes lists of a folder",
+    b"\x89PNG": "is a PNG image. Name a list of images here; `{ingest}` makes lists of a folder",
 }
 
 
@@ -77,6 +78,7 @@ def detect_format(stream: BinaryIO, *, list_path: str, labels: LabelDict) -> Lis
     head = stream.peek(_HEAD_BYTES)[:_HEAD_BYTES]
     for magic, what in _OTHER_FILES.items():
         if head.startswith(magic):
+            what = what.format(ingest=program_command("ingest"))
             raise InputError(f"{list_path}: not a list of images: the file {what}.")
     text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
     if len(head) == _HEAD_BYTES:  # The last line may be cut.

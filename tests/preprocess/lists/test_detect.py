@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from preprocess.lists.detect import notes
 from preprocess.lists.labels import LabelDict
 from preprocess.lists.list_format import PLAIN
@@ -230,7 +231,7 @@ def test_a_tar_of_class_folders():
         (b"\x1f\x8b\x08\x00", "compressed with gzip"),
         (b"PK\x03\x04xx", "an Excel workbook"),
         ("image,label\n".encode("utf-16"), "is UTF-16. Save it as UTF-8"),
-        (b"\xff\xd8\xff\xe0", "is a JPEG image"),
+        (b"\xff\xd8\xff\xe0", f"is a JPEG image. Name a list of images here; `{program_command('ingest')}` makes"),
         (b"\0" * 257 + b"ustar\x0000" + b"\0" * 248, "not a whole tar archive"),
         (tar([("0.txt", b"x")]), "a tar archive without an image"),
         (tar([("0.jpg", b"x" * 2000), ("1.jpg", b"x" * 2000)])[:4000], "not a whole tar archive"),
