@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from configs.errors import EXIT_OK, InputError, did_you_mean
-from configs.printed_commands import DISTRIBUTION, PROGRAMS
+from configs.printed_commands import DISTRIBUTION, PROGRAMS, hugs_command
 from configs.program import run_program
 
 
@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         return EXIT_OK
     if words[0] not in PROGRAMS:
         raise InputError(
-            f"hugs: there is no subcommand {words[0]!r}.{did_you_mean(words[0], PROGRAMS)} `hugs --help` lists them."
+            f"hugs: there is no subcommand {words[0]!r}.{did_you_mean(words[0], PROGRAMS)} "
+            f"`{hugs_command('--help')}` lists them."
         )
     module, _ = PROGRAMS[words[0]]
     return importlib.import_module(module).main(words[1:])
@@ -45,10 +46,11 @@ def run() -> None:
 
 def _usage() -> str:
     width = max(map(len, PROGRAMS))
+    hugs = hugs_command()
     lines = [f"  {name:<{width}}  {what}" for name, (_, what) in PROGRAMS.items()]
     return "\n".join(
         [
-            "usage: hugs SUBCOMMAND [flags ...]     hugs SUBCOMMAND --help     hugs --version",
+            f"usage: {hugs} SUBCOMMAND [flags ...]     {hugs} SUBCOMMAND --help     {hugs} --version",
             "",
             "Makes an image classifier from a folder of labelled photos.",
             "",

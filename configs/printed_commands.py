@@ -41,10 +41,8 @@ def program_words(name: str) -> list[str]:
       `hugs NAME` if that command belongs to this interpreter: with its path if the shell would not find it. Otherwise
       the interpreter and the module, with PYTHONPATH if the interpreter would not find the module.
     """
-    beside = os.path.join(os.path.dirname(sys.executable), "hugs")
-    if os.path.isfile(beside) and os.access(beside, os.X_OK):
-        return [_short(beside, "hugs"), name]
-    return _module_words(PROGRAMS[name][0])
+    hugs = _hugs()
+    return [hugs, name] if hugs else _module_words(PROGRAMS[name][0])
 
 
 def module_words(module: str) -> list[str]:
@@ -56,6 +54,12 @@ def module_words(module: str) -> list[str]:
 def program_command(name: str, *arguments: str) -> str:
     """A command line of a program of the project, quoted for the shell: `program_command("embed", "--wait")`."""
     return shlex.join([*program_words(name), *arguments])
+
+
+def hugs_command(*arguments: str) -> str:
+    """A command line of `hugs` itself, quoted for the shell: `hugs_command("--help")`."""
+    hugs = _hugs()
+    return shlex.join([*([hugs] if hugs else _module_words("commands.hugs")), *arguments])
 
 
 def this_command() -> str:
@@ -86,6 +90,12 @@ def script_command(name: str, *arguments: str, **variables: str) -> str:
         variables = {"PYTHON": os.environ["PYTHON"], **variables}
     before = [f"{variable}={shlex.quote(value)}" for variable, value in variables.items()]
     return " ".join([*before, shlex.join([_short(os.path.join(REPOSITORY, name), name), *arguments])])
+
+
+def _hugs() -> str | None:
+    """The word that starts the `hugs` of this interpreter; None if it has none."""
+    beside = os.path.join(os.path.dirname(sys.executable), "hugs")
+    return _short(beside, "hugs") if os.path.isfile(beside) and os.access(beside, os.X_OK) else None
 
 
 def _short(path: str, name: str) -> str:

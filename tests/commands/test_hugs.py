@@ -9,7 +9,7 @@ import pytest
 
 from commands.hugs import main
 from configs.errors import InputError
-from configs.printed_commands import DISTRIBUTION, PROGRAMS, program_command
+from configs.printed_commands import DISTRIBUTION, PROGRAMS, hugs_command, program_command
 
 PROJECT = tomllib.loads((pathlib.Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 
@@ -43,6 +43,7 @@ def test_the_same_program_is_there_as_a_module(name):
 def test_it_lists_what_it_can_do(words, capsys):
     assert main(words) == 0
     printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: {hugs_command()} SUBCOMMAND ")
     assert all(f"  {name} " in printed for name in PROGRAMS)
 
 
@@ -52,6 +53,7 @@ def test_an_unknown_subcommand_is_one_line():
     done = run("trian")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
+    assert f"`{hugs_command('--help')}` lists them." in done.stderr
 
 
 def test_a_wrong_path_is_one_line_as_with_the_module(tmp_path):
