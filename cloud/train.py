@@ -25,6 +25,7 @@ from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
 from configs.console import require_printed
 from configs.errors import EXIT_OK, InputError
+from configs.list_names import SPLITS
 from configs.option import REQUIRED, add_flags, given_values, option, options_of
 from configs.printed_commands import script_command
 from configs.program import run_program
@@ -112,7 +113,7 @@ def _find_records(options: TrainingRunOptions, gcloud: Gcloud, storage: Storage)
       InputError: the training or the evaluation set is not finished, or the sets do not fit together.
     """
     sets = {}
-    for split in ("train", "eval", "test"):
+    for split in SPLITS:
         prefix = f"{options.job_dir}/preproc/{split}"
         path = sidecar_path(prefix, MANIFEST_NAME)
         content = read_file(path, storage)

@@ -27,6 +27,7 @@ from configs.choices import (
 from configs.cloud import CloudOptions, DataflowOptions, DeployOptions, VertexOptions
 from configs.errors import InputError, did_you_mean
 from configs.file_uris import path_argument
+from configs.list_names import DICT_NAME
 from configs.option import Options, option
 from configs.rules import HeaderText, Number, OneOf, PathText, Text, Whole
 from configs.section import FieldError, Section
@@ -50,7 +51,7 @@ class Lists(Section):
 
     prefix: ClassVar[str] = "lists."
 
-    dict: str = "dict.txt"
+    dict: str = DICT_NAME
     train: str = "train.csv"
     eval: str = "eval.csv"
     test: str | None = "test.csv"

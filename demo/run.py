@@ -23,13 +23,13 @@ from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
 from configs.file_uris import path_argument
+from configs.list_names import SPLITS
 from configs.printed_commands import module_words
 from configs.program import run_program
 from demo import solar_cells
 from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_FORMAT, REPORT_NAME, sidecar_path
 from trainer.reports.console import confusion_table
 
-_SPLITS = ("train", "eval", "test")
 # Its weights come from the package index, as all that `make setup` installs.
 _INSTALLED = "efficientnet_lite0"
 
@@ -121,7 +121,7 @@ def _job_dir(out: pathlib.Path, data: pathlib.Path, flags: Sequence[str]) -> pat
 
 
 def _embed(data: pathlib.Path, job: pathlib.Path, flags: Sequence[str]) -> None:
-    splits = [split for split in _SPLITS if (data / f"{split}.csv").exists()]
+    splits = [split for split in SPLITS if (data / f"{split}.csv").exists()]
     if all(os.path.exists(sidecar_path(str(job / "preproc" / split), MANIFEST_NAME)) for split in splits):
         _say(f"\nThe records of these photos are already in {job}; using them again.")
         return
@@ -163,7 +163,7 @@ def _print_summary(
     _say("\n" + "=" * 78)
     _say(f"From photos of {name} to a prediction, in {seconds:.0f} s")
     _say(f"\n{'':<8}{'rows':>8}{'records':>9}{'failed':>8}{'skipped':>9}{'images/s':>10}")
-    for split in _SPLITS:
+    for split in SPLITS:
         report_path = sidecar_path(str(job / "preproc" / split), REPORT_NAME)
         if os.path.exists(report_path):
             report = json.loads(pathlib.Path(report_path).read_text())
@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     training = job / "training"
     records = [
         flag
-        for split in _SPLITS
+        for split in SPLITS
         if (data / f"{split}.csv").exists()
         for flag in (f"--{split}_data_paths", str(job / "preproc" / f"{split}*"))
     ]

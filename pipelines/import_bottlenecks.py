@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from configs.arguments import OneLineParser
 from configs.choices import Compression
 from configs.errors import EXIT_OK, InputError, did_you_mean
+from configs.list_names import SPLITS
 from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
 from configs.printed_commands import program_command
 from configs.program import run_program
@@ -43,7 +44,6 @@ from preprocess.lists.rows import Row
 if TYPE_CHECKING:
     import numpy as np
 
-_SPLITS = ("train", "eval", "test")
 _ROWS_PER_SHARD = 1024
 _MAX_SHOWN = 3
 
@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     storage = _storage(options.output_dir)
     written = []
-    for split in _SPLITS:
+    for split in SPLITS:
         of_split = sorted(
             (item for item in items if item.split == split), key=lambda item: (item.order, item.file.path)
         )

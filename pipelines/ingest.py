@@ -25,6 +25,7 @@ from configs.arguments import OneLineParser
 from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
 from configs.file_uris import path_argument
+from configs.list_names import DICT_NAME, SPLITS
 from configs.printed_commands import program_command
 from configs.program import begins_again, run_program
 from pipelines.class_folders import (
@@ -34,7 +35,7 @@ from pipelines.class_folders import (
     is_listable,
     labels_of,
 )
-from pipelines.splits.assign import SPLITS, name_share, split_of, stratified
+from pipelines.splits.assign import name_share, split_of, stratified
 from pipelines.splits.earlier_lists import moved_message, read_earlier_lists
 from pipelines.splits.given_split import CLASSES, KEEP, POOL, GivenSplit, find_given_split
 from pipelines.splits.photo_groups import PhotoGroups
@@ -207,7 +208,7 @@ def _write_lists(
     nothing reads the lists, goes before the first of them is replaced, and the new one comes last.
     """
     # The dictionary is written first and moved last.
-    contents = {"dict.txt": "".join(f"{label}\n" for label in labels)}
+    contents = {DICT_NAME: "".join(f"{label}\n" for label in labels)}
     for split in SPLITS:
         if photos[split]:
             text = io.StringIO()
@@ -222,7 +223,7 @@ def _write_lists(
         stale = [os.path.join(output_dir, f"{split}.csv") for split in SPLITS if not photos[split]]
         removed = [path for path in stale if storage.match(path)]
         try:
-            storage.delete_file(final["dict.txt"])
+            storage.delete_file(final[DICT_NAME])
             for path in removed:
                 storage.delete_file(path)
         except OSError as error:

@@ -7,9 +7,10 @@ import os
 import posixpath
 
 from configs.counts import counted
+from configs.list_names import DICT_NAME, SPLITS
 from pipelines.diagnosis.look import Answer, Look
 from pipelines.diagnosis.next_commands import command_of_job_dir
-from pipelines.diagnosis.places import DICT_NAME, SPLITS, Places
+from pipelines.diagnosis.places import Places
 from pipelines.diagnosis.set_state import BROKEN, FINE, NOTICE, RUNNING, UNFINISHED, explain_set, list_set
 from pipelines.diagnosis.stops import holder_of
 from pipelines.diagnosis.training_state import explain_training

@@ -11,15 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from configs.errors import InputError
+from configs.list_names import DICT_NAME, SPLITS
 from configs.printed_commands import PROGRAMS, program_command
 from pipelines.diagnosis.look import Look
-from pipelines.diagnosis.places import DICT_NAME
 from preprocess.lists.labels import parse_label_dict
 from preprocess.storage.uris import has_scheme
 
 # What the program `preproc` sets by itself, for each list.
 _OF_ONE_LIST = ("--input_path", "--input_dict", "--output_path", "--against", "--prediction", "--job_name", "--recipe")
-_LISTS_BY_SPLIT = ("train", "eval", "test")
 
 
 def command_of_note(note: Mapping[str, Any]) -> str | None:
@@ -123,7 +122,7 @@ def command_of_job_dir(job_dir: str, notes: Mapping[str, Mapping[str, Any]]) -> 
         words = note["arguments"]
         recipe, input_path = value_of(words, "--recipe"), value_of(words, "--input_path")
         split = posixpath.basename(prefix)
-        if recipe is None or input_path is None or split not in _LISTS_BY_SPLIT:
+        if recipe is None or input_path is None or split not in SPLITS:
             continue
         try:
             relative = getattr(load_recipe(recipe).lists, split)

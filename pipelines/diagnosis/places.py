@@ -8,16 +8,15 @@ import os
 import posixpath
 import time
 
+from configs.list_names import SPLITS
 from pipelines.diagnosis.look import Look
 from preprocess.machine.run_note import NOTE_NAME
 from preprocess.records.record_set import MANIFEST_NAME, REPORT_NAME, set_of_shard
 from preprocess.storage.uris import has_scheme
 
-SPLITS = ("train", "eval", "test")
 METRICS_NAME = "metrics.json"
 PREDICTIONS_NAME = "predictions.csv"
 SHARED_TABLE_NAME = "shared_images.csv"
-DICT_NAME = "dict.txt"
 
 _LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _NO_LISTS = (PREDICTIONS_NAME, SHARED_TABLE_NAME)

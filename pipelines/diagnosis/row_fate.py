@@ -13,10 +13,11 @@ from typing import Any
 
 from configs.counts import counted
 from configs.errors import InputError
+from configs.list_names import DICT_NAME
 from pipelines.diagnosis.list_rows import ListRow, find_rows
 from pipelines.diagnosis.look import Answer, Look, short
 from pipelines.diagnosis.next_commands import command_of_definition, command_of_note
-from pipelines.diagnosis.places import DICT_NAME, METRICS_NAME, PREDICTIONS_NAME, SHARED_TABLE_NAME, Places
+from pipelines.diagnosis.places import METRICS_NAME, PREDICTIONS_NAME, SHARED_TABLE_NAME, Places
 from pipelines.diagnosis.set_state import (
     BROKEN,
     FINE,

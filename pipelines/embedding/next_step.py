@@ -6,13 +6,12 @@ import glob
 import posixpath
 from collections.abc import Iterator, Sequence
 
+from configs.list_names import SPLITS
 from configs.printed_commands import program_command
 from pipelines.checks.embed_flags import read_flags
 from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.storage.base import Storage
 
-# In the order in which they are embedded: the training set comes first, since the others are compared with it.
-SPLITS = ("train", "eval", "test")
 # Flags that name the list, or that belong to one run. All others matter for the next list as well.
 _LIST_FLAGS = ("--input_path", "--output_path")
 _OF_ONE_RUN = ("--against", "--retry_failures", "--overwrite", "--verify", "--prediction", "--dry_run", "--job_name")

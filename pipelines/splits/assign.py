@@ -7,8 +7,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-SPLITS = ("train", "eval", "test")
-
 
 def name_share(name: str) -> float:
     """A hash of a name in [0, 1): uniformly distributed, and the same on every machine.

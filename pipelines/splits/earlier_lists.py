@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from configs.counts import counted
-from pipelines.splits.assign import SPLITS
+from configs.list_names import SPLITS
 from preprocess.storage.base import Storage
 
 

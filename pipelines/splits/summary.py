@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from configs.counts import counted
+from configs.list_names import SPLITS
 from pipelines.class_folders import ClassFolders, few_of, formats_hint
-from pipelines.splits.assign import SPLITS
 from pipelines.splits.given_split import POOL, GivenSplit, same_folders, training_folders
 from pipelines.splits.photo_groups import NAME, PARENT, PATH, PhotoGroups
 

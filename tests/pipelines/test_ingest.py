@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from configs.errors import InputError
+from configs.list_names import SPLITS
 from configs.printed_commands import program_command
 from pipelines import ingest
 from pipelines.splits.assign import name_share, split_of
@@ -61,7 +62,7 @@ def complaint(image_dir, output_dir, *flags):
 def read(output_dir):
     """{split: {uri: label}} of all lists that are there."""
     found = {}
-    for split in ingest.SPLITS:
+    for split in SPLITS:
         path = os.path.join(output_dir, f"{split}.csv")
         if os.path.exists(path):
             with open(path, newline="", encoding="utf-8") as file:
@@ -109,7 +110,7 @@ def test_adding_and_relabelling_and_moving_moves_no_photo(photos, tmp_path):
     os.rename(photos, tmp_path / "moved")
     run(tmp_path / "moved", tmp_path / "b")
     after = names(tmp_path / "b")
-    assert all(before[split] <= after[split] for split in ingest.SPLITS)
+    assert all(before[split] <= after[split] for split in SPLITS)
 
 
 # The lists
@@ -125,7 +126,7 @@ def test_the_lists_are_read_by_the_pipeline_and_name_files_that_exist(photos, tm
     labels = parse_label_dict((output / "dict.txt").read_bytes(), where="dict.txt")
     assert labels.names == (weird.name, "daisy", "rose")
     seen = 0
-    for split in ingest.SPLITS:
+    for split in SPLITS:
         path = str(output / f"{split}.csv")
         with open(path, "rb") as stream:
             for row in parse_rows(stream, list_path=path, labels=labels, unknown_labels="fail"):
