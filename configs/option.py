@@ -174,6 +174,23 @@ def definition_of(options: Options, decides: Decides) -> dict[str, Any]:
     }
 
 
+def defining_flags(owner: type[Options], decides: Decides, definition: Mapping[str, Any]) -> list[str]:
+    """The flags that give the values of a definition, made by `definition_of`, that are not the defaults.
+
+    Args:
+      owner: has the options.
+      decides: what the values decide.
+      definition: may hold other entries, which are left out.
+    """
+    return [
+        word
+        for name, described in options_of(owner).items()
+        if described.decides == decides and not described.held_as and name in definition
+        if definition[name] != described.default
+        for word in (f"--{name}", str(definition[name]))
+    ]
+
+
 def time_deciding(options: Options) -> dict[str, Any]:
     """The values that decide how long a run takes, by name."""
     return {name: getattr(options, name) for name, described in options_of(options).items() if described.decides_time}

@@ -44,20 +44,20 @@ def explain_folder(folder: str, places: Places, look: Look) -> Answer | None:
     if left:
         whole.add("also", f"{counted(left, 'more set')} and trainings; name one of them to hear of it")
     if first.weight >= UNFINISHED and any(posixpath.basename(posixpath.dirname(p)) == "preproc" for p in places.sets):
-        _add_job_command(whole, folder, places, look)
+        _add_job_command(whole, places, look)
     if not places.trainings and first.weight < RUNNING and places.sets:
         whole.add("training", "none is found here")
     return whole
 
 
-def _add_job_command(answer: Answer, folder: str, places: Places, look: Look) -> None:
+def _add_job_command(answer: Answer, places: Places, look: Look) -> None:
     """The command for all lists instead of the one for a single list, if the directory was begun by `preproc`."""
     notes = {}
     for prefix in places.sets:
         for work in list_set(prefix, look).works:
             if work.note is not None:
                 notes[prefix] = work.note
-    command = command_of_job_dir(folder, notes)
+    command = command_of_job_dir(notes)
     if command is not None:
         answer.commands = [("to go on", command), *(entry for entry in answer.commands if entry[0] != "to go on")]
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import posixpath
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from configs.errors import InputError
+from configs.given_flags import by_flag
 from configs.list_names import DICT_NAME, SPLITS
+from configs.option import defining_flags
 from configs.printed_commands import PROGRAMS, program_command
 from pipelines.diagnosis.look import Look
-from preprocess.lists.labels import parse_label_dict
+from preprocess.lists.labels import dictionary_beside, parse_label_dict
 from preprocess.storage.uris import has_scheme
 
 # What the program `preproc` sets by itself, for each list.
@@ -41,13 +41,7 @@ def in_its_folder(note: Mapping[str, Any], command: str) -> str:
 
 def value_of(words: Sequence[str], flag: str) -> str | None:
     """The last value of a flag on a command line; None if it is not given."""
-    found = None
-    for at, word in enumerate(words):
-        if word == flag and at + 1 < len(words):
-            found = words[at + 1]
-        elif word.startswith(f"{flag}="):
-            found = word.partition("=")[2]
-    return found
+    return next(reversed([value for name, value, _ in by_flag(words) if name == flag]), None)
 
 
 def command_of_definition(
@@ -64,57 +58,38 @@ def command_of_definition(
     Returns:
       The command, or None and why it cannot be made.
     """
-    from configs.option import options_of  # here: answers without such a command do not need it, and are sooner there
-    from pipelines.checks.embed_flags import JobOptions
+    from configs.recipe import PreprocessOptions  # here: answers without such a command are sooner there
 
     try:
         lists = [str(path) for path, _ in definition["input_path"]]
     except (KeyError, TypeError, ValueError):
         return None, "its definition names no lists"
-    dictionary = find_dictionary(definition, lists, look)
+    dictionary = dictionary_beside(lists, str(definition.get("input_dict")), look.read)
     if dictionary is None:
         where = posixpath.join(posixpath.dirname(lists[0]), DICT_NAME) if lists else DICT_NAME
         return None, f"its dictionary is not at {where}, or has changed"
+    if not has_scheme(dictionary):
+        dictionary = os.path.relpath(dictionary)
     words = [word for path in lists for word in ("--input_path", path)]
     words += ["--input_dict", dictionary, "--output_path", prefix]
-    for name, described in options_of(JobOptions).items():
-        if described.decides != "records" or described.held_as or name not in definition:
-            continue
-        value = definition[name]
-        if value == described.default or (isinstance(value, list) and tuple(value) == described.default):
-            continue
-        if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no-{name}")
-        else:
-            words += [w for one in (value if isinstance(value, list) else [value]) for w in (f"--{name}", str(one))]
+    words += defining_flags(PreprocessOptions, "records", definition)
     return program_command("embed", *words, *more), None
-
-
-def find_dictionary(definition: Mapping[str, Any], lists: Iterable[str], look: Look) -> str | None:
-    """The dictionary with which a job was defined, if it lies beside one of its lists and is still the same."""
-    for path in lists:
-        candidate = posixpath.join(posixpath.dirname(path), DICT_NAME)
-        if labels_digest(candidate, look) == definition.get("input_dict"):
-            return candidate if has_scheme(candidate) else os.path.relpath(candidate)
-    return None
 
 
 def labels_digest(path: str, look: Look) -> str | None:
     """The digest of the labels of a dictionary, as a definition has it; None if there is no dictionary."""
     raw = look.read(path)
     try:
-        names = parse_label_dict(raw or b"", where=path).names
+        return parse_label_dict(raw or b"", where=path).sha256
     except InputError:
         return None
-    return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()
 
 
-def command_of_job_dir(job_dir: str, notes: Mapping[str, Mapping[str, Any]]) -> str | None:
+def command_of_job_dir(notes: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The command that goes on with all lists of a job directory; None if `preproc` did not begin it.
 
     Args:
-      job_dir: the directory.
-      notes: the notes of its unfinished sets by prefix.
+      notes: the notes of the directory's unfinished sets by prefix.
     """
     from configs.recipe import load_recipe  # here, as above
 
@@ -135,17 +110,6 @@ def command_of_job_dir(job_dir: str, notes: Mapping[str, Mapping[str, Any]]) -> 
         # As the noted run named it, since the command is given in the folder of that run.
         directory = output.removesuffix(f"/preproc/{split}")
         own = ["--recipe", recipe, "--data_dir", data_dir, "--job_dir", directory]
-        return in_its_folder(note, program_command("preproc", *own, *_without(words, _OF_ONE_LIST)))
+        kept = [word for flag, _, given in by_flag(words) if flag not in _OF_ONE_LIST for word in given]
+        return in_its_folder(note, program_command("preproc", *own, *kept))
     return None
-
-
-def _without(words: Sequence[str], flags: Iterable[str]) -> list[str]:
-    """A command line without some flags and their values."""
-    kept, left = [], list(words)
-    while left:
-        word = left.pop(0)
-        flag, has_value, _ = word.partition("=")
-        own = [] if has_value or not left or left[0].startswith("--") else [left.pop(0)]
-        if flag not in flags:
-            kept += [word, *own]
-    return kept

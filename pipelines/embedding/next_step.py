@@ -6,6 +6,7 @@ import glob
 import posixpath
 from collections.abc import Iterator, Sequence
 
+from configs.given_flags import by_flag
 from configs.list_names import SPLITS
 from configs.printed_commands import program_command
 from pipelines.checks.embed_flags import read_flags
@@ -65,12 +66,8 @@ def _training_folder(records: str) -> str:
 
 def _with_paths(argv: Sequence[str], paths: dict[str, str]) -> Iterator[str]:
     """The words of a command line with other paths and without what belongs to one run."""
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        flag, has_value, _ = word.partition("=")
-        own = [] if has_value or not words or words[0].startswith("--") else [words.pop(0)]
+    for flag, _, words in by_flag(argv):
         if flag in paths:
             yield from (flag, paths[flag])
         elif flag not in _OF_ONE_RUN:
-            yield from (word, *own)
+            yield from words

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from configs.cloud import CloudOptions
 from configs.errors import InputError
 from configs.gcp_project import find_project
+from configs.given_flags import by_flag
 from configs.recipe import Recipe
 from configs.source_files import REPOSITORY
 from pipelines.runners.machine_types import machine_of
@@ -93,21 +94,11 @@ class GivenFlags:
     def values(self, flag: str) -> list[str]:
         """The values of a flag, under any of its names; an empty text for a flag without a value."""
         names = next((names for names in _ALIASES if flag in names), (flag,))
-        return [value for name, value in self._pairs() if name in names]
+        return [value for name, value, _ in by_flag(self._flags) if name in names]
 
     def value(self, flag: str) -> str | None:
         """The last value of a flag, which overrides the others; None if the flag is not given."""
         return next(reversed(self.values(flag)), None)
-
-    def _pairs(self) -> Iterator[tuple[str, str]]:
-        for position, word in enumerate(self._flags):
-            if not word.startswith("--"):
-                continue
-            name, has_value, value = word.partition("=")
-            following = self._flags[position + 1 : position + 2]
-            if not has_value and following and not following[0].startswith("--"):
-                value = following[0]
-            yield name, value
 
 
 def runner_kind(runner: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import posixpath
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from configs.errors import InputError
+from configs.list_names import DICT_NAME
 
 # Enough for millions of labels. A longer file is not a dictionary.
 MAX_LABEL_DICT_BYTES = 64 * 1024 * 1024
@@ -78,3 +80,25 @@ def parse_label_dict(raw: bytes, *, where: str) -> LabelDict:
     if not names:
         raise InputError(f"{where}: no label in it. Write one label a line.")
     return LabelDict(tuple(names))
+
+
+def dictionary_beside(lists: Iterable[str], sha256: str, read: Callable[[str], bytes | None]) -> str | None:
+    """The path of the dictionary that lies beside one of some lists, and is the one with which their job was defined.
+
+    Args:
+      lists: paths.
+      sha256: of the dictionary, as `LabelDict.sha256`.
+      read: gives the content of a file; None if there is none.
+
+    Returns:
+      None if there is no dictionary, or another one.
+    """
+    for folder in dict.fromkeys(posixpath.dirname(path) for path in lists):
+        path = posixpath.join(folder, DICT_NAME)
+        raw = read(path)
+        try:
+            if raw is not None and parse_label_dict(raw, where=path).sha256 == sha256:
+                return path
+        except InputError:
+            continue
+    return None

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import glob
 import json
-import posixpath
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from configs.errors import InputError
-from configs.option import options_of
+from configs.option import defining_flags
 from configs.printed_commands import program_command
 from configs.recipe import PreprocessOptions
-from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, parse_label_dict
+from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, dictionary_beside
 from preprocess.records.record_set import DEFINITION_NAME, PARTS_PREFIX, sidecar_dir
 from trainer.storage.files import storage
-
-_DICT_NAME = "dict.txt"
 
 
 def is_unfinished(prefix: str) -> bool:
@@ -40,11 +34,12 @@ def finishing_command(prefix: str) -> str | None:
             return None
         definition = json.loads(storage().read(definitions[0]))
         lists = [path for path, _ in definition["input_path"]]
-        dictionary = _dictionary(lists, definition["input_dict"])
+        dictionary = dictionary_beside(lists, definition["input_dict"], _read)
         if dictionary is None:
             return None
+        flags = defining_flags(PreprocessOptions, "records", definition)
         inputs = (word for path in lists for word in ("--input_path", path))
-        words = [*inputs, "--input_dict", dictionary, "--output_path", prefix, *_flags(definition)]
+        words = [*inputs, "--input_dict", dictionary, "--output_path", prefix, *flags]
         return program_command("embed", *words)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -54,20 +49,8 @@ def _definitions(prefix: str) -> list[str]:
     return storage().match(f"{glob.escape(sidecar_dir(prefix))}/{PARTS_PREFIX}*/{DEFINITION_NAME}")
 
 
-def _dictionary(lists: Sequence[str], sha256: str) -> str | None:
-    """The path of the dictionary beside one of the lists that has the digest; None if there is none."""
-    for folder in dict.fromkeys(posixpath.dirname(path) for path in lists):
-        path = posixpath.join(folder, _DICT_NAME)
-        try:
-            if parse_label_dict(storage().read(path, max_bytes=MAX_LABEL_DICT_BYTES), where=path).sha256 == sha256:
-                return path
-        except (OSError, InputError):
-            continue
-    return None
-
-
-def _flags(definition: Mapping[str, Any]) -> Iterator[str]:
-    """The flags of what decides the records and differs from the defaults."""
-    for name, described in options_of(PreprocessOptions).items():
-        if described.decides == "records" and name in definition and definition[name] != described.default:
-            yield from (f"--{name}", str(definition[name]))
+def _read(path: str) -> bytes | None:
+    try:
+        return storage().read(path, max_bytes=MAX_LABEL_DICT_BYTES)
+    except OSError:
+        return None
