@@ -8,10 +8,11 @@ import posixpath
 
 from configs.counts import counted
 from configs.list_names import DICT_NAME, SPLITS
-from pipelines.diagnosis.look import Answer, Look
+from pipelines.diagnosis.look import BROKEN, FINE, NOTICE, RUNNING, UNFINISHED, Answer, Look
 from pipelines.diagnosis.next_commands import command_of_job_dir
 from pipelines.diagnosis.places import Places
-from pipelines.diagnosis.set_state import BROKEN, FINE, NOTICE, RUNNING, UNFINISHED, explain_set, list_set
+from pipelines.diagnosis.set_files import list_set
+from pipelines.diagnosis.set_state import explain_set
 from pipelines.diagnosis.stops import holder_of
 from pipelines.diagnosis.training_state import explain_training
 from preprocess.storage.uris import has_scheme

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from preprocess.locks.lock_holder import shown
@@ -18,6 +18,9 @@ BUDGET_SEC = 2.0
 """After this time, work that takes long and may be left out is left out."""
 _RETRY_SEC = 1.0
 _MAX_JSON_BYTES = 256 << 20
+
+# The weights of answers: what needs somebody's attention more has more.
+FINE, RUNNING, NOTICE, UNFINISHED, BROKEN = range(5)
 
 
 @dataclasses.dataclass
@@ -187,3 +190,14 @@ def storage_for(path: str) -> Storage:
 def short(text: str) -> str:
     """A text of a file in one line of a few hundred characters."""
     return shown(one_line(text))
+
+
+def objects_in(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The objects in lines of JSON. Lines that hold none are left out, such as the last one of a file cut short."""
+    for line in lines:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict):
+            yield found

@@ -14,7 +14,7 @@ from configs.list_names import DICT_NAME, SPLITS
 from configs.option import defining_flags
 from configs.printed_commands import PROGRAMS, program_command
 from pipelines.diagnosis.look import Look
-from preprocess.lists.labels import dictionary_beside, parse_label_dict
+from preprocess.lists.labels import dictionary_beside
 from preprocess.storage.uris import has_scheme
 
 # What the program `preproc` sets by itself, for each list.
@@ -74,15 +74,6 @@ def command_of_definition(
     words += ["--input_dict", dictionary, "--output_path", prefix]
     words += defining_flags(PreprocessOptions, "records", definition)
     return program_command("embed", *words, *more), None
-
-
-def labels_digest(path: str, look: Look) -> str | None:
-    """The digest of the labels of a dictionary, as a definition has it; None if there is no dictionary."""
-    raw = look.read(path)
-    try:
-        return parse_label_dict(raw or b"", where=path).sha256
-    except InputError:
-        return None
 
 
 def command_of_job_dir(notes: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -12,11 +12,13 @@ from configs.counts import counted
 from configs.errors import InputError
 from pipelines.class_folders import why_left_out
 from pipelines.diagnosis.folder_state import explain_folder
+from pipelines.diagnosis.job_lists import position_in_job
 from pipelines.diagnosis.list_rows import ListRow, cells_of, find_rows, nearest_names, row_at
-from pipelines.diagnosis.look import Answer, Look
+from pipelines.diagnosis.look import NOTICE, UNFINISHED, Answer, Look
 from pipelines.diagnosis.places import METRICS_NAME, Places, find_places, is_list_name
-from pipelines.diagnosis.row_fate import explain_rows, explain_unlisted_record, position_in_job
-from pipelines.diagnosis.set_state import NOTICE, UNFINISHED, explain_set, is_set, list_set
+from pipelines.diagnosis.row_fate import explain_rows, explain_unlisted_record
+from pipelines.diagnosis.set_files import is_set, list_set
+from pipelines.diagnosis.set_state import explain_set
 from preprocess.images.formats import format_by_name
 from preprocess.jobs.job import DEFINITION_NAME
 from preprocess.records.record_set import REPORT_NAME, set_of_shard, sidecar_path

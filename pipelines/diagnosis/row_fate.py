@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import os
 import posixpath
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from configs.counts import counted
 from configs.errors import InputError
 from configs.list_names import DICT_NAME
+from pipelines.diagnosis.job_lists import has_changed, position_in_job, same_name
 from pipelines.diagnosis.list_rows import ListRow, find_rows
-from pipelines.diagnosis.look import Answer, Look, short
+from pipelines.diagnosis.look import BROKEN, FINE, NOTICE, UNFINISHED, Answer, Look, objects_in, short
 from pipelines.diagnosis.next_commands import command_of_definition, command_of_note
 from pipelines.diagnosis.places import METRICS_NAME, PREDICTIONS_NAME, SHARED_TABLE_NAME, Places
-from pipelines.diagnosis.set_state import (
-    BROKEN,
-    FINE,
-    NOTICE,
-    UNFINISHED,
-    SetFiles,
-    Work,
-    is_hashed_whole,
-    list_set,
-    read_set,
-)
+from pipelines.diagnosis.set_files import SetFiles, Work, list_set, read_set
+from pipelines.diagnosis.shard_bytes import holds
 from pipelines.diagnosis.stops import holder_of, what_stopped
 from preprocess.jobs.job import JOURNAL_NAME
 from preprocess.lists.labels import parse_label_dict
@@ -93,7 +83,7 @@ class _Fate:
         (row,) = self._rows
         for prefix in self._places.sets:
             for path in list_set(prefix, self._look).shards if self._look.has_time else ():
-                if self._look.has_time and _holds(path, row.uri, self._look):
+                if self._look.has_time and holds(path, row.uri, self._look):
                     self._answer.add("embedded", f"in the set {prefix}", path)
                     self.news.append(f"it is embedded, in {prefix}, and no list that was found names it")
                     break
@@ -174,7 +164,7 @@ class _Fate:
         told = False
         if (index := position_in_job(row.list_path, report, look)) is not None:
             told = True
-            if not self._tell_outcome(row, sidecar_path(prefix, ""), report):
+            if not self._tell_outcome(row, sidecar_path(prefix, "")):
                 self._tell_embedded(row, files, report, index)
             elif files.has(MANIFEST_NAME):
                 self._add_retry(row, prefix, report)
@@ -188,7 +178,7 @@ class _Fate:
                 self._tell_work(row, files, work, index)
         return told
 
-    def _tell_outcome(self, row: ListRow, folder: str, report: Mapping[str, Any]) -> bool:
+    def _tell_outcome(self, row: ListRow, folder: str) -> bool:
         """Whether the row failed or was skipped; then it tells so."""
         for name in (FAILED_NAME, SKIPPED_NAME):
             path = posixpath.join(folder, name)
@@ -200,9 +190,9 @@ class _Fate:
     def _entry_of(self, row: ListRow, path: str) -> Mapping[str, Any] | None:
         needle = f'"uri": {json.dumps(row.uri, ensure_ascii=False)}' if row.uri else f'"line": {row.line},'
         lines = self._look.lines_with(path, needle.encode("utf-8", "surrogateescape"), at_most=_MAX_ENTRIES)
-        for entry in _objects(line for _, line in lines):
+        for entry in objects_in(line for _, line in lines):
             is_it = entry.get("uri") == row.uri and entry.get("line") == row.line
-            if is_it and _same_name(str(entry.get("list")), row.list_path):
+            if is_it and same_name(str(entry.get("list")), row.list_path):
                 return entry
         return None
 
@@ -248,14 +238,14 @@ class _Fate:
         for path in dict.fromkeys(candidates):
             if path not in files.shards:
                 gone.append(path)
-            elif _holds(path, row.uri, look):
+            elif holds(path, row.uri, look):
                 self._answer.add("embedded", f"in the set {prefix}", path)
                 self.news.insert(0, f"it is embedded, in {prefix}")
                 return
             if path not in likely and not look.has_time:
                 is_cut = True
                 break
-        changed = _changed(row.list_path, definition, look)
+        changed = has_changed(row.list_path, definition, look)
         if gone and gone[0] in likely and not changed:
             self._problem(BROKEN, f"it was embedded, but the shard that held it is gone: {gone[0]}")
         elif is_cut or gone:
@@ -273,7 +263,7 @@ class _Fate:
     def _tell_work(self, row: ListRow, files: SetFiles, work: Work, index: int) -> None:
         """Tells what unfinished work says of a row."""
         look, prefix = self._look, files.prefix
-        if work.failed is not None and self._tell_outcome(row, work.folder, work.failed):
+        if work.failed is not None and self._tell_outcome(row, work.folder):
             self._add_command(work)
             return
         per_block = (work.definition or {}).get("rows_per_shard")
@@ -294,7 +284,7 @@ class _Fate:
         else:
             stop = what_stopped(work.note, work.folder, has_lock=holder is not None)
             why = f"its set {prefix} is not finished: {stop.words}"
-        held = next((path for path in parts if ".tfrecord" in path and row.uri and _holds(path, row.uri, look)), None)
+        held = next((path for path in parts if ".tfrecord" in path and row.uri and holds(path, row.uri, look)), None)
         if held:
             self._problem(UNFINISHED, f"it is embedded already, but {why}")
             self._answer.add("embedded", "in the unfinished work, which is kept", held)
@@ -315,7 +305,7 @@ class _Fate:
             return
         needle = json.dumps(row.uri, ensure_ascii=False).encode("utf-8", "surrogateescape")
         path = sidecar_path(prefix, _DUPLICATES_NAME)
-        for entry in _objects(line for _, line in self._look.lines_with(path, needle, at_most=1)):
+        for entry in objects_in(line for _, line in self._look.lines_with(path, needle, at_most=1)):
             uris = [str(uri) for uri in entry.get("uris") or ()]
             others = [uri for uri in uris if uri != row.uri]
             repeated = uris.count(row.uri) - 1
@@ -326,7 +316,7 @@ class _Fate:
             self._problem(NOTICE, f"the same image is in {prefix} more than once, {kind}, {where}")
             self._answer.add("duplicates", f"{len(uris)} records of this image, {kind}", path)
         path = sidecar_path(prefix, _SHARED_NAME)
-        for entry in _objects(line for _, line in self._look.lines_with(path, needle, at_most=_MAX_OTHERS)):
+        for entry in objects_in(line for _, line in self._look.lines_with(path, needle, at_most=_MAX_OTHERS)):
             if entry.get("uri") == row.uri:
                 self._problem(NOTICE, f"the same image is also in the set {entry.get('also_in')}")
                 self._answer.add("shared", f"with {entry.get('also_in')}", path)
@@ -414,7 +404,7 @@ def explain_unlisted_record(text: str, places: Places, look: Look) -> Answer | N
     for prefix in places.sets:
         for file_name in (FAILED_NAME, SKIPPED_NAME):
             path = sidecar_path(prefix, file_name)
-            for entry in _objects(line for _, line in look.lines_with(path, name, at_most=_MAX_ENTRIES)):
+            for entry in objects_in(line for _, line in look.lines_with(path, name, at_most=_MAX_ENTRIES)):
                 if _ends_so(str(entry.get("uri")), text):
                     row = ListRow(str(entry.get("list")), int(entry.get("line") or 0), str(entry.get("uri")), ())
                     answer = explain_rows([row], places, look)
@@ -428,90 +418,19 @@ def _ends_so(uri: str, text: str) -> bool:
     return uri == text or uri.endswith(f"/{text.lstrip('/')}")
 
 
-def _objects(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The objects in lines of JSON. Lines that hold none are left out, such as the last one of a file cut short."""
-    for line in lines:
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, dict):
-            yield found
-
-
-def position_in_job(list_path: str, report: Mapping[str, Any], look: Look) -> int | None:
-    """The position of a list among those of a job, also if its folder was moved since; None if it is none of them.
-
-    Args:
-      list_path: the list.
-      report: of the job, or its definition as the field `definition`.
-      look: reads the list, to compare its digest.
-    """
-    definition = report.get("definition")
-    found = definition.get("input_path") if isinstance(definition, dict) else report.get("input")
-    entries = [
-        entry if isinstance(entry, list) and entry else [entry] for entry in (found if isinstance(found, list) else ())
-    ]
-    for index, entry in enumerate(entries):
-        if isinstance(entry[0], str) and _same(entry[0], list_path):
-            return index
-    for index, (path, *digest) in enumerate(entries):
-        is_moved = isinstance(path, str) and _same_name(path, list_path) and not os.path.lexists(path)
-        if is_moved and digest and not has_scheme(list_path) and digest[0] == look.digest(list_path):
-            return index
-    return None
-
-
-def _same_name(one: str, other: str) -> bool:
-    return posixpath.basename(one) == posixpath.basename(other)
-
-
-def _same(one: str, other: str) -> bool:
-    return one == other or os.path.realpath(one) == os.path.realpath(other)
-
-
-def _changed(list_path: str, definition: Mapping[str, Any], look: Look) -> bool:
-    for index, entry in enumerate(definition.get("input_path") or ()):
-        if isinstance(entry, list) and len(entry) == 2 and _same_name(str(entry[0]), list_path):
-            found = look.digest(list_path)
-            return found is not None and found != entry[1] and is_hashed_whole(definition, index)
-    return False
+def _number(text: str) -> str:
+    try:
+        return f"{float(text):.2f}"
+    except ValueError:
+        return text
 
 
 def _shard_of(prefix: str, list_index: int, block_index: int, look: Look) -> str | None:
     """The name of the shard that a block of rows became; None if it has none."""
     path = sidecar_path(prefix, JOURNAL_NAME)
     needle = f'"order": [{list_index}, {block_index}],'.encode()
-    for result in _objects(line for _, line in look.lines_with(path, needle, at_most=1)):
+    for result in objects_in(line for _, line in look.lines_with(path, needle, at_most=1)):
         shard = result.get("shard")
         if isinstance(shard, dict):
             return posixpath.basename(str(shard.get("name", shard.get("path", "")))) or None
     return None
-
-
-def _holds(path: str, uri: str, look: Look) -> bool:
-    """Whether a shard has a record of a URI."""
-    try:
-        data = look.storage.read(path)
-        if path.removesuffix(".partial").endswith(".gz"):
-            data = gzip.decompress(data) if path.endswith(".gz") else zlib.decompressobj(31).decompress(data)
-    except (OSError, EOFError, zlib.error):
-        return False
-    text = uri.encode("utf-8", "surrogateescape")
-    # A text of the wire format has its length before it, so that 1.jpg is not found in 11.jpg.
-    return _varint(len(text)) + text in data
-
-
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes((*found, number))
-
-
-def _number(text: str) -> str:
-    try:
-        return f"{float(text):.2f}"
-    except ValueError:
-        return text

@@ -2,147 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-import glob
 import json
-import os
 import posixpath
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from configs.counts import counted
 from configs.errors import InputError
-from pipelines.diagnosis.look import Answer, Look, short
+from pipelines.diagnosis.job_lists import changes
+from pipelines.diagnosis.look import BROKEN, FINE, NOTICE, RUNNING, UNFINISHED, Answer, Look, short
 from pipelines.diagnosis.next_commands import (
     command_of_definition,
     command_of_note,
-    labels_digest,
-    value_of,
 )
+from pipelines.diagnosis.set_files import SetFiles, Work, list_set, read_set
+from pipelines.diagnosis.shard_bytes import whole_records
 from pipelines.diagnosis.stops import holder_of, what_stopped
-from preprocess.jobs.job import DEFINITION_NAME, JOURNAL_NAME, RESULT_SUFFIX
-from preprocess.machine.run_note import read_note
+from preprocess.jobs.job import RESULT_SUFFIX
 from preprocess.records.record_set import (
     FAILED_NAME,
     MANIFEST_NAME,
     REPORT_FORMAT,
     REPORT_NAME,
     Manifest,
-    set_of_shard,
     sidecar_dir,
     sidecar_path,
 )
-from preprocess.storage.base import PARTIAL_SUFFIX
 from preprocess.storage.uris import has_scheme
-
-_LENGTH_BYTES, _FRAME_BYTES = 8, 16
-_GZIP_WBITS = 31
-
-# What needs somebody's attention more comes first.
-FINE, RUNNING, NOTICE, UNFINISHED, BROKEN = range(5)
-
-
-@dataclasses.dataclass
-class Work:
-    """The unfinished work of one job at a set.
-
-    Attributes:
-      folder: its folder of parts.
-      definition: of the job; None if it cannot be read.
-      note: of its last run; None if there is none.
-      report: of a run that failed; None if there is none.
-      sizes: its files.
-    """
-
-    folder: str
-    definition: dict[str, Any] | None
-    note: dict[str, Any] | None
-    report: dict[str, Any] | None
-    sizes: dict[str, int]
-
-    @property
-    def is_journaled(self) -> bool:
-        """Whether all rows are done, and only the set is to be put together."""
-        return posixpath.join(self.folder, JOURNAL_NAME) in self.sizes
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether it is a job, and not the rest of one that is finished."""
-        return posixpath.join(self.folder, DEFINITION_NAME) in self.sizes or self.is_journaled
-
-    @property
-    def failed(self) -> dict[str, Any] | None:
-        """The report, if the last run wrote it."""
-        if self.report is None:
-            return None
-        same_run = self.note is None or self.note.get("run_id") == self.report.get("run_id")
-        return self.report if same_run else None
-
-
-@dataclasses.dataclass
-class SetFiles:
-    """The files of a set, as they were listed.
-
-    Attributes:
-      prefix: of the set.
-      shards: sizes of its shards by path.
-      sidecars: sizes of the files in its sidecar folder by path.
-      works: unfinished work.
-      has_dead_lock: whether a lock is left of a process that does not live any more.
-    """
-
-    prefix: str
-    shards: dict[str, int]
-    sidecars: dict[str, int]
-    works: list[Work]
-    has_dead_lock: bool = False
-
-    def has(self, name: str) -> bool:
-        """Whether the sidecar folder has a file."""
-        return sidecar_path(self.prefix, name) in self.sidecars
-
-
-def list_set(prefix: str, look: Look) -> SetFiles:
-    """Lists the files of a set.
-
-    Raises:
-      OSError: storage failed.
-    """
-    storage, side = look.storage, sidecar_dir(prefix)
-    found = storage.sizes(f"{glob.escape(prefix)}-*")
-    shards = {path: size for path, size in found.items() if set_of_shard(path) == prefix}
-    sidecars = storage.sizes(f"{glob.escape(side)}/*")
-    by_folder: dict[str, dict[str, int]] = {}
-    for path, size in storage.sizes(f"{glob.escape(side)}/parts-*/*").items():
-        by_folder.setdefault(posixpath.dirname(path), {})[path] = size
-    works = [
-        Work(
-            folder=folder,
-            definition=look.json(posixpath.join(folder, DEFINITION_NAME)),
-            note=read_note(folder, storage),
-            report=look.json(posixpath.join(folder, REPORT_NAME)),
-            sizes=sizes,
-        )
-        for folder, sizes in by_folder.items()
-    ]
-    return SetFiles(prefix, shards, sidecars, [work for work in works if work.is_begun])
-
-
-def is_set(prefix: str, look: Look) -> bool:
-    """Whether files of a set, finished or not, lie at a prefix.
-
-    Raises:
-      OSError: storage failed.
-    """
-    if not posixpath.basename(prefix):
-        return False
-    side = glob.escape(sidecar_dir(prefix))
-    storage = look.storage
-    names = (MANIFEST_NAME, REPORT_NAME, ".lock", FAILED_NAME, f"parts-*/{DEFINITION_NAME}")
-    return any(storage.match(f"{side}/{name}") for name in names) or any(
-        set_of_shard(path) == prefix for path in storage.match(f"{glob.escape(prefix)}-*")
-    )
 
 
 def explain_set(prefix: str, look: Look) -> Answer:
@@ -172,20 +58,6 @@ def explain_set(prefix: str, look: Look) -> Answer:
 
 
 # Finished sets.
-
-
-def read_set(prefix: str, look: Look) -> tuple[Manifest, dict[str, Any]]:
-    """The manifest and the report of a finished set; the report is empty if it is gone or damaged.
-
-    Raises:
-      InputError: the manifest is damaged, or of another version.
-      OSError: storage failed.
-    """
-    path = sidecar_path(prefix, MANIFEST_NAME)
-    raw = look.read(path)
-    if raw is None:
-        raise InputError(f"{path} is not there")
-    return Manifest.from_bytes(raw, where=path), look.json(sidecar_path(prefix, REPORT_NAME)) or {}
 
 
 def _explain_finished(files: SetFiles, look: Look) -> Answer:
@@ -425,66 +297,10 @@ def _add_kept(answer: Answer, work: Work, look: Look) -> None:
         name = posixpath.basename(path)
         block = name[: len("00000-0000000")]
         if ".tfrecord" in name and name.partition(".")[0] not in stems and block not in blocks and look.has_time:
-            cut_off[block] = max(cut_off.get(block, 0), _whole_records(path))
+            cut_off[block] = max(cut_off.get(block, 0), whole_records(path))
     text = f"{embedded + sum(cut_off.values()):,} rows embedded{of}"
     text += f", {failed:,} failed" * bool(failed) + f", {skipped:,} skipped" * bool(skipped)
     answer.add("kept", text, work.folder)
-
-
-def _whole_records(path: str) -> int:
-    """The number of whole records in a local shard that may be cut off anywhere. Embeddings are not looked at."""
-    try:
-        with open(path, "rb") as stream:
-            if path.removesuffix(PARTIAL_SUFFIX).endswith(".gz"):
-                data = zlib.decompressobj(_GZIP_WBITS).decompress(stream.read())
-            else:
-                data = stream.read()
-    except (OSError, zlib.error):
-        return 0
-    at = found = 0
-    while at + _LENGTH_BYTES <= len(data):
-        at += int.from_bytes(data[at : at + _LENGTH_BYTES], "little") + _FRAME_BYTES
-        found += at <= len(data)
-    return found
-
-
-def changes(definition: Mapping[str, Any], note: Mapping[str, Any] | None, look: Look) -> Iterator[tuple[str, str]]:
-    """(sentence, file) for each list and the dictionary of a job that are not what they were."""
-    lists = definition.get("input_path")
-    paths = []
-    for entry in lists if isinstance(lists, list) else ():
-        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
-            continue
-        path, sha256 = entry
-        paths.append(path)
-        if not look.storage.match(glob.escape(path)):
-            yield f"the list {path} is not there any more", path
-        elif is_hashed_whole(definition, len(paths) - 1) and not has_scheme(path):
-            found = look.digest(path)
-            if found is not None and found != sha256:
-                yield f"the list {path} has changed since the job began, so it is another job's list now", path
-    dictionary = _dictionary_path(note)
-    if dictionary and "input_dict" in definition:
-        found = labels_digest(dictionary, look)
-        if found is not None and found != definition["input_dict"]:
-            yield (
-                f"the dictionary {dictionary} has changed since the job began, so the ids of labels differ",
-                dictionary,
-            )
-
-
-def is_hashed_whole(definition: Mapping[str, Any], index: int) -> bool:
-    """Whether a definition holds the digest of a list's file. Of a tar archive it holds that of an index."""
-    formats = definition.get("list_formats")
-    if not isinstance(formats, list):
-        return True
-    return index < len(formats) and isinstance(formats[index], dict) and formats[index].get("kind") != "tar"
-
-
-def _dictionary_path(note: Mapping[str, Any] | None) -> str | None:
-    """The dictionary of a noted run. Without a note, nothing says which one it was."""
-    path = value_of(note["arguments"], "--input_dict") if note is not None else None
-    return path if path is None or has_scheme(path) else os.path.join(str((note or {}).get("folder") or ""), path)
 
 
 def _add_command_again(answer: Answer, files: SetFiles, look: Look, *more: str) -> None:

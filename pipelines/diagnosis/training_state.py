@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.counts import counted
-from pipelines.diagnosis.look import Answer, Look, short
+from pipelines.diagnosis.look import BROKEN, FINE, NOTICE, RUNNING, UNFINISHED, Answer, Look, short
 from pipelines.diagnosis.next_commands import command_of_note
 from pipelines.diagnosis.places import METRICS_NAME
-from pipelines.diagnosis.set_state import BROKEN, FINE, NOTICE, RUNNING, UNFINISHED
 from pipelines.diagnosis.stops import holder_of, what_stopped
 from preprocess.machine.run_note import ERROR, NOTE_NAME, read_note
 
