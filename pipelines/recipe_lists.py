@@ -14,8 +14,7 @@ from configs.option import REQUIRED, option
 from configs.printed_commands import program_command
 from configs.recipe import Recipe, RecipeChoice
 from configs.rules import Text
-from preprocess.jobs.job import DEFINITION_NAME
-from preprocess.records.record_set import MANIFEST_NAME
+from preprocess.records.record_set import DEFINITION_NAME, MANIFEST_NAME, PARTS_PREFIX
 from preprocess.storage.base import Storage
 from preprocess.storage.uris import has_scheme
 
@@ -121,7 +120,7 @@ def newest_job_dir(
       storage: of `data_dir`.
     """
     folders: dict[str, set[str]] = {}
-    for name in (MANIFEST_NAME, f"parts-*/{DEFINITION_NAME}"):
+    for name in (MANIFEST_NAME, f"{PARTS_PREFIX}*/{DEFINITION_NAME}"):
         for path in storage.match(in_folder(data_dir, f"{recipe.name}_*/preproc/_*/{name}")):
             job_dir, _, rest = path.rpartition("/preproc/_")
             if _time_of(job_dir, recipe) is not None:

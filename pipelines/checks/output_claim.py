@@ -28,17 +28,18 @@ from preprocess.locks.lease import AskService, Lease
 from preprocess.locks.lock_holder import this_process
 from preprocess.records.record_set import (
     MANIFEST_NAME,
+    PARTS_PREFIX,
     REPORT_NAME,
+    definitions_glob,
     set_of_shard,
     shard_name,
     sidecar_dir,
     sidecar_path,
 )
-from preprocess.storage.base import Storage, read_file, write_file
+from preprocess.storage.base import Storage, has_file, read_file, write_file
 from preprocess.storage.uris import has_scheme
 
 _GLOB_CHARACTERS = "*?["
-_PARTS = "parts-"
 
 
 class Claim(enum.Enum):
@@ -160,8 +161,8 @@ class Output:
             names = {posixpath.basename(path) for path in storage.match(f"{glob.escape(sidecars)}/*")}
             self._has_shards = any(set_of_shard(path) == prefix for path in storage.match(f"{glob.escape(prefix)}-*"))
             self._jobs = {
-                posixpath.basename(posixpath.dirname(path)).removeprefix(_PARTS): path
-                for path in storage.match(f"{glob.escape(sidecars)}/{_PARTS}*/{DEFINITION_NAME}")
+                posixpath.basename(posixpath.dirname(path)).removeprefix(PARTS_PREFIX): path
+                for path in storage.match(definitions_glob(prefix))
             }
             # A job that has embedded nothing may be replaced. Where shards lie, a job may be the repair of their set.
             self._jobs_without_records = {
@@ -169,7 +170,7 @@ class Output:
                 for key, path in self._jobs.items()
                 if key != job.key and not self._has_shards and not self._has_records(path)
             }
-            self._has_journal = bool(storage.match(glob.escape(journal_path(job))))
+            self._has_journal = has_file(storage, journal_path(job))
             self._has_manifest = MANIFEST_NAME in names
             self._has_report = REPORT_NAME in names
             self._report = self._read_json(sidecar_path(prefix, REPORT_NAME)) if self._has_report else {}
@@ -297,7 +298,7 @@ class Output:
             definition = json.dumps(dict(job.definition), indent=1).encode()
             write_file(storage, posixpath.join(job.parts_dir, DEFINITION_NAME), definition)
             note_replaced(job, storage, jobs=self._other_jobs() if overwrite else self._jobs_without_records)
-            ended = bool(storage.match(glob.escape(posixpath.join(job.parts_dir, REPORT_NAME))))
+            ended = has_file(storage, posixpath.join(job.parts_dir, REPORT_NAME))
         except OSError as error:
             raise InputError(f"output_path: cannot write to {job.output_prefix!r} ({error}).") from error
         if job.retry is None and (ended or claim is Claim.DAMAGED):
@@ -308,9 +309,9 @@ class Output:
 
     def _other_jobs(self) -> set[str]:
         """The keys of all other jobs that have files at the output."""
-        pattern = f"{glob.escape(sidecar_dir(self._job.output_prefix))}/{_PARTS}*/*"
+        pattern = f"{glob.escape(sidecar_dir(self._job.output_prefix))}/{PARTS_PREFIX}*/*"
         folders = {posixpath.dirname(path) for path in self._storage.match(pattern)}
-        return {posixpath.basename(folder).removeprefix(_PARTS) for folder in folders} - {self._job.key}
+        return {posixpath.basename(folder).removeprefix(PARTS_PREFIX) for folder in folders} - {self._job.key}
 
     def _read_json(self, path: str) -> dict[str, Any]:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import hashlib
 import heapq
 import os
@@ -26,7 +25,7 @@ from preprocess.lists.list_format import ListFormat
 from preprocess.lists.opened_list import open_list
 from preprocess.lists.rows import parse_rows
 from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
-from preprocess.storage.base import Storage, TooLarge
+from preprocess.storage.base import Storage, TooLarge, has_file
 from preprocess.storage.router import require_client
 from preprocess.storage.s3_objects import client_of_process
 from preprocess.storage.uris import has_scheme, host_of, is_in_bucket, is_web, resolve_uri
@@ -278,8 +277,7 @@ def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
     """
     for prefix in prefixes:
         try:
-            finished = storage.match(glob.escape(sidecar_path(prefix, MANIFEST_NAME)))
-            if not finished:
+            if not has_file(storage, sidecar_path(prefix, MANIFEST_NAME)):
                 raise InputError(
                     f"against: there is no finished set of records at {prefix!r}. Give the prefix that was the "
                     "output_path of a finished job, for example out/preproc/train."

@@ -15,6 +15,7 @@ from pipelines.diagnosis.set_files import list_set
 from pipelines.diagnosis.set_state import explain_set
 from pipelines.diagnosis.stops import holder_of
 from pipelines.diagnosis.training_state import explain_training
+from preprocess.storage.base import has_file
 from preprocess.storage.uris import has_scheme
 
 _MAX_PARTS = 12
@@ -70,10 +71,10 @@ def explain_lists(folder: str, look: Look) -> Answer | None:
       OSError: storage failed.
     """
     storage = look.storage
-    lists = [f"{split}.csv" for split in SPLITS if storage.match(glob.escape(posixpath.join(folder, f"{split}.csv")))]
+    lists = [f"{split}.csv" for split in SPLITS if has_file(storage, posixpath.join(folder, f"{split}.csv"))]
     new = storage.match(f"{glob.escape(folder)}/.*.new*") if not has_scheme(folder) else []
     holder = holder_of(posixpath.join(folder, ".lock"), look)
-    has_dict = bool(storage.match(glob.escape(posixpath.join(folder, DICT_NAME))))
+    has_dict = has_file(storage, posixpath.join(folder, DICT_NAME))
     if holder is not None and holder.lives and "ingest" in holder.words:
         return Answer(f"{folder}: its lists are being written at this moment, by {holder.words}", weight=RUNNING)
     if not lists and not new:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import posixpath
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from configs.errors import InputError
 from pipelines.diagnosis.look import Look
 from pipelines.diagnosis.next_commands import value_of
 from preprocess.lists.labels import parse_label_dict
+from preprocess.storage.base import has_file
 from preprocess.storage.uris import has_scheme
 
 
@@ -56,7 +56,7 @@ def changes(definition: Mapping[str, Any], note: Mapping[str, Any] | None, look:
             continue
         path, sha256 = entry
         paths.append(path)
-        if not look.storage.match(glob.escape(path)):
+        if not has_file(look.storage, path):
             yield f"the list {path} is not there any more", path
         elif _is_hashed_whole(definition, len(paths) - 1) and not has_scheme(path):
             found = look.digest(path)

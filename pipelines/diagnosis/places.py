@@ -11,7 +11,7 @@ import time
 from configs.list_names import SPLITS
 from pipelines.diagnosis.look import Look
 from preprocess.machine.run_note import NOTE_NAME
-from preprocess.records.record_set import MANIFEST_NAME, REPORT_NAME, set_of_shard
+from preprocess.records.record_set import MANIFEST_NAME, PARTS_PREFIX, REPORT_NAME, set_of_shard
 from preprocess.storage.uris import has_scheme
 
 METRICS_NAME = "metrics.json"
@@ -101,7 +101,7 @@ def _is_sidecar(folder: str, name: str) -> bool:
     try:
         with os.scandir(os.path.join(folder, name)) as entries:
             return any(
-                entry.name in (MANIFEST_NAME, REPORT_NAME, ".lock") or entry.name.startswith("parts-")
+                entry.name in (MANIFEST_NAME, REPORT_NAME, ".lock") or entry.name.startswith(PARTS_PREFIX)
                 for entry in entries
             )
     except OSError:

@@ -20,8 +20,7 @@ from pipelines.diagnosis.row_fate import explain_rows, explain_unlisted_record
 from pipelines.diagnosis.set_files import is_set, list_set
 from pipelines.diagnosis.set_state import explain_set
 from preprocess.images.formats import format_by_name
-from preprocess.jobs.job import DEFINITION_NAME
-from preprocess.records.record_set import REPORT_NAME, set_of_shard, sidecar_path
+from preprocess.records.record_set import REPORT_NAME, definitions_glob, set_of_shard, sidecar_path
 from preprocess.storage.uris import has_scheme, is_web, resolve_uri
 
 _ROW = re.compile(r"(?P<list>.+):(?P<line>[1-9]\d*)", re.DOTALL)
@@ -109,7 +108,7 @@ def _follow_links(places: Places, look: Look) -> None:
     for prefix in places.sets:
         paths = [
             sidecar_path(prefix, REPORT_NAME),
-            *look.storage.match(sidecar_path(prefix, f"parts-*/{DEFINITION_NAME}")),
+            *look.storage.match(definitions_glob(prefix)),
         ]
         for path in paths:
             data = look.json(path) or {}

@@ -17,10 +17,12 @@ from preprocess.records.record_set import (
     PARTS_PREFIX,
     REPORT_NAME,
     Manifest,
+    definitions_glob,
     set_of_shard,
     sidecar_dir,
     sidecar_path,
 )
+from preprocess.storage.base import has_file
 
 
 @dataclasses.dataclass
@@ -117,10 +119,12 @@ def is_set(prefix: str, look: Look) -> bool:
     """
     if not posixpath.basename(prefix):
         return False
-    side = glob.escape(sidecar_dir(prefix))
     storage = look.storage
-    names = (MANIFEST_NAME, REPORT_NAME, ".lock", FAILED_NAME, f"{PARTS_PREFIX}*/{DEFINITION_NAME}")
-    return any(storage.match(f"{side}/{name}") for name in names) or any(
+    if any(
+        has_file(storage, sidecar_path(prefix, name)) for name in (MANIFEST_NAME, REPORT_NAME, ".lock", FAILED_NAME)
+    ):
+        return True
+    return bool(storage.match(definitions_glob(prefix))) or any(
         set_of_shard(path) == prefix for path in storage.match(f"{glob.escape(prefix)}-*")
     )
 

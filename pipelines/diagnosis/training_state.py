@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import glob
 import os
 import posixpath
 import re
@@ -16,6 +15,7 @@ from pipelines.diagnosis.next_commands import command_of_note
 from pipelines.diagnosis.places import METRICS_NAME
 from pipelines.diagnosis.stops import holder_of, what_stopped
 from preprocess.machine.run_note import ERROR, NOTE_NAME, read_note
+from preprocess.storage.base import has_file
 
 _CHECKPOINT = re.compile(rb'^model_checkpoint_path: "(?:.*/)?ckpt-(\d+)"', re.MULTILINE)
 _MODEL_FILES = ("saved_model.pb",)
@@ -67,9 +67,7 @@ def explain_training(folder: str, look: Look) -> Answer:
 
 def _finished(folder: str, metrics: Mapping[str, Any], look: Look) -> Answer:
     path = posixpath.join(folder, METRICS_NAME)
-    missing = [
-        name for name in _MODEL_FILES if not look.storage.match(glob.escape(posixpath.join(folder, "model", name)))
-    ]
+    missing = [name for name in _MODEL_FILES if not has_file(look.storage, posixpath.join(folder, "model", name))]
     warnings = metrics.get("warnings")
     warnings = warnings if isinstance(warnings, list) else []
     if missing:

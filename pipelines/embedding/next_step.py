@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import posixpath
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +10,7 @@ from configs.list_names import SPLITS
 from configs.printed_commands import program_command
 from pipelines.checks.embed_flags import read_flags
 from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
-from preprocess.storage.base import Storage
+from preprocess.storage.base import Storage, has_file
 
 # Flags that name the list, or that belong to one run. All others matter for the next list as well.
 _LIST_FLAGS = ("--input_path", "--output_path")
@@ -41,13 +40,11 @@ def next_step(argv: Sequence[str], storage: Storage) -> str | None:
     if name != f"{split}.csv":
         return None
     finished = [
-        other
-        for other in SPLITS
-        if storage.match(glob.escape(sidecar_path(posixpath.join(records, other), MANIFEST_NAME)))
+        other for other in SPLITS if has_file(storage, sidecar_path(posixpath.join(records, other), MANIFEST_NAME))
     ]
     for other in SPLITS:
         path = posixpath.join(data_dir, f"{other}.csv")
-        if other not in finished and storage.match(glob.escape(path)):
+        if other not in finished and has_file(storage, path):
             paths = dict(zip(_LIST_FLAGS, (path, posixpath.join(records, other)), strict=True))
             against = ["--against", posixpath.join(records, "train")] if "train" in finished else []
             return program_command("embed", *_with_paths(argv, paths), *against)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import glob
 import json
 import posixpath
 import re
@@ -54,6 +55,11 @@ def sidecar_dir(prefix: str) -> str:
 def sidecar_path(prefix: str, name: str) -> str:
     """The path of one sidecar file of a set."""
     return posixpath.join(sidecar_dir(prefix), name)
+
+
+def definitions_glob(prefix: str) -> str:
+    """The glob of the definitions of all unfinished jobs of a set."""
+    return f"{glob.escape(sidecar_dir(prefix))}/{PARTS_PREFIX}*/{DEFINITION_NAME}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -221,6 +221,15 @@ def write_file(storage: Storage, path: str, data: bytes, *, durable: bool = True
         stream.write(data)
 
 
+def has_file(storage: Storage, path: str) -> bool:
+    """Whether there is a file at a path, which is no glob.
+
+    Raises:
+      OSError: storage failed.
+    """
+    return bool(storage.match(glob.escape(path)))
+
+
 def read_file(storage: Storage, path: str) -> bytes:
     """Reads a whole file. Raises FileNotFoundError if it does not exist, OSError for other faults."""
     return storage.read(path)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import glob
 import json
 
 from configs.option import defining_flags
 from configs.printed_commands import program_command
 from configs.recipe import PreprocessOptions
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, dictionary_beside
-from preprocess.records.record_set import DEFINITION_NAME, PARTS_PREFIX, sidecar_dir
+from preprocess.records.record_set import definitions_glob
 from trainer.storage.files import storage
 
 
 def is_unfinished(prefix: str) -> bool:
     """Whether the job of a set was begun and has not ended, so that its work lies beside the place of the set."""
     try:
-        return bool(_definitions(prefix))
+        return bool(storage().match(definitions_glob(prefix)))
     except OSError:
         return False
 
@@ -29,7 +28,7 @@ def finishing_command(prefix: str) -> str | None:
       job was begun does not lie beside its lists: a command with another one would be refused.
     """
     try:
-        definitions = _definitions(prefix)
+        definitions = storage().match(definitions_glob(prefix))
         if len(definitions) != 1:
             return None
         definition = json.loads(storage().read(definitions[0]))
@@ -43,10 +42,6 @@ def finishing_command(prefix: str) -> str | None:
         return program_command("embed", *words)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def _definitions(prefix: str) -> list[str]:
-    return storage().match(f"{glob.escape(sidecar_dir(prefix))}/{PARTS_PREFIX}*/{DEFINITION_NAME}")
 
 
 def _read(path: str) -> bytes | None:
