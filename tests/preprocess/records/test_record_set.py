@@ -6,7 +6,8 @@ import pytest
 
 from configs.errors import InputError
 from preprocess.records.backbone_identity import BackboneIdentity
-from preprocess.records.record_set import Manifest, Shard, set_of_shard, shard_name, sidecar_dir
+from preprocess.records.record_set import Manifest, Shard, definitions_glob, set_of_shard, shard_name, sidecar_dir
+from preprocess.storage.base import LocalStorage, write_file
 
 BACKBONE = BackboneIdentity(
     architecture="inception_v3",
@@ -82,3 +83,11 @@ def test_backbones_agree_by_what_they_are_not_by_where_they_lay():
     assert not BACKBONE.agrees_with(dataclasses.replace(BACKBONE, weights_digest="sha256:01"))
     assert not BACKBONE.agrees_with(dataclasses.replace(BACKBONE, image_definition="test/2"))
     assert BACKBONE.describe() == "inception_v3 with RANDOM weights (seed 3)"
+
+
+def test_unfinished_jobs_are_those_of_this_very_set(tmp_path):
+    storage = LocalStorage()
+    own, other = (str(tmp_path / folder / "train") for folder in ("photos [1]", "photos 1"))
+    for prefix in (own, other):
+        write_file(storage, f"{sidecar_dir(prefix)}/parts-0123456789ab/job.json", b"{}")
+    assert storage.match(definitions_glob(own)) == [f"{sidecar_dir(own)}/parts-0123456789ab/job.json"]
