@@ -333,6 +333,7 @@ class Failing:
 
     def __init__(self, engine, error, after):
         self._embed, self._error, self.left = engine.embed, error, after
+        engine.max_pending = 1  # Of batches that run at once, the first may be the one that fails.
 
     def __call__(self, pixels):
         self.left -= 1
