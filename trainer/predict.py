@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from configs.activity import doing
 from configs.arguments import OneLineParser
@@ -21,8 +21,8 @@ from configs.option import REQUIRED, Options, add_flags, given_values, option, o
 from configs.program import run_program
 from configs.rules import Arguments, Number, Switch, Text, Whole
 from preprocess.storage.uris import shown
-from trainer.options import Path
-from trainer.storage.files import cause_of, is_missing_bucket, storage, supported_path
+from trainer.options import Path, with_supported_paths
+from trainer.storage.files import cause_of, is_missing_bucket, storage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,10 +126,7 @@ class PredictOptions(Options):
 def _parse(argv: Sequence[str] | None) -> PredictOptions:
     parser = OneLineParser(module="trainer.predict", description="Predicts the labels of photos.", any_bytes=True)
     add_flags(parser, options_of(PredictOptions))
-    options = PredictOptions(**given_values(parser.parse_args(argv), PredictOptions))
-    paths = {name: getattr(options, name) for name in ("model_dir", "graph", "labels")}
-    given: dict[str, Any] = {name: supported_path(path, flag=name) for name, path in paths.items() if path is not None}
-    return dataclasses.replace(options, **given)
+    return PredictOptions(**with_supported_paths(given_values(parser.parse_args(argv), PredictOptions), PredictOptions))
 
 
 def _graph_classifier(options: PredictOptions, graph: str) -> GraphClassifier:
