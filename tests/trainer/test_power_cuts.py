@@ -8,9 +8,9 @@ import pathlib
 
 import pytest
 
+from tests.support.folders import files_below
 from tests.support.power_cut import forgetful, lay_out
 from tests.trainer.test_resume import options_for
-from tests.trainer.test_task import files_below
 from tests.trainer.training.test_loop import clusters
 from trainer import task
 from trainer.export.output_folder import MODEL_NAME, OutputFolder, copy_model
