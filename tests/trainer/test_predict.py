@@ -22,6 +22,8 @@ from trainer import photo_reader, predict
 from trainer.export.saved_model import save_model
 from trainer.training.head import build_head
 
+pytestmark = pytest.mark.usefixtures("models_loaded_once")
+
 COLOURS = ("red", "green", "blue")
 
 # Of a best score; a photo of one plain colour is surer than that, and a grey one is not.
