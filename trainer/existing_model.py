@@ -13,22 +13,21 @@ import numpy as np
 import tensorflow as tf
 
 from configs.counts import counted
-from configs.errors import InputError, cause_in_one_line
+from configs.errors import InputError
 from trainer.data.dataset import EmbeddingDataset, in_label_mode
 from trainer.data.embedding_findings import embedding_findings, finding_warnings
 from trainer.data.photos import finder_of_sets
 from trainer.data.record_origins import origin_warnings, record_origins
 from trainer.data.record_sets import RecordSet, backbone_difference
 from trainer.evaluation.assess import Calibration, LogitsOf, assess
-from trainer.export.classifier import Classifier
+from trainer.export.classifier import Classifier, load_saved_model
 from trainer.export.model_info import ModelInfo
 from trainer.export.output_folder import PREDICTIONS_NAME, write_json
 from trainer.export.photo_check import check_on_photos
 from trainer.options import TrainingOptions
 from trainer.reports.held_out_files import write_predictions, write_report
 from trainer.run_metrics import engine_of_models
-from trainer.storage.files import cause_of, local_folder
-from trainer.storage.tensorflow_paths import path_for_tensorflow
+from trainer.storage.files import cause_of
 from trainer.storage.working_folder import working_folder
 
 # The names differ from metrics.json and report.html, which are about the training and may lie in the same folder.
@@ -80,21 +79,12 @@ def require_labels(info: ModelInfo, model_dir: str, data: Mapping[str, Embedding
             )
 
 
-def load_logits(model_dir: str, info: ModelInfo) -> LogitsOf:
-    """The logits of an exported model, computed from its scores.
+def _logits_of_model(model: Any, info: ModelInfo) -> LogitsOf:
+    """The logits of an exported model, from `load_saved_model`, computed from its scores.
 
     With a softmax, logits are known except for a constant for each example, which changes no score.
-
-    Raises:
-      InputError: the model cannot be loaded.
     """
-    try:
-        with local_folder(model_dir) as folder, path_for_tensorflow(folder) as path:
-            model = tf.saved_model.load(path)
-        signature = model.signatures["embeddings"]
-    except (OSError, KeyError, tf.errors.OpError) as error:
-        cause = cause_in_one_line(error)
-        raise InputError(f"--model_dir: the model in {model_dir} cannot be loaded ({cause}). Train again.") from error
+    signature = model.signatures["embeddings"]
 
     def logits_of(owner: Any, piece: np.ndarray) -> np.ndarray:
         scores = signature(embeddings=tf.constant(piece))["scores"].numpy().astype(np.float64)
@@ -142,7 +132,8 @@ def evaluate_existing(
     output.require_writable()
     data = {name: in_label_mode({"train": dataset}, info.label_mode)["train"] for name, dataset in data.items()}
     calibration = Calibration(temperature=info.temperature, threshold=info.threshold)
-    logits_of = load_logits(model_dir, info)
+    model = load_saved_model(model_dir)
+    logits_of = _logits_of_model(model, info)
     evaluations = assess(logits_of, data, calibration, train_support=None)
     findings = embedding_findings(sets)
     about_data = finding_warnings(findings, (record_set for part in sets.values() for record_set in part))
@@ -171,7 +162,7 @@ def evaluate_existing(
         },
         "record_origins": origins,
         "exported_model_on_photos": check_on_photos(
-            lambda: Classifier(model_dir),
+            lambda: Classifier(model_dir, model=model),
             data,
             photos_of,
             logits_of=logits_of,

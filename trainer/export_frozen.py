@@ -9,7 +9,6 @@ import dataclasses
 import os
 import posixpath
 from collections.abc import Sequence
-from typing import Any
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
@@ -17,8 +16,8 @@ from configs.option import REQUIRED, Options, add_flags, given_values, option, o
 from configs.printed_commands import program_command
 from configs.program import run_program
 from configs.rules import Switch, Text
-from trainer.options import Path
-from trainer.storage.files import cause_of, storage, supported_path
+from trainer.options import Path, with_supported_paths
+from trainer.storage.files import cause_of, storage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,12 +64,8 @@ def _parse(argv: Sequence[str] | None) -> ExportFrozenOptions:
         "all scores.",
     )
     add_flags(parser, options_of(ExportFrozenOptions))
-    options = ExportFrozenOptions(**given_values(parser.parse_args(argv), ExportFrozenOptions))
-    paths: dict[str, Any] = {name: supported_path(getattr(options, name), flag=name) for name in _PATHS}
-    return dataclasses.replace(options, **paths)
-
-
-_PATHS = ("model_dir", "output_graph", "output_labels")
+    given = given_values(parser.parse_args(argv), ExportFrozenOptions)
+    return ExportFrozenOptions(**with_supported_paths(given, ExportFrozenOptions))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

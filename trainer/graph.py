@@ -20,8 +20,7 @@ from configs.printed_commands import tool_command
 from configs.program import run_program
 from configs.recipe import BackboneOptions
 from configs.rules import Switch
-from trainer.options import Path
-from trainer.storage.files import supported_path
+from trainer.options import Path, with_supported_paths
 
 if TYPE_CHECKING:
     from preprocess.backbones.layers import Layer
@@ -66,13 +65,7 @@ def _parse(argv: Sequence[str] | None) -> GraphOptions:
     of_backbone = sorted(set(given) & set(options_of(BackboneOptions)))
     if "model_dir" in given and of_backbone:
         raise InputError(f"--{of_backbone[0]}: a model in --model_dir has its own network. Pass one of the two.")
-    options = GraphOptions(**given)
-    paths: dict[str, Any] = {
-        name: supported_path(path, flag=name)
-        for name in ("model_dir", "log_dir")
-        if (path := getattr(options, name)) is not None
-    }
-    return dataclasses.replace(options, **paths)
+    return GraphOptions(**with_supported_paths(given, GraphOptions))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

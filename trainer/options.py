@@ -344,6 +344,22 @@ class TrainingOptions(TrainOptions, DataOptions):
         return dataclasses.asdict(self)
 
 
+def with_supported_paths(values: Mapping[str, Any], options: type[Options]) -> dict[str, Any]:
+    """Values of options with the paths among them as `supported_path` gives them.
+
+    Raises:
+      InputError: see `supported_path`.
+    """
+    changed = dict(values)
+    for name, value in values.items():
+        rule = options_of(options)[name].rule
+        if isinstance(rule, Paths):
+            changed[name] = tuple(supported_path(path, flag=name) for path in value)
+        elif isinstance(rule, Path) and value is not None and not rule.or_name:
+            changed[name] = supported_path(value, flag=name)
+    return changed
+
+
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         module="trainer.task",
@@ -384,10 +400,4 @@ def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.en
             given[field] = split_paths(given[field]) if isinstance(rule, Paths) else split_texts(given[field])
     values.update({field: environ[name] for field, name in _VERTEX_FOLDERS.items() if environ.get(name)})
     values.update({field: value for field, value in given.items() if value is not None})
-    for field, value in values.items():
-        rule = rules[field]
-        if isinstance(rule, Paths):
-            values[field] = tuple(supported_path(path, flag=field) for path in value)
-        elif isinstance(rule, Path) and value is not None and not rule.or_name:
-            values[field] = supported_path(value, flag=field)
-    return TrainingOptions(**values)
+    return TrainingOptions(**with_supported_paths(values, TrainingOptions))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trainer.data.dataset import EmbeddingDataset
-    from trainer.data.photos import PhotoFinder
+    from trainer.data.photos import Photo
     from trainer.data.shared_images import SharedImages
     from trainer.evaluation.metrics import Evaluation
     from trainer.export.output_folder import OutputFolder
@@ -357,6 +357,8 @@ def _train_and_export(
     held_out = {name: dataset for name, dataset in data.items() if name != "train"}
     photos = finder_of_sets((record_set for part in sets.values() for record_set in part), options.photo_dirs)
     photos_of = {name: finder_of_sets(part, options.photo_dirs) for name, part in sets.items()}
+    with doing("reading photos of the evaluation set"):
+        some_photos = photos.some(data["eval"].uris, at_most=_PARITY_PHOTOS, tries=_PARITY_TRIES)
 
     def write_model(model_dir: str) -> None:
         with doing("writing the model"):
@@ -376,7 +378,7 @@ def _train_and_export(
             options.export_formats,
             model_dir=model_dir,
             output_dir=model_dir,
-            photos=photos.some(data["eval"].uris, at_most=_PARITY_PHOTOS, tries=_PARITY_TRIES),
+            photos=some_photos,
             head=result.head,
             backbone=network,
             info=info,
@@ -415,15 +417,15 @@ def _train_and_export(
             model_dir=output.model_dir,
             report_path=output.report_path,
             log_dir=options.log_folder,
-            photo=_first_photo(photos, data["eval"]),
+            photo=_photo_to_try(some_photos),
         )
     )
     return metrics
 
 
-def _first_photo(photos: PhotoFinder, evaluation: EmbeddingDataset) -> str | None:
-    """The location of a photo that can be read here, for a command to try the model; None if there is none."""
-    for path, _ in photos.some(evaluation.uris, at_most=1, tries=_PARITY_TRIES):
+def _photo_to_try(photos: Sequence[Photo]) -> str | None:
+    """The location of the first of some photos, for a command to try the model; None if that has no photo to read."""
+    for path, _ in photos[:1]:
         if has_scheme(path):
             return path
         if os.path.isfile(path):  # A member of a tar file is none.

@@ -6,10 +6,10 @@ import sys
 import time
 
 from configs.program import run_program
-from trainer import predict
+from trainer import photo_reader, predict
 
 never = sys.argv.pop(1)
-read = predict._read
+read = photo_reader._read
 
 
 def _read(location):
@@ -18,5 +18,5 @@ def _read(location):
     return read(location)
 
 
-predict._read = _read
+photo_reader._read = _read
 run_program(predict.main)

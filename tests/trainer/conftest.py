@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -47,6 +48,22 @@ def mean_colour_backbone(monkeypatch, mean_colour_identity):
     model = keras.Sequential([keras.layers.Input((IMAGE_SIZE, IMAGE_SIZE, 3)), keras.layers.GlobalAveragePooling2D()])
     monkeypatch.setattr(trainer.export.saved_model, "load_keras_backbone", lambda spec: (model, mean_colour_identity))
     return model
+
+
+@pytest.fixture(scope="session")
+def load_once():
+    """Loads each folder's model at its first use only. A model that cannot be loaded is not kept."""
+    from trainer.export.classifier import load_saved_model
+
+    return functools.cache(load_saved_model)
+
+
+@pytest.fixture
+def models_loaded_once(monkeypatch, load_once):
+    """For tests that look at answers of one model again and again: loading takes more than a second."""
+    import trainer.export.classifier
+
+    monkeypatch.setattr(trainer.export.classifier, "load_saved_model", load_once)
 
 
 @pytest.fixture

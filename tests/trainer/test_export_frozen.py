@@ -15,6 +15,8 @@ from preprocess.images.decode import decode_image
 from tests.support.classifiers import IDENTITY, LABELS, build_classifier, jpeg
 from trainer import export_frozen, predict
 
+pytestmark = pytest.mark.usefixtures("models_loaded_once")
+
 tf = import_tensorflow()
 SHARED = os.path.join(os.path.dirname(__file__), "..", "..", "..", "shared")
 MOBILENET = os.path.join(SHARED, "models", "mobilenet_v1_0.25_128", "frozen_graph.pb")

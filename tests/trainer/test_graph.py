@@ -12,6 +12,8 @@ from tests.support import tiny_network
 from tests.support.classifiers import EMBEDDING_SIZE, IDENTITY, LABELS, build_classifier
 from trainer import graph, task
 
+pytestmark = pytest.mark.usefixtures("models_loaded_once")
+
 tf = import_tensorflow()
 
 

@@ -6,11 +6,9 @@ import json
 import os
 import pathlib
 
-import pytest
-
+from tests.support.folders import files_below
 from tests.support.power_cut import forgetful, lay_out
 from tests.trainer.test_resume import options_for
-from tests.trainer.test_task import files_below
 from tests.trainer.training.test_loop import clusters
 from trainer import task
 from trainer.export.output_folder import MODEL_NAME, OutputFolder, copy_model
@@ -94,14 +92,14 @@ def test_a_power_cut_while_a_model_is_copied_leaves_no_graph_without_its_files(
     assert "saved_model.pb" in left
 
 
-@pytest.mark.parametrize("step", ["evaluation.json", "evaluation.html", "predictions.csv"])
-def test_the_files_of_an_evaluation_are_whole(mean_colour_backbone, task_arguments, tmp_path, monkeypatch, step):
+def test_the_files_of_an_evaluation_are_whole(mean_colour_backbone, task_arguments, tmp_path, monkeypatch):
     task.main(task_arguments)
     flags = ["--eval_data_paths", task_arguments[3], "--output_path", str(tmp_path / "eval"), "--write_predictions"]
     flags += ["--model_dir", str(tmp_path / "training" / "model")]
     (tmp_path / "eval").mkdir()
     with forgetful(tmp_path / "eval", monkeypatch) as disk:
         task.main(flags)
-    written = (tmp_path / "eval" / step).read_bytes()
-    assert all(state.get(step, written) == written for state in disk.cuts)
-    assert step in disk.cuts[-1]
+    for step in ("evaluation.json", "evaluation.html", "predictions.csv"):
+        written = (tmp_path / "eval" / step).read_bytes()
+        assert all(state.get(step, written) == written for state in disk.cuts)
+        assert step in disk.cuts[-1]

@@ -18,9 +18,11 @@ from preprocess.images.isolated_decoder import IsolatedDecoder
 from preprocess.images.loader import ImageLoader
 from preprocess.storage.retry import RetryPolicy
 from tests.support.programs import start_program
-from trainer import predict
+from trainer import photo_reader, predict
 from trainer.export.saved_model import save_model
 from trainer.training.head import build_head
+
+pytestmark = pytest.mark.usefixtures("models_loaded_once")
 
 COLOURS = ("red", "green", "blue")
 
@@ -103,7 +105,7 @@ def test_a_photo_that_crashes_its_decoder_costs_its_own_answer(model_dir, photos
     hostile = functools.partial(IsolatedDecoder, _module="tests.support.hostile_worker")
     (tmp_path / "crash.jpg").write_bytes(b"crash")
     with monkeypatch.context() as patch:
-        patch.setattr("preprocess.images.isolated_decoder.IsolatedDecoder", hostile)
+        patch.setattr(photo_reader, "IsolatedDecoder", hostile)
         assert predict.main(["--model_dir", model_dir, str(tmp_path / "crash.jpg"), photos[0]]) == 2
     printed = capsys.readouterr()
     assert "crash.jpg: the decoder ended with signal SIGSEGV (decoder_crashed)" in printed.err
@@ -212,7 +214,7 @@ def test_a_machine_that_cannot_read_stops_after_some_photos(model_dir, capsys, m
     def broken(location):
         raise OSError(errno.EIO, "Input/output error", location)
 
-    monkeypatch.setattr(predict, "_read", broken)
+    monkeypatch.setattr(photo_reader, "_read", broken)
     monkeypatch.setitem(ImageLoader.__init__.__kwdefaults__, "try_again", RetryPolicy(limit_sec=0))
     with pytest.raises(InputError, match="8 photos in a row could not be read .* so 2 photos after them were not"):
         predict.main(["--model_dir", model_dir, *(f"{i}.jpg" for i in range(10))])

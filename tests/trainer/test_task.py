@@ -13,6 +13,7 @@ import pytest
 
 from configs.errors import InputError
 from configs.printed_commands import program_command
+from tests.support.folders import files_below
 from trainer import task
 
 FILES = ["checkpoints", "logs", "metrics.json", "model", "report.html"]
@@ -26,10 +27,6 @@ def output(arguments: list[str]) -> str:
 def metrics_of(arguments: list[str]) -> dict:
     with open(os.path.join(output(arguments), "metrics.json"), encoding="utf-8") as stream:
         return json.load(stream)
-
-
-def files_below(folder: pathlib.Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def model_info_of(arguments: list[str]) -> dict:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from configs.counts import counted
-from preprocess.records.record_set import REPORT_NAME, sidecar_path
 from trainer.data.record_sets import RecordSet
-from trainer.storage.files import is_in_bucket, storage
+from trainer.storage.files import is_in_bucket
 
 
-def _read(prefix: str) -> dict[str, Any] | None:
+def _findings(record_set: RecordSet) -> dict[str, Any] | None:
     """The findings in the report of a set; None if the set has no report, or one of an earlier version."""
     try:
-        report = json.loads(storage().read(sidecar_path(prefix, REPORT_NAME)))
+        report = record_set.report
         duplicates = report["duplicates"]
         return {
-            "prefix": prefix,
+            "prefix": record_set.prefix,
             "images_with_different_labels": int(duplicates["images_with_different_labels"]),
             "repeated_records": int(duplicates["extra_records"]),
             "duplicates_file": _text(duplicates["file"]),
@@ -28,7 +26,7 @@ def _read(prefix: str) -> dict[str, Any] | None:
                 for entry in report.get("shared_with") or []
             ],
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -46,7 +44,7 @@ def embedding_findings(sets: Mapping[str, Iterable[RecordSet]]) -> dict[str, lis
       `records` whose image it has too, and the `file` with their URIs, or None.
     """
     found = {
-        name: [findings for record_set in part if (findings := _read(record_set.prefix))] for name, part in sets.items()
+        name: [findings for record_set in part if (findings := _findings(record_set))] for name, part in sets.items()
     }
     return {name: part for name, part in found.items() if part}
 

@@ -12,7 +12,6 @@ import base64
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import sys
 import urllib.parse
@@ -25,12 +24,11 @@ from configs.errors import InputError, cause_in_one_line
 from preprocess.images.decode import IMAGE_SIZE, ImageError
 from preprocess.images.isolated_decoder import IsolatedDecoder
 from preprocess.lists.tar_members import TarMember, parse_member
-from preprocess.records.record_set import REPORT_NAME, sidecar_path
 from preprocess.storage.retry import RetriesExhausted, RetryPolicy
 from preprocess.storage.router import UriStorage
 from preprocess.storage.uris import has_scheme, resolve_uri
 from trainer.data.record_sets import RecordSet
-from trainer.storage.files import is_in_bucket, storage
+from trainer.storage.files import is_in_bucket
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,13 +54,13 @@ _RETRY = RetryPolicy(limit_sec=10)
 _DECODE_SEC = 10.0
 
 
-def lists_of_sets(prefixes: Iterable[str]) -> tuple[str, ...]:
+def lists_of_sets(sets: Iterable[RecordSet]) -> tuple[str, ...]:
     """The paths of the lists that record sets were made from, if the reports of the sets name them."""
     lists: list[str] = []
-    for prefix in prefixes:
+    for record_set in sets:
         try:
-            lists += [str(path) for path in json.loads(storage().read(sidecar_path(prefix, REPORT_NAME)))["input"]]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            lists += [str(path) for path in record_set.report["input"]]
+        except (KeyError, TypeError):
             continue  # The set was made elsewhere or by an earlier version, so its relative URIs cannot be resolved.
     return tuple(dict.fromkeys(lists))
 
@@ -76,7 +74,7 @@ def finder_of_sets(sets: Iterable[RecordSet], photo_dirs: Sequence[str]) -> Phot
     """
     sets = tuple(sets)
     nowhere = not photo_dirs and not all(record_set.verified for record_set in sets)
-    lists = lists_of_sets(record_set.prefix for record_set in sets if record_set.verified)
+    lists = lists_of_sets(record_set for record_set in sets if record_set.verified)
     return PhotoFinder(lists, below=() if nowhere else photo_dirs or None)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from preprocess.records.record_set import REPORT_NAME, sidecar_path
 from trainer.data.record_sets import RecordSet
-from trainer.storage.files import storage
 
 _LIBRARY_NAMES = {"tensorflow": "TensorFlow", "openvino": "OpenVINO"}
 
@@ -22,16 +19,15 @@ def _engine(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read(prefix: str) -> dict[str, Any]:
+def _origin(record_set: RecordSet) -> dict[str, Any]:
     try:
-        report = json.loads(storage().read(sidecar_path(prefix, REPORT_NAME)))
         return {
-            "prefix": prefix,
-            "lists": [str(path) for path in report["input"]],
-            "engines": [_engine(found) for found in report["engines"]],
+            "prefix": record_set.prefix,
+            "lists": [str(path) for path in record_set.report["input"]],
+            "engines": [_engine(found) for found in record_set.report["engines"]],
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {"prefix": prefix, "lists": [], "engines": []}  # made elsewhere, or by an earlier version
+    except (KeyError, TypeError, AttributeError):
+        return {"prefix": record_set.prefix, "lists": [], "engines": []}  # made elsewhere, or by an earlier version
 
 
 def record_origins(sets: Mapping[str, Iterable[RecordSet]]) -> dict[str, list[dict[str, Any]]]:
@@ -43,7 +39,7 @@ def record_origins(sets: Mapping[str, Iterable[RecordSet]]) -> dict[str, list[di
       `device` and `libraries` (names and versions). There is more than one engine only if workers differed. Lists and
       engines are empty if the set does not say how it was made.
     """
-    return {name: [_read(record_set.prefix) for record_set in part] for name, part in sets.items()}
+    return {name: [_origin(record_set) for record_set in part] for name, part in sets.items()}
 
 
 def engine_words(origins: Sequence[Mapping[str, Any]]) -> str:

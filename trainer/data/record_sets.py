@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
+import json
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from configs.counts import counted
 from configs.errors import InputError
@@ -40,6 +43,15 @@ class RecordSet:
     def shard_path(self, name: str) -> str:
         """The path of the shard with that file name."""
         return posixpath.join(posixpath.dirname(self.prefix), name)
+
+    @functools.cached_property
+    def report(self) -> Mapping[str, Any]:
+        """The report of the job that wrote the set; empty if the set was made elsewhere or the report is unreadable."""
+        try:
+            report = json.loads(storage().read(sidecar_path(self.prefix, record_set.REPORT_NAME)))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return report if isinstance(report, dict) else {}
 
 
 def _is_sidecar(path: str) -> bool:

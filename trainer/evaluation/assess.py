@@ -37,6 +37,16 @@ def logits_in_pieces(logits_of: LogitsOf, dataset: EmbeddingDataset) -> Iterator
     return map(logits_of, dataset.embeddings.pieces())
 
 
+def logits_of_some(logits_of: LogitsOf, dataset: EmbeddingDataset, chosen: np.ndarray) -> Iterator[np.ndarray]:
+    """The logits of the examples that are chosen (bool [n]) in order, in pieces."""
+    start = 0
+    for piece in dataset.embeddings.pieces():
+        part = piece[chosen[start : start + len(piece)]]
+        start += len(piece)
+        if len(part):
+            yield logits_of(part)
+
+
 def calibrate(
     logits_of: LogitsOf, evaluation: EmbeddingDataset, *, min_precision: float
 ) -> tuple[Calibration, Threshold]:
@@ -114,7 +124,7 @@ def _numbers_without(
     if not kept.any():
         return {"left_out": len(rows), "examples": 0, **dict.fromkeys((*_OF_THE_REST, "calibration"))}
     numbers = evaluate(
-        _logits_of_some(logits_of, dataset, kept),
+        logits_of_some(logits_of, dataset, kept),
         dataset.examples_at(np.flatnonzero(kept)),
         temperature=calibration.temperature,
         threshold=calibration.threshold,
@@ -125,12 +135,3 @@ def _numbers_without(
         **{name: numbers[name] for name in _OF_THE_REST},
         "calibration": {name: numbers["calibration"][name] for name in ("error_before", "error_after")},
     }
-
-
-def _logits_of_some(logits_of: LogitsOf, dataset: EmbeddingDataset, kept: np.ndarray) -> Iterator[np.ndarray]:
-    start = 0
-    for piece in dataset.embeddings.pieces():
-        part = piece[kept[start : start + len(piece)]]
-        start += len(piece)
-        if len(part):
-            yield logits_of(part)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from trainer.data.dataset import LabeledExamples
+from trainer.data.label_mode import LabelMode
 from trainer.evaluation.calibration import Reliability, at_threshold, scores_and_correctness
 from trainer.evaluation.ranking import RankingMeasures, ThresholdCounts
 from trainer.evaluation.scores import losses_of, scores_of
@@ -49,6 +50,26 @@ def _parts(logits: np.ndarray | Iterable[np.ndarray], dataset: LabeledExamples) 
             row += len(part)
     if row != len(dataset):
         raise ValueError(f"{row} rows of logits for {len(dataset)} examples")
+
+
+def predicted_labels(scores: np.ndarray, label_mode: LabelMode) -> np.ndarray:
+    """The labels that are predicted for some scores: bool, of the same shape, [n, num_labels]."""
+    if label_mode == "multi":
+        return scores >= MULTI_LABEL_CUT
+    predicted = np.zeros(scores.shape, bool)
+    predicted[np.arange(len(scores)), scores.argmax(axis=1)] = True
+    return predicted
+
+
+def right_predictions(predicted: np.ndarray, labels: np.ndarray, label_mode: LabelMode) -> np.ndarray:
+    """Which predictions are right, as in `measure`: bool [n].
+
+    Args:
+      predicted: from `predicted_labels`.
+      labels: bool [n, num_labels]: which labels each example has.
+      label_mode: as in `predicted_labels`.
+    """
+    return (predicted == labels).all(axis=1) if label_mode == "multi" else (predicted & labels).any(axis=1)
 
 
 def measure(logits: np.ndarray | Iterable[np.ndarray], dataset: LabeledExamples) -> Measures:

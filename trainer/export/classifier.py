@@ -123,8 +123,12 @@ class Classifier:
       signature: the function of the SavedModel from encoded images to predictions.
     """
 
-    def __init__(self, model_dir: str):
+    def __init__(self, model_dir: str, *, model: Any = None):
         """Loads the model, which takes seconds. A model in a bucket is copied to a local disk first.
+
+        Args:
+          model_dir: the folder of the model.
+          model: what `load_saved_model` gave for this folder; None if the model is not loaded yet.
 
         Raises:
           InputError: the folder holds no complete model, or the model takes only embeddings.
@@ -136,7 +140,7 @@ class Classifier:
                 "which network made them. If you know it, train with --weights FILE."
             )
         tf = import_tensorflow()
-        self._model = load_saved_model(model_dir)
+        self._model = load_saved_model(model_dir) if model is None else model
         self.signature = self._model.signatures["serving_default"]
         try:
             # The first run optimizes the graph, writes notes to standard error, and takes more than a second. It runs

@@ -21,13 +21,12 @@ from preprocess.backbones.network_files import FROZEN_GRAPH, parse_graph
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
 from preprocess.images.definition import MAX_IMAGE_SIZE, ImageDefinition
 from preprocess.records.backbone_identity import BackboneIdentity
-from trainer.export.classifier import Prediction
+from trainer.export.classifier import BATCH_SIZE, Prediction
 from trainer.export.model_info import ModelInfo
 from trainer.storage.files import cause_of, storage
 
 # As `retrain.py` names its scores; `--output_layer` of the usual call of `label_image`.
 _USUAL_OUTPUT = "final_result"
-_BATCH_SIZE = 8
 # What messages about backbones say, in the words of `label_image`.
 _WORDS = (
     ("--input_tensor", "--input_layer"),
@@ -126,8 +125,8 @@ class GraphClassifier:
     def predict(self, images: Sequence[bytes]) -> list[Prediction]:
         """Predicts for photos that `trainer.export.classifier.normalize_photo` made, in their order."""
         predictions = []
-        for start in range(0, len(images), _BATCH_SIZE):
-            pixels = np.stack([self._pixels(image) for image in images[start : start + _BATCH_SIZE]])
+        for start in range(0, len(images), BATCH_SIZE):
+            pixels = np.stack([self._pixels(image) for image in images[start : start + BATCH_SIZE]])
             mean, std = self._scale
             scores = np.asarray(self._model((pixels - np.float32(mean)) / np.float32(std), training=False))
             for row in scores:

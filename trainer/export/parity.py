@@ -73,7 +73,6 @@ def image_samples(photos: Sequence[Photo], size: int = IMAGE_SIZE) -> Samples:
       photos: names and contents of image files.
       size: the side of the square that the backbone takes.
     """
-    source: Source = "photos"
     found: list[tuple[str, bytes, np.ndarray]] = []
     for name, data in photos:
         try:
@@ -82,14 +81,16 @@ def image_samples(photos: Sequence[Photo], size: int = IMAGE_SIZE) -> Samples:
             continue
         if len(found) == _MAX_IMAGES:
             break
-    if not found:
-        source = "generated images"
+    are_photos = bool(found)
+    if are_photos:
+        # A format that TensorFlow does not read, or a fault of a file that Pillow forgives.
+        _, errors = decode_images_or_errors_graph(tf.constant([data for _, data, _ in found]), size)
+        readable = [not error for error in errors.numpy()]
+    else:
         found = [(name, data, decode_image(data, size=size)) for name, data in _generated()]
-    # A format that TensorFlow does not read, or a fault of a file that Pillow forgives.
-    _, errors = decode_images_or_errors_graph(tf.constant([data for _, data, _ in found]), size)
-    readable = [not error for error in errors.numpy()]
+        readable = [True] * len(found)  # TensorFlow reads these JPEGs. To ask it takes most of a second.
     return Samples(
-        source=source,
+        source="photos" if are_photos else "generated images",
         names=tuple(name for name, _, _ in found),
         encoded=tuple(
             data if is_readable else encode_png(pixels)

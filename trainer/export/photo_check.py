@@ -18,10 +18,9 @@ import numpy as np
 from configs.activity import Activity, doing
 from preprocess.images.decode import IMAGE_SIZE, ImageError, encode_png
 from trainer.data.dataset import EmbeddingDataset
-from trainer.data.label_mode import LabelMode
 from trainer.data.photos import PhotoFinder, decode_photo
-from trainer.evaluation.assess import Calibration, LogitsOf
-from trainer.evaluation.metrics import MULTI_LABEL_CUT, wilson_interval
+from trainer.evaluation.assess import Calibration, LogitsOf, logits_of_some
+from trainer.evaluation.metrics import predicted_labels, right_predictions, wilson_interval
 from trainer.evaluation.scores import scores_of
 from trainer.export.classifier import BATCH_SIZE, Classifier
 
@@ -180,21 +179,6 @@ def _run_batch(
         outcomes.scores.append(answer.scores)
 
 
-def _answers(scores: np.ndarray, label_mode: LabelMode) -> np.ndarray:
-    """The labels that are predicted: bool [n, num_labels]."""
-    if label_mode == "multi":
-        return scores >= MULTI_LABEL_CUT
-    answers = np.zeros(scores.shape, bool)
-    answers[np.arange(len(scores)), scores.argmax(axis=1)] = True
-    return answers
-
-
-def _num_right(answers: np.ndarray, labels: np.ndarray, label_mode: LabelMode) -> int:
-    """How many answers are right, as in `trainer.evaluation.metrics.measure`."""
-    right = (answers == labels).all(axis=1) if label_mode == "multi" else (answers & labels).any(axis=1)
-    return int(right.sum())
-
-
 def _compared(
     outcomes: _Outcomes,
     dataset: EmbeddingDataset,
@@ -222,8 +206,8 @@ def _compared(
     expected = _scores_of_records(logits_of, dataset, rows, calibration)
     mode = dataset.label_mode
     labels = dataset.targets(rows) > 0
-    answers, of_records = _answers(scores, mode), _answers(expected, mode)
-    right = _num_right(answers, labels, mode)
+    answers, of_records = predicted_labels(scores, mode), predicted_labels(expected, mode)
+    right = int(right_predictions(answers, labels, mode).sum())
     return {
         **counts,
         "different_answers": int((answers != of_records).any(axis=1).sum()),
@@ -231,7 +215,7 @@ def _compared(
         "largest_score_difference": float(np.nan_to_num(np.abs(scores - expected), nan=1.0).max()),
         "accuracy": right / count,
         "accuracy_interval": list(wilson_interval(right, count)),
-        "accuracy_of_records": _num_right(of_records, labels, mode) / count,
+        "accuracy_of_records": int(right_predictions(of_records, labels, mode).sum()) / count,
     }
 
 
@@ -247,10 +231,7 @@ def _scores_of_records(
     logits_of: LogitsOf, dataset: EmbeddingDataset, rows: np.ndarray, calibration: Calibration
 ) -> np.ndarray:
     """The scores that the embeddings in the records give for some examples, in ascending order of their rows."""
-    logits, start = [], 0
-    for piece in dataset.embeddings.pieces():
-        inside = rows[(rows >= start) & (rows < start + len(piece))]
-        if len(inside):
-            logits.append(logits_of(piece[inside - start]))
-        start += len(piece)
-    return scores_of(np.concatenate(logits), dataset.label_mode, temperature=calibration.temperature)
+    chosen = np.zeros(len(dataset), bool)
+    chosen[rows] = True
+    logits = np.concatenate([*logits_of_some(logits_of, dataset, chosen)])
+    return scores_of(logits, dataset.label_mode, temperature=calibration.temperature)

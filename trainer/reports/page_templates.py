@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from configs.console import printable
+from configs.counts import counted
 from trainer.reports.svg_charts import shortened
 
 
@@ -26,11 +27,6 @@ def number(value: float | None, digits: int = 3) -> str:
 def count_of(count: int | None) -> str:
     """A count, or a dash for None."""
     return "–" if count is None else f"{count:,}"
-
-
-def counted(count: int, one: str, many: str | None = None) -> str:
-    """A count with its noun: "1 image", "300 images"."""
-    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def _short(label: str, limit: int = 40) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from configs.activity import Activity, doing
 from trainer.data.dataset import EmbeddingDataset, LabeledExamples
-from trainer.evaluation.metrics import measure
+from trainer.evaluation.metrics import measure, predicted_labels, right_predictions
 from trainer.evaluation.scores import scores_of
 from trainer.options import TrainingOptions
 from trainer.search.cross_validation import fit, sample_in_memory, take_rows
@@ -120,15 +120,6 @@ def nested_parts(dataset: EmbeddingDataset, *, halvings: int, seed: int) -> list
     return parts
 
 
-def _predicted_sets(logits: np.ndarray, dataset: LabeledExamples) -> np.ndarray:
-    """bool, shape [n, num_labels]: the labels that the model predicts."""
-    if dataset.label_mode == "multi":
-        return scores_of(logits, "multi") >= 0.5
-    predicted = np.zeros(logits.shape, bool)
-    predicted[np.arange(len(logits)), logits.argmax(axis=1)] = True
-    return predicted
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Point:
     """The results of heads that were trained on parts of one size. All are tested on the same images.
@@ -169,11 +160,10 @@ def _measure_part(
         measures = measure(logits, examples)
         accuracies.append(measures.accuracy)
         losses.append(measures.loss)
-        predicted_sets = _predicted_sets(logits, examples)
-        hits = predicted_sets & members
-        right += (predicted_sets == members).all(axis=1) if evaluation.label_mode == "multi" else hits.any(axis=1)
-        found += hits
-        predicted += predicted_sets
+        answers = predicted_labels(scores_of(logits, evaluation.label_mode), evaluation.label_mode)
+        right += right_predictions(answers, members, evaluation.label_mode)
+        found += answers & members
+        predicted += answers
         progress.advance()
     return _Point(
         examples=len(part),

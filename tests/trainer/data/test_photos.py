@@ -10,8 +10,10 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from preprocess.storage.retry import RetryPolicy
+from trainer.data import photos
 from trainer.data.photos import PhotoFinder, _link_to, finder_of_sets, lists_of_sets
-from trainer.data.record_sets import find_record_sets
+from trainer.data.record_sets import RecordSet, find_record_sets
 
 
 def photo(path, size=(40, 20)) -> str:
@@ -94,11 +96,15 @@ def test_the_lists_of_sets_stand_in_their_reports(tmp_path):
     for name, content in (("train", {"input": ["a.csv", "b.csv"]}), ("eval", {"input": ["a.csv"]}), ("test", ["?"])):
         (tmp_path / f"_{name}").mkdir()
         (tmp_path / f"_{name}" / "report.json").write_text(json.dumps(content))
-    prefixes = [str(tmp_path / name) for name in ("train", "eval", "test", "missing")]
-    assert lists_of_sets(prefixes) == ("a.csv", "b.csv")
+    names = ("train", "eval", "test", "missing")
+    sets = [RecordSet(prefix=str(tmp_path / name), manifest=None) for name in names]
+    assert lists_of_sets(sets) == ("a.csv", "b.csv")
 
 
-def test_of_records_made_elsewhere_only_photos_in_the_folders_that_were_named_are_read(tmp_path, write_set):
+def test_of_records_made_elsewhere_only_photos_in_the_folders_that_were_named_are_read(
+    tmp_path, write_set, monkeypatch
+):
+    monkeypatch.setattr(photos, "_RETRY", RetryPolicy(limit_sec=0))  # One of the URIs is in a bucket of nobody.
     private = photo(tmp_path / "home" / "private.png")
     inside = photo(tmp_path / "photos" / "a.png")
     photo(tmp_path / "photos-of-others" / "a.png")

@@ -25,7 +25,7 @@ from trainer import predict, task
 from trainer.data.dataset import read_dataset
 from trainer.data.memory import MemoryBudget
 from trainer.data.photos import PhotoFinder, lists_of_sets
-from trainer.data.record_sets import find_record_sets
+from trainer.data.record_sets import RecordSet, find_record_sets
 from trainer.export.model_info import MODEL_INFO_PATH
 from trainer.export.output_folder import OutputFolder, copy_model
 from trainer.options import parse_options
@@ -144,7 +144,8 @@ def test_photos_are_found_until_the_bucket_no_longer_answers(gcs, monkeypatch, c
     Image.fromarray(np.full((20, 40, 3), 200, np.uint8)).save(encoded, "PNG")
     gcs.put("bucket", "data/photos/a.png", encoded.getvalue())
     gcs.put("bucket", "preproc/_train/report.json", json.dumps({"input": ["gs://bucket/data/train.csv"]}).encode())
-    finder = PhotoFinder(lists_of_sets(["gs://bucket/preproc/train", "gs://no-bucket/eval", "az://bucket/test"]))
+    prefixes = ("gs://bucket/preproc/train", "gs://no-bucket/eval", "az://bucket/test")
+    finder = PhotoFinder(lists_of_sets(RecordSet(prefix=prefix, manifest=None) for prefix in prefixes))
     found = ("gs://bucket/data/photos/a.png", encoded.getvalue())
     assert finder.read("photos/a.png") == finder.read(found[0]) == found
     assert finder.thumbnail("photos/a.png", side=8).picture.startswith("data:image/jpeg;base64,")

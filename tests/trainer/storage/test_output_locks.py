@@ -15,6 +15,7 @@ from configs.errors import InputError
 from preprocess.locks.lock_holder import LockLost, this_process
 from preprocess.locks.output_lock import confirm_held
 from preprocess.storage.gcs import GcsStorage
+from tests.support.folders import files_below
 from tests.support.programs import end_program, start_program
 from tests.trainer.storage.test_buckets import put_folder
 from trainer import task
@@ -31,10 +32,6 @@ def wait_for(condition, process):
     while not condition():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-
-
-def files_below(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_of_two_trainers_that_start_at_once_one_trains(task_arguments, tmp_path):

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from configs.errors import InputError
+from tests.support.embedded_clusters import dataset
 from trainer.data.dataset import EmbeddingDataset
-from trainer.data.embeddings import MemoryEmbeddings
 from trainer.evaluation.metrics import measure
 from trainer.options import OPTIMIZERS, TrainingOptions
 from trainer.training.batches import group_steps
@@ -18,17 +18,6 @@ from trainer.training.head import build_head, head_digest, predict_logits, stand
 from trainer.training.loop import train_head
 
 STYLE = "../shared/data/inception_v3_bottlenecks/style.npz"
-
-
-def dataset(embeddings: np.ndarray, label_ids: list[list[int]], num_labels: int) -> EmbeddingDataset:
-    return EmbeddingDataset(
-        uris=np.array([str(i) for i in range(len(label_ids))], dtype=object),
-        embeddings=MemoryEmbeddings(embeddings.astype(np.float32)),
-        label_ids=np.concatenate(label_ids).astype(np.int64),
-        label_splits=np.cumsum([0, *map(len, label_ids)]),
-        labels=tuple(f"label {i}" for i in range(num_labels)),
-        num_unlabeled=0,
-    )
 
 
 def clusters(num_examples: int, seed: int, *, common: float = 0.0, spread: float = 1.0) -> EmbeddingDataset:

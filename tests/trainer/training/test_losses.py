@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
-from tests.trainer.training.test_loop import dataset
+from tests.support.embedded_clusters import dataset
 from trainer.options import TrainingOptions
 from trainer.training.losses import balanced_weights, example_losses, penalty
 
