@@ -15,8 +15,8 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from configs.errors import InputError
 from preprocess.storage.base import Storage, TooLarge, read_stream
+from preprocess.storage.buckets import SPOOL_BYTES
 from preprocess.storage.gcs import GcsStorage
-from preprocess.storage.gcs_objects import SPOOL_BYTES
 from preprocess.storage.retry import RetryPolicy, as_os_error, call
 from preprocess.storage.router import UriStorage, refuse_web
 from preprocess.storage.uris import has_scheme, is_in_bucket
