@@ -411,16 +411,20 @@ def load_classifier(spec: BackboneSpec) -> ImageNetClassifier:
             found = read_network_file(path, spec.architecture, **_asked_of_file(spec), named=spec.weights, classes=True)
         return ImageNetClassifier(model=found.model, image=found.image)
     architecture = ARCHITECTURES[spec.architecture]
-    if architecture.build_classifier is None or architecture.imagenet_classes is None:
+    published = architecture.imagenet_classes
+    if architecture.build_classifier is None or published is None:
         raise InputError(f"backbone: {spec.architecture} has no classes of its own. `hugs backbones` says which have.")
-    if spec.weights != IMAGENET and spec.is_random:
+    if spec.is_random:
         raise InputError("weights: random ones know no classes. Leave --weights out, or pass a file.")
-    model = architecture.build_classifier()
+    # Before the model, since loading TensorFlow takes seconds.
+    file: contextlib.AbstractContextManager[str]
     if spec.weights == IMAGENET:
-        architecture.imagenet_classes.check()
-        _load_file(model, architecture.imagenet_classes.fetch(), spec)
+        published.check()
+        file = contextlib.nullcontext(published.fetch())
     else:
         check_file(spec.weights)
-        with local_copy(spec.weights) as path:
-            _load_file(model, path, spec)
+        file = local_copy(spec.weights)
+    model = architecture.build_classifier()
+    with file as path:
+        _load_file(model, path, spec)
     return ImageNetClassifier(model=model, image=architecture.image)
