@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import glob
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from typing import Any
 
 from configs.errors import InputError
 from configs.json_text import json_line
-from preprocess.storage.base import Storage, open_own, read_file, write_file
+from preprocess.storage.base import Storage, is_file, open_own, read_file, write_file
 from preprocess.storage.uris import has_scheme
 
 NOTE_NAME = "last_run.json"
@@ -91,7 +90,7 @@ class RunNote:
           unless: a file. If it is there, another run may be writing, and its note must stay.
         """
         with contextlib.suppress(Exception):
-            if not self._storage.match(glob.escape(unless)):
+            if not is_file(self._storage, unless):
                 self.end(ERROR, message)
 
     def forget(self) -> None:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
-from preprocess.storage.base import TooLarge
+from preprocess.storage.base import TooLarge, is_file
 from preprocess.storage.buckets import BucketStorage
 from preprocess.storage.retry import RetryPolicy, call
 from preprocess.storage.s3_objects import (
@@ -66,7 +66,7 @@ class S3Storage(BucketStorage):
     def create_new(self, path: str, data: bytes) -> bool:
         if self._has_conditions(path):
             return super().create_new(path, data)
-        if self.match(path):
+        if is_file(self, path):
             return False
         self._call(lambda: self._upload(path, io.BytesIO(data), len(data)), path)
         # Without conditions another process may have written at the same time.
