@@ -298,6 +298,7 @@ def _load_int8(
         raise InputError("precision: int8 needs images to calibrate with; pass --precision bfloat16 without them.")
     pixels = calibration_pixels()
     quantized = load_int8_network(network, pixels, cache)
+    calibration = digest_of_pixels(pixels)
 
     def make(precision: str) -> Engine:
         source = quantized if precision == "int8" else read_network(network.graph_path)
@@ -305,7 +306,7 @@ def _load_int8(
 
     # The ranges are calibrated on photos, so a comparison on generated images would say little.
     images = pixels[:_INT8_COMPARED]
-    key = _measured_key(network, engine="openvino", precision="int8", images=digest_of_pixels(pixels))
+    key = _measured_key(network, engine="openvino", precision="int8", images=calibration)
     measured = _measure(key, cache, make, "int8", lambda: images)
     why = (
         f"int8: asked for; {measured.speedup:.1f} times as fast as float32 here, "
@@ -313,7 +314,7 @@ def _load_int8(
         f"{measured.worst:.4f} at worst"
     )
     engine = _explained(make("int8"), why, fidelity=measured.worst)
-    engine.info = dataclasses.replace(engine.info, calibration=digest_of_pixels(pixels))
+    engine.info = dataclasses.replace(engine.info, calibration=calibration)
     return engine
 
 
