@@ -26,14 +26,13 @@ from preprocess.engines.converted_networks import (
     load_int8_network,
     load_network,
     load_operations,
-    versions_of,
 )
 from preprocess.engines.fidelity import centred_cosines, embed_all, seconds_for
 from preprocess.engines.int8 import digest_of_pixels
 from preprocess.engines.jax_engine import JaxEngine
 from preprocess.engines.jax_import import find_gpu, has_jax, sees_gpu_driver
 from preprocess.engines.jax_network import UnknownOperationError, check_operations
-from preprocess.engines.libraries import libraries
+from preprocess.engines.libraries import libraries, versions_of
 from preprocess.engines.model_cache import ModelCache
 from preprocess.engines.openvino_engine import OpenVinoEngine, cpu_has_bfloat16, read_network
 from preprocess.engines.openvino_import import has_openvino
