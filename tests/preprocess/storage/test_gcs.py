@@ -261,6 +261,9 @@ def test_patterns(gcs, storage):
     assert storage.sizes("gs://bucket/p/q/*.png") == {}
     storage.delete_tree("gs://bucket/p")
     assert gcs.names("bucket") == ["pp.jpg"]
+    gcs.put("bucket", "p*", b"the glob is its name")
+    assert matched("p*") == ["p*"]
+    assert storage.sizes("gs://bucket/p*") == {"gs://bucket/p*": 20}
 
 
 @pytest.mark.parametrize(
