@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
+from configs.arguments import current_folder
 from configs.errors import InputError
 from configs.json_text import json_line
 from preprocess.storage.base import Storage, is_file, open_own, read_file, write_file
@@ -61,7 +62,7 @@ class RunNote:
         self._content: dict[str, Any] = {
             "module": module,
             "arguments": _without_secrets(arguments),
-            "folder": _current_folder(),
+            "folder": current_folder(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": _now(),
@@ -214,13 +215,6 @@ def _without_secrets(words: Sequence[str]) -> list[str]:
         if not left_out:
             kept.append(word)
     return kept
-
-
-def _current_folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # The folder was deleted.
-        return ""
 
 
 def _now() -> str:
