@@ -34,8 +34,8 @@ from configs.errors import EXIT_OK, InputError
 from configs.install_hint import install_hint
 from configs.program import run_program
 from preprocess.storage.base import write_file
+from preprocess.storage.buckets import NUM_CONNECTIONS
 from preprocess.storage.gcs import GcsStorage
-from preprocess.storage.gcs_objects import NUM_CONNECTIONS
 from preprocess.storage.retry import RetryPolicy
 
 _SHARES = (0.0, 0.05, 0.2)

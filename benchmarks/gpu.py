@@ -39,7 +39,7 @@ from preprocess.engines.jax_engine import JaxEngine
 from preprocess.engines.jax_import import find_gpu
 from preprocess.images.decode import IMAGE_SIZE, decode_image
 from preprocess.images.isolated_decoder import IsolatedDecoder
-from preprocess.images.loader import DEFAULT_DEADLINE_SEC, ImageLoader, LoadedImage
+from preprocess.images.loader import DEFAULT_DEADLINE_SEC, ImageLoader
 from preprocess.images.parallel_loader import ParallelLoader, is_worthwhile
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES, read_image_bytes
 from preprocess.jobs.block_embedder import BlockEmbedder
@@ -150,11 +150,11 @@ class _NotingLoader:
         return location
 
 
-def make_loader(batch_size: int, *, one_process: bool = False) -> ImageLoader | ParallelLoader:
+def make_loader(batch_size: int) -> ImageLoader | ParallelLoader:
     """Reads and decodes as the pipeline does for a GPU (`preprocess.beam.image_source`)."""
     decode, max_ahead = IsolatedDecoder(), max(128, _BATCHES_AHEAD * batch_size)
     here = ImageLoader(read=_read, decode=decode, max_ahead=max_ahead)
-    if one_process or not is_worthwhile():
+    if not is_worthwhile():
         return here
     return ParallelLoader(
         here=here,
@@ -166,20 +166,7 @@ def make_loader(batch_size: int, *, one_process: bool = False) -> ImageLoader | 
     )
 
 
-def loader_rate(paths: Sequence[str], batch_size: int, **how: bool) -> float:
-    """Photographs per second that the pipeline's own readers and decoders make, without an engine."""
-    loader = make_loader(batch_size, **how)
-    loader.add(paths)
-    skipped = len(paths) // 10
-    started = 0.0
-    for number in range(len(paths)):
-        if number == skipped:
-            started = time.perf_counter()
-        assert isinstance(loader.next(), LoadedImage)
-    return (len(paths) - skipped) / (time.perf_counter() - started)
-
-
-def pipeline_rate(engine: Engine, paths: Sequence[str], folder: str, **how: bool) -> dict[str, float]:
+def pipeline_rate(engine: Engine, paths: Sequence[str], folder: str) -> dict[str, float]:
     """Images per second from files to records in the steady state, and what the run waited for."""
     started = time.perf_counter()
     notes: list[tuple[float, int]] = []
@@ -187,7 +174,7 @@ def pipeline_rate(engine: Engine, paths: Sequence[str], folder: str, **how: bool
     def note(rows: int) -> None:
         notes.append((time.perf_counter() - started, rows + (notes[-1][1] if notes else 0)))
 
-    loader = _NotingLoader(make_loader(engine.batch_size, **how))
+    loader = _NotingLoader(make_loader(engine.batch_size))
     storage = LocalStorage()
 
     def open_writer(block: RowBlock) -> BlockWriter:

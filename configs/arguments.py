@@ -42,7 +42,7 @@ class OneLineParser(argparse.ArgumentParser):
         if not self._any_bytes:
             for word in words:
                 require_utf8(word, "an argument")
-            require_utf8(_current_folder(), "the path of the current folder")
+            require_utf8(current_folder(), "the path of the current folder")
         return super().parse_known_args(words, namespace)
 
     def print_help(self, file: Any = None) -> None:
@@ -69,7 +69,8 @@ class OneLineParser(argparse.ArgumentParser):
         raise InputError(f"{message}.{hint} `{self.prog} --help` lists the flags.")
 
 
-def _current_folder() -> str:
+def current_folder() -> str:
+    """The folder in which the program runs; empty if it was deleted."""
     try:
         return os.getcwd()
     except OSError:  # The folder was deleted. The first use of a relative path reports that.

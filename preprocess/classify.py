@@ -81,12 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported here so that --help and wrong flags answer at once.
     import numpy as np
 
-    from preprocess.backbones.backbone import BackboneSpec, check_weights, load_classifier
+    from preprocess.backbones.backbone import BackboneSpec, load_classifier
     from preprocess.backbones.class_names import class_names
 
     spec = BackboneSpec.of_options(options)
     label_files = [(path, _read(path)) for path in options.labels]
-    check_weights(spec)  # Loading TensorFlow takes seconds, so this comes first.
     classifier = load_classifier(spec)
     names = class_names(classifier.model.output_shape[-1], label_files)
     all_usable = True

@@ -43,7 +43,7 @@ from preprocess.backbones.network_files import digest_of_network, network_file_c
 from preprocess.beam.beam_storage import BeamStorage
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EmbedOptions, EngineLoader
-from preprocess.engines.converted_networks import versions_of
+from preprocess.engines.libraries import versions_of
 from preprocess.engines.select import EngineSpec, check_engine
 from preprocess.jobs import embedding_cache
 from preprocess.jobs.job import Job, Retry

@@ -38,7 +38,9 @@ from preprocess.storage.digests import digest_of_file
 IMAGENET = "imagenet"
 RANDOM = "random"
 
-BACKBONE_OPTIONS = ("backbone", "weights", "seed", "input_tensor", "output_tensor", "image_size", "scaling")
+# What can be said of a network from a file; those of the table have their own.
+_OF_FILE = ("input_tensor", "output_tensor", "image_size", "scaling")
+BACKBONE_OPTIONS = ("backbone", "weights", "seed", *_OF_FILE)
 """The options of `pipelines.embed` that say which network it is."""
 
 
@@ -79,8 +81,7 @@ class BackboneSpec:
                 "`hugs backbones` lists them. A file or folder that holds a network is named by its path, which has a "
                 "slash in it or exists."
             )
-        for field in ("input_tensor", "output_tensor", "image_size", "scaling"):
-            value = getattr(self, field)
+        for field, value in _asked_of_file(self).items():
             if value is not None and not self.is_file:
                 raise InputError(
                     f"{field}: belongs to a --backbone that is a file or folder; {self.architecture} has its own. "
@@ -165,8 +166,7 @@ class BackboneSpec:
     @property
     def is_complete(self) -> bool:
         """False if the file has yet to be looked at for what nobody has said (`complete_spec`)."""
-        of_file = (self.input_tensor, self.output_tensor, self.image_size, self.scaling)
-        return not self.is_file or None not in of_file
+        return not self.is_file or None not in _asked_of_file(self).values()
 
     @property
     def image(self) -> ImageDefinition:
@@ -208,8 +208,7 @@ def complete_spec(spec: BackboneSpec, storage: Storage | None = None) -> Backbon
 
 
 def _asked_of_file(spec: BackboneSpec) -> dict[str, Any]:
-    fields = ("input_tensor", "output_tensor", "image_size", "scaling")
-    return {field: getattr(spec, field) for field in fields}
+    return {field: getattr(spec, field) for field in _OF_FILE}
 
 
 def check_weights(spec: BackboneSpec, storage: Storage | None = None) -> None:
@@ -411,16 +410,20 @@ def load_classifier(spec: BackboneSpec) -> ImageNetClassifier:
             found = read_network_file(path, spec.architecture, **_asked_of_file(spec), named=spec.weights, classes=True)
         return ImageNetClassifier(model=found.model, image=found.image)
     architecture = ARCHITECTURES[spec.architecture]
-    if architecture.build_classifier is None or architecture.imagenet_classes is None:
+    published = architecture.imagenet_classes
+    if architecture.build_classifier is None or published is None:
         raise InputError(f"backbone: {spec.architecture} has no classes of its own. `hugs backbones` says which have.")
-    if spec.weights != IMAGENET and spec.is_random:
+    if spec.is_random:
         raise InputError("weights: random ones know no classes. Leave --weights out, or pass a file.")
-    model = architecture.build_classifier()
+    # Before the model, since loading TensorFlow takes seconds.
+    file: contextlib.AbstractContextManager[str]
     if spec.weights == IMAGENET:
-        architecture.imagenet_classes.check()
-        _load_file(model, architecture.imagenet_classes.fetch(), spec)
+        published.check()
+        file = contextlib.nullcontext(published.fetch())
     else:
         check_file(spec.weights)
-        with local_copy(spec.weights) as path:
-            _load_file(model, path, spec)
+        file = local_copy(spec.weights)
+    model = architecture.build_classifier()
+    with file as path:
+        _load_file(model, path, spec)
     return ImageNetClassifier(model=model, image=architecture.image)

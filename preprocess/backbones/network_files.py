@@ -20,7 +20,7 @@ from preprocess.backbones.graph_network import find_input, graph_model, known_gr
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
 from preprocess.backbones.weights_files import local_copy
 from preprocess.images.definition import SCALING_WORDS, ImageDefinition
-from preprocess.storage.base import Storage
+from preprocess.storage.base import Storage, is_file
 from preprocess.storage.digests import digest_of_file
 from preprocess.storage.router import UriStorage
 from preprocess.storage.scratch import scratch_folder
@@ -85,7 +85,7 @@ def check_network_file(path: str, storage: Storage | None = None) -> None:
         raise InputError(f"backbone: {path!r} is a part of a SavedModel. Pass its folder, {os.path.dirname(path)!r}.")
     elif has_scheme(path):
         try:
-            found = path.startswith("gs://") and (storage or UriStorage()).match(path) == [path]
+            found = path.startswith("gs://") and is_file(storage or UriStorage(), path)
         except OSError as error:
             raise InputError(f"backbone: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
         if not found:

@@ -14,7 +14,7 @@ from preprocess.backbones.architectures import ARCHITECTURES
 from preprocess.backbones.backbone import IMAGENET, BackboneSpec, check_weights
 from preprocess.backbones.network_files import packed_network
 from preprocess.backbones.weights_files import StagedFile, local_copy
-from preprocess.storage.base import Storage
+from preprocess.storage.base import Storage, is_file
 from preprocess.storage.digests import digest_of_file
 
 
@@ -47,7 +47,7 @@ def stage_weights(spec: BackboneSpec, folder: str, storage: Storage) -> Backbone
         uri = f"{folder.rstrip('/')}/{sha256}-{os.path.basename(path if spec.is_file else source)}"
         try:
             # A file appears in storage only when it is complete, so a file of this name has this content.
-            if storage.match(uri) != [uri]:
+            if not is_file(storage, uri):
                 with open(path, "rb") as stream, storage.create(uri) as target:
                     shutil.copyfileobj(stream, target, 1024 * 1024)
         except OSError as error:

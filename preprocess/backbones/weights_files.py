@@ -16,7 +16,7 @@ from configs.activity import doing
 from configs.errors import InputError, cause_in_one_line
 from configs.install_hint import install_hint
 from preprocess.storage import router
-from preprocess.storage.base import Storage
+from preprocess.storage.base import Storage, is_file
 from preprocess.storage.digests import digest_of_file
 from preprocess.storage.uris import has_scheme, is_in_bucket
 
@@ -187,7 +187,7 @@ def check_file(path: str, storage: Storage | None = None) -> None:
     if has_scheme(path) and not is_in_bucket(path):
         raise InputError(f"weights: must be {_USABLE}, local, gs:// or s3://. Received: {path!r}")
     try:
-        found = is_in_bucket(path) and (storage or router.UriStorage()).match(path) == [path]
+        found = is_in_bucket(path) and is_file(storage or router.UriStorage(), path)
     except OSError as error:
         raise InputError(f"weights: {path!r} cannot be read ({cause_in_one_line(error)}).") from error
     if not found and not os.path.isfile(path):

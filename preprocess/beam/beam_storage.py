@@ -14,9 +14,9 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from configs.errors import InputError
-from preprocess.storage.base import Storage, TooLarge, read_stream
+from preprocess.storage.base import Storage, TooLarge, is_file, read_stream
+from preprocess.storage.buckets import SPOOL_BYTES
 from preprocess.storage.gcs import GcsStorage
-from preprocess.storage.gcs_objects import SPOOL_BYTES
 from preprocess.storage.retry import RetryPolicy, as_os_error, call
 from preprocess.storage.router import UriStorage, refuse_web
 from preprocess.storage.uris import has_scheme, is_in_bucket
@@ -131,7 +131,7 @@ class _BeamFiles:
 
     def create_new(self, path: str, data: bytes) -> bool:
         # Beam's filesystems have no atomic creation. So the file is read afterwards to see whose data is there.
-        if self.match(path):
+        if is_file(self, path):
             return False
         with self.create(path) as stream:
             stream.write(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import os
 from typing import Any
@@ -16,6 +15,7 @@ from preprocess.backbones.backbone import IMAGENET, BackboneSpec, check_weights,
 from preprocess.backbones.inference_graph import GRAPH_VERSION, inference_graph
 from preprocess.backbones.network_files import digest_of_network, network_file_copy
 from preprocess.engines.int8 import CALIBRATION_VERSION, calibrate, digest_of_pixels
+from preprocess.engines.libraries import versions_of
 from preprocess.engines.model_cache import ModelCache
 from preprocess.engines.openvino_engine import read_network
 from preprocess.engines.openvino_import import import_openvino
@@ -135,17 +135,6 @@ def _int8_key(network: Network, calibration: str) -> dict[str, Any]:
         "code": [GRAPH_VERSION, CALIBRATION_VERSION],
         "versions": versions_of("openvino", "nncf"),
     }
-
-
-def versions_of(*packages: str) -> dict[str, str | None]:
-    """Versions of installed packages, without importing them; None for those that are missing."""
-    found: dict[str, str | None] = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def _graph_key(spec: BackboneSpec) -> dict[str, Any] | None:

@@ -38,7 +38,7 @@ def libraries(*, engine: str, precision: str, network_sha256: str) -> tuple[str,
       precision: the precision of its arithmetic.
       network_sha256: the SHA-256 of the graph that the engine runs.
     """
-    parts = [name for name in _PACKAGES.get(engine, ()) if _is_installed(name)] or [engine]
+    parts = [name for name, version in versions_of(*_PACKAGES.get(engine, ())).items() if version] or [engine]
     packages = ("pillow", *parts, *(("nncf",) if precision == "int8" else ()))
     decoders = ((name, features.version(name)) for name in _LOSSY_DECODERS)
     return (
@@ -48,16 +48,17 @@ def libraries(*, engine: str, precision: str, network_sha256: str) -> tuple[str,
     )
 
 
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+def versions_of(*packages: str) -> dict[str, str | None]:
+    """Versions of installed packages, without importing them; None for those that are missing."""
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # TensorFlow is distributed under several names.
-        return str(getattr(sys.modules.get(package), "__version__", "of unknown version"))
+    # TensorFlow is distributed under several names.
+    return versions_of(package)[package] or str(getattr(sys.modules.get(package), "__version__", "of unknown version"))

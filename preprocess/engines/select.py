@@ -26,14 +26,13 @@ from preprocess.engines.converted_networks import (
     load_int8_network,
     load_network,
     load_operations,
-    versions_of,
 )
 from preprocess.engines.fidelity import centred_cosines, embed_all, seconds_for
 from preprocess.engines.int8 import digest_of_pixels
 from preprocess.engines.jax_engine import JaxEngine
 from preprocess.engines.jax_import import find_gpu, has_jax, sees_gpu_driver
 from preprocess.engines.jax_network import UnknownOperationError, check_operations
-from preprocess.engines.libraries import libraries
+from preprocess.engines.libraries import libraries, versions_of
 from preprocess.engines.model_cache import ModelCache
 from preprocess.engines.openvino_engine import OpenVinoEngine, cpu_has_bfloat16, read_network
 from preprocess.engines.openvino_import import has_openvino
@@ -298,6 +297,7 @@ def _load_int8(
         raise InputError("precision: int8 needs images to calibrate with; pass --precision bfloat16 without them.")
     pixels = calibration_pixels()
     quantized = load_int8_network(network, pixels, cache)
+    calibration = digest_of_pixels(pixels)
 
     def make(precision: str) -> Engine:
         source = quantized if precision == "int8" else read_network(network.graph_path)
@@ -305,7 +305,7 @@ def _load_int8(
 
     # The ranges are calibrated on photos, so a comparison on generated images would say little.
     images = pixels[:_INT8_COMPARED]
-    key = _measured_key(network, engine="openvino", precision="int8", images=digest_of_pixels(pixels))
+    key = _measured_key(network, engine="openvino", precision="int8", images=calibration)
     measured = _measure(key, cache, make, "int8", lambda: images)
     why = (
         f"int8: asked for; {measured.speedup:.1f} times as fast as float32 here, "
@@ -313,7 +313,7 @@ def _load_int8(
         f"{measured.worst:.4f} at worst"
     )
     engine = _explained(make("int8"), why, fidelity=measured.worst)
-    engine.info = dataclasses.replace(engine.info, calibration=digest_of_pixels(pixels))
+    engine.info = dataclasses.replace(engine.info, calibration=calibration)
     return engine
 
 

@@ -33,7 +33,6 @@ from typing import IO, get_args
 
 import numpy as np
 
-import preprocess
 from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS, ImageError, ImageErrorReason
 from preprocess.images.decode_worker import (
     CONFINED,
@@ -47,6 +46,7 @@ from preprocess.images.decode_worker import (
     write_all,
 )
 from preprocess.machine.deadlines import DeadlineWatch
+from preprocess.machine.import_path import import_path
 from preprocess.machine.machine_faults import MachineFault, in_one_line
 
 _LOGGER = logging.getLogger(__name__)
@@ -55,7 +55,6 @@ DEFAULT_DEADLINE_SEC = 60.0
 # The deadline for starting a child, which takes 0.1 to 0.2 s on an idle machine.
 _START_DEADLINE_SEC = 60.0
 _WORKER_MODULE = "preprocess.images.decode_worker"
-_PACKAGES_DIR = os.path.dirname(preprocess.__path__[0])
 # With the default of 64 KiB, the pixels of an image would need five reads and waits. Linux allows this size to all
 # users.
 _PIPE_BYTES = 1024 * 1024
@@ -122,15 +121,14 @@ class _Child:
     """
 
     def __init__(self, module: str):
-        # The child finds packages where this process has found them. -P keeps the current folder out of its path.
-        search_path = dict.fromkeys([_PACKAGES_DIR, *map(os.path.abspath, filter(None, sys.path))])
         # Each child has one thread, because there is one child for each core.
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | {
-            "PYTHONPATH": os.pathsep.join(search_path),
+            "PYTHONPATH": import_path(),
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
             **_MALLOC,
         }
+        # -P keeps the current folder out of its path.
         command = [sys.executable, "-P", "-m", module]
         self._watch = _watch_of_process(os.getpid())
         try:

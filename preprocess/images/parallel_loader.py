@@ -27,12 +27,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-import preprocess
 from preprocess.images.load_worker import Placed, Request, Settings, read_message, write_message
 from preprocess.images.loader import ImageLoader, Outcome
 from preprocess.lists.outcomes import RowFailure
 from preprocess.machine.cores import available_cores
 from preprocess.machine.deadlines import start_thread
+from preprocess.machine.import_path import import_path
 from preprocess.machine.machine_faults import MachineFault, in_one_line
 from preprocess.storage.uris import has_scheme
 
@@ -51,7 +51,6 @@ _CHUNK = 32
 _IN_FLIGHT = 2
 # Room for a chunk each, of memory that is taken only when it is used. More than are in use but for huge batches.
 _SLOTS = 128
-_PACKAGES_DIR = os.path.dirname(preprocess.__path__[0])
 
 _Results = list[Outcome | BaseException]
 
@@ -155,12 +154,11 @@ class _Helper:
         chunk.future.set_result(self._with_pixels(chunk.slot, outcomes))
 
     def _start(self) -> subprocess.Popen[bytes]:
-        search_path = dict.fromkeys([_PACKAGES_DIR, *map(os.path.abspath, filter(None, sys.path))])
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "preprocess.images.load_worker", str(self._slots.descriptor)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path)},
+            env={**os.environ, "PYTHONPATH": import_path()},
             pass_fds=[self._slots.descriptor],
         )
         write_message(process.stdin, self._settings)

@@ -26,6 +26,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from preprocess.images.web_addresses import is_address, is_link_local, is_public
 from preprocess.machine.deadlines import DeadlineWatch
+from preprocess.machine.machine_faults import in_one_line, with_causes
 from preprocess.storage.base import TooLarge
 from preprocess.storage.uris import host_of, shown
 
@@ -344,18 +345,10 @@ def _give_back(response: urllib3.BaseHTTPResponse, *, is_whole: bool) -> None:
         response.release_conn()
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _fault(error: Exception, url: str, *, late: bool, answered: bool) -> WebFault:
     """What an exception of urllib3, or of the sockets below it, says of an image."""
     place, host = shown(url), host_of(url)
-    causes = list(_chain(error))
+    causes = list(with_causes(error))
     for cause in causes:
         if isinstance(cause, _AddressRefused):
             return _refusal(url, str(cause))
@@ -380,5 +373,4 @@ def _fault(error: Exception, url: str, *, late: bool, answered: bool) -> WebFaul
 
 
 def _one_line(error: BaseException) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:200] or type(error).__name__
+    return in_one_line(error)[:200]

@@ -40,7 +40,7 @@ from configs.errors import InputError
 from preprocess.engines.base import EngineInfo
 from preprocess.machine.deadlines import start_thread
 from preprocess.records.backbone_identity import BackboneIdentity
-from preprocess.storage.base import Storage, TooLarge, read_file, write_file
+from preprocess.storage.base import Storage, TooLarge, is_file, read_file, write_file
 from preprocess.storage.uris import has_scheme
 
 _MAGIC = b"HUGSEMB1"
@@ -271,7 +271,7 @@ class EmbeddingCache:
     def _describe(self) -> None:
         path = f"{self._folder}/identity.json"
         with self._timed():
-            missing = not self._storage.match(path)
+            missing = not is_file(self._storage, path)
         if missing:
             self._put(path, (json.dumps(self._made_with, indent=2) + "\n").encode())
 

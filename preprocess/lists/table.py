@@ -65,7 +65,7 @@ def _cells(stream: BinaryIO, list_path: str, delimiter: str) -> Iterator[tuple[i
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    return cells[0].strip().casefold() in HEADER_NAMES
+    return cells[0].casefold() in HEADER_NAMES
 
 
 def read_table(stream: BinaryIO, list_format: ListFormat, list_path: str) -> Iterator[RawRow]:
@@ -90,15 +90,15 @@ def _delimited_rows(stream: BinaryIO, list_format: ListFormat, list_path: str) -
     skip_lines = int(list_format.names_delimiter)
     first = True
     is_plain = list_format.is_plain or list_format.kind == "tar"  # the index of a tar archive is a plain list
-    for line, cells in _cells(stream, list_path, list_format.delimiter):
-        uri = cells[0].strip() if cells else ""
-        names = tuple(dict.fromkeys(filter(None, (cell.strip() for cell in cells[1:]))))
+    for line, raw in _cells(stream, list_path, list_format.delimiter):
         if line <= skip_lines:
             yield line, "", (), RowSkip(SKIP_HEADER, "The first line names the delimiter.")
             continue
-        if not uri and not names:
+        cells = [cell.strip() for cell in raw]
+        if not any(cells):
             yield line, "", (), None
             continue
+        uri, names = cells[0], _each_once(cells[1:])
         if first:
             first = False
             if list_format.header or (line == 1 and _is_header(cells)):
@@ -109,14 +109,13 @@ def _delimited_rows(stream: BinaryIO, list_format: ListFormat, list_path: str) -
         elif list_format.ml_use:
             yield _without_ml_use(line, uri, names, cells)
         else:
-            yield _of_columns(line, [cell.strip() for cell in cells], list_format, list_path)
+            yield _of_columns(line, cells, list_format, list_path)
 
 
 def _without_ml_use(line: int, uri: str, names: tuple[str, ...], cells: Sequence[str]) -> RawRow:
     if uri and uri.casefold() not in ML_USES:
         return line, uri, names, None
-    rest = [cell.strip() for cell in cells[1:]]
-    return line, rest[0] if rest else "", tuple(dict.fromkeys(filter(None, rest[1:]))), None
+    return line, cells[1] if len(cells) > 1 else "", _each_once(cells[2:]), None
 
 
 def _of_columns(line: int, cells: list[str], list_format: ListFormat, list_path: str) -> RawRow:

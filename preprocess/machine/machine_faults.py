@@ -44,10 +44,11 @@ class MachineFault(OSError):  # noqa: N818 (the name says what happened)
 
 def is_machine_fault(error: BaseException) -> bool:
     """Whether an exception, or one of its causes, is a fault of the machine."""
-    return any(_is_one(one) for one in _chain(error))
+    return any(_is_one(one) for one in with_causes(error))
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, its cause, the cause of that, and so on."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

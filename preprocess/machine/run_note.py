@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import glob
 import json
 import os
 import re
@@ -18,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
+from configs.arguments import current_folder
 from configs.errors import InputError
 from configs.json_text import json_line
-from preprocess.storage.base import Storage, open_own, read_file, write_file
+from preprocess.storage.base import Storage, is_file, open_own, read_file, write_file
 from preprocess.storage.uris import has_scheme
 
 NOTE_NAME = "last_run.json"
@@ -62,7 +62,7 @@ class RunNote:
         self._content: dict[str, Any] = {
             "module": module,
             "arguments": _without_secrets(arguments),
-            "folder": _current_folder(),
+            "folder": current_folder(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": _now(),
@@ -91,7 +91,7 @@ class RunNote:
           unless: a file. If it is there, another run may be writing, and its note must stay.
         """
         with contextlib.suppress(Exception):
-            if not self._storage.match(glob.escape(unless)):
+            if not is_file(self._storage, unless):
                 self.end(ERROR, message)
 
     def forget(self) -> None:
@@ -215,13 +215,6 @@ def _without_secrets(words: Sequence[str]) -> list[str]:
         if not left_out:
             kept.append(word)
     return kept
-
-
-def _current_folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # The folder was deleted.
-        return ""
 
 
 def _now() -> str:

@@ -235,6 +235,11 @@ def read_file(storage: Storage, path: str) -> bytes:
     return storage.read(path)
 
 
+def is_file(storage: Storage, path: str) -> bool:
+    """Whether there is a file of exactly this path, which may hold characters of globs. Raises OSError."""
+    return bool(storage.match(glob.escape(path)))
+
+
 def read_stream(stream: BinaryIO, path: str, *, max_bytes: int | None) -> bytes:
     """Reads a stream to its end. Raises TooLarge if it has more than `max_bytes` bytes, after one byte more."""
     if max_bytes is None:

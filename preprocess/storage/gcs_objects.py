@@ -1,4 +1,4 @@
-"""Reads and writes whole objects of Google Cloud Storage with Google's client, with checksums and storage retries.
+"""The client of `gs://`, which is Google's, and single requests with it, with checksums and without retries.
 
 Beam's `gs://` filesystem requests an object's metadata, then ranges of it without verifying a checksum, and it has its
 own retries. Here a read is one request whose checksum is verified, and only the module `retry` tries it again.
@@ -9,26 +9,17 @@ from __future__ import annotations
 import errno
 import io
 import os
-import re
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from preprocess.storage.base import TooLarge
-from preprocess.storage.retry import RetryPolicy, as_os_error, call
+from preprocess.storage.buckets import CONNECT_TIMEOUT_SEC, DEFAULT_TIMEOUT_SEC, NUM_CONNECTIONS, split_bucket_uri
 
 if TYPE_CHECKING:
     from google.cloud import storage
 
-# One for each thread that reads images. The default pool of `requests` keeps only 10 connections, and a new connection
-# costs about three round trips.
-NUM_CONNECTIONS = 32
-DEFAULT_TIMEOUT_SEC = 30.0
-CONNECT_TIMEOUT_SEC = 10.0
-# Content up to this size is kept in memory until it is sent, larger content on disk. A shard of 1024 records is 8.5 MB.
-SPOOL_BYTES = 32 * 1024 * 1024
 _EMULATOR = "STORAGE_EMULATOR_HOST"
-_URI = re.compile(r"gs://([^/]+)/(.*)", re.DOTALL)
 
 _clients: dict[tuple[str, Callable[[], storage.Client]], storage.Client] = {}
 _clients_lock = threading.Lock()
@@ -74,10 +65,7 @@ def client_of_process(make: Callable[[], storage.Client] = make_client) -> stora
 
 def split_uri(uri: str) -> tuple[str, str]:
     """Splits `gs://bucket/name` into (bucket, name). Raises OSError if the URI has another form."""
-    match = _URI.fullmatch(uri)
-    if not match:
-        raise OSError(errno.EINVAL, "must be gs://bucket/object", uri)
-    return match[1], match[2]
+    return split_bucket_uri(uri, "gs://")
 
 
 class _Bounded(io.RawIOBase):
@@ -119,43 +107,6 @@ def download(
     stream = target if max_bytes is None else cast(BinaryIO, _Bounded(target, uri, max_bytes))
     blob = client_of_process(make).bucket(bucket).blob(name)
     blob.download_to_file(stream, timeout=(CONNECT_TIMEOUT_SEC, timeout_sec), retry=None)
-
-
-def read_object(
-    uri: str,
-    *,
-    max_bytes: int | None = None,
-    retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
-    timeout_sec: float = DEFAULT_TIMEOUT_SEC,
-    make: Callable[[], storage.Client] = make_client,
-) -> bytes:
-    """Reads one object with one request, and verifies its checksum.
-
-    Args:
-      uri: gs://bucket/name.
-      max_bytes: larger objects are refused.
-      retry: the storage retries after transient faults, also after damaged and truncated answers.
-      timeout_sec: a connection without data for this long is closed; that counts as a transient fault.
-      make: makes the client if the process has none yet.
-
-    Raises:
-      FileNotFoundError: there is no such object.
-      PermissionError: it may not be read.
-      TooLarge: it has more than `max_bytes` bytes.
-      OSError: anything else.
-    """
-
-    def read_once() -> bytes:
-        buffer = io.BytesIO()
-        download(uri, buffer, max_bytes=max_bytes, timeout_sec=timeout_sec, make=make)
-        return buffer.getvalue()
-
-    try:
-        return call(read_once, retry)
-    except TooLarge:
-        raise
-    except Exception as error:
-        raise as_os_error(error, uri) from error
 
 
 class DamagedUpload(ConnectionError):  # noqa: N818 (the name says what happened)

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from preprocess.storage.gcs_objects import CONNECT_TIMEOUT_SEC
+from preprocess.storage.buckets import CONNECT_TIMEOUT_SEC
 from preprocess.storage.retry import RetryPolicy, as_os_error, call
 from preprocess.storage.versioned_object import Version
 

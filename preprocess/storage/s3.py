@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
 import io
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, TypeVar, cast
+from collections.abc import Callable
+from typing import BinaryIO, TypeVar
 
-from preprocess.storage.base import TooLarge
-from preprocess.storage.gcs_objects import SPOOL_BYTES
-from preprocess.storage.globs import has_wildcard, matching, plain_start
+from preprocess.storage.base import TooLarge, is_file
+from preprocess.storage.buckets import BucketStorage
 from preprocess.storage.retry import RetryPolicy, call
 from preprocess.storage.s3_objects import (
-    NUM_CONNECTIONS,
     client_of_process,
     download,
     download_part,
@@ -32,15 +26,17 @@ _MAX_COPY_BYTES = 5 * 1024**3
 _Result = TypeVar("_Result")
 
 
-class S3Storage:
+class S3Storage(BucketStorage):
     """A `Storage` of `s3://` objects.
 
     Args:
       retry: the storage retries of each operation.
     """
 
+    scheme = "s3://"
+
     def __init__(self, retry: RetryPolicy = RetryPolicy()):  # noqa: B008 (frozen)
-        self._retry = retry
+        super().__init__(retry)
 
     def _call(self, function: Callable[[], _Result], path: str) -> _Result:
         def call_once() -> _Result:
@@ -67,83 +63,31 @@ class S3Storage:
     def _has_conditions(self, path: str) -> bool:
         return self._call(lambda: has_conditions(path.rpartition("/")[0]), path)
 
-    def open(self, path: str) -> BinaryIO:
-        # The whole object is downloaded first. So its checksum is verified, and reading cannot fail in the middle.
-        spool = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))  # noqa: SIM115 (the caller closes it)
-        try:
-            self._call(lambda: download(path, spool), path)
-        except BaseException:
-            spool.close()
-            raise
-        spool.seek(0)
-        return spool
-
-    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
-        buffer = io.BytesIO()
-        self._call(lambda: download(path, buffer, max_bytes=max_bytes), path)
-        return buffer.getvalue()
-
-    def read_part(self, path: str, *, offset: int, num_bytes: int) -> bytes:
-        if not num_bytes:
-            return b""
-        return self._call(lambda: download_part(path, offset=offset, num_bytes=num_bytes), path)
-
-    @contextlib.contextmanager
-    def create(self, path: str, *, keep_partial: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
-        """A new object that is sent when its stream is closed. Nothing is sent if the `with` block raises.
-
-        Objects cannot be appended to, so no part of an incomplete object is kept.
-        """
-        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
-            yield cast(BinaryIO, spool)
-            stream = cast(BinaryIO, spool)
-            size_bytes = stream.seek(0, os.SEEK_END)
-            self._call(lambda: upload(path, stream, size_bytes), path)
-
     def create_new(self, path: str, data: bytes) -> bool:
-        only_new = self._has_conditions(path)
-        if not only_new and self.match(path):
+        if self._has_conditions(path):
+            return super().create_new(path, data)
+        if is_file(self, path):
             return False
-        try:
-            self._call(lambda: upload(path, io.BytesIO(data), len(data), only_new=only_new), path)
-        except FileExistsError:
-            # An earlier attempt may have created the object, and only its answer was lost.
-            return self.read(path) == data
+        self._call(lambda: self._upload(path, io.BytesIO(data), len(data)), path)
         # Without conditions another process may have written at the same time.
-        return only_new or self.read(path) == data
+        return self.read(path) == data
 
-    def _list(self, bucket: str, prefix: str, *, first: bool = False) -> dict[str, int]:
-        """The objects that begin with `prefix`, or the first of them, sorted, with their sizes in bytes."""
+    def _download(self, path: str, target: BinaryIO, *, max_bytes: int | None = None) -> None:
+        download(path, target, max_bytes=max_bytes)
+
+    def _download_part(self, path: str, *, offset: int, num_bytes: int) -> bytes:
+        return download_part(path, offset=offset, num_bytes=num_bytes)
+
+    def _upload(self, path: str, stream: BinaryIO, size_bytes: int, *, only_new: bool = False) -> None:
+        upload(path, stream, size_bytes, only_new=only_new)
+
+    def _list(self, bucket: str, prefix: str, *, only_first: bool = False) -> dict[str, int]:
         client = client_of_process()
-        if first:
+        if only_first:
             pages = [client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)]
         else:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        found = {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", [])}
-        return dict(sorted(found.items()))
-
-    def match(self, pattern: str) -> list[str]:
-        """The objects that match a path or glob. Raises FileNotFoundError if the bucket does not exist."""
-        return list(self._matches(pattern, first=True))
-
-    def sizes(self, pattern: str) -> dict[str, int]:
-        """The objects that match a path or glob, with their sizes in bytes, from one listing."""
-        return self._matches(pattern, first=False)
-
-    def _matches(self, pattern: str, *, first: bool) -> dict[str, int]:
-        bucket, glob = split_uri(pattern)
-        # Listings are sorted, so a plain name comes first of all names that begin with it.
-        only_first = first and not has_wildcard(glob)
-        try:
-            found = self._call(lambda: self._list(bucket, plain_start(glob), first=only_first), pattern)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"No such bucket: s3://{bucket}") from error
-        return {f"s3://{bucket}/{name}": found[name] for name in matching(glob, found)}
-
-    def move(self, source: str, target: str) -> None:
-        # Copy and deletion are retried separately. Both may be done twice: the result is the same.
-        self._call(lambda: self._copy(source, target), source)
-        self.delete_file(source)
+        return {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", [])}
 
     def _copy(self, source: str, target: str) -> None:
         from boto3.s3.transfer import TransferConfig
@@ -155,15 +99,6 @@ class S3Storage:
             Config=TransferConfig(multipart_threshold=_MAX_COPY_BYTES, use_threads=False),
         )
 
-    def delete_file(self, path: str) -> None:
+    def _delete(self, path: str) -> None:
         bucket, name = split_uri(path)
-        with contextlib.suppress(FileNotFoundError):
-            self._call(lambda: client_of_process().delete_object(Bucket=bucket, Key=name), path)
-
-    def delete_tree(self, path: str) -> None:
-        bucket, prefix = split_uri(f"{path}/")
-        with contextlib.suppress(FileNotFoundError):
-            names = self._call(lambda: self._list(bucket, prefix), path)
-            with concurrent.futures.ThreadPoolExecutor(NUM_CONNECTIONS) as threads:
-                for _ in threads.map(self.delete_file, [f"s3://{bucket}/{name}" for name in names]):
-                    pass  # Iterating raises what a thread raised.
+        client_of_process().delete_object(Bucket=bucket, Key=name)

@@ -10,23 +10,18 @@ import contextlib
 import errno
 import io
 import os
-import re
 import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from preprocess.storage.base import TooLarge
+from preprocess.storage.buckets import CONNECT_TIMEOUT_SEC, DEFAULT_TIMEOUT_SEC, NUM_CONNECTIONS, split_bucket_uri
 from preprocess.storage.retry import as_os_error
 
-# One for each thread that reads images.
-NUM_CONNECTIONS = 32
-DEFAULT_TIMEOUT_SEC = 30.0
-CONNECT_TIMEOUT_SEC = 10.0
 # A larger object is sent in parts: the service takes no more in one request.
 _MAX_PUT_BYTES = 4 * 1024**3
 _PIECE_BYTES = 1 << 20
-_URI = re.compile(r"s3://([^/]+)/(.*)", re.DOTALL)
 # Faults that may pass, although their status says otherwise.
 _TRANSIENT_CODES = frozenset({"RequestTimeout", "ConditionalRequestConflict", "OperationAborted"})
 
@@ -58,10 +53,7 @@ def client_of_process() -> Any:
 
 def split_uri(uri: str) -> tuple[str, str]:
     """(bucket, name) of s3://bucket/name. Raises OSError with EINVAL for another form."""
-    match = _URI.fullmatch(uri)
-    if not match:
-        raise OSError(errno.EINVAL, "must be s3://bucket/object", uri)
-    return match[1], match[2]
+    return split_bucket_uri(uri, "s3://")
 
 
 def status_of(error: BaseException) -> int | None:

@@ -6,6 +6,7 @@ import pytest
 from configs.errors import InputError
 from preprocess import classify, list_backbones
 from preprocess.backbones.architectures import ARCHITECTURES
+from preprocess.backbones.weights_files import PublishedFile
 from tests.support.classifiers import jpeg
 
 GRAPH = "../shared/models/mobilenet_v1_0.25_128/frozen_graph.pb"
@@ -59,6 +60,15 @@ def test_wrong_input(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             classify.main([*flags, str(photo)])
+
+
+def test_only_the_file_with_the_classes_is_wanted(tmp_path, monkeypatch):
+    def refuse(file):
+        raise InputError(file.url.rpartition("/")[2])
+
+    monkeypatch.setattr(PublishedFile, "check", refuse)
+    with pytest.raises(InputError, match=r"^vgg16_weights_tf_dim_ordering_tf_kernels\.h5$"):
+        classify.main(["--backbone", "vgg16", str(tmp_path / "a.jpg")])
 
 
 def test_the_table_is_printed(capsys):

@@ -6,7 +6,7 @@ import pytest
 
 from preprocess.beam import beam_storage
 from preprocess.beam.beam_storage import BeamStorage
-from preprocess.storage.base import LocalStorage, TooLarge, read_file, write_file
+from preprocess.storage.base import LocalStorage, TooLarge, is_file, read_file, write_file
 from preprocess.storage.retry import RetryPolicy, as_os_error
 
 
@@ -162,3 +162,10 @@ def test_other_filesystems_take_nothing_from_a_writer_that_fails(monkeypatch):
     files.files["hdfs://b/x"] = b"four"
     with pytest.raises(TooLarge):
         BeamStorage(RetryPolicy(first_wait_sec=0)).read("hdfs://b/x", max_bytes=3)
+
+
+def test_a_file_is_looked_for_by_its_very_name(storage, tmp_path):
+    for name in ("a1.csv", "b[1].csv"):
+        write_file(storage, f"{tmp_path}/{name}", b"x")
+    names = ("a1.csv", "a[1].csv", "a*", "b[1].csv", "c")
+    assert [name for name in names if is_file(storage, f"{tmp_path}/{name}")] == ["a1.csv", "b[1].csv"]

@@ -22,8 +22,8 @@ from preprocess.beam.transforms import EngineLoader
 from preprocess.engines.select import EngineSpec
 from preprocess.storage import gcs_objects
 from preprocess.storage.base import TooLarge, read_file, write_file
+from preprocess.storage.buckets import NUM_CONNECTIONS
 from preprocess.storage.gcs import GcsStorage
-from preprocess.storage.gcs_objects import read_object
 from preprocess.storage.globs import glob_regex
 from preprocess.storage.retry import RetriesExhausted, RetryPolicy
 from tests.support.faulty_gcs import ALL_FAULTS, FaultPlan, FaultyGcs
@@ -49,7 +49,7 @@ def blob(seed, size=60_000):
 
 
 def read(uri, **more):
-    return read_object(uri, retry=QUICK, **more)
+    return GcsStorage(QUICK, **more).read(uri)
 
 
 def test_a_read_is_one_request(gcs):
@@ -202,7 +202,7 @@ def test_the_limit_is_respected(gcs):
 
     policy = RetryPolicy(limit_sec=100, clock=lambda: now[0], sleep=sleep, random=lambda: 1.0)
     with pytest.raises(RetriesExhausted, match=r"^gs://bucket/x: HTTP 503: .* \(tried \d+ times in \d\d s\)$"):
-        read_object("gs://bucket/x", retry=policy)
+        GcsStorage(policy).read("gs://bucket/x")
     # 0.2, 0.4 ... 12.8, then 16 each: the next would end beyond 100 s.
     assert now[0] == pytest.approx(89.4)
     assert len(gcs.exchanges) == 12
@@ -239,7 +239,7 @@ def test_a_process_has_one_client_with_room_for_its_threads(gcs):
         clients = list(threads.map(lambda _: gcs_objects.client_of_process(), range(64)))
     assert len(set(map(id, clients))) == 1
     adapter = clients[0]._http.get_adapter("https://storage.googleapis.com")
-    assert adapter._pool_maxsize == gcs_objects.NUM_CONNECTIONS
+    assert adapter._pool_maxsize == NUM_CONNECTIONS
     assert adapter.max_retries.total == 0
 
 
@@ -261,6 +261,9 @@ def test_patterns(gcs, storage):
     assert storage.sizes("gs://bucket/p/q/*.png") == {}
     storage.delete_tree("gs://bucket/p")
     assert gcs.names("bucket") == ["pp.jpg"]
+    gcs.put("bucket", "p*", b"the glob is its name")
+    assert matched("p*") == ["p*"]
+    assert storage.sizes("gs://bucket/p*") == {"gs://bucket/p*": 20}
 
 
 @pytest.mark.parametrize(
