@@ -57,6 +57,18 @@ class EngineInfo:
         return info
 
 
+class EmbeddingSource(Protocol):
+    """What made embeddings, as a record set tells it: a network, and the engine that ran it."""
+
+    @property
+    def identity(self) -> BackboneIdentity:
+        """The network."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """The description of the engine."""
+
+
 class Engine(Protocol):
     """Runs a network on batches; several batches may run at once.
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from configs.choices import Compression
 from configs.json_text import json_line
-from preprocess.engines.base import Engine
+from preprocess.engines.base import EmbeddingSource
 from preprocess.jobs.block_results import BlockResult, PartFile
 from preprocess.jobs.job import RESULT_SUFFIX
 from preprocess.jobs.resume import engine_tag
@@ -120,7 +120,7 @@ class BlockWriter:
         storage: Storage,
         parts_dir: str,
         compression: Compression,
-        engine: Engine,
+        engine: EmbeddingSource,
     ):
         # The name is unique, so that a second attempt at a block never writes to the files of the first one.
         path = f"{parts_dir}/{block.name}-{engine_tag(engine)}-{uuid.uuid4().hex[:12]}"

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Mapping
 
 from configs.errors import InputError
-from preprocess.engines.base import Engine, EngineInfo
+from preprocess.engines.base import EmbeddingSource, EngineInfo
 from preprocess.jobs.block_results import BlockResult, PartFile
 from preprocess.jobs.job import RESULT_SUFFIX, Job
 from preprocess.jobs.set_files import digest_of, own_path, read_block_results
@@ -52,7 +52,7 @@ class ResumedBlock:
 NOTHING_KNOWN = ResumedBlock()
 
 
-def engine_tag(engine: Engine) -> str:
+def engine_tag(engine: EmbeddingSource) -> str:
     """8 hex digits that identify everything that decides an engine's numbers. They are part of the names of shards.
 
     The records of an incomplete shard are used again only by an engine with the same tag.
@@ -90,7 +90,7 @@ class ResumeIndex:
       OSError: storage failed.
     """
 
-    def __init__(self, storage: Storage, job: Job, engine: Engine):
+    def __init__(self, storage: Storage, job: Job, engine: EmbeddingSource):
         self._storage = storage
         self._job = job
         self._identity: BackboneIdentity = engine.identity
