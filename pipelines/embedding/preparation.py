@@ -34,7 +34,15 @@ from pipelines.checks.web_hosts import check_web_hosts
 from pipelines.embedding.prepared_job import PreparedJob
 from pipelines.embedding.submission import check_options
 from pipelines.planning.file import find_planned_cost, runs_on
-from pipelines.runners.beam_options import is_dataflow, is_local, make_runner, parse_beam_options
+from pipelines.runners.beam_options import (
+    has_one_worker,
+    is_dataflow,
+    is_local,
+    make_runner,
+    moves_elements,
+    parse_beam_options,
+)
+from pipelines.runners.dask import complete_dask_flags, uses_dask
 from pipelines.runners.dataflow import complete_flags, pins_versions, staging_folder
 from pipelines.runners.dataflow_service import check_credentials, check_service, check_writable
 from pipelines.runners.worker_requirements import worker_requirements
@@ -49,6 +57,7 @@ from preprocess.jobs import embedding_cache
 from preprocess.jobs.job import Job, Retry
 from preprocess.jobs.planned_cost import PlannedCost
 from preprocess.jobs.set_files import digest_of
+from preprocess.lists.blocks import Spread
 from preprocess.lists.labels import LabelDict
 from preprocess.storage.base import Storage
 from preprocess.storage.uris import has_scheme
@@ -141,6 +150,7 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
             images=images,
             rows_per_shard=options.rows_per_shard,
             batch_size=options.batch_size,
+            spread=_spread(options, target, lists),
         ),
         runner=target.runner,
         beam_options=target.beam_options,
@@ -164,6 +174,8 @@ def _choose_target(flags: EmbedFlags) -> _Target:
       InputError: a flag is unknown, there is no such runner, or workers could not read or write what the job does.
     """
     options, beam_flags = flags.options, flags.beam_flags
+    if uses_dask(beam_flags):
+        beam_flags = tuple(complete_dask_flags(beam_flags))
     beam_options = parse_beam_options(beam_flags, own_flags=flags.own_names)
     if is_dataflow(beam_options):
         of_flags = {
@@ -175,6 +187,18 @@ def _choose_target(flags: EmbedFlags) -> _Target:
         beam_flags = tuple(complete_flags(flags.recipe, beam_flags, output_prefix=options.output_path))
         beam_options = parse_beam_options(beam_flags, own_flags=flags.own_names)
     return _Target(runner=make_runner(beam_options), beam_options=beam_options, beam_flags=beam_flags)
+
+
+def _spread(options: JobOptions, target: _Target, lists: ScannedLists) -> Spread:
+    """How the blocks are divided among the workers of the runner."""
+    if has_one_worker(target.beam_options):
+        return Spread()
+    return Spread.over_workers(
+        rows=lists.rows,
+        rows_per_block=options.rows_per_shard,
+        lists=len(lists.paths),
+        moves_blocks=moves_elements(target.runner, target.beam_options),
+    )
 
 
 def _check_workers(target: _Target, engine: EngineSpec) -> None:

@@ -11,9 +11,6 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.internal import pickler
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, WorkerOptions
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
-from apache_beam.utils.windowed_value import WindowedValue
 
 from configs.activity import doing
 from configs.choices import UnknownLabels
@@ -37,7 +34,7 @@ from preprocess.jobs.job import Job
 from preprocess.jobs.made_with import load_for_worker
 from preprocess.jobs.report import COMPLETE
 from preprocess.jobs.resume import ResumeIndex
-from preprocess.lists.blocks import RowBlock, into_blocks
+from preprocess.lists.blocks import RowBlock, Spread, into_blocks, joined_blocks
 from preprocess.lists.labels import LabelDict
 from preprocess.lists.list_format import PLAIN
 from preprocess.lists.opened_list import reopen_list
@@ -61,6 +58,7 @@ class EmbedOptions:
       images: how images are read and decoded.
       rows_per_shard: rows of a block, which is also the largest number of records in a shard.
       batch_size: images in a batch; None for the engine's own choice.
+      spread: how the blocks are divided among elements, and so among workers. It decides no record.
     """
 
     unknown_labels: UnknownLabels
@@ -68,6 +66,7 @@ class EmbedOptions:
     images: ImageSource = dataclasses.field(default_factory=ImageSource)
     rows_per_shard: int = PreprocessOptions.rows_per_shard
     batch_size: int | None = None
+    spread: Spread = dataclasses.field(default_factory=Spread)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,7 +135,7 @@ def _unpickle_if_same_code(launcher: str, image: str | None, pickled: bytes) -> 
 
 
 class _ReadRowBlocks(_DoFnOfThisCode):
-    """Reads lists: from (position of the list, its path) to the blocks of its rows.
+    """Reads lists: from (position of the list, its path, reader) to the reader's blocks, a few in each element.
 
     A list that has changed since it was checked fails the job before any of its rows is embedded. The next stage gets
     the blocks of a list only after the list was read to its end without an exception.
@@ -149,8 +148,8 @@ class _ReadRowBlocks(_DoFnOfThisCode):
         self._labels = labels
         self._options = options
 
-    def process(self, element: tuple[int, str]) -> Iterator[RowBlock]:
-        list_index, path = element
+    def process(self, element: tuple[int, str, int]) -> Iterator[tuple[RowBlock, ...]]:
+        list_index, path, reader = element
         with faults.noted(), BeamStorage(self._options.images.retry).open(path) as stream:
             opened = reopen_list(stream, self._formats[list_index], list_path=path)
             rows = parse_rows(
@@ -160,14 +159,19 @@ class _ReadRowBlocks(_DoFnOfThisCode):
                 unknown_labels=self._options.unknown_labels,
                 list_format=opened.list_format,
             )
-            yield from into_blocks(
+            blocks = into_blocks(
                 rows, list_index=list_index, list_path=path, rows_per_block=self._options.rows_per_shard
             )
+            yield from joined_blocks(blocks, reader=reader, spread=self._options.spread)
             check_unchanged(path, checked=self._sha256[list_index], read=opened.hashing.sha256)
 
 
 class _EmbedRowBlocks(_DoFnOfThisCode):
-    """Embeds blocks: from a block to its result. The records are written to storage here and pass no other stage."""
+    """Embeds blocks: from a few blocks to their results. Records are written to storage here and pass no other stage.
+
+    All results come from `process`, because not every runner takes what `finish_bundle` gives: Beam's DaskRunner drops
+    it. So the images of the next block are read while a block is completed only within one element.
+    """
 
     def __init__(self, job: Job, options: EmbedOptions, *, image: str | None):
         super().__init__(image)
@@ -211,21 +215,22 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
             engine=self._engine,
         )
 
-    def process(self, block: RowBlock) -> Iterator[BlockResult]:
-        with faults.noted():
-            earlier = self._earlier.find(block)
-            if earlier.result is None:
-                self._embedder.submit(block, earlier)
-        if earlier.result is not None:
-            count_block(earlier.result)
-            progress.notify(earlier.result.rows)
-            yield earlier.result
-        while self._embedder.submitted > 1:
+    def process(self, blocks: tuple[RowBlock, ...]) -> Iterator[BlockResult]:
+        for block in blocks:
+            with faults.noted():
+                earlier = self._earlier.find(block)
+                if earlier.result is None:
+                    self._embedder.submit(block, earlier)
+            if earlier.result is not None:
+                count_block(earlier.result)
+                progress.notify(earlier.result.rows)
+                yield earlier.result
+            while self._embedder.submitted > 1:
+                yield self._complete_next()
+        while self._embedder.submitted:
             yield self._complete_next()
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        while self._embedder.submitted:
-            yield WindowedValue(self._complete_next(), MIN_TIMESTAMP, [GlobalWindow()])
+    def finish_bundle(self) -> None:
         if self._cache:
             self._cache.flush()
             fault = self._cache.counts().first_fault
@@ -286,12 +291,17 @@ class EmbedLists(beam.PTransform):
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         retry = self._options.images.retry
         image = _worker_image(pipeline.pipeline.options)
+        lists = [
+            (list_index, path, reader)
+            for list_index, path in enumerate(self._job.input_paths)
+            for reader in range(self._options.spread.readers)
+        ]
         results = (
             pipeline
-            | "Lists" >> beam.Create(list(enumerate(self._job.input_paths)))  # (int, path)
-            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._job, self._labels, self._options, image=image))  # RowBlock
+            | "Lists" >> beam.Create(lists)  # (int, path, int)
+            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._job, self._labels, self._options, image=image))
             # A list is one file. Without a reshuffle, one worker would get all its blocks in one bundle.
-            | "Reshuffle" >> beam.Reshuffle()  # RowBlock
+            | "Reshuffle" >> beam.Reshuffle()  # (RowBlock, ...)
             | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options, image=image))  # BlockResult
         )
         return (
