@@ -11,6 +11,7 @@ import re
 from typing import Any, ClassVar, Literal
 
 from configs.errors import did_you_mean
+from configs.machine_families import DISK_TYPES, MIN_DISK_GB, disk_types_for, family_of, machine_fault
 from configs.section import FieldError, Section, shown
 
 # https://cloud.google.com/resource-manager/docs/creating-managing-projects; with a domain for old projects.
@@ -42,6 +43,9 @@ class _CloudSection(Section):
 
     def _check_machine_type(self) -> None:
         self._check_pattern("machine_type", _MACHINE_TYPE, "the name of a machine type such as n2-standard-4")
+        name = getattr(self, "machine_type")  # noqa: B009 - sections that have a machine type call this
+        if fault := machine_fault(name):
+            raise FieldError(f"{self.prefix}machine_type", f"must be another machine type: {name} {fault}.")
 
     def _check_image(self) -> None:
         self._check_pattern("image", _IMAGE, "a container image such as europe-docker.pkg.dev/PROJECT/REPO/hugs:1")
@@ -111,8 +115,9 @@ class DataflowOptions(_CloudSection):
       max_workers: the largest number of workers at a time, at least 1.
       num_workers: the number of workers at the start; None lets the service choose.
       autoscaling: "throughput" lets the service choose the number; "none" keeps `num_workers`.
-      disk_gb: the disk of a worker in GB, at least 20.
-      disk_type: a disk type of Compute Engine; None for the service's default.
+      disk_gb: the disk of a worker in GB, at least 30.
+      disk_type: a disk type of Compute Engine that the machine type takes. None for the service's default, for machines
+        that refuse that one for another (`machine_families.default_disk_type`).
       network: the name of the VPC network; None for "default".
       subnetwork: regions/REGION/subnetworks/NAME, or its full URL.
       public_ips: whether workers get public addresses. Without, the subnetwork needs Private Google Access.
@@ -120,7 +125,7 @@ class DataflowOptions(_CloudSection):
         installs the project and TensorFlow when it starts.
       weights_in_image: whether the image has the weights. Then they are not copied to the bucket.
       gpu: the GPU of a worker.
-      flexrs: "cost" lets the service wait up to six hours for cheaper machines.
+      flexrs: "cost" lets the service wait up to six hours for cheaper machines; with autoscaling and without a GPU.
     """
 
     prefix: ClassVar[str] = "dataflow."
@@ -149,9 +154,8 @@ class DataflowOptions(_CloudSection):
         self._check_choice("autoscaling", ("throughput", "none"))
         if self.autoscaling == "none" and self.num_workers is None:
             self._fail("num_workers", "given where autoscaling is none")
-        self._check_int("disk_gb", minimum=20)
-        if self.disk_type is not None:
-            self._check_choice("disk_type", ("pd-standard", "pd-balanced", "pd-ssd", "hyperdisk-balanced"))
+        self._check_int("disk_gb", minimum=MIN_DISK_GB)
+        self._check_disk_type()
         if self.network is not None:
             self._check_pattern("network", _RESOURCE_NAME, "the name of a VPC network")
         if self.subnetwork is not None:
@@ -164,12 +168,28 @@ class DataflowOptions(_CloudSection):
         self._check_choice("gpu", ("none", "t4", "l4"))
         self._check_gpu()
         self._check_choice("flexrs", ("none", "cost", "speed"))
+        self._check_flexrs()
+
+    def _check_disk_type(self) -> None:
+        if self.disk_type is None:
+            return
+        self._check_choice("disk_type", DISK_TYPES)
+        possible = disk_types_for(self.machine_type)
+        if self.disk_type not in possible:
+            self._fail("disk_type", f"{' or '.join(possible)} for {self.machine_type}, which refuses other disks")
+
+    def _check_flexrs(self) -> None:
+        # "GPUs are not supported", "for autoscaled batch pipelines": https://cloud.google.com/dataflow/docs/guides/flexrs.
+        if self.flexrs != "none" and self.gpu != "none":
+            self._fail("flexrs", f"none with gpu {self.gpu}: FlexRS has no GPUs")
+        if self.flexrs != "none" and self.autoscaling == "none":
+            self._fail("flexrs", "none with autoscaling none: FlexRS chooses the number of workers")
 
     def _check_gpu(self) -> None:
         if self.gpu == "none":
             return
         family = _MACHINES_OF_GPU[self.gpu]
-        if not self.machine_type.startswith(f"{family}-"):
+        if family_of(self.machine_type) != family:
             self._fail("machine_type", f"one of the {family} family for gpu {self.gpu}")
         if self.image is None:
             self._fail("gpu", "none where dataflow.image is not given: CUDA comes with the image")
