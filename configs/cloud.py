@@ -24,7 +24,7 @@ _SUBNETWORK = re.compile(r"(https://www\.googleapis\.com/compute/v1/projects/[^/
 _NETWORK_PATH = re.compile(r"projects/[^/]+/global/networks/[^/]+")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
-_MAX_LABELS = 63  # Of 64; models that are served get one of ours.
+_MAX_LABELS = 63  # Of 64; models that are served and their endpoints get one of ours.
 # Which machines a GPU can be attached to: https://cloud.google.com/compute/docs/gpus.
 _MACHINES_OF_GPU = {"t4": "n1", "l4": "g2"}
 
@@ -49,6 +49,12 @@ class _CloudSection(Section):
 
     def _check_image(self) -> None:
         self._check_pattern("image", _IMAGE, "a container image such as europe-docker.pkg.dev/PROJECT/REPO/hugs:1")
+
+    def _check_service_account(self) -> None:
+        if getattr(self, "service_account") is not None:  # noqa: B009 - sections that have an account call this
+            self._check_pattern(
+                "service_account", _SERVICE_ACCOUNT, "an e-mail address that ends in gserviceaccount.com"
+            )
 
     def _check_flag(self, *fields: str) -> None:
         for field in fields:
@@ -85,10 +91,7 @@ class CloudOptions(_CloudSection):
                 f"must be a region of Google Cloud. Received: {shown(self.region)}.{hint} "
                 "configs/regions.txt lists those that are known; add a line for a new one.",
             )
-        if self.service_account is not None:
-            self._check_pattern(
-                "service_account", _SERVICE_ACCOUNT, "an e-mail address that ends in gserviceaccount.com"
-            )
+        self._check_service_account()
         self._check_labels()
 
     def _check_labels(self) -> None:
@@ -203,7 +206,8 @@ class VertexOptions(_CloudSection):
       machine_type: the machine type of a replica.
       replicas: the number of machines that train one model together, at least 1.
       image: the container image: one of ours (Dockerfile, target `trainer`) with `trainer_in_image`, or any image with
-        Python 3.11, which installs the trainer when it starts.
+        Python 3.11, which installs the trainer when it starts. None for the image of Docker Hub, which the project's
+        repository docker-hub passes on.
       trainer_in_image: whether the image has the trainer. Then nothing is installed when it starts.
       network: projects/NUMBER/global/networks/NAME, a VPC network that is peered with Vertex AI; None for none.
       timeout_hours: the service stops the job after this number of hours, at least 1.
@@ -213,7 +217,7 @@ class VertexOptions(_CloudSection):
 
     machine_type: str = "n1-standard-8"
     replicas: int = 1
-    image: str = "python:3.11"
+    image: str | None = None
     trainer_in_image: bool = False
     network: str | None = None
     timeout_hours: int = 24
@@ -221,15 +225,16 @@ class VertexOptions(_CloudSection):
     def __post_init__(self) -> None:
         self._check_machine_type()
         self._check_int("replicas", minimum=1)
-        self._check_image()
+        if self.image is not None:
+            self._check_image()
         self._check_flag("trainer_in_image")
-        if self.trainer_in_image and self.image == VertexOptions.image:
+        if self.trainer_in_image and self.image is None:
             self._fail("trainer_in_image", "false where vertex.image is not given: that one has only Python")
         if self.network is not None:
             self._check_pattern("network", _NETWORK_PATH, "projects/NUMBER/global/networks/NAME")
         self._check_int("timeout_hours", minimum=1)
         # Images for training that Vertex AI provides have their Python in their name: tf-cpu.2-17.py310.
-        python = re.search(r"\.[cp][py]3(\d+)(:|$)", self.image)
+        python = re.search(r"\.[cp][py]3(\d+)(:|$)", self.image or "")
         if python and int(python[1]) != 11 and not self.trainer_in_image:
             self._fail("image", "one with Python 3.11, which the trainer needs")
 
@@ -244,6 +249,9 @@ class DeployOptions(_CloudSection):
       max_replicas: the largest number of replicas, at least `min_replicas`.
       image: an image of TensorFlow Serving 2.20 or later in Artifact Registry. None for the image of Docker Hub, which
         the project's repository docker-hub passes on.
+      service_account: e-mail address of an account for the container. None for that of Vertex AI, which may read the
+        model and nothing else. Another one must be allowed to read the model itself:
+        https://cloud.google.com/vertex-ai/docs/general/custom-service-account.
     """
 
     prefix: ClassVar[str] = "deploy."
@@ -252,9 +260,11 @@ class DeployOptions(_CloudSection):
     min_replicas: int = 1
     max_replicas: int = 1
     image: str | None = None
+    service_account: str | None = None
 
     def __post_init__(self) -> None:
         self._check_machine_type()
+        self._check_service_account()
         self._check_int("min_replicas", minimum=1)
         self._check_int("max_replicas", minimum=1)
         if self.max_replicas < self.min_replicas:

@@ -271,7 +271,9 @@ def _check_overridden(options: DataflowOptions, flags: GivenFlags) -> None:
     effective = dataclasses.replace(options, **changed)
     asked = any("worker_accelerator=" in value for value in flags.values("--dataflow_service_options"))
     if asked and effective.flexrs != "none":
-        raise InputError("--dataflow_service_options: FlexRS has no GPUs. Leave out worker_accelerator or --flexrs_goal.")
+        raise InputError(
+            "--dataflow_service_options: FlexRS has no GPUs. Leave out worker_accelerator or --flexrs_goal."
+        )
 
 
 def _check_memory(machine_type: str) -> None:

@@ -21,7 +21,34 @@ NAME = job_name(OUTPUT)
     [
         (401, "Request had invalid authentication credentials.", "credentials: Google does not take them"),
         (403, "Dataflow API has not been used in project loopback before", "gcloud services enable dataflow"),
-        (403, "(1f): Could not create workflow; user does not have write access", "roles/dataflow.developer"),
+        (
+            403,
+            "Your application is authenticating by using local Application Default Credentials. The "
+            "dataflow.googleapis.com API requires a quota project, which is not set by default.",
+            "gcloud auth application-default set-quota-project loopback",
+        ),
+        (
+            403,
+            "Dataflow API has not been used in project 764086051850 before or it is disabled.",
+            "gcloud auth application-default set-quota-project loopback",
+        ),
+        (
+            403,
+            "Caller does not have required permission to use project loopback. Grant the caller the "
+            "roles/serviceusage.serviceUsageConsumer role",
+            "Your account needs the role roles/serviceusage.serviceUsageConsumer in project loopback",
+        ),
+        (
+            403,
+            "(1f): Current user cannot act as service account w@loopback-1.iam.gserviceaccount.com.",
+            "Your account needs the role roles/iam.serviceAccountUser on the service account",
+        ),
+        (403, "Required 'compute.machineTypes.get' permission for 'x'", "the role roles/compute.viewer in project"),
+        (
+            403,
+            "(1f): Could not create workflow; user does not have write access",
+            "roles/dataflow.developer and roles/compute.viewer",
+        ),
         (404, "The project was not found", "no such project or region: loopback, us-central1"),
         (429, "Quota exceeded for quota metric 'Requests'", "a quota of project loopback is used up"),
         (500, "Internal error", "the service failed ("),

@@ -198,7 +198,9 @@ def test_the_staged_project_runs_the_staged_pipeline_and_the_launcher_ends_as_a_
     stdout, stderr = submitted.process.communicate(timeout=60)
     assert submitted.process.returncode == 0, stderr
     train, eval_ = submitted.service.jobs
-    (job_dir,) = {name.partition("/preproc/")[0] for name in submitted.gcs.names("bucket") if "/preproc/_train/" in name}
+    (job_dir,) = {
+        name.partition("/preproc/")[0] for name in submitted.gcs.names("bucket") if "/preproc/_train/" in name
+    }
     job_dir = f"gs://bucket/{job_dir}"
     for job, split in ((train, "train"), (eval_, "eval")):
         assert f"submitted {ROWS} rows as Dataflow job {job.id}" in stdout
