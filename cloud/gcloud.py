@@ -17,6 +17,12 @@ from configs.network_faults import network_fault
 # The oldest version that is accepted, from 2022. Everything was tested with 528; older versions may lack a flag.
 _OLDEST = 400
 _INSTALL = "Install it: https://cloud.google.com/sdk/docs/install. --dry_run shows what would be sent without it."
+
+
+class UnreachableError(InputError):
+    """No service can be reached from this machine."""
+
+
 Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
 
@@ -128,7 +134,7 @@ class Gcloud:
             if fault := network_fault(_error_lines(done.stderr)):
                 # The host of a service in a region has the region in its name.
                 region = f", and whether there is a region {self.region}" if self.region in fault else ""
-                raise InputError(f"{name}: {fault}. Check the network{region}.")
+                raise UnreachableError(f"{name}: {fault}. Check the network{region}.")
             said = last_error(done.stderr) or f"exit code {done.returncode}"
             remedy = gcloud_remedy(said, command, self.project)
             raise InputError(f"{name}: {said.rstrip('.')}. {remedy}".rstrip())
@@ -154,6 +160,9 @@ def _error_lines(stderr: str) -> str:
 def last_error(stderr: str) -> str:
     """The last error line of gcloud, without its prefix. Without one, the last line; "" if there is no line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")]
-    last = (errors or lines or [""])[-1]
+    starts = [place for place, line in enumerate(lines) if line.startswith("ERROR:")]
+    last = lines[starts[-1]] if starts else (lines or [""])[-1]
+    if starts and last.endswith(":"):
+        # Commands about Compute Engine say "Could not fetch resource:", and why on the next line.
+        last += f" {' '.join(lines[starts[-1] + 1 : starts[-1] + 2]).removeprefix('- ')}"
     return re.sub(r"^ERROR: (\(gcloud[^)]*\) )?", "", last)

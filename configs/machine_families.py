@@ -6,6 +6,8 @@ ones each year.
 
 from __future__ import annotations
 
+import re
+
 DISK_TYPES = ("pd-standard", "pd-balanced", "pd-ssd", "hyperdisk-balanced")
 # Of Dataflow: https://cloud.google.com/dataflow/docs/reference/pipeline-options: "specify at least 30 GB to account for
 # the worker boot image and local logs".
@@ -61,3 +63,9 @@ def family_of(machine_type: str) -> str:
     """The family of a machine type: n2 of n2-standard-4. `custom-4-8192` is of the family n1."""
     family = machine_type.partition("-")[0]
     return "n1" if family == "custom" else family
+
+
+def vcpus_of(machine_type: str) -> int | None:
+    """The number of vCPUs in the name of a machine type; None if it has none."""
+    found = re.search(r"-(\d+)(?=$|-\d+$|-\d+-ext$|-lssd$)", machine_type)
+    return int(found[1]) if found else None

@@ -48,6 +48,11 @@ def test_a_gcloud_that_is_no_program_is_one_line(monkeypatch, tmp_path):
         ("Using endpoint [x]\nERROR: (gcloud.ai.x.list) Bad thing.\n\nMore words.\n", "Bad thing."),
         ("ERROR: (gcloud) first\nERROR: gcloud crashed (KeyError): 'x'\n", "gcloud crashed (KeyError): 'x'"),
         ("Traceback\n  Killed\n", "Killed"),
+        (
+            "ERROR: (gcloud.compute.regions) Could not fetch resource:\n - Required 'x' permission for 'y'\n\n",
+            "Could not fetch resource: Required 'x' permission for 'y'",
+        ),
+        ("ERROR: (gcloud.x) Nothing follows:\n", "Nothing follows: "),
     ],
 )
 def test_the_last_error_of_gcloud(stderr, said):

@@ -112,8 +112,9 @@ class FakeVertex:
             return 200, self.prediction
         # As users of the real service report it, for example in the notebooks of google/generative-ai.
         message = (
-            "This endpoint is a dedicated endpoint via CloudESF and cannot be accessed through the Vertex AI "
-            f"API. Please access the endpoint using its dedicated dns name '{number}.us-central1-42.prediction.vertexai.goog'"
+            "This endpoint is a dedicated endpoint via CloudESF and cannot be accessed through the Vertex AI API. "
+            "Please access the endpoint using its dedicated dns name "
+            f"'{number}.us-central1-42.prediction.vertexai.goog'"
         )
         return 400, {"error": {"code": 400, "status": "FAILED_PRECONDITION", "message": message}}
 
