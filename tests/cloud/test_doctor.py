@@ -306,6 +306,6 @@ def test_with_the_real_gcloud(project, recipe):
     assert [one["what"] for one in found if one["verdict"] == "mend"] == [
         "your roles/compute.viewer: missing (compute.machineTypes.get and 1 more)",
         "quotas: gcloud compute regions describe us-central1: Could not fetch resource: Required 'compute.regions.get' "
-        "permission for 'projects/my-project/regions/us-central1'. Your account needs the role roles/compute.viewer in project "
-        "my-project; docs/cloud.md lists all roles.",
+        "permission for 'projects/my-project/regions/us-central1'. Your account needs the role roles/compute.viewer in "
+        "project my-project; docs/cloud.md lists all roles.",
     ]
