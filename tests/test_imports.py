@@ -55,6 +55,7 @@ ROOMS = {
         "preprocess.locks",
         "preprocess.records",
     },
+    "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.storage"},
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
@@ -64,6 +65,7 @@ ROOMS = {
 }
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
+    "cloud.checkup": {"cloud.gcloud", "cloud.hub_images"},
     "pipelines.diagnosis": {"pipelines.class_folders"},
     "pipelines.splits": {"pipelines.class_folders"},
     "trainer.storage": {"trainer.options"},
