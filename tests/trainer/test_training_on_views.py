@@ -84,7 +84,7 @@ def test_without_views_the_model_is_that_of_a_set_without_views(
     for arguments in ([], ["--no-draw_views"], ["--no-compare_views"]):
         if arguments == ["--no-draw_views"]:
             add_views(colour_sets[0].rstrip("*"), noise(90))
-        task.main([*task_arguments, "--check_photos", "0", *arguments])
+        task.main([*task_arguments, "--max_steps", "5", "--check_photos", "0", *arguments])
         metrics = metrics_of(task_arguments)
         assert "view_gain" not in metrics
         digests.append(metrics["model"]["head_digest"])
@@ -139,8 +139,8 @@ def words(**changes) -> str:
 def test_the_sentences():
     assert words() == (
         "The training images have 4 views (scale 12.5 %, brightness 3 %); each step drew one of them. The views "
-        "improved the accuracy on the evaluation set (91.2% with them and 90.0% without, difference +1.2 points, 95% interval "
-        "+0.1 to +2.3, 3 seeds, without the 2 shared images)."
+        "improved the accuracy on the evaluation set (91.2% with them and 90.0% without, difference +1.2 points, 95% "
+        "interval +0.1 to +2.3, 3 seeds, without the 2 shared images)."
     )
     assert "The views brought nothing that can be told from chance on the evaluation set (" in words(brought="nothing")
     assert "The views worsened the accuracy on the evaluation set (" in words(brought="less")
