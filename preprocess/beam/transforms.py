@@ -255,7 +255,11 @@ class _FinishRecordSet(_DoFnOfThisCode):
         with faults.noted():
             fence = fence_of(folder, run_id=job.run_id, output=job.output_prefix, storage=storage)
             blocks = read_stored(results, job, storage)
-            report = finish_record_set(blocks, job=job, storage=fenced(storage, fence))
+            try:
+                report = finish_record_set(blocks, job=job, storage=fenced(storage, fence))
+            except FileNotFoundError:
+                fence.confirm()  # If another run has taken the output over, that is why a file is gone.
+                raise
         if report["status"] != COMPLETE:
             raise JobFailed(report["error"])
         if isinstance(fence, Witness):
