@@ -31,6 +31,7 @@ BENCHMARKS = (
     "decode",
     "hostile",
     "overhead",
+    "commit_scale",
     "faults",
     "pipeline",
     "networks",

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import (
+    commit_scale,
     decode,
     embedding,
     engines,
@@ -294,3 +295,11 @@ def test_a_training_step_is_compared_with_the_parts_of_keras():
     row = training.step_row(batch_size=4, steps=2, rounds=1)
     assert row["ratio"] == pytest.approx(row["peer"] / row["ours"], rel=0.05)
     assert row["keras_dropout_ms"] > 0 and row["keras_optimizer_ms"] > 0
+
+
+def test_commit_scale(capfd):
+    commit_scale.main(["--rows", "2000", "9000", "--labels", "5", "--duplicates", "20"])
+    result = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert [one["blocks"] for one in result["runs"]] == [2, 9]
+    assert result["runs"][1]["duplicates"]["images"] > 100
+    assert result["rows"][1]["met"]

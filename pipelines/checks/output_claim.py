@@ -251,7 +251,8 @@ class Output:
     def _fault_of_blocks(self) -> str | None:
         """Why the results of the set's blocks cannot be read; None if they can."""
         try:
-            read_block_results(self._job.output_prefix, self._storage)
+            for _ in read_block_results(self._job.output_prefix, self._storage):
+                pass
         except (OSError, InputError) as error:
             return str(error)
         return None

@@ -18,7 +18,7 @@ from configs.choices import UnknownLabels
 from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
-from preprocess.jobs.set_files import read_content
+from preprocess.jobs.set_files import read_block_results
 from preprocess.lists.detect import notes
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
 from preprocess.lists.list_format import ListFormat
@@ -282,6 +282,7 @@ def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
                     f"against: there is no finished set of records at {prefix!r}. Give the prefix that was the "
                     "output_path of a finished job, for example out/preproc/train."
                 )
-            read_content(prefix, storage)
+            for _ in read_block_results(prefix, storage):
+                pass
         except OSError as error:
             raise _cannot_read("against", prefix, error) from error

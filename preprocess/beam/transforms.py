@@ -26,7 +26,7 @@ from preprocess.engines.select import EngineSpec, load_engine
 from preprocess.images.loader import LoadedImage
 from preprocess.jobs import faults, progress
 from preprocess.jobs.block_embedder import BlockEmbedder
-from preprocess.jobs.block_results import BlockResult
+from preprocess.jobs.block_results import BlockResult, StoredResult, stored_name
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.commit import JobFailed, finish_record_set
 from preprocess.jobs.embedding_cache import RETRY_SEC, EmbeddingCache
@@ -34,6 +34,7 @@ from preprocess.jobs.job import Job
 from preprocess.jobs.made_with import load_for_worker
 from preprocess.jobs.report import COMPLETE
 from preprocess.jobs.resume import ResumeIndex
+from preprocess.jobs.stored_results import read_stored
 from preprocess.lists.blocks import RowBlock, Spread, into_blocks, joined_blocks
 from preprocess.lists.labels import LabelDict
 from preprocess.lists.list_format import PLAIN
@@ -246,19 +247,24 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
 
 
 class _FinishRecordSet(_DoFnOfThisCode):
-    """Commits the set: from the results of all blocks to the report, which is its only output."""
+    """Commits the set: from the names of the results of all blocks to the report, which is its only output."""
 
     def __init__(self, job: Job, retry: RetryPolicy, *, image: str | None):
         super().__init__(image)
         self._job = job
         self._retry = retry
 
-    def process(self, _: None, results: Iterable[BlockResult]) -> Iterator[dict[str, Any]]:
+    def process(self, _: None, results: Iterable[StoredResult]) -> Iterator[dict[str, Any]]:
         job, storage = self._job, BeamStorage(self._retry)
         folder = sidecar_dir(job.output_prefix)
         with faults.noted():
             fence = fence_of(folder, run_id=job.run_id, output=job.output_prefix, storage=storage)
-            report = finish_record_set(results, job=job, storage=fenced(storage, fence))
+            blocks = read_stored(results, job, storage)
+            try:
+                report = finish_record_set(blocks, job=job, storage=fenced(storage, fence))
+            except FileNotFoundError:
+                fence.confirm()  # If another run has taken the output over, that is why a file is gone.
+                raise
         if report["status"] != COMPLETE:
             raise JobFailed(report["error"])
         if isinstance(fence, Witness):
@@ -278,8 +284,8 @@ def _worker_image(options: PipelineOptions) -> str | None:
 class EmbedLists(beam.PTransform):
     """Makes a finished set of records from lists of labelled image URIs. The output is the report.
 
-    Only blocks of rows (URIs and labels) and the small results of blocks pass a shuffle. Images and embeddings never
-    leave their worker, except that records are written to storage.
+    Only blocks of rows (URIs and labels) and the names of their results pass a shuffle. Images and embeddings never
+    leave their worker, except that records are written to storage; so are results, with the digests of the records.
     """
 
     def __init__(self, *, job: Job, labels: LabelDict, options: EmbedOptions):
@@ -303,6 +309,7 @@ class EmbedLists(beam.PTransform):
             # A list is one file. Without a reshuffle, one worker would get all its blocks in one bundle.
             | "Reshuffle" >> beam.Reshuffle()  # (RowBlock, ...)
             | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options, image=image))  # BlockResult
+            | "NameResults" >> beam.Map(stored_name)  # StoredResult
         )
         return (
             pipeline

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+import pickle
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 
 from preprocess.lists.rows import Row
 
 BLOCK_NAME_LENGTH = len("00000-0000000")
+_PROTOCOL = 5
 # A worker is idle for a moment at the end of an element: 1 to 9 % of the time for elements of 512 rows, and less than
 # 1 % for 4,096 rows (measured with waits in place of reading, decoding and the engine).
 _ROWS_PER_ELEMENT = 4096
@@ -43,6 +46,17 @@ class RowBlock:
     def name(self) -> str:
         """A file name that sorts in the order of the input."""
         return f"{self.list_index:05d}-{self.block_index:07d}"
+
+    def __reduce__(self) -> tuple[Callable[[bytes], RowBlock], tuple[bytes]]:
+        # Runners on one machine hold all blocks in memory until they are embedded. URIs of one list are much alike:
+        # compressed, a row takes 12 to 25 bytes instead of 110, for one microsecond.
+        fields = (self.list_index, self.block_index, self.list_path, self.rows)
+        return _unpacked, (zlib.compress(pickle.dumps(fields, _PROTOCOL), level=1),)
+
+
+def _unpacked(packed: bytes) -> RowBlock:
+    """The block that `RowBlock.__reduce__` packed."""
+    return RowBlock(*pickle.loads(zlib.decompress(packed)))
 
 
 def into_blocks(rows: Iterable[Row], *, list_index: int, list_path: str, rows_per_block: int) -> Iterator[RowBlock]:
