@@ -56,7 +56,7 @@ ROOMS = {
         "preprocess.records",
     },
     "pipelines.runners": {"preprocess.storage"},
-    "pipelines.splits": {"preprocess.storage"},
+    "pipelines.splits": {"preprocess.images", "preprocess.storage"},
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
     "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
     "pipelines.diagnosis": {"pipelines.checks", *_PIPELINE} - {"preprocess.beam"},
@@ -64,8 +64,6 @@ ROOMS = {
 }
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
-    "pipelines.diagnosis": {"pipelines.class_folders"},
-    "pipelines.splits": {"pipelines.class_folders"},
     "trainer.storage": {"trainer.options"},
     "trainer.training": {"trainer.options"},
     "trainer.search": {"trainer.options"},

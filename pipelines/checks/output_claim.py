@@ -325,6 +325,7 @@ def locked(
     job: Job,
     storage: Storage,
     *,
+    program: str = "pipelines.embed",
     service_job: tuple[str, str, str] | None = None,
     ask_service: AskService | None = None,
 ) -> contextlib.AbstractContextManager[Lease | FileLock | None]:
@@ -333,6 +334,7 @@ def locked(
     Args:
       job: the job.
       storage: where its output lies.
+      program: the module that runs, for messages.
       service_job: the job on Dataflow that the run will become, as (project, region, name); None if it runs elsewhere.
       ask_service: says whether such a job is active; None if no service can say that.
 
@@ -341,7 +343,7 @@ def locked(
     """
     return output_lock.locked(
         sidecar_dir(job.output_prefix),
-        holder=this_process(program="pipelines.embed", run_id=job.run_id, service_job=service_job),
+        holder=this_process(program=program, run_id=job.run_id, service_job=service_job),
         flag="output_path",
         output=job.output_prefix,
         storage=storage,
