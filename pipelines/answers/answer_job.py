@@ -23,8 +23,6 @@ from trainer.data.record_sets import RecordSet
 
 ANSWERS_NAME = "answers.json"
 """Completes the answers."""
-LIST_NAME = "list.jsonl"
-"""The photos of folders and globs."""
 RECORDS_NAME = "photos"
 """The name of the record set of the photos."""
 ANSWERS_FORMAT = 1
@@ -156,6 +154,21 @@ def answers_path(prefix: str) -> str:
     return sidecar_path(prefix, ANSWERS_NAME)
 
 
+def require_no_records(prefix: str, storage: Storage) -> None:
+    """Makes sure that no record set has the output, whose files would be among those of the answers.
+
+    Raises:
+      InputError: there is one, finished or not; or storage cannot be read.
+    """
+    try:
+        if has_file(storage, sidecar_path(prefix, MANIFEST_NAME)) or storage.match(definitions_glob(prefix)):
+            raise InputError(f"output_path: a set of records lies at {prefix!r}. Choose another output_path.")
+        if any(set_of_shard(path) == prefix for path in storage.match(f"{glob.escape(prefix)}-*")):
+            raise InputError(f"output_path: shards of records lie at {prefix!r}. Choose another output_path.")
+    except OSError as error:
+        raise InputError(f"output_path: cannot look at {prefix!r} ({error}).") from error
+
+
 def claim_answers(prefix: str, definition: dict[str, Any], storage: Storage, *, overwrite: bool) -> AnswersClaim:
     """Decides what to do with what lies at the output.
 
@@ -166,13 +179,9 @@ def claim_answers(prefix: str, definition: dict[str, Any], storage: Storage, *, 
       overwrite: whether other answers may be replaced.
 
     Raises:
-      InputError: other answers, or other things, lie there; or storage cannot be read.
+      InputError: other answers lie there, or files that this program did not write; or storage cannot be read.
     """
     try:
-        if has_file(storage, sidecar_path(prefix, MANIFEST_NAME)) or storage.match(definitions_glob(prefix)):
-            raise InputError(f"output_path: a set of records lies at {prefix!r}. Choose another output_path.")
-        if any(set_of_shard(path) == prefix for path in storage.match(f"{glob.escape(prefix)}-*")):
-            raise InputError(f"output_path: shards of records lie at {prefix!r}. Choose another output_path.")
         begun = read_json(begun_path(prefix), storage)
         finished = read_json(answers_path(prefix), storage)
         files = answer_files(prefix, storage)
@@ -185,15 +194,16 @@ def claim_answers(prefix: str, definition: dict[str, Any], storage: Storage, *, 
                     "--overwrite to replace them, or choose another output_path."
                 )
             return AnswersClaim.NEW
-        theirs = (finished or begun).get("definition")
+        if not finished:
+            # What is embedded of other photos, `pipelines.embed` protects itself.
+            return AnswersClaim.UNFINISHED
+        theirs = finished.get("definition")
         theirs = theirs if isinstance(theirs, dict) else {}
         if different := sorted(name for name in {*theirs, *definition} if theirs.get(name) != definition.get(name)):
             raise InputError(
-                f"output_path: {'' if finished else 'unfinished '}answers lie at {prefix!r} that were made with other "
-                f"{', '.join(different)}. Pass --overwrite to replace them, or choose another output_path."
+                f"output_path: answers lie at {prefix!r} that were made with other {', '.join(different)}. Pass "
+                "--overwrite to replace them, or choose another output_path."
             )
-        if not finished:
-            return AnswersClaim.UNFINISHED
         sizes = storage.sizes(f"{glob.escape(prefix)}-*")
         folder = posixpath.dirname(prefix)
         whole = all(sizes.get(posixpath.join(folder, file["name"])) == file["num_bytes"] for file in finished["files"])

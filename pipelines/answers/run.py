@@ -23,7 +23,6 @@ from configs.json_text import json_line
 from configs.printed_commands import this_command
 from pipelines.answers.answer_job import (
     ANSWERS_FORMAT,
-    LIST_NAME,
     RECORDS_NAME,
     AnswerJob,
     AnswersClaim,
@@ -32,9 +31,11 @@ from pipelines.answers.answer_job import (
     claim_answers,
     ranges_of,
     read_json,
+    require_no_records,
     sidecars,
 )
 from pipelines.answers.flags import AnswerFlags, AnswerOptions
+from pipelines.answers.photo_lists import PhotoLists, delete_other_lists, gone_if_refused, make_lists
 from pipelines.answers.sources import Answerer, answerer_of
 from pipelines.answers.summary import print_answers
 from pipelines.answers.transforms import AnswerRecordSets
@@ -46,14 +47,14 @@ from pipelines.embedding.preparation import Target, choose_target, prepare_job
 from pipelines.embedding.prepared_job import PreparedJob
 from pipelines.runners.worker_files import worker_files
 from preprocess.beam.beam_storage import BeamStorage
-from preprocess.images.photo_sources import find_sources, unlistable
 from preprocess.jobs import faults, progress
 from preprocess.jobs.commit import JobFailed
+from preprocess.jobs.job import Job, differences
 from preprocess.lists.labels import LabelDict
 from preprocess.locks.lock_holder import this_process
 from preprocess.locks.output_lock import fenced, locked
 from preprocess.machine.machine_faults import MachineFault
-from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, SKIPPED_NAME, sidecar_path
+from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_NAME, SKIPPED_NAME, sidecar_path
 from preprocess.storage.base import Storage, read_file, write_file
 from preprocess.storage.retry import RetryPolicy
 from preprocess.storage.scratch import scratch_folder
@@ -75,6 +76,7 @@ class _Prepared:
       target: the runner.
       storage: of the output.
       job: what embeds the photos; None if the records are there.
+      lists: of the photos; None as before.
       definition: of the answers.
     """
 
@@ -84,6 +86,7 @@ class _Prepared:
     target: Target
     storage: BeamStorage
     job: PreparedJob | None
+    lists: PhotoLists | None
     definition: dict[str, Any]
 
 
@@ -99,7 +102,7 @@ def answer(flags: AnswerFlags) -> int:
     options = flags.options
     with contextlib.ExitStack() as stack:
         prepared = _prepare(flags, stack)
-        if options.plan is not None:
+        if options.plan is not None and prepared.job is not None:
             from pipelines.answers.planning import print_plan
 
             return print_plan(flags, prepared.job, options.plan)
@@ -129,25 +132,23 @@ def _prepare(flags: AnswerFlags, stack: contextlib.ExitStack) -> _Prepared:
         storage.require_scheme(path) if not path.startswith(("http://", "https://")) else None
     check_reachable([*paths, options.output_path])
     check_prefix(options.output_path, create=False)
-    definition = {
+    require_no_records(options.output_path, storage)
+    definition: dict[str, Any] = {
         "format": options.format,
         "top_k": top_k,
         "rows_per_file": options.rows_per_file,
         "head": answerer.head.sha256,
         "labels": hashlib.sha256(json.dumps(answerer.names).encode()).hexdigest(),
     }
-    job = None
+    job, lists = None, None
     if options.data_paths:
         sets = _find_sets(options.data_paths)
         answerer.require_fitting(sets)
         definition["records"] = _digests(sets, storage)
+        if not options.dry_run:
+            _require_free(flags, definition, storage)
     else:
-        job = _prepare_job(flags, answerer, storage, stack)
-        definition["photos"] = job.job.key
-        _require_free(flags, definition, storage)
-        job = dataclasses.replace(job, overwrite=options.overwrite and _differs(options, job, storage))
-    if not options.dry_run and options.plan is None:
-        _require_free(flags, definition, storage)
+        job, lists = _prepare_job(flags, answerer, definition, storage, stack)
     return _Prepared(
         flags=flags,
         answerer=answerer,
@@ -155,6 +156,7 @@ def _prepare(flags: AnswerFlags, stack: contextlib.ExitStack) -> _Prepared:
         target=target,
         storage=storage,
         job=job,
+        lists=lists,
         definition=definition,
     )
 
@@ -163,11 +165,13 @@ def _require_free(flags: AnswerFlags, definition: dict[str, Any], storage: Stora
     claim_answers(flags.options.output_path, definition, storage, overwrite=flags.options.overwrite)
 
 
-def _differs(options: AnswerOptions, job: PreparedJob, storage: Storage) -> bool:
-    """Whether the photos that lie at the output were embedded by another job: then nothing of it can be used."""
-    begun = read_json(begun_path(options.output_path), storage)
-    definition = begun.get("definition")
-    return not isinstance(definition, dict) or definition.get("photos") != job.job.key
+def _is_embedded(job: Job, storage: Storage) -> bool:
+    """Whether the job has finished its records, which other answers may be made of."""
+    try:
+        report = read_json(sidecar_path(job.output_prefix, REPORT_NAME), storage)
+    except OSError as error:
+        raise InputError(f"output_path: cannot look at {job.output_prefix!r} ({error}).") from error
+    return bool(report) and not differences(job.definition, report.get("definition") or {})
 
 
 def _embed_flags(flags: AnswerFlags, answerer: Answerer, input_path: Sequence[str], output_path: str) -> EmbedFlags:
@@ -186,44 +190,32 @@ def _embed_flags(flags: AnswerFlags, answerer: Answerer, input_path: Sequence[st
 
 
 def _prepare_job(
-    flags: AnswerFlags, answerer: Answerer, storage: BeamStorage, stack: contextlib.ExitStack
-) -> PreparedJob:
+    flags: AnswerFlags,
+    answerer: Answerer,
+    definition: dict[str, Any],
+    storage: BeamStorage,
+    stack: contextlib.ExitStack,
+) -> tuple[PreparedJob, PhotoLists]:
+    """The job that embeds the photos, and their lists. It adds the job to the definition of the answers."""
     options = flags.options
     is_trial = options.dry_run or options.plan is not None
     # A trial writes nothing at the output.
     folder = stack.enter_context(scratch_folder()) if is_trial else sidecars(options.output_path)
-    lists = _lists_of(options.input_path, posixpath.join(folder, LIST_NAME), storage)
-    prefix = posixpath.join(folder, RECORDS_NAME)
+    lists = make_lists(options.input_path, folder, storage)
     # The classes of a network itself are no labels: some have one name.
     labels = LabelDict(answerer.names if options.model_dir is not None else (), optional=True)
-    return prepare_job(
-        _embed_flags(flags, answerer, lists, prefix),
-        labels=labels,
-        expects=answerer.identity if answerer.verified else None,
-    )
-
-
-def _lists_of(names: Sequence[str], path: str, storage: Storage) -> tuple[str, ...]:
-    """The lists of the photos: those that were named, and one of all other photos, which is written.
-
-    Raises:
-      InputError: there is no such folder or photo, or the name of a photo cannot stand in a list.
-    """
-    found = find_sources(names, storage, flag="input_path", unknown_is_list=True)
-    if not found.photos:
-        return found.lists
-    if bad := unlistable(found.photos):
-        raise InputError(
-            f"input_path: the name {bad[0]!r} cannot stand in a list (UTF-8, no line break, no blank at its end). "
-            "Rename the photo."
+    with gone_if_refused(lists, unless=begun_path(options.output_path), storage=storage):
+        job = prepare_job(
+            _embed_flags(flags, answerer, lists.paths, posixpath.join(folder, RECORDS_NAME)),
+            labels=labels,
+            expects=answerer.identity if answerer.verified else None,
+            unsaid=() if lists.made is None else (lists.made,),
         )
-    absolute = [photo if has_scheme(photo) else os.path.abspath(photo) for photo in found.photos]
-    lines = b"".join(json_line({"image_uri": photo}) for photo in absolute)
-    try:
-        write_file(storage, path, lines)
-    except OSError as error:
-        raise InputError(f"output_path: cannot write to {path!r} ({error}).") from error
-    return (*found.lists, path)
+        definition["photos"] = job.job.key
+        if not is_trial:
+            _require_free(flags, definition, storage)
+    job = dataclasses.replace(job, overwrite=options.overwrite and not _is_embedded(job.job, storage))
+    return job, lists
 
 
 def _find_sets(paths: Sequence[str]) -> tuple[RecordSet, ...]:
@@ -306,6 +298,9 @@ def _answer(prepared: _Prepared) -> int:
         started = time.monotonic()
         _run(job, about, prepared)
         told = read_json(answers_path(prefix), storage)
+        if prepared.lists is not None:
+            with contextlib.suppress(OSError):  # The answers are finished.
+                delete_other_lists(prepared.lists, sidecars(prefix), held)
     if told.get("run_id") != run_id:
         raise InputError(f"{prefix}: the job ended without answers. {go_on()}")
     print_answers(told, prefix, seconds=time.monotonic() - started)

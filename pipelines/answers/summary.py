@@ -25,7 +25,8 @@ def answer_lines(told: Mapping[str, Any], prefix: str, *, seconds: float | None 
     files = told["files"]
     megabytes = sum(file["num_bytes"] for file in files) / 1e6
     yield f"{prefix}: {counted(answered, 'answer')}" + (f" in {amounts.duration(seconds)}" if seconds else "")
-    yield f"  {'confident':<12}{told['confident']:>9}  of them"
+    if told["answered_by"].get("threshold"):
+        yield f"  {'confident':<12}{told['confident']:>9}  of them"
     for label, number in itertools.islice(told["by_label"].items(), _LABELS_SHOWN):
         yield f"    {number:>15}  {label or '(no label)'}"
     if (more := len(told["by_label"]) - _LABELS_SHOWN) > 0:

@@ -75,7 +75,7 @@ def check_prefix(prefix: str, *, create: bool = True) -> None:
         return
     sidecars = sidecar_dir(prefix)
     longest = shard_name(name, 0, 1, "gzip")
-    most = _longest_name(_nearest_folder(directory))
+    most = _longest_name(nearest_folder(directory))
     if len(os.fsencode(longest)) > most:
         raise InputError(
             f"output_path: the name of the set is too long: {longest!r}, the name of a shard, has "
@@ -84,7 +84,7 @@ def check_prefix(prefix: str, *, create: bool = True) -> None:
     try:
         if create:
             os.makedirs(sidecars, exist_ok=True)
-        for folder in (_nearest_folder(directory), _nearest_folder(sidecars)):
+        for folder in (nearest_folder(directory), nearest_folder(sidecars)):
             if not os.path.isdir(folder):
                 raise NotADirectoryError(f"{folder} is not a directory")
             if not os.access(folder, os.W_OK):
@@ -134,7 +134,7 @@ def _try_move(source_folder: str, target_folder: str, *, num_bytes: int) -> None
                 os.remove(path)
 
 
-def _nearest_folder(path: str) -> str:
+def nearest_folder(path: str) -> str:
     """The path itself if it exists, otherwise the nearest folder above it that exists."""
     while path and not os.path.lexists(path):
         path = os.path.dirname(path)

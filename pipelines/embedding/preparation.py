@@ -90,7 +90,11 @@ class Target:
 
 
 def prepare_job(
-    flags: EmbedFlags, *, labels: LabelDict | None = None, expects: BackboneIdentity | None = None
+    flags: EmbedFlags,
+    *,
+    labels: LabelDict | None = None,
+    expects: BackboneIdentity | None = None,
+    unsaid: Sequence[str] = (),
 ) -> PreparedJob:
     """Checks everything that can be checked before a job starts.
 
@@ -98,6 +102,7 @@ def prepare_job(
       flags: of the command line.
       labels: the dictionary; None for the one that the flags name.
       expects: the only network that may embed; None for the one that the flags name, whatever its weights are.
+      unsaid: lists that no person wrote; how they are read is not said.
 
     Raises:
       InputError: something that the user gave is wrong.
@@ -122,6 +127,7 @@ def prepare_job(
         storage=storage,
         sample_size=CALIBRATION_IMAGES if options.precision == "int8" else 0,
         remote_images_only=target.on_dataflow,
+        unsaid=unsaid,
     )
     check_web_hosts(lists, connections_per_host=options.connections_per_host, from_here=target.is_here)
     with doing("checking the weights and the output"):

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -37,7 +37,7 @@ class Answers:
       top_ids: int64 [n, k]: the best classes, the best first; of equal scores the smaller id.
       top_scores: float64 [n, k], with six decimals.
       given: the labels that the list gives the image.
-      correct: whether they are the answer; None for an image without a label.
+      correct: whether they are the answer; None for an image without a label that is one of the classes.
     """
 
     uris: Sequence[str]
@@ -86,14 +86,20 @@ def make_answers(
     top = best_classes(scores, top_k)
     top_scores = np.take_along_axis(scores, top, axis=1)
     best = top_scores[:, 0]
+    # Labels that are no classes say nothing about the answer.
+    classes = frozenset(names)
+
+    def known(labels: tuple[str, ...]) -> bool:
+        return not classes.isdisjoint(labels)
+
     answered: list[tuple[str, ...]]
     if several_labels:
-        answered = [tuple(names[i] for i in np.flatnonzero(row)) for row in scores >= MULTI_LABEL_CUT]
+        answered = [tuple(names[i] for i in np.flatnonzero(row).tolist()) for row in scores >= MULTI_LABEL_CUT]
         labels = [LABEL_SEPARATOR.join(found) for found in answered]
-        correct = [set(found) == set(of) if of else None for found, of in zip(answered, given, strict=True)]
+        correct = [set(found) == set(of) if known(of) else None for found, of in zip(answered, given, strict=True)]
     else:
         labels = [names[i] for i in top[:, 0].tolist()]
-        correct = [label in of if of else None for label, of in zip(labels, given, strict=True)]
+        correct = [label in of if known(of) else None for label, of in zip(labels, given, strict=True)]
     return Answers(
         uris=uris,
         labels=labels,
@@ -127,8 +133,9 @@ def open_writer(stream: BinaryIO, kind: AnswerFormat, *, names: Sequence[str], t
       names: of the classes.
       top_k: classes of each row.
     """
-    makers: dict[AnswerFormat, Any] = {"csv": _CsvWriter, "jsonl": _JsonLinesWriter, "parquet": _ParquetWriter}
-    return makers[kind](stream, names, top_k)  # type: ignore[no-any-return]
+    makers: dict[AnswerFormat, Callable[[BinaryIO, Sequence[str], int], AnswerWriter]]
+    makers = {"csv": _CsvWriter, "jsonl": _JsonLinesWriter, "parquet": _ParquetWriter}
+    return makers[kind](stream, names, top_k)
 
 
 class _Lines:

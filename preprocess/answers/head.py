@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -111,9 +111,10 @@ class Head:
             "temperature": self.temperature,
             "threshold": self.threshold,
         }
+        arrays["about"] = np.array(json.dumps(about, sort_keys=True))
         stream = io.BytesIO()
-        # NumPy gives the files in the archive a constant time.
-        np.savez(stream, about=np.array(json.dumps(about, sort_keys=True)), **arrays)
+        save: Any = np.savez  # Its arrays are named by keywords, among others of its own.
+        save(stream, **arrays)  # The files in the archive have a constant time.
         return stream.getvalue()
 
     @property

@@ -51,7 +51,7 @@ def class_head(spec: BackboneSpec) -> ClassHead:
       InputError: the network has no classes, they are not one layer on its embedding, or its weights cannot be had.
     """
     classifier = load_classifier(spec)
-    pixels = np.stack(probe_images(_PROBES, size=classifier.image.size))
+    pixels = probe_images(_PROBES, size=classifier.image.size)
     wanted = classifier.scores(pixels)
     num_classes = wanted.shape[1]
     if spec.is_file:

@@ -32,7 +32,7 @@ class PhotoSources:
     lists: tuple[str, ...]
 
 
-def find_sources(names: Sequence[str], storage: Storage, *, flag: str, unknown_is_list: bool = False) -> PhotoSources:
+def find_sources(names: Sequence[str], storage: Storage, *, flag: str, for_job: bool = False) -> PhotoSources:
     """Finds out what names stand for, in their order.
 
     A folder stands for all photos in it and below. A glob stands for the photos and lists that it matches, and for
@@ -42,29 +42,41 @@ def find_sources(names: Sequence[str], storage: Storage, *, flag: str, unknown_i
       names: paths, globs or URIs.
       storage: opens them.
       flag: the option that names them, for messages.
-      unknown_is_list: whether a file with the ending of neither a photo nor a list is a list, else it is a photo.
+      for_job: whether they are for a job. Then a file with the ending of neither a photo nor a list is a list, and what
+        is not there is refused now; otherwise such files are photos, and fail for themselves.
 
     Raises:
-      InputError: a folder has no photo in it, or storage cannot be read.
+      InputError: a folder has no photo in it, nothing matches a glob, or storage cannot be read.
     """
     photos: dict[str, None] = {}
     lists: dict[str, None] = {}
     for name in names:
-        for path in _expanded(name, storage, flag):
+        for path in _expanded(name, storage, flag, must_exist=for_job):
             if os.path.isdir(path) if not has_scheme(path) else path.endswith("/"):
                 photos.update(dict.fromkeys(_photos_in(path, storage, flag)))
-            elif _is_list(path, unknown_is_list=unknown_is_list):
+            elif _is_list(path, unknown_is_list=for_job):
                 lists[path] = None
             else:
                 photos[path] = None
     return PhotoSources(photos=tuple(photos), lists=tuple(lists))
 
 
-def _expanded(name: str, storage: Storage, flag: str) -> list[str]:
+def _require_there(name: str, flag: str) -> None:
+    """Raises InputError if a local name is that of a pipe or a device, or of nothing. A photo may be missing."""
+    if _is_file_or_folder(name) or (format_by_name(name) is not None and not os.path.exists(name)):
+        return
+    if os.path.exists(name):
+        raise InputError(f"{flag}: {name!r} is a pipe or a device. Pass a list of photos, a folder, or a glob.")
+    raise InputError(f"{flag}: there is no file or folder {name!r}. Pass a list of photos, a folder, or a glob.")
+
+
+def _expanded(name: str, storage: Storage, flag: str, *, must_exist: bool) -> list[str]:
     """The files and folders that a name stands for. A name of what is not there stands for itself."""
     if is_web(name):
         return [name]
     if not has_scheme(name):
+        if must_exist and not any(character in name for character in _GLOB_CHARACTERS):
+            _require_there(name, flag)
         if os.path.lexists(name) or not any(character in name for character in _GLOB_CHARACTERS):
             return [name]
         if found := sorted(path for path in glob.glob(name, recursive=True) if _is_file_or_folder(path)):
