@@ -278,6 +278,17 @@ class TrainOptions(Options):
         decides="model",
     )
     seed: int = option(0, Whole(0), help="the same seed gives the same model", decides="model")
+    # It decides whether the model is exported, and not which model it is.
+    assert_accuracy_at_least: float | None = option(
+        None,
+        Number(at_least=0, at_most=1),
+        help="export the model only if its accuracy (the lower bound of the 95 percent interval) is at least this, on "
+        "the test set if there is one, else on the evaluation set; otherwise an older model stays, and the exit code "
+        "is 2",
+        decides="neither",
+        metavar="SHARE",
+        default_words="none",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,7 @@ ROOMS = {
     },
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
-    "pipelines.splits": {"preprocess.storage"},
+    "pipelines.splits": {"preprocess.images", "preprocess.storage"},
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
     "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
     "pipelines.diagnosis": {"pipelines.checks", *_PIPELINE} - {"preprocess.beam"},
@@ -66,8 +66,6 @@ ROOMS = {
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
     "cloud.checkup": {"cloud.gcloud", "cloud.hub_images"},
-    "pipelines.diagnosis": {"pipelines.class_folders"},
-    "pipelines.splits": {"pipelines.class_folders"},
     "trainer.storage": {"trainer.options"},
     "trainer.training": {"trainer.options"},
     "trainer.search": {"trainer.options"},

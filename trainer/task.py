@@ -343,6 +343,7 @@ def _train_and_export(
     from trainer.data.record_origins import record_origins
     from trainer.data.shared_images import SHARED_IMAGES_NAME, find_shared_images
     from trainer.evaluation.assess import assess, calibrate
+    from trainer.evaluation.gate import measure_gate, refusal
     from trainer.export.classifier import Classifier
     from trainer.export.formats import export_all, require_formats
     from trainer.export.output_folder import PREDICTIONS_NAME, REPORT_NAME, copy_model
@@ -430,6 +431,20 @@ def _train_and_export(
         metrics["wall_sec"] = round(time.monotonic() - started, 3)  # It includes the export.
 
     files = {REPORT_NAME: lambda path: write_report(path, metrics, evaluations, photos)}
+    if options.assert_accuracy_at_least is not None:
+        metrics["gate"] = measure_gate(metrics, options.assert_accuracy_at_least)
+        if not metrics["gate"]["passed"]:
+            metrics["warnings"].insert(0, f"NOT EXPORTED: {refusal(metrics['gate'])}")
+            metrics["model"]["takes_images"], metrics["exports"] = network is not None, {}
+            metrics["wall_sec"] = round(time.monotonic() - started, 3)
+            with doing("writing the report and the metrics"):
+                refused_dir = output.refuse(metrics, files)
+            _write_tensorboard(options, evaluations, data["eval"], step=result.best.step)
+            report_trial(_of_trial(metrics), step=result.best.step)
+            raise InputError(
+                f"the model is not exported: {refusal(metrics['gate'])}. All numbers are in {refused_dir}; an older "
+                "model stays as it is."
+            )
     if options.write_predictions:
         files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration, photos_of)
     if any(len(rows) for rows in left_out.values()):
@@ -442,7 +457,7 @@ def _train_and_export(
             copy_model(output.local_model_dir, options.export_dir)
     with doing("writing what TensorBoard shows"):
         _write_tensorboard(options, evaluations, data["eval"], step=result.best.step)
-    report_trial({"accuracy": metrics["eval"]["accuracy"], "loss": metrics["eval"]["loss"]}, step=result.best.step)
+    report_trial(_of_trial(metrics), step=result.best.step)
     print(
         summary(
             metrics,
@@ -454,6 +469,10 @@ def _train_and_export(
         )
     )
     return metrics
+
+
+def _of_trial(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {"accuracy": metrics["eval"]["accuracy"], "loss": metrics["eval"]["loss"]}
 
 
 def _photo_to_try(photos: Sequence[Photo]) -> str | None:
@@ -491,6 +510,14 @@ def evaluate_model(options: TrainingOptions) -> dict[str, Any]:
         metrics = evaluate_existing(options, sets, data, info)
     _warn(metrics["warnings"])
     print(evaluation_summary(metrics, output_path=options.output_path))
+    if options.assert_accuracy_at_least is not None:
+        from trainer.evaluation.gate import measure_gate, refusal
+
+        gate = measure_gate(metrics, options.assert_accuracy_at_least)
+        if not gate["passed"]:
+            raise InputError(
+                f"the model is not good enough: {refusal(gate)}. All numbers are in {options.output_path}."
+            )
     return metrics
 
 

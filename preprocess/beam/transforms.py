@@ -42,6 +42,7 @@ from preprocess.lists.opened_list import reopen_list
 from preprocess.lists.rows import check_unchanged, parse_rows
 from preprocess.locks.output_lock import Witness, check_held, fence_of, fenced
 from preprocess.machine.machine_faults import MachineFault
+from preprocess.records.backbone_identity import BackboneIdentity, difference_of
 from preprocess.records.record_set import sidecar_dir
 from preprocess.storage.retry import RetryPolicy
 
@@ -79,15 +80,25 @@ class EngineLoader:
       engine: the engine and precision to use.
       calibration: locations of images for the calibration of int8.
       images: how images are read and decoded.
+      expects: the only network that will do; None for the backbone, whatever its weights are.
     """
 
     backbone: BackboneSpec
     engine: EngineSpec
     calibration: tuple[str, ...] = ()
     images: ImageSource = dataclasses.field(default_factory=ImageSource)
+    expects: BackboneIdentity | None = None
 
     def __call__(self) -> Engine:
-        return load_engine(self.backbone, self.engine, self._calibration_pixels, BeamStorage(self.images.retry))
+        """Loads the engine. Raises InputError if it cannot be loaded, or runs another network than is expected."""
+        engine = load_engine(self.backbone, self.engine, self._calibration_pixels, BeamStorage(self.images.retry))
+        if self.expects is not None and not engine.identity.agrees_with(self.expects):
+            raise InputError(
+                f"weights: {engine.identity.describe()} is not the network that the model was trained on, "
+                f"{self.expects.describe()}: {difference_of(self.expects, engine.identity)}. Pass the file that made "
+                "its records as --weights FILE."
+            )
+        return engine
 
     def obeying(self, recorded: EngineInfo) -> EngineLoader:
         """A loader that uses the recorded engine and precision where the options say `auto`."""
@@ -110,7 +121,7 @@ class EngineLoader:
         return np.stack(pixels) if pixels else np.empty((0, self.images.size, self.images.size, 3), np.uint8)
 
 
-class _DoFnOfThisCode(beam.DoFn):
+class DoFnOfThisCode(beam.DoFn):
     """A stage that a worker refuses in one line if its code differs from that of the launcher.
 
     The check cannot be in `setup`: unpickling with other code fails before `setup`, or gives a wrong object. So the
@@ -135,7 +146,7 @@ def _unpickle_if_same_code(launcher: str, image: str | None, pickled: bytes) -> 
     return stage
 
 
-class _ReadRowBlocks(_DoFnOfThisCode):
+class _ReadRowBlocks(DoFnOfThisCode):
     """Reads lists: from (position of the list, its path, reader) to the reader's blocks, a few in each element.
 
     A list that has changed since it was checked fails the job before any of its rows is embedded. The next stage gets
@@ -167,7 +178,7 @@ class _ReadRowBlocks(_DoFnOfThisCode):
             check_unchanged(path, checked=self._sha256[list_index], read=opened.hashing.sha256)
 
 
-class _EmbedRowBlocks(_DoFnOfThisCode):
+class _EmbedRowBlocks(DoFnOfThisCode):
     """Embeds blocks: from a few blocks to their results. Records are written to storage here and pass no other stage.
 
     All results come from `process`, because not every runner takes what `finish_bundle` gives: Beam's DaskRunner drops
@@ -246,7 +257,7 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
         return result
 
 
-class _FinishRecordSet(_DoFnOfThisCode):
+class _FinishRecordSet(DoFnOfThisCode):
     """Commits the set: from the names of the results of all blocks to the report, which is its only output."""
 
     def __init__(self, job: Job, retry: RetryPolicy, *, image: str | None):
@@ -272,7 +283,7 @@ class _FinishRecordSet(_DoFnOfThisCode):
         yield report
 
 
-def _worker_image(options: PipelineOptions) -> str | None:
+def worker_image(options: PipelineOptions) -> str | None:
     """The container image that the user named; None for Beam's own image and for workers without a container."""
     portable = options.view_as(PortableOptions)
     in_docker = None
@@ -296,7 +307,7 @@ class EmbedLists(beam.PTransform):
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         retry = self._options.images.retry
-        image = _worker_image(pipeline.pipeline.options)
+        image = worker_image(pipeline.pipeline.options)
         lists = [
             (list_index, path, reader)
             for list_index, path in enumerate(self._job.input_paths)

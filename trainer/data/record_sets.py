@@ -15,7 +15,7 @@ from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
 from preprocess.records import record_set
-from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.backbone_identity import difference_of
 from preprocess.records.record_set import Manifest, Shard, set_of_shard, sidecar_dir, sidecar_path
 from preprocess.storage.base import with_literal_folders
 from trainer.data.set_views import SetViews, views_of_manifest
@@ -225,23 +225,6 @@ def find_record_sets(paths: Sequence[str], *, flag: str, input_dict: str | None 
     return tuple(found)
 
 
-def backbone_difference(one: BackboneIdentity, other: BackboneIdentity) -> str:
-    """Describes the first difference between two backbones; empty if they agree."""
-    if one.architecture != other.architecture:
-        return f"the network is {one.architecture} against {other.architecture}"
-    if one.image_definition != other.image_definition:
-        return f"the image definition is {one.image_definition} against {other.image_definition}"
-    if one.embedding_size != other.embedding_size:
-        return f"the embedding size is {one.embedding_size} against {other.embedding_size}"
-    if one.weights_digest != other.weights_digest:
-        first, second = one.describe(), other.describe()
-        if first == second:  # The descriptions agree but the weights differ, as when a weights file was replaced.
-            first = f"{first} ({one.weights_digest[:19]}…)"
-            second = f"{second} ({other.weights_digest[:19]}…)"
-        return f"{first} against {second}"
-    return ""
-
-
 def _label_difference(one: Sequence[str], other: Sequence[str]) -> str:
     for position, (first, second) in enumerate(zip(one, other, strict=False)):
         if first != second:
@@ -264,7 +247,7 @@ def require_agreement(sets: Sequence[RecordSet]) -> None:
                 f"{ours.prefix}. Use sets of one kind."
             )
         if not first.manifest.backbone.agrees_with(other.manifest.backbone):
-            difference = backbone_difference(first.manifest.backbone, other.manifest.backbone)
+            difference = difference_of(first.manifest.backbone, other.manifest.backbone)
             raise InputError(
                 f"The record sets {first.prefix} and {other.prefix} come from different backbones: "
                 f"{difference}. Embed both with the same one."
