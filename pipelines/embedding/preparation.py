@@ -61,6 +61,7 @@ from preprocess.jobs.set_files import digest_of
 from preprocess.lists.blocks import Spread
 from preprocess.lists.labels import LabelDict
 from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.views import Views
 from preprocess.storage.base import Storage
 from preprocess.storage.uris import has_scheme
 
@@ -315,6 +316,7 @@ def _planned_cost(options: JobOptions, target: Target, lists: ScannedLists, stor
         options.prediction,
         lists=lists,
         options=time_deciding(options),
+        views=Views.of_options(options),
         machines=runs_on(target.beam_options),
         storage=storage,
     )
@@ -347,6 +349,7 @@ def _job_of(
         embedding_cache=options.embedding_cache,
         retry=_retry(options.retry_failures),
         planned_cost=planned_cost,
+        views=Views.of_options(options),
     )
 
 
