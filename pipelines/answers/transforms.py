@@ -42,7 +42,7 @@ from trainer.data.shard_reader import read_shards
 # shard do not depend on how it was read.
 _ROWS = 1024
 # What answers need of records.
-_ARRAYS = ("embeddings", "label_ids", "label_counts")
+_ARRAYS = ("views", "label_ids", "label_counts")
 
 
 class _AnswerShards(DoFnOfThisCode):
@@ -144,7 +144,7 @@ def _part(records: Records, start: int, end: int) -> Records:
     return dataclasses.replace(
         records,
         uris=records.uris[start:end],
-        embeddings=records.embeddings[start:end],
+        views=records.views[start:end],
         label_ids=records.label_ids[splits[start] : splits[end]],
         label_counts=records.label_counts[start:end],
     )
