@@ -27,7 +27,23 @@ _PERMISSION = re.compile(
     r"\b((?:aiplatform|artifactregistry|compute|dataflow|logging|resourcemanager|serviceusage|storage)"
     r"\.[a-zA-Z]+\.[a-zA-Z]+)\b"
 )
+# No quota: https://cloud.google.com/compute/docs/troubleshooting/troubleshooting-resource-availability.
+_STOCKOUT = re.compile(r"RESOURCE_POOL_EXHAUSTED|STOCKOUT|does not have enough resources|currently unavailable in the")
+# A disk type that the machine type does not take.
+_DISK = re.compile(r"disk type cannot be used by")
 _DENIED = re.compile(r"PERMISSION_DENIED|[Pp]ermission|does not have [\w.]+ access|[Ff]orbidden")
+
+
+def machines_remedy(said: str) -> str | None:
+    """What to do if machines cannot be started for another reason than a quota; None if it is about something else."""
+    if _STOCKOUT.search(said):
+        return (
+            "The region has no such machine at the moment. Try again later, or choose another machine type or region "
+            "in the recipe."
+        )
+    if _DISK.search(said):
+        return "Leave dataflow.disk_type out of the recipe, or name one that the machine type takes."
+    return None
 
 
 def refusal_remedy(said: str, *, project: str, api: str, role: str) -> str | None:

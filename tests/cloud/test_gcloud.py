@@ -143,6 +143,11 @@ API_OFF = (
             "has no such machine at the moment. Try again later",
         ),
         (
+            "ai endpoints deploy-model",
+            "INVALID_ARGUMENT: hyperdisk-balanced disk type cannot be used by n2-standard-4 machine type",
+            "Leave dataflow.disk_type out of the recipe",
+        ),
+        (
             "ai endpoints predict",
             "FAILED_PRECONDITION: This endpoint is a dedicated endpoint via CloudESF and cannot be accessed through "
             "the Vertex AI API. Please access the endpoint using its dedicated dns name '3.us-central1-42.x.goog'",
