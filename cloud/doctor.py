@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from cloud.checkup.finding import Finding, mend
+from cloud.checkup.finding import Finding, mend, unknown
 from cloud.gcloud import Gcloud, Runner, UnreachableError, run_command
 from cloud.options import CloudPlaceOptions
 from configs.activity import doing
@@ -104,8 +104,8 @@ def _of_project(recipe: Recipe, bucket: str, gcloud: Gcloud, beam: Any, own: Any
         yield from _tried("APIs", lambda: [project.check_apis(gcloud)])
     workers = recipe.cloud.service_account
     if workers is None:
-        yield mend(
-            "workers' account: the recipe names none, so workers may do what the project's default account may",
+        yield unknown(
+            "workers' account: the recipe names none, so workers are the project's default account",
             "set cloud.service_account in the recipe; docs/cloud.md has the commands that make one",
         )
     elif beam is not None:
@@ -147,13 +147,13 @@ def main(
     options = DoctorOptions(**given_values(parser.parse_args(argv), DoctorOptions))
     recipe, bucket = load_recipe(options.recipe), _bucket_of(options.bucket)
     gcloud = options.gcloud(recipe, run)
-    to_mend = unknown = 0
+    to_mend = not_known = 0
     if not options.json:
         print(f"project {gcloud.project}, region {gcloud.region}, gs://{bucket}", flush=True)
     with doing("checking the project"):
         for finding in _findings(recipe, bucket, gcloud, login):
             to_mend += finding.verdict == "mend"
-            unknown += finding.verdict == "unknown"
+            not_known += finding.verdict == "unknown"
             if options.json:
                 print(json.dumps(dataclasses.asdict(finding)), flush=True)
             else:
@@ -161,7 +161,7 @@ def main(
                 if finding.remedy:
                     print(f"           {finding.remedy}", flush=True)
     if not options.json:
-        left = f"{unknown} not known" if unknown else ""
+        left = f"{not_known} not known" if not_known else ""
         done = f"{to_mend} to mend" if to_mend else "nothing to mend"
         print(", ".join(filter(None, (done, left))))
     require_printed()
