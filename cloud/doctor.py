@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloud.checkup.finding import Finding, mend, unknown
 from cloud.gcloud import Gcloud, Runner, UnreachableError, run_command
@@ -21,6 +21,9 @@ from configs.option import REQUIRED, add_flags, given_values, option, options_of
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
 from configs.rules import Switch, Text
+
+if TYPE_CHECKING:
+    from cloud.checkup.google_requests import GoogleRequests
 
 _LABELS = {"fine": "fine   ", "mend": "MEND   ", "unknown": "unknown"}
 
@@ -81,21 +84,28 @@ def _findings(recipe: Recipe, bucket: str, gcloud: Gcloud, login: Callable[[], A
         credentials = None
     else:
         yield from machine.check_logins(credentials, gcloud.project)
-    token = None
+    own_login = None
     if has_gcloud:
-        token, finding = machine.token_of_gcloud(gcloud)
+        own_login, finding = machine.check_login_of_gcloud(gcloud)
         yield finding
     beam = GoogleRequests(credentials, gcloud.project) if credentials is not None else None
-    own = GoogleRequests(of_token(token), gcloud.project) if token is not None else None
-    yield from _of_project(recipe, bucket, gcloud, beam, own)
+    own = GoogleRequests(of_token(own_login.token), gcloud.project) if own_login is not None else None
+    account = own_login.account if own_login is not None else None
+    yield from _of_project(recipe, bucket, gcloud, beam, own, account)
 
 
-def _of_project(recipe: Recipe, bucket: str, gcloud: Gcloud, beam: Any, own: Any) -> Iterator[Finding]:
-    """The checks that need a network and a login."""
-    from cloud.checkup import machine, project, quotas
+def _of_project(
+    recipe: Recipe,
+    bucket: str,
+    gcloud: Gcloud,
+    beam: GoogleRequests | None,
+    own: GoogleRequests | None,
+    account: str | None,
+) -> Iterator[Finding]:
+    """The checks that need a network and a login: of Beam (`beam`), of gcloud (`own`, with its account)."""
+    from cloud.checkup import project, quotas
 
     if beam is not None:
-        account = machine.account_of_gcloud(gcloud) if own is not None else None
         roles = project.YourRoles(beam, own, gcloud.project, account)
         yield from _tried("the bucket", lambda: [project.check_place(bucket, gcloud.region, beam)])
         yield from _tried("your role on the bucket", lambda: [roles.on_bucket(bucket)])

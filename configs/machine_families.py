@@ -15,7 +15,7 @@ MIN_DISK_GB = 30
 
 # "Shared core" machines, which Dataflow does not support (https://cloud.google.com/dataflow/docs/guides/
 # configure-worker-vm) and Vertex AI does not offer. All have less memory than a worker needs.
-_SHARED_CORE = frozenset({"f1-micro", "g1-small", "e2-micro", "e2-small", "e2-medium"})
+_SHARED_CORE = re.compile(r"f1-micro|g1-small|e2-(micro|small|medium|custom-(micro|small|medium)-\d+)")
 # Arm: https://cloud.google.com/compute/docs/instances/arm-on-compute. Dataflow has such workers, but the list of
 # packages and the images that ours get are for x86-64. TensorFlow Serving's image is for x86-64 too.
 _ARM = frozenset({"t2a", "c4a", "n4a", "a4x"})
@@ -30,7 +30,7 @@ _WITHOUT_STANDARD = frozenset({"c3", "c3d"})
 
 def machine_fault(machine_type: str) -> str | None:
     """Why no job of this project can run on a machine type; None if nothing is known against it."""
-    if machine_type in _SHARED_CORE:
+    if _SHARED_CORE.fullmatch(machine_type):
         return "has a shared core, which the services do not take for such jobs"
     if family_of(machine_type) in _ARM:
         return "is an Arm machine, and our packages and images are for x86-64"

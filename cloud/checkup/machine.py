@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import os
 import re
@@ -68,8 +69,21 @@ def check_gcloud(gcloud: Gcloud) -> Finding:
     return fine("gcloud is installed")
 
 
-def token_of_gcloud(gcloud: Gcloud) -> tuple[str | None, Finding]:
-    """The access token of gcloud's own login, which Vertex AI and Artifact Registry are asked with."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GcloudLogin:
+    """The login of gcloud, with which Vertex AI and Artifact Registry are asked.
+
+    Attributes:
+      token: an access token.
+      account: its e-mail address; None if it is not known.
+    """
+
+    token: str = dataclasses.field(repr=False)
+    account: str | None
+
+
+def check_login_of_gcloud(gcloud: Gcloud) -> tuple[GcloudLogin | None, Finding]:
+    """Gcloud's own login; None if it has none."""
     try:
         answer = gcloud.call(["gcloud", "auth", "print-access-token"])
     except UnreachableError:
@@ -80,12 +94,11 @@ def token_of_gcloud(gcloud: Gcloud) -> tuple[str | None, Finding]:
     token = answer.get("token") if isinstance(answer, dict) else None
     if not isinstance(token, str):
         return None, mend("login of gcloud: it has no access token", "gcloud auth login")
-    account = account_of_gcloud(gcloud)
-    return token, fine("login of gcloud" + (f": {account}" if account else ""))
+    account = _account_of_gcloud(gcloud)
+    return GcloudLogin(token=token, account=account), fine("login of gcloud" + (f": {account}" if account else ""))
 
 
-def account_of_gcloud(gcloud: Gcloud) -> str | None:
-    """The e-mail address of the account that gcloud is logged in with; None if it is not known."""
+def _account_of_gcloud(gcloud: Gcloud) -> str | None:
     try:
         accounts = gcloud.listed(["gcloud", "auth", "list", "--filter=status:ACTIVE"])
     except InputError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cloud.checkup.finding import Finding, fine, mend, unknown
 from cloud.checkup.google_requests import GoogleRequests
-from cloud.gcloud import Gcloud
+from cloud.gcloud import Gcloud, UnreachableError
 from cloud.hub_images import HUB_REPOSITORY, create_command, has_repository
 from configs.cloud_roles import APIS, WORKER_ROLES, YOUR_ROLES, NeededRole
 from configs.errors import InputError
@@ -127,6 +127,8 @@ def check_worker_roles(account: str, bucket: str, gcloud: Gcloud, beam: GoogleRe
     for on, read_policy in read.items():
         try:
             roles = _roles_of(member, read_policy()) | in_project
+        except UnreachableError:
+            raise
         except InputError:
             yield unknown(
                 f"roles of {account} on the {on}: you may not read who has which",

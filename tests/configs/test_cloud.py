@@ -75,6 +75,7 @@ vertex: {replicas: 2, network: projects/123/global/networks/shared}
             "vertex: {machine_type: t2a-standard-4}",
             "vertex.machine_type must be another machine type: t2a-standard-4 is",
         ),
+        ("dataflow: {machine_type: e2-custom-medium-8192}", "e2-custom-medium-8192 has a shared core"),
         ("deploy: {machine_type: e2-micro}", "deploy.machine_type must be another machine type: e2-micro has a shared"),
         ("dataflow: {disk_type: ssd}", "dataflow.disk_type must be one of pd-standard"),
         ("dataflow: {network: projects/p/global/networks/n}", "dataflow.network must be the name of a VPC network"),
