@@ -158,6 +158,7 @@ def test_no_two_outputs_have_the_same_job_name():
         ("c3-standard-4", "pd-ssd"),
         ("c4-standard-4", "hyperdisk-balanced"),
         ("n4-standard-4", "hyperdisk-balanced"),
+        ("g2-standard-4", None),
     ],
 )
 def test_machines_that_refuse_the_default_disk_get_another(machine_type, disk):
