@@ -13,11 +13,13 @@ from typing import Any
 from cloud.checkup.finding import Finding, fine, mend
 from cloud.gcloud import Gcloud, UnreachableError
 from configs.errors import InputError
+from configs.install_hint import install_hint
 from configs.source_files import REPOSITORY
 
 _OLDEST_PYTHON, _NEWEST_PYTHON = (3, 11), (3, 13)
-# What jobs in the cloud get in the versions of this machine, and what sends them.
-_PACKAGES = ("apache-beam", "tensorflow", "keras", "numpy", "pillow", "openvino", "protobuf", "google-cloud-storage")
+# What sends jobs, and what they get in the versions of this machine.
+_REQUIRED = ("apache-beam", "google-cloud-storage", "tensorflow", "keras", "numpy", "pillow", "protobuf")
+_PACKAGES = (*_REQUIRED, "openvino")
 _LOCK = "requirements.lock"
 
 
@@ -33,12 +35,12 @@ def check_packages(lock_path: str = os.path.join(REPOSITORY, _LOCK)) -> Finding:
     """Whether the packages that matter are installed, in the versions of the lock if this is a checkout."""
     wanted = _versions_in(lock_path)
     installed = {name: version for name in _PACKAGES if (version := _installed(name)) is not None}
-    wrong = [f"{name} is missing" for name in _PACKAGES if name not in installed and (not wanted or name in wanted)]
+    wrong = [f"{name} is missing" for name in _PACKAGES if name not in installed and name in (*_REQUIRED, *wanted)]
     for name, version in installed.items():
         if wanted.get(name, version) != version:
             wrong.append(f"{name} is {version} and not {wanted[name]}")
     if wrong:
-        return mend(f"packages: {', '.join(wrong)}", "make setup")
+        return mend(f"packages: {', '.join(wrong)}", "make setup" if wanted else install_hint("pipeline"))
     said = ", ".join(f"{name} {installed[name]}" for name in ("apache-beam", "tensorflow", "protobuf"))
     return fine(f"packages: {said}" + (f", {len(installed)} as in {_LOCK}" if wanted else ""))
 

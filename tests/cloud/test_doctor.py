@@ -276,6 +276,16 @@ def test_packages_that_differ_from_the_lock(tmp_path):
     assert found.remedy == "make setup"
 
 
+def test_without_a_checkout_the_packages_that_are_needed_are_looked_for(monkeypatch, tmp_path):
+    installed = dict.fromkeys(machine._REQUIRED, "1")
+    monkeypatch.setattr(machine, "_installed", installed.get)
+    assert machine.check_packages(str(tmp_path / "no.lock")).verdict == "fine"  # OpenVINO is optional.
+    del installed["apache-beam"]
+    found = machine.check_packages(str(tmp_path / "no.lock"))
+    assert found.what == "packages: apache-beam is missing"
+    assert "pip install" in found.remedy
+
+
 def test_what_is_printed(project, recipe, capsys):
     project.quota_project = None
     assert doctor.main(["gs://bucket/", "--recipe", recipe], run=project.run, login=project.login) == 2
