@@ -21,6 +21,7 @@ For a directory, it works on this machine:
 
 For a bucket, Dataflow works on the machines and in the project that the recipe names (sections cloud and dataflow):
 
+  hugs doctor gs://bucket                     # checks roles, APIs and quotas of the project, at no cost
   ./hugs_preproc.sh gs://bucket --plan        # estimates time and cost from a sample (also for a directory)
   ./hugs_preproc.sh gs://bucket --dry_run     # checks everything and prints what would be run; sends nothing
   ./hugs_preproc.sh gs://bucket               # starts the jobs, and says where to watch them

@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners.runner import PipelineState
 
 from configs.errors import InputError, cause_in_one_line
+from configs.service_refusals import machines_remedy
 from pipelines.embedding.local_run import conclude, go_on, report_of, stops_are_explained
 from pipelines.runners.beam_noise import quiet_beam, quiet_children, quiet_job_service
 from pipelines.runners.beam_options import is_dataflow
@@ -87,10 +88,11 @@ class RemoteRun:
         report = report_of(self.job, self.storage)
         if report is None:
             cause = f" ({_last_line(failure)})" if failure else ""
+            remedy = machines_remedy(str(failure)) if failure else None
             what = "the job ended in state" if PipelineState.is_terminal(state) else "lost sight of the job in state"
             raise InputError(
                 f"{self.job.output_prefix}: {what} {state}{cause}, without a report of a finished set. "
-                f"Look at {self.where}. {go_on()}"
+                f"{remedy + ' ' if remedy else ''}Look at {self.where}. {go_on()}"
             ) from failure
         # A job that outlives this process took over the lock, and its last step removed it.
         return conclude(self.job, report, storage=self.storage, locked=not self.outlives_us)
