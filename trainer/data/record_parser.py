@@ -81,6 +81,7 @@ class RecordParser:
             views as its set has.
         """
         views = np.empty((len(spans), self._views, self._size), np.float32)
+        embeddings = views[:, 0]
         uris: list[str] = []
         ids: list[int] = []
         counts: list[int] = []
@@ -95,7 +96,7 @@ class RecordParser:
             if found is None:
                 return self._any_layout([data[start:end] for start, end in spans])
             first_float, digest, uri, label_ids = found
-            views[row, 0] = np.frombuffer(record, "<f4", self._size, first_float)
+            embeddings[row] = np.frombuffer(record, "<f4", self._size, first_float)
             if self._views > 1:
                 others = np.frombuffer(data, "<f4", (self._views - 1) * self._size, first_view)
                 views[row, 1:] = others.reshape(-1, self._size)
