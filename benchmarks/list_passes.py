@@ -111,7 +111,7 @@ def _measure(which: str, rows: int, rows_per_list: int) -> dict[str, Any]:
         num_bytes = sum(entry.stat().st_size for entry in os.scandir(folder))
         command = [sys.executable, "-m", "benchmarks.list_passes", "--one", which, "--folder", folder]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    measured = {"pass": which, "rows": rows, "rows_per_list": rows_per_list, "list_bytes": num_bytes}
+    measured: dict[str, Any] = {"pass": which, "rows": rows, "rows_per_list": rows_per_list, "list_bytes": num_bytes}
     measured |= json.loads(done.stdout.splitlines()[-1])
     if measured.pop("seen") != rows:
         raise AssertionError(f"{which}: not all of {rows} rows were read")
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.one:
-        began = []
+        began: list[float] = []
         # What comes before are imports, and for the second pass the first one.
         seen = _PASSES[args.one](args.folder, lambda: began.extend((time.perf_counter(), time.process_time())))
         times = {"seconds": time.perf_counter() - began[0], "cpu_sec": time.process_time() - began[1]}
