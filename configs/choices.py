@@ -14,3 +14,5 @@ ClassWeights = Literal["none", "balanced"]
 RequestedLabelMode = Literal["auto", "single", "multi"]
 Unlabeled = Literal["drop", "default_class"]
 ExportFormat = Literal["savedmodel", "litert", "onnx"]
+
+AnswerFormat = Literal["csv", "jsonl", "parquet"]

@@ -170,10 +170,12 @@ def scan_lists(
     storage: Storage,
     sample_size: int = 0,
     remote_images_only: bool = False,
+    unsaid: Sequence[str] = (),
 ) -> ScannedLists:
     """Reads every list once: finds bad rows before hours are spent, and counts the rows for the row accounting.
 
-    It decides how each list is read, and prints that for lists of another format than `image_uri,label[,label...]`.
+    It decides how each list is read, and prints that for lists of another format than `image_uri,label[,label...]`,
+    but not for those of `unsaid`, which no person wrote.
 
     Raises:
       InputError: a pattern matches no file, a list cannot be read or is not a list, a label is unknown and
@@ -195,7 +197,7 @@ def scan_lists(
             try:
                 with opened as stream:
                     content, found, hashing = open_list(stream, list_path=path, labels=labels)
-                    for line in notes(found):
+                    for line in () if path in unsaid else notes(found):
                         print(f"note: {path}: {line}", file=sys.stderr)
                     formats.append(found)
                     first_images: list[tuple[str, str]] = []

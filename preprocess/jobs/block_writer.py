@@ -38,7 +38,7 @@ _GZIP_LEVEL = 1
 _CONTENT = struct.Struct("<16sQ")
 
 
-class _HashingStream(io.RawIOBase):
+class HashingStream(io.RawIOBase):
     """Passes bytes on, and counts and hashes them."""
 
     def __init__(self, stream: BinaryIO):
@@ -47,9 +47,11 @@ class _HashingStream(io.RawIOBase):
         self.num_bytes = 0
 
     def writable(self) -> bool:
+        """See `io.IOBase`."""
         return True
 
     def write(self, data: Any) -> int:
+        """Writes all of it."""
         self._stream.write(data)
         self._digest.update(data)
         size = memoryview(data).nbytes
@@ -58,6 +60,7 @@ class _HashingStream(io.RawIOBase):
 
     @property
     def sha256(self) -> str:
+        """The digest of what was written: 64 hex digits."""
         return self._digest.hexdigest()
 
 
@@ -71,13 +74,13 @@ class _PartWriter:
         self._name = name_of_part(path)
         self._compression = compression
         self._stack = contextlib.ExitStack()
-        self._hashing: _HashingStream | None = None
+        self._hashing: HashingStream | None = None
         self._stream: Any = None
         self._records = 0
 
     def write(self, data: bytes) -> None:
         if self._hashing is None:
-            self._hashing = _HashingStream(
+            self._hashing = HashingStream(
                 self._stack.enter_context(
                     self._storage.create(self._path, keep_partial=self._keep_partial, durable=False)
                 )
@@ -209,13 +212,18 @@ class BlockWriter:
 
         Args:
           row: the row.
-          embedding: float32 [embedding_size].
+          embedding: float32 [embedding_size]; of several views [views, embedding_size].
           image_sha256: SHA-256 of the image file, 32 bytes; empty if the image was not read.
           source: the source of the embedding, one of those that `BlockResult.sources` counts.
           content_sha256: of what tells whether two records are of one image, if the image was not read.
         """
+        has_views = embedding.ndim == 2
         example = encode_example(
-            image_uri=row.uri, embedding=embedding, label_ids=row.label_ids, image_sha256=image_sha256
+            image_uri=row.uri,
+            embedding=embedding[0] if has_views else embedding,
+            label_ids=row.label_ids,
+            image_sha256=image_sha256,
+            view_embeddings=embedding[1:] if has_views else None,
         )
         self._shard.write(frame_record(example))
         content = image_sha256 if content_sha256 is None else content_sha256
