@@ -8,12 +8,15 @@ from typing import Any
 from pipelines.planning.dataflow_cost import Fleet, cost_of_all, cost_on_dataflow
 from pipelines.planning.model import ListWork
 from pipelines.planning.sample import EngineCost
+from preprocess.jobs.estimate import Estimate
 
 _WORKER_NUMBERS = (20, 200, 1000)
 # Each of 200 workers has two blocks: about 400,000 rows in shards of 1,024.
 _FEWEST_BLOCKS = 400
 # Of one job: https://cloud.google.com/dataflow/quotas
 MOST_WORKERS = 4000
+# The last step reads the shards of images that occur twice, eight at a time. Not measured.
+_SHARD_BYTES_PER_SEC = Estimate(1e8, 3e8, 6e8)
 # What a bucket answers at first; then it doubles in 20 minutes: https://cloud.google.com/storage/docs/request-rate
 FIRST_READS_PER_SEC = 5000
 
@@ -52,6 +55,8 @@ def scaling_of(works: list[ListWork], engine: EngineCost, fleet: Fleet) -> dict[
         "blocks": longest.blocks,
         "by_workers": rows,
         "serial_sec": most.serial_sec.to_json(),
+        # More than that, if each shard has an image that occurs twice.
+        "duplicates_sec": (longest.output_bytes * (1.0 / _SHARD_BYTES_PER_SEC)).to_json(),
         # With so many workers half of the time is embedding. Twice as many save a quarter of the time.
         "half_embeds_at_workers": min(math.ceil(one.embed_sec / serial_sec), longest.blocks),
         "most_workers": min(MOST_WORKERS, longest.blocks),

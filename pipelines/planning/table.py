@@ -151,6 +151,8 @@ def _scaling_lines(scaling: dict[str, Any], *, allowed: int, check_sec: float) -
     files = counted(scaling["lists"], "file")
     yield f"    {amounts.duration(serial['read'])} to read the rows: a worker for each of {files}"
     yield f"    {amounts.duration(serial['finish'])} for the last step: one worker moves {scaling['blocks']:,} shards"
+    more = amounts.duration(_estimate(scaling["duplicates_sec"]))
+    yield f"    and at most {more} more, not counted, to find the names of images that occur twice"
     yield f"  before it, this machine checks the lists. That took {amounts.duration(check_sec)} just now"
     yield (
         f"  with {scaling['half_embeds_at_workers']:,} workers half of the time is embedding: twice as many save a "
