@@ -32,6 +32,7 @@ BENCHMARKS = (
     "hostile",
     "overhead",
     "commit_scale",
+    "list_passes",
     "faults",
     "pipeline",
     "networks",
