@@ -14,6 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner
 
 from configs.errors import InputError, cause_in_one_line, did_you_mean
+from pipelines.runners.beam_noise import quiet_dask
 from pipelines.runners.dataflow import GivenFlags, runner_kind
 
 _LOCAL_RUNNERS = ("direct", "fnapi")
@@ -115,6 +116,8 @@ def make_runner(options: PipelineOptions) -> Any:
         return FnApiRunner()
     name = options.view_as(StandardOptions).runner
     runner = _import_runner(name)
+    if runner_kind(name) == "dask":
+        quiet_dask()
     try:
         return runner()
     except Exception as error:
