@@ -54,7 +54,7 @@ test: $(VENV)/project ## the whole suite
 PRISM_VERSION := v2.77.0
 $(VENV)/cluster/bin/prism: $(VENV)/installed
 	@command -v go >/dev/null || { echo "error: Prism is made with Go, and there is no 'go'" >&2; exit 2; }
-	@GOBIN="$(CURDIR)/$(VENV)/cluster/bin" go install github.com/apache/beam/sdks/v2/go/cmd/prism@$(PRISM_VERSION)
+	@GOBIN="$(abspath $(VENV)/cluster/bin)" go install github.com/apache/beam/sdks/v2/go/cmd/prism@$(PRISM_VERSION)
 	@touch $@
 
 cluster: $(VENV)/project $(VENV)/cluster/bin/prism ## what the tests of clusters need: Beam's Prism, with Go

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -10,8 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 
-from tests.support.hosts import LOOPBACK
+from tests.support.hosts import LOOPBACK, Host
 
 _LIMIT_SEC = 60
 
@@ -28,7 +30,14 @@ class DaskCluster:
       worker_settings: more of them for each worker.
     """
 
-    def __init__(self, folder, *, hosts=(LOOPBACK,) * 3, settings=None, worker_settings=None):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        hosts: Sequence[Host] = (LOOPBACK,) * 3,
+        settings: Mapping[str, str] | None = None,
+        worker_settings: Sequence[Mapping[str, str]] | None = None,
+    ):
         self._folder = pathlib.Path(folder)
         self._hosts = hosts
         self._environment = os.environ | {
@@ -37,9 +46,10 @@ class DaskCluster:
         }
         self._worker_settings = worker_settings or [{}] * len(hosts)
         self._file = self._folder / "scheduler.json"
+        self._logs: dict[int, pathlib.Path] = {}
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self):
+    def __enter__(self) -> DaskCluster:
         with contextlib.ExitStack() as stack:
             first, *others = self._hosts
             words = ["dask_scheduler", "--host", first.address, "--port", "0", "--no-dashboard"]
@@ -48,20 +58,27 @@ class DaskCluster:
             self.address = json.loads(self._file.read_text())["address"]
             self.nannies = [self._start_worker(stack, *numbered) for numbered in enumerate(others)]
             for nanny in self.nannies:
-                self._wait(lambda nanny=nanny: "Registered to" in self.log_of(nanny), nanny)
+                self._wait(functools.partial(self._is_registered, nanny), nanny)
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _start_worker(self, stack, number, host):
+    def _start_worker(self, stack: contextlib.ExitStack, number: int, host: Host) -> subprocess.Popen[bytes]:
         name = f"worker{number}"
         words = ["dask_worker", self.address, "--host", host.address, "--nthreads", "1", "--no-dashboard"]
         words += ["--name", name, "--local-directory", str(self._folder / name), "--memory-limit", "0"]
         return self._start(stack, host, name, words, self._worker_settings[number])
 
-    def _start(self, stack, host, name, words, environment=None):
+    def _start(
+        self,
+        stack: contextlib.ExitStack,
+        host: Host,
+        name: str,
+        words: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
         path = self._folder / f"{name}.log"
         with open(path, "w") as log:
             process = subprocess.Popen(
@@ -69,23 +86,25 @@ class DaskCluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=self._environment | (environment or {}),
+                env={**self._environment, **(environment or {})},
             )
-        process.log = path
+        self._logs[process.pid] = path
         stack.callback(self._end, process)
         return process
 
     @staticmethod
-    def _end(process):
+    def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    @staticmethod
-    def log_of(process):
-        return process.log.read_text()
+    def log_of(self, process: subprocess.Popen[bytes]) -> str:
+        return self._logs[process.pid].read_text()
 
-    def _wait(self, is_true, process):
+    def _is_registered(self, nanny: subprocess.Popen[bytes]) -> bool:
+        return "Registered to" in self.log_of(nanny)
+
+    def _wait(self, is_true: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _LIMIT_SEC
         while not is_true():
             assert process.poll() is None, self.log_of(process)

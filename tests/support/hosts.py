@@ -7,6 +7,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 
 CAN_MAKE_HOSTS = os.geteuid() == 0 and shutil.which("ip") is not None
 WHY_NOT = "hosts are network namespaces, for which root and the program ip are needed"
@@ -20,26 +21,26 @@ class Host:
     name: str = ""
 
     @property
-    def prefix(self):
+    def prefix(self) -> tuple[str, ...]:
         return ("ip", "netns", "exec", self.name) if self.name else ()
 
-    def cut_off(self):
+    def cut_off(self) -> None:
         """Pulls the cable."""
         _ip("-n", self.name, "link", "set", "eth0", "down")
 
-    def bring_back(self):
+    def bring_back(self) -> None:
         _ip("-n", self.name, "link", "set", "eth0", "up")
 
 
 LOOPBACK = Host("127.0.0.1")
 
 
-def _ip(*words):
+def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
-def made_hosts(number):
+def made_hosts(number: int) -> Iterator[list[Host]]:
     """Hosts on one network, which lead nowhere else. The first one has the switch, and is not cut off."""
     tag = f"hugs{os.getpid()}"
     with contextlib.ExitStack() as stack:

@@ -11,23 +11,23 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
-from tests.support.programs import ROOT
-
+ROOT = pathlib.Path(__file__).parents[2]
 PRISM = pathlib.Path(os.environ.get("PRISM", ROOT / ".venv/cluster/bin/prism"))
 WHY_NOT = f"{PRISM} is not there: make cluster installs it, with Go"
 _LIMIT_SEC = 60
 
 
-def free_port():
+def free_port() -> int:
     with contextlib.closing(socket.socket()) as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
 
 
 @contextlib.contextmanager
-def prism(folder):
-    """The process of a job server, its log and its port."""
+def prism(folder: str | os.PathLike[str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The process of a job server, and its port."""
     port = free_port()
     log = pathlib.Path(folder) / "prism.log"
     with open(log, "w") as stream:
@@ -47,7 +47,7 @@ def prism(folder):
 
 
 @contextlib.contextmanager
-def worker_pool(folder, environment=None):
+def worker_pool(folder: str | os.PathLike[str], environment: str | None = None) -> Iterator[int]:
     """The port of a pool whose workers have this checkout; `environment` is the folder of another virtual one."""
     programs = pathlib.Path(environment or sys.prefix) / "bin"
     path = {} if environment else {"PYTHONPATH": str(ROOT)}
@@ -65,6 +65,7 @@ def worker_pool(folder, environment=None):
             env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"} | path,
         )
     try:
+        assert pool.stdout is not None
         yield int(pool.stdout.readline())
     finally:
         with contextlib.suppress(ProcessLookupError):
