@@ -18,6 +18,7 @@ _PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"),
     *(
         "docs/cloud.md",
+        "docs/clusters.md",
         "docs/promises.md",
         "docs/storage.md",
         "docs/python.md",

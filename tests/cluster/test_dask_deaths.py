@@ -43,6 +43,17 @@ def test_a_decoder_that_is_killed_costs_no_row(data, cluster, undisturbed, tmp_p
     assert files_of(tmp_path) == undisturbed
 
 
+def test_a_machine_that_dies_for_good_costs_no_row(data, undisturbed, tmp_path):
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    with DaskCluster(folder, settings=_WORKER_LIMIT) as cluster:
+        job = start(data, tmp_path, cluster)
+        job.wait_until_embedding(workers=2)
+        os.killpg(cluster.nannies[0].pid, signal.SIGKILL)
+        job.end()
+    assert files_of(tmp_path) == undisturbed
+
+
 def test_a_worker_that_stalls_and_writes_late_changes_nothing(data, cluster, undisturbed, tmp_path):
     job = start(data, tmp_path, cluster)
     zombie, _ = job.wait_until_embedding(workers=2)

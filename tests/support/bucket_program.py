@@ -5,11 +5,16 @@ environment of its clients as JSON. Each line of standard input is a folder, int
 answers with their number.
 """
 
+import contextlib
 import json
 import pathlib
+import shutil
+import subprocess
 import sys
 
 from tests.support.faulty_gcs import FaultyGcs
+from tests.support.hosts import LOOPBACK
+from tests.support.programs import start_program
 
 
 def main(address, folder):
@@ -24,6 +29,32 @@ def main(address, folder):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(gcs.get("bucket", name))
             print(len(names), flush=True)
+
+
+class Bucket:
+    """The program, as a test uses it; a context manager. `environment` is that of its clients."""
+
+    def __init__(self, data, host=LOOPBACK):
+        self._words = ["-m", "tests.support.bucket_program", host.address, str(data)]
+        self._prefix = host.prefix
+
+    def __enter__(self):
+        self._process = start_program(self._words, prefix=self._prefix, stdin=subprocess.PIPE)
+        self.environment = json.loads(self._process.stdout.readline())
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.communicate()
+
+    def put_out(self, folder):
+        """Writes what is in the bucket into a folder; gives the one that is called out/ there."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+        self._process.stdin.write(f"{folder}\n")
+        self._process.stdin.flush()
+        self._process.stdout.readline()
+        return folder / "out"
 
 
 if __name__ == "__main__":

@@ -20,16 +20,15 @@ class ClusterJob:
     `embedders` is a folder with a file for each process that embeds. None begins before `meet` of them are there.
     """
 
-    def __init__(self, data, out, *flags, batch_sec=0.0, rows_per_shard=10, meet=0, bucket=None, prefix=()):
+    def __init__(self, data, out, *flags, batch_sec=0.0, rows_per_shard=10, meet=0, times=1, bucket=None, prefix=()):
         self.out = pathlib.Path(out)
         self.embedders = self.out / "embedders"
         self.embedders.mkdir(parents=True, exist_ok=True)
         command = ["-m", "tests.support.portable_job", str(batch_sec), "--weights", "random"]
         command += ["--input_path", f"{data}/train.csv", "--input_dict", f"{data}/dict.txt"]
         command += ["--output_path", f"{bucket or self.out}/train", "--rows_per_shard", str(rows_per_shard), *flags]
-        self.process = start_program(
-            command, prefix=prefix, environment={"EMBEDDERS": str(self.embedders), "MEET": str(meet)}
-        )
+        of_engine = {"EMBEDDERS": str(self.embedders), "MEET": str(meet), "TIMES": str(times)}
+        self.process = start_program(command, of_engine, prefix=prefix)
 
     def end(self, *, expect=0):
         """Waits for the end; gives what was written on standard output and standard error."""
