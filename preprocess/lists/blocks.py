@@ -17,8 +17,8 @@ BLOCK_NAME_LENGTH = len("00000-0000000")
 # 1 % for 4,096 rows (measured with waits in place of reading, decoding and the engine).
 _ROWS_PER_ELEMENT = 4096
 _ROWS_PER_ELEMENT_HERE = 16_384
-# So many elements, if there are blocks enough, keep tens of workers busy until shortly before the end.
-_ELEMENTS = 256
+# So many elements, if there are blocks enough, keep hundreds of workers busy until shortly before the end.
+_ELEMENTS = 2048
 # A reader reads a whole list for its share of the blocks. Sixty-four take about 1 % of the time of the embedding.
 _READERS = 64
 

@@ -52,7 +52,7 @@ class DaskCluster:
     def __enter__(self) -> DaskCluster:
         with contextlib.ExitStack() as stack:
             first, *others = self._hosts
-            words = ["dask_scheduler", "--host", first.address, "--port", "0", "--no-dashboard"]
+            words = ["dask_scheduler", "--host", first.address, "--port", "0", *self._pages(first)]
             self.scheduler = self._start(stack, first, "scheduler", [*words, "--scheduler-file", str(self._file)])
             self._wait(lambda: self._file.exists() and self._file.stat().st_size, self.scheduler)
             self.address = json.loads(self._file.read_text())["address"]
@@ -67,9 +67,14 @@ class DaskCluster:
 
     def _start_worker(self, stack: contextlib.ExitStack, number: int, host: Host) -> subprocess.Popen[bytes]:
         name = f"worker{number}"
-        words = ["dask_worker", self.address, "--host", host.address, "--nthreads", "1", "--no-dashboard"]
+        words = ["dask_worker", self.address, "--host", host.address, "--nthreads", "2", *self._pages(host)]
         words += ["--name", name, "--local-directory", str(self._folder / name), "--memory-limit", "0"]
         return self._start(stack, host, name, words, self._worker_settings[number])
+
+    @staticmethod
+    def _pages(host: Host) -> list[str]:
+        """Flags that put the pages of a process at a free port; by default all want the same one."""
+        return ["--dashboard-address", f"{host.address}:0"]
 
     def _start(
         self,

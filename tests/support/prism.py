@@ -47,10 +47,9 @@ def prism(folder: str | os.PathLike[str]) -> Iterator[tuple[subprocess.Popen[byt
 
 
 @contextlib.contextmanager
-def worker_pool(folder: str | os.PathLike[str], environment: str | None = None) -> Iterator[int]:
-    """The port of a pool whose workers have this checkout; `environment` is the folder of another virtual one."""
-    programs = pathlib.Path(environment or sys.prefix) / "bin"
-    path = {} if environment else {"PYTHONPATH": str(ROOT)}
+def worker_pool(folder: str | os.PathLike[str]) -> Iterator[int]:
+    """The port of a pool. Its workers have this environment and this checkout."""
+    programs = pathlib.Path(sys.prefix) / "bin"
     program = pathlib.Path(folder) / "loopback_worker_pool.py"
     shutil.copy(ROOT / "tests/support" / program.name, program)
     with open(pathlib.Path(folder) / "workers.log", "w") as log:
@@ -62,7 +61,7 @@ def worker_pool(folder: str | os.PathLike[str], environment: str | None = None) 
             stderr=log,
             text=True,
             start_new_session=True,
-            env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"} | path,
+            env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
         )
     try:
         assert pool.stdout is not None
