@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
@@ -64,6 +66,16 @@ def test_a_runner_that_is_none_is_one_line(module, name, words):
     with pytest.raises(InputError) as error:
         parse_beam_options(["--runner", name.format(module)], own_flags=())
     assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_without_dask_the_message_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    monkeypatch.delitem(sys.modules, "apache_beam.runners.dask.dask_runner", raising=False)
+    with pytest.raises(InputError) as error:
+        parse_beam_options(["--runner=DaskRunner"], own_flags=())
+    assert "'DaskRunner' cannot be imported" in str(error.value)
+    assert "[dask]" in str(error.value)
     assert "\n" not in str(error.value)
 
 
