@@ -31,6 +31,7 @@ BENCHMARKS = (
     "decode",
     "hostile",
     "overhead",
+    "answers",
     "faults",
     "pipeline",
     "fidelity",

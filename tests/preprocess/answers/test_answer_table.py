@@ -39,7 +39,7 @@ def test_names_of_any_kind_are_read_back_from_csv():
     assert rows[:3] == rows[3:]
     assert [row["image_uri"] for row in rows[:3]] == ["ä,1.jpg", "2\n.jpg", "3.jpg"]
     assert [row["label"] for row in rows[:3]] == [NAMES[1], NAMES[0], NAMES[2]]
-    assert [row["score"] for row in rows[:3]] == ["0.7", "0.5", "0.8"]
+    assert [row["score"] for row in rows[:3]] == ["0.700000", "0.500000", "0.800000"]
     assert [row["confident"] for row in rows[:3]] == ["1", "1", "1"]
     # A label that is no class says nothing of the answer.
     assert [row["correct"] for row in rows[:3]] == ["1", "", ""]
