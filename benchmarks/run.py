@@ -33,6 +33,7 @@ BENCHMARKS = (
     "overhead",
     "commit_scale",
     "list_passes",
+    "answers",
     "faults",
     "pipeline",
     "networks",

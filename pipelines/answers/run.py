@@ -31,7 +31,7 @@ from pipelines.answers.answer_job import (
     claim_answers,
     ranges_of,
     read_json,
-    require_no_records,
+    require_own,
     sidecars,
 )
 from pipelines.answers.flags import AnswerFlags, AnswerOptions
@@ -132,7 +132,7 @@ def _prepare(flags: AnswerFlags, stack: contextlib.ExitStack) -> _Prepared:
         storage.require_scheme(path) if not path.startswith(("http://", "https://")) else None
     check_reachable([*paths, options.output_path])
     check_prefix(options.output_path, create=False)
-    require_no_records(options.output_path, storage)
+    require_own(options.output_path, storage, overwrite=options.overwrite)
     definition: dict[str, Any] = {
         "format": options.format,
         "top_k": top_k,
