@@ -35,10 +35,11 @@ BENCHMARKS = (
     "pipeline",
     "fidelity",
     "backbones",
+    "views",
     "training",
     "accuracy",
 )
-_WITH_PHOTOS = {"startup", "decode", "hostile", "faults", "pipeline", "fidelity", "backbones"}
+_WITH_PHOTOS = {"startup", "decode", "hostile", "faults", "pipeline", "fidelity", "backbones", "views"}
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
 
