@@ -1,0 +1,71 @@
+"""Lets in as much work as the server takes at once: images, and bytes of bodies. The rest is refused at once."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+
+from serving.refusals import RefusedError, busy
+
+_LONGEST_WAIT_SEC = 60
+# How fast the server is, is an average over the last so many seconds.
+_RATE_SEC = 10.0
+
+
+class Admission:
+    """Counts the images and bytes in flight. All calls are made in the thread of one loop.
+
+    Args:
+      max_images: images in flight, at most. Since each waits for those before it, this bounds how long a request takes.
+      max_bytes: bytes of bodies in memory, at most.
+    """
+
+    def __init__(self, *, max_images: int, max_bytes: int):
+        self.max_images = max_images
+        self._max_bytes = max_bytes
+        self.images = 0
+        self._bytes = 0
+        self._rate = 0.0
+        self._last_done = time.monotonic()
+
+    @contextlib.contextmanager
+    def images_in_flight(self, count: int) -> Iterator[None]:
+        """Within this context, `count` images are in flight.
+
+        Raises:
+          RefusedError: they would be too many, now or ever.
+        """
+        if count > self.max_images:
+            raise RefusedError(413, f"A request may have at most {self.max_images} images. Received: {count}.")
+        if self.images + count > self.max_images:
+            raise busy(self._seconds_until_free())
+        self.images += count
+        try:
+            yield
+        finally:
+            self.images -= count
+            self._note_done(count)
+
+    def _note_done(self, count: int) -> None:
+        now = time.monotonic()
+        passed = max(now - self._last_done, 1e-6)
+        weight = 1 - math.exp(-passed / _RATE_SEC)
+        self._rate += weight * (count / passed - self._rate)
+        self._last_done = now
+
+    def _seconds_until_free(self) -> int:
+        if not self._rate:
+            return 1
+        return max(1, min(_LONGEST_WAIT_SEC, math.ceil(self.images / self._rate)))
+
+    def take_bytes(self, count: int) -> None:
+        """Notes bytes of a body in memory. Raises RefusedError if there is no room for them."""
+        if self._bytes + count > self._max_bytes:
+            raise busy(self._seconds_until_free())
+        self._bytes += count
+
+    def give_bytes(self, count: int) -> None:
+        """Notes that bytes of a body are no longer needed."""
+        self._bytes -= count
