@@ -136,7 +136,8 @@ def _embeddings_of(rows: Sequence[Any], info: ModelInfo) -> np.ndarray:
         if not is_row or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in row):
             raise RefusedError(400, f"The embedding of instance {number} must be a list of {size} numbers.")
     try:
-        embeddings = np.array(rows, np.float32)
+        with np.errstate(over="ignore"):
+            embeddings = np.array(rows, np.float32)
     except (OverflowError, ValueError):
         raise RefusedError(400, "Embeddings must be numbers of float32.") from None
     if not np.isfinite(embeddings).all():

@@ -194,7 +194,7 @@ def test_the_signatures_are_those_of_the_exported_model(server, model_dir):
         ("POST", "/v1/models/other:predict", 404),
         ("POST", "/v1/models/hugs/versions/9:predict", 404),
         ("POST", "/v1/models/hugs:classify", 400),
-        ("GET", "/v1/models/hugs:predict", 405),
+        ("GET", "/v1/models/hugs:predict", 404),
         ("GET", "/predict", 405),
         ("DELETE", "/v1/models/hugs", 405),
         ("GET", "/predict/", 404),
