@@ -49,6 +49,4 @@ class PageOptions(Section):
             if not isinstance(label, str):
                 raise FieldError(f"page.{field}", f"labels must be text. Received: {shown(label)}.")
             if not Text().holds(text):
-                raise FieldError(
-                    f"page.{field}.{label}", f"must be {Text().words}. Received: {shown(text)}."
-                )
+                raise FieldError(f"page.{field}.{label}", f"must be {Text().words}. Received: {shown(text)}.")

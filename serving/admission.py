@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from serving.refusals import RefusedError, busy
 
 _LONGEST_WAIT_SEC = 60
-# How fast the server is, is an average over the last so many seconds.
-_RATE_SEC = 10.0
+# The share of the newest request in the average of how long requests take.
+_NEWEST = 0.1
 
 
 class Admission:
@@ -27,8 +27,7 @@ class Admission:
         self._max_bytes = max_bytes
         self.images = 0
         self._bytes = 0
-        self._rate = 0.0
-        self._last_done = time.monotonic()
+        self._usual_sec = 0.0
 
     @contextlib.contextmanager
     def images_in_flight(self, count: int) -> Iterator[None]:
@@ -42,23 +41,16 @@ class Admission:
         if self.images + count > self.max_images:
             raise busy(self._seconds_until_free())
         self.images += count
+        started = time.monotonic()
         try:
             yield
         finally:
             self.images -= count
-            self._note_done(count)
-
-    def _note_done(self, count: int) -> None:
-        now = time.monotonic()
-        passed = max(now - self._last_done, 1e-6)
-        weight = 1 - math.exp(-passed / _RATE_SEC)
-        self._rate += weight * (count / passed - self._rate)
-        self._last_done = now
+            self._usual_sec += _NEWEST * (time.monotonic() - started - self._usual_sec)
 
     def _seconds_until_free(self) -> int:
-        if not self._rate:
-            return 1
-        return max(1, min(_LONGEST_WAIT_SEC, math.ceil(self.images / self._rate)))
+        """A request that comes now would find room when those before it are done, which takes as long as usual."""
+        return max(1, min(_LONGEST_WAIT_SEC, math.ceil(self._usual_sec)))
 
     def take_bytes(self, count: int) -> None:
         """Notes bytes of a body in memory. Raises RefusedError if there is no room for them."""

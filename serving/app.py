@@ -53,9 +53,7 @@ class Server:
         self._metrics = metrics
         self._page = page
         self._files = page_files()
-        self.admission = Admission(
-            max_images=options.max_queue, max_bytes=_BODIES_IN_MEMORY * options.max_body_bytes
-        )
+        self.admission = Admission(max_images=options.max_queue, max_bytes=_BODIES_IN_MEMORY * options.max_body_bytes)
         metrics.watch_in_flight(lambda: self.admission.images)
 
     def app(self) -> Any:

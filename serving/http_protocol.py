@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import http
+import json
+import sys
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# A head, the request line with its headers, is refused beyond this size.
-MAX_HEAD_BYTES = 32 * 1024
 # How long a head may take to arrive, from its first byte or from the begin of the connection.
 HEAD_SEC = 10.0
 # After an answer before the end of the body, the rest is read and thrown away for so long. If the connection were
@@ -18,7 +19,7 @@ LINGER_SEC = 2.0
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection. `HEAD_SEC`, `LINGER_SEC` and `MAX_HEAD_BYTES` are its bounds."""
+    """One connection. `HEAD_SEC` and `LINGER_SEC` are its bounds."""
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -57,11 +58,21 @@ class BoundedProtocol(H11Protocol):
         return waits_for_answer
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what is no HTTP, or has too large a head. What is being answered is cut off."""
+        """Refuses what is no HTTP (400), or has too large a head (431). What is being answered is cut off.
+
+        uvicorn calls it where it catches the error of h11, which says the status.
+        """
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
-            self.transport.close()
+            status = getattr(sys.exc_info()[1], "error_status_hint", 400)
+            body = json.dumps({"error": http.HTTPStatus(status).phrase}).encode()
+            headers = [
+                ("content-type", "application/json"),
+                ("content-length", str(len(body))),
+                ("connection", "close"),
+            ]
+            for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     @property
     def _waits_for_head(self) -> bool:

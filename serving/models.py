@@ -193,8 +193,13 @@ class Model:
         self._served[number] = ServedVersion(self.name, number, loaded, digest, self._options, self._metrics)
         self._metrics.version(self.name, number, served=True)
         info = loaded.engine.info
-        _LOGGER.info("model %s: version %d is served (%s, %s)", self.name, number, loaded.info.backbone.architecture,
-                     info.arithmetic)
+        _LOGGER.info(
+            "model %s: version %d is served (%s, %s)",
+            self.name,
+            number,
+            loaded.info.backbone.architecture,
+            info.arithmetic,
+        )
         if loaded.info.warning:
             _LOGGER.warning("model %s: %s", self.name, loaded.info.warning)
         if before is not None:

@@ -88,7 +88,12 @@ class ServeOptions(OptionalRecipe):
         default_words="what the model says",
     )
     max_batch: int | None = option(
-        None, Whole(1), help="images a batch, at most", decides="neither", metavar="N", default_words="what suits the engine"
+        None,
+        Whole(1),
+        help="images a batch, at most",
+        decides="neither",
+        metavar="N",
+        default_words="what suits the engine",
     )
     max_delay_ms: float = option(
         2,

@@ -62,5 +62,14 @@ def page_settings(page: PageOptions, info: ModelInfo, *, max_body_bytes: int) ->
         "threshold": info.threshold,
         "image_size": info.image.size,
         "max_body_bytes": max_body_bytes,
-        "warning": info.warning or "",
+        "warning": _warning(info),
     }
+
+
+def _warning(info: ModelInfo) -> str:
+    """`info.warning` for people who know nothing of networks; empty if there is none."""
+    if info.backbone.is_random:
+        return "This is a trial: the network behind this page has learned nothing, so its answers mean nothing."
+    if not info.backbone_verified:
+        return "Take the answers with care: nothing shows that this model has the network that it was made for."
+    return ""

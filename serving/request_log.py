@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import json
 import logging
 import time
@@ -14,6 +15,9 @@ from serving.metrics import Metrics
 _LOGGER = logging.getLogger("serving.requests")
 _BUGS = logging.getLogger("serving")
 _NOTES = "hugs.notes"
+# A head, the request line with its headers, is refused beyond this size. h11 has the same limit, but it looks only at
+# heads that arrive in several pieces.
+MAX_HEAD_BYTES = 32 * 1024
 
 # Nothing is loaded from other hosts, nothing in the page runs that is not a file of ours, and no page embeds ours.
 _POLICY = (
@@ -71,11 +75,16 @@ class RequestLog:
             await send(message)
 
         try:
-            await self._app(scope, counting_receive, noting_send)
+            if scope["http_version"] not in ("1.0", "1.1"):
+                await _send_error(noting_send, 505)
+            elif _head_bytes(scope) > MAX_HEAD_BYTES:
+                await _send_error(noting_send, 431)
+            else:
+                await self._app(scope, counting_receive, noting_send)
         except Exception:
             _BUGS.exception("a request failed through a bug of the server")
             if not status:
-                await _send_error(noting_send)
+                await _send_error(noting_send, 500)
         finally:
             seconds = time.monotonic() - started
             route = notes.get("route", "other")
@@ -92,8 +101,15 @@ class RequestLog:
             )
 
 
-async def _send_error(send: Any) -> None:
-    body = json.dumps({"error": "The server has a bug; its log says more."}).encode()
+def _head_bytes(scope: Any) -> int:
+    line = len(scope["method"]) + len(scope["raw_path"]) + len(scope["query_string"])
+    return line + sum(len(name) + len(value) for name, value in scope["headers"])
+
+
+async def _send_error(send: Any, status: int) -> None:
+    body = json.dumps({"error": http.HTTPStatus(status).phrase}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    if status != 500:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -70,7 +70,9 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise InputError(f"--port: {port} is used by another program. Pass another, or 0 for a free one.") from error
+            raise InputError(
+                f"--port: {port} is used by another program. Pass another, or 0 for a free one."
+            ) from error
         raise InputError(f"--host and --port: cannot listen on {host}, port {port} ({error.strerror}).") from error
     return listener
 
@@ -94,9 +96,10 @@ def make_server(options: ServeOptions, page: PageOptions) -> uvicorn.Server:
     from uvicorn import Config
 
     from serving.app import Server
-    from serving.http_protocol import MAX_HEAD_BYTES, BoundedProtocol
+    from serving.http_protocol import BoundedProtocol
     from serving.metrics import Metrics
     from serving.models import Models
+    from serving.request_log import MAX_HEAD_BYTES
 
     metrics = Metrics()
     models = Models(options, metrics)

@@ -70,7 +70,7 @@ def read_request(data: Any, info: ModelInfo) -> PredictRequest:
     else:
         columns = _columns(data["inputs"], signature)
     keys = columns.get("key")
-    if keys is not None and not all(isinstance(key, str) for key in keys):
+    if keys is not None and not all(map(_is_text, keys)):
         raise RefusedError(400, "'key' must be text.")
     return PredictRequest(
         signature=signature,
@@ -79,6 +79,14 @@ def read_request(data: Any, info: ModelInfo) -> PredictRequest:
         keys=None if keys is None else tuple(keys),
         in_rows="instances" in data,
     )
+
+
+def _is_text(value: Any) -> bool:
+    """JSON can write half a character, which no answer can repeat."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _columns_of_rows(instances: Any, signature: str) -> dict[str, list[Any]]:
@@ -116,7 +124,7 @@ def _bytes_of(value: Any, number: int) -> bytes:
     encoded = value.get("b64") if isinstance(value, dict) and len(value) == 1 else None
     if not isinstance(encoded, str):
         raise RefusedError(
-            400, f"The image of instance {number} must be its bytes: {{\"b64\": \"...\"}}. No file or address is opened."
+            400, f'The image of instance {number} must be its bytes: {{"b64": "..."}}. No file or address is opened.'
         )
     try:
         # Some clients write the alphabet for addresses, or leave the padding out, as TensorFlow Serving accepts.

@@ -31,12 +31,14 @@ def model_dir(tmp_path_factory, with_tiny_network):
 @pytest.fixture(scope="session")
 def server(with_extra, model_dir):
     """A server with short limits, for all tests that only ask it."""
+    from configs.recipe import load_recipe
     from tests.support.serving import running_server
 
     with running_server(
+        load_recipe("hugs").page,
         model_dir=(model_dir,),
         max_body_bytes=2_000_000,
-        body_deadline_sec=2,
+        body_deadline_sec=5,
         image_deadline_sec=5,
         max_queue=40,
         health_route=HEALTH_ROUTE,

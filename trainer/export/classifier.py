@@ -74,9 +74,7 @@ class Prediction:
     @classmethod
     def of_error(cls, error: str, info: ModelInfo) -> Prediction:
         """The prediction for a photo that cannot be decoded; `error` is `reason: message`."""
-        return cls(
-            label="", label_id=-1, scores=np.zeros(len(info.labels), np.float32), confident=False, error=error
-        )
+        return cls(label="", label_id=-1, scores=np.zeros(len(info.labels), np.float32), confident=False, error=error)
 
 
 def normalize_photo(data: bytes, *, size: int = IMAGE_SIZE) -> bytes:
