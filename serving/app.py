@@ -234,7 +234,7 @@ def _model_of(request: Request) -> tuple[str, int | None]:
 
 def _top_k(request: Request) -> int:
     text = request.query_params.get("top_k", str(_DEFAULT_TOP_K))
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) and len(text) < 9):
+    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0 and len(text) < 9):
         raise RefusedError(400, "top_k must be a whole number of at least 1.")
     return int(text)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from serving.admission import Admission
 from serving.refusals import RefusedError
@@ -85,7 +85,7 @@ def file_of(body: bytes, content_type: str) -> bytes:
         return body
     files = _Files()
     try:
-        parser = MultipartParser(options.get(b"boundary", b""), files.callbacks)  # type: ignore[arg-type]
+        parser = MultipartParser(options.get(b"boundary", b""), files.callbacks)
         parser.write(body)
         parser.finalize()
     except (MultipartParseError, ValueError, TypeError):
@@ -133,6 +133,3 @@ class _Files:
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
             self.found[-1] += data[start:end]
-
-
-__all__ = ["ClientDisconnect", "body_of", "file_of", "parse_json"]

@@ -1,4 +1,4 @@
-"""The HTTP protocol of uvicorn with bounds that it lacks: heads that never end, clients that half close, slow readers."""
+"""The HTTP protocol of uvicorn with bounds that it lacks, and answers for clients that close their side early."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class BoundedProtocol(H11Protocol):
         if not self.transport.is_closing() and self.conn.our_state is h11.DONE:
             self._start_timer(LINGER_SEC)
 
-    def eof_received(self) -> bool:  # type: ignore[override]
+    def eof_received(self) -> bool:
         """A client that has sent its whole request and then closes its side still gets its answer."""
         cycle = self.cycle
         waits_for_answer = cycle is not None and not cycle.response_complete and not cycle.more_body

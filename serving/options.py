@@ -11,7 +11,7 @@ from typing import Any
 from configs.arguments import OneLineParser
 from configs.choices import EngineName, PrecisionName
 from configs.errors import InputError
-from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
+from configs.option import REQUIRED, add_flags, given_values, option, options_of
 from configs.recipe import OptionalRecipe
 from configs.rules import Number, OneOf, PathText, Text, Texts, Whole
 from trainer.options import Paths, with_supported_paths
@@ -214,7 +214,7 @@ def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.en
     """
     parser = OneLineParser(
         module="serving.serve",
-        description="Answers requests with a trained model: a web page, TensorFlow Serving's REST API, and Vertex AI's.",
+        description="Answers requests with a trained model: a web page, and TensorFlow Serving's and Vertex AI's API.",
     )
     options = options_of(ServeOptions)
     # It is required, but Vertex AI may name it.

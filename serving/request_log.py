@@ -1,4 +1,4 @@
-"""Wraps the application: a log line and counters for each request, headers for safety, and no stack trace in answers."""
+"""Wraps the application: a log line and counters for each request, headers for safety, and errors in one line."""
 
 from __future__ import annotations
 

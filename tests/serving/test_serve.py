@@ -82,8 +82,10 @@ def test_what_is_not_there_is_one_line(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("with_extra")
 def test_sigterm_answers_what_is_there_and_ends(model_dir):
     process = start_program(
-        ["-m", "tests.support.tiny_program", "serving.serve", "--model_dir", model_dir, "--port", "0"]
-        + ["--engine", "tensorflow", "--precision", "float32"]
+        [
+            *("-m", "tests.support.tiny_program", "serving.serve", "--model_dir", model_dir, "--port", "0"),
+            *("--engine", "tensorflow", "--precision", "float32"),
+        ]
     )
     try:
         line = process.stdout.readline()

@@ -1,4 +1,4 @@
-"""The head of an exported model alone, as a function from embeddings to scores, for programs that embed by themselves."""
+"""The head of an exported model alone, from embeddings to scores, for programs that embed by themselves."""
 
 from __future__ import annotations
 
