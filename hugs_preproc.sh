@@ -10,9 +10,9 @@ usage() {
 usage: ./hugs_preproc.sh DIR_OR_BUCKET [flags of pipelines.preproc and pipelines.embed ...]
 
 Embeds the training, evaluation and test lists that lie in a directory or bucket (dict.txt, train.csv, eval.csv and,
-if there is one, test.csv) into a new DIR_OR_BUCKET/RECIPE_DATE_TIME/preproc, and prints the command that trains on
-it. If the newest such directory is unfinished, it continues there. `hugs ingest` makes such lists from a folder of
-photos.
+if there is one, test.csv) into a new DIR_OR_BUCKET/RECIPE_DATE_TIME/preproc (in a bucket RECIPE_USER_DATE_TIME, since
+colleagues may share it), and prints the command that trains on it. If your newest such directory is unfinished, it
+continues there. `hugs ingest` makes such lists from a folder of photos.
 
 For a directory, it works on this machine:
 

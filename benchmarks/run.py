@@ -31,14 +31,27 @@ BENCHMARKS = (
     "decode",
     "hostile",
     "overhead",
+    "commit_scale",
     "faults",
     "pipeline",
+    "networks",
     "fidelity",
     "backbones",
     "training",
+    "training_on_views",
     "accuracy",
 )
-_WITH_PHOTOS = {"startup", "decode", "hostile", "faults", "pipeline", "fidelity", "backbones"}
+_WITH_PHOTOS = {
+    "startup",
+    "decode",
+    "hostile",
+    "faults",
+    "pipeline",
+    "networks",
+    "fidelity",
+    "backbones",
+    "training_on_views",
+}
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
 

@@ -6,6 +6,7 @@ python -m cloud.deploy --model_dir gs://BUCKET/hugs_DATE_TIME/training
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shlex
@@ -14,17 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cloud.gcloud import Gcloud, Runner, run_command
+from cloud.hub_images import SERVING_IMAGE, hub_image, require_repository
 from cloud.job_storage import job_storage
 from cloud.options import CloudRunOptions
-from cloud.serving_model import (
-    HUB_REPOSITORY,
-    ServingModel,
-    container_flags,
-    find_model,
-    hub_image,
-    prediction_request,
-    top_predictions,
-)
+from cloud.serving_model import ServingModel, container_flags, find_model, prediction_request, top_predictions
+from cloud.training_job import display_name_of
 from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.bucket_folder import require_folder
@@ -37,10 +32,18 @@ from configs.rules import PathText, Text
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES
 from preprocess.storage.base import LocalStorage
 
-_DIGEST_LABEL = "hugs_model"
+_DIGEST_LABEL, _BUCKET_LABEL = "hugs_model", "hugs_bucket"
 _MAX_NAME = 128
 _REQUEST_NAME = "request.json"
-_REPOSITORY_MISSING = "NOT_FOUND"
+# Fields of an endpoint that cannot be asked through the address that all endpoints share, which is what gcloud asks. Of
+# the first, the API's reference says: "you won't be able to send request to the shared DNS"
+# (https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints).
+_ADDRESSES = {
+    "dedicatedEndpointEnabled": "has an address of its own",
+    "network": "is in a private network",
+    "privateServiceConnectConfig": "is reached through Private Service Connect",
+    "enablePrivateServiceConnect": "is reached through Private Service Connect",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,40 +84,27 @@ def _parse(argv: Sequence[str] | None) -> DeploymentOptions:
     return DeploymentOptions(**given_values(parser.parse_args(argv), DeploymentOptions))
 
 
-def _require_image(image: str, gcloud: Gcloud) -> None:
-    """If the image comes from Docker Hub, checks that the project has the repository that passes it on.
-
-    Raises:
-      InputError: the repository is missing.
-    """
-    place = ["gcloud", "artifacts", "repositories", "describe", HUB_REPOSITORY]
-    try:
-        gcloud.call([*place, f"--location={gcloud.region}", f"--project={gcloud.project}"])
-    except InputError as error:
-        if _REPOSITORY_MISSING not in str(error):
-            raise
-        raise InputError(
-            f"deploy.image: {image} is not there, since project {gcloud.project} has no repository {HUB_REPOSITORY} in "
-            f"{gcloud.region}. Make it, once: gcloud artifacts repositories create {HUB_REPOSITORY} --project "
-            f"{gcloud.project} --location {gcloud.region} --repository-format=docker --mode=remote-repository "
-            "--remote-docker-repo=DOCKER-HUB. Or name another image of TensorFlow Serving in the recipe."
-        ) from error
-
-
 def _upload_command(model: ServingModel, image: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
     return gcloud.command(
         "ai",
         "models",
         "upload",
-        display_name=model.model_dir.removeprefix("gs://")[-_MAX_NAME:],
+        display_name=display_name_of(model.model_dir),
         artifact_uri=model.artifact_uri,
         labels={**recipe.cloud.labels, _DIGEST_LABEL: model.digest},
         **container_flags(image),
     )
 
 
-def _endpoint_command(name: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
-    return gcloud.command("ai", "endpoints", "create", display_name=name, labels=recipe.cloud.labels)
+def _bucket_label(model: ServingModel) -> str:
+    """A label for the bucket of a model. Names of buckets may be too long for a label, and hold dots."""
+    bucket = model.model_dir.removeprefix("gs://").partition("/")[0]
+    return hashlib.sha256(bucket.encode()).hexdigest()[:16]
+
+
+def _endpoint_command(name: str, model: ServingModel, recipe: Recipe, gcloud: Gcloud) -> list[str]:
+    labels = {**recipe.cloud.labels, _BUCKET_LABEL: _bucket_label(model)}
+    return gcloud.command("ai", "endpoints", "create", display_name=name, labels=labels)
 
 
 def _deploy_command(endpoint: str, model: str, name: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
@@ -128,7 +118,9 @@ def _deploy_command(endpoint: str, model: str, name: str, recipe: Recipe, gcloud
         machine_type=recipe.deploy.machine_type,
         min_replica_count=recipe.deploy.min_replicas,
         max_replica_count=recipe.deploy.max_replicas,
-        service_account=recipe.cloud.service_account,
+        # Not the workers' account: it would need access to Vertex AI's copy of the model. The account that Vertex AI
+        # takes by itself has that.
+        service_account=recipe.deploy.service_account,
         traffic_split="0=100",  # 0 stands for the model that is deployed now.
     )
 
@@ -166,6 +158,34 @@ def _find_endpoint(name: str, gcloud: Gcloud) -> dict[str, Any] | None:
             "another name."
         )
     return found[0] if found else None
+
+
+def _require_usable(endpoint: dict[str, Any], name: str, model: ServingModel, *, is_named: bool) -> None:
+    """Checks that an endpoint can be asked, and that the user means it.
+
+    Args:
+      endpoint: as Vertex AI describes it.
+      name: its name.
+      model: to be deployed there.
+      is_named: whether the user named the endpoint. If not, it has the recipe's name, as that of a colleague may.
+
+    Raises:
+      InputError: it cannot be asked, or serves the models of another bucket.
+    """
+    number = _number(endpoint.get("name"))
+    for field, words in _ADDRESSES.items():
+        if endpoint.get(field):
+            raise InputError(
+                f"ENDPOINT_NAME: endpoint {number} ({name}) {words}, where gcloud cannot ask it. Nothing was deployed. "
+                "Choose another name; an endpoint that this command makes has the shared address."
+            )
+    owner = (endpoint.get("labels") or {}).get(_BUCKET_LABEL)
+    if not is_named and endpoint.get("deployedModels") and owner != _bucket_label(model):
+        raise InputError(
+            f"ENDPOINT_NAME: endpoint {number} is named {name}, as the recipe, and serves a model of another bucket, "
+            f"perhaps a colleague's. Give {shlex.quote(name)} as ENDPOINT_NAME to serve this model there, or another "
+            "name."
+        )
 
 
 def _deploy(endpoint: dict[str, Any], model_number: str, name: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
@@ -238,7 +258,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     gcloud = options.gcloud(recipe, run)
     photo, key = _read_photo(options.image), options.image or "a drawn picture"
     prediction_request(photo, key=key)  # What is no image is refused before anything is asked for.
-    image = recipe.deploy.image or hub_image(gcloud.project, gcloud.region)
+    image = recipe.deploy.image or hub_image(SERVING_IMAGE, project=gcloud.project, region=gcloud.region)
     if not options.dry_run:
         gcloud.require_new_enough()
     with doing(f"looking for the model in {folder}"):
@@ -248,7 +268,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         print(f"# the model is copied to {model.artifact_uri}/1 first")
         for command in (
             _upload_command(model, image, recipe, gcloud),
-            _endpoint_command(name, recipe, gcloud),
+            _endpoint_command(name, model, recipe, gcloud),
             _deploy_command("ENDPOINT", "MODEL", name, recipe, gcloud),
             _predict_command("ENDPOINT", _REQUEST_NAME, gcloud),
         ):
@@ -258,11 +278,14 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         require_printed()
         return EXIT_OK
     if recipe.deploy.image is None:
-        _require_image(image, gcloud)
+        require_repository(image, gcloud, field="deploy.image")
     endpoint = _find_endpoint(name, gcloud)
+    if endpoint is not None:
+        _require_usable(endpoint, name, model, is_named=options.endpoint_name is not None)
     model_number = _find_or_upload(model, image, recipe, gcloud)
     if endpoint is None:
-        endpoint = gcloud.resource(_endpoint_command(name, recipe, gcloud))
+        endpoint = gcloud.resource(_endpoint_command(name, model, recipe, gcloud))
+        _require_usable(endpoint, name, model, is_named=True)  # In case the service gave it another kind of address.
     number = _number(endpoint["name"])
     print(
         f"endpoint  {number} ({name})\n          https://console.cloud.google.com/vertex-ai/online-prediction/locations/"

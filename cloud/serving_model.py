@@ -1,7 +1,7 @@
 """A model in the layout that TensorFlow Serving needs, and the request for a prediction.
 
 The newest of Vertex AI's own TensorFlow images has 2.15, which lacks an operation of our models (`DecodeWebP`: "Op type
-not registered" at the first request). TensorFlow Serving 2.20 has it, and needs its models in numbered folders.
+not registered" at the first request). TensorFlow Serving has it since 2.20, and needs its models in numbered folders.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import json
 import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,22 +25,16 @@ _FILES = ("variables/*", "assets/*", "assets.extra/*", "fingerprint.pb", GRAPH_N
 _DIGEST_LENGTH = 16
 _PORT = 8501
 _ROUTE = "/v1/models/model"
-# Vertex AI accepts only images from Artifact Registry. A repository there can pass on images of Docker Hub.
-HUB_REPOSITORY = "docker-hub"
-_HUB_IMAGE = "tensorflow/serving:2.20.0"
-
-
-def hub_image(project: str, region: str) -> str:
-    """The image of TensorFlow Serving on Docker Hub, by way of Artifact Registry."""
-    return f"{region}-docker.pkg.dev/{project}/{HUB_REPOSITORY}/{_HUB_IMAGE}"
 
 
 def container_flags(image: str) -> dict[str, object]:
     """Flags of `gcloud ai models upload` that start TensorFlow Serving on the model."""
     return {
         "container_image_uri": image,
-        # The model's name is "model" by default. Vertex AI fills in the location of its copy of the artifact.
-        "container_args": "--model_base_path=$(AIP_STORAGE_URI)",
+        # The model's name is "model" by default. Vertex AI fills in the location of its copy of the artifact. It never
+        # changes, so it is looked at once: by default TensorFlow Serving lists the bucket each second, all day ("If
+        # set to zero poll will be exactly done once", tensorflow_serving/model_servers/main.cc).
+        "container_args": "--model_base_path=$(AIP_STORAGE_URI),--file_system_poll_wait_seconds=0",
         "container_ports": _PORT,
         "container_predict_route": f"{_ROUTE}:predict",
         "container_health_route": _ROUTE,
@@ -53,7 +48,7 @@ class ServingModel:
     Attributes:
       model_dir: its folder.
       info: its description.
-      digest: the hexadecimal digest of its graph, its description and the image that serves it.
+      digest: the hexadecimal digest of its graph, its description and the container that serves it.
     """
 
     model_dir: str
@@ -102,7 +97,8 @@ def find_model(folder: str, *, image: str, storage: Storage) -> ServingModel:
             f"MODEL_DIR: the model in {model_dir} takes embeddings and no photos. Train with --weights for one that "
             "can be asked about photos."
         )
-    digest = hashlib.sha256(b"\0".join([hashlib.sha256(graph).digest(), raw, image.encode()]))
+    container = json.dumps(container_flags(image), sort_keys=True).encode()
+    digest = hashlib.sha256(b"\0".join([hashlib.sha256(graph).digest(), raw, container]))
     return ServingModel(model_dir=model_dir, info=info, digest=digest.hexdigest()[:_DIGEST_LENGTH])
 
 

@@ -16,3 +16,5 @@ Unlabeled = Literal["drop", "default_class"]
 ExportFormat = Literal["savedmodel", "litert", "onnx"]
 # Colours of the answers on the page of `hugs serve`, whose values are in serving/page/style.css.
 PageColour = Literal["green", "red", "blue", "orange", "purple", "teal", "brown", "pink"]
+
+AnswerFormat = Literal["csv", "jsonl", "parquet"]

@@ -32,6 +32,7 @@ from configs.option import Options, option
 from configs.page import PageOptions
 from configs.rules import HeaderText, Number, OneOf, PathText, Text, Whole
 from configs.section import FieldError, Section
+from configs.view_options import ViewOptions
 from configs.yaml_mapping import located, parse_mapping, read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -127,7 +128,7 @@ class BackboneOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PreprocessOptions(BackboneOptions):
+class PreprocessOptions(ViewOptions, BackboneOptions):
     """How lists become records: the options of `pipelines.embed` that a recipe has.
 
     The limits decide which images fail, but they do not decide any record. A failed image has no record, and its row
@@ -208,6 +209,15 @@ class PreprocessOptions(BackboneOptions):
         metavar="TEXT",
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.precision == "int8" and self.random_brightness:
+            raise FieldError(
+                f"{self.prefix}random_brightness",
+                f"makes pixels brighter than 255, which int8 cuts off. Choose another {self.prefix}precision, or leave "
+                "one of the two out.",
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainOptions(Options):
@@ -279,6 +289,17 @@ class TrainOptions(Options):
         decides="model",
     )
     seed: int = option(0, Whole(0), help="the same seed gives the same model", decides="model")
+    # It decides whether the model is exported, and not which model it is.
+    assert_accuracy_at_least: float | None = option(
+        None,
+        Number(at_least=0, at_most=1),
+        help="export the model only if its accuracy (the lower bound of the 95 percent interval) is at least this, on "
+        "the test set if there is one, else on the evaluation set; otherwise an older model stays, and the exit code "
+        "is 2",
+        decides="neither",
+        metavar="SHARE",
+        default_words="none",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

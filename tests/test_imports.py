@@ -36,7 +36,7 @@ ROOMS = {
     "preprocess.storage": set(),
     "preprocess.locks": {"preprocess.storage"},
     "preprocess.machine": {"preprocess.storage"},
-    "preprocess.images": {"preprocess.lists", "preprocess.machine", "preprocess.storage"},
+    "preprocess.images": {"preprocess.lists", "preprocess.machine", "preprocess.records", "preprocess.storage"},
     "preprocess.backbones": {"preprocess.images", "preprocess.records", "preprocess.storage"},
     "preprocess.engines": _ENGINES,
     "preprocess.jobs": _JOBS,
@@ -57,8 +57,9 @@ ROOMS = {
         "preprocess.locks",
         "preprocess.records",
     },
+    "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
-    "pipelines.splits": {"preprocess.storage"},
+    "pipelines.splits": {"preprocess.images", "preprocess.storage"},
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
     "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
     "pipelines.diagnosis": {"pipelines.checks", *_PIPELINE} - {"preprocess.beam"},
@@ -66,8 +67,7 @@ ROOMS = {
 }
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
-    "pipelines.diagnosis": {"pipelines.class_folders"},
-    "pipelines.splits": {"pipelines.class_folders"},
+    "cloud.checkup": {"cloud.gcloud", "cloud.hub_images"},
     "trainer.storage": {"trainer.options"},
     "trainer.training": {"trainer.options"},
     "trainer.search": {"trainer.options"},

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 from configs.arguments import OneLineParser
 from configs.errors import InputError
-from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
+from configs.option import REQUIRED, Options, add_flags, option, options_of
 from configs.recipe import OptionalRecipe, PreprocessOptions, Recipe, load_recipe
 from configs.rules import PathText, PathTexts, Switch, Text, Whole
+from configs.view_options import override
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +167,7 @@ class EmbedFlags:
       beam_flags: all other flags, for Beam.
       own_words: the words of the command line that are not flags of Beam, in their order.
       own_names: the names of all flags that this program defines.
+      program: the subcommand of `hugs` that has this command line.
     """
 
     options: JobOptions
@@ -173,6 +175,7 @@ class EmbedFlags:
     beam_flags: tuple[str, ...]
     own_words: tuple[str, ...]
     own_names: tuple[str, ...]
+    program: str = "embed"
 
 
 def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
@@ -188,12 +191,12 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
     parser = _parser()
     args, beam_flags = parser.parse_known_args(words)
     recipe = load_recipe(args.recipe) if args.recipe else Recipe(name="none")
-    values = {**dataclasses.asdict(recipe.preprocess), **given_values(args, JobOptions)}
+    values = override(dataclasses.asdict(recipe.preprocess), args, JobOptions)
     return EmbedFlags(
         options=JobOptions(**values),
         recipe=recipe,
         beam_flags=tuple(beam_flags),
-        own_words=tuple(_without(words, beam_flags)),
+        own_words=tuple(words_without(words, beam_flags)),
         own_names=tuple(parser.flags),
     )
 
@@ -204,10 +207,10 @@ def with_flags(defaults: PreprocessOptions, args: argparse.Namespace) -> Preproc
     Raises:
       InputError: a value is out of range.
     """
-    return dataclasses.replace(defaults, **given_values(args, defaults))
+    return type(defaults)(**override(dataclasses.asdict(defaults), args, defaults))
 
 
-def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:
+def words_without(words: Sequence[str], others: Sequence[str]) -> list[str]:
     """The words of a command line without the `others`, in their order."""
     left = iter(others)
     other = next(left, None)

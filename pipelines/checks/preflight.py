@@ -18,7 +18,7 @@ from configs.choices import UnknownLabels
 from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
-from preprocess.jobs.set_files import read_content
+from preprocess.jobs.set_files import read_block_results
 from preprocess.lists.detect import notes
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
 from preprocess.lists.list_format import ListFormat
@@ -164,10 +164,12 @@ def scan_lists(
     storage: Storage,
     sample_size: int = 0,
     remote_images_only: bool = False,
+    unsaid: Sequence[str] = (),
 ) -> ScannedLists:
     """Reads every list once: finds bad rows before hours are spent, and counts the rows for the row accounting.
 
-    It decides how each list is read, and prints that for lists of another format than `image_uri,label[,label...]`.
+    It decides how each list is read, and prints that for lists of another format than `image_uri,label[,label...]`,
+    but not for those of `unsaid`, which no person wrote.
 
     Raises:
       InputError: a pattern matches no file, a list cannot be read or is not a list, a label is unknown and
@@ -183,7 +185,7 @@ def scan_lists(
         try:
             with doing(f"checking {path}", unit="row") as checking, storage.open(path) as stream:
                 content, found, hashing = open_list(stream, list_path=path, labels=labels)
-                for line in notes(found):
+                for line in () if path in unsaid else notes(found):
                     print(f"note: {path}: {line}", file=sys.stderr)
                 formats.append(found)
                 first_images: list[tuple[str, str]] = []
@@ -282,6 +284,7 @@ def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
                     f"against: there is no finished set of records at {prefix!r}. Give the prefix that was the "
                     "output_path of a finished job, for example out/preproc/train."
                 )
-            read_content(prefix, storage)
+            for _ in read_block_results(prefix, storage):
+                pass
         except OSError as error:
             raise _cannot_read("against", prefix, error) from error

@@ -166,7 +166,7 @@ def run_remotely(
     if not _has_job_service_here(beam_options):
         return submit(job, transform, **submitted).wait()
     # Without this, the threads of the job service would keep a stopped process alive until the job ends.
-    with stops_are_explained(job), quiet_job_service():
+    with stops_are_explained(job.output_prefix), quiet_job_service():
         try:
             return submit(job, transform, **submitted).wait()
         except InputError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from configs.cloud import DataflowOptions
 from configs.counts import counted
+from configs.machine_families import default_disk_type
 from configs.prices import Prices
 from pipelines.planning.model import ListWork, at_speed, longer_of, planned_cost_of
 from pipelines.planning.sample import EngineCost
@@ -60,7 +61,8 @@ class Fleet:
         flexible = options.flexrs != "none"
         vcpu = prices.flexrs_vcpu_hour if flexible else prices.dataflow_vcpu_hour
         memory = prices.flexrs_memory_gb_hour if flexible else prices.dataflow_memory_gb_hour
-        standard = options.disk_type in (None, "pd-standard")
+        disk_type = options.disk_type or default_disk_type(self.machine.name)
+        standard = disk_type in (None, "pd-standard")
         disk = prices.disk_standard_gb_hour if standard else prices.disk_ssd_gb_hour
         return self.machine.vcpus * vcpu + self.machine.memory_gb * memory + options.disk_gb * disk
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cloud.deploy import DeploymentOptions
-from cloud.options import CloudRunOptions
+from cloud.doctor import DoctorOptions
+from cloud.options import CloudPlaceOptions, CloudRunOptions
 from cloud.train import TrainingRunOptions
 from configs.errors import InputError
 from configs.option import (
@@ -26,7 +27,8 @@ from configs.option import (
     time_deciding,
 )
 from configs.recipe import BackboneOptions, OptionalRecipe, PreprocessOptions, RecipeChoice, TrainOptions
-from configs.rules import Number, OneOf, Switch, Text, Whole
+from configs.rules import Number, OneOf, Percent, Switch, Text, Whole
+from configs.view_options import ViewOptions
 from pipelines.checks.embed_flags import BatchOptions, JobOptions, PathOptions
 from pipelines.import_bottlenecks import ImportOptions
 from pipelines.plan import PlanOptions
@@ -45,7 +47,7 @@ from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptio
 from trainer.predict import PredictOptions
 
 OWNERS = (
-    *(BackboneOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
+    *(BackboneOptions, ViewOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
     *(TrainOptions, DataOptions, TrainingOptions, PredictOptions, ExportFrozenOptions, ImportOptions, GraphOptions),
     *(
         RecipeChoice,
@@ -57,7 +59,7 @@ OWNERS = (
         BakeOptions,
         ClassifyOptions,
     ),
-    *(CloudRunOptions, TrainingRunOptions, DeploymentOptions),
+    *(CloudPlaceOptions, CloudRunOptions, TrainingRunOptions, DeploymentOptions, DoctorOptions),
 )
 # What the definitions of jobs and checkpoints held when each was listed by hand.
 OF_RECORDS = {
@@ -176,7 +178,7 @@ def test_what_stands_for_an_option_in_a_definition_is_in_it():
             assert set(described.held_as) <= set(definitions[described.decides]), name
 
 
-KINDS: dict[type, Any] = {Whole: int, Number: float, Text: str, Switch: bool}
+KINDS: dict[type, Any] = {Whole: int, Number: float, Percent: float, Text: str, Switch: bool}
 
 
 @pytest.mark.parametrize("owner", OWNERS)

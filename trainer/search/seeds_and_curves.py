@@ -36,7 +36,7 @@ def _mean_and_deviation(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "deviation": deviation}
 
 
-def _others(dataset: EmbeddingDataset, rows: np.ndarray | None) -> np.ndarray:
+def other_rows(dataset: EmbeddingDataset, rows: np.ndarray | None) -> np.ndarray:
     """int64, ascending: the examples of a data set except for some; all of them if no other is left."""
     rest = np.setdiff1d(np.arange(len(dataset)), () if rows is None else rows)
     return rest if len(rest) else np.arange(len(dataset))
@@ -69,7 +69,7 @@ def over_seeds(
       InputError: training diverged.
     """
     measured = {"eval": evaluation, **({"test": test} if test is not None else {})}
-    rows = {name: _others(dataset, (left_out or {}).get(name)) for name, dataset in measured.items()}
+    rows = {name: other_rows(dataset, (left_out or {}).get(name)) for name, dataset in measured.items()}
     examples = {name: dataset.examples_at(rows[name]) for name, dataset in measured.items()}
     seeds = [(options.seed + offset) % 2**31 for offset in range(options.seeds)]
     runs: list[dict[str, Any]] = []
@@ -249,7 +249,7 @@ def learning_curve(
     options = dataclasses.replace(options, early_stopping=options.early_stopping or _PATIENCE)
     if not train.embeddings.in_memory:
         train = sample_in_memory(train, options)
-    rows_measured = _others(evaluation, left_out)
+    rows_measured = other_rows(evaluation, left_out)
     examples = evaluation.examples_at(rows_measured)
     parts = nested_parts(train, halvings=_HALVINGS, seed=options.seed)
     points = []

@@ -42,7 +42,6 @@ def test_a_job_with_an_image_stages_the_weights_and_no_project(cloud, tmp_path):
         machine_type="n1-standard-8",
         image=IMAGE,
         gpu="t4",
-        flexrs="speed",
         public_ips=False,
         num_workers=3,
         autoscaling="none",
@@ -53,7 +52,6 @@ def test_a_job_with_an_image_stages_the_weights_and_no_project(cloud, tmp_path):
     (pool,) = environment["workerPools"]
     assert {image["containerImage"] for image in pool["sdkHarnessContainerImages"]} == {IMAGE}
     assert environment["serviceOptions"] == ["worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver"]
-    assert environment["flexResourceSchedulingGoal"] == 1  # FLEXRS_SPEED_OPTIMIZED
     assert pool["ipConfiguration"] == 2  # WORKER_IP_PRIVATE
     assert pool["numWorkers"] == 3
     assert pool["autoscalingSettings"]["algorithm"] == 1  # AUTOSCALING_ALGORITHM_NONE
