@@ -39,6 +39,8 @@ BENCHMARKS = (
     "backbones",
     "training",
     "training_on_views",
+    "serving",
+    "serving_hostile",
     "accuracy",
 )
 _WITH_PHOTOS = {
@@ -51,6 +53,7 @@ _WITH_PHOTOS = {
     "fidelity",
     "backbones",
     "training_on_views",
+    "serving",
 }
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")

@@ -1,4 +1,4 @@
-"""Loads one version of a model: its engine, its head, and a first run of both."""
+"""Loads one version of a model: its head, its engine, and a first run of the engine. TensorFlow is not needed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from preprocess.backbones.backbone import BackboneSpec, check_weights
 from preprocess.engines.base import Engine
 from preprocess.engines.select import EngineSpec, load_engine
 from preprocess.images.probe_images import probe_images
+from preprocess.records.backbone_identity import difference_of
 from serving.options import ServeOptions
-from trainer.data.record_sets import backbone_difference
 from trainer.export.classifier import read_model_info
-from trainer.export.head_function import load_head
+from trainer.export.head_arrays import read_head
 from trainer.export.model_info import ModelInfo
 
 
@@ -50,12 +50,10 @@ def load_model(model_dir: str, options: ServeOptions) -> LoadedModel:
             f"model_dir: the model in {model_dir} takes embeddings and no photos, because its records do not say which "
             "network made them. If you know it, train with --weights FILE."
         )
+    head = read_head(model_dir, info)  # It takes no time, and may be what is wrong.
     engine = _load_engine(info, model_dir, options)
-    scores_of = load_head(model_dir, embedding_size=info.backbone.embedding_size)
-    scores = scores_of(engine.start(probe_images(1, size=info.image.size)).result())
-    if scores.shape != (1, len(info.labels)):
-        raise InputError(f"model_dir: the model in {model_dir} and its model.json do not fit. Train again.")
-    return LoadedModel(info, engine, scores_of)
+    engine.start(probe_images(1, size=info.image.size)).result()
+    return LoadedModel(info, engine, head)
 
 
 def _load_engine(info: ModelInfo, model_dir: str, options: ServeOptions) -> Engine:
@@ -73,7 +71,7 @@ def _load_engine(info: ModelInfo, model_dir: str, options: ServeOptions) -> Engi
     if not engine.identity.agrees_with(info.backbone):
         raise InputError(
             f"--weights: the model in {model_dir} was made with another network than the one that is here: "
-            f"{backbone_difference(info.backbone, engine.identity)}. Pass the weights file that made its records as "
+            f"{difference_of(info.backbone, engine.identity)}. Pass the weights file that made its records as "
             "--weights FILE."
         )
     return engine
