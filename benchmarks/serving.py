@@ -53,14 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_dir = os.path.join(folder, "model")
         _export_in_child(model_dir, args.backbone)
         with (
-            _server(["benchmarks.tensorflow_server", model_dir]) as (theirs, _),
+            _server(["benchmarks.tensorflow_server", model_dir]) as (theirs, peer_process),
             _server(["serving.serve", "--model_dir", model_dir, "--port", "0"]) as (ours, process),
         ):
             for port in (ours, theirs):
                 load(port, photos, clients=4, seconds=min(3.0, seconds))  # The first requests of each are slow.
             for clients in _CLIENTS:
+                before = processor_sec(process), processor_sec(peer_process)
                 mine, peer = (load(port, photos, clients=clients, seconds=seconds) for port in (ours, theirs))
+                used = processor_sec(process) - before[0], processor_sec(peer_process) - before[1]
                 rows.append(_rate(clients, mine, peer))
+                rows.append(_work(clients, mine, peer, *used))
                 rows += [_latency(clients, mine, peer, percent) for percent in (50, 99)]
             rows.append(_memory(process, ours, photos, requests))
     finish("serving", rows, backbone=args.backbone, seconds=seconds)
@@ -178,6 +181,17 @@ def _rate(clients: int, mine: Load, peer: Load) -> Figure:
     )
 
 
+def _work(clients: int, mine: Load, peer: Load, my_sec: float, peer_sec: float) -> Figure:
+    """The processor time of an answer, which a busy machine changes less than the rate."""
+    ours, theirs = 1000 * my_sec / max(1, len(mine.latencies)), 1000 * peer_sec / max(1, len(peer.latencies))
+    return Figure(
+        figure=f"processor time an answer, {clients} {'client' if clients == 1 else 'clients'}",
+        ours=f"{ours:.4g} ms",
+        peer=f"{theirs:.4g} ms",
+        ratio=round(theirs / max(ours, 1e-9), 4),
+    )
+
+
 def _latency(clients: int, mine: Load, peer: Load, percent: int) -> Figure:
     ours, theirs = mine.percentile_ms(percent), peer.percentile_ms(percent)
     return Figure(
@@ -200,14 +214,22 @@ def _memory(process: int, port: int, photos: Sequence[bytes], requests: int) -> 
 
 def memory_of(process: int) -> int:
     """The resident memory of a process and its children, in bytes."""
-    total = 0
+    pages = sum(int((folder / "statm").read_text().split()[1]) for folder, _ in _family(process))
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def processor_sec(process: int) -> float:
+    """The processor time that a process and its children have used."""
+    return sum(int(fields[11]) + int(fields[12]) for _, fields in _family(process)) / os.sysconf("SC_CLK_TCK")
+
+
+def _family(process: int) -> Iterator[tuple[pathlib.Path, list[str]]]:
+    """A process and its children: their folders in /proc, and the fields of `stat` from the state on."""
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if process in (parent, int(folder.name)):
-                pages = int((folder / "statm").read_text().split()[1])
-                total += pages * os.sysconf("SC_PAGE_SIZE")
-    return total
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if process in (int(fields[1]), int(folder.name)):
+                yield folder, fields
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import importlib
 import itertools
 import os
 import tempfile
@@ -42,19 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=1000, help="how many are sent (default: 1000)")
     parser.add_argument("--quick", action="store_true", help="each kind of request once")
     args = parser.parse_args(argv)
-    from tests.support import tiny_network
-    from tests.support.hostile_requests import hostile_requests, photo, post, raw
-    from tests.support.serving import export_tiny_model, running_server
-
+    # By name, because the types of tests are not checked.
+    tiny_network, hostile, serving = (
+        importlib.import_module(f"tests.support.{name}") for name in ("tiny_network", "hostile_requests", "serving")
+    )
     tiny_network.install(_Setting)
     with tempfile.TemporaryDirectory() as folder:
-        model_dir = export_tiny_model(os.path.join(folder, "model"))
+        model_dir = serving.export_tiny_model(os.path.join(folder, "model"))
         limits = {"max_body_bytes": _MAX_BODY_BYTES, "body_deadline_sec": 5, "image_deadline_sec": 5}
-        with running_server(model_dir=(model_dir,), **limits) as server:
-            cases = list(hostile_requests(_MAX_BODY_BYTES))
+        with serving.running_server(model_dir=(model_dir,), **limits) as server:
+            cases = list(hostile.hostile_requests(_MAX_BODY_BYTES))
             say(f"{len(cases)} kinds of requests")
             wrong: Counter[str] = Counter()
-            good = raw(post("/predict", photo()))
+            good = hostile.raw(hostile.post("/predict", hostile.photo()))
             before = 0
             with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as threads:
                 work = itertools.islice(itertools.cycle(cases), len(cases) if args.quick else args.requests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import shutil
@@ -176,3 +177,29 @@ def test_deploying_from_the_first_word_to_the_last(gcs, vertex, run):
     assert set(request["instances"][0]) == {"key", "image_bytes"}
     assert "--deployed-model-id=77" in done.stdout
     assert "a drawn picture: hugs\n   75.0%  hugs" in done.stdout
+
+
+def test_an_endpoint_is_asked_with_what_images_to_json_writes(vertex, tmp_path):
+    from cloud import images_to_json
+    from tests.support.classifiers import jpeg
+
+    vertex.endpoints["1001"] = {"name": "projects/42/locations/us-central1/endpoints/1001", "displayName": "hugs"}
+    vertex.prediction = {"predictions": [{"label": "hugs"}]}
+    photo, request = tmp_path / "photo.jpg", tmp_path / "request.json"
+    photo.write_bytes(jpeg(0))
+    assert images_to_json.main([str(photo), "-o", str(request), "-r"]) == 0
+    done = subprocess.run(
+        [
+            *("gcloud", "ai", "endpoints", "predict", "1001", "--project=loopback", "--region=us-central1"),
+            *(f"--json-request={request}", "--format=json"),
+        ],
+        env=os.environ | vertex.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "hugs" in done.stdout
+    (posted,) = vertex.posted("endpoints/1001:predict")
+    assert posted["instances"] == json.loads(request.read_text())["instances"]
