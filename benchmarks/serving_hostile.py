@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tiny_network.install(_Setting)
     with tempfile.TemporaryDirectory() as folder:
         model_dir = serving.export_tiny_model(os.path.join(folder, "model"))
-        limits = {"max_body_bytes": _MAX_BODY_BYTES, "body_deadline_sec": 5, "image_deadline_sec": 5}
+        limits = {"max_body_bytes": _MAX_BODY_BYTES, "body_deadline_sec": 10, "image_deadline_sec": 5}
         with serving.running_server(model_dir=(model_dir,), **limits) as server:
             cases = list(hostile.hostile_requests(_MAX_BODY_BYTES))
             say(f"{len(cases)} kinds of requests")

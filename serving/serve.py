@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -80,6 +81,8 @@ def _serve(options: ServeOptions, page: PageOptions, listener: socket.socket) ->
     with _logging():
         with doing("loading the model"):
             server = make_server(options, page)
+        # A request of many small values would start the search for garbage, in all objects of the libraries.
+        gc.freeze()
         listener.listen(_BACKLOG)
         print(f"serving {', '.join(options.names)} at {_address(listener)}", flush=True)
         server.run(sockets=[listener])

@@ -24,6 +24,7 @@ _PAGES = (
         "docs/formats.md",
         "docs/sizes.md",
         "docs/glossary.md",
+        "docs/serving.md",
     ),
 )
 _FLAGS = re.compile(r"^(--no-cache-dir|--no-deps|--require-hashes|--no-build-isolation|-q|--quiet)\s+")

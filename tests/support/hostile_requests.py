@@ -172,7 +172,7 @@ def hostile_requests(max_body_bytes: int) -> Iterator[HostileRequest]:
         "10,000 objects deep": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, (400,)),
         "10,000 deep in an instance": (b'{"instances":[' + b"[" * 10_000 + b"]" * 10_000 + b"]}", (400,)),
         "never closed": (b"[" * 100_000, (400,)),
-        "many empty lists": (b"[" + b"[]," * (max_body_bytes // 3 - 2) + b"[]]", (400, 413)),
+        "many empty lists": (b"[" + b"[]," * (max_body_bytes // 3 - 2) + b"[]]", (413,)),
         "long number": (b'{"instances":' + b"9" * 100_000 + b"}", (400,)),
         "NaN": (b'{"signature_name":"embeddings","instances":[[NaN]]}', (400,)),
         "not UTF-8": (b'{"instances":"\xff\xfe"}', (400,)),
