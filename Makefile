@@ -11,7 +11,7 @@ STAMPS := $(VENV)/installed $(VENV)/project $(VENV)/demo-photos
 FORGOTTEN := $(if $(wildcard $(STAMPS)),$(shell "$(PYTHON)" scripts/install_environment.py $(VENV) --forget $(STAMPS)))
 LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate \
   --custom-compile-command "make lock"
-SOURCES := configs preprocess pipelines trainer cloud commands demo benchmarks tests scripts setup.py
+SOURCES := configs preprocess pipelines trainer serving cloud commands demo benchmarks tests scripts setup.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo bench test cluster cluster-test lint format lock clean
@@ -75,12 +75,14 @@ format: $(VENV)/project ## rewrite the sources in the project's format
 
 lock: $(VENV)/project ## resolve the locks again; LOCK_FLAGS=--upgrade for newer versions
 	$(LOCK) $(LOCK_FLAGS) --extra pipeline --extra train --extra aws --extra export --extra openvino --extra heif \
-	  --extra weights --extra dask --extra dev -o requirements.lock
+	  --extra weights --extra serve --extra dask --extra dev -o requirements.lock
 	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra weights \
 	  -o requirements-worker.lock
 	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra gpu --extra weights \
 	  -o requirements-worker-gpu.lock
 	$(LOCK) -c requirements.lock --extra train --extra aws --extra export --extra weights -o requirements-trainer.lock
+	$(LOCK) -c requirements.lock --extra serve --extra aws --extra openvino --extra heif --extra weights \
+	  -o requirements-server.lock
 
 clean: ## remove the environment and what the demo made
 	rm -rf $(VENV) demo/out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -42,6 +42,8 @@ BENCHMARKS = (
     "views",
     "training",
     "training_on_views",
+    "serving",
+    "serving_hostile",
     "accuracy",
 )
 _WITH_PHOTOS = {
@@ -55,6 +57,7 @@ _WITH_PHOTOS = {
     "backbones",
     "training_on_views",
     "views",
+    "serving",
 }
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")

@@ -11,14 +11,16 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cloud.endpoint import find_endpoint, number_of, split_of
 from cloud.gcloud import Gcloud, Runner, run_command
 from cloud.hub_images import SERVING_IMAGE, hub_image, require_repository
 from cloud.job_storage import job_storage
 from cloud.options import CloudRunOptions
 from cloud.serving_model import ServingModel, container_flags, find_model, prediction_request, top_predictions
+from cloud.traffic import NEW, with_new
 from cloud.training_job import display_name_of
 from configs.activity import doing
 from configs.arguments import OneLineParser
@@ -28,7 +30,7 @@ from configs.errors import EXIT_OK, InputError
 from configs.option import REQUIRED, add_flags, given_values, option, options_of
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
-from configs.rules import PathText, Text
+from configs.rules import PathText, Text, Whole
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES
 from preprocess.storage.base import LocalStorage
 
@@ -73,6 +75,26 @@ class DeploymentOptions(CloudRunOptions):
         metavar="FILE",
         default_words="a drawn picture",
     )
+    version_name: str | None = option(
+        None,
+        Text(),
+        help="the name of this version of the model at the endpoint",
+        decides="neither",
+        metavar="NAME",
+        default_words="the endpoint's name",
+    )
+    traffic: int = option(
+        100,
+        Whole(0),
+        help="the share of the requests that this version gets; the other versions share the rest as they did",
+        decides="neither",
+        metavar="PERCENT",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.traffic > 100:
+            self._fail("traffic", "a whole number from 0 to 100")
 
 
 def _parse(argv: Sequence[str] | None) -> DeploymentOptions:
@@ -92,7 +114,7 @@ def _upload_command(model: ServingModel, image: str, recipe: Recipe, gcloud: Gcl
         display_name=display_name_of(model.model_dir),
         artifact_uri=model.artifact_uri,
         labels={**recipe.cloud.labels, _DIGEST_LABEL: model.digest},
-        **container_flags(image),
+        **container_flags(image, is_own=recipe.deploy.server_in_image),
     )
 
 
@@ -107,7 +129,9 @@ def _endpoint_command(name: str, model: ServingModel, recipe: Recipe, gcloud: Gc
     return gcloud.command("ai", "endpoints", "create", display_name=name, labels=labels)
 
 
-def _deploy_command(endpoint: str, model: str, name: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
+def _deploy_command(
+    endpoint: str, model: str, name: str, recipe: Recipe, gcloud: Gcloud, *, split: Mapping[str, int]
+) -> list[str]:
     return gcloud.command(
         "ai",
         "endpoints",
@@ -121,7 +145,7 @@ def _deploy_command(endpoint: str, model: str, name: str, recipe: Recipe, gcloud
         # Not the workers' account: it would need access to Vertex AI's copy of the model. The account that Vertex AI
         # takes by itself has that.
         service_account=recipe.deploy.service_account,
-        traffic_split="0=100",  # 0 stands for the model that is deployed now.
+        traffic_split=split,
     )
 
 
@@ -129,35 +153,19 @@ def _predict_command(endpoint: str, request_path: str, gcloud: Gcloud) -> list[s
     return gcloud.command("ai", "endpoints", "predict", endpoint, json_request=request_path)
 
 
-def _number(resource_name: object) -> str:
-    return str(resource_name).rpartition("/")[2]
-
-
 def _find_or_upload(model: ServingModel, image: str, recipe: Recipe, gcloud: Gcloud) -> str:
     """The number of the model in Vertex AI's registry. The same content and image are uploaded only once."""
     found = gcloud.listed(gcloud.command("ai", "models", "list", filter=f"labels.{_DIGEST_LABEL}={model.digest}"))
     if found:
-        number = _number(found[0].get("name"))
+        number = number_of(found[0].get("name"))
         print(f"model     {number} (uploaded before)", flush=True)
         return number
     print("uploading the model …", flush=True)
     with doing("copying the model within the bucket"):
         model.stage(job_storage())
-    number = _number(gcloud.resource(_upload_command(model, image, recipe, gcloud), key="model")["model"])
+    number = number_of(gcloud.resource(_upload_command(model, image, recipe, gcloud), key="model")["model"])
     print(f"model     {number}", flush=True)
     return number
-
-
-def _find_endpoint(name: str, gcloud: Gcloud) -> dict[str, Any] | None:
-    listed = gcloud.listed(gcloud.command("ai", "endpoints", "list", filter=f'displayName="{name}"'))
-    found = [endpoint for endpoint in listed if endpoint.get("displayName") == name]
-    if len(found) > 1:
-        numbers = ", ".join(_number(endpoint.get("name")) for endpoint in found)
-        raise InputError(
-            f"ENDPOINT_NAME: {len(found)} endpoints are named {name!r}: {numbers}. Delete all but one, or choose "
-            "another name."
-        )
-    return found[0] if found else None
 
 
 def _require_usable(endpoint: dict[str, Any], name: str, model: ServingModel, *, is_named: bool) -> None:
@@ -172,7 +180,7 @@ def _require_usable(endpoint: dict[str, Any], name: str, model: ServingModel, *,
     Raises:
       InputError: it cannot be asked, or serves the models of another bucket.
     """
-    number = _number(endpoint.get("name"))
+    number = number_of(endpoint.get("name"))
     for field, words in _ADDRESSES.items():
         if endpoint.get(field):
             raise InputError(
@@ -188,16 +196,22 @@ def _require_usable(endpoint: dict[str, Any], name: str, model: ServingModel, *,
         )
 
 
-def _deploy(endpoint: dict[str, Any], model_number: str, name: str, recipe: Recipe, gcloud: Gcloud) -> list[str]:
-    """Deploys a model unless it is deployed. Returns the ids of all models at the endpoint; each costs money."""
-    number = _number(endpoint["name"])
-    models = {_number(one.get("model")).partition("@")[0] for one in endpoint.get("deployedModels") or []}
+def _deploy(
+    endpoint: dict[str, Any], model_number: str, name: str, recipe: Recipe, gcloud: Gcloud, *, traffic: int
+) -> list[str]:
+    """Deploys a model unless it is deployed, for `traffic` percent of the requests.
+
+    Returns the ids of all models at the endpoint; each costs money.
+    """
+    number = number_of(endpoint["name"])
+    models = {number_of(one.get("model")).partition("@")[0] for one in endpoint.get("deployedModels") or []}
     if model_number in models:
         print("deployed before", flush=True)
     else:
         print(f"deploying to {recipe.deploy.machine_type}, which takes about ten minutes …", flush=True)
         print("Then the endpoint costs money until the model is undeployed, even without requests.", flush=True)
-        gcloud.call(_deploy_command(number, model_number, name, recipe, gcloud))
+        split = with_new(split_of(endpoint), traffic)
+        gcloud.call(_deploy_command(number, model_number, name, recipe, gcloud, split=split))
         # gcloud prints the id only within a sentence.
         endpoint = gcloud.resource(gcloud.command("ai", "endpoints", "describe", number))
     return [str(one.get("id")) for one in endpoint.get("deployedModels") or []]
@@ -255,6 +269,7 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     name = recipe.name if options.endpoint_name is None else options.endpoint_name
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or '"' in name or "\\" in name:
         raise InputError(f"ENDPOINT_NAME: must be 1 to {_MAX_NAME} characters without quotes. Received: {name!r}.")
+    version = name if options.version_name is None else options.version_name
     gcloud = options.gcloud(recipe, run)
     photo, key = _read_photo(options.image), options.image or "a drawn picture"
     prediction_request(photo, key=key)  # What is no image is refused before anything is asked for.
@@ -262,14 +277,15 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     if not options.dry_run:
         gcloud.require_new_enough()
     with doing(f"looking for the model in {folder}"):
-        model = find_model(folder, image=image, storage=job_storage())
+        is_own = recipe.deploy.server_in_image
+        model = find_model(folder, image=image, is_own=is_own, storage=job_storage())
     request = prediction_request(photo, key=key, size=model.info.image.size)
     if options.dry_run:
         print(f"# the model is copied to {model.artifact_uri}/1 first")
         for command in (
             _upload_command(model, image, recipe, gcloud),
             _endpoint_command(name, model, recipe, gcloud),
-            _deploy_command("ENDPOINT", "MODEL", name, recipe, gcloud),
+            _deploy_command("ENDPOINT", "MODEL", version, recipe, gcloud, split={NEW: options.traffic}),
             _predict_command("ENDPOINT", _REQUEST_NAME, gcloud),
         ):
             print(shlex.join(command))
@@ -279,20 +295,20 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         return EXIT_OK
     if recipe.deploy.image is None:
         require_repository(image, gcloud, field="deploy.image")
-    endpoint = _find_endpoint(name, gcloud)
+    endpoint = find_endpoint(name, gcloud)
     if endpoint is not None:
         _require_usable(endpoint, name, model, is_named=options.endpoint_name is not None)
     model_number = _find_or_upload(model, image, recipe, gcloud)
     if endpoint is None:
         endpoint = gcloud.resource(_endpoint_command(name, model, recipe, gcloud))
         _require_usable(endpoint, name, model, is_named=True)  # In case the service gave it another kind of address.
-    number = _number(endpoint["name"])
+    number = number_of(endpoint["name"])
     print(
         f"endpoint  {number} ({name})\n          "
         f"https://console.cloud.google.com/agent-platform/online-prediction/endpoints?project={gcloud.project}",
         flush=True,
     )
-    deployed = _deploy(endpoint, model_number, name, recipe, gcloud)
+    deployed = _deploy(endpoint, model_number, version, recipe, gcloud, traffic=options.traffic)
     _print_costs(number, deployed, model_number, gcloud)
     _ask(number, request, model, gcloud)
     return EXIT_OK

@@ -6,7 +6,6 @@ not registered" at the first request). TensorFlow Serving has it since 2.20, and
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import hashlib
 import json
@@ -14,6 +13,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cloud.images_to_json import instance_of
 from cloud.job_storage import copy_files, faults_of, is_there, read_file
 from configs.errors import InputError, cause_in_one_line
 from preprocess.storage.base import Storage
@@ -27,8 +27,20 @@ _PORT = 8501
 _ROUTE = "/v1/models/model"
 
 
-def container_flags(image: str) -> dict[str, object]:
-    """Flags of `gcloud ai models upload` that start TensorFlow Serving on the model."""
+# The addresses of `hugs serve`, which is told where the model is by AIP_STORAGE_URI.
+_OWN_PORT = 8080
+_OWN_ROUTES = {"container_predict_route": "/predict", "container_health_route": "/readyz"}
+
+
+def container_flags(image: str, *, is_own: bool) -> dict[str, object]:
+    """Flags of `gcloud ai models upload` that start a server on the model.
+
+    Args:
+      image: the image of the server.
+      is_own: whether it is the target `server` of the Dockerfile; otherwise it is TensorFlow Serving.
+    """
+    if is_own:
+        return {"container_image_uri": image, "container_ports": _OWN_PORT, **_OWN_ROUTES}
     return {
         "container_image_uri": image,
         # The model's name is "model" by default. Vertex AI fills in the location of its copy of the artifact. It never
@@ -74,7 +86,7 @@ class ServingModel:
         copy_files([path.removeprefix(f"{self.model_dir}/") for path in paths], self.model_dir, target, storage)
 
 
-def find_model(folder: str, *, image: str, storage: Storage) -> ServingModel:
+def find_model(folder: str, *, image: str, is_own: bool, storage: Storage) -> ServingModel:
     """Finds the model in a folder, or in its sub-folder `model`, where the trainer writes it.
 
     Raises:
@@ -97,7 +109,7 @@ def find_model(folder: str, *, image: str, storage: Storage) -> ServingModel:
             f"MODEL_DIR: the model in {model_dir} takes embeddings and no photos. Train with --weights for one that "
             "can be asked about photos."
         )
-    container = json.dumps(container_flags(image), sort_keys=True).encode()
+    container = json.dumps(container_flags(image, is_own=is_own), sort_keys=True).encode()
     digest = hashlib.sha256(b"\0".join([hashlib.sha256(graph).digest(), raw, container]))
     return ServingModel(model_dir=model_dir, info=info, digest=digest.hexdigest()[:_DIGEST_LENGTH])
 
@@ -114,18 +126,15 @@ def prediction_request(photo: bytes | None, *, key: str, size: int = 299) -> dic
       InputError: the file is not an image.
     """
     # Imported here so that --help stays quick.
-    from preprocess.images.decode import ImageError, encode_png
-    from preprocess.images.isolated_decoder import IsolatedDecoder
+    from preprocess.images.decode import encode_png
     from preprocess.images.probe_images import probe_images
-    from preprocess.machine.machine_faults import MachineFault
 
+    drawn = photo is None
     try:
-        pixels = probe_images(1, size=size)[0] if photo is None else IsolatedDecoder(size=size)(photo)
-    except ImageError as error:
-        raise InputError(f"--image: {key}: {error.message} ({error.reason})") from error
-    except MachineFault as error:
-        raise InputError(f"--image: {key}: {error}") from error
-    return {"instances": [{"key": key, "image_bytes": {"b64": base64.b64encode(encode_png(pixels)).decode()}}]}
+        content = encode_png(probe_images(1, size=size)[0]) if photo is None else photo
+        return {"instances": [instance_of(content, key=key, size=None if drawn else size)]}
+    except InputError as error:
+        raise InputError(f"--image: {error}") from error
 
 
 def top_predictions(

@@ -249,6 +249,7 @@ class DeployOptions(_CloudSection):
       max_replicas: the largest number of replicas, at least `min_replicas`.
       image: an image of TensorFlow Serving 2.20 or later in Artifact Registry. None for the image of Docker Hub, which
         the project's repository docker-hub passes on.
+      server_in_image: whether `image` is the target `server` of the Dockerfile, and not TensorFlow Serving.
       service_account: e-mail address of an account for the container. None for that of Vertex AI, which may read the
         model and nothing else. Another one must be allowed to read the model itself:
         https://cloud.google.com/vertex-ai/docs/general/custom-service-account.
@@ -260,6 +261,7 @@ class DeployOptions(_CloudSection):
     min_replicas: int = 1
     max_replicas: int = 1
     image: str | None = None
+    server_in_image: bool = False
     service_account: str | None = None
 
     def __post_init__(self) -> None:
@@ -271,6 +273,9 @@ class DeployOptions(_CloudSection):
             self._fail("max_replicas", f"at least min_replicas ({self.min_replicas})")
         if self.image is not None:
             self._check_image()
+        self._check_flag("server_in_image")
+        if self.server_in_image and self.image is None:
+            self._fail("server_in_image", "false where deploy.image is not given")
         # The newest of Vertex AI's own images has TensorFlow 2.15, which lacks an operation of our models (DecodeWebP).
         if self.image is not None and re.search(r"/vertex-ai/prediction/tf2-", self.image):
             self._fail("image", "TensorFlow Serving 2.20 or later; Vertex AI's own images are older")

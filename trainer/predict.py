@@ -128,20 +128,12 @@ def _graph_classifier(options: PredictOptions, graph: str) -> GraphClassifier:
 
 
 def _print(path: str, prediction: Prediction, info: ModelInfo, options: PredictOptions) -> None:
-    best = prediction.top(info.labels, options.top_k)
     if options.json:
-        line = {
-            "image": path,
-            "predictions": [{"label": label, "score": score, "id": i} for label, score, i in best],
-            "confident": prediction.confident,
-            "threshold": info.threshold,
-            "random_weights": info.backbone.is_random,
-            "backbone_verified": info.backbone_verified,
-        }
+        line = {"image": path, **prediction.to_json(info, options.top_k)}
         print(json.dumps(line, ensure_ascii=False))
         return
     print(path if prediction.confident else f"{path}  (not sure: no score reaches {info.threshold:.1%})")
-    for label, score, _ in best:
+    for label, score, _ in prediction.top(info.labels, options.top_k):
         print(f"  {score:6.1%}  {label}")
 
 

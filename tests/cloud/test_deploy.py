@@ -11,6 +11,7 @@ from PIL import Image
 
 from cloud import deploy
 from cloud.serving_model import prediction_request, top_predictions
+from configs.cloud import DeployOptions
 from configs.errors import InputError
 from preprocess.images.decode import decode_image
 from preprocess.images.probe_images import probe_images
@@ -280,3 +281,47 @@ def test_a_photo_that_the_model_could_not_read_is_said():
         top_predictions({"predictions": [bad]}, LABELS)
     good = {**ANSWER["predictions"][0], "error": ""}
     assert top_predictions({"predictions": [good]}, LABELS) == top_predictions(ANSWER, LABELS)
+
+
+def test_a_server_of_our_own_is_deployed(gcs, tmp_path):
+    put_model(gcs)
+    recipe = tmp_path / "mine.yaml"
+    image = "us-central1-docker.pkg.dev/loopback/hugs/hugs-server:1"
+    recipe.write_text(f"name: hugs\ndeploy: {{image: '{image}', server_in_image: true}}\n")
+    older = ENDPOINT | {
+        "deployedModels": [{"id": "5", "model": f"{PARENT}/models/6"}],
+        "trafficSplit": {"5": 100},
+    }
+    run = fake(**{"endpoints list": [older]})
+    flags = ("--recipe", str(recipe), "--endpoint_name", "hugs", "--version_name", "second", "--traffic", "20")
+    assert deploy.main([*MODEL, *flags], run=run) == 0
+    (upload,) = run.named("ai", "models", "upload")
+    assert flag(upload, "container-image-uri") == image
+    assert flag(upload, "container-ports") == "8080"
+    assert flag(upload, "container-predict-route") == "/predict"
+    assert flag(upload, "container-health-route") == "/readyz"
+    assert not any(word.startswith("--container-args") for word in upload)
+    (deployed,) = run.named("ai", "endpoints", "deploy-model")
+    assert flag(deployed, "display-name") == "second"
+    assert flag(deployed, "traffic-split") == "0=20,5=80"
+    assert not run.named("artifacts")
+    assert "traffic must be a whole number from 0 to 100" in refusal("--traffic", "101")
+
+
+def test_the_image_of_our_server_must_be_named():
+    with pytest.raises(InputError, match="server_in_image must be false where deploy.image is not given"):
+        DeployOptions(server_in_image=True)
+
+
+def test_our_server_finds_the_model_that_was_staged(gcs):
+    pytest.importorskip("starlette", reason="the extra serve is not installed")
+    from serving.versions import VersionFinder
+
+    put_model(gcs)
+    run = fake()
+    deploy.main(MODEL, run=run)
+    artifact = flag(run.named("ai", "models", "upload")[0], "artifact-uri")
+    assert [(number, folder) for number, (folder, _) in VersionFinder(artifact).find().items()] == [
+        (1, f"{artifact}/1")
+    ]
+    assert list(VersionFinder(f"{JOB_DIR}/training/model").find()) == [1]

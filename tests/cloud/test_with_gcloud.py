@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import shutil
@@ -176,3 +177,51 @@ def test_deploying_from_the_first_word_to_the_last(gcs, vertex, run):
     assert set(request["instances"][0]) == {"key", "image_bytes"}
     assert "--deployed-model-id=77" in done.stdout
     assert "a drawn picture: hugs\n   75.0%  hugs" in done.stdout
+
+
+def test_an_endpoint_is_asked_with_what_images_to_json_writes(vertex, tmp_path):
+    from cloud import images_to_json
+    from tests.support.classifiers import jpeg
+
+    vertex.endpoints["1001"] = {"name": "projects/42/locations/us-central1/endpoints/1001", "displayName": "hugs"}
+    vertex.prediction = {"predictions": [{"label": "hugs"}]}
+    photo, request = tmp_path / "photo.jpg", tmp_path / "request.json"
+    photo.write_bytes(jpeg(0))
+    assert images_to_json.main([str(photo), "-o", str(request), "-r"]) == 0
+    done = subprocess.run(
+        [
+            *("gcloud", "ai", "endpoints", "predict", "1001", "--project=loopback", "--region=us-central1"),
+            *(f"--json-request={request}", "--format=json"),
+        ],
+        env=os.environ | vertex.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "hugs" in done.stdout
+    (posted,) = vertex.posted("endpoints/1001:predict")
+    assert posted["instances"] == json.loads(request.read_text())["instances"]
+
+
+def test_versions_share_an_endpoint_until_they_are_undeployed(gcs, vertex, run):
+    put_model(gcs)
+    models = [{"id": "5", "displayName": "first", "model": "projects/42/locations/us-central1/models/1"}]
+    vertex.endpoints["1001"] = {
+        "name": "projects/42/locations/us-central1/endpoints/1001",
+        "displayName": "shared",
+        "deployedModels": [*models, {**models[0], "id": "6", "displayName": "second"}],
+        "trafficSplit": {"5": 90, "6": 10},
+    }
+    done = run("hugs_deploy.sh", "list", "shared")
+    assert done.returncode == 0, done.stderr
+    assert "90 %  first   id 5" in done.stdout and "10 %  second  id 6" in done.stdout
+    done = run("hugs_deploy.sh", "traffic", "second=100", "shared")
+    assert done.returncode == 0, done.stderr
+    done = run("hugs_deploy.sh", "undeploy", "first", "shared")
+    assert done.returncode == 0, done.stderr
+    (undeployed,) = vertex.posted("endpoints/1001:undeployModel")
+    assert undeployed["deployedModelId"] == "5"
+    assert undeployed["trafficSplit"] == {"6": 100}
+    assert refused(run("hugs_deploy.sh", "undeploy")).startswith("error: undeploy: nothing given")

@@ -104,7 +104,16 @@ class FakeVertex:
                     deployed = {**body["deployedModel"], "id": "77"}
                     self.endpoints[number.partition(":")[0]].setdefault("deployedModels", []).append(deployed)
                     return _done("DeployModelResponse", {"deployedModel": deployed})
+                if number.endswith(":undeployModel"):
+                    endpoint = self.endpoints[number.partition(":")[0]]
+                    models = endpoint["deployedModels"]
+                    endpoint["deployedModels"] = [one for one in models if one["id"] != body["deployedModelId"]]
+                    endpoint["trafficSplit"] = body.get("trafficSplit", {})
+                    return _done("UndeployModelResponse", {})
                 return _done("Endpoint", self._add(self.endpoints, "endpoints", body))
+            case ("PATCH", "endpoints"):
+                self.endpoints[number] |= body
+                return 200, self.endpoints[number]
         return _missing(rest)
 
     def _predict(self, number: str) -> tuple[int, dict[str, Any]]:
