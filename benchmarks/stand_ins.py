@@ -63,7 +63,7 @@ class WaitingEngine(StandInEngine):
         self._image_sec = image_sec
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
 
-    def start(self, pixels: np.ndarray) -> concurrent.futures.Future[np.ndarray]:
+    def start(self, pixels: np.ndarray, brightness: np.ndarray | None = None) -> concurrent.futures.Future[np.ndarray]:
         """The embeddings after the wait; one batch at a time."""
         return self._thread.submit(self._wait, len(pixels))
 
