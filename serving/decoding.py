@@ -75,7 +75,7 @@ class ImageDecoder:
         return await pixels
 
     def _decode_twice(self, data: bytes) -> np.ndarray:
-        """A fault of the machine may be over at once, such as a process that was ended too late for the image before."""
+        """A fault of the machine may be over at once, such as a process ended too late for the image before."""
         try:
             return self._decode(data)
         except MachineFault:
