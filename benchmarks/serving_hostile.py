@@ -3,8 +3,8 @@
     python -m benchmarks.serving_hostile [--requests N | --quick]
 
 The requests are those of the tests (`tests.support.hostile_requests`), again and again, 32 at once, to a server with a
-tiny network and short limits, in this process. After each round, a good photo must get its answer, and the memory of this
-process is measured; that of the decoders has a limit of its own.
+tiny network and short limits, in this process. After each round, a good photo must get its answer, and the memory of
+this process is measured; that of the decoders has a limit of its own.
 """
 
 from __future__ import annotations
