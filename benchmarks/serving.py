@@ -212,9 +212,10 @@ def _memory(process: int, port: int, photos: Sequence[bytes], requests: int) -> 
     return limit(f"growth of memory in {requests} requests", growth, _MAX_GROWTH_MIB, unit="MiB", at_most=True)
 
 
-def memory_of(process: int) -> int:
-    """The resident memory of a process and its children, in bytes."""
-    pages = sum(int((folder / "statm").read_text().split()[1]) for folder, _ in _family(process))
+def memory_of(process: int, *, with_children: bool = True) -> int:
+    """The resident memory of a process, in bytes, with that of its children."""
+    folders = [folder for folder, _ in _family(process) if with_children or int(folder.name) == process]
+    pages = sum(int((folder / "statm").read_text().split()[1]) for folder in folders)
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 

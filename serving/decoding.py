@@ -64,7 +64,7 @@ class ImageDecoder:
             started = time.monotonic()
             result: np.ndarray | Exception
             try:
-                result = self._decode(data)
+                result = self._decode_twice(data)
             except (ImageError, MachineFault, RuntimeError) as error:
                 result = error
             self._metrics.stage("decode", time.monotonic() - started)
@@ -73,3 +73,10 @@ class ImageDecoder:
 
         _threads().submit(task)
         return await pixels
+
+    def _decode_twice(self, data: bytes) -> np.ndarray:
+        """A fault of the machine may be over at once, such as a process ended too late for the image before."""
+        try:
+            return self._decode(data)
+        except MachineFault:
+            return self._decode(data)

@@ -38,7 +38,7 @@ def server(with_extra, model_dir):
         load_recipe("hugs").page,
         model_dir=(model_dir,),
         max_body_bytes=2_000_000,
-        body_deadline_sec=5,
+        body_deadline_sec=8,
         image_deadline_sec=5,
         max_queue=40,
         health_route=HEALTH_ROUTE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import httpx
 import numpy as np
@@ -244,7 +245,14 @@ def test_a_log_line_says_nothing_of_the_content(server, caplog):
     with caplog.at_level("INFO", logger="serving.requests"):
         httpx.post(f"{server.url}/predict?secret=1", content=PHOTOS[0], headers={"Cookie": "secret"})
         httpx.get(f"{server.url}/secret%0Aline")
-    lines = [record.getMessage() for record in caplog.records if record.name == "serving.requests"]
-    assert lines[0].startswith("POST predict 200 ") and lines[0].endswith(" 1 images hugs/1")
-    assert lines[1].startswith("GET other 404 ")
+        until = time.monotonic() + 20
+        while True:  # A line is logged after its answer.
+            lines = [record.getMessage() for record in caplog.records if record.name == "serving.requests"]
+            ours = [line for line in lines if line.startswith(("POST predict ", "GET other "))]
+            if len(ours) == 2:
+                break
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    assert ours[0].startswith("POST predict 200 ") and ours[0].endswith(" 1 images hugs/1")
+    assert ours[1].startswith("GET other 404 ")
     assert not any("secret" in line for line in lines)
