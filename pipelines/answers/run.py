@@ -19,8 +19,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from configs.activity import doing
 from configs.errors import EXIT_OK, InputError, cause_in_one_line
+from configs.given_flags import by_flag
 from configs.json_text import json_line
-from configs.printed_commands import this_command
+from configs.printed_commands import program_command, this_command
 from pipelines.answers.answer_job import (
     ANSWERS_FORMAT,
     RECORDS_NAME,
@@ -63,6 +64,7 @@ from trainer.data.record_sets import RecordSet, find_record_sets
 
 PROGRAM = "predict_all"
 _MODULE = "pipelines.predict"
+_OF_ONE_RUN = ("--overwrite", "--retry_failures", "--verify")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -273,7 +275,7 @@ def _answer(prepared: _Prepared) -> int:
         # Rows that were tried again have changed the records.
         if claim is AnswersClaim.DONE and told.get("made_of") == records and _is_whole(told, options):
             print(f"{prefix}: these very answers are finished; nothing to do.")
-            print_answers(told, prefix)
+            print_answers(told, prefix, again=_retry_command(prepared.flags))
             return EXIT_OK
         job = AnswerJob(
             definition=prepared.definition,
@@ -303,8 +305,14 @@ def _answer(prepared: _Prepared) -> int:
                 delete_other_lists(prepared.lists, sidecars(prefix), held)
     if told.get("run_id") != run_id:
         raise InputError(f"{prefix}: the job ended without answers. {go_on()}")
-    print_answers(told, prefix, seconds=time.monotonic() - started)
+    print_answers(told, prefix, again=_retry_command(prepared.flags), seconds=time.monotonic() - started)
     return EXIT_OK
+
+
+def _retry_command(flags: AnswerFlags) -> str:
+    """The command that tries the failed photos again."""
+    words = [word for _, _, words in by_flag(flags.own_words) if words[0] not in _OF_ONE_RUN for word in words]
+    return program_command(PROGRAM, *words, *flags.beam_flags, "--retry_failures")
 
 
 def _is_whole(told: dict[str, Any], options: AnswerOptions) -> bool:
@@ -326,7 +334,7 @@ def _about(prepared: _Prepared, sets: Sequence[RecordSet], records: list[list[st
     """What `answers.json` says beside the answers themselves."""
     answerer = prepared.answerer
     about: dict[str, Any] = {
-        "answers_format": ANSWERS_FORMAT,
+        "format": ANSWERS_FORMAT,
         "run_id": run_id,
         "definition": prepared.definition,
         "made_of": records,
