@@ -5,6 +5,8 @@ import dataclasses
 import io
 import json
 import os
+import pathlib
+import re
 import shutil
 import signal
 
@@ -20,6 +22,7 @@ from preprocess.beam.transforms import EngineLoader
 from preprocess.engines.select import EngineSpec
 from tests.support import tiny_network
 from tests.support.answer_models import NETWORK, write_model
+from tests.support.dataflow_job import QUICK
 from tests.support.photos import write_photos
 from tests.support.programs import start_program
 
@@ -96,7 +99,19 @@ def test_every_row_is_an_answer_a_failure_or_a_skip(data, model, answering, tmp_
     assert told["correct"] == sum(int(row["correct"]) for row in rows.values())
     assert 0 < told["confident"] == sum(int(row["confident"]) for row in rows.values())
     assert sum(told["by_label"].values()) == told["answered"]
-    assert f"{out / 'answers'}: {_ROWS - 3} answers" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{out / 'answers'}: {_ROWS - 3} answers" in printed
+    assert f"--output_path {out / 'answers'} --retry_failures\n" in printed
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "predict.md").read_text()
+    columns, fields = page[page.index("| column of CSV |") :].partition("| field of answers.json |")[::2]
+    assert set(told) == names_in(fields.partition("## ")[0])
+    assert {re.sub(r"_[23]$", "_1", name) for name in rows["1.png"]} == names_in(columns)
+
+
+def names_in(table):
+    """The names in the first column of a table."""
+    cells = re.findall(r"(?m)^\| (`[^|]*) \|", table)
+    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
 
 
 def test_folders_globs_and_records_get_the_same_answers(data, model, answering, tmp_path, monkeypatch):
@@ -104,7 +119,8 @@ def test_folders_globs_and_records_get_the_same_answers(data, model, answering, 
     answering("--model_dir", model, "--input_path", data / "train.csv", "--output_path", out / "listed")
     listed = rows_of(out, "listed")
     answering("--model_dir", model, "--input_path", data, "--output_path", out / "folder")
-    answering("--model_dir", model, "--input_path", f"{data}/*.png", "--output_path", out / "glob")
+    few = sorted(data.glob("*.png"))
+    answering("--model_dir", model, "--input_path", f"{data}/[0-4]*.png", *few, "--output_path", out / "glob")
     for name in ("folder", "glob"):
         rows = rows_of(out, name)
         assert rows.keys() == listed.keys()
@@ -228,6 +244,21 @@ def test_killed_and_given_again_the_command_ends_with_the_same_bytes(data, model
     assert rows_of(out) == rows_of(whole)
 
 
+def test_photos_and_answers_in_a_bucket(data, model, answering, gcs, tmp_path, monkeypatch):
+    from apache_beam.internal.gcp import auth
+
+    monkeypatch.setattr(auth._Credentials, "_credentials_init", False)
+    for name, value in gcs.environment.items():
+        monkeypatch.setenv(name, value)
+    words = ["--model_dir", model, "--input_path", "gs://bucket/data/", "--output_path"]
+    answering(*words, "gs://bucket/out/answers")
+    answering("--model_dir", model, "--input_path", data, "--output_path", tmp_path / "answers")
+    there = gcs.get("bucket", "out/answers-00000-of-00001.csv").decode()
+    here = (tmp_path / "answers-00000-of-00001.csv").read_text()
+    assert there == here.replace(f"{data}/", "gs://bucket/data/")
+    assert not [name for name in gcs.names("bucket") if "answer_parts" in name]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -336,3 +367,30 @@ def agree(rows, printed):
         assert bool(int(row["confident"])) is answer.get("confident", True)
         for rank, prediction in enumerate(answer["predictions"], start=1):
             assert float(row[f"score_{rank}"]) == pytest.approx(prediction["score"], abs=1e-4)
+
+
+def test_a_trial_writes_nothing(data, model, answering, tmp_path, capsys, monkeypatch):
+    words = ["--model_dir", model, "--input_path", data, "--output_path", tmp_path / "answers"]
+    assert answering(*words, "--dry_run") == 0
+    command = capsys.readouterr().out
+    assert f"predict_all --model_dir {model} --input_path {data} --output_path {tmp_path / 'answers'}\n" in command
+    assert not list(tmp_path.iterdir())
+    answering(*words)
+    before = files(tmp_path)
+    assert answering(*words, "--dry_run", "--format", "jsonl") == 0
+    assert files(tmp_path) == before
+
+
+def test_a_dry_run_for_dataflow(cloud, model, answering, capsys):
+    bucket, service = cloud
+    before = bucket.names("bucket")
+    words = ["--model_dir", model, "--input_path", "gs://bucket/", "--output_path", "gs://bucket/out/answers"]
+    cloud_flags = ["--runner=DataflowRunner", f"--dataflow_endpoint={service.url}", "--project=my-project", *QUICK]
+    assert answering(*words, "--storage_retry_sec=0", *cloud_flags, "--dry_run") == 0
+    command = capsys.readouterr().out
+    assert "--input_path gs://bucket/ --output_path gs://bucket/out/answers" in command
+    assert "--staging_location=gs://bucket/" in command
+    assert bucket.names("bucket") == before
+    assert "is on this machine" in refused(
+        answering, *words[:3], ".", *words[4:], "--storage_retry_sec=0", *cloud_flags, "--dry_run"
+    )
