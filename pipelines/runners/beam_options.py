@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner
 
@@ -126,8 +126,9 @@ def make_runner(options: PipelineOptions) -> Any:
 
 
 def has_one_worker(options: PipelineOptions) -> bool:
-    """True if the pipeline runs in this process, in one bundle at a time."""
-    return is_local(options) and options.view_as(DirectOptions).direct_num_workers == 1
+    """True if Beam in this process runs the pipeline, one bundle at a time; its own small job service does, too."""
+    here = is_local(options) or options.view_as(PortableOptions).job_endpoint == "embed"
+    return here and options.view_as(DirectOptions).direct_num_workers == 1
 
 
 def moves_elements(runner: Any, options: PipelineOptions) -> bool:

@@ -87,6 +87,7 @@ def test_runners_of_beam_are_known_by_their_short_names(name):
 
 def test_several_workers_here_share_the_blocks():
     assert has_one_worker(parse_beam_options([], own_flags=()))
+    assert has_one_worker(parse_beam_options(["--runner=PortableRunner", "--job_endpoint=embed"], own_flags=()))
     assert not has_one_worker(parse_beam_options(["--direct_num_workers=2"], own_flags=()))
     assert not has_one_worker(parse_beam_options(["--runner=FlinkRunner"], own_flags=()))
     assert parse_beam_options([], own_flags=()).view_as(DirectOptions).direct_num_workers == 1
