@@ -40,7 +40,7 @@ class StandInEngine:
         self.batch_size = batch_size
         self.max_pending = 2
 
-    def start(self, pixels: np.ndarray) -> concurrent.futures.Future[np.ndarray]:
+    def start(self, pixels: np.ndarray, brightness: np.ndarray | None = None) -> concurrent.futures.Future[np.ndarray]:
         """A future that is done."""
         future: concurrent.futures.Future[np.ndarray] = concurrent.futures.Future()
         future.set_result(np.ones((len(pixels), EMBEDDING_SIZE), np.float32))

@@ -36,6 +36,8 @@ class Option:
       decides: what the value decides.
       held_as: names of the entries of the definition (see `definition_of`) that stand for the value. The code that
         makes the definition adds these entries. Empty if the definition contains the value itself.
+      omits_default: the definition holds the value only if it is not the default. So jobs that were begun before there
+        was such an option keep their definition.
       decides_time: whether the time that a run takes depends on the value, so that a plan was made for this value only.
       metavar: what `--help` calls the value; None for argparse's choice.
       default_words: the default as `--help` shows it; None for the value itself.
@@ -48,6 +50,7 @@ class Option:
     help: str
     decides: Decides
     held_as: tuple[str, ...] = ()
+    omits_default: bool = False
     decides_time: bool = False
     metavar: str | None = None
     default_words: str | None = None
@@ -58,6 +61,13 @@ class Option:
         known = OneOf.of(Decides)
         if not known.holds(self.decides):
             raise TypeError(f"what an option decides must be {known.words}, not {self.decides!r}")
+
+    def words_of(self, name: str, value: Any) -> tuple[str, ...]:
+        """The words of a command line that give a value, for an option of this name."""
+        flag = self.flag_name or name
+        if isinstance(self.rule, Switch):
+            return (f"--{flag}" if value else f"--no-{flag}",)
+        return f"--{flag}", str(value)
 
     @property
     def full_help(self) -> str:
@@ -77,6 +87,7 @@ def option(
     help: str,
     decides: Decides,
     held_as: tuple[str, ...] = (),
+    omits_default: bool = False,
     decides_time: bool = False,
     metavar: str | None = None,
     default_words: str | None = None,
@@ -90,6 +101,7 @@ def option(
         help=help,
         decides=decides,
         held_as=held_as,
+        omits_default=omits_default,
         decides_time=decides_time,
         metavar=metavar,
         default_words=default_words,
@@ -171,6 +183,7 @@ def definition_of(options: Options, decides: Decides) -> dict[str, Any]:
         name: getattr(options, name)
         for name, described in options_of(options).items()
         if described.decides == decides and not described.held_as
+        if not (described.omits_default and getattr(options, name) == described.default)
     }
 
 
@@ -187,7 +200,7 @@ def defining_flags(owner: type[Options], decides: Decides, definition: Mapping[s
         for name, described in options_of(owner).items()
         if described.decides == decides and not described.held_as and name in definition
         if definition[name] != described.default
-        for word in (f"--{name}", str(definition[name]))
+        for word in described.words_of(name, definition[name])
     ]
 
 

@@ -31,6 +31,7 @@ from configs.list_names import DICT_NAME
 from configs.option import Options, option
 from configs.rules import HeaderText, Number, OneOf, PathText, Text, Whole
 from configs.section import FieldError, Section
+from configs.view_options import ViewOptions
 from configs.yaml_mapping import located, parse_mapping, read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -126,7 +127,7 @@ class BackboneOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PreprocessOptions(BackboneOptions):
+class PreprocessOptions(ViewOptions, BackboneOptions):
     """How lists become records: the options of `pipelines.embed` that a recipe has.
 
     The limits decide which images fail, but they do not decide any record. A failed image has no record, and its row
@@ -206,6 +207,15 @@ class PreprocessOptions(BackboneOptions):
         decides="neither",
         metavar="TEXT",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.precision == "int8" and self.random_brightness:
+            raise FieldError(
+                f"{self.prefix}random_brightness",
+                f"makes pixels brighter than 255, which int8 cuts off. Choose another {self.prefix}precision, or leave "
+                "one of the two out.",
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -50,21 +50,26 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Whole(Rule):
-    """A whole number."""
+    """A whole number in a range. Both ends belong to it."""
 
     flag: ClassVar[dict[str, Any]] = {"type": int}
 
     at_least: int
+    at_most: int | None = None
 
     @property
     def words(self) -> str:
         """See `Rule`."""
+        if self.at_most is not None:
+            return f"a whole number from {self.at_least} to {self.at_most}"
         return f"a whole number of at least {self.at_least}"
 
     def holds(self, value: Any) -> bool:
         """See `Rule`."""
         # bool is an int in Python, but `batch_size: yes` is a mistake.
-        return not isinstance(value, bool) and isinstance(value, int) and value >= self.at_least
+        if isinstance(value, bool) or not isinstance(value, int) or value < self.at_least:
+            return False
+        return self.at_most is None or value <= self.at_most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +104,14 @@ class Number(Rule):
             and (self.at_most is None or value <= self.at_most)
             and (self.below is None or value < self.below)
         )
+
+
+class Percent(Number):
+    """A number of percent. 10 and 10.0 are the same value, in definitions too."""
+
+    def normal(self, value: Any) -> Any:
+        """See `Rule`."""
+        return float(value)
 
 
 @dataclasses.dataclass(frozen=True)

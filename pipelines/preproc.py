@@ -27,6 +27,7 @@ from configs.printed_commands import program_command, script_command
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
 from configs.rules import PathText, Switch
+from configs.view_options import flags_of_held_out
 from pipelines import plan
 from pipelines.recipe_lists import (
     LIST_FLAGS,
@@ -180,14 +181,23 @@ def _choose_job_dir(data_dir: str, recipe: Recipe, storage: Storage) -> str:
     return new
 
 
+def _flags_for(entry: RecipeList, flags: Sequence[str], recipe: Recipe) -> Sequence[str]:
+    """The flags for a list. Several views of an image are for training: other lists get the image as it is."""
+    return flags if entry.split == "train" else flags_of_held_out(flags, recipe.preprocess)
+
+
 def _embed_here(
-    lists: Sequence[RecipeList], flags: Sequence[str], storage: Storage, embed: Callable[[Sequence[str]], int]
+    lists: Sequence[RecipeList],
+    flags: Sequence[str],
+    storage: Storage,
+    recipe: Recipe,
+    embed: Callable[[Sequence[str]], int],
 ) -> int:
     """Embeds one list after the other, up to the first that fails; gives its exit code."""
     for position, entry in enumerate(lists, start=1):
         where = f"{entry.input_path} -> {entry.output_path}"
         print(f"\n{entry.split} ({position} of {len(lists)}): {where}", flush=True)
-        code = embed([*entry.flags(), *_against(entry, lists, storage), *flags])
+        code = embed([*entry.flags(), *_against(entry, lists, storage), *_flags_for(entry, flags, recipe)])
         if code != EXIT_OK:
             skipped = ", ".join(later.split for later in lists[position:])
             print(f"{entry.split} failed" + (f"; not started: {skipped}" if skipped else ""), file=sys.stderr)
@@ -199,6 +209,7 @@ def _hand_over(
     lists: Sequence[RecipeList],
     flags: Sequence[str],
     storage: Storage,
+    recipe: Recipe,
     prepare: Callable[[Sequence[str]], PreparedJob],
 ) -> tuple[int, dict[str, RemoteRun]]:
     """Submits the jobs of all lists to Dataflow, after all lists were checked.
@@ -207,7 +218,9 @@ def _hand_over(
       The worst exit code of those for which nothing was left to do there; the others' runs, by split.
     """
     against = {entry.split: _against(entry, lists, storage) for entry in lists}
-    prepared = [(entry, prepare([*entry.flags(), *against[entry.split], *flags])) for entry in lists]
+    prepared = [
+        (entry, prepare([*entry.flags(), *against[entry.split], *_flags_for(entry, flags, recipe)])) for entry in lists
+    ]
     runs: dict[str, RemoteRun] = {}
     worst = EXIT_OK
     for entry, job in prepared:
@@ -269,13 +282,13 @@ def main(
     flags = ["--recipe", options.recipe, *_prediction(data_dir, recipe, embed_flags, storage), *embed_flags]
     runs: dict[str, RemoteRun] = {}
     if options.dry_run:
-        code = _embed_here(lists, ["--dry_run", *flags], storage, embed)
+        code = _embed_here(lists, ["--dry_run", *flags], storage, recipe, embed)
     elif uses_dataflow(embed_flags):
-        code, runs = _hand_over(lists, flags, storage, prepare)
+        code, runs = _hand_over(lists, flags, storage, recipe, prepare)
         if options.wait:
             code = max(code, _wait_for(runs))
     else:
-        code = _embed_here(lists, flags, storage, embed)
+        code = _embed_here(lists, flags, storage, recipe, embed)
     if code == EXIT_OK and options.dry_run:
         print("\ndry run: this would be run, unless it is done already; nothing was")
         require_printed()

@@ -34,7 +34,7 @@ ROOMS = {
     "preprocess.storage": set(),
     "preprocess.locks": {"preprocess.storage"},
     "preprocess.machine": {"preprocess.storage"},
-    "preprocess.images": {"preprocess.lists", "preprocess.machine", "preprocess.storage"},
+    "preprocess.images": {"preprocess.lists", "preprocess.machine", "preprocess.records", "preprocess.storage"},
     "preprocess.backbones": {"preprocess.images", "preprocess.records", "preprocess.storage"},
     "preprocess.engines": _ENGINES,
     "preprocess.jobs": _JOBS,

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 from configs.arguments import OneLineParser
 from configs.errors import InputError
-from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
+from configs.option import REQUIRED, Options, add_flags, option, options_of
 from configs.recipe import OptionalRecipe, PreprocessOptions, Recipe, load_recipe
 from configs.rules import PathText, PathTexts, Switch, Text, Whole
+from configs.view_options import override
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +189,7 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
     parser = _parser()
     args, beam_flags = parser.parse_known_args(words)
     recipe = load_recipe(args.recipe) if args.recipe else Recipe(name="none")
-    values = {**dataclasses.asdict(recipe.preprocess), **given_values(args, JobOptions)}
+    values = override(dataclasses.asdict(recipe.preprocess), args, JobOptions)
     return EmbedFlags(
         options=JobOptions(**values),
         recipe=recipe,
@@ -204,7 +205,7 @@ def with_flags(defaults: PreprocessOptions, args: argparse.Namespace) -> Preproc
     Raises:
       InputError: a value is out of range.
     """
-    return dataclasses.replace(defaults, **given_values(args, defaults))
+    return type(defaults)(**override(dataclasses.asdict(defaults), args, defaults))
 
 
 def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from pipelines.diagnosis.set_files import list_set
 from pipelines.diagnosis.set_state import explain_set
 from pipelines.diagnosis.stops import holder_of
 from pipelines.diagnosis.training_state import explain_training
+from preprocess.records.record_set import REPORT_NAME, sidecar_path
 from preprocess.storage.base import has_file
 from preprocess.storage.uris import has_scheme
 
@@ -55,11 +56,16 @@ def explain_folder(folder: str, places: Places, look: Look) -> Answer | None:
 def _add_job_command(answer: Answer, places: Places, look: Look) -> None:
     """The command for all lists instead of the one for a single list, if the directory was begun by `preproc`."""
     notes = {}
+    of_training = None
     for prefix in places.sets:
-        for work in list_set(prefix, look).works:
+        works = list_set(prefix, look).works
+        for work in works:
             if work.note is not None:
                 notes[prefix] = work.note
-    command = command_of_job_dir(notes)
+        if posixpath.basename(prefix) == "train":
+            report = look.json(sidecar_path(prefix, REPORT_NAME)) or {}
+            of_training = works[-1].definition if works else report.get("definition")
+    command = command_of_job_dir(notes, of_training if isinstance(of_training, dict) else None)
     if command is not None:
         answer.commands = [("to go on", command), *(entry for entry in answer.commands if entry[0] != "to go on")]
 

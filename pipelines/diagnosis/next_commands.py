@@ -13,6 +13,7 @@ from configs.given_flags import by_flag
 from configs.list_names import DICT_NAME, SPLITS
 from configs.option import defining_flags
 from configs.printed_commands import PROGRAMS, program_command
+from configs.view_options import flags_to_get, without_view_flags
 from pipelines.diagnosis.look import Look
 from preprocess.lists.labels import dictionary_beside
 from preprocess.storage.uris import has_scheme
@@ -76,11 +77,14 @@ def command_of_definition(
     return program_command("embed", *words, *more), None
 
 
-def command_of_job_dir(notes: Mapping[str, Mapping[str, Any]]) -> str | None:
+def command_of_job_dir(
+    notes: Mapping[str, Mapping[str, Any]], of_training: Mapping[str, Any] | None = None
+) -> str | None:
     """The command that goes on with all lists of a job directory; None if `preproc` did not begin it.
 
     Args:
       notes: the notes of the directory's unfinished sets by prefix.
+      of_training: the definition of the job of its training list; None if it is not known.
     """
     from configs.recipe import load_recipe  # here, as above
 
@@ -91,9 +95,10 @@ def command_of_job_dir(notes: Mapping[str, Mapping[str, Any]]) -> str | None:
         if recipe is None or input_path is None or split not in SPLITS:
             continue
         try:
-            relative = getattr(load_recipe(recipe).lists, split)
+            loaded = load_recipe(recipe)
         except InputError:
             continue
+        relative = getattr(loaded.lists, split)
         if not relative or not input_path.endswith(f"/{relative}"):
             continue
         data_dir = input_path.removesuffix(f"/{relative}")
@@ -102,5 +107,8 @@ def command_of_job_dir(notes: Mapping[str, Mapping[str, Any]]) -> str | None:
         directory = output.removesuffix(f"/preproc/{split}")
         own = ["--recipe", recipe, "--data_dir", data_dir, "--job_dir", directory]
         kept = [word for flag, _, given in by_flag(words) if flag not in _OF_ONE_LIST for word in given]
+        if split != "train":  # `preproc` gave it other views than the training list.
+            kept = without_view_flags(kept)
+            kept += flags_to_get(of_training, loaded.preprocess) if of_training is not None else []
         return in_its_folder(note, program_command("preproc", *own, *kept))
     return None

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from configs.given_flags import by_flag
 from configs.list_names import SPLITS
 from configs.printed_commands import program_command
+from configs.view_options import flags_of_held_out, without_view_flags
 from pipelines.checks.embed_flags import read_flags
 from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.storage.base import Storage, has_file
@@ -31,7 +32,8 @@ def next_step(argv: Sequence[str], storage: Storage) -> str | None:
     Raises:
       OSError: storage failed.
     """
-    options = read_flags(argv).options
+    flags = read_flags(argv)
+    options = flags.options
     split = posixpath.basename(options.output_path)
     if split not in SPLITS or len(options.input_path) != 1:
         return None
@@ -47,7 +49,12 @@ def next_step(argv: Sequence[str], storage: Storage) -> str | None:
         if other not in finished and has_file(storage, path):
             paths = dict(zip(_LIST_FLAGS, (path, posixpath.join(records, other)), strict=True))
             against = ["--against", posixpath.join(records, "train")] if "train" in finished else []
-            return program_command("embed", *_with_paths(argv, paths), *against)
+            words = [*_with_paths(argv, paths), *against]
+            if other != "train":
+                words = flags_of_held_out(words, flags.recipe.preprocess)
+            elif split != "train":  # The recipe says which views there are.
+                words = without_view_flags(words)
+            return program_command("embed", *words)
     if not {"train", "eval"} <= set(finished):
         return None
     sets = [word for of in finished for word in (f"--{of}_data_paths", posixpath.join(records, f"{of}*"))]

@@ -50,6 +50,7 @@ from preprocess.jobs.job import Job, Retry
 from preprocess.jobs.planned_cost import PlannedCost
 from preprocess.jobs.set_files import digest_of
 from preprocess.lists.labels import LabelDict
+from preprocess.records.views import Views
 from preprocess.storage.base import Storage
 from preprocess.storage.uris import has_scheme
 
@@ -270,6 +271,7 @@ def _planned_cost(options: JobOptions, target: _Target, lists: ScannedLists, sto
         options.prediction,
         lists=lists,
         options=time_deciding(options),
+        views=Views.of_options(options),
         machines=runs_on(target.beam_options),
         storage=storage,
     )
@@ -302,6 +304,7 @@ def _job_of(
         embedding_cache=options.embedding_cache,
         retry=_retry(options.retry_failures),
         planned_cost=planned_cost,
+        views=Views.of_options(options),
     )
 
 

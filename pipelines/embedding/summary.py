@@ -134,6 +134,8 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
         path = f"{sidecars}/{name}"
         yield from _count_lines(title, report[title], path, field, storage, examples_each=examples_each)
     yield from _content_lines(report)
+    if report.get("views", 1) > 1:
+        yield f"  {'views':<12}{report['views']:>9}  in each record; the first one is the image as it is"
     if report["records_without_label"]:
         yield f"  {'unlabeled':<12}{report['records_without_label']:>9}  of those embedded"
     engines = ", ".join(dict.fromkeys(f"{engine['engine']} {engine['precision']}" for engine in report["engines"]))

@@ -76,18 +76,22 @@ def make_plan(
     """
     options = recipe.preprocess
     images = ImageSource.of_options(options, size=spec.image.size)
-    samples = _sample(lists, sample_size, images)
+    samples = {planned.split: _sample(planned, sample_size, _images_of(planned, images)) for planned in lists}
     engine_cost = functools.partial(
         _engine_cost,
         spec=spec,
         # The same images as in pipelines.embed, so that the int8 network is in the cache when the job starts.
         calibration=lists[0].scanned.sample[:CALIBRATION_IMAGES],
         images=images,
+        # Views take the same time as the image itself.
         pixels=samples[lists[0].split].pixels,
         batch_size=batch_size,
     )
     here = engine_cost(EngineSpec(engine=options.engine, precision=options.precision))
-    works = [_work(planned, recipe, samples[planned.split], here) for planned in lists]
+    works = [
+        _work(planned, recipe, samples[planned.split], here, views=_images_of(planned, images).num_views)
+        for planned in lists
+    ]
     machine = machine_of(recipe.dataflow.machine_type)
     why_not = _why_no_dataflow(recipe, machine, here)
     remote = here
@@ -98,7 +102,15 @@ def make_plan(
             kind: Any = here.name.split()[0]
             remote = engine_cost(EngineSpec(engine=kind, precision="float32"))
     entries = [
-        _entry(planned, work, here=here, remote=remote, fleet=fleet, is_first=planned is lists[0])
+        _entry(
+            planned,
+            work,
+            _images_of(planned, images),
+            here=here,
+            remote=remote,
+            fleet=fleet,
+            is_first=planned is lists[0],
+        )
         for planned, work in zip(lists, works, strict=True)
     ]
     return {
@@ -119,15 +131,17 @@ def make_plan(
     }
 
 
-def _sample(lists: Sequence[PlannedList], size: int, images: ImageSource) -> dict[str, SampledImages]:
-    """Measures a sample of each list; the results by split."""
-    samples = {}
-    for planned in lists:
-        scanned = planned.scanned
-        _say(f"{planned.split}: {counted(scanned.rows, 'row')}; trying {counted(min(size, scanned.images), 'image')}")
-        with doing(f"{planned.split}: reading a sample"):
-            samples[planned.split] = sample_images(scanned.sample, number=size, lists=scanned, images=images)
-    return samples
+def _images_of(planned: PlannedList, images: ImageSource) -> ImageSource:
+    """How the images of a list are read: only training lists have several views."""
+    return images if planned.split == "train" else images.without_views
+
+
+def _sample(planned: PlannedList, size: int, images: ImageSource) -> SampledImages:
+    """Measures a sample of a list."""
+    scanned = planned.scanned
+    _say(f"{planned.split}: {counted(scanned.rows, 'row')}; trying {counted(min(size, scanned.images), 'image')}")
+    with doing(f"{planned.split}: reading a sample"):
+        return sample_images(scanned.sample, number=size, lists=scanned, images=images)
 
 
 def _engine_cost(
@@ -153,7 +167,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _work(planned: PlannedList, recipe: Recipe, sample: SampledImages, engine: EngineCost) -> ListWork:
+def _work(planned: PlannedList, recipe: Recipe, sample: SampledImages, engine: EngineCost, *, views: int) -> ListWork:
     rows_per_block = recipe.preprocess.rows_per_shard
     return ListWork(
         split=planned.split,
@@ -162,8 +176,9 @@ def _work(planned: PlannedList, recipe: Recipe, sample: SampledImages, engine: E
         # This is a lower bound, because each of several lists may end with a block that is not full.
         blocks=max(math.ceil(planned.scanned.rows / rows_per_block), len(planned.scanned.paths)),
         rows_per_block=rows_per_block,
+        views=views,
         sample=sample,
-        record_bytes=record_bytes(sample, engine),
+        record_bytes=record_bytes(sample, engine, views=views),
         gzipped=recipe.preprocess.compression == "gzip",
     )
 
@@ -187,6 +202,7 @@ def _why_no_dataflow(recipe: Recipe, machine: Machine | None, here: EngineCost) 
 def _entry(
     planned: PlannedList,
     work: ListWork,
+    images: ImageSource,
     *,
     here: EngineCost,
     remote: EngineCost,
@@ -206,6 +222,7 @@ def _entry(
         "rows": work.rows,
         "images": work.images,
         "blocks": work.blocks,
+        "views": None if images.views is None else images.views.to_json(),
         "sample": {name: value for name, value in _as_json(sample).items() if name != "pixels"},
         "record_bytes": work.record_bytes,
         "output_bytes": work.output_bytes.to_json(),

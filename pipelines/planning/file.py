@@ -17,6 +17,7 @@ from configs.recipe import PreprocessOptions
 from pipelines.checks.preflight import ScannedLists
 from preprocess.jobs.planned_cost import PlannedCost
 from preprocess.machine.cores import available_cores
+from preprocess.records.views import Views
 from preprocess.storage.base import Storage, read_file, write_file
 from preprocess.storage.uris import has_scheme
 
@@ -104,7 +105,13 @@ def runs_on(beam_options: Any) -> RunMachines:
 
 
 def find_planned_cost(
-    path: str, *, lists: ScannedLists, options: Mapping[str, Any], machines: RunMachines, storage: Storage
+    path: str,
+    *,
+    lists: ScannedLists,
+    options: Mapping[str, Any],
+    machines: RunMachines,
+    storage: Storage,
+    views: Views | None = None,
 ) -> PlannedCost | None:
     """Reads the planned cost of lists from a plan. If the plan was not made for this run, prints why and returns None.
 
@@ -114,6 +121,7 @@ def find_planned_cost(
       options: the options of the run, as `time_deciding` gives them.
       machines: the machines on which the job will run.
       storage: opens the plan.
+      views: of each image; None for one. A plan has other ones for the training list than for the others.
 
     Raises:
       InputError: the file cannot be read, or is not a plan.
@@ -123,7 +131,7 @@ def find_planned_cost(
         if plan.get("format") != PLAN_FORMAT:
             raise InputError(f"--prediction: {path!r} is no plan of this version. {_WRONG}")
         entry = next((entry for entry in plan["lists"] if entry["sha256"] == list(lists.sha256)), None)
-        why_not = _why_not(plan, entry, options=options, machines=machines)
+        why_not = _why_not(plan, entry, options=options, views=views, machines=machines)
         if entry is not None and why_not is None:
             predictions = entry["predictions"]
             return PlannedCost.from_json(predictions[machines.where] or predictions["elsewhere"])
@@ -139,11 +147,20 @@ def find_planned_cost(
     return None
 
 
-def _why_not(plan: Mapping[str, Any], entry: Any, *, options: Mapping[str, Any], machines: RunMachines) -> str | None:
+def _why_not(
+    plan: Mapping[str, Any],
+    entry: Any,
+    *,
+    options: Mapping[str, Any],
+    views: Views | None,
+    machines: RunMachines,
+) -> str | None:
     """Why a plan was not made for a run; None if it was."""
     if entry is None:
         return "the list has changed since, or is not in it"
     differing = [name for name, value in options.items() if plan["options"].get(name) != value]
+    if entry.get("views") != (None if views is None else views.to_json()):
+        differing.append("number or kind of views")
     if differing:
         return f"made for another {' and '.join(differing)}"
     if machines.where == "here" and plan["machine"]["cores"] != available_cores():

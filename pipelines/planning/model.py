@@ -40,6 +40,7 @@ class ListWork:
       sample: the measured cost of the sample.
       record_bytes: the size of an uncompressed record.
       gzipped: whether shards are compressed.
+      views: the embeddings of each image.
     """
 
     split: str
@@ -50,6 +51,7 @@ class ListWork:
     sample: SampledImages
     record_bytes: int
     gzipped: bool
+    views: int = 1
 
     @property
     def read_bytes(self) -> Estimate:
@@ -87,7 +89,7 @@ class ListWork:
         return Estimate(min(self.core_sec_per_image(engine).low, busy.low), busy.expected, busy.high)
 
     def _per_image(self, decode_sec: Estimate, engine: EngineCost, engine_sec: Estimate) -> Estimate:
-        image = decode_sec + engine_sec if engine.device == "cpu" else decode_sec
+        image = decode_sec + engine_sec * float(self.views) if engine.device == "cpu" else decode_sec
         return image * _without(self.sample.failed_share) + exactly(self.sample.handling_core_sec)
 
 
@@ -108,7 +110,7 @@ def planned_cost_here(work: ListWork, engine: EngineCost, *, cores: int, is_firs
     # This work overlaps with that of the cores, and may take longer.
     others = [work.sample.read_sec * (1 / READ_THREADS)]
     if engine.device == "gpu":
-        others.append(engine.occupied_sec)
+        others.append(engine.occupied_sec * float(work.views))
     for other in others:
         sec_per_image = longer_of(sec_per_image, other)
     load_sec = Estimate(

@@ -43,7 +43,7 @@ class SampledImages:
       failed_share: the estimated share of failures among all images of the list.
       read_bytes: the size of an image file that can be decoded.
       read_sec: seconds to read an image, while others are read.
-      decode_sec: seconds to decode an image, in a decoder's process.
+      decode_sec: seconds to decode an image, in a decoder's process, to all of its views.
       handling_core_sec: core-seconds of this process for each image: reading, hashing, passing on.
       record_uri_bytes: the mean length of an image's location.
       pixels: some of the images, uint8 [n, size, size, 3].
@@ -121,7 +121,7 @@ def sample_images(drawn: Sequence[str], *, number: int, lists: ScannedLists, ima
             failures.append(image)
         elif isinstance(image, LoadedImage):
             if len(pixels) < _MOST_PIXELS:
-                pixels.append(image.pixels)
+                pixels.append(image.pixels if images.views is None else image.pixels[0])
             loaded.append(dataclasses.replace(image, pixels=image.pixels[:0]))
             weights.append(weight)
     cpu_sec = time.process_time() - cpu_started
@@ -203,12 +203,14 @@ def time_engine(engine: Engine, pixels: np.ndarray, *, batch_size: int | None, l
     )
 
 
-def record_bytes(sample: SampledImages, engine: EngineCost) -> int:
-    """Bytes of a record in a shard without compression."""
+def record_bytes(sample: SampledImages, engine: EngineCost, *, views: int) -> int:
+    """Bytes of a record of so many views in a shard without compression."""
+    further_views = np.zeros((views - 1, engine.embedding_size), np.float32)
     example = encode_example(
         image_uri="x" * round(sample.record_uri_bytes),
         embedding=np.zeros(engine.embedding_size, np.float32),
         label_ids=(0,),
         image_sha256=_UNKNOWN_DIGEST,
+        view_embeddings=further_views if views > 1 else None,
     )
     return len(frame_record(example))

@@ -45,6 +45,9 @@ def _sample_lines(plan: dict[str, Any]) -> Iterator[str]:
         )
     yield from _columns(rows)
     for entry in lists:
+        if entry.get("views"):
+            yield f"  {entry['split']}: {entry['views']['count']} views of each image, from one decode"
+    for entry in lists:
         if entry["sample"]["failed"]:
             reasons = ", ".join(f"{reason} {count}" for reason, count in entry["sample"]["failed"].items())
             too_many = 100 * entry["sample"]["failed_share"]["expected"] > allowed

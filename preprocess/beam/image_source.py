@@ -19,11 +19,14 @@ from preprocess.images.parallel_loader import ParallelLoader, is_worthwhile
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES, read_image_bytes
 from preprocess.images.web_images import WebImages
 from preprocess.machine.machine_faults import TRY_AGAIN
+from preprocess.records.views import Views
 from preprocess.storage.retry import RetryPolicy
 from preprocess.storage.uris import is_web
 
 # Of the engine's batches: while one is put together and another written, the decoders go on.
 _BATCHES_AHEAD = 4
+# Of the images of a batch, if an image has so many views that `_BATCHES_AHEAD` batches are views of fewer images.
+_FEWEST_BATCHES_OF_IMAGES = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,8 @@ class ImageSource:
       read: reads the bytes at a location; None for `ImageReader`.
       decode: decodes bytes to pixels; None for `IsolatedDecoder`.
       size: the side of the square that the backbone takes.
-      read_ahead: the number of images that are loaded ahead.
+      views: the views of each image; None for one.
+      read_ahead: the number of images that are loaded ahead. Of images with several views, fewer are.
       try_again: how long an image is tried again if the machine failed; the time of the attempts is not counted.
       connections_per_host: how many images of one web host are read at once.
       web_contact: an address of the user that web hosts see; None for none.
@@ -91,8 +95,9 @@ class ImageSource:
     deadline_sec: float = PreprocessOptions.image_deadline_sec
     retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
     read: Callable[[str], bytes] | None = None
-    decode: Callable[[bytes], np.ndarray] | None = None
+    decode: Callable[..., np.ndarray] | None = None
     size: int = IMAGE_SIZE
+    views: Views | None = None
     read_ahead: int = 128
     try_again: RetryPolicy = TRY_AGAIN
     connections_per_host: int = DEFAULT_CONNECTIONS_PER_HOST
@@ -103,6 +108,7 @@ class ImageSource:
         """The image source that the options of a recipe and of the flags describe, for a backbone's size of images."""
         return cls(
             size=size,
+            views=Views.of_options(options),
             max_bytes=options.max_image_bytes,
             max_pixels=options.max_image_pixels,
             deadline_sec=options.image_deadline_sec,
@@ -110,6 +116,23 @@ class ImageSource:
             connections_per_host=options.connections_per_host,
             web_contact=options.web_contact,
         )
+
+    @property
+    def without_views(self) -> ImageSource:
+        """The same with one view of each image."""
+        return dataclasses.replace(self, views=None)
+
+    @property
+    def num_views(self) -> int:
+        """The number of views of each image."""
+        return 1 if self.views is None else self.views.count
+
+    def _max_ahead(self, batch_size: int) -> int:
+        """The number of images that are loaded ahead: as many pictures as without views, if these are two batches."""
+        pictures = max(self.read_ahead, _BATCHES_AHEAD * batch_size)
+        if self.views is None:
+            return pictures
+        return max(-(-pictures // self.views.count), _FEWEST_BATCHES_OF_IMAGES * batch_size)
 
     def make_loader(
         self, find_embedding: Callable[[bytes], np.ndarray | None] | None = None, *, engine: Engine | None = None
@@ -121,9 +144,9 @@ class ImageSource:
           engine: what the images are loaded for, which decides how far ahead and in how many processes.
         """
         decode = self.decode or IsolatedDecoder(
-            max_pixels=self.max_pixels, deadline_sec=self.deadline_sec, size=self.size
+            max_pixels=self.max_pixels, deadline_sec=self.deadline_sec, size=self.size, views=self.views
         )
-        max_ahead = max(self.read_ahead, _BATCHES_AHEAD * engine.batch_size if engine else 0)
+        max_ahead = self._max_ahead(engine.batch_size if engine else 0)
         deadline_sec = self.deadline_sec + self.retry.limit_sec
         here = ImageLoader(
             read=self.read
@@ -135,6 +158,7 @@ class ImageSource:
                 web_contact=self.web_contact,
             ),
             decode=decode,
+            decodes_views=self.views is not None,
             max_ahead=max_ahead,
             deadline_sec=deadline_sec,
             find_embedding=find_embedding,
@@ -147,8 +171,9 @@ class ImageSource:
         return ParallelLoader(
             here=here,
             decode=decode,
+            views=self.num_views,
             max_bytes=self.max_bytes,
             deadline_sec=deadline_sec,
             max_ahead=max_ahead,
-            image_bytes=self.size * self.size * 3,
+            image_bytes=self.num_views * self.size * self.size * 3,
         )

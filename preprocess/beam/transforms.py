@@ -58,7 +58,7 @@ class EmbedOptions:
       unknown_labels: what to do with rows whose labels are not in the dictionary.
       load_engine: loads the engine. Each thread of a worker calls it, and all threads of a process get the same engine.
         It must be picklable.
-      images: how images are read and decoded.
+      images: how images are read and decoded, and which views of them are embedded.
       rows_per_shard: rows of a block, which is also the largest number of records in a shard.
       batch_size: images in a batch; None for the engine's own choice.
     """
@@ -95,7 +95,7 @@ class EngineLoader:
 
     def _calibration_pixels(self) -> np.ndarray:
         """The calibration images that can be read: uint8 [n, size, size, 3]."""
-        loader = self.images.make_loader()
+        loader = self.images.without_views.make_loader()
         loader.add(self.calibration)
         pixels = []
         with doing("reading images to calibrate int8 with", total=len(self.calibration), unit="image") as reading:
@@ -189,6 +189,7 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
                 storage=BeamStorage(dataclasses.replace(retry, limit_sec=min(retry.limit_sec, RETRY_SEC))),
                 identity=self._engine.identity,
                 engine=self._engine.info,
+                views=options.images.views,
             )
 
     def start_bundle(self) -> None:
@@ -198,6 +199,7 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
             open_writer=self._open_writer,
             batch_size=self._options.batch_size or self._engine.batch_size,
             on_rows_done=progress.notify,
+            views=self._options.images.views,
             **({"keep_embedding": self._cache.keep} if self._cache else {}),
         )
 

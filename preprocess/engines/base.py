@@ -84,12 +84,17 @@ class Engine(Protocol):
     batch_size: int
     max_pending: int
 
-    def start(self, pixels: np.ndarray) -> concurrent.futures.Future[np.ndarray]:
+    def start(self, pixels: np.ndarray, brightness: np.ndarray | None = None) -> concurrent.futures.Future[np.ndarray]:
         """Starts to embed a batch. It may block while `max_pending` batches run.
+
+        With a brightness, another program runs than without, so that nothing changes for batches without one. It is
+        made when it is first used.
 
         Args:
           pixels: uint8 [n, size, size, 3], as `decode_image` makes them; 1 <= n <= batch_size. The caller must
             not change them until the future is done.
+          brightness: float32 [n], a factor on the pixels of each image, before the network's scaling. What it gives is
+            neither rounded nor clipped. None to leave them as they are.
 
         Returns:
           A future of the embeddings, float32 [n, embedding_size].

@@ -65,7 +65,8 @@ class JaxEngine:
         self._weights = jax.device_put(weights, self._device)
         self._cache_folder = cache_folder
         self._exact: JaxEngine | None = None
-        self._programs: dict[int, Any] = {}
+        # By the size of a batch, and whether it has a brightness.
+        self._programs: dict[tuple[int, bool], Any] = {}
         self._lock = threading.Lock()
         self._executor = concurrent.futures.ThreadPoolExecutor(self.max_pending, "jax_engine")
         self.identity = identity
@@ -78,25 +79,28 @@ class JaxEngine:
             why=f"{precision} with JAX: asked for",
         )
 
-    def start(self, pixels: np.ndarray) -> concurrent.futures.Future[np.ndarray]:
+    def start(self, pixels: np.ndarray, brightness: np.ndarray | None = None) -> concurrent.futures.Future[np.ndarray]:
         """As `Engine.start`; never blocks, batches beyond `max_pending` wait."""
-        return self._executor.submit(self._embed, pixels)
+        return self._executor.submit(self._embed, pixels, brightness)
 
-    def _embed(self, pixels: np.ndarray) -> np.ndarray:
+    def _embed(self, pixels: np.ndarray, brightness: np.ndarray | None) -> np.ndarray:
         if pixels.shape[1:] != self._network.pixel_shape:
             raise ValueError(f"pixels must have the shape {self._network.pixel_shape}. Received: {pixels.shape[1:]}")
         while True:
             step = self.batch_size
             try:
-                parts = [self._run(pixels[start : start + step], step) for start in range(0, len(pixels), step)]
+                parts = [
+                    self._run(pixels[part], None if brightness is None else brightness[part], step)
+                    for part in (slice(start, start + step) for start in range(0, len(pixels), step))
+                ]
             except self._jax.errors.JaxRuntimeError as error:
                 if _NO_MEMORY not in str(error) or step == 1:
                     raise
                 self._halve(step)
             else:
-                return self._rescued(pixels, parts[0] if len(parts) == 1 else np.concatenate(parts))
+                return self._rescued(pixels, brightness, parts[0] if len(parts) == 1 else np.concatenate(parts))
 
-    def _rescued(self, pixels: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    def _rescued(self, pixels: np.ndarray, brightness: np.ndarray | None, embeddings: np.ndarray) -> np.ndarray:
         """The embeddings; those of images whose features are too large for float16 (65504), computed in float32."""
         if self.info.precision != "float16":
             return embeddings
@@ -107,7 +111,8 @@ class JaxEngine:
             if self._exact is None:
                 self._exact = JaxEngine(self._network, self.identity, cache_folder=self._cache_folder)
         embeddings = embeddings.copy()
-        embeddings[~finite] = self._exact.start(pixels[~finite]).result()
+        factors = None if brightness is None else brightness[~finite]
+        embeddings[~finite] = self._exact.start(pixels[~finite], factors).result()
         return embeddings
 
     def _halve(self, step: int) -> None:
@@ -116,29 +121,36 @@ class JaxEngine:
                 self.batch_size = step // 2
                 self._programs.clear()
 
-    def _run(self, pixels: np.ndarray, step: int) -> np.ndarray:
+    def _run(self, pixels: np.ndarray, brightness: np.ndarray | None, step: int) -> np.ndarray:
         rows = len(pixels)
         if rows < step:
             pixels = np.concatenate([pixels, np.zeros((step - rows, *pixels.shape[1:]), np.uint8)])
+            if brightness is not None:
+                brightness = np.concatenate([brightness, np.ones(step - rows, np.float32)])
+        batch = [self.send(one) for one in (pixels, brightness) if one is not None]
         # Neither of them waits for the device; asarray does, without the interpreter's lock.
-        return np.asarray(self.compute(self.send(pixels)))[:rows]
+        return np.asarray(self.compute(*batch))[:rows]
 
-    def send(self, pixels: np.ndarray) -> Any:
-        """A full batch on its way to the device, a `jax.Array`; returns at once."""
-        return self._jax.device_put(pixels, self._device)
+    def send(self, batch: np.ndarray) -> Any:
+        """The pixels or the brightness of a full batch on their way to the device, a `jax.Array`; returns at once."""
+        return self._jax.device_put(batch, self._device)
 
-    def compute(self, sent: Any) -> Any:
+    def compute(self, pixels: Any, brightness: Any = None) -> Any:
         """The embeddings of a full batch, a `jax.Array` on the device; returns at once when the program is compiled."""
-        return self._program(len(sent))(self._weights, sent)
+        program = self._program(len(pixels), with_brightness=brightness is not None)
+        return program(self._weights, pixels) if brightness is None else program(self._weights, pixels, brightness)
 
-    def _program(self, step: int) -> Any:
+    def _program(self, step: int, *, with_brightness: bool) -> Any:
         with self._lock:
-            if step not in self._programs:
-                self._programs[step] = self._compile(step)
-            return self._programs[step]
+            key = step, with_brightness
+            if key not in self._programs:
+                self._programs[key] = self._compile(step, with_brightness=with_brightness)
+            return self._programs[key]
 
-    def _compile(self, step: int) -> Any:
+    def _compile(self, step: int, *, with_brightness: bool) -> Any:
         jax = self._jax
         here = jax.sharding.SingleDeviceSharding(self._device)
-        pixels = jax.ShapeDtypeStruct((step, *self._network.pixel_shape), np.uint8, sharding=here)
-        return jax.jit(self._function).lower(self._weights, pixels).compile(self._options)
+        inputs = [jax.ShapeDtypeStruct((step, *self._network.pixel_shape), np.uint8, sharding=here)]
+        if with_brightness:
+            inputs.append(jax.ShapeDtypeStruct((step,), np.float32, sharding=here))
+        return jax.jit(self._function).lower(self._weights, *inputs).compile(self._options)

@@ -48,7 +48,8 @@ def translate(network: Operations, precision: str) -> tuple[Callable[[Weights, A
 
     Returns:
       A function of the weights and of pixels, uint8 [n, height, width, 3], to embeddings, float32 [n, embedding_size];
-      and its weights, in the precision.
+      and its weights, in the precision. The function takes a third argument, a factor on the pixels of each image,
+      float32 [n], which may be left out.
 
     Raises:
       UnknownOperationError: the network has an operation that is not known.
@@ -63,7 +64,7 @@ def translate(network: Operations, precision: str) -> tuple[Callable[[Weights, A
             if name in weights:
                 weights[name] = _KERNELS[operation.kind](network.arrays[name]).astype(dtype)
 
-    def embed(arrays: Weights, pixels: Any) -> Any:
+    def embed(arrays: Weights, pixels: Any, brightness: Any = None) -> Any:
         values: dict[str, Any] = {**constants, **arrays, PIXELS: pixels}
         for operation in network.operations:
             step = _Step(operation, dtype)
@@ -71,6 +72,8 @@ def translate(network: Operations, precision: str) -> tuple[Callable[[Weights, A
             if isinstance(value, tuple):
                 values.update({f"{operation.name}:{number}": one for number, one in enumerate(value)})
                 value = value[0]
+            if brightness is not None and operation.kind == "Cast" and operation.inputs[0] == PIXELS:
+                value = value * brightness[:, None, None, None]
             values[operation.name] = value
         return values[network.output].astype(_FLOAT32)
 

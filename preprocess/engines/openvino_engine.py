@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import queue
+import threading
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,30 @@ def cpu_has_bfloat16() -> bool:
     return "BF16" in import_openvino().Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
+def _with_brightness(network: Any) -> Any:
+    """A copy of a network with a second input, float32 [n, 1, 1, 1]: a factor on the pixels of each image.
+
+    It stands between the conversion of the pixels to floats and all else.
+    """
+    ov = import_openvino()
+    from openvino import opset13
+
+    copy = network.clone()
+    (converted,) = (
+        operation.output(0)
+        for operation in copy.get_ordered_ops()
+        if operation.get_type_name() == "Convert" and operation.input(0).get_element_type() == ov.Type.u8
+    )
+    readers = converted.get_target_inputs()
+    brightness = opset13.parameter([-1, 1, 1, 1], ov.Type.f32)
+    brightened = opset13.multiply(converted, brightness).output(0)
+    for reader in readers:
+        reader.replace_source_output(brightened)
+    copy.add_parameters([brightness])
+    copy.validate_nodes_and_infer_types()
+    return copy
+
+
 class OpenVinoEngine:
     """Runs a network with OpenVINO. A process needs only one engine, which is compiled once.
 
@@ -58,13 +84,12 @@ class OpenVinoEngine:
 
     def __init__(self, network: Any, identity: BackboneIdentity, *, precision: str = "float32"):
         ov = import_openvino()
-        core = ov.Core()
         # In an int8 network, this is the precision of the operations that are not int8.
         lower = precision != "float32" and cpu_has_bfloat16()
-        compiled = core.compile_model(
-            network,
-            _DEVICE,
-            {
+        self._compile = functools.partial(
+            ov.Core().compile_model,
+            device_name=_DEVICE,
+            config={
                 # OpenVINO chooses the streams and their threads so that many images at once are fast.
                 "PERFORMANCE_HINT": "THROUGHPUT",
                 "INFERENCE_PRECISION_HINT": ov.Type.bf16 if lower else ov.Type.f32,
@@ -73,11 +98,13 @@ class OpenVinoEngine:
                 "ENABLE_CPU_PINNING": False,
             },
         )
+        self._network = network
+        compiled = self._compile(network)
         # There is one request more than streams, so a batch always waits for the next free stream.
         self.max_pending = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + 1
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(self.max_pending):
-            self._idle.put(compiled.create_infer_request())
+        self._idle = self._requests_of(compiled)
+        self._idle_with_brightness: queue.SimpleQueue[Any] | None = None
+        self._lock = threading.Lock()
         # The first access to the data of a tensor initializes OpenVINO's interface to NumPy, under a lock. When two
         # threads did this at once, they waited forever: one for the lock, and the other, which held it, for the GIL.
         _ = ov.Tensor(np.zeros(1, np.uint8)).data
@@ -93,17 +120,32 @@ class OpenVinoEngine:
             why=f"{precision} with OpenVINO: asked for",
         )
 
-    def start(self, pixels: np.ndarray) -> concurrent.futures.Future[np.ndarray]:
+    def start(self, pixels: np.ndarray, brightness: np.ndarray | None = None) -> concurrent.futures.Future[np.ndarray]:
         """See `Engine.start`. It never blocks: batches beyond `max_pending` wait."""
-        return self._executor.submit(self._embed, pixels)
+        if brightness is None:
+            return self._executor.submit(self._embed, self._idle, {0: pixels})
+        factors = brightness.reshape(-1, 1, 1, 1)
+        return self._executor.submit(self._embed, self._requests_with_brightness(), {0: pixels, 1: factors})
 
-    def _embed(self, pixels: np.ndarray) -> np.ndarray:
-        request = self._idle.get()
+    def _requests_of(self, compiled: Any) -> queue.SimpleQueue[Any]:
+        requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self.max_pending):
+            requests.put(compiled.create_infer_request())
+        return requests
+
+    def _requests_with_brightness(self) -> queue.SimpleQueue[Any]:
+        with self._lock:
+            if self._idle_with_brightness is None:
+                self._idle_with_brightness = self._requests_of(self._compile(_with_brightness(self._network)))
+            return self._idle_with_brightness
+
+    def _embed(self, idle: queue.SimpleQueue[Any], inputs: dict[int, np.ndarray]) -> np.ndarray:
+        request = idle.get()
         try:
             # infer() is not used, because it would add this thread to the streams' threads.
-            request.start_async({0: pixels})
+            request.start_async(inputs)
             request.wait()
             # This copies the result, because the next batch of this request overwrites the tensor.
             return request.get_output_tensor(0).data.copy()
         finally:
-            self._idle.put(request)
+            idle.put(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class TensorFlowEngine:
     def __init__(self, graph: bytes, identity: BackboneIdentity, *, precision: str = "float32"):
         tf = import_tensorflow()
         # GPUs are for the engine of JAX.
-        config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
+        self._config = config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
         # By default, TensorFlow starts a thread for each core of the machine, even if a container may use only two.
         config.intra_op_parallelism_threads = available_cores()
         rewrites = config.graph_options.rewrite_options
@@ -47,8 +48,11 @@ class TensorFlowEngine:
             tf.import_graph_def(definition, name="")
         self._session = tf.compat.v1.Session(graph=loaded, config=config)
         self._call = self._session.make_callable(f"{EMBEDDINGS}:0", [f"{PIXELS}:0"])
+        self._call_with_brightness: Any = None
+        # One thread, so nothing here needs a lock.
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "tensorflow_engine")
-        self._is_warm = False
+        # Whether each of the two calls was made.
+        self._is_warm = {False: False, True: False}
         self.identity = identity
         self.info = EngineInfo(
             engine="tensorflow",
@@ -58,14 +62,35 @@ class TensorFlowEngine:
             why=f"{precision} with TensorFlow: asked for",
         )
 
-    def start(self, pixels: np.ndarray) -> concurrent.futures.Future[np.ndarray]:
+    def start(self, pixels: np.ndarray, brightness: np.ndarray | None = None) -> concurrent.futures.Future[np.ndarray]:
         """See `Engine.start`. It never blocks."""
-        return self._executor.submit(self._embed, pixels)
+        return self._executor.submit(self._embed, pixels, brightness)
 
-    def _embed(self, pixels: np.ndarray) -> np.ndarray:
-        if not self._is_warm:
-            with without_tensorflow_noise():
-                embeddings = self._call(pixels)
-            self._is_warm = True
-            return embeddings
-        return self._call(pixels)
+    def _embed(self, pixels: np.ndarray, brightness: np.ndarray | None) -> np.ndarray:
+        has_brightness = brightness is not None
+        if self._is_warm[has_brightness]:
+            return self._run(pixels, brightness)
+        with without_tensorflow_noise():
+            embeddings = self._run(pixels, brightness)
+        self._is_warm[has_brightness] = True
+        return embeddings
+
+    def _run(self, pixels: np.ndarray, brightness: np.ndarray | None) -> np.ndarray:
+        if brightness is None:
+            return self._call(pixels)
+        if self._call_with_brightness is None:
+            self._call_with_brightness = self._make_call_with_brightness()
+        return self._call_with_brightness(pixels, brightness)
+
+    def _make_call_with_brightness(self) -> Any:
+        """The same graph with a factor for each image between the cast of the pixels to floats and all else."""
+        tf = import_tensorflow()
+        definition = self._session.graph.as_graph_def()
+        (cast,) = (node.name for node in definition.node if node.op == "Cast" and list(node.input) == [PIXELS])
+        with tf.Graph().as_default() as graph:
+            pixels = tf.compat.v1.placeholder(tf.uint8, [None, None, None, 3])
+            brightness = tf.compat.v1.placeholder(tf.float32, [None])
+            brightened = tf.cast(pixels, tf.float32) * tf.reshape(brightness, [-1, 1, 1, 1])
+            tf.import_graph_def(definition, input_map={f"{cast}:0": brightened}, name="network")
+        session = tf.compat.v1.Session(graph=graph, config=self._config)
+        return session.make_callable(f"network/{EMBEDDINGS}:0", [pixels, brightness])

@@ -17,6 +17,13 @@ second, so training and serving see the same pixels. The steps, in order:
    implementations agree, and it is fast. An invalid EXIF block counts as upright. (Pillow turns a TIFF upright
    while reading it, so for TIFF this step comes before the resize. The same holds for HEIC and libheif.)
 
+Further views of an image (`preprocess.records.views`) are made from the pixels that step 3 gives for view 0, so an
+image is decoded once: step 4 resizes to the side of the view and computes only what is cut out; step 5 turns that
+upright; then it may be mirrored. The square is cut out before the image is turned, since a random place is as random
+after it. A JPEG that step 2 reduced has at least 1.25 x the size. Views up to 1.25 x larger than the size (crop and
+scale of 10 percent: 1.21) are therefore never enlarged from a reduced picture; `benchmarks.views` measures what it
+costs beyond that.
+
 `preprocess.images.formats` has the list of formats. A RAW photo is not read: what can be decoded without developing it
 is a small preview.
 
@@ -30,7 +37,7 @@ import logging
 import re
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -54,6 +61,7 @@ from PIL import (
 )
 
 from preprocess.images.formats import format_by_content, is_read_here, what_it_is
+from preprocess.records.views import Distortion
 
 try:
     import pi_heif
@@ -163,10 +171,32 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, size: int =
     Raises:
         ImageError: something is wrong with `data`. Its content causes no other exception.
     """
+    return decode_views(data, (), max_pixels=max_pixels, size=size)[0]
+
+
+def decode_views(
+    data: bytes, distortions: Sequence[Distortion], *, max_pixels: int = MAX_IMAGE_PIXELS, size: int = IMAGE_SIZE
+) -> list[np.ndarray]:
+    """Decodes an encoded image once, to the pixels of several views.
+
+    Args:
+        data: the bytes of one image file, of any content at all.
+        distortions: how views 1 and further are made. Their brightness is for the engine and is not used here.
+        max_pixels: the largest accepted width x height, as declared in the file's header.
+        size: the side of the square that the backbone takes.
+
+    Returns:
+        For each view, view 0 first, uint8 [size, size, 3]. View 0 is what `decode_image` gives.
+
+    Raises:
+        ImageError: something is wrong with `data`. Its content causes no other exception.
+    """
     if not data:
         raise ImageError("empty_file", "the file is empty")
     try:
-        return _decode(data, max_pixels, size)
+        flat, orientation = _decode(data, max_pixels, size)
+        first = _square(flat, size, orientation)
+        return [first, *(_view(flat, first, distortion, orientation) for distortion in distortions)]
     except ImageError:
         raise
     except Exception as error:
@@ -275,7 +305,8 @@ def _tiff_orientation(block: bytes) -> int:
     return 1
 
 
-def _decode(data: bytes, max_pixels: int, size: int) -> np.ndarray:
+def _decode(data: bytes, max_pixels: int, size: int) -> tuple[Image.Image, int]:
+    """Steps 1 to 3: an image of mode L or RGB, and the orientation that is still to be undone."""
     image = _open(data, max_pixels)
     width, height = image.size
     _check_pixels(width, height, max_pixels)
@@ -291,14 +322,34 @@ def _decode(data: bytes, max_pixels: int, size: int) -> np.ndarray:
         flat = _without_alpha(image, data)
     else:
         flat = _to_grey_or_rgb(image, data)
-    # A grey image is resampled as one channel. The numbers are the same as with three, in a third of the time.
-    flat = flat.resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.array(flat if flat.mode == "RGB" else flat.convert("RGB"))
     if image.format in ("JPEG", "PNG", "WEBP"):
-        return _turn_upright(pixels, exif_orientation(data))
+        return flat, exif_orientation(data)
     if image.format == "AVIF":  # a rotation property of the container, which Pillow puts into an EXIF block
-        return _turn_upright(pixels, _tiff_orientation(image.info.get("exif") or b""))
-    return pixels
+        return flat, _tiff_orientation(image.info.get("exif") or b"")
+    return flat, 1
+
+
+def _square(
+    flat: Image.Image, size: int, orientation: int, box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    """Steps 4 and 5, of a whole image or of a part of it."""
+    # A grey image is resampled as one channel. The numbers are the same as with three, in a third of the time.
+    small = flat.resize((size, size), Image.Resampling.BILINEAR, box)
+    return _turn_upright(np.array(small if small.mode == "RGB" else small.convert("RGB")), orientation)
+
+
+def _view(flat: Image.Image, first: np.ndarray, distortion: Distortion, orientation: int) -> np.ndarray:
+    """The pixels of a further view: uint8 of the shape of `first`, which is view 0."""
+    size, side = len(first), distortion.side
+    if side == size:
+        pixels = first
+    else:
+        # What is cut out of the square, in the coordinates of the image. The filter also sees pixels beside it.
+        left, right = ((distortion.left + at) * flat.width / side for at in (0, size))
+        top, bottom = ((distortion.top + at) * flat.height / side for at in (0, size))
+        box = (left, top, min(right, flat.width), min(bottom, flat.height))
+        pixels = _square(flat, size, orientation, box)
+    return np.ascontiguousarray(pixels[:, ::-1]) if distortion.mirrored else pixels
 
 
 def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:

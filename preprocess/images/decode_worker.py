@@ -8,9 +8,10 @@ each image. The parent process watches the deadline.
 The formats of the pipes. Numbers have the machine's byte order, because both ends are on one machine:
 
     ready    CONFINED or UNCONFINED, once: whether the kernel filters the system calls
-    request  REQUEST: tag, bytes that follow, largest accepted number of pixels, side of the square; the encoded image
-    reply    REPLY: the request's tag, status, bytes that follow; pixels (uint8 [size, size, 3]), or reason and message
-             with a NUL between, at most MAX_MESSAGE_BYTES of them
+    request  REQUEST: tag, bytes of the image, largest accepted number of pixels, side of the square, number of further
+             views; a FURTHER_VIEW for each of these; the encoded image
+    reply    REPLY: the request's tag, status, bytes that follow; pixels (uint8 [size, size, 3], one view after the
+             other), or reason and message with a NUL between, at most MAX_MESSAGE_BYTES of them
 """
 
 from __future__ import annotations
@@ -22,17 +23,20 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol
 
 import numpy as np
 from PIL import AvifImagePlugin, ImageCms  # noqa: F401 (see above)
 
 from preprocess.images.confinement import confine
-from preprocess.images.decode import ImageError, decode_image, pi_heif
+from preprocess.images.decode import ImageError, decode_views, pi_heif
+from preprocess.records.views import Distortion
 
 CONFINED, UNCONFINED = b"\1", b"\2"
-REQUEST = struct.Struct("=QQQQ")
+REQUEST = struct.Struct("=QQQQQ")
+# Side, left, top, mirrored. The engine applies the brightness.
+FURTHER_VIEW = struct.Struct("=QQQ?")
 REPLY = struct.Struct("=QBQ")
 PIXELS, IMAGE_ERROR, OTHER_ERROR = range(3)
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -50,10 +54,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Decode(Protocol):
-    """`decode_image`, or a stand-in for it in tests."""
+    """`decode_views`, or a stand-in for it in tests."""
 
-    def __call__(self, data: bytes, *, max_pixels: int, size: int) -> np.ndarray:
-        """Bytes to pixels, uint8 [size, size, 3]; raises ImageError."""
+    def __call__(
+        self, data: bytes, distortions: Sequence[Distortion], *, max_pixels: int, size: int
+    ) -> Sequence[np.ndarray]:
+        """Bytes to the pixels of each view, uint8 [size, size, 3]; raises ImageError."""
 
 
 def write_all(descriptor: int, header: bytes, body: bytes | memoryview) -> None:
@@ -65,7 +71,7 @@ def write_all(descriptor: int, header: bytes, body: bytes | memoryview) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def serve(decode: Decode = decode_image) -> None:
+def serve(decode: Decode = decode_views) -> None:
     """Answers requests on standard input until it ends. Changes signals, limits and rights of the whole process."""
     # Ctrl-C goes to the whole process group; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -108,14 +114,24 @@ def _answer_one(requests: BinaryIO, replies: int, decode: Decode) -> bool:
     header = requests.read(REQUEST.size)
     if len(header) < REQUEST.size:
         return False
-    tag, num_bytes, max_pixels, size = REQUEST.unpack(header)
-    _limit_memory(_BASE_BYTES + _COPIES_OF_ENCODED * num_bytes + _BYTES_PER_PIXEL * max_pixels)
+    tag, num_bytes, max_pixels, size, further_views = REQUEST.unpack(header)
+    pixels_of_views = 2 * 3 * size * size * further_views  # each view, and all together for the answer
+    _limit_memory(_BASE_BYTES + _COPIES_OF_ENCODED * num_bytes + _BYTES_PER_PIXEL * max_pixels + pixels_of_views)
+    packed = requests.read(further_views * FURTHER_VIEW.size)
     data = requests.read(num_bytes)
     if len(data) < num_bytes:
         return False
-    status, body = _outcome(lambda: decode(data, max_pixels=max_pixels, size=size))
+    distortions = [
+        Distortion(side, left, top, mirrored, brightness=1.0)
+        for side, left, top, mirrored in FURTHER_VIEW.iter_unpack(packed)
+    ]
+    status, body = _outcome(lambda: _joined(decode(data, distortions, max_pixels=max_pixels, size=size)))
     write_all(replies, REPLY.pack(tag, status, len(body)), body)
     return True
+
+
+def _joined(views: Sequence[np.ndarray]) -> np.ndarray:
+    return views[0] if len(views) == 1 else np.stack(views)
 
 
 def _limit_memory(num_bytes: int) -> None:

@@ -29,6 +29,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from typing import IO, get_args
 
 import numpy as np
@@ -36,6 +37,7 @@ import numpy as np
 from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS, ImageError, ImageErrorReason
 from preprocess.images.decode_worker import (
     CONFINED,
+    FURTHER_VIEW,
     IMAGE_ERROR,
     MAX_MESSAGE_BYTES,
     OTHER_ERROR,
@@ -48,6 +50,7 @@ from preprocess.images.decode_worker import (
 from preprocess.machine.deadlines import DeadlineWatch
 from preprocess.machine.import_path import import_path
 from preprocess.machine.machine_faults import MachineFault, in_one_line
+from preprocess.records.views import Distortion, Views
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -170,7 +173,9 @@ class _Child:
         """Whether the process runs."""
         return self._process.poll() is None
 
-    def ask(self, data: bytes, *, max_pixels: int, size: int, deadline_sec: float) -> tuple[int, np.ndarray | bytes]:
+    def ask(
+        self, data: bytes, distortions: Sequence[Distortion], *, max_pixels: int, size: int, deadline_sec: float
+    ) -> tuple[int, np.ndarray | bytes]:
         """Sends an image to the child; returns the status of the reply with the pixels, or with reason and message.
 
         Raises:
@@ -179,7 +184,7 @@ class _Child:
         """
         clock = self._watch.start(deadline_sec, self._end_late)
         try:
-            return self._ask(data, max_pixels, size)
+            return self._ask(data, distortions, max_pixels, size)
         except _ChildEnded as ended:
             ended.late = not self._watch.end(clock)
             ended.was_stopped = self._was_stopped
@@ -191,10 +196,18 @@ class _Child:
         self._was_stopped = _is_stopped(self._process.pid)
         self._process.kill()
 
-    def _ask(self, data: bytes, max_pixels: int, size: int) -> tuple[int, np.ndarray | bytes]:
+    def _ask(
+        self, data: bytes, distortions: Sequence[Distortion], max_pixels: int, size: int
+    ) -> tuple[int, np.ndarray | bytes]:
         tag = _new_tag()
+        header_of_request = b"".join(
+            (
+                REQUEST.pack(tag, len(data), max_pixels, size, len(distortions)),
+                *(FURTHER_VIEW.pack(one.side, one.left, one.top, one.mirrored) for one in distortions),
+            )
+        )
         try:
-            write_all(self._requests.fileno(), REQUEST.pack(tag, len(data), max_pixels, size), data)
+            write_all(self._requests.fileno(), header_of_request, data)
         except BrokenPipeError:
             raise _ChildEnded(self.returncode, had_request=False) from None
         header = bytearray(REPLY.size)
@@ -203,7 +216,8 @@ class _Child:
         if replied_tag != tag:
             raise _NoAnswer
         if status == PIXELS:
-            pixels = np.empty((size, size, 3), np.uint8)
+            shape = (1 + len(distortions), size, size, 3)
+            pixels = np.empty(shape if distortions else shape[1:], np.uint8)
             if num_bytes != pixels.nbytes:
                 raise _NoAnswer
             self._read_into(pixels.reshape(-1).data)
@@ -289,41 +303,45 @@ _child_of_thread = _ChildOfThread()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IsolatedDecoder:
-    """`preprocess.images.decode.decode_image` in a child process of the calling thread. Picklable.
+    """`preprocess.images.decode.decode_views` in a child process of the calling thread. Picklable.
 
     Attributes:
       max_pixels: the largest accepted width x height, as declared in the file's header.
       deadline_sec: seconds that decoding one image may take, more than 0.
       size: the side of the square that the backbone takes.
+      views: the views that are made of each image; None for one.
     """
 
     max_pixels: int = MAX_IMAGE_PIXELS
     deadline_sec: float = DEFAULT_DEADLINE_SEC
     size: int = IMAGE_SIZE
+    views: Views | None = None
     _module: str = _WORKER_MODULE
 
     def __post_init__(self) -> None:
         if not self.deadline_sec > 0:
             raise ValueError(f"deadline_sec must be more than 0. Received: {self.deadline_sec}")
 
-    def __call__(self, data: bytes) -> np.ndarray:
+    def __call__(self, data: bytes, image_sha256: bytes = b"") -> np.ndarray:
         """Decodes an encoded image.
 
         Args:
           data: the bytes of one image file, of any content at all.
+          image_sha256: the SHA-256 of `data`, 32 bytes, which decides the further views. Without views it is not used.
 
         Returns:
-          uint8 [size, size, 3]: rows from the top, columns from the left, RGB.
+          uint8 [size, size, 3]: rows from the top, columns from the left, RGB. With views [views, size, size, 3].
 
         Raises:
           ImageError: with the reasons of `decode_image`; or "decoder_crashed" if the process ended through its own
             fault; "deadline" if decoding took longer than `deadline_sec` twice; "out_of_memory" if it needed more
             memory than `preprocess.images.decode_worker` allows.
           MachineFault: the decoder process does not start, or another process has stopped or ended it.
-          RuntimeError: `decode_image` has a bug.
+          RuntimeError: `decode_views` has a bug.
         """
+        distortions = () if self.views is None else self.views.distortions(image_sha256, size=self.size)
         try:
-            return self._decode(data)
+            return self._decode(data, distortions)
         except _ChildEnded as ended:
             # The image gets a second attempt if the child was late, because the machine may be busy, or if the child
             # ended before it received the request.
@@ -332,16 +350,18 @@ class IsolatedDecoder:
         except _NoAnswer:
             pass  # An earlier image may have taken the child over, so this image gets a second attempt.
         try:
-            return self._decode(data)
+            return self._decode(data, distortions)
         except _ChildEnded as ended:
             raise self._verdict(ended) from None
         except _NoAnswer:
             raise ImageError("decoder_crashed", "the decoder gave an answer that is none") from None
 
-    def _decode(self, data: bytes) -> np.ndarray:
+    def _decode(self, data: bytes, distortions: Sequence[Distortion]) -> np.ndarray:
         child = _child_of_thread.get(self._module)
         try:
-            status, reply = child.ask(data, max_pixels=self.max_pixels, size=self.size, deadline_sec=self.deadline_sec)
+            status, reply = child.ask(
+                data, distortions, max_pixels=self.max_pixels, size=self.size, deadline_sec=self.deadline_sec
+            )
             if isinstance(reply, np.ndarray):
                 return reply
             reason, _, message = reply.decode("utf-8", "backslashreplace").partition("\0")

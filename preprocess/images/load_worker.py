@@ -57,13 +57,15 @@ class Settings:
 
     Attributes:
       decode: decodes bytes to pixels, as `ImageLoader`'s.
+      decodes_views: as `ImageLoader`'s.
       max_bytes: larger files fail.
       deadline_sec: a read that takes longer counts as a fault of the machine.
       readers: files that are read at once.
       decoders: images that are decoded at once.
     """
 
-    decode: Callable[[bytes], np.ndarray]
+    decode: Callable[..., np.ndarray]
+    decodes_views: bool
     max_bytes: int
     deadline_sec: float
     readers: int
@@ -72,7 +74,13 @@ class Settings:
     def load(self, locations: tuple[str, ...]) -> ImageLoader:
         """A loader that has begun to load local images."""
         read = functools.partial(read_image_bytes, read_remote=_no_remote, max_bytes=self.max_bytes)
-        loader = ImageLoader(read=read, decode=self.decode, max_ahead=len(locations), deadline_sec=self.deadline_sec)
+        loader = ImageLoader(
+            read=read,
+            decode=self.decode,
+            decodes_views=self.decodes_views,
+            max_ahead=len(locations),
+            deadline_sec=self.deadline_sec,
+        )
         loader.add(locations)
         return loader
 

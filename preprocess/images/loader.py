@@ -51,7 +51,7 @@ class LoadedImage:
     """An image, with the time that it took.
 
     Attributes:
-      pixels: uint8 [height, width, 3].
+      pixels: uint8 [height, width, 3]; of several views [views, height, width, 3].
       digest: the SHA-256 of the encoded bytes, 32 bytes.
       num_bytes: the number of encoded bytes.
       read_sec: seconds for reading, for the digest and for looking up an embedding.
@@ -70,7 +70,7 @@ class KnownImage:
     """An image whose embedding was found by its digest, so it was not decoded.
 
     Attributes:
-      embedding: float32 [n].
+      embedding: float32 [n]; of several views [views, n].
       digest: the SHA-256 of the encoded bytes, 32 bytes.
       num_bytes: the number of encoded bytes.
       read_sec: seconds for reading, for the digest and for looking up the embedding.
@@ -119,11 +119,12 @@ class ImageLoader:
       read: reads the bytes of an image from its location; raises RowFailure. It runs in threads.
       decode: decodes bytes to pixels, uint8 [height, width, 3]; raises ImageError. It runs in threads and must not hang
         (`preprocess.images.isolated_decoder` does not).
+      decodes_views: `decode` also takes the digest, from which it draws views, and gives the pixels of all views.
       max_ahead: the number of images that are loaded ahead.
       max_encoded_bytes: no read starts while the images that wait for a decoder have this many bytes.
       deadline_sec: a read that takes longer counts as a fault of the machine, and its thread is replaced.
-      find_embedding: looks up an embedding, float32 [n], by the digest of the image (SHA-256, 32 bytes); returns None
-        if it is not known. It runs in threads.
+      find_embedding: looks up an embedding, float32 [n] or [views, n], by the digest of the image (SHA-256, 32 bytes);
+        returns None if it is not known. It runs in threads.
       look_up_deadline_sec: if looking up takes longer, the embedding counts as not known.
       try_again: how long an image is tried again after a fault of the machine, without the time of the attempts.
       connections_per_host: how many images of one web host are read at once.
@@ -133,7 +134,8 @@ class ImageLoader:
         self,
         *,
         read: Callable[[str], bytes],
-        decode: Callable[[bytes], np.ndarray],
+        decode: Callable[..., np.ndarray],
+        decodes_views: bool = False,
         max_ahead: int,
         max_encoded_bytes: int = MAX_ENCODED_BYTES,
         deadline_sec: float = DEFAULT_DEADLINE_SEC,
@@ -143,7 +145,9 @@ class ImageLoader:
         connections_per_host: int = DEFAULT_CONNECTIONS_PER_HOST,
     ):
         queues = _host_queues(connections_per_host)
-        self._how = _How(read, decode, find_embedding, deadline_sec, look_up_deadline_sec, try_again, queues)
+        self._how = _How(
+            read, decode, decodes_views, find_embedding, deadline_sec, look_up_deadline_sec, try_again, queues
+        )
         self._max_ahead = max_ahead
         self._budget = _ByteBudget(max_encoded_bytes)
         self._locations: Iterator[str] = iter(())
@@ -215,7 +219,8 @@ class _How:
     """The settings of a loader, which are the same for all its images."""
 
     read: Callable[[str], bytes]
-    decode: Callable[[bytes], np.ndarray]
+    decode: Callable[..., np.ndarray]
+    decodes_views: bool
     find_embedding: Callable[[bytes], np.ndarray | None] | None
     deadline_sec: float
     look_up_deadline_sec: float
@@ -338,7 +343,8 @@ class _LoadTask:
             try:
                 with _decoded_again if self._patience.tries else contextlib.nullcontext():
                     started = time.perf_counter()
-                    pixels = self._how.decode(encoded.data)
+                    digest = (encoded.digest,) if self._how.decodes_views else ()
+                    pixels = self._how.decode(encoded.data, *digest)
                     decode_sec = time.perf_counter() - started
             except ImageError as error:
                 return RowFailure("decode", error.reason, error.message)

@@ -45,7 +45,8 @@ _DECODERS_A_PROCESS = 4
 _READERS_A_PROCESS = 4
 # Fewer cores decode about what one process can load.
 _MIN_CORES = 8
-# Images that are asked for together. Fewer cost more messages, more keep more images waiting for the slowest.
+# Pictures that are asked for together: images times their views. Fewer cost more messages, more keep more images
+# waiting for the slowest.
 _CHUNK = 32
 # Chunks that a process has at once: one that it works on, one that waits.
 _IN_FLIGHT = 2
@@ -100,10 +101,10 @@ class _Chunk:
 class _Helper:
     """A helper process and the thread that talks to it."""
 
-    def __init__(self, settings: Settings, image_bytes: int):
+    def __init__(self, settings: Settings, chunk: int, image_bytes: int):
         self._settings = settings
         self._image_bytes = image_bytes
-        self._slots = _Slots(_CHUNK * image_bytes)
+        self._slots = _Slots(chunk * image_bytes)
         self._chunks: queue.SimpleQueue[_Chunk] = queue.SimpleQueue()
         if not start_thread(self._serve, "load-helper"):
             raise MachineFault("no thread can be started (a limit on processes?)")
@@ -179,17 +180,25 @@ class _Helper:
 
 @functools.lru_cache(maxsize=1)
 def _helpers(
-    decode: Callable[[bytes], np.ndarray], max_bytes: int, deadline_sec: float, image_bytes: int, pid: int
+    decode: Callable[..., np.ndarray], views: int, max_bytes: int, deadline_sec: float, image_bytes: int, pid: int
 ) -> list[_Helper]:
     """The helpers of this process, which all its loaders share."""
     settings = Settings(
         decode=decode,
+        decodes_views=views > 1,
         max_bytes=max_bytes,
         deadline_sec=deadline_sec,
         readers=_READERS_A_PROCESS,
         decoders=_DECODERS_A_PROCESS,
     )
-    return [_Helper(settings, image_bytes) for _ in range(math.ceil(available_cores() / _CORES_A_PROCESS))]
+    return [
+        _Helper(settings, _images_in_chunk(views), image_bytes)
+        for _ in range(math.ceil(available_cores() / _CORES_A_PROCESS))
+    ]
+
+
+def _images_in_chunk(views: int) -> int:
+    return max(1, _CHUNK // views)
 
 
 class ParallelLoader:
@@ -201,24 +210,27 @@ class ParallelLoader:
     Args:
       here: loads what is not a local file.
       decode: decodes bytes to pixels, as `ImageLoader`'s; picklable and hashable.
+      views: the number of views of an image. With several, `decode` takes the digest too.
       max_bytes: larger files fail.
       deadline_sec: a read that takes longer counts as a fault of the machine.
       max_ahead: the number of images that are loaded ahead.
-      image_bytes: of the pixels of an image; larger ones take a slower way.
+      image_bytes: of the pixels of an image with all its views; larger ones take a slower way.
     """
 
     def __init__(
         self,
         *,
         here: ImageLoader,
-        decode: Callable[[bytes], np.ndarray],
+        decode: Callable[..., np.ndarray],
+        views: int = 1,
         max_bytes: int,
         deadline_sec: float,
         max_ahead: int,
         image_bytes: int,
     ):
         self._here = here
-        helpers = _helpers(decode, max_bytes, deadline_sec, image_bytes, os.getpid())
+        helpers = _helpers(decode, views, max_bytes, deadline_sec, image_bytes, os.getpid())
+        self._chunk = _images_in_chunk(views)
         self._turns = itertools.cycle(helpers)
         self._max_ahead = max_ahead
         self._locations: Iterator[str] = iter(())
@@ -254,7 +266,7 @@ class ParallelLoader:
 
     def _load_ahead(self) -> None:
         while self._images_ahead < self._max_ahead:
-            chunk = list(itertools.islice(self._locations, _CHUNK))
+            chunk = list(itertools.islice(self._locations, self._chunk))
             if not chunk:
                 return
             self._images_ahead += len(chunk)

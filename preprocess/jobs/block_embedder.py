@@ -15,6 +15,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,6 +31,7 @@ from preprocess.jobs.resume import NOTHING_KNOWN, ResumedBlock
 from preprocess.lists.blocks import RowBlock
 from preprocess.lists.outcomes import RowFailure, RowSkip
 from preprocess.lists.rows import Row
+from preprocess.records.views import Views
 from preprocess.storage.uris import resolve_uri
 
 # The largest number of rows with known embeddings that are written together with a batch.
@@ -48,7 +50,7 @@ class _OpenBlock:
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class _KnownEmbedding:
-    """An embedding that does not have to be computed: float32 [embedding_size]."""
+    """An embedding that does not have to be computed: float32 [embedding_size] or [views, embedding_size]."""
 
     embedding: np.ndarray
     digest: bytes
@@ -57,11 +59,19 @@ class _KnownEmbedding:
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class _PendingBatch:
-    """A batch of rows in order, each with its known embedding or, if the engine computes it, the image's digest."""
+    """A batch of rows in order, each with its known embedding or, if the engine computes it, the image's digest.
+
+    The embeddings of the images are in one batch of the engine for each view, which all have the order of the rows.
+    """
 
     block: _OpenBlock
     rows: list[tuple[Row, _KnownEmbedding | bytes]]
-    embeddings: concurrent.futures.Future[np.ndarray] | None
+    views: list[concurrent.futures.Future[np.ndarray]]
+
+    def embeddings(self) -> np.ndarray:
+        """Waits for the engine: float32 [n, embedding_size], with several views [n, views, embedding_size]."""
+        of_views = [view.result() for view in self.views]
+        return of_views[0] if len(of_views) == 1 else np.stack(of_views, axis=1)
 
 
 class BlockEmbedder:
@@ -77,6 +87,8 @@ class BlockEmbedder:
       open_writer: makes the writer of a block.
       batch_size: images in a batch. A batch never has images of two blocks, so that the numbers of a block do not
         depend on other blocks.
+      views: the views that the loader gives of each image; None for one. A batch has one view of its images, so that
+        the batches of view 0 are those of a job without views.
       on_rows_done: is called with the number of rows that have reached their outcome since the last call.
       keep_embedding: is called with the digest and the embedding of each image whose embedding was computed.
     """
@@ -90,6 +102,7 @@ class BlockEmbedder:
         batch_size: int,
         on_rows_done: Callable[[int], None],
         keep_embedding: Callable[[bytes, np.ndarray], None] = lambda digest, embedding: None,
+        views: Views | None = None,
     ):
         self._loader = loader
         self._engine = engine
@@ -97,6 +110,9 @@ class BlockEmbedder:
         self._batch_size = batch_size
         self._on_rows_done = on_rows_done
         self._keep_embedding = keep_embedding
+        self._views = views
+        # One that is finished, and others that keep the engine busy meanwhile, each with a batch for each view.
+        self._max_pending = 1 + math.ceil((engine.max_pending - 1) / (1 if views is None else views.count))
         self._blocks: collections.deque[_OpenBlock] = collections.deque()
         self._pending: collections.deque[_PendingBatch] = collections.deque()
         self._batches = concurrent.futures.ThreadPoolExecutor(engine.max_pending, "batch")
@@ -129,7 +145,7 @@ class BlockEmbedder:
         block = self._blocks[0]
         try:
             while block.rows_left or block.batches_pending:
-                if len(self._pending) < self._engine.max_pending and self._start_batch():
+                if len(self._pending) < self._max_pending and self._start_batch():
                     continue
                 self._finish_batch()
             result = block.writer.finish()
@@ -164,11 +180,30 @@ class BlockEmbedder:
                 self._on_rows_done(1)
         if rows:
             block.batches_pending += 1
-            embeddings = self._batches.submit(self._embed, images) if images else None
-            self._pending.append(_PendingBatch(block, rows, embeddings))
+            digests = [known for _, known in rows if isinstance(known, bytes)]
+            self._pending.append(_PendingBatch(block, rows, self._start_views(images, digests)))
         return True
 
-    def _embed(self, images: list[np.ndarray]) -> np.ndarray:
+    def _start_views(
+        self, images: list[np.ndarray], digests: list[bytes]
+    ) -> list[concurrent.futures.Future[np.ndarray]]:
+        """Gives the images of a batch to the engine, once for each view."""
+        if not images:
+            return []
+        if self._views is None:
+            return [self._batches.submit(self._embed, images)]
+        started = []
+        for view in range(self._views.count):
+            brightness = None
+            if view and self._views.random_brightness:
+                size = images[0].shape[1]
+                drawn = [self._views.distortion(digest, view, size=size).brightness for digest in digests]
+                brightness = np.array(drawn, np.float32)
+            pixels = [image[view] for image in images]
+            started.append(self._batches.submit(self._embed, pixels, brightness))
+        return started
+
+    def _embed(self, images: list[np.ndarray], brightness: np.ndarray | None = None) -> np.ndarray:
         """The embeddings of a batch. Runs in a thread for each batch: copying the pixels of 256 images takes 30 ms."""
         # Used again: the kernel takes longer to provide 70 MB of new memory than the pixels take to be copied.
         buffer = None
@@ -178,7 +213,8 @@ class BlockEmbedder:
             buffer = np.empty((len(images), *images[0].shape), np.uint8)
         pixels = np.stack(images, out=buffer[: len(images)])
         images.clear()  # Their memory may be wanted for the next ones.
-        embeddings = self._engine.start(pixels).result()
+        factors = () if brightness is None else (brightness,)
+        embeddings = self._engine.start(pixels, *factors).result()
         self._buffers.append(buffer)
         return embeddings
 
@@ -201,29 +237,37 @@ class BlockEmbedder:
         batch = self._pending.popleft()
         writer = batch.block.writer
         computed: Iterator[Any] = iter(())
-        if batch.embeddings is not None:
+        if batch.views:
             started = time.perf_counter()
-            embeddings = batch.embeddings.result()
+            embeddings = batch.embeddings()
             writer.waited_for_engine_sec += time.perf_counter() - started
             writer.last_batch_at = time.time()
             if not writer.first_batch_at:
                 writer.first_batch_at, writer.first_batch_images = writer.last_batch_at, len(embeddings)
-            finite_rows = np.asarray(np.isfinite(embeddings).all(axis=1))
-            computed = zip(embeddings, finite_rows, np.asarray(embeddings.any(axis=1)), strict=True)
+            # Of each row, or of each view of each row.
+            finite_rows = np.asarray(np.isfinite(embeddings).all(axis=-1))
+            computed = zip(embeddings, finite_rows, np.asarray(embeddings.any(axis=-1)), strict=True)
         for row, known in batch.rows:
             if isinstance(known, _KnownEmbedding):
                 writer.write_record(row, known.embedding, image_sha256=known.digest, source=known.source)
                 continue
             embedding, finite, nonzero = next(computed)
-            if not finite:
-                writer.write_outcome(row, RowFailure("embed", "not_finite", "The embedding holds NaN or infinity."))
-            elif not nonzero:
-                writer.write_outcome(row, RowFailure("embed", "all_zero", "The embedding is all zero."))
+            if not finite.all():
+                words = f"The embedding{_of_view(finite)} holds NaN or infinity."
+                writer.write_outcome(row, RowFailure("embed", "not_finite", words))
+            elif not nonzero.all():
+                words = f"The embedding{_of_view(nonzero)} is all zero."
+                writer.write_outcome(row, RowFailure("embed", "all_zero", words))
             else:
                 writer.write_record(row, embedding, image_sha256=known, source=COMPUTED)
                 self._keep_embedding(known, embedding)
         batch.block.batches_pending -= 1
         self._on_rows_done(len(batch.rows))
+
+
+def _of_view(is_good: np.ndarray) -> str:
+    """Which view is bad, as words for people; empty if the image has one view."""
+    return f" of view {int(np.argmin(is_good))}" if is_good.ndim else ""
 
 
 def _known(row: Row, earlier: ResumedBlock) -> _KnownEmbedding | RowFailure | RowSkip | None:
@@ -234,4 +278,4 @@ def _known(row: Row, earlier: ResumedBlock) -> _KnownEmbedding | RowFailure | Ro
     if failure is not None:
         return failure
     record = earlier.records.get(row.uri)
-    return _KnownEmbedding(record.embedding, record.image_sha256, FROM_EARLIER_RUN) if record is not None else None
+    return _KnownEmbedding(record.embeddings, record.image_sha256, FROM_EARLIER_RUN) if record is not None else None

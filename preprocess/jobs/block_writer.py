@@ -212,13 +212,18 @@ class BlockWriter:
 
         Args:
           row: the row.
-          embedding: float32 [embedding_size].
+          embedding: float32 [embedding_size]; of several views [views, embedding_size].
           image_sha256: SHA-256 of the image file, 32 bytes; empty if the image was not read.
           source: the source of the embedding, one of those that `BlockResult.sources` counts.
           content_sha256: of what tells whether two records are of one image, if the image was not read.
         """
+        has_views = embedding.ndim == 2
         example = encode_example(
-            image_uri=row.uri, embedding=embedding, label_ids=row.label_ids, image_sha256=image_sha256
+            image_uri=row.uri,
+            embedding=embedding[0] if has_views else embedding,
+            label_ids=row.label_ids,
+            image_sha256=image_sha256,
+            view_embeddings=embedding[1:] if has_views else None,
         )
         self._shard.write(frame_record(example))
         content = image_sha256 if content_sha256 is None else content_sha256

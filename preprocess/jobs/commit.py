@@ -145,6 +145,7 @@ def _stage(
         compression=job.compression,
         records=report["embedded"],
         shards=shards,
+        views=job.views,
     )
     write_file(storage, staged_path(job, MANIFEST_NAME), manifest.to_bytes())
     names = [JOURNAL_NAME, FAILED_NAME, SKIPPED_NAME, MANIFEST_NAME]

@@ -1,8 +1,9 @@
 """The embedding cache: an image file is embedded once, even if it is in several lists or has several names.
 
 The key of an embedding is the SHA-256 of the image file's bytes together with everything that decides its numbers: the
-backbone's identity, the precision, and the versions of libraries (`preprocess.engines.libraries`). An entry is one
-small file, on local disks and in object stores:
+backbone's identity, the precision, the versions of libraries (`preprocess.engines.libraries`), and the views of the
+image, if it has several; then an entry holds the embeddings of all views, one after the other. An entry is one small
+file, on local disks and in object stores:
 
     FOLDER/<identity, 16 hex digits>/identity.json                      what the embeddings beside it were made with
     FOLDER/<identity, 16 hex digits>/<2 hex digits>/<62>.embedding      magic, identity, digest, floats, CRC-32C
@@ -25,6 +26,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import os
 import queue
 import struct
@@ -40,6 +42,7 @@ from configs.errors import InputError
 from preprocess.engines.base import EngineInfo
 from preprocess.machine.deadlines import start_thread
 from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.views import Views
 from preprocess.storage.base import Storage, TooLarge, is_file, read_file, write_file
 from preprocess.storage.uris import has_scheme
 
@@ -95,20 +98,32 @@ class EmbeddingCache:
       storage: the storage of the folder.
       identity: the network whose embeddings are looked up.
       engine: the engine that runs it; embeddings of another arithmetic or of other versions of libraries are not found.
+      views: the views of each image; embeddings of other views are not found. None for one view.
     """
 
-    def __init__(self, folder: str, *, storage: Storage, identity: BackboneIdentity, engine: EngineInfo):
+    def __init__(
+        self,
+        folder: str,
+        *,
+        storage: Storage,
+        identity: BackboneIdentity,
+        engine: EngineInfo,
+        views: Views | None = None,
+    ):
         self._storage = storage
         self._made_with = {
             "format": _MAGIC.decode(),
             "network": identity.network,
             "arithmetic": engine.arithmetic,
             "libraries": list(engine.libraries),
+            # Not a part of it for one view, so that embeddings of earlier versions are found.
+            **({} if views is None else {"views": views.to_json()}),
         }
         self._identity_digest = hashlib.sha256(json.dumps(self._made_with, sort_keys=True).encode()).digest()
         self._folder = f"{folder.rstrip('/')}/{self._identity_digest.hex()[:16]}"
-        self._embedding_size = identity.embedding_size
-        self._entry_bytes = len(_MAGIC) + 2 * _DIGEST_BYTES + 4 * identity.embedding_size + _CRC.size
+        size = identity.embedding_size
+        self._shape: tuple[int, ...] = (size,) if views is None else (views.count, size)
+        self._entry_bytes = len(_MAGIC) + 2 * _DIGEST_BYTES + 4 * math.prod(self._shape) + _CRC.size
         self._remote = has_scheme(folder)
         self._queue: queue.Queue[Callable[[], None]] = queue.Queue(_MAX_QUEUED)
         self._lock = threading.Lock()
@@ -128,7 +143,8 @@ class EmbeddingCache:
           digest: SHA-256 of the image file, 32 bytes.
 
         Returns:
-          float32 [embedding_size], a copy for the caller; None if there is no valid entry or storage failed.
+          float32 [embedding_size], of several views [views, embedding_size], a copy for the caller; None if there is no
+          valid entry or storage failed.
 
         Raises:
           ValueError: `digest` has another length.
@@ -160,14 +176,14 @@ class EmbeddingCache:
 
         Args:
           digest: SHA-256 of the image file, 32 bytes.
-          embedding: float32 [embedding_size]; may be changed afterwards.
+          embedding: float32 [embedding_size], of several views [views, embedding_size]; may be changed afterwards.
 
         Raises:
           ValueError: `digest` has another length, or `embedding` another shape.
         """
-        if len(digest) != _DIGEST_BYTES or embedding.shape != (self._embedding_size,):
+        if len(digest) != _DIGEST_BYTES or embedding.shape != self._shape:
             raise ValueError(
-                f"a digest of {_DIGEST_BYTES} bytes and an embedding [{self._embedding_size}] are wanted. "
+                f"a digest of {_DIGEST_BYTES} bytes and an embedding {list(self._shape)} are wanted. "
                 f"Received: {len(digest)} bytes and {list(embedding.shape)}"
             )
         if not _is_sound(embedding) or self._given_up():
@@ -246,7 +262,8 @@ class EmbeddingCache:
             return None
         if raw[-_CRC.size :] != _CRC.pack(google_crc32c.value(raw[: -_CRC.size])):
             return None
-        embedding = np.frombuffer(raw, "<f4", self._embedding_size, len(header)).astype(np.float32)
+        floats = np.frombuffer(raw, "<f4", math.prod(self._shape), len(header)).astype(np.float32)
+        embedding = floats.reshape(self._shape)
         return embedding if _is_sound(embedding) else None
 
     def _write_queued(self) -> None:
@@ -345,7 +362,7 @@ def check(folder: str, storage: Storage) -> None:
 
 
 def _is_sound(embedding: np.ndarray) -> bool:
-    return bool(np.isfinite(embedding).all() and embedding.any())
+    return bool(np.isfinite(embedding).all() and embedding.any(axis=-1).all())
 
 
 def _replace_local_file(path: str, data: bytes) -> None:

@@ -13,6 +13,7 @@ from configs.choices import Compression
 from preprocess.lists.list_format import ListFormat
 from preprocess.records.record_set import DEFINITION_NAME as DEFINITION_NAME
 from preprocess.records.record_set import PARTS_PREFIX, sidecar_dir
+from preprocess.records.views import Views
 
 if TYPE_CHECKING:
     from preprocess.jobs.planned_cost import PlannedCost
@@ -56,6 +57,7 @@ class Job:
       input_sha256: the digest of each list when it was checked before the start. The pipeline reads the list again and
         compares.
       input_formats: how each list is read; empty if all are read as rows `image_uri,label[,label...]`.
+      views: the views of each image; None for one.
       rows_expected: the number of rows that were counted before the start; the job must read as many.
       started: the time at which this run was started, UTC.
       versions: of the software that runs the job, for the report.
@@ -82,6 +84,7 @@ class Job:
     retry: Retry | None = None
     planned_cost: PlannedCost | None = None
     input_formats: tuple[ListFormat, ...] = ()
+    views: Views | None = None
 
     @property
     def key(self) -> str:

@@ -124,6 +124,7 @@ def make_report(results: Sequence[BlockResult], *, job: Job, shards: Sequence[Sh
         "skipped": _sum_counts(result.skipped for result in results),
         "records_per_label": {name: label_counts[label_id] for label_id, name in enumerate(job.labels)},
         "records_without_label": sum(result.unlabeled for result in results),
+        "views": 1 if job.views is None else job.views.count,
         "started": job.started.isoformat(timespec="seconds"),
         "wall_sec": round(wall_sec, 3),
         # Of the images that were embedded anew, over the whole time. Of few images most of that is the start.

@@ -1,9 +1,11 @@
-"""The schema of one record: a `tf.Example` with `image_uri`, `embedding`, `label` and `image_sha256`.
+"""The schema of one record: a `tf.Example` with `image_uri`, `embedding`, `label`, `image_sha256`, `view_embeddings`.
 
 The first three have the names and types of the published flowers/hugs sample, so both can read each other's data sets.
-The fourth identifies an image by its content: with it embeddings are found again and duplicates are detected. Records
-are encoded without TensorFlow or protobuf objects, because the bytes of an embedding are already the packed float field
-of the wire format.
+The fourth identifies an image by its content: with it embeddings are found again and duplicates are detected. The fifth
+is in records of several views (`records.views`) only: the embeddings of views 1 and further, one after the other.
+`embedding` is always that of view 0, so who knows nothing of views reads the records as ever. Records are encoded
+without TensorFlow or protobuf objects, because the bytes of an embedding are already the packed float field of the wire
+format.
 
 Whatever depends on the layout of a record is here: `encode_example` writes one, `decode_example` reads a single one,
 and `RecordLayout` reads millions of them.
@@ -31,6 +33,7 @@ URI_FEATURE = "image_uri"
 EMBEDDING_FEATURE = "embedding"
 LABEL_FEATURE = "label"
 SHA256_FEATURE = "image_sha256"
+VIEWS_FEATURE = "view_embeddings"
 
 SHA256_BYTES = 32
 _MAX_CACHED_LABELS = 4096
@@ -50,9 +53,9 @@ def _bytes_entry(name: str, value: bytes) -> bytes:
 
 
 @functools.lru_cache(maxsize=8)
-def _before_floats(num_bytes: int) -> bytes:
-    """The bytes before the floats in the entry of an embedding. No bytes follow the floats."""
-    entry = _feature_entry(EMBEDDING_FEATURE, _FLOAT_LIST, encode_field(1, bytes(num_bytes)))
+def _before_floats(feature: str, num_bytes: int) -> bytes:
+    """The bytes before the floats in the entry of a feature of floats. No bytes follow the floats."""
+    entry = _feature_entry(feature, _FLOAT_LIST, encode_field(1, bytes(num_bytes)))
     return entry[: len(entry) - num_bytes]
 
 
@@ -63,7 +66,12 @@ def _label_entry(label_ids: tuple[int, ...]) -> bytes:
 
 
 def encode_example(
-    *, image_uri: str, embedding: np.ndarray, label_ids: Sequence[int], image_sha256: bytes = b""
+    *,
+    image_uri: str,
+    embedding: np.ndarray,
+    label_ids: Sequence[int],
+    image_sha256: bytes = b"",
+    view_embeddings: np.ndarray | None = None,
 ) -> bytes:
     """Serializes one record as a `tf.Example`.
 
@@ -72,20 +80,24 @@ def encode_example(
       embedding: float32, shape [embedding_size].
       label_ids: ids by position in dict.txt, in the order of the row; may be empty. Non-negative.
       image_sha256: SHA-256 of the image file, 32 bytes; left out if empty.
+      view_embeddings: float32, shape [views - 1, embedding_size], of views 1 and further; None for one view.
 
     Returns:
       The serialized example. The same arguments give the same bytes: features stand in alphabetical order.
     """
     floats = np.ascontiguousarray(embedding, dtype="<f4").tobytes()
+    of_views = b"" if view_embeddings is None else np.ascontiguousarray(view_embeddings, dtype="<f4").tobytes()
     return encode_field(
         1,
         b"".join(
             (
-                _before_floats(len(floats)),
+                _before_floats(EMBEDDING_FEATURE, len(floats)),
                 floats,
                 _bytes_entry(SHA256_FEATURE, image_sha256) if image_sha256 else b"",
                 _bytes_entry(URI_FEATURE, image_uri.encode()),
                 _label_entry(tuple(label_ids)),
+                _before_floats(VIEWS_FEATURE, len(of_views)) if of_views else b"",
+                of_views,
             )
         ),
     )
@@ -99,15 +111,24 @@ class DecodedExample:
       image_uri: the image's URI as it stands in the list.
       embedding: float32 [embedding_size].
       image_sha256: SHA-256 of the image file; empty if the record has none.
+      view_embeddings: float32 [views - 1, embedding_size], of views 1 and further; None if the record has one view.
     """
 
     image_uri: str
     embedding: np.ndarray
     image_sha256: bytes
+    view_embeddings: np.ndarray | None = None
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """Those of all views: float32 [embedding_size] for one view, [views, embedding_size] for several."""
+        if self.view_embeddings is None:
+            return self.embedding
+        return np.concatenate([self.embedding[np.newaxis], self.view_embeddings])
 
 
 def decode_example(data: bytes) -> DecodedExample:
-    """Reads the URI, the embedding and the digest of a record that `encode_example` made.
+    """Reads the URI, the embeddings and the digest of a record that `encode_example` made.
 
     Raises:
       ValueError: it is another `tf.Example`, or none.
@@ -121,12 +142,15 @@ def decode_example(data: bytes) -> DecodedExample:
             name, value_at = decode_field(entry, 0, 1)
             feature = decode_only_field(entry[value_at:], 2)
             if bytes(name) != LABEL_FEATURE.encode():
-                kind = _FLOAT_LIST if bytes(name) == EMBEDDING_FEATURE.encode() else _BYTES_LIST
+                kind = _FLOAT_LIST if bytes(name).decode() in (EMBEDDING_FEATURE, VIEWS_FEATURE) else _BYTES_LIST
                 entries[bytes(name).decode()] = decode_only_field(decode_only_field(feature, kind), 1)
+        embedding = np.frombuffer(entries[EMBEDDING_FEATURE], "<f4")
+        views = np.frombuffer(entries[VIEWS_FEATURE], "<f4") if VIEWS_FEATURE in entries else None
         return DecodedExample(
             bytes(entries[URI_FEATURE]).decode(),
-            np.frombuffer(entries[EMBEDDING_FEATURE], "<f4"),
+            embedding,
             bytes(entries.get(SHA256_FEATURE, b"")),
+            None if views is None else views.reshape(-1, len(embedding)),
         )
     except (IndexError, KeyError) as error:
         raise ValueError(f"not a record of this pipeline ({error!r})") from error
@@ -141,7 +165,9 @@ class RecordLayout:
 
     def __init__(self, embedding_size: int):
         self._floats_bytes = 4 * embedding_size
-        self._before_floats = _before_floats(self._floats_bytes)
+        self._before_floats = _before_floats(EMBEDDING_FEATURE, self._floats_bytes)
+        # What stands before the embeddings of further views, by the number of bytes with them.
+        self._before_views: dict[int, bytes] = {}
         # Digests all have one length, so what stands before one is always the same, too. A record may have none.
         self._before_digest = _bytes_entry(SHA256_FEATURE, bytes(SHA256_BYTES))[:-SHA256_BYTES]
         self._digest_entry_bytes = len(self._before_digest) + SHA256_BYTES
@@ -155,7 +181,8 @@ class RecordLayout:
 
         Returns:
           The position of the first float, the SHA-256 of the image file (empty if the record has none), the URI and the
-          label ids; None if it is not laid out as our records are.
+          label ids; None if it is not laid out as our records are. The embeddings of further views, if there are any,
+          end where the record ends.
         """
         try:
             return self._find(data, start, end)
@@ -190,8 +217,33 @@ class RecordLayout:
         length, at = decode_varint(data, at + 1)
         if at + length != uri_end:
             return None
-        label_ids = self._labels(data[uri_end:end])
+        length, at_label = decode_varint(data, uri_end + 1)
+        label_end = at_label + length
+        if label_end != end and not self._is_of_views(data, label_end, end):
+            return None
+        label_ids = self._labels(data[uri_end:label_end])
         return None if label_ids is None else (first_float, digest, data[at:uri_end].decode(), label_ids)
+
+    def _is_of_views(self, data: bytes, start: int, end: int) -> bool:
+        """Whether `data[start:end]` is the entry of the embeddings of one or more further views."""
+        num_bytes = end - start
+        before = self._before_views.get(num_bytes)
+        if before is None:
+            before = self._before_views_of(num_bytes)
+            if before is None:
+                return False
+            self._before_views[num_bytes] = before
+        return data.startswith(before, start)
+
+    def _before_views_of(self, num_bytes: int) -> bytes | None:
+        """What stands before the floats in an entry of so many bytes; None if no number of further views has it."""
+        # Lengths that take more bytes leave fewer for floats.
+        for further_views in range(num_bytes // self._floats_bytes, 0, -1):
+            of_floats = further_views * self._floats_bytes
+            before = _before_floats(VIEWS_FEATURE, of_floats)
+            if len(before) + of_floats <= num_bytes:
+                return before if len(before) + of_floats == num_bytes else None
+        return None
 
     def _labels(self, entry: bytes) -> tuple[int, ...] | None:
         known = self._label_entries.get(entry)
@@ -217,16 +269,23 @@ class RecordLayout:
         return tuple(ids)
 
 
-def feature_spec(embedding_size: int) -> dict[str, Any]:
+def feature_spec(embedding_size: int, *, views: int = 1) -> dict[str, Any]:
     """The spec with which `tf.io.parse_example` reads the records.
+
+    Args:
+      embedding_size: numbers in an embedding.
+      views: of the set. Records of several views can be read as those of one view, too.
 
     Returns:
       `image_uri`: string scalar; `embedding`: float32 [embedding_size]; `label`: int64, varying length
-      (0 to n labels a record); `image_sha256`: string, varying length, because records made elsewhere do not have it.
+      (0 to n labels a record); `image_sha256`: string, varying length, because records made elsewhere do not have it;
+      with several views `view_embeddings`: float32 [views - 1, embedding_size].
     """
     import tensorflow as tf
 
+    of_views = {} if views == 1 else {VIEWS_FEATURE: tf.io.FixedLenFeature([views - 1, embedding_size], tf.float32)}
     return {
+        **of_views,
         URI_FEATURE: tf.io.FixedLenFeature([], tf.string),
         EMBEDDING_FEATURE: tf.io.FixedLenFeature([embedding_size], tf.float32),
         LABEL_FEATURE: tf.io.RaggedFeature(tf.int64),

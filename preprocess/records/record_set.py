@@ -19,6 +19,7 @@ from configs.choices import Compression
 from configs.counts import counted
 from configs.errors import InputError
 from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.views import Views
 
 MANIFEST_FORMAT = 1
 REPORT_FORMAT = 2
@@ -82,6 +83,7 @@ class Manifest:
       compression: of the shards.
       records: records in all shards together.
       shards: the shards in the order of their names.
+      views: the views of each image; None for one, which is the image as it is.
     """
 
     backbone: BackboneIdentity
@@ -89,6 +91,7 @@ class Manifest:
     compression: Compression
     records: int
     shards: tuple[Shard, ...]
+    views: Views | None = None
 
     def to_bytes(self) -> bytes:
         """The manifest as UTF-8 JSON."""
@@ -98,6 +101,7 @@ class Manifest:
             "labels": list(self.labels),
             "compression": self.compression,
             "records": self.records,
+            "views": None if self.views is None else self.views.to_json(),
             "shards": [dataclasses.asdict(shard) for shard in self.shards],
         }
         return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
@@ -151,6 +155,7 @@ class Manifest:
                 compression=data["compression"],
                 records=data["records"],
                 shards=tuple(Shard(**shard) for shard in data["shards"]),
+                views=Views.from_json(data.get("views")),
             )
             manifest._require_sound()
         except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -26,7 +26,8 @@ from configs.option import (
     time_deciding,
 )
 from configs.recipe import BackboneOptions, OptionalRecipe, PreprocessOptions, RecipeChoice, TrainOptions
-from configs.rules import Number, OneOf, Switch, Text, Whole
+from configs.rules import Number, OneOf, Percent, Switch, Text, Whole
+from configs.view_options import ViewOptions
 from pipelines.checks.embed_flags import BatchOptions, JobOptions, PathOptions
 from pipelines.import_bottlenecks import ImportOptions
 from pipelines.plan import PlanOptions
@@ -45,7 +46,7 @@ from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptio
 from trainer.predict import PredictOptions
 
 OWNERS = (
-    *(BackboneOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
+    *(BackboneOptions, ViewOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
     *(TrainOptions, DataOptions, TrainingOptions, PredictOptions, ExportFrozenOptions, ImportOptions, GraphOptions),
     *(
         RecipeChoice,
@@ -176,7 +177,7 @@ def test_what_stands_for_an_option_in_a_definition_is_in_it():
             assert set(described.held_as) <= set(definitions[described.decides]), name
 
 
-KINDS: dict[type, Any] = {Whole: int, Number: float, Text: str, Switch: bool}
+KINDS: dict[type, Any] = {Whole: int, Number: float, Percent: float, Text: str, Switch: bool}
 
 
 @pytest.mark.parametrize("owner", OWNERS)

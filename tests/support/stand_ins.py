@@ -60,7 +60,9 @@ class StandInEngine:
         embeddings[values == 255] = np.nan
         return embeddings
 
-    def start(self, pixels):
+    def start(self, pixels, brightness=None):
+        if brightness is not None:
+            pixels = pixels * brightness.reshape(-1, 1, 1, 1)
         return _thread.submit(self.embed, pixels)
 
 
