@@ -36,6 +36,7 @@ BENCHMARKS = (
     "networks",
     "fidelity",
     "backbones",
+    "views",
     "training",
     "training_on_views",
     "accuracy",
@@ -50,6 +51,7 @@ _WITH_PHOTOS = {
     "fidelity",
     "backbones",
     "training_on_views",
+    "views",
 }
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")

@@ -15,7 +15,9 @@ from pipelines.diagnosis.look import Look
 from pipelines.diagnosis.next_commands import command_of_definition, command_of_job_dir
 from pipelines.embedding.next_step import next_step
 from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
+from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EngineLoader
+from preprocess.engines.select import EngineSpec
 from preprocess.records.example import decode_example
 from preprocess.records.record_set import Manifest
 from preprocess.records.tfrecord import whole_records
@@ -178,6 +180,19 @@ def test_failed_rows_are_tried_again_with_all_views(folder, use_engine):
     assert shards(folder) == shards(folder, "undisturbed")
 
 
+def test_int8_is_calibrated_on_the_images_as_they_are(folder):
+    paths = tuple(str(path) for path in sorted((folder / "photos").iterdir()))
+    spec = BackboneSpec(architecture="inception_v3", weights="random")
+    images = ImageSource(size=32, views=VIEWS)
+    loaders = [
+        EngineLoader(backbone=spec, engine=EngineSpec(), calibration=paths, images=one)
+        for one in (images, images.without_views)
+    ]
+    with_views, plain = (loader._calibration_pixels() for loader in loaders)
+    np.testing.assert_array_equal(with_views, plain)
+    assert plain.shape == (IMAGES, 32, 32, 3)
+
+
 def test_the_cache_keeps_all_views_and_tells_other_views_apart(folder, use_engine):
     cache = ["--embedding_cache", f"{folder}/cache"]
     assert run(folder, *FLAGS, *cache) == 0
@@ -263,6 +278,19 @@ def test_only_the_training_list_of_a_recipe_has_views(folder, recipe, flags, of_
         again = []
         preproc.main(command.split(" preproc ")[1].split(), embed=lambda words, again=again: again.append(words) or 0)
         assert [Views.of_options(read_flags(words).options) for words in again] == [of_train, of_eval]
+
+
+@pytest.mark.parametrize(
+    ("lists", "views"),
+    [(["train"], 4), (["eval"], 1), (["test"], 1), (["mine"], 4), (["other_eval"], 4), (["eval", "test"], 1)],
+)
+def test_a_recipe_gives_views_to_no_list_that_it_evaluates_on(folder, lists, views):
+    (folder / "my.yaml").write_text(RECIPE)
+    words = ["--recipe", f"{folder}/my.yaml", "--input_dict", "d", "--output_path", "o"]
+    words += [word for name in lists for word in ("--input_path", f"{folder}/{name}.csv")]
+    assert read_flags(words).options.views == views
+    asked = read_flags([*words, "--views", "3", "--random_crop", "9"]).options
+    assert (asked.views, asked.flip_left_right) == (3, views == 4)
 
 
 def test_the_next_command_after_the_training_list_has_no_views(folder, use_engine):

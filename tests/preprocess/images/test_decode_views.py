@@ -41,6 +41,16 @@ def test_views_have_the_pixels_of_the_formulas(mode, shape):
         assert np.abs(found - expected).mean() < 0.4
 
 
+def test_views_of_a_very_large_picture_are_those_of_the_formulas_within_a_grey_level():
+    image = photo(1300, 1200)
+    data = encode(image, "PNG", compress_level=1)
+    views = Views(count=3, random_crop=10)
+    found_views = decoded(data, size=224, views=views)[1:]
+    for found, expected in zip(found_views, numpy_copies(np.array(image), data, size=224, views=views), strict=True):
+        assert np.abs(found - expected).max() <= 8
+        assert np.abs(found - expected).mean() < 1
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_views_are_upright_and_only_then_mirrored(orientation):
     # Brightness grows to the right and red grows downwards, in the picture as it is stored.

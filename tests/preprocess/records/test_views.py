@@ -1,12 +1,16 @@
 """How views are drawn: the same numbers everywhere and for ever, of the distributions of retrain.py."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
 
+from configs.errors import InputError
 from preprocess.records.example import RecordLayout, decode_example, encode_example, feature_spec
+from preprocess.records.record_set import Manifest
 from preprocess.records.views import Views
+from tests.support.stand_ins import IDENTITY
 
 ALL = Views(count=32, flip_left_right=True, random_crop=10, random_scale=20, random_brightness=30)
 DIGESTS = [hashlib.sha256(bytes([number])).digest() for number in range(64)]
@@ -70,6 +74,18 @@ def test_what_are_no_views_is_refused(change):
         Views.from_json({**ALL.to_json(), **change})
     with pytest.raises(TypeError):
         Views.from_json([2])
+
+
+def test_a_manifest_with_views_that_are_none_is_one_line():
+    manifest = Manifest(backbone=IDENTITY, labels=("a",), compression="none", records=0, shards=(), views=ALL)
+    assert Manifest.from_bytes(manifest.to_bytes(), where="m") == manifest
+    raw = json.loads(manifest.to_bytes())
+    assert Manifest.from_bytes(json.dumps(raw | {"views": None}).encode(), where="m").views is None
+    del raw["views"]
+    assert Manifest.from_bytes(json.dumps(raw).encode(), where="a set of an earlier version").views is None
+    for wrong in (4, {}, {"count": 1}, {"count": 4, "zoom": 1}):
+        with pytest.raises(InputError, match="m: a field of the manifest is missing or wrong"):
+            Manifest.from_bytes(json.dumps(raw | {"views": wrong}).encode(), where="m")
 
 
 @pytest.mark.parametrize("label_ids", [(), (3,), (1, 200)])
