@@ -21,11 +21,12 @@ from preprocess.records.example import (
     SHA256_BYTES,
     SHA256_FEATURE,
     URI_FEATURE,
+    VIEWS_FEATURE,
     RecordLayout,
     feature_spec,
 )
 from preprocess.records.tfrecord import MalformedRecordError
-from trainer.data.view_records import VIEWS_FEATURE, ViewsLayout
+from trainer.data.view_records import ViewsLayout
 
 _NO_DIGEST = bytes(DIGEST_BYTES)
 
@@ -115,11 +116,8 @@ class RecordParser:
     def _any_layout(self, records: list[bytes]) -> Records:
         import tensorflow as tf  # here: a program that reads our own records needs none of it
 
-        spec = feature_spec(self._size)
-        if self._views > 1:
-            spec[VIEWS_FEATURE] = tf.io.FixedLenFeature([self._views - 1, self._size], tf.float32)
         try:
-            parsed = tf.io.parse_example(tf.constant(records, tf.string), spec)
+            parsed = tf.io.parse_example(tf.constant(records, tf.string), feature_spec(self._size, views=self._views))
         except UnicodeDecodeError as error:  # TensorFlow fails to decode the record for its message.
             raise MalformedRecordError("a record is not a tf.Example") from error
         except tf.errors.OpError as error:
