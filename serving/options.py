@@ -109,6 +109,13 @@ class ServeOptions(OptionalRecipe):
         decides="neither",
         metavar="N",
     )
+    max_wait_sec: float = option(
+        30,
+        Number(above=0, unit="seconds"),
+        help="an image that waits longer for its turn is answered with 429, too",
+        decides="neither",
+        metavar="SEC",
+    )
     max_body_bytes: int = option(
         64 * 1024 * 1024,
         Whole(1024),
