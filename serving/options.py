@@ -11,8 +11,7 @@ from typing import Any
 from configs.arguments import OneLineParser
 from configs.choices import EngineName, PrecisionName
 from configs.errors import InputError
-from configs.option import REQUIRED, add_flags, given_values, option, options_of
-from configs.recipe import OptionalRecipe
+from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
 from configs.rules import Number, OneOf, PathText, Text, Texts, Whole
 from trainer.options import Paths, with_supported_paths
 
@@ -30,7 +29,7 @@ _VERTEX = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ServeOptions(OptionalRecipe):
+class ServeOptions(Options):
     """The options of the server.
 
     Raises:
@@ -56,6 +55,13 @@ class ServeOptions(OptionalRecipe):
         decides="neither",
         metavar="NAME",
         default_words=DEFAULT_NAME,
+    )
+    recipe: str | None = option(
+        None,
+        Text(anything=True),
+        help="name or file of a recipe: its section page has the texts and colours of the web page",
+        decides="neither",
+        metavar="NAME|FILE",
     )
     versions: int = option(2, Whole(1), help="how many versions of a model are served, the newest", decides="neither")
     host: str = option(
