@@ -14,10 +14,10 @@ LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --python-version 3.11 --univ
 SOURCES := configs preprocess pipelines trainer serving cloud commands demo benchmarks tests scripts setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test lint format lock clean
+.PHONY: help setup demo bench test cluster cluster-test lint format lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
 
 $(VENV)/installed: requirements.lock
 	@command -v "$(PYTHON)" >/dev/null || \
@@ -50,6 +50,18 @@ bench: $(VENV)/project $(VENV)/demo-photos ## every number of the README, beside
 test: $(VENV)/project ## the whole suite
 	@$(BIN)/python -m pytest
 
+# Beam's Prism, a job server of its own, from its sources.
+PRISM_VERSION := v2.77.0
+$(VENV)/cluster/bin/prism: $(VENV)/installed
+	@command -v go >/dev/null || { echo "error: Prism is made with Go, and there is no 'go'" >&2; exit 2; }
+	@GOBIN="$(abspath $(VENV)/cluster/bin)" go install github.com/apache/beam/sdks/v2/go/cmd/prism@$(PRISM_VERSION)
+	@touch $@
+
+cluster: $(VENV)/project $(VENV)/cluster/bin/prism ## what the tests of clusters need: Beam's Prism, with Go
+
+cluster-test: $(VENV)/project ## the tests of clusters whose parts die, some minutes; first make cluster
+	@CLUSTER_TESTS=1 $(BIN)/python -m pytest -n 0 -rs tests/cluster
+
 lint: $(VENV)/project ## lint, format, types and shell scripts
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
@@ -63,7 +75,7 @@ format: $(VENV)/project ## rewrite the sources in the project's format
 
 lock: $(VENV)/project ## resolve the locks again; LOCK_FLAGS=--upgrade for newer versions
 	$(LOCK) $(LOCK_FLAGS) --extra pipeline --extra train --extra aws --extra export --extra openvino --extra heif \
-	  --extra weights --extra serve --extra dev -o requirements.lock
+	  --extra weights --extra serve --extra dask --extra dev -o requirements.lock
 	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra weights \
 	  -o requirements-worker.lock
 	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra gpu --extra weights \

@@ -17,10 +17,10 @@ Uploads the model in MODEL_DIR (gs://BUCKET/PATH/JOB_ID, or the folder model in 
 endpoint of that name (default: the recipe's name), and creates the endpoint if there is none. Then asks it about one
 photo. If it fails, run the same command again: it continues from there. The recipe (section deploy) names the machines.
 
-  ./hugs_deploy.sh gs://bucket/hugs_20260102_030405/training --dry_run     # prints what would be sent; sends nothing
-  ./hugs_deploy.sh gs://bucket/hugs_20260102_030405/training
-  ./hugs_deploy.sh gs://bucket/hugs_20260102_030405/training my-endpoint --image photo.jpg
-  ./hugs_deploy.sh gs://bucket/hugs_20260203_040506/training my-endpoint --version_name second --traffic 10
+  ./hugs_deploy.sh gs://bucket/hugs_anna_20260102_030405/training --dry_run   # prints what would be sent; sends nothing
+  ./hugs_deploy.sh gs://bucket/hugs_anna_20260102_030405/training
+  ./hugs_deploy.sh gs://bucket/hugs_anna_20260102_030405/training my-endpoint --image photo.jpg
+  ./hugs_deploy.sh gs://bucket/hugs_anna_20260203_040506/training my-endpoint --version_name second --traffic 10
   ./hugs_deploy.sh traffic second=100 my-endpoint
 
 An endpoint costs money as long as a model is deployed there, even without requests. The script prints the commands that

@@ -18,9 +18,11 @@ For a directory, it works on this machine:
 
   ./hugs_preproc.sh data/
   RECIPE=flowers ./hugs_preproc.sh data/ --weights random --job_dir /tmp/job
+  ./hugs_preproc.sh data/ --views 4 --flip_left_right --random_crop 10   # views: of the training list only
 
 For a bucket, Dataflow works on the machines and in the project that the recipe names (sections cloud and dataflow):
 
+  hugs doctor gs://bucket                     # checks roles, APIs and quotas of the project, at no cost
   ./hugs_preproc.sh gs://bucket --plan        # estimates time and cost from a sample (also for a directory)
   ./hugs_preproc.sh gs://bucket --dry_run     # checks everything and prints what would be run; sends nothing
   ./hugs_preproc.sh gs://bucket               # starts the jobs, and says where to watch them

@@ -9,8 +9,8 @@ process (`VmHWM`, with the imports). "Linear" means that the core-seconds for a 
 times those at any smaller N; the time itself depends on the disk and on what else the machine does.
 
 With `--duplicates` so many percent of the rows have an image that another row has too. Then the shards hold records,
-with embeddings of three numbers, and the step reads the URIs of these rows from them. Temporary files need about 35
-bytes of disk a row, the made-up results 35 as well, and each of the two journals too.
+with embeddings of three numbers, and the step reads the URIs of these rows from them. Temporary files need about 60
+bytes of disk a row, and the made-up results and each of the two journals 40.
 """
 
 from __future__ import annotations

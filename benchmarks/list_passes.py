@@ -91,10 +91,10 @@ def _read_into_blocks(folder: str, begin: Callable[[], None]) -> int:
     pipeline = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
     _ = (
         pipeline
-        | beam.Create(list(enumerate(job.input_paths)))
+        | beam.Create([(number, path, 0) for number, path in enumerate(job.input_paths)])
         | beam.ParDo(_ReadRowBlocks(job, labels, options, image=None))
         | beam.Reshuffle()
-        | beam.Map(lambda block: rows.inc(len(block.rows)))
+        | beam.Map(lambda blocks: rows.inc(sum(len(block.rows) for block in blocks)))
     )
     result = pipeline.run()
     result.wait_until_finish()

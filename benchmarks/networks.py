@@ -87,11 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each choice (default: 3)")
     parser.add_argument("--rows", type=int, default=512, help="fewest rows of a run (default: 512)")
     parser.add_argument("--peer_images", type=int, default=192, help="a multiple of 32 (default: 192)")
-    parser.add_argument("--quick", action="store_true", help="one short run of each, in one precision")
+    parser.add_argument("--quick", action="store_true", help="one short run of each, in the first precision")
     args = parser.parse_args(argv)
     if args.quick:
         args.seconds, args.rounds, args.rows = min(args.seconds, 3), 1, min(args.rows, 256)
-        args.peer_images, args.choices = min(args.peer_images, 64), args.choices[-1:]
+        args.peer_images, args.choices = min(args.peer_images, 64), args.choices[:1]
     photo_set = find_photos(args.photos)
     say(f"{available_cores()} cores; {photo_set.describe()}")
     measured: list[dict[str, Any]] = []

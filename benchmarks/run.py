@@ -32,11 +32,14 @@ BENCHMARKS = (
     "hostile",
     "overhead",
     "commit_scale",
+    "list_passes",
+    "answers",
     "faults",
     "pipeline",
     "networks",
     "fidelity",
     "backbones",
+    "views",
     "training",
     "training_on_views",
     "serving",
@@ -53,6 +56,7 @@ _WITH_PHOTOS = {
     "fidelity",
     "backbones",
     "training_on_views",
+    "views",
     "serving",
 }
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")

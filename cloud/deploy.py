@@ -304,8 +304,8 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         _require_usable(endpoint, name, model, is_named=True)  # In case the service gave it another kind of address.
     number = number_of(endpoint["name"])
     print(
-        f"endpoint  {number} ({name})\n          https://console.cloud.google.com/vertex-ai/online-prediction/locations/"
-        f"{gcloud.region}/endpoints/{number}?project={gcloud.project}",
+        f"endpoint  {number} ({name})\n          "
+        f"https://console.cloud.google.com/agent-platform/online-prediction/endpoints?project={gcloud.project}",
         flush=True,
     )
     deployed = _deploy(endpoint, model_number, version, recipe, gcloud, traffic=options.traffic)

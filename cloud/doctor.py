@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cloud.checkup.finding import Finding, mend
+from cloud.checkup.finding import Finding, mend, unknown
 from cloud.gcloud import Gcloud, Runner, UnreachableError, run_command
 from cloud.options import CloudPlaceOptions
 from configs.activity import doing
@@ -21,6 +21,9 @@ from configs.option import REQUIRED, add_flags, given_values, option, options_of
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
 from configs.rules import Switch, Text
+
+if TYPE_CHECKING:
+    from cloud.checkup.google_requests import GoogleRequests
 
 _LABELS = {"fine": "fine   ", "mend": "MEND   ", "unknown": "unknown"}
 
@@ -81,21 +84,28 @@ def _findings(recipe: Recipe, bucket: str, gcloud: Gcloud, login: Callable[[], A
         credentials = None
     else:
         yield from machine.check_logins(credentials, gcloud.project)
-    token = None
+    own_login = None
     if has_gcloud:
-        token, finding = machine.token_of_gcloud(gcloud)
+        own_login, finding = machine.check_login_of_gcloud(gcloud)
         yield finding
     beam = GoogleRequests(credentials, gcloud.project) if credentials is not None else None
-    own = GoogleRequests(of_token(token), gcloud.project) if token is not None else None
-    yield from _of_project(recipe, bucket, gcloud, beam, own)
+    own = GoogleRequests(of_token(own_login.token), gcloud.project) if own_login is not None else None
+    account = own_login.account if own_login is not None else None
+    yield from _of_project(recipe, bucket, gcloud, beam, own, account)
 
 
-def _of_project(recipe: Recipe, bucket: str, gcloud: Gcloud, beam: Any, own: Any) -> Iterator[Finding]:
-    """The checks that need a network and a login."""
-    from cloud.checkup import machine, project, quotas
+def _of_project(
+    recipe: Recipe,
+    bucket: str,
+    gcloud: Gcloud,
+    beam: GoogleRequests | None,
+    own: GoogleRequests | None,
+    account: str | None,
+) -> Iterator[Finding]:
+    """The checks that need a network and a login: of Beam (`beam`), of gcloud (`own`, with its account)."""
+    from cloud.checkup import project, quotas
 
     if beam is not None:
-        account = machine.account_of_gcloud(gcloud) if own is not None else None
         roles = project.YourRoles(beam, own, gcloud.project, account)
         yield from _tried("the bucket", lambda: [project.check_place(bucket, gcloud.region, beam)])
         yield from _tried("your role on the bucket", lambda: [roles.on_bucket(bucket)])
@@ -104,8 +114,8 @@ def _of_project(recipe: Recipe, bucket: str, gcloud: Gcloud, beam: Any, own: Any
         yield from _tried("APIs", lambda: [project.check_apis(gcloud)])
     workers = recipe.cloud.service_account
     if workers is None:
-        yield mend(
-            "workers' account: the recipe names none, so workers may do what the project's default account may",
+        yield unknown(
+            "workers' account: the recipe names none, so workers are the project's default account",
             "set cloud.service_account in the recipe; docs/cloud.md has the commands that make one",
         )
     elif beam is not None:
@@ -147,13 +157,13 @@ def main(
     options = DoctorOptions(**given_values(parser.parse_args(argv), DoctorOptions))
     recipe, bucket = load_recipe(options.recipe), _bucket_of(options.bucket)
     gcloud = options.gcloud(recipe, run)
-    to_mend = unknown = 0
+    to_mend = not_known = 0
     if not options.json:
         print(f"project {gcloud.project}, region {gcloud.region}, gs://{bucket}", flush=True)
     with doing("checking the project"):
         for finding in _findings(recipe, bucket, gcloud, login):
             to_mend += finding.verdict == "mend"
-            unknown += finding.verdict == "unknown"
+            not_known += finding.verdict == "unknown"
             if options.json:
                 print(json.dumps(dataclasses.asdict(finding)), flush=True)
             else:
@@ -161,7 +171,7 @@ def main(
                 if finding.remedy:
                     print(f"           {finding.remedy}", flush=True)
     if not options.json:
-        left = f"{unknown} not known" if unknown else ""
+        left = f"{not_known} not known" if not_known else ""
         done = f"{to_mend} to mend" if to_mend else "nothing to mend"
         print(", ".join(filter(None, (done, left))))
     require_printed()

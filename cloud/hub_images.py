@@ -12,8 +12,8 @@ from cloud.gcloud import Gcloud
 from configs.errors import InputError
 
 HUB_REPOSITORY = "docker-hub"
-# The newest that is published, and the version of the TensorFlow that exports models here:
-# https://pypi.org/project/tensorflow-serving-api/ is released with the image.
+# The newest that is published, and the version of the TensorFlow that exports models here. Its Python package of the
+# same version is released with it: https://pypi.org/project/tensorflow-serving-api/.
 SERVING_IMAGE = "tensorflow/serving:2.21.0"
 # Vertex AI has no training image with Python 3.11. "library" is where Docker Hub has its official images.
 PYTHON_IMAGE = "library/python:3.11"

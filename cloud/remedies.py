@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from configs.service_refusals import refusal_remedy
+from configs.service_refusals import machines_remedy, refusal_remedy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,6 @@ _COMMANDS = (
     _Command(words=(), api="cloudresourcemanager.googleapis.com", role="roles/browser"),
 )
 _NOT_LOGGED_IN = re.compile(r"active account|UNAUTHENTICATED|[Rr]eauthenticat|auth tokens|invalid_grant")
-# A stockout is no quota: https://cloud.google.com/compute/docs/troubleshooting/troubleshooting-resource-availability.
-_STOCKOUT = re.compile(r"RESOURCE_POOL_EXHAUSTED|STOCKOUT|does not have enough resources|currently unavailable in the")
 _QUOTA = re.compile(r"RESOURCE_EXHAUSTED|[Qq]uota")
 # "This endpoint is a dedicated endpoint via CloudESF and cannot be accessed through the Vertex AI API."
 _DEDICATED = re.compile(r"dedicated endpoint .*cannot be accessed")
@@ -55,10 +53,8 @@ def gcloud_remedy(said: str, command: Sequence[str], project: str) -> str:
         return "Log in: gcloud auth login"
     if remedy := refusal_remedy(said, project=project, api=asked.api, role=asked.role):
         return remedy
-    if _STOCKOUT.search(said):
-        return (
-            f"The region has no such machine at the moment. Try again later, or change machine or region in {section}."
-        )
+    if remedy := machines_remedy(said):
+        return remedy
     if _QUOTA.search(said):
         return (
             f"Choose another machine type, fewer replicas or another region in {section}, or ask for more: "

@@ -234,10 +234,7 @@ def _wait(number: str, gcloud: Gcloud) -> int:
 def _report(number: str, job: TrainingJob, options: TrainingRunOptions, gcloud: Gcloud) -> None:
     print(f"job {number} was started in {gcloud.region}; the machines need some minutes to start")
     print(f"watch    {shlex.join(gcloud.command('ai', 'custom-jobs', 'stream-logs', number))}")
-    print(
-        f"         https://console.cloud.google.com/ai/platform/locations/{gcloud.region}/training/{number}"
-        f"?project={gcloud.project}"
-    )
+    print(f"         https://console.cloud.google.com/agent-platform/training/custom-jobs?project={gcloud.project}")
     print(f"cancel   {shlex.join(gcloud.command('ai', 'custom-jobs', 'cancel', number))}")
     print(f"model    {job.output_path}/model\nreport   {job.output_path}/report.html")
     print(f"\nnext, when it has succeeded: {_command(options, 'hugs_deploy.sh', job.output_path)}", flush=True)

@@ -15,22 +15,25 @@ MIN_DISK_GB = 30
 
 # "Shared core" machines, which Dataflow does not support (https://cloud.google.com/dataflow/docs/guides/
 # configure-worker-vm) and Vertex AI does not offer. All have less memory than a worker needs.
-_SHARED_CORE = frozenset({"f1-micro", "g1-small", "e2-micro", "e2-small", "e2-medium"})
+_SHARED_CORE = re.compile(r"f1-micro|g1-small|e[24]-(micro|small|medium|custom-(micro|small|medium)-\d+)")
 # Arm: https://cloud.google.com/compute/docs/instances/arm-on-compute. Dataflow has such workers, but the list of
 # packages and the images that ours get are for x86-64. TensorFlow Serving's image is for x86-64 too.
-_ARM = frozenset({"t2a", "c4a", "n4a", "a4x"})
+_ARM = frozenset({"t2a", "c4a", "n4a", "e4a", "a4x"})
 
-# Which disks a family takes: https://cloud.google.com/compute/docs/disks/hyperdisks#machine-type-support and
-# https://cloud.google.com/compute/docs/general-purpose-machines. Compute Engine refuses the others when a worker
-# starts, so after the job was accepted: "hyperdisk-balanced disk type cannot be used by n2-standard-4 machine type".
-_WITHOUT_HYPERDISK = frozenset({"n1", "n2", "n2d", "e2", "c2", "c2d", "t2d"})
-_ONLY_HYPERDISK = frozenset({"c4", "c4d", "n4", "n4d"})
-_WITHOUT_STANDARD = frozenset({"c3", "c3d"})
+# From which disks a family starts: https://cloud.google.com/compute/docs/disks/hyperdisks#machine-type-support and
+# https://cloud.google.com/compute/docs/general-purpose-machines; the autoscaler of Google Kubernetes Engine has the
+# same as a table (supportedBootDiskTypes). Compute Engine refuses the others when a worker starts, so after the job was
+# accepted: "hyperdisk-balanced disk type cannot be used by n2-standard-4 machine type".
+_WITHOUT_HYPERDISK = frozenset({"n1", "n2", "n2d", "e2", "c2", "c2d", "t2d", "g2"})
+_ONLY_HYPERDISK = frozenset({"c4", "c4d", "c4n", "n4", "n4d", "e4", "g4", "h4d"})
+_WITHOUT_STANDARD = frozenset({"c3", "c3d", "g2"})
+# Of these, Google's own examples for Dataflow name no disk.
+_DEFAULT_IS_GOOD = frozenset({"g2"})
 
 
 def machine_fault(machine_type: str) -> str | None:
     """Why no job of this project can run on a machine type; None if nothing is known against it."""
-    if machine_type in _SHARED_CORE:
+    if _SHARED_CORE.fullmatch(machine_type):
         return "has a shared core, which the services do not take for such jobs"
     if family_of(machine_type) in _ARM:
         return "is an Arm machine, and our packages and images are for x86-64"
@@ -56,7 +59,7 @@ def default_disk_type(machine_type: str) -> str | None:
     family = family_of(machine_type)
     if family in _ONLY_HYPERDISK:
         return "hyperdisk-balanced"
-    return "pd-ssd" if family in _WITHOUT_STANDARD else None
+    return "pd-ssd" if family in _WITHOUT_STANDARD - _DEFAULT_IS_GOOD else None
 
 
 def family_of(machine_type: str) -> str:

@@ -25,9 +25,36 @@ _API = re.compile(r"\b([a-z][a-z0-9-]*\.googleapis\.com)\b")
 _ACT_AS = re.compile(r"\bact as\b|iam\.serviceAccounts\.actAs", re.IGNORECASE)
 _PERMISSION = re.compile(
     r"\b((?:aiplatform|artifactregistry|compute|dataflow|logging|resourcemanager|serviceusage|storage)"
-    r"\.[a-zA-Z]+\.[a-zA-Z]+)\b"
+    r"\.(?!googleapis\b)[a-zA-Z]+\.[a-zA-Z]+)\b"
 )
+# No quota: https://cloud.google.com/compute/docs/troubleshooting/troubleshooting-resource-availability.
+_STOCKOUT = re.compile(r"RESOURCE_POOL_EXHAUSTED|STOCKOUT|does not have enough resources|currently unavailable in the")
+# A disk type that the machine type does not take.
+_DISK = re.compile(r"disk type cannot be used by")
 _DENIED = re.compile(r"PERMISSION_DENIED|[Pp]ermission|does not have [\w.]+ access|[Ff]orbidden")
+
+
+def machines_remedy(said: str) -> str | None:
+    """What to do if machines cannot be started for another reason than a quota; None if it is about something else."""
+    if _STOCKOUT.search(said):
+        return (
+            "The region has no such machine at the moment. Try again later, or choose another machine type or region "
+            "in the recipe."
+        )
+    if _DISK.search(said):
+        return "Leave dataflow.disk_type out of the recipe, or name one that the machine type takes."
+    return None
+
+
+def bucket_remedy(said: str) -> str | None:
+    """What to do if Cloud Storage refuses an account; None if it says something else."""
+    found = _PERMISSION.search(said)
+    if found is None or not found[1].startswith("storage."):
+        return None
+    return (
+        f"Your account needs {found[1]}, which roles/storage.admin on the bucket has. If that is another account than "
+        "you think: gcloud auth application-default login"
+    )
 
 
 def refusal_remedy(said: str, *, project: str, api: str, role: str) -> str | None:

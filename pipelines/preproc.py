@@ -3,8 +3,9 @@
 `python -m pipelines.preproc --recipe hugs --data_dir data/` runs `pipelines.embed` on one list after the
 other, in this process, into `JOB_DIR/preproc/{train,eval,test}`. All lists are looked for before the first is
 embedded, and images that are in the training set as well are counted. The same command again goes on with the job
-directory that an earlier run left unfinished. Flags that this program does not know go to `pipelines.embed`, and
-from there to Beam.
+directory that an earlier run left unfinished. Several views of an image (`--views`) are made for the training list
+only; the images of the other lists are embedded as they are. Flags that this program does not know go to
+`pipelines.embed`, and from there to Beam.
 
 With `--data_dir gs://bucket` every list becomes a job on Dataflow, on the machines that the recipe names. The jobs
 are handed over all at once, after all of them have been checked, and go on by themselves.

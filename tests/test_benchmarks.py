@@ -18,6 +18,7 @@ from benchmarks import (
     faults,
     fidelity,
     gpu,
+    list_passes,
     networks,
     overhead,
     photos,
@@ -303,3 +304,18 @@ def test_commit_scale(capfd):
     assert [one["blocks"] for one in result["runs"]] == [2, 9]
     assert result["runs"][1]["duplicates"]["images"] > 100
     assert result["rows"][1]["met"]
+
+
+@pytest.mark.parametrize("which", ["check", "pipeline"])
+def test_list_passes(tmp_path, which):
+    list_passes._write_lists(str(tmp_path), rows=2500, rows_per_list=1000)
+    began = []
+    assert list_passes._PASSES[which](str(tmp_path), lambda: began.append(which)) == 2500
+    assert began == [which]
+
+
+def test_list_passes_figures():
+    run_ = {"rows": 100, "rows_per_list": 100, "cpu_sec": 1e-4, "peak_bytes": 2**27}
+    runs = [{**run_, "pass": which, "rows": rows} for which in ("check", "pipeline") for rows in (10, 100)]
+    figures = list_passes._figures(runs)
+    assert [row.met for row in figures] == [True, True, True, True, True, None]

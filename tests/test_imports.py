@@ -13,7 +13,8 @@ OURS |= {"demo", "benchmarks", "scripts", "tests"}
 MAY_IMPORT = {
     "configs": {"configs"},
     "preprocess": {"preprocess", "configs"},
-    "pipelines": {"pipelines", "preprocess", "configs"},
+    # `pipelines.answers` alone takes something of the trainer.
+    "pipelines": {"pipelines", "trainer", "preprocess", "configs"},
     "trainer": {"trainer", "preprocess", "configs"},
     "serving": {"serving", "trainer", "preprocess", "configs"},
     "cloud": {"cloud", "trainer", "preprocess", "configs"},
@@ -31,13 +32,14 @@ _JOBS = {*_ENGINES, "preprocess.engines", "preprocess.lists"} - {"preprocess.bac
 _PIPELINE = {*_JOBS, "preprocess.backbones", "preprocess.beam", "preprocess.jobs", "preprocess.locks"}
 # What each sub-package may import beside itself and configs. What lies beside the sub-packages may import all of them.
 ROOMS = {
+    "preprocess.answers": set(),
     "preprocess.lists": set(),
     "preprocess.records": set(),
     "preprocess.storage": set(),
     "preprocess.locks": {"preprocess.storage"},
     "preprocess.machine": {"preprocess.storage"},
     "preprocess.images": {"preprocess.lists", "preprocess.machine", "preprocess.records", "preprocess.storage"},
-    "preprocess.backbones": {"preprocess.images", "preprocess.records", "preprocess.storage"},
+    "preprocess.backbones": {"preprocess.answers", "preprocess.images", "preprocess.records", "preprocess.storage"},
     "preprocess.engines": _ENGINES,
     "preprocess.jobs": _JOBS,
     "preprocess.beam": _PIPELINE - {"preprocess.beam"},
@@ -52,6 +54,7 @@ ROOMS = {
         "trainer.evaluation",
         "trainer.storage",
         "trainer.training",
+        "preprocess.answers",
         "preprocess.backbones",
         "preprocess.images",
         "preprocess.locks",
@@ -63,6 +66,16 @@ ROOMS = {
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
     "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
     "pipelines.diagnosis": {"pipelines.checks", *_PIPELINE} - {"preprocess.beam"},
+    "pipelines.answers": {
+        "pipelines.checks",
+        "pipelines.embedding",
+        "pipelines.planning",
+        "pipelines.runners",
+        "preprocess.answers",
+        *_PIPELINE,
+        "trainer.data",
+        "trainer.export",
+    },
     "pipelines.embedding": {"pipelines.checks", "pipelines.planning", "pipelines.runners", *_PIPELINE},
 }
 # What a sub-package may take from beside the sub-packages.
@@ -74,6 +87,15 @@ FROM_THE_ROOT = {
 }
 # Of the trainer, the cloud needs what it takes and what it leaves; without TensorFlow, as all of `cloud` is.
 TRAINER_FOR_CLOUD = {"trainer.options", "trainer.export.model_info", "trainer.data.record_sets"}
+# To answer, one has to know a model and to read records, without TensorFlow, too.
+TRAINER_FOR_ANSWERS = {
+    "trainer.data.record_parser",
+    "trainer.data.record_sets",
+    "trainer.data.shard_reader",
+    "trainer.export.classifier",
+    "trainer.export.head_arrays",
+    "trainer.export.model_info",
+}
 # Where Beam is imported; all else must work without it, for the trainer and for tests.
 BEAM = ("preprocess.beam.", "pipelines.")
 # What --help must not wait for.
@@ -166,6 +188,18 @@ def test_beam_appears_only_where_it_may(path):
 def test_the_cloud_knows_the_trainer_by_its_contracts():
     used = {name for path in MODULES if module_name(path).startswith("cloud") for name in imported_modules(path)}
     assert {name for name in used if name.startswith("trainer")} == TRAINER_FOR_CLOUD
+
+
+def test_the_pipelines_know_the_trainer_only_to_answer():
+    used = {
+        (module_name(path), name)
+        for path in MODULES
+        if module_name(path).startswith("pipelines")
+        for name in imported_modules(path)
+        if name.startswith("trainer")
+    }
+    assert {name for _, name in used} == TRAINER_FOR_ANSWERS
+    assert all(module.startswith("pipelines.answers.") for module, _ in used)
 
 
 def reached_from(package: str) -> set[str]:

@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 
 import pytest
+import yaml
 
 from configs.install_hint import install_hint
 
@@ -18,6 +19,8 @@ _PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"),
     *(
         "docs/cloud.md",
+        "docs/first-run.md",
+        "docs/clusters.md",
         "docs/promises.md",
         "docs/storage.md",
         "docs/python.md",
@@ -92,6 +95,23 @@ def test_links_within_the_pages_lead_somewhere(name):
             headings = re.findall(r"(?m)^#+ (.*)$", target.read_text())
             anchors = {"#" + re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in anchors, f"{path}{anchor}"
+
+
+def test_what_is_started_on_clusters_is_of_the_version_of_beam():
+    from apache_beam import __version__
+    from apache_beam.options.pipeline_options import FlinkRunnerOptions
+
+    compose = yaml.safe_load((ROOT / "docs/flink-compose.yaml").read_text())
+    images = {name: service["image"] for name, service in compose["services"].items()}
+    flink = images["jobmanager"].removeprefix("flink:")
+    assert flink in FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
+    assert images["taskmanager1"] == images["taskmanager2"] == f"flink:{flink}"
+    job_server = f"apache/beam_flink{flink}_job_server"
+    assert images["jobserver"] == f"{job_server}:{__version__}"
+    assert f"PRISM_VERSION := v{__version__}\n" in (ROOT / "Makefile").read_text()
+    page = (ROOT / "docs/clusters.md").read_text()
+    assert f"{job_server}:{__version__}" in page
+    assert f"cmd/prism@v{__version__} " in page
 
 
 def test_every_test_that_the_promises_name_is_there():

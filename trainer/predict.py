@@ -44,7 +44,8 @@ class PredictOptions(Options):
     photos: tuple[str, ...] = option(
         REQUIRED,
         Arguments(),
-        help="image files of any common format, local or gs://",
+        help="image files of any common format, folders and globs of them, or lists with the image in the first "
+        "column (.csv, .jsonl ...); local, gs:// or s3://. For very many, `hugs predict_all` is made",
         decides="neither",
         metavar="PHOTO",
         positional=True,
@@ -147,12 +148,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       KeyboardInterrupt: Ctrl-C; it says how many photos were done.
     """
     options = _parse(argv)
-    total, printed = len(options.photos), 0
+    total = printed = 0
 
     try:
         from preprocess.images.decode import IMAGE_SIZE
         from trainer.export.classifier import BATCH_SIZE, Classifier, read_model_info
-        from trainer.photo_reader import PhotoReader
+        from trainer.photo_reader import PhotoReader, named_photos
 
         classifier: Classifier | GraphClassifier | None = None
         if options.graph is not None:
@@ -161,8 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             info = classifier.info
         else:
             info = read_model_info(options.model_dir or "")
+        paths = named_photos(options.photos, info.labels)
+        total = len(paths)
         with doing("predicting", total=total, unit="photo") as progress:
-            photos = PhotoReader(options.photos, info.image.size if info.takes_images else IMAGE_SIZE)
+            photos = PhotoReader(paths, info.image.size if info.takes_images else IMAGE_SIZE)
             while photos.num_left:
                 batch = photos.next_batch(BATCH_SIZE)
                 if batch and classifier is None:  # If there is nothing to predict, the model is not loaded.

@@ -6,7 +6,6 @@ Usage: python -m trainer.task --train_data_paths 'out/preproc/train*' --eval_dat
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import posixpath
 import sys
@@ -25,7 +24,7 @@ from preprocess.machine.run_note import RunNote, noted
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.storage.uris import has_scheme
 from trainer.data.record_sets import RecordSet, find_record_sets, require_agreement, require_disjoint
-from trainer.data.set_views import require_same_views
+from trainer.data.set_views import describe_views, require_same_views
 from trainer.options import TrainingOptions, parse_options
 from trainer.storage.files import storage
 from trainer.training.distributed import GradientExchange, read_cluster
@@ -164,9 +163,9 @@ def read_datasets(
         data[name] = read_dataset(
             sets[name], flag=f"{name}_data_paths", budget=budget, unlabeled=unlabeled, all_views=all_views
         )
-        if views := next((found.views for found in sets[name] if found.views), None):
+        if views := next((found.manifest.views for found in sets[name] if found.manifest.views), None):
             use = "each step draws one of them" if all_views else "only view 0, the undistorted one, is used"
-            _say(f"the images of the {name} set have {views.describe()}: {use}")
+            _say(f"the images of the {name} set have {describe_views(views)}: {use}")
         if not data[name].embeddings.in_memory:
             _say(f"the {name} set does not fit the memory for embeddings and is read as needed")
     return {name: data[name] for name in sets}
@@ -251,7 +250,8 @@ def _train(
 
 def _views_used(options: TrainingOptions, train: RecordSet) -> dict[str, Any] | None:
     """The views of the training images and whether they were drawn; None if each image has one."""
-    return None if train.views is None else {**dataclasses.asdict(train.views), "drawn": options.draw_views}
+    views = train.manifest.views
+    return None if views is None else {**views.to_json(), "drawn": options.draw_views}
 
 
 def _write_tensorboard(

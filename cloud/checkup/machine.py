@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import os
 import re
@@ -12,11 +13,13 @@ from typing import Any
 from cloud.checkup.finding import Finding, fine, mend
 from cloud.gcloud import Gcloud, UnreachableError
 from configs.errors import InputError
+from configs.install_hint import install_hint
 from configs.source_files import REPOSITORY
 
 _OLDEST_PYTHON, _NEWEST_PYTHON = (3, 11), (3, 13)
-# What jobs in the cloud get in the versions of this machine, and what sends them.
-_PACKAGES = ("apache-beam", "tensorflow", "keras", "numpy", "pillow", "openvino", "protobuf", "google-cloud-storage")
+# What sends jobs, and what they get in the versions of this machine.
+_REQUIRED = ("apache-beam", "google-cloud-storage", "tensorflow", "keras", "numpy", "pillow", "protobuf")
+_PACKAGES = (*_REQUIRED, "openvino")
 _LOCK = "requirements.lock"
 
 
@@ -32,12 +35,12 @@ def check_packages(lock_path: str = os.path.join(REPOSITORY, _LOCK)) -> Finding:
     """Whether the packages that matter are installed, in the versions of the lock if this is a checkout."""
     wanted = _versions_in(lock_path)
     installed = {name: version for name in _PACKAGES if (version := _installed(name)) is not None}
-    wrong = [f"{name} is missing" for name in _PACKAGES if name not in installed and (not wanted or name in wanted)]
+    wrong = [f"{name} is missing" for name in _PACKAGES if name not in installed and name in (*_REQUIRED, *wanted)]
     for name, version in installed.items():
         if wanted.get(name, version) != version:
             wrong.append(f"{name} is {version} and not {wanted[name]}")
     if wrong:
-        return mend(f"packages: {', '.join(wrong)}", "make setup")
+        return mend(f"packages: {', '.join(wrong)}", "make setup" if wanted else install_hint("pipeline"))
     said = ", ".join(f"{name} {installed[name]}" for name in ("apache-beam", "tensorflow", "protobuf"))
     return fine(f"packages: {said}" + (f", {len(installed)} as in {_LOCK}" if wanted else ""))
 
@@ -68,8 +71,21 @@ def check_gcloud(gcloud: Gcloud) -> Finding:
     return fine("gcloud is installed")
 
 
-def token_of_gcloud(gcloud: Gcloud) -> tuple[str | None, Finding]:
-    """The access token of gcloud's own login, which Vertex AI and Artifact Registry are asked with."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GcloudLogin:
+    """The login of gcloud, with which Vertex AI and Artifact Registry are asked.
+
+    Attributes:
+      token: an access token.
+      account: its e-mail address; None if it is not known.
+    """
+
+    token: str = dataclasses.field(repr=False)
+    account: str | None
+
+
+def check_login_of_gcloud(gcloud: Gcloud) -> tuple[GcloudLogin | None, Finding]:
+    """Gcloud's own login; None if it has none."""
     try:
         answer = gcloud.call(["gcloud", "auth", "print-access-token"])
     except UnreachableError:
@@ -80,12 +96,11 @@ def token_of_gcloud(gcloud: Gcloud) -> tuple[str | None, Finding]:
     token = answer.get("token") if isinstance(answer, dict) else None
     if not isinstance(token, str):
         return None, mend("login of gcloud: it has no access token", "gcloud auth login")
-    account = account_of_gcloud(gcloud)
-    return token, fine("login of gcloud" + (f": {account}" if account else ""))
+    account = _account_of_gcloud(gcloud)
+    return GcloudLogin(token=token, account=account), fine("login of gcloud" + (f": {account}" if account else ""))
 
 
-def account_of_gcloud(gcloud: Gcloud) -> str | None:
-    """The e-mail address of the account that gcloud is logged in with; None if it is not known."""
+def _account_of_gcloud(gcloud: Gcloud) -> str | None:
     try:
         accounts = gcloud.listed(["gcloud", "auth", "list", "--filter=status:ACTIVE"])
     except InputError:

@@ -9,10 +9,11 @@ from typing import Any
 
 from cloud.checkup.finding import Finding, fine, mend, unknown
 from cloud.checkup.google_requests import GoogleRequests
-from cloud.gcloud import Gcloud
+from cloud.gcloud import Gcloud, UnreachableError
 from cloud.hub_images import HUB_REPOSITORY, create_command, has_repository
 from configs.cloud_roles import APIS, WORKER_ROLES, YOUR_ROLES, NeededRole
 from configs.errors import InputError
+from configs.printed_commands import program_command
 from configs.recipe import Recipe
 
 # The services that are asked with gcloud's login. All others are asked with the application default login.
@@ -84,14 +85,14 @@ class YourRoles:
                 yield unknown(f"{role.name}: gcloud is not logged in", "gcloud auth login")
                 continue
             command = ["gcloud", "projects", "add-iam-policy-binding", self._project, "--condition=None"]
-            yield self._judged(role, granted, "your", command)
+            yield self._judged(role, granted, "", command)
 
     def on_bucket(self, bucket: str) -> Finding:
         """The role on the bucket. It raises the same errors."""
         (role,) = (role for role in YOUR_ROLES if role.on == "bucket")
         granted = self._beam.granted_on_bucket(bucket, role.permissions)
         command = ["gcloud", "storage", "buckets", "add-iam-policy-binding", f"gs://{bucket}"]
-        return self._judged(role, granted, f"your, on gs://{bucket}", command)
+        return self._judged(role, granted, f" on gs://{bucket}", command)
 
     def on_account(self, account: str) -> Finding:
         """The role on the workers' account. It raises the same errors."""
@@ -100,15 +101,15 @@ class YourRoles:
         for asked in filter(None, (self._beam, self._gcloud)):
             granted &= asked.granted_on_account(account, role.permissions)
         words = ["gcloud", "iam", "service-accounts", "add-iam-policy-binding", account, f"--project={self._project}"]
-        return self._judged(role, granted, f"your, on {account}", words)
+        return self._judged(role, granted, f" on {account}", words)
 
-    def _judged(self, role: NeededRole, granted: Collection[str], whose: str, command: list[str]) -> Finding:
+    def _judged(self, role: NeededRole, granted: Collection[str], on: str, command: list[str]) -> Finding:
         missing = [permission for permission in role.permissions if permission not in granted]
         if not missing:
-            return fine(f"{whose} {role.name}")
+            return fine(f"you: {role.name}{on}")
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         binding = [*command, f"--role={role.name}", f"--member={self._member}"]
-        return mend(f"{whose} {role.name}: missing ({missing[0]}{more})", shlex.join(binding))
+        return mend(f"you: {role.name}{on} is missing ({missing[0]}{more})", shlex.join(binding))
 
 
 def check_worker_roles(account: str, bucket: str, gcloud: Gcloud, beam: GoogleRequests) -> Iterator[Finding]:
@@ -126,10 +127,12 @@ def check_worker_roles(account: str, bucket: str, gcloud: Gcloud, beam: GoogleRe
     for on, read_policy in read.items():
         try:
             roles = _roles_of(member, read_policy()) | in_project
+        except UnreachableError:
+            raise
         except InputError:
             yield unknown(
                 f"roles of {account} on the {on}: you may not read who has which",
-                f"ask the owner of the project for the output of `hugs doctor gs://{bucket}`",
+                f"ask the owner of the project to run: {program_command('doctor', f'gs://{bucket}')}",
             )
             continue
         in_project = roles if on == "project" else in_project

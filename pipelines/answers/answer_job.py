@@ -33,9 +33,8 @@ _BEGUN_NAME = "begun.json"
 
 
 class AnswersClaim(enum.Enum):
-    """What lies at the output."""
+    """What is to be done with the output."""
 
-    NEW = "new"
     UNFINISHED = "unfinished"
     DONE = "done"
 
@@ -154,17 +153,27 @@ def answers_path(prefix: str) -> str:
     return sidecar_path(prefix, ANSWERS_NAME)
 
 
-def require_no_records(prefix: str, storage: Storage) -> None:
-    """Makes sure that no record set has the output, whose files would be among those of the answers.
+def require_own(prefix: str, storage: Storage, *, overwrite: bool) -> None:
+    """Makes sure that nothing lies at the output but what this program has written.
+
+    Args:
+      prefix: of the answers.
+      storage: of the output.
+      overwrite: whether files that are named like answers may be replaced.
 
     Raises:
-      InputError: there is one, finished or not; or storage cannot be read.
+      InputError: a record set lies there, finished or not, or other files; or storage cannot be read.
     """
     try:
         if has_file(storage, sidecar_path(prefix, MANIFEST_NAME)) or storage.match(definitions_glob(prefix)):
             raise InputError(f"output_path: a set of records lies at {prefix!r}. Choose another output_path.")
         if any(set_of_shard(path) == prefix for path in storage.match(f"{glob.escape(prefix)}-*")):
             raise InputError(f"output_path: shards of records lie at {prefix!r}. Choose another output_path.")
+        if not overwrite and (files := answer_files(prefix, storage)) and not has_file(storage, begun_path(prefix)):
+            raise InputError(
+                f"output_path: files lie at {prefix!r} that this program did not write, such as {files[0]}. Pass "
+                "--overwrite to replace them, or choose another output_path."
+            )
     except OSError as error:
         raise InputError(f"output_path: cannot look at {prefix!r} ({error}).") from error
 
@@ -179,22 +188,11 @@ def claim_answers(prefix: str, definition: dict[str, Any], storage: Storage, *, 
       overwrite: whether other answers may be replaced.
 
     Raises:
-      InputError: other answers lie there, or files that this program did not write; or storage cannot be read.
+      InputError: other answers lie there, or storage cannot be read.
     """
     try:
-        begun = read_json(begun_path(prefix), storage)
         finished = read_json(answers_path(prefix), storage)
-        files = answer_files(prefix, storage)
-        if overwrite:
-            return AnswersClaim.NEW
-        if not begun and not finished:
-            if files:
-                raise InputError(
-                    f"output_path: files lie at {prefix!r} that this program did not write, such as {files[0]}. Pass "
-                    "--overwrite to replace them, or choose another output_path."
-                )
-            return AnswersClaim.NEW
-        if not finished:
+        if overwrite or not finished:
             # What is embedded of other photos, `pipelines.embed` protects itself.
             return AnswersClaim.UNFINISHED
         theirs = finished.get("definition")

@@ -18,6 +18,13 @@ from pipelines.checks.embed_flags import JobOptions, words_without
 _OF_BACKBONE = tuple(options_of(BackboneOptions))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Paths(PathTexts):
+    """Any number of paths: the flag may be repeated, and takes all that a shell makes of a glob without quotes."""
+
+    flag: ClassVar[dict[str, Any]] = {"action": "extend", "nargs": "+"}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnswerOptions(Options):
     """The options of the program. Of those that embed, it has the same ones as `pipelines.embed`.
@@ -30,17 +37,17 @@ class AnswerOptions(Options):
 
     input_path: tuple[str, ...] = option(
         (),
-        PathTexts(),
+        _Paths(),
         help="photos to answer for: a list with the image in its first column, a folder, or a glob of photos or lists; "
-        "may be repeated. Labels in a list are kept beside the answers",
+        "one or more. Labels in a list are kept beside the answers",
         decides="records",
         metavar="LIST|FOLDER|GLOB",
         held_as=("input_path",),
     )
     data_paths: tuple[str, ...] = option(
         (),
-        PathTexts(),
-        help="finished record sets to answer for, in place of photos: no image is read; may be repeated",
+        _Paths(),
+        help="finished record sets to answer for, in place of photos: no image is read; one or more",
         decides="neither",
         metavar="SET*",
     )

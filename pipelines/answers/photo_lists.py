@@ -61,7 +61,7 @@ def make_lists(names: Sequence[str], folder: str, storage: Storage) -> PhotoList
             "Rename the photo."
         )
     absolute = [photo if has_scheme(photo) else os.path.abspath(photo) for photo in found.photos]
-    lines = b"".join(json_line({"image_uri": photo}) for photo in absolute)
+    lines = b"".join(json_line({"image_uri": photo}) for photo in dict.fromkeys(absolute))
     path = posixpath.join(folder, _NAME.format(digest=hashlib.sha256(lines).hexdigest()[:12]))
     try:
         write_file(storage, path, lines)

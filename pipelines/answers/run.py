@@ -19,8 +19,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from configs.activity import doing
 from configs.errors import EXIT_OK, InputError, cause_in_one_line
+from configs.given_flags import by_flag
 from configs.json_text import json_line
-from configs.printed_commands import this_command
+from configs.printed_commands import program_command, this_command
 from pipelines.answers.answer_job import (
     ANSWERS_FORMAT,
     RECORDS_NAME,
@@ -31,7 +32,7 @@ from pipelines.answers.answer_job import (
     claim_answers,
     ranges_of,
     read_json,
-    require_no_records,
+    require_own,
     sidecars,
 )
 from pipelines.answers.flags import AnswerFlags, AnswerOptions
@@ -55,7 +56,7 @@ from preprocess.locks.lock_holder import this_process
 from preprocess.locks.output_lock import fenced, locked
 from preprocess.machine.machine_faults import MachineFault
 from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_NAME, SKIPPED_NAME, sidecar_path
-from preprocess.storage.base import Storage, read_file, write_file
+from preprocess.storage.base import Storage, has_file, read_file, write_file
 from preprocess.storage.retry import RetryPolicy
 from preprocess.storage.scratch import scratch_folder
 from preprocess.storage.uris import has_scheme
@@ -63,6 +64,7 @@ from trainer.data.record_sets import RecordSet, find_record_sets
 
 PROGRAM = "predict_all"
 _MODULE = "pipelines.predict"
+_OF_ONE_RUN = ("--overwrite", "--retry_failures", "--verify")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ def _prepare(flags: AnswerFlags, stack: contextlib.ExitStack) -> _Prepared:
         storage.require_scheme(path) if not path.startswith(("http://", "https://")) else None
     check_reachable([*paths, options.output_path])
     check_prefix(options.output_path, create=False)
-    require_no_records(options.output_path, storage)
+    require_own(options.output_path, storage, overwrite=options.overwrite)
     definition: dict[str, Any] = {
         "format": options.format,
         "top_k": top_k,
@@ -148,7 +150,7 @@ def _prepare(flags: AnswerFlags, stack: contextlib.ExitStack) -> _Prepared:
         if not options.dry_run:
             _require_free(flags, definition, storage)
     else:
-        job, lists = _prepare_job(flags, answerer, definition, storage, stack)
+        job, lists = _prepare_job(flags, answerer, definition, storage, stack, on_dataflow=target.on_dataflow)
     return _Prepared(
         flags=flags,
         answerer=answerer,
@@ -174,10 +176,12 @@ def _is_embedded(job: Job, storage: Storage) -> bool:
     return bool(report) and not differences(job.definition, report.get("definition") or {})
 
 
-def _embed_flags(flags: AnswerFlags, answerer: Answerer, input_path: Sequence[str], output_path: str) -> EmbedFlags:
+def _embed_flags(
+    flags: AnswerFlags, answerer: Answerer, input_path: Sequence[str], output_path: str, **changes: Any
+) -> EmbedFlags:
     """The command line of `pipelines.embed` that embeds the photos."""
     values = flags.options.job_options(
-        **(answerer.backbone or {}), input_path=tuple(input_path), output_path=output_path
+        **(answerer.backbone or {}), input_path=tuple(input_path), output_path=output_path, **changes
     )
     return EmbedFlags(
         options=JobOptions(**values),
@@ -195,18 +199,26 @@ def _prepare_job(
     definition: dict[str, Any],
     storage: BeamStorage,
     stack: contextlib.ExitStack,
+    *,
+    on_dataflow: bool,
 ) -> tuple[PreparedJob, PhotoLists]:
     """The job that embeds the photos, and their lists. It adds the job to the definition of the answers."""
     options = flags.options
+    folder = sidecars(options.output_path)
     is_trial = options.dry_run or options.plan is not None
-    # A trial writes nothing at the output.
-    folder = stack.enter_context(scratch_folder()) if is_trial else sidecars(options.output_path)
-    lists = make_lists(options.input_path, folder, storage)
+    # A trial writes nothing at the output, except where only workers elsewhere read the list, and then not for long.
+    is_elsewhere = is_trial and not on_dataflow
+    lists = make_lists(options.input_path, stack.enter_context(scratch_folder()) if is_elsewhere else folder, storage)
+    is_lent = is_trial and not is_elsewhere and not has_file(storage, begun_path(options.output_path))
+    if lists.made is not None and is_lent:
+        stack.callback(storage.delete_file, lists.made)
+    # The list of a trial has another place, so what lies at the output cannot be that of the very same job.
+    changes = {"overwrite": True, "verify": False, "retry_failures": None} if is_trial else {}
     # The classes of a network itself are no labels: some have one name.
     labels = LabelDict(answerer.names if options.model_dir is not None else (), optional=True)
     with gone_if_refused(lists, unless=begun_path(options.output_path), storage=storage):
         job = prepare_job(
-            _embed_flags(flags, answerer, lists.paths, posixpath.join(folder, RECORDS_NAME)),
+            _embed_flags(flags, answerer, lists.paths, posixpath.join(folder, RECORDS_NAME), **changes),
             labels=labels,
             expects=answerer.identity if answerer.verified else None,
             unsaid=() if lists.made is None else (lists.made,),
@@ -214,7 +226,8 @@ def _prepare_job(
         definition["photos"] = job.job.key
         if not is_trial:
             _require_free(flags, definition, storage)
-    job = dataclasses.replace(job, overwrite=options.overwrite and not _is_embedded(job.job, storage))
+    if not is_trial:
+        job = dataclasses.replace(job, overwrite=options.overwrite and not _is_embedded(job.job, storage))
     return job, lists
 
 
@@ -273,7 +286,7 @@ def _answer(prepared: _Prepared) -> int:
         # Rows that were tried again have changed the records.
         if claim is AnswersClaim.DONE and told.get("made_of") == records and _is_whole(told, options):
             print(f"{prefix}: these very answers are finished; nothing to do.")
-            print_answers(told, prefix)
+            print_answers(told, prefix, again=_retry_command(prepared.flags))
             return EXIT_OK
         job = AnswerJob(
             definition=prepared.definition,
@@ -303,8 +316,14 @@ def _answer(prepared: _Prepared) -> int:
                 delete_other_lists(prepared.lists, sidecars(prefix), held)
     if told.get("run_id") != run_id:
         raise InputError(f"{prefix}: the job ended without answers. {go_on()}")
-    print_answers(told, prefix, seconds=time.monotonic() - started)
+    print_answers(told, prefix, again=_retry_command(prepared.flags), seconds=time.monotonic() - started)
     return EXIT_OK
+
+
+def _retry_command(flags: AnswerFlags) -> str:
+    """The command that tries the failed photos again."""
+    words = [word for _, _, words in by_flag(flags.own_words) if words[0] not in _OF_ONE_RUN for word in words]
+    return program_command(PROGRAM, *words, *flags.beam_flags, "--retry_failures")
 
 
 def _is_whole(told: dict[str, Any], options: AnswerOptions) -> bool:
@@ -326,7 +345,7 @@ def _about(prepared: _Prepared, sets: Sequence[RecordSet], records: list[list[st
     """What `answers.json` says beside the answers themselves."""
     answerer = prepared.answerer
     about: dict[str, Any] = {
-        "answers_format": ANSWERS_FORMAT,
+        "format": ANSWERS_FORMAT,
         "run_id": run_id,
         "definition": prepared.definition,
         "made_of": records,

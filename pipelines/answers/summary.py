@@ -13,12 +13,13 @@ from pipelines.planning import amounts
 _LABELS_SHOWN = 5
 
 
-def answer_lines(told: Mapping[str, Any], prefix: str, *, seconds: float | None = None) -> Iterator[str]:
+def answer_lines(told: Mapping[str, Any], prefix: str, *, again: str, seconds: float | None = None) -> Iterator[str]:
     """The lines of the table.
 
     Args:
       told: what `answers.json` holds.
       prefix: of the answers.
+      again: the command that tries failed photos again.
       seconds: how long the answering took; None if nothing was left to do.
     """
     answered = told["answered"]
@@ -37,11 +38,16 @@ def answer_lines(told: Mapping[str, Any], prefix: str, *, seconds: float | None 
     for what in ("failed", "skipped"):
         if number := sum(told.get(what, {}).values()):
             yield f"  {what:<12}{number:>9}  {told[f'{what}_rows']}"
+    if sum(told.get("failed", {}).values()):
+        yield f"  to try them again: {again}"
     first = posixpath.join(posixpath.dirname(prefix), files[0]["name"])
     where = first if len(files) == 1 else f"{first} ... ({counted(len(files), 'file')})"
+    if "rows_read" in told:
+        records = told["made_of"][0][0]
+        yield f"  records: {records}-* (with --data_paths, other models answer from them without reading a photo)"
     yield f"  answers: {where} ({megabytes:.1f} MB)"
 
 
-def print_answers(told: Mapping[str, Any], prefix: str, *, seconds: float | None = None) -> None:
-    """Prints the table on standard output."""
-    print("\n".join(answer_lines(told, prefix, seconds=seconds)))
+def print_answers(told: Mapping[str, Any], prefix: str, *, again: str, seconds: float | None = None) -> None:
+    """Prints the table on standard output; see `answer_lines`."""
+    print("\n".join(answer_lines(told, prefix, again=again, seconds=seconds)))

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 from configs.arguments import OneLineParser
 from configs.errors import InputError
+from configs.file_uris import path_argument
 from configs.option import REQUIRED, Options, add_flags, option, options_of
 from configs.recipe import OptionalRecipe, PreprocessOptions, Recipe, load_recipe
 from configs.rules import PathText, PathTexts, Switch, Text, Whole
-from configs.view_options import override
+from configs.view_options import VIEW_OPTIONS, override
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +192,10 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
     parser = _parser()
     args, beam_flags = parser.parse_known_args(words)
     recipe = load_recipe(args.recipe) if args.recipe else Recipe(name="none")
-    values = override(dataclasses.asdict(recipe.preprocess), args, JobOptions)
+    values = dataclasses.asdict(recipe.preprocess)
+    if args.input_path and all(_is_held_out(path_argument(path), recipe) for path in args.input_path):
+        values = {name: value for name, value in values.items() if name not in VIEW_OPTIONS}
+    values = override(values, args, JobOptions)
     return EmbedFlags(
         options=JobOptions(**values),
         recipe=recipe,
@@ -199,6 +203,16 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
         own_words=tuple(words_without(words, beam_flags)),
         own_names=tuple(parser.flags),
     )
+
+
+def _is_held_out(path: str, recipe: Recipe) -> bool:
+    """Whether a list is one that the recipe evaluates on. Several views of an image are for its training list."""
+    lists = recipe.lists
+
+    def is_named(name: str | None) -> bool:
+        return name is not None and f"/{path}".endswith(f"/{name.lstrip('/')}")
+
+    return (is_named(lists.eval) or is_named(lists.test)) and not is_named(lists.train)
 
 
 def with_flags(defaults: PreprocessOptions, args: argparse.Namespace) -> PreprocessOptions:

@@ -127,16 +127,19 @@ class PreparedJob:
                 self._told_on_failure(
                     lambda: forget_record(job, storage) if record is None else write_record(job, storage, record)
                 )
-                packing = doing("packing what the workers need")
-                with self._noted(job, storage), packing, worker_files(self.beam_options, self.requirements):
-                    transform = self._transform(job)
+                packing = "packing what the workers need"
+                with self._noted(job, storage), worker_files(self.beam_options, self.requirements):
+                    with doing(packing):
+                        transform = self._transform(job)
                     if not is_dataflow(self.beam_options):
                         where = self.beam_options.view_as(StandardOptions).runner
                         name = posixpath.basename(job.output_prefix)
                         rows = counted(job.rows_expected, "row")
                         print(f"{name}: embedding {rows} on {where}{going_on}", file=sys.stderr)
-                        return run_remotely(job, transform, **run)
-                    started = submit(job, transform, **run)
+                        with doing(f"embedding {name}"):
+                            return run_remotely(job, transform, **run)
+                    with doing(packing):
+                        started = submit(job, transform, **run)
                 print(f"submitted {counted(job.rows_expected, 'row')} as Dataflow job {started.job_id}{going_on}")
                 print("\n".join(started.describe()), flush=True)
                 if isinstance(lock, Lease):

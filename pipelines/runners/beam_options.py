@@ -9,11 +9,13 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner
 
 from configs.errors import InputError, cause_in_one_line, did_you_mean
+from configs.install_hint import install_hint
+from pipelines.runners.beam_noise import quiet_dask
 from pipelines.runners.dataflow import GivenFlags, runner_kind
 
 _LOCAL_RUNNERS = ("direct", "fnapi")
@@ -21,8 +23,8 @@ _LOCAL_RUNNERS = ("direct", "fnapi")
 _RUNNERS = {runner_kind(path): path for path in StandardOptions.ALL_KNOWN_RUNNERS} | {
     "dask": "apache_beam.runners.dask.dask_runner.DaskRunner"
 }
-# What must be installed for a runner, by its kind.
-_NEEDS = {"dask": "dask[distributed]"}
+# The extra of pyproject.toml that a runner needs, by its kind.
+_EXTRAS = {"dask": "dask"}
 
 
 class _BeamArgumentParser(argparse.ArgumentParser):
@@ -56,8 +58,8 @@ def _import_runner(name: str) -> type[PipelineRunner]:
     try:
         found = getattr(importlib.import_module(module), class_name)
     except Exception as error:  # What a runner lacks shows in any way while it is imported.
-        needs = f" Install what it needs: pip install '{_NEEDS[kind]}'" if kind in _NEEDS else ""
-        raise InputError(f"runner: {name!r} cannot be imported ({cause_in_one_line(error)}).{needs}") from error
+        hint = f" {install_hint(_EXTRAS[kind])}" if kind in _EXTRAS else ""
+        raise InputError(f"runner: {name!r} cannot be imported ({cause_in_one_line(error)}).{hint}") from error
     if not (inspect.isclass(found) and issubclass(found, PipelineRunner)):
         raise InputError(f"runner: {name!r} is no runner of Beam; the full name of a subclass of PipelineRunner is.")
     return found
@@ -115,6 +117,8 @@ def make_runner(options: PipelineOptions) -> Any:
         return FnApiRunner()
     name = options.view_as(StandardOptions).runner
     runner = _import_runner(name)
+    if runner_kind(name) == "dask":
+        quiet_dask()
     try:
         return runner()
     except Exception as error:
@@ -122,8 +126,9 @@ def make_runner(options: PipelineOptions) -> Any:
 
 
 def has_one_worker(options: PipelineOptions) -> bool:
-    """True if the pipeline runs in this process, in one bundle at a time."""
-    return is_local(options) and options.view_as(DirectOptions).direct_num_workers == 1
+    """True if Beam in this process runs the pipeline, one bundle at a time; its own small job service does, too."""
+    here = is_local(options) or options.view_as(PortableOptions).job_endpoint == "embed"
+    return here and options.view_as(DirectOptions).direct_num_workers == 1
 
 
 def moves_elements(runner: Any, options: PipelineOptions) -> bool:

@@ -20,6 +20,7 @@ from configs.gcp_project import find_project
 from configs.given_flags import by_flag
 from configs.machine_families import DISK_TYPES, default_disk_type
 from configs.recipe import Recipe
+from configs.section import FieldError
 from configs.source_files import REPOSITORY
 from pipelines.runners.machine_types import machine_of
 
@@ -40,6 +41,14 @@ _WORKER_RAM_GB = 6
 _ACCELERATORS = {"t4": "nvidia-tesla-t4", "l4": "nvidia-l4"}
 _FLEXRS = {"cost": "COST_OPTIMIZED", "speed": "SPEED_OPTIMIZED"}
 _AUTOSCALING = {"throughput": "THROUGHPUT_BASED", "none": "NONE"}
+# The flags that override fields of the recipe which are checked together.
+_FLAG_OF_FIELD = {
+    "machine_type": "--machine_type",
+    "disk_gb": "--disk_size_gb",
+    "disk_type": "--worker_disk_type",
+    "flexrs": "--flexrs_goal",
+    "autoscaling": "--autoscaling_algorithm",
+}
 # At most 1024 characters: https://cloud.google.com/dataflow/docs/reference/rest/v1b3/projects.jobs.
 _MAX_NAME_WORDS, _NAME_DIGEST_LENGTH = 900, 8
 _REFUSED = ("--template_location", "--update", "--streaming", "--create_from_snapshot")
@@ -250,25 +259,26 @@ def _check_overridden(options: DataflowOptions, flags: GivenFlags) -> None:
     """Checks the recipe's section with the values of the command line, since some values exclude others.
 
     Raises:
-      FieldError: Dataflow or Compute Engine would refuse them.
+      InputError: Dataflow or Compute Engine would refuse them.
     """
-    disk_gb = flags.value("--disk_size_gb") or ""
-    disk_type = (flags.value("--worker_disk_type") or "").rpartition("/")[2]
-    words: dict[str, tuple[str, dict[str, str]]] = {
-        "flexrs": ("--flexrs_goal", {value: key for key, value in _FLEXRS.items()}),
-        "autoscaling": ("--autoscaling_algorithm", {value: key for key, value in _AUTOSCALING.items()}),
-    }
-    given: dict[str, Any] = {
-        "machine_type": flags.value("--machine_type"),
-        "disk_gb": int(disk_gb) if re.fullmatch("[0-9]{1,6}", disk_gb) and int(disk_gb) else None,
+    given = {field: flags.value(flag) or "" for field, flag in _FLAG_OF_FIELD.items()}
+    disk_gb, disk_type = given["disk_gb"], given["disk_type"].rpartition("/")[2]
+    values: dict[str, Any] = {
+        "machine_type": given["machine_type"] or None,
+        "disk_gb": int(disk_gb) if re.fullmatch("0*[1-9][0-9]{0,5}", disk_gb) else None,  # 0 is Beam's default.
         "disk_type": disk_type if disk_type in DISK_TYPES else None,
-        **{field: known.get(flags.value(flag) or "") for field, (flag, known) in words.items()},
+        "flexrs": next((name for name, value in _FLEXRS.items() if value == given["flexrs"]), None),
+        "autoscaling": next((name for name, value in _AUTOSCALING.items() if value == given["autoscaling"]), None),
     }
-    changed = {field: value for field, value in given.items() if value is not None}
+    changed = {field: value for field, value in values.items() if value is not None}
     if changed.get("autoscaling") == "none":
-        # Beam's own flag for the number; it is only needed here so that the section is whole.
-        changed["num_workers"] = options.num_workers or 1
-    effective = dataclasses.replace(options, **changed)
+        changed["num_workers"] = options.num_workers or 1  # So that the section is whole: Beam has a flag for it.
+    try:
+        effective = dataclasses.replace(options, **changed)
+    except FieldError as error:
+        field = error.field.removeprefix(options.prefix)
+        flag = _FLAG_OF_FIELD.get(field) if field in changed else None
+        raise InputError(f"{flag}: {error}" if flag else str(error)) from error
     asked = any("worker_accelerator=" in value for value in flags.values("--dataflow_service_options"))
     if asked and effective.flexrs != "none":
         raise InputError(

@@ -26,7 +26,7 @@ from preprocess.engines.select import EngineSpec, load_engine
 from preprocess.images.loader import LoadedImage
 from preprocess.jobs import faults, progress
 from preprocess.jobs.block_embedder import BlockEmbedder
-from preprocess.jobs.block_results import BlockResult, StoredResult, stored_name
+from preprocess.jobs.block_results import StoredResult, stored_name
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.commit import JobFailed, finish_record_set
 from preprocess.jobs.embedding_cache import RETRY_SEC, EmbeddingCache
@@ -179,7 +179,7 @@ class _ReadRowBlocks(DoFnOfThisCode):
 
 
 class _EmbedRowBlocks(DoFnOfThisCode):
-    """Embeds blocks: from a few blocks to their results. Records are written to storage here and pass no other stage.
+    """Embeds blocks: from a few blocks to the names of their results. Records are written here and pass no other stage.
 
     All results come from `process`, because not every runner takes what `finish_bundle` gives: Beam's DaskRunner drops
     it. So the images of the next block are read while a block is completed only within one element.
@@ -229,7 +229,7 @@ class _EmbedRowBlocks(DoFnOfThisCode):
             engine=self._engine,
         )
 
-    def process(self, blocks: tuple[RowBlock, ...]) -> Iterator[BlockResult]:
+    def process(self, blocks: tuple[RowBlock, ...]) -> Iterator[StoredResult]:
         for block in blocks:
             with faults.noted():
                 earlier = self._earlier.find(block)
@@ -238,7 +238,7 @@ class _EmbedRowBlocks(DoFnOfThisCode):
             if earlier.result is not None:
                 count_block(earlier.result)
                 progress.notify(earlier.result.rows)
-                yield earlier.result
+                yield stored_name(earlier.result)
             while self._embedder.submitted > 1:
                 yield self._complete_next()
         while self._embedder.submitted:
@@ -252,11 +252,11 @@ class _EmbedRowBlocks(DoFnOfThisCode):
                 self._cache_fault_said = True
                 _LOGGER.warning("embedding_cache: %s (embedded anew; only time is lost)", fault)
 
-    def _complete_next(self) -> BlockResult:
+    def _complete_next(self) -> StoredResult:
         with faults.noted():
             result = self._embedder.complete_next()
         count_block(result)
-        return result
+        return stored_name(result)
 
 
 class _FinishRecordSet(DoFnOfThisCode):
@@ -321,8 +321,7 @@ class EmbedLists(beam.PTransform):
             | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._job, self._labels, self._options, image=image))
             # A list is one file. Without a reshuffle, one worker would get all its blocks in one bundle.
             | "Reshuffle" >> beam.Reshuffle()  # (RowBlock, ...)
-            | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options, image=image))  # BlockResult
-            | "NameResults" >> beam.Map(stored_name)  # StoredResult
+            | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options, image=image))  # StoredResult
         )
         return (
             pipeline

@@ -127,9 +127,9 @@ class JaxEngine:
             pixels = np.concatenate([pixels, np.zeros((step - rows, *pixels.shape[1:]), np.uint8)])
             if brightness is not None:
                 brightness = np.concatenate([brightness, np.ones(step - rows, np.float32)])
-        factors = None if brightness is None else self.send(brightness)
+        batch = [self.send(one) for one in (pixels, brightness) if one is not None]
         # Neither of them waits for the device; asarray does, without the interpreter's lock.
-        return np.asarray(self.compute(self.send(pixels), factors))[:rows]
+        return np.asarray(self.compute(*batch))[:rows]
 
     def send(self, batch: np.ndarray) -> Any:
         """The pixels or the brightness of a full batch on their way to the device, a `jax.Array`; returns at once."""

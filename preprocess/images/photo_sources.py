@@ -24,7 +24,7 @@ class PhotoSources:
     """What somebody named.
 
     Attributes:
-      photos: the locations of photos, each once.
+      photos: the locations of photos; one that was named twice is there twice.
       lists: the paths of lists, each once.
     """
 
@@ -48,16 +48,16 @@ def find_sources(names: Sequence[str], storage: Storage, *, flag: str, for_job: 
     Raises:
       InputError: a folder has no photo in it, nothing matches a glob, or storage cannot be read.
     """
-    photos: dict[str, None] = {}
+    photos: list[str] = []
     lists: dict[str, None] = {}
     for name in names:
         for path in _expanded(name, storage, flag, must_exist=for_job):
             if os.path.isdir(path) if not has_scheme(path) else path.endswith("/"):
-                photos.update(dict.fromkeys(_photos_in(path, storage, flag)))
+                photos += _photos_in(path, storage, flag)
             elif _is_list(path, unknown_is_list=for_job):
                 lists[path] = None
             else:
-                photos[path] = None
+                photos.append(path)
     return PhotoSources(photos=tuple(photos), lists=tuple(lists))
 
 

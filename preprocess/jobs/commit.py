@@ -54,7 +54,7 @@ from preprocess.storage.base import Storage, write_file
 from preprocess.storage.in_order import map_in_order
 
 # Object stores take 50 ms or more for each.
-_READS_AT_ONCE = 16
+_READS_AT_ONCE = 32
 
 
 class JobFailed(RuntimeError):  # noqa: N818 (the name says what happened)

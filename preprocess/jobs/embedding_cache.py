@@ -50,7 +50,7 @@ _MAGIC = b"HUGSEMB1"
 _DIGEST_BYTES = 32
 _CRC = struct.Struct("<I")
 
-# 8 MB of embeddings of 2048 floats.
+# 8 MB of embeddings of 2048 floats. Of several views, fewer.
 _MAX_QUEUED = 1024
 # An object store takes 50 to 100 ms for a write: sixteen threads write 160 to 320 a second. Two keep a disk busy.
 _LOCAL_WRITERS = 2
@@ -125,7 +125,7 @@ class EmbeddingCache:
         self._shape: tuple[int, ...] = (size,) if views is None else (views.count, size)
         self._entry_bytes = len(_MAGIC) + 2 * _DIGEST_BYTES + 4 * math.prod(self._shape) + _CRC.size
         self._remote = has_scheme(folder)
-        self._queue: queue.Queue[Callable[[], None]] = queue.Queue(_MAX_QUEUED)
+        self._queue: queue.Queue[Callable[[], None]] = queue.Queue(_MAX_QUEUED * size // math.prod(self._shape))
         self._lock = threading.Lock()
         # All of these are changed under the lock only.
         self._started = False

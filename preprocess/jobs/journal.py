@@ -47,7 +47,7 @@ _STAGED = "set"
 # Without the report and the manifest, which are written after them.
 _SIDECARS = (JOURNAL_NAME, FAILED_NAME, SKIPPED_NAME, DUPLICATES_NAME, SHARED_NAME)
 # Object stores take 100 ms or more for each.
-_AT_ONCE = 16
+_AT_ONCE = 32
 _COPY_BYTES = 1 << 20
 
 

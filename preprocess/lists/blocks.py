@@ -19,9 +19,9 @@ _PROTOCOL = 5
 # A worker is idle for a moment at the end of an element: 1 to 9 % of the time for elements of 512 rows, and less than
 # 1 % for 4,096 rows (measured with waits in place of reading, decoding and the engine).
 _ROWS_PER_ELEMENT = 4096
-_ROWS_PER_ELEMENT_HERE = 65_536
-# So many elements, if there are blocks enough, keep tens of workers busy until shortly before the end.
-_ELEMENTS = 256
+_ROWS_PER_ELEMENT_HERE = 16_384
+# So many elements, if there are blocks enough, keep hundreds of workers busy until shortly before the end.
+_ELEMENTS = 2048
 # A reader reads a whole list for its share of the blocks. Sixty-four take about 1 % of the time of the embedding.
 _READERS = 64
 

@@ -166,7 +166,7 @@ class RecordLayout:
     def __init__(self, embedding_size: int):
         self._floats_bytes = 4 * embedding_size
         self._before_floats = _before_floats(EMBEDDING_FEATURE, self._floats_bytes)
-        # What stands before the embeddings of further views, by their number.
+        # What stands before the embeddings of further views, by the number of bytes with them.
         self._before_views: dict[int, bytes] = {}
         # Digests all have one length, so what stands before one is always the same, too. A record may have none.
         self._before_digest = _bytes_entry(SHA256_FEATURE, bytes(SHA256_BYTES))[:-SHA256_BYTES]
@@ -226,14 +226,24 @@ class RecordLayout:
 
     def _is_of_views(self, data: bytes, start: int, end: int) -> bool:
         """Whether `data[start:end]` is the entry of the embeddings of one or more further views."""
-        further_views = (end - start) // self._floats_bytes
-        if further_views < 1:
-            return False
-        before = self._before_views.get(further_views)
+        num_bytes = end - start
+        before = self._before_views.get(num_bytes)
         if before is None:
-            before = _before_floats(VIEWS_FEATURE, further_views * self._floats_bytes)
-            self._before_views[further_views] = before
-        return len(before) + further_views * self._floats_bytes == end - start and data.startswith(before, start)
+            before = self._before_views_of(num_bytes)
+            if before is None:
+                return False
+            self._before_views[num_bytes] = before
+        return data.startswith(before, start)
+
+    def _before_views_of(self, num_bytes: int) -> bytes | None:
+        """What stands before the floats in an entry of so many bytes; None if no number of further views has it."""
+        # Lengths that take more bytes leave fewer for floats.
+        for further_views in range(num_bytes // self._floats_bytes, 0, -1):
+            of_floats = further_views * self._floats_bytes
+            before = _before_floats(VIEWS_FEATURE, of_floats)
+            if len(before) + of_floats <= num_bytes:
+                return before if len(before) + of_floats == num_bytes else None
+        return None
 
     def _labels(self, entry: bytes) -> tuple[int, ...] | None:
         known = self._label_entries.get(entry)

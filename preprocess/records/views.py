@@ -1,4 +1,4 @@
-"""The views of an image: the image itself, and images that are drawn from it, each with an embedding in the record.
+"""The views of an image: the image itself, and images drawn from it, each with an embedding in the record.
 
 View 0 is the image. The others are what TensorFlow's `retrain.py` (2015 to 2018, `add_input_distortions`) made in every
 training step: the image is resized to (1 + crop/100) * U(1, 1 + scale/100) times the size that the network takes, a

@@ -124,6 +124,11 @@ API_OFF = (
             "PERMISSION_DENIED: Permission 'artifactregistry.repositories.get' denied on resource (or it may not be)",
             "the role roles/artifactregistry.reader in project my-project",
         ),
+        (
+            "ai custom-jobs create",
+            "PERMISSION_DENIED: storage.googleapis.com says: Permission 'aiplatform.customJobs.create' denied",
+            "role roles/aiplatform.user in project my",
+        ),
         ("artifacts repositories describe", "PERMISSION_DENIED: no", "the role roles/artifactregistry.reader in"),
         (
             "compute regions describe",
@@ -141,6 +146,11 @@ API_OFF = (
             "ai endpoints deploy-model",
             "ZONE_RESOURCE_POOL_EXHAUSTED: The zone 'z' does not have enough resources available to fulfill it.",
             "has no such machine at the moment. Try again later",
+        ),
+        (
+            "ai endpoints deploy-model",
+            "INVALID_ARGUMENT: hyperdisk-balanced disk type cannot be used by n2-standard-4 machine type",
+            "Leave dataflow.disk_type out of the recipe",
         ),
         (
             "ai endpoints predict",
@@ -216,6 +226,17 @@ def test_without_a_network_the_line_is_plain(stderr, line):
     with pytest.raises(InputError) as refusal:
         gcloud(models=stderr).call(["gcloud", "ai", "models", "list", "--x=y"])
     assert str(refusal.value) == line
+
+
+def test_a_bucket_that_one_may_not_read_is_not_called_a_wrong_name():
+    said = (
+        "403 GET https://storage.googleapis.com/storage/v1/b/bucket: me@example.com does not have storage.objects.list "
+        "access to the Google Cloud Storage bucket. Permission 'storage.objects.list' denied on resource (or it may "
+        "not exist)."
+    )
+    with pytest.raises(InputError) as refusal, faults_of("gs://bucket/x"):
+        raise PermissionError(said)
+    assert "needs storage.objects.list, which roles/storage.admin on the bucket has" in str(refusal.value)
 
 
 def test_a_bucket_that_cannot_be_reached_is_not_called_a_wrong_name():

@@ -48,7 +48,7 @@ def test_a_job_is_started(gcs, capsys):
     for words in (
         "job 55 was started in us-central1",
         "gcloud ai custom-jobs stream-logs 55 --project=my-project --region=us-central1",
-        "https://console.cloud.google.com/ai/platform/locations/us-central1/training/55?project=my-project",
+        "https://console.cloud.google.com/agent-platform/training/custom-jobs?project=my-project",
         f"model    {JOB_DIR}/training/model",
         f"./hugs_deploy.sh {JOB_DIR}/training",
     ):

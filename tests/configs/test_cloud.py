@@ -75,7 +75,13 @@ vertex: {replicas: 2, network: projects/123/global/networks/shared}
             "vertex: {machine_type: t2a-standard-4}",
             "vertex.machine_type must be another machine type: t2a-standard-4 is",
         ),
+        ("dataflow: {machine_type: e2-custom-medium-8192}", "e2-custom-medium-8192 has a shared core"),
         ("deploy: {machine_type: e2-micro}", "deploy.machine_type must be another machine type: e2-micro has a shared"),
+        ("dataflow: {machine_type: g2-standard-4, disk_type: pd-standard}", "must be pd-balanced or pd-ssd for g2-"),
+        (
+            "dataflow: {machine_type: c4n-standard-4, disk_type: pd-ssd}",
+            "must be hyperdisk-balanced for c4n-standard-4",
+        ),
         ("dataflow: {disk_type: ssd}", "dataflow.disk_type must be one of pd-standard"),
         ("dataflow: {network: projects/p/global/networks/n}", "dataflow.network must be the name of a VPC network"),
         ("dataflow: {subnetwork: mine}", "dataflow.subnetwork must be regions/REGION/subnetworks/NAME"),

@@ -6,11 +6,12 @@ import pathlib
 import pickle
 
 import apache_beam as beam
+import numpy as np
 import pytest
 
 from preprocess.beam.transforms import EmbedLists, EmbedOptions
 from preprocess.jobs.block_results import StoredResult
-from preprocess.lists.blocks import RowBlock
+from preprocess.lists.blocks import Spread, into_blocks, joined_blocks
 from preprocess.lists.labels import LabelDict
 from preprocess.lists.rows import Row
 from tests.support.dataflow_job import QUICK, run_embed
@@ -58,11 +59,15 @@ def test_the_request_does_not_hold_the_graph(cloud):
 
 
 @pytest.mark.parametrize("name_bytes", [100, 1000])
-def test_a_block_of_rows_is_a_small_element(name_bytes):
-    uri = "gs://a-bucket/".ljust(name_bytes - 8, "x")
-    rows = tuple(Row(f"{uri}{number:08d}", ("a label",), (1,), number) for number in range(ROWS_PER_BLOCK))
-    size = len(pickle.dumps(RowBlock(0, 0, f"{FOLDER}/train.csv", rows)))
-    assert size < MAX_ELEMENT_BYTES
+def test_blocks_of_rows_are_small_elements(name_bytes):
+    spread = Spread.over_workers(rows=ROWS, rows_per_block=ROWS_PER_BLOCK, lists=1, moves_blocks=True)
+    numbers = np.random.default_rng(0)
+    uri = "gs://a-bucket/".ljust(name_bytes - 32, "x")
+    rows = (Row(f"{uri}{numbers.bytes(16).hex()}", ("a label",), (1,), line) for line in range(10_000))
+    blocks = into_blocks(rows, list_index=0, list_path=f"{FOLDER}/train.csv", rows_per_block=ROWS_PER_BLOCK)
+    element = next(joined_blocks(blocks, reader=0, spread=spread))
+    assert sum(len(block.rows) for block in element) == spread.rows_per_element == 4096
+    assert len(pickle.dumps(element)) < MAX_ELEMENT_BYTES / 20
 
 
 def test_the_last_step_is_given_a_short_name_for_each_block():

@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import json
 import os
 from typing import Any
 
 import numpy as np
 
-from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
+from preprocess.records.example import encode_example
+from preprocess.records.record_set import MANIFEST_NAME, Manifest, sidecar_path
 from preprocess.records.tfrecord import frame_record, split_frames
-from preprocess.records.wire_format import decode_only_field, encode_field
-
-
-def with_views(record: bytes, others: np.ndarray) -> bytes:
-    """A record with views 1, 2 ...: float32 [views - 1, embedding_size]."""
-    floats = np.ascontiguousarray(others, "<f4").tobytes()
-    feature = encode_field(2, encode_field(1, floats))
-    entry = encode_field(1, encode_field(1, b"view_embeddings") + encode_field(2, feature))
-    return encode_field(1, bytes(decode_only_field(memoryview(record), 1)) + entry)
+from preprocess.records.views import Views
+from trainer.data.record_parser import RecordParser
 
 
 def add_views(prefix: str, others: np.ndarray, **parameters: Any) -> str:
     """Writes the shards and the manifest of an uncompressed set again, with views: float32 [n, views - 1, size]."""
     path = sidecar_path(prefix, MANIFEST_NAME)
-    with open(path, encoding="utf-8") as stream:
-        manifest = json.load(stream)
+    with open(path, "rb") as stream:
+        manifest = Manifest.from_bytes(stream.read(), where=path)
+    parser = RecordParser(others.shape[2])
     row = 0
-    for shard in manifest["shards"]:
-        shard_path = os.path.join(os.path.dirname(prefix), shard["name"])
+    shards = []
+    for shard in manifest.shards:
+        shard_path = os.path.join(os.path.dirname(prefix), shard.name)
         with open(shard_path, "rb") as stream:
             contents = stream.read()
         framed = []
         for data, spans in split_frames([contents]):
-            for start, end in spans:
-                framed.append(frame_record(with_views(data[start:end], others[row])))
+            records = parser.parse(data, spans)
+            ends = np.cumsum(records.label_counts)
+            for number in range(len(records)):
+                digest = records.image_digests[number].tobytes()
+                record = encode_example(
+                    image_uri=records.uris[number],
+                    embedding=records.embeddings[number],
+                    label_ids=records.label_ids[ends[number] - records.label_counts[number] : ends[number]].tolist(),
+                    image_sha256=digest * 2,  # Of a digest, the trainer reads the first half.
+                    view_embeddings=others[row],
+                )
+                framed.append(frame_record(record))
                 row += 1
         raw = b"".join(framed)
         with open(shard_path, "wb") as stream:
             stream.write(raw)
-        shard |= {"num_bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    manifest["views"] = {
-        "count": others.shape[1] + 1,
-        "flip_left_right": True,
-        "random_crop": 10.0,
-        "random_scale": 0.0,
-        "random_brightness": 0.0,
-        **parameters,
-    }
-    with open(path, "w", encoding="utf-8") as stream:
-        json.dump(manifest, stream)
+        shards.append(dataclasses.replace(shard, num_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest()))
+    views = Views(**{"count": others.shape[1] + 1, "flip_left_right": True, "random_crop": 10.0, **parameters})
+    with open(path, "wb") as stream:
+        stream.write(dataclasses.replace(manifest, shards=tuple(shards), views=views).to_bytes())
     return prefix

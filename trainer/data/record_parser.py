@@ -21,11 +21,12 @@ from preprocess.records.example import (
     SHA256_BYTES,
     SHA256_FEATURE,
     URI_FEATURE,
+    VIEWS_FEATURE,
     RecordLayout,
     feature_spec,
 )
 from preprocess.records.tfrecord import MalformedRecordError
-from trainer.data.view_records import VIEWS_FEATURE, ViewsLayout
+from trainer.data.view_records import ViewsLayout
 
 _NO_DIGEST = bytes(DIGEST_BYTES)
 
@@ -81,6 +82,7 @@ class RecordParser:
             views as its set has.
         """
         views = np.empty((len(spans), self._views, self._size), np.float32)
+        embeddings = views[:, 0]
         uris: list[str] = []
         ids: list[int] = []
         counts: list[int] = []
@@ -95,7 +97,7 @@ class RecordParser:
             if found is None:
                 return self._any_layout([data[start:end] for start, end in spans])
             first_float, digest, uri, label_ids = found
-            views[row, 0] = np.frombuffer(record, "<f4", self._size, first_float)
+            embeddings[row] = np.frombuffer(record, "<f4", self._size, first_float)
             if self._views > 1:
                 others = np.frombuffer(data, "<f4", (self._views - 1) * self._size, first_view)
                 views[row, 1:] = others.reshape(-1, self._size)
@@ -114,11 +116,8 @@ class RecordParser:
     def _any_layout(self, records: list[bytes]) -> Records:
         import tensorflow as tf  # here: a program that reads our own records needs none of it
 
-        spec = feature_spec(self._size)
-        if self._views > 1:
-            spec[VIEWS_FEATURE] = tf.io.FixedLenFeature([self._views - 1, self._size], tf.float32)
         try:
-            parsed = tf.io.parse_example(tf.constant(records, tf.string), spec)
+            parsed = tf.io.parse_example(tf.constant(records, tf.string), feature_spec(self._size, views=self._views))
         except UnicodeDecodeError as error:  # TensorFlow fails to decode the record for its message.
             raise MalformedRecordError("a record is not a tf.Example") from error
         except tf.errors.OpError as error:

@@ -18,7 +18,6 @@ from preprocess.records import record_set
 from preprocess.records.backbone_identity import difference_of
 from preprocess.records.record_set import Manifest, Shard, set_of_shard, sidecar_dir, sidecar_path
 from preprocess.storage.base import with_literal_folders
-from trainer.data.set_views import SetViews, views_of_manifest
 from trainer.data.unfinished_sets import finishing_command, is_unfinished
 from trainer.storage.files import cause_of, has_glob, is_folder, is_in_bucket, storage
 
@@ -34,19 +33,17 @@ class RecordSet:
         earlier run, and nothing reads them.
       verified: False if the set was made elsewhere. If it has no manifest, `manifest` was made from its files, and its
         backbone states only the size of the embeddings. A set of imported bottlenecks also states the architecture.
-      views: the views of each image; None if each has one embedding.
     """
 
     prefix: str
     manifest: Manifest
     stale_files: tuple[str, ...] = ()
     verified: bool = True
-    views: SetViews | None = None
 
     @property
     def num_views(self) -> int:
         """How many embeddings each record has."""
-        return 1 if self.views is None else self.views.count
+        return 1 if self.manifest.views is None else self.manifest.views.count
 
     def shard_path(self, name: str) -> str:
         """The path of the shard with that file name."""
@@ -113,7 +110,7 @@ def _has_sidecar(prefix: str, flag: str) -> bool:
         raise InputError(f"--{flag}: cannot look at {sidecar_dir(prefix)}: {cause_of(error)}") from error
 
 
-def _read_manifest(prefix: str, flag: str) -> tuple[Manifest, SetViews | None]:
+def _read_manifest(prefix: str, flag: str) -> Manifest:
     path = sidecar_path(prefix, record_set.MANIFEST_NAME)
     try:
         raw = storage().read(path)
@@ -126,7 +123,7 @@ def _read_manifest(prefix: str, flag: str) -> tuple[Manifest, SetViews | None]:
         ) from error
     except OSError as error:
         raise InputError(f"--{flag}: cannot read {path}: {cause_of(error)}") from error
-    return Manifest.from_bytes(raw, where=path), views_of_manifest(raw, where=path)
+    return Manifest.from_bytes(raw, where=path)
 
 
 def _require_shard(path: str, shard: Shard, *, listed: bool) -> None:
@@ -146,10 +143,10 @@ def _require_shard(path: str, shard: Shard, *, listed: bool) -> None:
 
 
 def _whole_set(prefix: str, selected: set[str], flag: str) -> RecordSet:
-    manifest, views = _read_manifest(prefix, flag)
+    manifest = _read_manifest(prefix, flag)
     if manifest.records == 0 or not manifest.shards:
         raise InputError(f"--{flag}: the record set {prefix} holds no records. See the report beside its manifest.")
-    found = RecordSet(prefix=prefix, manifest=manifest, verified=manifest.backbone.is_known, views=views)
+    found = RecordSet(prefix=prefix, manifest=manifest, verified=manifest.backbone.is_known)
     for shard in manifest.shards:
         path = found.shard_path(shard.name)
         try:

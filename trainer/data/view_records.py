@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from preprocess.records.example import VIEWS_FEATURE
 from preprocess.records.wire_format import decode_varint, encode_field, field_tag
-
-# float, (number of views - 1) x embedding_size numbers: views 1, 2 ... in order. View 0 is the feature `embedding`.
-VIEWS_FEATURE = "view_embeddings"
 
 # Field number of FloatList in tensorflow/core/example/feature.proto.
 _FLOAT_LIST = 2

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.counts import counted
-from trainer.data.set_views import SetViews
+from preprocess.records.views import Views
+from trainer.data.set_views import describe_views
 
 _SET_NAMES = {"test": "the test set", "eval": "the evaluation set"}
 
@@ -48,7 +49,7 @@ def views_words(metrics: Mapping[str, Any]) -> list[str]:
     used = metrics.get("views")
     if used is None:
         return []
-    views = SetViews(**{name: value for name, value in used.items() if name != "drawn"}).describe()
+    views = describe_views(Views(**{name: value for name, value in used.items() if name != "drawn"}))
     if not used["drawn"]:
         return [f"The training images have {views}; only view 0, the undistorted one, was used (--no-draw_views)."]
     sentences = [f"The training images have {views}; each step drew one of them."]

@@ -22,7 +22,7 @@ _HALVINGS = 4
 _CURVE_SEEDS = 3
 # Training stops after this many evaluations without progress. On real embeddings (style, 647 examples), this gave the
 # same numbers as all 1,000 steps, in 31 seconds instead of 82.
-_PATIENCE = 10
+PATIENCE = 10
 # A part with fewer examples would show nothing useful.
 _MIN_EXAMPLES_PER_CLASS = 2
 _RESAMPLES = 200
@@ -246,7 +246,7 @@ def learning_curve(
       InputError: training diverged.
     """
     seeds = [(options.seed + offset) % 2**31 for offset in range(_CURVE_SEEDS)]
-    options = dataclasses.replace(options, early_stopping=options.early_stopping or _PATIENCE)
+    options = dataclasses.replace(options, early_stopping=options.early_stopping or PATIENCE)
     if not train.embeddings.in_memory:
         train = sample_in_memory(train, options)
     rows_measured = other_rows(evaluation, left_out)

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
@@ -67,6 +69,16 @@ def test_a_runner_that_is_none_is_one_line(module, name, words):
     assert "\n" not in str(error.value)
 
 
+def test_without_dask_the_message_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    monkeypatch.delitem(sys.modules, "apache_beam.runners.dask.dask_runner", raising=False)
+    with pytest.raises(InputError) as error:
+        parse_beam_options(["--runner=DaskRunner"], own_flags=())
+    assert "'DaskRunner' cannot be imported" in str(error.value)
+    assert "[dask]" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["FlinkRunner", "flink", "PRISM", "SparkRunner", "portable", "DirectRunner", "direct"])
 def test_runners_of_beam_are_known_by_their_short_names(name):
     options = parse_beam_options(["--runner", name], own_flags=())
@@ -75,6 +87,7 @@ def test_runners_of_beam_are_known_by_their_short_names(name):
 
 def test_several_workers_here_share_the_blocks():
     assert has_one_worker(parse_beam_options([], own_flags=()))
+    assert has_one_worker(parse_beam_options(["--runner=PortableRunner", "--job_endpoint=embed"], own_flags=()))
     assert not has_one_worker(parse_beam_options(["--direct_num_workers=2"], own_flags=()))
     assert not has_one_worker(parse_beam_options(["--runner=FlinkRunner"], own_flags=()))
     assert parse_beam_options([], own_flags=()).view_as(DirectOptions).direct_num_workers == 1

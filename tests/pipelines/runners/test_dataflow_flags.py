@@ -158,6 +158,7 @@ def test_no_two_outputs_have_the_same_job_name():
         ("c3-standard-4", "pd-ssd"),
         ("c4-standard-4", "hyperdisk-balanced"),
         ("n4-standard-4", "hyperdisk-balanced"),
+        ("g2-standard-4", None),
     ],
 )
 def test_machines_that_refuse_the_default_disk_get_another(machine_type, disk):
@@ -170,9 +171,13 @@ def test_machines_that_refuse_the_default_disk_get_another(machine_type, disk):
 @pytest.mark.parametrize(
     ("options", "given", "words"),
     [
-        ({}, ["--machine_type=t2a-standard-4"], "t2a-standard-4 is an Arm machine"),
+        ({}, ["--machine_type=t2a-standard-4"], "--machine_type: dataflow.machine_type must be another"),
         ({}, ["--worker_machine_type=e2-medium"], "e2-medium has a shared core"),
-        ({}, ["--disk_size_gb=25"], "dataflow.disk_gb must be a whole number of at least 30. Received: 25"),
+        (
+            {},
+            ["--disk_size_gb=25"],
+            "--disk_size_gb: dataflow.disk_gb must be a whole number of at least 30. Received: 25",
+        ),
         (
             {"disk_type": "pd-ssd"},
             ["--machine_type=c4-standard-4"],

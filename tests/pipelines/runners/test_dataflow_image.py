@@ -68,3 +68,26 @@ def test_workers_without_public_addresses_get_a_warning_unless_they_have_an_imag
         recipe = write_recipe(tmp_path / "private.yaml", public_ips=False, image=image)
         assert run_embed(service, "--recipe", recipe, "--dry_run") == 0
         assert ("Cloud NAT" in capsys.readouterr().err) == warns
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "flags", "disk", "starts"),
+    [
+        ("c4-standard-4", [], "hyperdisk-balanced", True),
+        ("c3-standard-4", [], "pd-ssd", True),
+        ("n2-standard-4", [], "", True),
+        # A type that is not known here goes on to the service, which has the last word.
+        ("n2-standard-4", ["hyperdisk-extreme"], "hyperdisk-extreme", False),
+    ],
+)
+def test_workers_get_a_disk_that_their_machine_takes(cloud, tmp_path, machine_type, flags, disk, starts):
+    _, service = cloud
+    recipe = write_recipe(tmp_path / "disks.yaml", machine_type=machine_type, image=IMAGE)
+    given = [f"--worker_disk_type=compute.googleapis.com/projects//zones//diskTypes/{name}" for name in flags]
+    assert run_embed(service, "--recipe", recipe, QUICK[1], *given) == 0
+    (job,) = service.jobs
+    (pool,) = job.posted["environment"]["workerPools"]
+    assert pool.get("diskType", "").rpartition("/")[2] == disk
+    assert ("JOB_STATE_FAILED" in job.states) == (not starts)
+    words = f"{disk} disk type cannot be used by {machine_type} machine type."
+    assert [text for _, text in job.messages] == ([] if starts else [words])

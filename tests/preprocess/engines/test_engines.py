@@ -88,6 +88,22 @@ def test_results_outlive_the_batches_that_follow(engine, pixels):
     np.testing.assert_array_equal(first, kept)
 
 
+def test_brightness_multiplies_pixels_without_rounding_or_clipping(engine, tiny, pixels):
+    model, _ = load_keras_backbone(tiny)
+    brightness = np.linspace(0.3, 1.97, 8).astype(np.float32)
+    bright = pixels[:8] * brightness[:, None, None, None]
+    assert bright.max() > 400
+    found = engine.start(pixels[:8], brightness).result()
+    expected = model(bright / 127.5 - 1, training=False).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    clipped = model(np.minimum(bright, 255) / 127.5 - 1, training=False).numpy()
+    assert np.abs(clipped - expected).max() > 100 * np.abs(found - expected).max()
+    # An embedding depends on its own factor only, and that of 1 is the one without.
+    np.testing.assert_array_equal(engine.start(pixels[2:5], brightness[2:5]).result(), found[2:5])
+    plain = engine.start(pixels[:3]).result()
+    np.testing.assert_array_equal(engine.start(pixels[:3], np.ones(3, np.float32)).result(), plain)
+
+
 def test_an_embedding_does_not_depend_on_its_batch(engine, pixels):
     # A run that goes on where another was stopped has other batches, and is to give the same bytes.
     whole = engine.start(pixels[:8]).result()

@@ -108,7 +108,7 @@ def test_the_order_is_that_of_the_list_with_remote_images_between(files, lives):
 
 def test_pixels_last_as_long_as_somebody_has_them_and_their_memory_is_used_again(files, lives):
     loader = make_loader(KillingDecoder(str(lives)), image_bytes=48, max_ahead=32)
-    (helper, *_) = parallel_loader._helpers(KillingDecoder(str(lives)), MAX_BYTES, 60, 48, os.getpid())
+    (helper, *_) = parallel_loader._helpers(KillingDecoder(str(lives)), 1, MAX_BYTES, 60, 48, os.getpid())
     kept = outcomes_of(loader, files)
     for number, one in enumerate(kept):
         assert (one.pixels == number).all()

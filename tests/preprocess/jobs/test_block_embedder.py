@@ -1,5 +1,8 @@
+import hashlib
 import io
 import threading
+
+import numpy as np
 
 from preprocess.images.loader import ImageLoader
 from preprocess.jobs.block_embedder import BlockEmbedder
@@ -7,6 +10,9 @@ from preprocess.jobs.block_writer import BlockWriter
 from preprocess.lists.blocks import into_blocks
 from preprocess.lists.labels import LabelDict
 from preprocess.lists.rows import parse_rows
+from preprocess.records.example import decode_example
+from preprocess.records.tfrecord import whole_records
+from preprocess.records.views import Views
 from preprocess.storage.base import LocalStorage
 from tests.support.stand_ins import StandInEngine, decode_stand_in, read_stand_in
 
@@ -84,6 +90,68 @@ def test_batches_of_the_next_block_start_before_the_last_of_this_one_is_done(tmp
     results = complete_all(make_embedder(tmp_path, engine=Engine()), blocks_of("1.jpg,a\n2.jpg,a\n", 1))
     assert started == [1, 2]
     assert [result.embedded for result in results] == [1, 1]
+
+
+class ViewEngine(StandInEngine):
+    """Notes the first pixel of each image of each batch, with its brightness."""
+
+    def embed(self, pixels):
+        self.batches.append(list(pixels[:, 0, 0, 0]))
+        values = pixels[:, 0, 0, 0].astype(np.float32)
+        embeddings = np.stack([values, values + 1, values + 2], axis=1)
+        embeddings[values == 254] = 0
+        return embeddings
+
+
+def embed_views(tmp_path, text, views):
+    def decode_views(data, digest):
+        pixels = decode_stand_in(data)
+        return np.stack([pixels, *(pixels + 100 * view for view in range(1, views.count))])
+
+    engine = ViewEngine(max_pending=1)
+    embedder = BlockEmbedder(
+        loader=ImageLoader(read=read_stand_in, decode=decode_views, decodes_views=True, max_ahead=4),
+        engine=engine,
+        open_writer=lambda block: BlockWriter(
+            block, storage=LocalStorage(), parts_dir=str(tmp_path), compression="none", engine=engine
+        ),
+        batch_size=3,
+        on_rows_done=lambda rows: None,
+        views=views,
+    )
+    (result,) = complete_all(embedder, blocks_of(text, 100))
+    records = [] if result.shard is None else whole_records((tmp_path.parent.parent / result.shard.name).read_bytes())
+    return result, [decode_example(record) for record in records], engine
+
+
+def test_each_view_has_batches_of_its_own_and_those_of_view_0_are_those_without_views(tmp_path):
+    text = "1.jpg,a\nmissing.jpg,a\n2.jpg,b\n3.jpg\n4.jpg,a\n"
+    views = Views(count=3, random_crop=1)
+    result, records, engine = embed_views(tmp_path / "x" / "parts", text, views)
+    assert engine.batches == [[1, 2, 3], [101, 102, 103], [201, 202, 203], [4], [104], [204]]
+    assert (result.embedded, result.failed) == (4, {"not_found": 1})
+    for number, record in enumerate(records, start=1):
+        np.testing.assert_array_equal(record.embedding, [number, number + 1, number + 2])
+        np.testing.assert_array_equal(record.view_embeddings[:, 0], [number + 100, number + 200])
+
+
+def test_the_brightness_of_a_view_is_drawn_from_its_image_and_view_0_has_none(tmp_path):
+    views = Views(count=3, random_brightness=50)
+    _, records, engine = embed_views(tmp_path / "x" / "parts", "1.jpg,a\n2.jpg,b\n", views)
+    assert engine.batches[0] == [1, 2]
+    for number, record in enumerate(records, start=1):
+        digest = hashlib.sha256(str(number).encode()).digest()
+        assert record.image_sha256 == digest
+        expected = [(number + 100 * v) * np.float32(views.distortion(digest, v, size=2).brightness) for v in (1, 2)]
+        np.testing.assert_allclose(record.view_embeddings[:, 0], expected, rtol=1e-6)
+
+
+def test_a_row_fails_if_one_of_its_views_has_no_embedding(tmp_path):
+    parts = tmp_path / "x" / "parts"
+    result, records, _ = embed_views(parts, "1.jpg,a\n54.jpg,a\n2.jpg,b\n", Views(count=3, random_crop=1))
+    assert (result.rows, result.embedded, result.failed) == (3, 2, {"all_zero": 1})
+    assert [record.image_uri for record in records] == ["1.jpg", "2.jpg"]
+    assert "The embedding of view 2 is all zero." in (parts.parent.parent / result.failed_ledger.name).read_text()
 
 
 def test_the_same_block_gives_the_same_bytes(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -12,9 +11,8 @@ import tensorflow as tf
 
 from configs.errors import InputError
 from preprocess.records.example import encode_example
-from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.records.tfrecord import MalformedRecordError
-from tests.support.view_sets import add_views, with_views
+from tests.support.view_sets import add_views
 from trainer.data.dataset import read_dataset
 from trainer.data.memory import MemoryBudget
 from trainer.data.record_parser import RecordParser
@@ -26,8 +24,13 @@ LABELS = [[row % 3] for row in range(12)]
 
 
 def record_of(views: np.ndarray, *, uri: str = "é.jpg", label_ids: tuple[int, ...] = (0, 300)) -> bytes:
-    record = encode_example(image_uri=uri, embedding=views[0], label_ids=label_ids, image_sha256=b"d" * 32)
-    return with_views(record, views[1:])
+    return encode_example(
+        image_uri=uri,
+        embedding=views[0],
+        label_ids=label_ids,
+        image_sha256=b"d" * 32,
+        view_embeddings=views[1:],
+    )
 
 
 def parse(parser: RecordParser, *records: bytes):
@@ -143,37 +146,6 @@ def test_a_number_that_is_not_finite_in_a_view_is_named(view_set):
     with pytest.raises(InputError, match=r"the embedding of train/7.jpg holds a number that is not finite"):
         read(prefix)
     assert len(read(prefix, all_views=False)) == 12
-
-
-@pytest.mark.parametrize(
-    ("parameters", "words"),
-    [
-        ({"count": 0}, "count must be a whole number from 1 to 32, not 0"),
-        ({"count": "4"}, "count must be"),
-        ({"count": True}, "count must be"),
-        ({"random_crop": 100}, "random_crop must be a number of percent from 0 to 99, not 100"),
-        ({"random_scale": "1"}, "random_scale must be"),
-        ({"random_brightness": float("nan")}, "random_brightness must be"),
-        ({"flip_left_right": 1}, "flip_left_right must be true or false, not 1"),
-    ],
-)
-def test_a_manifest_with_wrong_views_is_one_line(view_set, parameters, words):
-    with pytest.raises(InputError, match=rf"manifest.json: the field `views` is wrong: {words}") as error:
-        read(view_set(**parameters))
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("views", "words"), [({"count": 3}, "lacks 'flip_left_right'"), (3, "is wrong"), ([], "wrong")]
-)
-def test_views_that_are_no_such_object_are_one_line(view_set, views, words):
-    path = sidecar_path(view_set(), MANIFEST_NAME)
-    with open(path) as stream:
-        manifest = json.load(stream)
-    with open(path, "w") as stream:
-        json.dump({**manifest, "views": views}, stream)
-    with pytest.raises(InputError, match=words):
-        find_record_sets([path.replace("_train/manifest.json", "train")], flag="f")
 
 
 @pytest.mark.parametrize(
