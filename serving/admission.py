@@ -39,7 +39,7 @@ class Admission:
         if count > self.max_images:
             raise RefusedError(413, f"A request may have at most {self.max_images} images. Received: {count}.")
         if self.images + count > self.max_images:
-            raise busy(self._seconds_until_free())
+            raise self.busy()
         self.images += count
         started = time.monotonic()
         try:
@@ -48,14 +48,17 @@ class Admission:
             self.images -= count
             self._usual_sec += _NEWEST * (time.monotonic() - started - self._usual_sec)
 
-    def _seconds_until_free(self) -> int:
-        """A request that comes now would find room when those before it are done, which takes as long as usual."""
-        return max(1, min(_LONGEST_WAIT_SEC, math.ceil(self._usual_sec)))
+    def busy(self) -> RefusedError:
+        """The refusal of a request for which there is no room.
+
+        A request would find room when those before it are done, which takes as long as usual.
+        """
+        return busy(max(1, min(_LONGEST_WAIT_SEC, math.ceil(self._usual_sec))))
 
     def take_bytes(self, count: int) -> None:
         """Notes bytes of a body in memory. Raises RefusedError if there is no room for them."""
         if self._bytes + count > self._max_bytes:
-            raise busy(self._seconds_until_free())
+            raise self.busy()
         self._bytes += count
 
     def give_bytes(self, count: int) -> None:

@@ -20,6 +20,7 @@ from preprocess.machine.machine_faults import MachineFault
 from serving import tensorflow_api
 from serving.admission import Admission
 from serving.bodies import body_of, file_of, parse_json
+from serving.decoding import WaitedTooLongError
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.models import Models, ServedVersion
 from serving.options import ServeOptions
@@ -65,11 +66,15 @@ class Server:
                 HTTPException: _http_error,
                 ClientDisconnect: _client_has_gone,
                 MachineFault: _machine_fault,
+                WaitedTooLongError: self._waited_too_long,
             },
             lifespan=self._lifespan,
         )
         app.router.redirect_slashes = False  # A redirect would lead to the host that the request names.
         return RequestLog(app, self._metrics)
+
+    async def _waited_too_long(self, request: Request, error: Exception) -> Response:
+        return await _refusal(request, self.admission.busy())
 
     def _routes(self) -> list[BaseRoute]:
         get, post = ["GET"], ["POST"]

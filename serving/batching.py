@@ -38,8 +38,8 @@ class _Waiting:
 class Batcher:
     """Collects images into batches, in the order in which they come. All calls are made in the thread of one loop.
 
-    A batch starts when it is full, or when its first image has waited `max_delay_sec`, as soon as the engine is free.
-    While the engine is busy, the next batch fills up. So a busy server has full batches, and an idle one a short delay.
+    A batch starts when it is full, or when its first image has waited `max_delay_sec` and the engine is free. While the
+    engine is busy, the next batch fills up. So a busy server has full batches, and an idle one a short delay.
 
     Args:
       engine: runs the network.
@@ -81,7 +81,7 @@ class Batcher:
         return await asyncio.get_running_loop().run_in_executor(self._head_thread, self._scores_of, embeddings)
 
     def _start_batches(self) -> None:
-        while self._waiting and len(self._running) < self._engine.max_pending:
+        while self._waiting and len(self._running) < self._free_slots():
             waits = self._max_delay_sec - (time.monotonic() - self._waiting[0].since)
             if len(self._waiting) < self.max_batch and waits > 0:
                 if self._timer is None:
@@ -94,6 +94,11 @@ class Batcher:
                 task = asyncio.get_running_loop().create_task(self._run_batch(batch))
                 self._running.add(task)
                 task.add_done_callback(self._batch_is_over)
+
+    def _free_slots(self) -> int:
+        """The batches that may run now. The last of the engine's only waits for another to end, so it must be full."""
+        is_full = len(self._waiting) >= self.max_batch
+        return self._engine.max_pending if is_full else max(1, self._engine.max_pending - 1)
 
     def _delay_is_over(self) -> None:
         self._timer = None

@@ -17,6 +17,10 @@ from preprocess.machine.timed_threads import DaemonThreads
 from serving.metrics import Metrics
 
 
+class WaitedTooLongError(Exception):
+    """An image did not get its turn in time, because those before it take long. Nothing is wrong with it."""
+
+
 @functools.cache
 def _threads() -> DaemonThreads:
     """The threads of this process that decode. Each has a child process of its own."""
@@ -30,11 +34,14 @@ class ImageDecoder:
       size: the side of the square that the network takes.
       max_pixels: the largest size that a header may declare.
       deadline_sec: seconds that decoding one image may take.
+      max_wait_sec: an image that waits longer for its turn is given up. So a queue of images that each take as long as
+        they may does not hold up the server for longer than that.
       metrics: notes the times.
     """
 
-    def __init__(self, *, size: int, max_pixels: int, deadline_sec: float, metrics: Metrics):
+    def __init__(self, *, size: int, max_pixels: int, deadline_sec: float, max_wait_sec: float, metrics: Metrics):
         self._decode = IsolatedDecoder(max_pixels=max_pixels, deadline_sec=deadline_sec, size=size)
+        self._max_wait_sec = max_wait_sec
         self._metrics = metrics
 
     async def decode(self, data: bytes) -> np.ndarray:
@@ -46,8 +53,10 @@ class ImageDecoder:
         Raises:
           ImageError: the bytes are no usable image.
           MachineFault: this machine cannot decode now.
+          WaitedTooLongError: its turn did not come in time.
         """
         loop = asyncio.get_running_loop()
+        submitted = time.monotonic()
         pixels: asyncio.Future[np.ndarray] = loop.create_future()
 
         def settle(result: np.ndarray | Exception) -> None:
@@ -64,8 +73,10 @@ class ImageDecoder:
             started = time.monotonic()
             result: np.ndarray | Exception
             try:
+                if started - submitted > self._max_wait_sec:
+                    raise WaitedTooLongError
                 result = self._decode_twice(data)
-            except (ImageError, MachineFault, RuntimeError) as error:
+            except (ImageError, MachineFault, RuntimeError, WaitedTooLongError) as error:
                 result = error
             self._metrics.stage("decode", time.monotonic() - started)
             with contextlib.suppress(RuntimeError):  # The loop was closed: the server has ended.

@@ -50,6 +50,7 @@ class ServedVersion:
             size=loaded.info.image.size,
             max_pixels=options.max_image_pixels,
             deadline_sec=options.image_deadline_sec,
+            max_wait_sec=options.max_wait_sec,
             metrics=metrics,
         )
         self._batcher = Batcher(
@@ -70,6 +71,7 @@ class ServedVersion:
 
         Raises:
           MachineFault: this machine cannot decode now.
+          WaitedTooLongError: its turn did not come in time.
         """
         output = await self.run(image)
         if isinstance(output, ImageError):

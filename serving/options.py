@@ -11,8 +11,7 @@ from typing import Any
 from configs.arguments import OneLineParser
 from configs.choices import EngineName, PrecisionName
 from configs.errors import InputError
-from configs.option import REQUIRED, add_flags, given_values, option, options_of
-from configs.recipe import OptionalRecipe
+from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
 from configs.rules import Number, OneOf, PathText, Text, Texts, Whole
 from trainer.options import Paths, with_supported_paths
 
@@ -30,7 +29,7 @@ _VERTEX = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ServeOptions(OptionalRecipe):
+class ServeOptions(Options):
     """The options of the server.
 
     Raises:
@@ -56,6 +55,13 @@ class ServeOptions(OptionalRecipe):
         decides="neither",
         metavar="NAME",
         default_words=DEFAULT_NAME,
+    )
+    recipe: str | None = option(
+        None,
+        Text(anything=True),
+        help="name or file of a recipe: its section page has the texts and colours of the web page",
+        decides="neither",
+        metavar="NAME|FILE",
     )
     versions: int = option(2, Whole(1), help="how many versions of a model are served, the newest", decides="neither")
     host: str = option(
@@ -108,6 +114,13 @@ class ServeOptions(OptionalRecipe):
         help="images that are worked on or wait; a request beyond them is answered with 429 and Retry-After",
         decides="neither",
         metavar="N",
+    )
+    max_wait_sec: float = option(
+        30,
+        Number(above=0, unit="seconds"),
+        help="an image that waits longer for its turn is answered with 429, too",
+        decides="neither",
+        metavar="SEC",
     )
     max_body_bytes: int = option(
         64 * 1024 * 1024,

@@ -227,6 +227,17 @@ def test_a_full_queue_is_refused_with_the_time_to_wait(server):
     assert ask(server, {"instances": [{"image_bytes": b64(b"")}] * 41}).status_code == 413
 
 
+def test_an_image_whose_turn_does_not_come_is_given_up(server, monkeypatch):
+    from serving.decoding import ImageDecoder
+
+    (version,) = server.server.served.models.all[0]._served.values()
+    assert isinstance(version._decoder, ImageDecoder)
+    monkeypatch.setattr(version._decoder, "_max_wait_sec", -1)
+    response = httpx.post(f"{server.url}/predict", content=PHOTOS[0])
+    assert response.status_code == 429
+    assert response.headers["retry-after"]
+
+
 def test_metrics_count(server):
     def value(name):
         lines = httpx.get(f"{server.url}/metrics").text.splitlines()

@@ -64,6 +64,23 @@ def test_a_busy_engine_gets_full_batches():
     assert engine.batches == [1, 4, 4]
 
 
+def test_only_a_full_batch_waits_within_the_engine():
+    engine = HeldEngine()
+    engine.max_pending = 2
+
+    async def run():
+        batcher = batcher_of(engine)
+        first = asyncio.ensure_future(batcher.run(image(0)))
+        await asyncio.sleep(0)
+        others = [asyncio.ensure_future(batcher.run(image(value))) for value in range(1, 7)]
+        await asyncio.sleep(0.05)
+        engine.release.set()
+        await asyncio.gather(first, *others)
+
+    asyncio.run(run())
+    assert engine.batches == [1, 4, 2]
+
+
 def test_the_first_image_waits_for_the_delay_and_no_longer():
     engine = StandInEngine()
 
