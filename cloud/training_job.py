@@ -95,7 +95,7 @@ def _recipe_flags(train: TrainOptions, given: set[str]) -> list[str]:
     length = {"epochs", "max_steps"}
     values.pop("max_steps" if train.epochs is not None else "epochs")
     skipped = given | (length if given & length else set())
-    return [f"--{name}={value}" for name, value in values.items() if name not in skipped]
+    return [f"--{name}={value}" for name, value in values.items() if name not in skipped and value is not None]
 
 
 def _require_reachable(options: TrainingOptions, recipe: Recipe) -> None:
