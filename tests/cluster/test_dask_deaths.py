@@ -98,6 +98,21 @@ def test_a_scheduler_that_is_killed_stops_the_job_and_the_same_command_goes_on(d
     assert files_of(tmp_path) == undisturbed
 
 
+def test_a_command_that_is_killed_and_given_again_at_once_takes_over(data, cluster, undisturbed, tmp_path):
+    killed = start(data, tmp_path, cluster, batch_sec=0.4)
+    killed.wait_until_embedding(workers=2)
+    os.killpg(killed.process.pid, signal.SIGKILL)
+    killed.process.communicate()
+    # Nobody has told the workers; they go on with the killed job meanwhile.
+    start(data, tmp_path, cluster, batch_sec=0.0).end()
+    assert files_of(tmp_path) == undisturbed
+    time.sleep(10)
+    assert files_of(tmp_path) == undisturbed
+    say_nothing_to_do(data, tmp_path, cluster)
+    assert files_of(tmp_path) == undisturbed
+    assert not list(tmp_path.glob("_train/parts-*"))
+
+
 def test_a_cluster_with_other_code_refuses_in_one_line(data, tmp_path):
     # The scheduler unpickles a job as well.
     code = tmp_path / "code"
