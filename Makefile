@@ -11,13 +11,13 @@ STAMPS := $(VENV)/installed $(VENV)/project $(VENV)/demo-photos
 FORGOTTEN := $(if $(wildcard $(STAMPS)),$(shell "$(PYTHON)" scripts/install_environment.py $(VENV) --forget $(STAMPS)))
 LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate \
   --custom-compile-command "make lock"
-SOURCES := configs preprocess pipelines trainer cloud commands demo benchmarks tests scripts setup.py
+SOURCES := configs preprocess pipelines trainer serving cloud commands demo benchmarks tests scripts setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test lint format lock clean
+.PHONY: help setup demo bench test cluster cluster-test lint format lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
 
 $(VENV)/installed: requirements.lock
 	@command -v "$(PYTHON)" >/dev/null || \
@@ -50,6 +50,18 @@ bench: $(VENV)/project $(VENV)/demo-photos ## every number of the README, beside
 test: $(VENV)/project ## the whole suite
 	@$(BIN)/python -m pytest
 
+# Beam's Prism, a job server of its own, from its sources.
+PRISM_VERSION := v2.77.0
+$(VENV)/cluster/bin/prism: $(VENV)/installed
+	@command -v go >/dev/null || { echo "error: Prism is made with Go, and there is no 'go'" >&2; exit 2; }
+	@GOBIN="$(abspath $(VENV)/cluster/bin)" go install github.com/apache/beam/sdks/v2/go/cmd/prism@$(PRISM_VERSION)
+	@touch $@
+
+cluster: $(VENV)/project $(VENV)/cluster/bin/prism ## what the tests of clusters need: Beam's Prism, with Go
+
+cluster-test: $(VENV)/project ## the tests of clusters whose parts die, some minutes; first make cluster
+	@CLUSTER_TESTS=1 $(BIN)/python -m pytest -n 0 -rs tests/cluster
+
 lint: $(VENV)/project ## lint, format, types and shell scripts
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
@@ -63,12 +75,14 @@ format: $(VENV)/project ## rewrite the sources in the project's format
 
 lock: $(VENV)/project ## resolve the locks again; LOCK_FLAGS=--upgrade for newer versions
 	$(LOCK) $(LOCK_FLAGS) --extra pipeline --extra train --extra aws --extra export --extra openvino --extra heif \
-	  --extra weights --extra dev -o requirements.lock
+	  --extra weights --extra serve --extra dask --extra dev -o requirements.lock
 	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra weights \
 	  -o requirements-worker.lock
 	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra gpu --extra weights \
 	  -o requirements-worker-gpu.lock
 	$(LOCK) -c requirements.lock --extra train --extra aws --extra export --extra weights -o requirements-trainer.lock
+	$(LOCK) -c requirements.lock --extra serve --extra aws --extra openvino --extra heif --extra weights \
+	  -o requirements-server.lock
 
 clean: ## remove the environment and what the demo made
 	rm -rf $(VENV) demo/out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,9 +10,9 @@ usage() {
 usage: ./hugs_preproc.sh DIR_OR_BUCKET [flags of pipelines.preproc and pipelines.embed ...]
 
 Embeds the training, evaluation and test lists that lie in a directory or bucket (dict.txt, train.csv, eval.csv and,
-if there is one, test.csv) into a new DIR_OR_BUCKET/RECIPE_DATE_TIME/preproc, and prints the command that trains on
-it. If the newest such directory is unfinished, it continues there. `hugs ingest` makes such lists from a folder of
-photos.
+if there is one, test.csv) into a new DIR_OR_BUCKET/RECIPE_DATE_TIME/preproc (in a bucket RECIPE_USER_DATE_TIME, since
+colleagues may share it), and prints the command that trains on it. If your newest such directory is unfinished, it
+continues there. `hugs ingest` makes such lists from a folder of photos.
 
 For a directory, it works on this machine:
 
@@ -22,6 +22,7 @@ For a directory, it works on this machine:
 
 For a bucket, Dataflow works on the machines and in the project that the recipe names (sections cloud and dataflow):
 
+  hugs doctor gs://bucket                     # checks roles, APIs and quotas of the project, at no cost
   ./hugs_preproc.sh gs://bucket --plan        # estimates time and cost from a sample (also for a directory)
   ./hugs_preproc.sh gs://bucket --dry_run     # checks everything and prints what would be run; sends nothing
   ./hugs_preproc.sh gs://bucket               # starts the jobs, and says where to watch them

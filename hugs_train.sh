@@ -23,9 +23,9 @@ For a directory, training runs on this machine:
 For a bucket, training is a job of Vertex AI, on the machines and in the project that the recipe names (sections cloud
 and vertex). gcloud must be installed and logged in:
 
-  ./hugs_train.sh gs://bucket gs://bucket/hugs_20260102_030405 --dry_run    # prints what would be sent; sends nothing
-  ./hugs_train.sh gs://bucket gs://bucket/hugs_20260102_030405              # starts the job, and says where to watch it
-  ./hugs_train.sh gs://bucket gs://bucket/hugs_20260102_030405 longer --wait -- --max_steps 5000
+  ./hugs_train.sh gs://bucket gs://bucket/hugs_anna_20260102_030405 --dry_run  # prints what would be sent; sends nothing
+  ./hugs_train.sh gs://bucket gs://bucket/hugs_anna_20260102_030405            # starts the job, and says where to watch it
+  ./hugs_train.sh gs://bucket gs://bucket/hugs_anna_20260102_030405 longer --wait -- --max_steps 5000
 
 Environment:
   RECIPE   name of a recipe, or path of its YAML file (default: hugs)

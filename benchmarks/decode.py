@@ -35,7 +35,7 @@ from configs.errors import EXIT_OK
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
 from preprocess.images import decode
-from preprocess.images.decode import decode_image
+from preprocess.images.decode import IMAGE_SIZE, decode_image
 
 _LARGE = (4000, 3000)
 _NEVER_REDUCED = 10**6
@@ -78,11 +78,11 @@ def _say_where_time_goes(data: bytes) -> None:
     say(f"  libjpeg + resize: {', '.join(parts)} (what is left at 1/8 is entropy decoding)")
 
 
-def core_seconds_per_image(paths: Sequence[str]) -> float:
+def core_seconds_per_image(paths: Sequence[str], size: int = IMAGE_SIZE) -> float:
     """CPU seconds of this thread for an image: it reads and decodes the files one after the other."""
     started = time.thread_time()
     for path in paths:
-        decode_image(read_and_note(path))
+        decode_image(read_and_note(path), size=size)
     return (time.thread_time() - started) / len(paths)
 
 

@@ -6,15 +6,15 @@ import dataclasses
 import datetime
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from apache_beam import Pipeline
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from benchmarks.steady_state import steady_rate
 from pipelines.checks.output_claim import locked
 from pipelines.checks.preflight import read_label_dict, scan_lists
-from pipelines.runners.beam_options import make_runner
+from pipelines.runners.beam_options import make_runner, parse_beam_options
 from preprocess.beam.beam_storage import BeamStorage
 from preprocess.beam.image_source import ImageReader
 from preprocess.beam.transforms import EmbedLists, EmbedOptions
@@ -57,8 +57,10 @@ class EmbedRun:
         return steady_rate(self.notes, rows=self.rows, last_read=self.last_read)
 
 
-def embed(list_path: str, dict_path: str, output_prefix: str, options: EmbedOptions) -> EmbedRun:
-    """Embeds a list with the transform and the runner of `pipelines.embed`."""
+def embed(
+    list_path: str, dict_path: str, output_prefix: str, options: EmbedOptions, *, beam_flags: Sequence[str] = ()
+) -> EmbedRun:
+    """Embeds a list with the transform and the runner of `pipelines.embed`, or with another runner."""
     import json
 
     global _last_read
@@ -77,7 +79,7 @@ def embed(list_path: str, dict_path: str, output_prefix: str, options: EmbedOpti
         started=datetime.datetime.now(datetime.UTC),
         versions={},
     )
-    beam_options = PipelineOptions([])
+    beam_options = parse_beam_options(beam_flags, own_flags=())
     pipeline = Pipeline(runner=make_runner(beam_options), options=beam_options)
     _ = pipeline | EmbedLists(job=job, labels=labels, options=options)
     notes: list[tuple[float, int]] = []

@@ -13,13 +13,13 @@ import numpy as np
 from benchmarks.report import say
 from configs.errors import InputError
 from preprocess.backbones.backbone import BackboneSpec
-from preprocess.beam.image_source import ImageReader
+from preprocess.beam.image_source import ImageReader, ImageSource
 from preprocess.beam.transforms import EngineLoader
 from preprocess.engines.base import Engine
 from preprocess.engines.select import EngineSpec
-from preprocess.images.decode import decode_image
+from preprocess.images.decode import IMAGE_SIZE, decode_image
 
-# The network that all programs run here, also the peers. Its speed does not depend on the weights.
+# The network that programs run here if they do not name another, also the peers. No speed depends on the weights.
 BACKBONE = BackboneSpec(weights="random", seed=0)
 CHOICES = ("tensorflow/float32", "openvino/float32", "openvino/bfloat16", "openvino/int8")
 # `pipelines.embed` takes the same number.
@@ -32,38 +32,50 @@ _kept: dict[str, Engine] = {}
 class KeptEngine:
     """Gives the pipeline an engine that this process has already. Picklable, as `EmbedOptions.load_engine` must be."""
 
-    name: str
+    name: str  # from `kept_name`
 
     def __call__(self) -> Engine:
         """The engine."""
         return _kept[self.name]
 
 
-def load(choice: str, photos: Sequence[str]) -> Engine | None:
+def kept_name(choice: str, backbone: BackboneSpec = BACKBONE) -> str:
+    """The name of an engine in this process: the choice, after the network if that is another than `BACKBONE`."""
+    return choice if backbone == BACKBONE else f"{backbone.architecture}, {choice}"
+
+
+def load(choice: str, photos: Sequence[str], backbone: BackboneSpec = BACKBONE) -> Engine | None:
     """Loads an engine. If it is not available here, prints why and returns None.
 
     Args:
       choice: the engine and its precision, for example "openvino/bfloat16".
       photos: the images to calibrate int8 with.
+      backbone: the network that it runs.
     """
-    if choice not in _kept:
+    name = kept_name(choice, backbone)
+    if name not in _kept:
         engine, precision = choice.split("/")
         named: dict[str, Any] = {"engine": engine, "precision": precision}
         calibration = tuple(photos[:CALIBRATION_IMAGES]) if precision == "int8" else ()
         started = time.perf_counter()
         try:
-            _kept[choice] = EngineLoader(backbone=BACKBONE, engine=EngineSpec(**named), calibration=calibration)()
+            _kept[name] = EngineLoader(
+                backbone=backbone,
+                engine=EngineSpec(**named),
+                calibration=calibration,
+                images=ImageSource(size=backbone.image.size),
+            )()
         except (InputError, ImportError) as error:
-            say(f"{choice}: left out ({error})")
+            say(f"{name}: left out ({error})")
             return None
-        say(f"{choice}: loaded in {time.perf_counter() - started:.1f} s ({_kept[choice].info.why})")
-    return _kept[choice]
+        say(f"{name}: loaded in {time.perf_counter() - started:.1f} s ({_kept[name].info.why})")
+    return _kept[name]
 
 
-def read_pixels(paths: Sequence[str]) -> np.ndarray:
-    """Photos as the pipeline decodes them, uint8 [n, 299, 299, 3]."""
+def read_pixels(paths: Sequence[str], size: int = IMAGE_SIZE) -> np.ndarray:
+    """Photos as the pipeline decodes them, uint8 [n, size, size, 3]."""
     read = ImageReader()
-    return np.stack([decode_image(read(path)) for path in paths])
+    return np.stack([decode_image(read(path), size=size) for path in paths])
 
 
 def saturated_rate(engine: Engine, pixels: np.ndarray, seconds: float) -> float:

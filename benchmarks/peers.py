@@ -1,6 +1,7 @@
 """The peers, which do the same work: Keras alone, and stock Apache Beam, each used as its documentation shows.
 
-Both run Inception v3 in float32 with global average pooling and the same random weights as ours.
+Both run the same network as ours in float32 with the same random weights: Inception v3 with global average pooling, and
+Keras alone also others.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from PIL import Image
 
 from benchmarks.engines import BACKBONE
-from preprocess.backbones.backbone import load_keras_backbone
+from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
 from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.images.decode import IMAGE_SIZE
 
@@ -27,24 +28,28 @@ _batch_ends: list[tuple[float, int]] = []
 
 
 @functools.cache
-def _model() -> Any:
-    return load_keras_backbone(BACKBONE)[0]
+def _model(backbone: BackboneSpec = BACKBONE) -> Any:
+    return load_keras_backbone(backbone)[0]
 
 
-def keras_predict_rate(folder: str) -> float:
+def keras_predict_rate(folder: str, backbone: BackboneSpec = BACKBONE) -> float:
     """Images per second of `Model.predict` on `image_dataset_from_directory`, for all images of a folder.
 
-    Batches have 32 images (Keras' default), Inception v3's own `preprocess_input` scales the pixels, and the data set
-    reads ahead as it does by default. A first batch and the listing of the folder are not counted, so tracing is not.
+    Batches have 32 images (Keras' default), pixels are scaled as by the `preprocess_input` of the network, and the data
+    set reads ahead as it does by default. A first batch and the listing of the folder are not counted, so tracing is
+    not.
     """
     import_tensorflow()
     import keras
 
+    from preprocess.images.decode_graph import scale_pixels
+
+    size = backbone.image.size
     images = keras.utils.image_dataset_from_directory(
-        folder, labels=None, image_size=(IMAGE_SIZE, IMAGE_SIZE), batch_size=BATCH_SIZE, shuffle=False, verbose=False
+        folder, labels=None, image_size=(size, size), batch_size=BATCH_SIZE, shuffle=False, verbose=False
     )
-    batches = images.map(keras.applications.inception_v3.preprocess_input)
-    model = _model()
+    batches = images.map(lambda pixels: scale_pixels(pixels, backbone.image.scaling))
+    model = _model(backbone)
     model.predict(batches.take(1), verbose=0)
     started = time.perf_counter()
     embeddings = model.predict(batches, verbose=0)

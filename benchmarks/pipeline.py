@@ -33,6 +33,7 @@ from benchmarks.photos import Lists, PhotoSet, add_photos_flag, find_photos, mak
 from benchmarks.report import Figure, at_least, finish, say
 from configs.errors import EXIT_OK
 from configs.program import run_program
+from preprocess.backbones.backbone import BackboneSpec
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EmbedOptions
 from preprocess.engines.base import Engine
@@ -49,7 +50,7 @@ _FEWEST_ROWS = 512
 
 
 def _bound(engine: Engine, pixels: np.ndarray, photos: Sequence[str], seconds: float) -> dict[str, float]:
-    decode = core_seconds_per_image(photos)
+    decode = core_seconds_per_image(photos, pixels.shape[1])
     inference = available_cores() / engines.saturated_rate(engine, pixels, seconds)
     return {
         "images_per_sec": available_cores() / (decode + inference),
@@ -58,29 +59,39 @@ def _bound(engine: Engine, pixels: np.ndarray, photos: Sequence[str], seconds: f
     }
 
 
-def _say_bound(choice: str, bound: dict[str, float]) -> None:
+def _say_bound(name: str, bound: dict[str, float]) -> None:
     say(
-        f"{choice}: bound {bound['images_per_sec']:.1f} images/s = {available_cores()} cores / "
+        f"{name}: bound {bound['images_per_sec']:.1f} images/s = {available_cores()} cores / "
         f"({1e3 * bound['decode_sec']:.2f} ms decoding + {1e3 * bound['inference_sec']:.2f} ms inference)"
     )
 
 
 def measure_choice(
-    choice: str, photo_set: PhotoSet, folder: pathlib.Path, *, seconds: float, rounds: int, fewest_rows: int
+    choice: str,
+    photo_set: PhotoSet,
+    folder: pathlib.Path,
+    *,
+    seconds: float,
+    rounds: int,
+    fewest_rows: int,
+    backbone: BackboneSpec = engines.BACKBONE,
 ) -> dict[str, Any] | None:
     """Bounds and runs of one engine and precision, in turns; None if it is not available here."""
     photos = [path for path, _ in photo_set.photos]
-    engine = engines.load(choice, photos)
+    engine = engines.load(choice, photos, backbone)
     if engine is None:
         return None
-    pixels = engines.read_pixels(photos[:_DISTINCT_PIXELS])
+    name, size = engines.kept_name(choice, backbone), backbone.image.size
+    pixels = engines.read_pixels(photos[:_DISTINCT_PIXELS], size)
     decoded = photos[:_DECODED_PHOTOS]
     bounds = [_bound(engine, pixels, decoded, seconds * _ENGINE_SHARE_OF_ROUND)]
-    _say_bound(choice, bounds[-1])
+    _say_bound(name, bounds[-1])
     rows = max(fewest_rows, int(seconds * bounds[0]["images_per_sec"]))
-    lists = make_lists(photo_set, rows, folder / choice.replace("/", "-"))
+    lists = make_lists(photo_set, rows, folder / name.replace("/", "-"))
     options = EmbedOptions(
-        unknown_labels="fail", load_engine=engines.KeptEngine(choice), images=ImageSource(read=read_and_note)
+        unknown_labels="fail",
+        load_engine=engines.KeptEngine(name),
+        images=ImageSource(read=read_and_note, size=size),
     )
     rates, ratios = [], []
     for _ in range(rounds):
@@ -90,10 +101,10 @@ def measure_choice(
         ratios.append(rates[-1] / statistics.mean(bound["images_per_sec"] for bound in bounds[-2:]))
         report = {key: value for key, value in run.report.items() if key.startswith("waited_for")}
         say(
-            f"{choice}: ours {rates[-1]:.1f} images/s in the steady state, {rows / run.seconds:.1f} over the whole run "
+            f"{name}: ours {rates[-1]:.1f} images/s in the steady state, {rows / run.seconds:.1f} over the whole run "
             f"of {rows} rows; {ratios[-1]:.3f} of the bound; {report}"
         )
-        _say_bound(choice, bounds[-1])
+        _say_bound(name, bounds[-1])
     return {
         "choice": choice,
         "ours": statistics.median(rates),

@@ -31,15 +31,34 @@ BENCHMARKS = (
     "decode",
     "hostile",
     "overhead",
+    "commit_scale",
+    "list_passes",
+    "answers",
     "faults",
     "pipeline",
+    "networks",
     "fidelity",
     "backbones",
     "views",
     "training",
+    "training_on_views",
+    "serving",
+    "serving_hostile",
     "accuracy",
 )
-_WITH_PHOTOS = {"startup", "decode", "hostile", "faults", "pipeline", "fidelity", "backbones", "views"}
+_WITH_PHOTOS = {
+    "startup",
+    "decode",
+    "hostile",
+    "faults",
+    "pipeline",
+    "networks",
+    "fidelity",
+    "backbones",
+    "training_on_views",
+    "views",
+    "serving",
+}
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
 

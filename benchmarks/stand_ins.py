@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
+import functools
+import time
 
 import numpy as np
 
@@ -50,3 +53,36 @@ class StandInEngine:
 def load_stand_in() -> StandInEngine:
     """A stand-in engine, for the field `load_engine` of EmbedOptions."""
     return StandInEngine()
+
+
+class WaitingEngine(StandInEngine):
+    """Waits a while for each image, as if another device worked."""
+
+    def __init__(self, image_sec: float) -> None:
+        super().__init__()
+        self._image_sec = image_sec
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+
+    def start(self, pixels: np.ndarray, brightness: np.ndarray | None = None) -> concurrent.futures.Future[np.ndarray]:
+        """The embeddings after the wait; one batch at a time."""
+        return self._thread.submit(self._wait, len(pixels))
+
+    def _wait(self, images: int) -> np.ndarray:
+        time.sleep(self._image_sec * images)
+        return np.ones((images, EMBEDDING_SIZE), np.float32)
+
+
+@functools.cache
+def _waiting_engine(image_sec: float) -> WaitingEngine:
+    return WaitingEngine(image_sec)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadWaiting:
+    """Loads the one waiting engine of a process, for the field `load_engine` of EmbedOptions."""
+
+    image_sec: float
+
+    def __call__(self) -> WaitingEngine:
+        """The engine."""
+        return _waiting_engine(self.image_sec)

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cloud.remedies import gcloud_remedy
 from configs.activity import doing
 from configs.errors import InputError
 from configs.network_faults import network_fault
@@ -16,26 +17,11 @@ from configs.network_faults import network_fault
 # The oldest version that is accepted, from 2022. Everything was tested with 528; older versions may lack a flag.
 _OLDEST = 400
 _INSTALL = "Install it: https://cloud.google.com/sdk/docs/install. --dry_run shows what would be sent without it."
-# Patterns for gcloud's messages, each with a remedy. The first pattern that matches is used.
-_REMEDIES = (
-    (r"active account|UNAUTHENTICATED|[Rr]eauthenticat|auth tokens|invalid_grant", "Log in: gcloud auth login"),
-    (
-        r"SERVICE_DISABLED|has not been used in project|API .*not enabled",
-        "Turn the API on: gcloud services enable aiplatform.googleapis.com --project {project}",
-    ),
-    (
-        r"PERMISSION_DENIED|does not have permission",
-        "Your account needs the role roles/aiplatform.user in project {project}, and for a service account of its own "
-        "roles/iam.serviceAccountUser on that.",
-    ),
-    (
-        r"RESOURCE_EXHAUSTED|[Qq]uota",
-        "Choose another machine type, fewer replicas or another region in the recipe, or ask for more: "
-        "https://console.cloud.google.com/iam-admin/quotas?project={project}",
-    ),
-    (r"UNAVAILABLE", "The service does not answer at the moment. Try again later."),
-    (r"INVALID_ARGUMENT", "Correct the recipe's section, or the flags given."),
-)
+
+
+class UnreachableError(InputError):
+    """No service can be reached from this machine."""
+
 
 Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
@@ -148,21 +134,16 @@ class Gcloud:
             if fault := network_fault(_error_lines(done.stderr)):
                 # The host of a service in a region has the region in its name.
                 region = f", and whether there is a region {self.region}" if self.region in fault else ""
-                raise InputError(f"{name}: {fault}. Check the network{region}.")
+                raise UnreachableError(f"{name}: {fault}. Check the network{region}.")
             said = last_error(done.stderr) or f"exit code {done.returncode}"
-            raise InputError(f"{name}: {said.rstrip('.')}. {self._remedy(said)}".rstrip())
+            remedy = gcloud_remedy(said, command, self.project)
+            raise InputError(f"{name}: {said.rstrip('.')}. {remedy}".rstrip())
         try:
             return json.loads(done.stdout) if done.stdout.strip() else None
         except json.JSONDecodeError as error:
             raise InputError(
                 f"{name}: gcloud's answer is not JSON ({done.stdout[:80]!r}). Run: gcloud components update"
             ) from error
-
-    def _remedy(self, said: str) -> str:
-        for pattern, words in _REMEDIES:
-            if re.search(pattern, said):
-                return words.format(project=self.project)
-        return ""
 
 
 def _name(command: Sequence[str]) -> str:
@@ -179,6 +160,9 @@ def _error_lines(stderr: str) -> str:
 def last_error(stderr: str) -> str:
     """The last error line of gcloud, without its prefix. Without one, the last line; "" if there is no line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")]
-    last = (errors or lines or [""])[-1]
+    starts = [place for place, line in enumerate(lines) if line.startswith("ERROR:")]
+    last = lines[starts[-1]] if starts else (lines or [""])[-1]
+    if starts and last.endswith(":"):
+        # Commands about Compute Engine say "Could not fetch resource:", and why on the next line.
+        last += f" {' '.join(lines[starts[-1] + 1 : starts[-1] + 2]).removeprefix('- ')}"
     return re.sub(r"^ERROR: (\(gcloud[^)]*\) )?", "", last)

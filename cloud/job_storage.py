@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from configs.errors import InputError, cause_in_one_line
 from configs.network_faults import network_fault
+from configs.service_refusals import bucket_remedy
 from preprocess.storage.base import Storage
 from preprocess.storage.retry import RetryPolicy
 
@@ -32,6 +33,8 @@ def faults_of(uri: str) -> Iterator[None]:
         if fault := network_fault(str(error)):
             raise InputError(f"{uri}: {fault}. Check the network.") from error
         cause = cause_in_one_line(error).removeprefix(f"{uri}: ").rstrip(".")
+        if remedy := bucket_remedy(cause):
+            raise InputError(f"{uri}: {cause}. {remedy}") from error
         raise InputError(
             f"{uri}: {cause}. Check the name of the bucket, and that you may use it: "
             "gcloud auth application-default login"

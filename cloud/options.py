@@ -13,8 +13,8 @@ from configs.rules import Switch, Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CloudRunOptions(RecipeChoice):
-    """The options of a program that sends something to Google Cloud."""
+class CloudPlaceOptions(RecipeChoice):
+    """The options of a program that asks Google Cloud."""
 
     # `CloudOptions` has the rules for projects and regions.
     project: str | None = option(
@@ -31,12 +31,6 @@ class CloudRunOptions(RecipeChoice):
         decides="neither",
         default_words="the recipe's",
     )
-    dry_run: bool = option(
-        False,
-        Switch(can_be_unset=False),
-        help="check everything, print what would be sent, send nothing",
-        decides="neither",
-    )
 
     def gcloud(self, recipe: Recipe, run: Runner) -> Gcloud:
         """Gcloud for the project and the region of this run.
@@ -50,3 +44,15 @@ class CloudRunOptions(RecipeChoice):
         """
         region = recipe.cloud.region if self.region is None else CloudOptions(region=self.region).region
         return Gcloud(find_project(recipe.cloud, self.project), region, run)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CloudRunOptions(CloudPlaceOptions):
+    """The options of a program that sends something to Google Cloud."""
+
+    dry_run: bool = option(
+        False,
+        Switch(can_be_unset=False),
+        help="check everything, print what would be sent, send nothing",
+        decides="neither",
+    )

@@ -1,18 +1,19 @@
 """A model in the layout that TensorFlow Serving needs, and the request for a prediction.
 
 The newest of Vertex AI's own TensorFlow images has 2.15, which lacks an operation of our models (`DecodeWebP`: "Op type
-not registered" at the first request). TensorFlow Serving 2.20 has it, and needs its models in numbered folders.
+not registered" at the first request). TensorFlow Serving has it since 2.20, and needs its models in numbered folders.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import hashlib
+import json
 import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cloud.images_to_json import instance_of
 from cloud.job_storage import copy_files, faults_of, is_there, read_file
 from configs.errors import InputError, cause_in_one_line
 from preprocess.storage.base import Storage
@@ -24,22 +25,28 @@ _FILES = ("variables/*", "assets/*", "assets.extra/*", "fingerprint.pb", GRAPH_N
 _DIGEST_LENGTH = 16
 _PORT = 8501
 _ROUTE = "/v1/models/model"
-# Vertex AI accepts only images from Artifact Registry. A repository there can pass on images of Docker Hub.
-HUB_REPOSITORY = "docker-hub"
-_HUB_IMAGE = "tensorflow/serving:2.20.0"
 
 
-def hub_image(project: str, region: str) -> str:
-    """The image of TensorFlow Serving on Docker Hub, by way of Artifact Registry."""
-    return f"{region}-docker.pkg.dev/{project}/{HUB_REPOSITORY}/{_HUB_IMAGE}"
+# The addresses of `hugs serve`, which is told where the model is by AIP_STORAGE_URI.
+_OWN_PORT = 8080
+_OWN_ROUTES = {"container_predict_route": "/predict", "container_health_route": "/readyz"}
 
 
-def container_flags(image: str) -> dict[str, object]:
-    """Flags of `gcloud ai models upload` that start TensorFlow Serving on the model."""
+def container_flags(image: str, *, is_own: bool) -> dict[str, object]:
+    """Flags of `gcloud ai models upload` that start a server on the model.
+
+    Args:
+      image: the image of the server.
+      is_own: whether it is the target `server` of the Dockerfile; otherwise it is TensorFlow Serving.
+    """
+    if is_own:
+        return {"container_image_uri": image, "container_ports": _OWN_PORT, **_OWN_ROUTES}
     return {
         "container_image_uri": image,
-        # The model's name is "model" by default. Vertex AI fills in the location of its copy of the artifact.
-        "container_args": "--model_base_path=$(AIP_STORAGE_URI)",
+        # The model's name is "model" by default. Vertex AI fills in the location of its copy of the artifact. It never
+        # changes, so it is looked at once: by default TensorFlow Serving lists the bucket each second, all day ("If
+        # set to zero poll will be exactly done once", tensorflow_serving/model_servers/main.cc).
+        "container_args": "--model_base_path=$(AIP_STORAGE_URI),--file_system_poll_wait_seconds=0",
         "container_ports": _PORT,
         "container_predict_route": f"{_ROUTE}:predict",
         "container_health_route": _ROUTE,
@@ -53,7 +60,7 @@ class ServingModel:
     Attributes:
       model_dir: its folder.
       info: its description.
-      digest: the hexadecimal digest of its graph, its description and the image that serves it.
+      digest: the hexadecimal digest of its graph, its description and the container that serves it.
     """
 
     model_dir: str
@@ -79,7 +86,7 @@ class ServingModel:
         copy_files([path.removeprefix(f"{self.model_dir}/") for path in paths], self.model_dir, target, storage)
 
 
-def find_model(folder: str, *, image: str, storage: Storage) -> ServingModel:
+def find_model(folder: str, *, image: str, is_own: bool, storage: Storage) -> ServingModel:
     """Finds the model in a folder, or in its sub-folder `model`, where the trainer writes it.
 
     Raises:
@@ -102,7 +109,8 @@ def find_model(folder: str, *, image: str, storage: Storage) -> ServingModel:
             f"MODEL_DIR: the model in {model_dir} takes embeddings and no photos. Train with --weights for one that "
             "can be asked about photos."
         )
-    digest = hashlib.sha256(b"\0".join([hashlib.sha256(graph).digest(), raw, image.encode()]))
+    container = json.dumps(container_flags(image, is_own=is_own), sort_keys=True).encode()
+    digest = hashlib.sha256(b"\0".join([hashlib.sha256(graph).digest(), raw, container]))
     return ServingModel(model_dir=model_dir, info=info, digest=digest.hexdigest()[:_DIGEST_LENGTH])
 
 
@@ -118,18 +126,15 @@ def prediction_request(photo: bytes | None, *, key: str, size: int = 299) -> dic
       InputError: the file is not an image.
     """
     # Imported here so that --help stays quick.
-    from preprocess.images.decode import ImageError, encode_png
-    from preprocess.images.isolated_decoder import IsolatedDecoder
+    from preprocess.images.decode import encode_png
     from preprocess.images.probe_images import probe_images
-    from preprocess.machine.machine_faults import MachineFault
 
+    drawn = photo is None
     try:
-        pixels = probe_images(1, size=size)[0] if photo is None else IsolatedDecoder(size=size)(photo)
-    except ImageError as error:
-        raise InputError(f"--image: {key}: {error.message} ({error.reason})") from error
-    except MachineFault as error:
-        raise InputError(f"--image: {key}: {error}") from error
-    return {"instances": [{"key": key, "image_bytes": {"b64": base64.b64encode(encode_png(pixels)).decode()}}]}
+        content = encode_png(probe_images(1, size=size)[0]) if photo is None else photo
+        return {"instances": [instance_of(content, key=key, size=None if drawn else size)]}
+    except InputError as error:
+        raise InputError(f"--image: {error}") from error
 
 
 def top_predictions(

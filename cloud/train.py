@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cloud.gcloud import Gcloud, Runner, flags_of, run_command
+from cloud.hub_images import PYTHON_IMAGE, hub_image, require_repository
 from cloud.job_storage import is_there, job_storage, put_file, read_file
 from cloud.options import CloudRunOptions
 from cloud.trainer_package import TrainerPackage, build_package
@@ -149,13 +150,14 @@ def _command(options: TrainingRunOptions, *words: str) -> str:
     return script_command(*words, *flags_of({"project": options.project, "region": options.region}), **variables)
 
 
-def _require_free(name: str, gcloud: Gcloud) -> None:
+def _require_free(wanted: TrainingJob, gcloud: Gcloud) -> None:
     """Refuses a job while another active job writes to the same folder."""
+    name, output_path = wanted.display_name, wanted.output_path
     for job in gcloud.listed(gcloud.command("ai", "custom-jobs", "list", filter=f'displayName="{name}"')):
         if job.get("displayName") == name and job.get("state") not in _ENDED:
             number = _number(job)
             raise InputError(
-                f"job name taken: job {number} ({_state(job)}) already writes to gs://{name}. Watch it: "
+                f"job name taken: job {number} ({_state(job)}) already writes to {output_path}. Watch it: "
                 f"{shlex.join(gcloud.command('ai', 'custom-jobs', 'stream-logs', number))}. Cancel it with "
                 "'cancel' in place of 'stream-logs', or choose another JOB_ID."
             )
@@ -232,10 +234,7 @@ def _wait(number: str, gcloud: Gcloud) -> int:
 def _report(number: str, job: TrainingJob, options: TrainingRunOptions, gcloud: Gcloud) -> None:
     print(f"job {number} was started in {gcloud.region}; the machines need some minutes to start")
     print(f"watch    {shlex.join(gcloud.command('ai', 'custom-jobs', 'stream-logs', number))}")
-    print(
-        f"         https://console.cloud.google.com/ai/platform/locations/{gcloud.region}/training/{number}"
-        f"?project={gcloud.project}"
-    )
+    print(f"         https://console.cloud.google.com/agent-platform/training/custom-jobs?project={gcloud.project}")
     print(f"cancel   {shlex.join(gcloud.command('ai', 'custom-jobs', 'cancel', number))}")
     print(f"model    {job.output_path}/model\nreport   {job.output_path}/report.html")
     print(f"\nnext, when it has succeeded: {_command(options, 'hugs_deploy.sh', job.output_path)}", flush=True)
@@ -267,7 +266,8 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         package = None if recipe.vertex.trainer_in_image else build_package()
     job = TrainingJob(job_dir=options.job_dir, job_id=options.job_id, has_test=False, flags=flags)
     staged = _place_of(package, job) if package else None
-    custom_job_spec(job, recipe, package=staged)  # Checks the flags before any request.
+    image = recipe.vertex.image or hub_image(PYTHON_IMAGE, project=gcloud.project, region=gcloud.region)
+    custom_job_spec(job, recipe, image=image, package=staged)  # Checks the flags before any request.
     if not options.dry_run:
         gcloud.require_new_enough()
 
@@ -277,14 +277,16 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
         require_weights(manifest.backbone.weights, job, recipe)
         _require_replaceable(f"{job.output_path}/model", storage)
     job = TrainingJob(job_dir=options.job_dir, job_id=options.job_id, has_test=has_test, flags=flags)
-    spec = custom_job_spec(job, recipe, package=staged)
+    spec = custom_job_spec(job, recipe, image=image, package=staged)
     if options.dry_run:
         print(f"# {_CONFIG_NAME}\n{_to_yaml(spec)}\n{shlex.join(_create_command(job, _CONFIG_NAME, recipe, gcloud))}")
         sent = f"package {staged.uri} ({len(package.content)} bytes) and the job" if package and staged else "job"
         print(f"\ndry run: the {sent} would be sent; nothing was sent")
         require_printed()
         return EXIT_OK
-    _require_free(job.display_name, gcloud)
+    if recipe.vertex.image is None:
+        require_repository(image, gcloud, field="vertex.image")
+    _require_free(job, gcloud)
     if package and staged:
         with doing("copying the trainer to the bucket"):
             put_file(package.content, staged.uri, storage)

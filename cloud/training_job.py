@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +24,7 @@ _INSTALL_AND_TRAIN = (
 )
 _MOUNT = "/gcs/"
 _REACHABLE = ("gs://", _MOUNT)
-_MAX_NAME = 128
+_MAX_NAME, _DIGEST_LENGTH = 128, 8
 _WEIGHTS_WITHOUT_FILE = ("imagenet", "random")
 
 
@@ -64,7 +65,16 @@ class TrainingJob:
     @property
     def display_name(self) -> str:
         """A name that depends only on the output, so another job with this name writes to the same output."""
-        return self.output_path.removeprefix("gs://")[-_MAX_NAME:]
+        return display_name_of(self.output_path)
+
+
+def display_name_of(uri: str) -> str:
+    """A name for a folder in a bucket, of at most 128 characters. No two folders have the same."""
+    path = uri.removeprefix("gs://")
+    if len(path) <= _MAX_NAME:
+        return path
+    digest = hashlib.sha256(path.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return f"{digest} {path[len(digest) + 1 - _MAX_NAME :]}"
 
 
 def trainer_arguments(job: TrainingJob, recipe: Recipe) -> list[str]:
@@ -95,7 +105,7 @@ def _recipe_flags(train: TrainOptions, given: set[str]) -> list[str]:
     length = {"epochs", "max_steps"}
     values.pop("max_steps" if train.epochs is not None else "epochs")
     skipped = given | (length if given & length else set())
-    return [f"--{name}={value}" for name, value in values.items() if name not in skipped]
+    return [f"--{name}={value}" for name, value in values.items() if name not in skipped and value is not None]
 
 
 def _require_reachable(options: TrainingOptions, recipe: Recipe) -> None:
@@ -135,12 +145,13 @@ def require_weights(weights: str, job: TrainingJob, recipe: Recipe) -> None:
         )
 
 
-def custom_job_spec(job: TrainingJob, recipe: Recipe, *, package: StagedPackage | None) -> dict[str, Any]:
+def custom_job_spec(job: TrainingJob, recipe: Recipe, *, image: str, package: StagedPackage | None) -> dict[str, Any]:
     """The `CustomJobSpec` of Vertex AI.
 
     Args:
       job: the training job.
       recipe: the sections `cloud`, `vertex` and `train` are used.
+      image: the container image.
       package: the files that the container installs; None if the image has the trainer.
 
     Returns:
@@ -153,7 +164,7 @@ def custom_job_spec(job: TrainingJob, recipe: Recipe, *, package: StagedPackage 
     pool = {
         "machineSpec": {"machineType": vertex.machine_type},
         "replicaCount": 1,
-        **_container(vertex.image, package, trainer_arguments(job, recipe)),
+        **_container(image, package, trainer_arguments(job, recipe)),
     }
     pools = [pool]
     if vertex.replicas > 1:
@@ -183,7 +194,7 @@ def _container(image: str, package: StagedPackage | None, arguments: Sequence[st
                 "args": list(arguments),
             }
         }
-    # This includes the default, python:3.11 from Docker Hub: Vertex AI has no image with TensorFlow and Python 3.11.
+    # This includes the default, Python 3.11 of Docker Hub.
     lock, path = (f"{_MOUNT}{uri.removeprefix('gs://')}" for uri in (package.lock_uri, package.uri))
     command = ["sh", "-c", _INSTALL_AND_TRAIN, lock, path]
     return {"containerSpec": {"imageUri": image, "command": command, "args": list(arguments)}}

@@ -14,3 +14,7 @@ ClassWeights = Literal["none", "balanced"]
 RequestedLabelMode = Literal["auto", "single", "multi"]
 Unlabeled = Literal["drop", "default_class"]
 ExportFormat = Literal["savedmodel", "litert", "onnx"]
+# Colours of the answers on the page of `hugs serve`, whose values are in serving/page/style.css.
+PageColour = Literal["green", "red", "blue", "orange", "purple", "teal", "brown", "pink"]
+
+AnswerFormat = Literal["csv", "jsonl", "parquet"]

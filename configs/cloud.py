@@ -11,6 +11,7 @@ import re
 from typing import Any, ClassVar, Literal
 
 from configs.errors import did_you_mean
+from configs.machine_families import DISK_TYPES, MIN_DISK_GB, disk_types_for, family_of, machine_fault
 from configs.section import FieldError, Section, shown
 
 # https://cloud.google.com/resource-manager/docs/creating-managing-projects; with a domain for old projects.
@@ -23,7 +24,7 @@ _SUBNETWORK = re.compile(r"(https://www\.googleapis\.com/compute/v1/projects/[^/
 _NETWORK_PATH = re.compile(r"projects/[^/]+/global/networks/[^/]+")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
-_MAX_LABELS = 63  # Of 64; models that are served get one of ours.
+_MAX_LABELS = 63  # Of 64; models that are served and their endpoints get one of ours.
 # Which machines a GPU can be attached to: https://cloud.google.com/compute/docs/gpus.
 _MACHINES_OF_GPU = {"t4": "n1", "l4": "g2"}
 
@@ -42,9 +43,18 @@ class _CloudSection(Section):
 
     def _check_machine_type(self) -> None:
         self._check_pattern("machine_type", _MACHINE_TYPE, "the name of a machine type such as n2-standard-4")
+        name = getattr(self, "machine_type")  # noqa: B009 - sections that have a machine type call this
+        if fault := machine_fault(name):
+            raise FieldError(f"{self.prefix}machine_type", f"must be another machine type: {name} {fault}.")
 
     def _check_image(self) -> None:
         self._check_pattern("image", _IMAGE, "a container image such as europe-docker.pkg.dev/PROJECT/REPO/hugs:1")
+
+    def _check_service_account(self) -> None:
+        if getattr(self, "service_account") is not None:  # noqa: B009 - sections that have an account call this
+            self._check_pattern(
+                "service_account", _SERVICE_ACCOUNT, "an e-mail address that ends in gserviceaccount.com"
+            )
 
     def _check_flag(self, *fields: str) -> None:
         for field in fields:
@@ -81,10 +91,7 @@ class CloudOptions(_CloudSection):
                 f"must be a region of Google Cloud. Received: {shown(self.region)}.{hint} "
                 "configs/regions.txt lists those that are known; add a line for a new one.",
             )
-        if self.service_account is not None:
-            self._check_pattern(
-                "service_account", _SERVICE_ACCOUNT, "an e-mail address that ends in gserviceaccount.com"
-            )
+        self._check_service_account()
         self._check_labels()
 
     def _check_labels(self) -> None:
@@ -111,8 +118,9 @@ class DataflowOptions(_CloudSection):
       max_workers: the largest number of workers at a time, at least 1.
       num_workers: the number of workers at the start; None lets the service choose.
       autoscaling: "throughput" lets the service choose the number; "none" keeps `num_workers`.
-      disk_gb: the disk of a worker in GB, at least 20.
-      disk_type: a disk type of Compute Engine; None for the service's default.
+      disk_gb: the disk of a worker in GB, at least 30.
+      disk_type: a disk type of Compute Engine that the machine type takes. None for the service's default, for machines
+        that refuse that one for another (`machine_families.default_disk_type`).
       network: the name of the VPC network; None for "default".
       subnetwork: regions/REGION/subnetworks/NAME, or its full URL.
       public_ips: whether workers get public addresses. Without, the subnetwork needs Private Google Access.
@@ -120,7 +128,7 @@ class DataflowOptions(_CloudSection):
         installs the project and TensorFlow when it starts.
       weights_in_image: whether the image has the weights. Then they are not copied to the bucket.
       gpu: the GPU of a worker.
-      flexrs: "cost" lets the service wait up to six hours for cheaper machines.
+      flexrs: "cost" lets the service wait up to six hours for cheaper machines; with autoscaling and without a GPU.
     """
 
     prefix: ClassVar[str] = "dataflow."
@@ -149,9 +157,8 @@ class DataflowOptions(_CloudSection):
         self._check_choice("autoscaling", ("throughput", "none"))
         if self.autoscaling == "none" and self.num_workers is None:
             self._fail("num_workers", "given where autoscaling is none")
-        self._check_int("disk_gb", minimum=20)
-        if self.disk_type is not None:
-            self._check_choice("disk_type", ("pd-standard", "pd-balanced", "pd-ssd", "hyperdisk-balanced"))
+        self._check_int("disk_gb", minimum=MIN_DISK_GB)
+        self._check_disk_type()
         if self.network is not None:
             self._check_pattern("network", _RESOURCE_NAME, "the name of a VPC network")
         if self.subnetwork is not None:
@@ -164,12 +171,28 @@ class DataflowOptions(_CloudSection):
         self._check_choice("gpu", ("none", "t4", "l4"))
         self._check_gpu()
         self._check_choice("flexrs", ("none", "cost", "speed"))
+        self._check_flexrs()
+
+    def _check_disk_type(self) -> None:
+        if self.disk_type is None:
+            return
+        self._check_choice("disk_type", DISK_TYPES)
+        possible = disk_types_for(self.machine_type)
+        if self.disk_type not in possible:
+            self._fail("disk_type", f"{' or '.join(possible)} for {self.machine_type}, which refuses other disks")
+
+    def _check_flexrs(self) -> None:
+        # "GPUs are not supported", "for autoscaled batch pipelines": https://cloud.google.com/dataflow/docs/guides/flexrs.
+        if self.flexrs != "none" and self.gpu != "none":
+            self._fail("flexrs", f"none with gpu {self.gpu}: FlexRS has no GPUs")
+        if self.flexrs != "none" and self.autoscaling == "none":
+            self._fail("flexrs", "none with autoscaling none: FlexRS chooses the number of workers")
 
     def _check_gpu(self) -> None:
         if self.gpu == "none":
             return
         family = _MACHINES_OF_GPU[self.gpu]
-        if not self.machine_type.startswith(f"{family}-"):
+        if family_of(self.machine_type) != family:
             self._fail("machine_type", f"one of the {family} family for gpu {self.gpu}")
         if self.image is None:
             self._fail("gpu", "none where dataflow.image is not given: CUDA comes with the image")
@@ -183,7 +206,8 @@ class VertexOptions(_CloudSection):
       machine_type: the machine type of a replica.
       replicas: the number of machines that train one model together, at least 1.
       image: the container image: one of ours (Dockerfile, target `trainer`) with `trainer_in_image`, or any image with
-        Python 3.11, which installs the trainer when it starts.
+        Python 3.11, which installs the trainer when it starts. None for the image of Docker Hub, which the project's
+        repository docker-hub passes on.
       trainer_in_image: whether the image has the trainer. Then nothing is installed when it starts.
       network: projects/NUMBER/global/networks/NAME, a VPC network that is peered with Vertex AI; None for none.
       timeout_hours: the service stops the job after this number of hours, at least 1.
@@ -193,7 +217,7 @@ class VertexOptions(_CloudSection):
 
     machine_type: str = "n1-standard-8"
     replicas: int = 1
-    image: str = "python:3.11"
+    image: str | None = None
     trainer_in_image: bool = False
     network: str | None = None
     timeout_hours: int = 24
@@ -201,15 +225,16 @@ class VertexOptions(_CloudSection):
     def __post_init__(self) -> None:
         self._check_machine_type()
         self._check_int("replicas", minimum=1)
-        self._check_image()
+        if self.image is not None:
+            self._check_image()
         self._check_flag("trainer_in_image")
-        if self.trainer_in_image and self.image == VertexOptions.image:
+        if self.trainer_in_image and self.image is None:
             self._fail("trainer_in_image", "false where vertex.image is not given: that one has only Python")
         if self.network is not None:
             self._check_pattern("network", _NETWORK_PATH, "projects/NUMBER/global/networks/NAME")
         self._check_int("timeout_hours", minimum=1)
         # Images for training that Vertex AI provides have their Python in their name: tf-cpu.2-17.py310.
-        python = re.search(r"\.[cp][py]3(\d+)(:|$)", self.image)
+        python = re.search(r"\.[cp][py]3(\d+)(:|$)", self.image or "")
         if python and int(python[1]) != 11 and not self.trainer_in_image:
             self._fail("image", "one with Python 3.11, which the trainer needs")
 
@@ -224,6 +249,10 @@ class DeployOptions(_CloudSection):
       max_replicas: the largest number of replicas, at least `min_replicas`.
       image: an image of TensorFlow Serving 2.20 or later in Artifact Registry. None for the image of Docker Hub, which
         the project's repository docker-hub passes on.
+      server_in_image: whether `image` is the target `server` of the Dockerfile, and not TensorFlow Serving.
+      service_account: e-mail address of an account for the container. None for that of Vertex AI, which may read the
+        model and nothing else. Another one must be allowed to read the model itself:
+        https://cloud.google.com/vertex-ai/docs/general/custom-service-account.
     """
 
     prefix: ClassVar[str] = "deploy."
@@ -232,15 +261,21 @@ class DeployOptions(_CloudSection):
     min_replicas: int = 1
     max_replicas: int = 1
     image: str | None = None
+    server_in_image: bool = False
+    service_account: str | None = None
 
     def __post_init__(self) -> None:
         self._check_machine_type()
+        self._check_service_account()
         self._check_int("min_replicas", minimum=1)
         self._check_int("max_replicas", minimum=1)
         if self.max_replicas < self.min_replicas:
             self._fail("max_replicas", f"at least min_replicas ({self.min_replicas})")
         if self.image is not None:
             self._check_image()
+        self._check_flag("server_in_image")
+        if self.server_in_image and self.image is None:
+            self._fail("server_in_image", "false where deploy.image is not given")
         # The newest of Vertex AI's own images has TensorFlow 2.15, which lacks an operation of our models (DecodeWebP).
         if self.image is not None and re.search(r"/vertex-ai/prediction/tf2-", self.image):
             self._fail("image", "TensorFlow Serving 2.20 or later; Vertex AI's own images are older")

@@ -111,6 +111,12 @@ def option(
     return dataclasses.field(default=default, metadata={_KEY: described})
 
 
+def same_option(owner: Any, name: str, **changes: Any) -> Any:
+    """A field that is the option of another dataclass, with changes to what it is there; see `Option`."""
+    described = dataclasses.replace(options_of(owner)[name], **changes)
+    return dataclasses.field(default=described.default, metadata={_KEY: described})
+
+
 def options_of(owner: Any) -> dict[str, Option]:
     """The options of a dataclass, or of an object of it, by name and in the order of the fields.
 

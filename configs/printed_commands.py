@@ -25,8 +25,12 @@ PROGRAMS = {
     "graph": ("trainer.graph", "prints the layers of a network or a model, and writes its graph for TensorBoard"),
     "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
     "predict": ("trainer.predict", "predicts the labels of photos"),
+    "serve": ("serving.serve", "answers requests with a model: a web page, and an API for programs"),
+    "predict_all": ("pipelines.predict", "writes the answers for lists, folders or records of any number of photos"),
+    "images_to_json": ("cloud.images_to_json", "writes photos as the JSON that an endpoint takes"),
     "export_frozen": ("trainer.export_frozen", "writes a model as the frozen graph and labels that retrain.py wrote"),
     "classify": ("preprocess.classify", "says which of ImageNet's classes photos show, without training"),
+    "doctor": ("cloud.doctor", "checks whether a project in the cloud has what the jobs need, and how to mend it"),
     "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
 }
 

@@ -29,6 +29,7 @@ from configs.errors import InputError, did_you_mean
 from configs.file_uris import path_argument
 from configs.list_names import DICT_NAME
 from configs.option import Options, option
+from configs.page import PageOptions
 from configs.rules import HeaderText, Number, OneOf, PathText, Text, Whole
 from configs.section import FieldError, Section
 from configs.view_options import ViewOptions
@@ -288,6 +289,17 @@ class TrainOptions(Options):
         decides="model",
     )
     seed: int = option(0, Whole(0), help="the same seed gives the same model", decides="model")
+    # It decides whether the model is exported, and not which model it is.
+    assert_accuracy_at_least: float | None = option(
+        None,
+        Number(at_least=0, at_most=1),
+        help="export the model only if its accuracy (the lower bound of the 95 percent interval) is at least this, on "
+        "the test set if there is one, else on the evaluation set; otherwise an older model stays, and the exit code "
+        "is 2",
+        decides="neither",
+        metavar="SHARE",
+        default_words="none",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -303,6 +315,7 @@ class Recipe(Section):
       dataflow: the machines in the cloud that embed.
       vertex: the machines in the cloud that train.
       deploy: the machines in the cloud that answer requests.
+      page: the texts and colours of the web page that shows answers.
     """
 
     name: str
@@ -313,6 +326,7 @@ class Recipe(Section):
     dataflow: DataflowOptions = dataclasses.field(default_factory=DataflowOptions)
     vertex: VertexOptions = dataclasses.field(default_factory=VertexOptions)
     deploy: DeployOptions = dataclasses.field(default_factory=DeployOptions)
+    page: PageOptions = dataclasses.field(default_factory=PageOptions)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -358,6 +372,7 @@ _SECTIONS: dict[str, Any] = {
     "dataflow": DataflowOptions,
     "vertex": VertexOptions,
     "deploy": DeployOptions,
+    "page": PageOptions,
 }
 
 

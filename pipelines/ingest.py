@@ -28,18 +28,18 @@ from configs.file_uris import path_argument
 from configs.list_names import DICT_NAME, SPLITS
 from configs.printed_commands import program_command
 from configs.program import begins_again, run_program
-from pipelines.class_folders import (
+from pipelines.splits.assign import name_share, split_of, stratified
+from pipelines.splits.earlier_lists import moved_message, read_earlier_lists
+from pipelines.splits.given_split import CLASSES, KEEP, POOL, GivenSplit, find_given_split
+from pipelines.splits.photo_groups import PhotoGroups
+from pipelines.splits.summary import say_doubts, say_given_split, say_groups, say_left_out, say_odd_folders, table
+from preprocess.images.class_folders import (
     ClassFolders,
     find_local_images,
     find_stored_images,
     is_listable,
     labels_of,
 )
-from pipelines.splits.assign import name_share, split_of, stratified
-from pipelines.splits.earlier_lists import moved_message, read_earlier_lists
-from pipelines.splits.given_split import CLASSES, KEEP, POOL, GivenSplit, find_given_split
-from pipelines.splits.photo_groups import PhotoGroups
-from pipelines.splits.summary import say_doubts, say_given_split, say_groups, say_left_out, say_odd_folders, table
 from preprocess.locks.file_lock import FileLock
 from preprocess.locks.lease import Lease
 from preprocess.locks.lock_holder import this_process

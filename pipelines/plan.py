@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,7 @@ def _plan(
     lists = []
     for entry in found:
         print(f"{entry.split}: counting the rows of {entry.input_path}", file=sys.stderr, flush=True)
+        started = time.perf_counter()
         scanned = scan_lists(
             [entry.input_path],
             labels=labels,
@@ -130,8 +132,9 @@ def _plan(
             storage=storage,
             sample_size=max(DRAWN_PER_IMAGE * sample_size, CALIBRATION_IMAGES),
         )
+        scan_sec = time.perf_counter() - started
         check_web_hosts(scanned, connections_per_host=options.connections_per_host, from_here=True)
-        lists.append(PlannedList(split=entry.split, input_path=entry.input_path, scanned=scanned))
+        lists.append(PlannedList(split=entry.split, input_path=entry.input_path, scanned=scanned, scan_sec=scan_sec))
     plan = make_plan(
         recipe, prices, lists, spec=spec, data_dir=data_dir, sample_size=sample_size, batch_size=batch_size
     )

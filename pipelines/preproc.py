@@ -64,7 +64,8 @@ class PreprocOptions(RecipeListOptions):
         help="where the records go",
         decides="neither",
         metavar="DIR",
-        default_words="the newest DATA_DIR/RECIPE_DATE_TIME if it is unfinished, else a new one",
+        default_words="the newest DATA_DIR/RECIPE_DATE_TIME (in a bucket, RECIPE_USER_DATE_TIME) if it is unfinished, "
+        "else a new one",
     )
     wait: bool = option(
         False,

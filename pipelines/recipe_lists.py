@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import getpass
 import os
 import posixpath
+import re
 from collections.abc import Iterable
 
 from configs.errors import InputError
@@ -19,6 +21,7 @@ from preprocess.storage.base import Storage
 from preprocess.storage.uris import has_scheme
 
 _TIME = "%Y%m%d_%H%M%S"
+_MAX_USER = 32
 # The flags of `pipelines.embed` that depend on the list.
 LIST_FLAGS = ("--input_path", "--input_dict", "--output_path")
 
@@ -114,16 +117,18 @@ def newest_job_dir(
     """The newest job directory of a recipe, and whether it is finished; None if there is none.
 
     Args:
-      recipe: a job directory has the name of its recipe and a time; other names with the same beginning are ignored.
+      recipe: a job directory has the name of its recipe, in a bucket that of the user, and a time; other names with the
+        same beginning are ignored.
       splits: the splits that a finished job has.
       data_dir: the directory in which they lie.
       storage: of `data_dir`.
     """
     folders: dict[str, set[str]] = {}
+    before_time = _before_time(recipe, data_dir)
     for name in (MANIFEST_NAME, f"{PARTS_PREFIX}*/{DEFINITION_NAME}"):
-        for path in storage.match(in_folder(data_dir, f"{recipe.name}_*/preproc/_*/{name}")):
+        for path in storage.match(in_folder(data_dir, f"{before_time}*/preproc/_*/{name}")):
             job_dir, _, rest = path.rpartition("/preproc/_")
-            if _time_of(job_dir, recipe) is not None:
+            if _time_of(job_dir, before_time) is not None:
                 folders.setdefault(job_dir, set()).add(rest)
     if not folders:
         return None
@@ -137,26 +142,43 @@ def new_job_dir(recipe: Recipe, newest: str | None, *, data_dir: str) -> str:
     """The name of a new job directory, with the current time; if the clock was set back, a time after the newest.
 
     Args:
-      recipe: the name of the directory begins with the name of the recipe.
+      recipe: the name of the directory begins with the name of the recipe, in a bucket followed by that of the user:
+        colleagues share buckets, and none must go on with the work of another by mistake.
       newest: the newest existing directory; None if there is none.
       data_dir: the directory in which they lie.
     """
     time = datetime.datetime.now()
-    there = _time_of(newest, recipe) if newest is not None else None
+    before_time = _before_time(recipe, data_dir)
+    there = _time_of(newest, before_time) if newest is not None else None
     if there is not None and time <= there + datetime.timedelta(seconds=1):
         time = there + datetime.timedelta(seconds=1)
-    return in_folder(data_dir, f"{recipe.name}_{time:{_TIME}}")
+    return in_folder(data_dir, f"{before_time}{time:{_TIME}}")
 
 
-def _time_of(job_dir: str, recipe: Recipe) -> datetime.datetime | None:
-    """The time in the name of a recipe's job directory; None if it is not the name of one."""
-    text = posixpath.basename(job_dir).removeprefix(f"{recipe.name}_")
+def _before_time(recipe: Recipe, data_dir: str) -> str:
+    """What the names of a user's job directories have before the time."""
+    user = _user_name() if has_scheme(data_dir) else ""
+    return f"{recipe.name}_{user}_" if user else f"{recipe.name}_"
+
+
+def _user_name() -> str:
+    """The name of the user on this machine, as a part of a folder's name; empty if the system does not tell it."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # In a container, a user may have only a number.
+        return ""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:_MAX_USER]
+
+
+def _time_of(job_dir: str, before_time: str) -> datetime.datetime | None:
+    """The time in the name of a job directory; None if it is not the name of one."""
+    text = posixpath.basename(job_dir).removeprefix(before_time)
     try:
         time = datetime.datetime.strptime(text, _TIME)
     except ValueError:
         return None
     # What else can be read as a time, with fewer digits, does not sort by it.
-    return time if f"{recipe.name}_{time:{_TIME}}" == posixpath.basename(job_dir) else None
+    return time if f"{before_time}{time:{_TIME}}" == posixpath.basename(job_dir) else None
 
 
 def plan_path(data_dir: str, recipe_name: str) -> str:

@@ -82,10 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     import numpy as np
 
     from preprocess.backbones.backbone import BackboneSpec, load_classifier
-    from preprocess.backbones.class_names import class_names
+    from preprocess.backbones.class_names import class_names, read_label_file
 
     spec = BackboneSpec.of_options(options)
-    label_files = [(path, _read(path)) for path in options.labels]
+    label_files = [(path, read_label_file(path)) for path in options.labels]
     classifier = load_classifier(spec)
     names = class_names(classifier.model.output_shape[-1], label_files)
     all_usable = True
@@ -103,15 +103,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _print(path, row, names, top_k=options.top_k, as_json=options.json)
     require_printed()  # The program exists to print classes.
     return EXIT_OK if all_usable else EXIT_INPUT_ERROR
-
-
-def _read(path: str) -> bytes:
-    from preprocess.storage.router import UriStorage
-
-    try:
-        return UriStorage().read(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--labels: {path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
 
 
 def _pixels(path: str, size: int) -> np.ndarray:

@@ -2,7 +2,12 @@
 
 import os
 
+import hypothesis
 import pytest
+
+# The time that an example may take says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Two tests run at a time, on two cores: more threads within TensorFlow only get into each other's way.
 for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):

@@ -11,18 +11,22 @@ import pytest
 from PIL import Image
 
 from benchmarks import (
+    commit_scale,
     decode,
     embedding,
     engines,
     faults,
     fidelity,
     gpu,
+    list_passes,
+    networks,
     overhead,
     photos,
     pipeline,
     run,
     startup,
     training,
+    training_on_views,
 )
 from benchmarks.report import Figure, at_least, finish, limit
 from benchmarks.stand_ins import StandInEngine
@@ -124,7 +128,7 @@ def test_peers(photo_folder, tmp_path, monkeypatch):
     keras = pytest.importorskip("keras")
     peers = pytest.importorskip("benchmarks.peers")
     model = keras.Sequential([keras.layers.Input((299, 299, 3)), keras.layers.GlobalAveragePooling2D()])
-    monkeypatch.setattr(peers, "_model", lambda: model)
+    monkeypatch.setattr(peers, "_model", lambda *_: model)
     lists = photos.make_lists(photos.find_photos(str(photo_folder)), 70, tmp_path)
     assert peers.keras_predict_rate(str(lists.folder)) > 0
     assert peers.run_inference_rate(lists.list_path, str(tmp_path / "out" / "all")) > 0
@@ -135,6 +139,48 @@ def test_pipeline_figures_hold_ours_against_the_peers():
     measured = [{"choice": "openvino/bfloat16", "ours": 60.0, "bound": 61.0, "ratio": 60 / 61}]
     rows = pipeline.figures(measured, {"keras": 12.0, "beam": 6.0})
     assert [(row.target, row.met) for row in rows] == [(">= 0.95", True), (">= 6", False), (">= 10", True)]
+
+
+def test_networks(photo_folder, monkeypatch, capsys):
+    """Two networks of different sizes, of which one has no engine here; the engines and Keras are stand-ins."""
+    kept = {"openvino/bfloat16": SlowEngine(), "mobilenet_0.25_128, openvino/bfloat16": SlowEngine()}
+    monkeypatch.setattr(engines, "_kept", kept)
+    peers = pytest.importorskip("benchmarks.peers")
+    sizes = []
+
+    def keras_predict_rate(folder, backbone):
+        sizes.append(backbone.image.size)
+        return 10.0
+
+    monkeypatch.setattr(peers, "keras_predict_rate", keras_predict_rate)
+    flags = ["--photos", str(photo_folder), "--seconds", "0.2", "--rounds", "1", "--rows", "600"]
+    networks.main([*flags, "--networks", "inception_v3", "mobilenet_0.25_128", "--choices", "openvino/bfloat16"])
+    result = result_of(capsys)
+    assert [one["network"] for one in result["networks"]] == ["inception_v3", "mobilenet_0.25_128"]
+    assert sizes == [299, 299, 128, 128]
+    assert len(result["rows"]) == 4
+    assert all(one["keras"] == 10 and one["ours"] > 0 and one["bound"] > 0 for one in result["networks"])
+
+
+def test_training_on_views_beside_a_loop_that_distorts_in_each_step(photo_folder, capsys):
+    flags = ["--photos", str(photo_folder), "--quick", "--steps", "10", "--batch_size", "4", "--peer_steps", "2"]
+    training_on_views.main([*flags, "--backbone", "mobilenet_0.25_128"])
+    result = result_of(capsys)
+    assert len(result["rows"]) == 2
+    assert all(row["ratio"] > 0 for row in result["rows"])
+
+
+def test_distortions_are_those_of_retrain_py(photo_folder):
+    tf = pytest.importorskip("tensorflow")
+    path = str(next(photo_folder.rglob("*.jpg")))
+    distort = training_on_views.Distortion(size=32, flip_left_right=True, crop=20, scale=10, brightness=30)
+    squares = np.stack([distort(tf.constant(path), tf.constant([0, seed])).numpy() for seed in range(40)])
+    assert squares.shape == (40, 32, 32, 3)
+    plain = training_on_views.Distortion(size=32, flip_left_right=False, crop=0, scale=0, brightness=0)
+    first = plain(tf.constant(path), tf.constant([0, 0])).numpy()
+    assert (plain(tf.constant(path), tf.constant([0, 1])).numpy() == first).all()
+    ratios = squares.mean(axis=(1, 2, 3)) / first.mean()
+    assert 0.6 < ratios.min() < 0.85 and 1.15 < ratios.max() < 1.4  # Not clipped: the mean of the photo is near 128.
 
 
 def test_fidelity(photo_folder, stand_in_engines, capsys):
@@ -250,3 +296,26 @@ def test_a_training_step_is_compared_with_the_parts_of_keras():
     row = training.step_row(batch_size=4, steps=2, rounds=1)
     assert row["ratio"] == pytest.approx(row["peer"] / row["ours"], rel=0.05)
     assert row["keras_dropout_ms"] > 0 and row["keras_optimizer_ms"] > 0
+
+
+def test_commit_scale(capfd):
+    commit_scale.main(["--rows", "2000", "9000", "--labels", "5", "--duplicates", "20"])
+    result = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert [one["blocks"] for one in result["runs"]] == [2, 9]
+    assert result["runs"][1]["duplicates"]["images"] > 100
+    assert result["rows"][1]["met"]
+
+
+@pytest.mark.parametrize("which", ["check", "pipeline"])
+def test_list_passes(tmp_path, which):
+    list_passes._write_lists(str(tmp_path), rows=2500, rows_per_list=1000)
+    began = []
+    assert list_passes._PASSES[which](str(tmp_path), lambda: began.append(which)) == 2500
+    assert began == [which]
+
+
+def test_list_passes_figures():
+    run_ = {"rows": 100, "rows_per_list": 100, "cpu_sec": 1e-4, "peak_bytes": 2**27}
+    runs = [{**run_, "pass": which, "rows": rows} for which in ("check", "pipeline") for rows in (10, 100)]
+    figures = list_passes._figures(runs)
+    assert [row.met for row in figures] == [True, True, True, True, True, None]

@@ -15,8 +15,9 @@ from PIL import Image
 pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
 
 from configs.errors import InputError
-from pipelines import class_folders, ingest
+from pipelines import ingest
 from pipelines.splits.assign import name_share, split_of
+from preprocess.images import class_folders
 from tests.support.faulty_gcs import FaultPlan, FaultyGcs
 from tests.support.programs import end_program, start_program
 

@@ -59,7 +59,7 @@ def copied_from_the_checkout():
 
 def test_what_is_copied_is_there_and_is_sent_to_the_build():
     sources = set(copied_from_the_checkout())
-    locks = {"requirements-worker.lock", "requirements-worker-gpu.lock", "requirements-trainer.lock"}
+    locks = {f"requirements-{name}.lock" for name in ("worker", "worker-gpu", "trainer", "server")}
     assert sources >= {*locks, "pyproject.toml", "setup.py", "README.md", "LICENSE"}
     for source in sources - {"weights*"}:
         assert (ROOT / source).exists(), source
@@ -100,7 +100,7 @@ def commands(stage, program):
                     yield shlex.split(command)
 
 
-@pytest.mark.parametrize("stage", ["worker", "worker-gpu", "trainer"])
+@pytest.mark.parametrize("stage", ["worker", "worker-gpu", "trainer", "server"])
 def test_what_is_installed_is_a_lock_as_it_is(stage):
     installs = list(commands(stage, "pip install"))
     assert all("--no-deps" in install for install in installs)
@@ -113,7 +113,7 @@ def test_what_is_installed_is_a_lock_as_it_is(stage):
     assert [install[-1] for install in installs[1:]] == ([] if stage == "worker-gpu" else ["/tmp/hugs"])
 
 
-@pytest.mark.parametrize("stage", ["worker", "worker-gpu", "trainer"])
+@pytest.mark.parametrize("stage", ["worker", "worker-gpu", "trainer", "server"])
 def test_programs_that_images_run_are_there(stage):
     (baked,) = commands(stage, "python")
     assert baked[:3] == ["python", "-m", "preprocess.bake"]
@@ -127,3 +127,15 @@ def test_a_worker_starts_as_beam_starts_it_and_a_trainer_trains():
     entry_points = {name: [words for one, words in stage if one == "ENTRYPOINT"] for name, stage in STAGES.items()}
     assert entry_points["worker"] == entry_points["worker-gpu"] == []
     assert entry_points["trainer"] == [["[python,", "-m,", "trainer.task]"]]
+
+
+def test_a_server_takes_what_its_container_gives_it():
+    from serving.options import parse_options
+
+    (words,) = (words for one, words in STAGES["server"] if one == "ENTRYPOINT")
+    words = [word.strip("[],") for word in words]
+    assert words[:3] == ["python", "-m", "serving.serve"]
+    options = parse_options(words[3:], {"AIP_STORAGE_URI": "gs://bucket/model"})
+    assert options.host == "0.0.0.0"
+    assert ("EXPOSE", [str(options.port)]) in STAGES["server"]
+    assert ("USER", ["nobody"]) in STAGES["server"]

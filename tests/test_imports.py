@@ -8,12 +8,15 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-OURS = {"configs", "preprocess", "pipelines", "trainer", "cloud", "commands", "demo", "benchmarks", "scripts", "tests"}
+OURS = {"configs", "preprocess", "pipelines", "trainer", "serving", "cloud", "commands"}
+OURS |= {"demo", "benchmarks", "scripts", "tests"}
 MAY_IMPORT = {
     "configs": {"configs"},
     "preprocess": {"preprocess", "configs"},
-    "pipelines": {"pipelines", "preprocess", "configs"},
+    # `pipelines.answers` alone takes something of the trainer.
+    "pipelines": {"pipelines", "trainer", "preprocess", "configs"},
     "trainer": {"trainer", "preprocess", "configs"},
+    "serving": {"serving", "trainer", "preprocess", "configs"},
     "cloud": {"cloud", "trainer", "preprocess", "configs"},
     # It imports programs by name, when they are asked for.
     "commands": {"commands", "configs"},
@@ -29,13 +32,14 @@ _JOBS = {*_ENGINES, "preprocess.engines", "preprocess.lists"} - {"preprocess.bac
 _PIPELINE = {*_JOBS, "preprocess.backbones", "preprocess.beam", "preprocess.jobs", "preprocess.locks"}
 # What each sub-package may import beside itself and configs. What lies beside the sub-packages may import all of them.
 ROOMS = {
+    "preprocess.answers": set(),
     "preprocess.lists": set(),
     "preprocess.records": set(),
     "preprocess.storage": set(),
     "preprocess.locks": {"preprocess.storage"},
     "preprocess.machine": {"preprocess.storage"},
     "preprocess.images": {"preprocess.lists", "preprocess.machine", "preprocess.records", "preprocess.storage"},
-    "preprocess.backbones": {"preprocess.images", "preprocess.records", "preprocess.storage"},
+    "preprocess.backbones": {"preprocess.answers", "preprocess.images", "preprocess.records", "preprocess.storage"},
     "preprocess.engines": _ENGINES,
     "preprocess.jobs": _JOBS,
     "preprocess.beam": _PIPELINE - {"preprocess.beam"},
@@ -50,28 +54,48 @@ ROOMS = {
         "trainer.evaluation",
         "trainer.storage",
         "trainer.training",
+        "preprocess.answers",
         "preprocess.backbones",
         "preprocess.images",
         "preprocess.locks",
         "preprocess.records",
     },
+    "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
-    "pipelines.splits": {"preprocess.storage"},
+    "pipelines.splits": {"preprocess.images", "preprocess.storage"},
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
     "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
     "pipelines.diagnosis": {"pipelines.checks", *_PIPELINE} - {"preprocess.beam"},
+    "pipelines.answers": {
+        "pipelines.checks",
+        "pipelines.embedding",
+        "pipelines.planning",
+        "pipelines.runners",
+        "preprocess.answers",
+        *_PIPELINE,
+        "trainer.data",
+        "trainer.export",
+    },
     "pipelines.embedding": {"pipelines.checks", "pipelines.planning", "pipelines.runners", *_PIPELINE},
 }
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
-    "pipelines.diagnosis": {"pipelines.class_folders"},
-    "pipelines.splits": {"pipelines.class_folders"},
+    "cloud.checkup": {"cloud.gcloud", "cloud.hub_images"},
     "trainer.storage": {"trainer.options"},
     "trainer.training": {"trainer.options"},
     "trainer.search": {"trainer.options"},
 }
 # Of the trainer, the cloud needs what it takes and what it leaves; without TensorFlow, as all of `cloud` is.
 TRAINER_FOR_CLOUD = {"trainer.options", "trainer.export.model_info", "trainer.data.record_sets"}
+# To answer, one has to know a model and to read records, without TensorFlow, too.
+TRAINER_FOR_ANSWERS = {
+    "trainer.data.record_parser",
+    "trainer.data.record_sets",
+    "trainer.data.shard_reader",
+    "trainer.export.classifier",
+    "trainer.export.head_arrays",
+    "trainer.export.model_info",
+}
 # Where Beam is imported; all else must work without it, for the trainer and for tests.
 BEAM = ("preprocess.beam.", "pipelines.")
 # What --help must not wait for.
@@ -166,6 +190,18 @@ def test_the_cloud_knows_the_trainer_by_its_contracts():
     assert {name for name in used if name.startswith("trainer")} == TRAINER_FOR_CLOUD
 
 
+def test_the_pipelines_know_the_trainer_only_to_answer():
+    used = {
+        (module_name(path), name)
+        for path in MODULES
+        if module_name(path).startswith("pipelines")
+        for name in imported_modules(path)
+        if name.startswith("trainer")
+    }
+    assert {name for _, name in used} == TRAINER_FOR_ANSWERS
+    assert all(module.startswith("pipelines.answers.") for module, _ in used)
+
+
 def reached_from(package: str) -> set[str]:
     """The modules of ours that a package imports, directly or not."""
     modules = {module_name(path): path for path in MODULES}
@@ -179,7 +215,7 @@ def reached_from(package: str) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("package", ["trainer", "cloud"])
+@pytest.mark.parametrize("package", ["trainer", "serving", "cloud"])
 def test_what_reaches_no_beam_module(package):
     seen = reached_from(package)
     assert "preprocess.records.record_set" in seen

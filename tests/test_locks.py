@@ -23,6 +23,7 @@ LOCKS = {
     "requirements-worker.lock": {"pipeline", "aws", "openvino", "heif", "weights"},
     "requirements-worker-gpu.lock": {"pipeline", "aws", "openvino", "heif", "gpu", "weights"},
     "requirements-trainer.lock": {"train", "aws", "export", "weights"},
+    "requirements-server.lock": {"serve", "aws", "openvino", "heif", "weights"},
 }
 MACHINES = {
     f"{system}-{machine}-{python}": {

@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 
 import pytest
+import yaml
 
 from configs.install_hint import install_hint
 
@@ -18,12 +19,15 @@ _PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"),
     *(
         "docs/cloud.md",
+        "docs/first-run.md",
+        "docs/clusters.md",
         "docs/promises.md",
         "docs/storage.md",
         "docs/python.md",
         "docs/formats.md",
         "docs/sizes.md",
         "docs/glossary.md",
+        "docs/serving.md",
     ),
 )
 _FLAGS = re.compile(r"^(--no-cache-dir|--no-deps|--require-hashes|--no-build-isolation|-q|--quiet)\s+")
@@ -93,6 +97,23 @@ def test_links_within_the_pages_lead_somewhere(name):
             assert anchor in anchors, f"{path}{anchor}"
 
 
+def test_what_is_started_on_clusters_is_of_the_version_of_beam():
+    from apache_beam import __version__
+    from apache_beam.options.pipeline_options import FlinkRunnerOptions
+
+    compose = yaml.safe_load((ROOT / "docs/flink-compose.yaml").read_text())
+    images = {name: service["image"] for name, service in compose["services"].items()}
+    flink = images["jobmanager"].removeprefix("flink:")
+    assert flink in FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
+    assert images["taskmanager1"] == images["taskmanager2"] == f"flink:{flink}"
+    job_server = f"apache/beam_flink{flink}_job_server"
+    assert images["jobserver"] == f"{job_server}:{__version__}"
+    assert f"PRISM_VERSION := v{__version__}\n" in (ROOT / "Makefile").read_text()
+    page = (ROOT / "docs/clusters.md").read_text()
+    assert f"{job_server}:{__version__}" in page
+    assert f"cmd/prism@v{__version__} " in page
+
+
 def test_every_test_that_the_promises_name_is_there():
     text = (ROOT / "docs" / "promises.md").read_text()
     source, named = "", 0
@@ -109,7 +130,7 @@ def test_every_test_that_the_promises_name_is_there():
 def test_the_module_map_has_every_module_in_its_place():
     text = (ROOT / "ARCHITECTURE.md").read_text()
     text = text[text.index("## Module map") : text.index("## Words")]
-    for package in ("preprocess", "trainer", "pipelines"):
+    for package in ("preprocess", "trainer", "serving", "pipelines"):
         for folder in (ROOT / package, *sorted(path.parent for path in (ROOT / package).glob("*/__init__.py"))):
             modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
             name = f"**`{folder.relative_to(ROOT).as_posix()}/`**"

@@ -14,11 +14,12 @@ import tensorflow as tf
 
 from configs.counts import counted
 from configs.errors import InputError
+from preprocess.records.backbone_identity import difference_of
 from trainer.data.dataset import EmbeddingDataset, in_label_mode
 from trainer.data.embedding_findings import embedding_findings, finding_warnings
 from trainer.data.photos import finder_of_sets
 from trainer.data.record_origins import origin_warnings, record_origins
-from trainer.data.record_sets import RecordSet, backbone_difference
+from trainer.data.record_sets import RecordSet
 from trainer.evaluation.assess import Calibration, LogitsOf, assess
 from trainer.export.classifier import Classifier, load_saved_model
 from trainer.export.model_info import ModelInfo
@@ -54,7 +55,7 @@ def require_fitting(info: ModelInfo, model_dir: str, sets: Mapping[str, tuple[Re
             if not (info.backbone_verified and record_set.verified):
                 continue
             if not info.backbone.agrees_with(record_set.manifest.backbone):
-                difference = backbone_difference(info.backbone, record_set.manifest.backbone)
+                difference = difference_of(info.backbone, record_set.manifest.backbone)
                 raise InputError(
                     f"The model {model_dir} and the record set {record_set.prefix} have different backbones: "
                     f"{difference}. Embed the images with the model's."

@@ -221,6 +221,14 @@ class TrainingOptions(TrainOptions, DataOptions):
         help="center and scale the embeddings by the training set's statistics",
         decides="model",
     )
+    # The digest of the training data says how many views are drawn from.
+    draw_views: bool = option(
+        True,
+        Switch(),
+        help="each time an example is trained on, draw one of its views; if not, take the undistorted one",
+        decides="model",
+        held_as=("training data",),
+    )
     # The definition of a checkpoint holds the settings that a search found, as if the user had given them.
     tune: int = option(
         0,
@@ -241,6 +249,13 @@ class TrainingOptions(TrainOptions, DataOptions):
         1,
         Whole(1),
         help="number of seeds to train with, for mean and spread; the first seed gives the model",
+        decides="neither",
+    )
+    compare_views: bool = option(
+        True,
+        Switch(),
+        help="measure what the views of the training images brought: three heads or --seeds of them, with and without "
+        "views",
         decides="neither",
     )
     learning_curve: bool = option(False, Switch(), help="measure how much more examples would help", decides="neither")

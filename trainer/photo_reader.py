@@ -18,7 +18,7 @@ from preprocess.images.read import read_image_bytes
 from preprocess.lists.outcomes import RowFailure
 from preprocess.machine.machine_faults import MachineFault
 from preprocess.storage.retry import RetryPolicy
-from preprocess.storage.uris import shown
+from preprocess.storage.uris import resolve_uri, shown
 from trainer.storage.files import cause_of, is_missing_bucket, storage
 
 # Photos that are read and decoded ahead: 0.27 MB each.
@@ -42,6 +42,38 @@ def _read(location: str) -> bytes:
             raise
 
     return read_image_bytes(location, read_remote=read_remote, read_part=storage().read_part)
+
+
+def named_photos(names: Sequence[str], labels: tuple[str, ...]) -> list[str]:
+    """The photos that somebody names: photos, those of folders and globs, then those of lists.
+
+    Args:
+      names: local paths, globs and URIs.
+      labels: of the model. They tell the columns of a list from each other.
+
+    Raises:
+      InputError: a folder has no photo in it, nothing matches a glob, or a list cannot be read.
+    """
+    # here: its imports would double the time of `--help`
+    from preprocess.images.photo_sources import find_sources
+    from preprocess.lists.labels import LabelDict
+    from preprocess.lists.opened_list import open_list
+    from preprocess.lists.rows import parse_rows
+
+    found = find_sources([local_path_of(name) for name in names], storage(), flag="PHOTO")
+    photos = list(found.photos)
+    dictionary = LabelDict(labels, optional=True)
+    for path in found.lists:
+        try:
+            with storage().open(path) as stream:
+                content, list_format, _ = open_list(stream, list_path=path, labels=dictionary)
+                rows = parse_rows(
+                    content, list_path=path, labels=dictionary, unknown_labels="unlabeled", list_format=list_format
+                )
+                photos += [resolve_uri(row.uri, path) for row in rows if row.outcome is None]
+        except OSError as error:
+            raise InputError(f"PHOTO: the list {path} cannot be read ({cause_of(error)}).") from error
+    return photos
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,8 @@ class PredictOptions(Options):
     photos: tuple[str, ...] = option(
         REQUIRED,
         Arguments(),
-        help="image files of any common format, local or gs://",
+        help="image files of any common format, folders and globs of them, or lists with the image in the first "
+        "column (.csv, .jsonl ...); local, gs:// or s3://. For very many, `hugs predict_all` is made",
         decides="neither",
         metavar="PHOTO",
         positional=True,
@@ -127,20 +128,12 @@ def _graph_classifier(options: PredictOptions, graph: str) -> GraphClassifier:
 
 
 def _print(path: str, prediction: Prediction, info: ModelInfo, options: PredictOptions) -> None:
-    best = prediction.top(info.labels, options.top_k)
     if options.json:
-        line = {
-            "image": path,
-            "predictions": [{"label": label, "score": score, "id": i} for label, score, i in best],
-            "confident": prediction.confident,
-            "threshold": info.threshold,
-            "random_weights": info.backbone.is_random,
-            "backbone_verified": info.backbone_verified,
-        }
+        line = {"image": path, **prediction.to_json(info, options.top_k)}
         print(json.dumps(line, ensure_ascii=False))
         return
     print(path if prediction.confident else f"{path}  (not sure: no score reaches {info.threshold:.1%})")
-    for label, score, _ in best:
+    for label, score, _ in prediction.top(info.labels, options.top_k):
         print(f"  {score:6.1%}  {label}")
 
 
@@ -155,12 +148,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       KeyboardInterrupt: Ctrl-C; it says how many photos were done.
     """
     options = _parse(argv)
-    total, printed = len(options.photos), 0
+    total = printed = 0
 
     try:
         from preprocess.images.decode import IMAGE_SIZE
         from trainer.export.classifier import BATCH_SIZE, Classifier, read_model_info
-        from trainer.photo_reader import PhotoReader
+        from trainer.photo_reader import PhotoReader, named_photos
 
         classifier: Classifier | GraphClassifier | None = None
         if options.graph is not None:
@@ -169,8 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             info = classifier.info
         else:
             info = read_model_info(options.model_dir or "")
+        paths = named_photos(options.photos, info.labels)
+        total = len(paths)
         with doing("predicting", total=total, unit="photo") as progress:
-            photos = PhotoReader(options.photos, info.image.size if info.takes_images else IMAGE_SIZE)
+            photos = PhotoReader(paths, info.image.size if info.takes_images else IMAGE_SIZE)
             while photos.num_left:
                 batch = photos.next_batch(BATCH_SIZE)
                 if batch and classifier is None:  # If there is nothing to predict, the model is not loaded.

@@ -6,6 +6,7 @@ Usage: python -m trainer.task --train_data_paths 'out/preproc/train*' --eval_dat
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import posixpath
 import sys
@@ -24,6 +25,7 @@ from preprocess.machine.run_note import RunNote, noted
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.storage.uris import has_scheme
 from trainer.data.record_sets import RecordSet, find_record_sets, require_agreement, require_disjoint
+from trainer.data.set_views import require_same_views
 from trainer.options import TrainingOptions, parse_options
 from trainer.storage.files import storage
 from trainer.training.distributed import GradientExchange, read_cluster
@@ -67,6 +69,8 @@ def _find_sets(options: TrainingOptions) -> dict[str, tuple[RecordSet, ...]]:
             if "train" in sets and name != "train":
                 require_disjoint(sets["train"], sets[name], flag=flag)
     require_agreement([record_set for part in sets.values() for record_set in part])
+    if "train" in sets and options.draw_views:
+        require_same_views(sets["train"])
     return sets
 
 
@@ -133,13 +137,18 @@ def read_datasets(
     *,
     max_memory_mb: int | None,
     unlabeled: Unlabeled = "drop",
+    draw_views: bool = True,
 ) -> dict[str, EmbeddingDataset]:
     """Reads the data of a run into memory if they fit, and prints a line if they do not.
+
+    Of sets with several views of each image, a line says which views are used: of held-out sets only view 0, because a
+    model meets undistorted images.
 
     Args:
       sets: the record sets of "train", "eval" and "test", if given.
       max_memory_mb: as in the options.
       unlabeled: as in the options.
+      draw_views: as in the options.
 
     Raises:
       InputError: see `read_dataset`.
@@ -151,10 +160,22 @@ def read_datasets(
     data = {}
     # The set that is read most often comes first; a test set is read only once.
     for name in sorted(sets, key=["eval", "train", "test"].index):
-        data[name] = read_dataset(sets[name], flag=f"{name}_data_paths", budget=budget, unlabeled=unlabeled)
+        all_views = name == "train" and draw_views
+        data[name] = read_dataset(
+            sets[name], flag=f"{name}_data_paths", budget=budget, unlabeled=unlabeled, all_views=all_views
+        )
+        if views := next((found.views for found in sets[name] if found.views), None):
+            use = "each step draws one of them" if all_views else "only view 0, the undistorted one, is used"
+            _say(f"the images of the {name} set have {views.describe()}: {use}")
         if not data[name].embeddings.in_memory:
             _say(f"the {name} set does not fit the memory for embeddings and is read as needed")
     return {name: data[name] for name in sets}
+
+
+def _read_data(options: TrainingOptions, sets: dict[str, tuple[RecordSet, ...]]) -> dict[str, EmbeddingDataset]:
+    return read_datasets(
+        sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled, draw_views=options.draw_views
+    )
 
 
 def _load_backbone(record_set: RecordSet, weights: str | None) -> tuple[keras.Model | None, BackboneIdentity]:
@@ -214,12 +235,23 @@ def _train(
 
         _say(f"training with {options.seeds} seeds")
         extras["seeds"] = over_seeds(train, evaluation, data.get("test"), options, left_out=left_out)
+    if train.embeddings.num_views > 1 and options.compare_views:
+        from trainer.search.view_comparison import compare_views, num_trainings
+
+        number = num_trainings(options)
+        _say(f"measuring what the views brought, with {number} more trainings; --no-compare_views leaves it out")
+        extras["view_gain"] = compare_views(train, evaluation, data.get("test"), options, left_out=left_out)
     if options.learning_curve:
         from trainer.search.seeds_and_curves import learning_curve
 
         _say("measuring what more images would bring")
         extras["learning_curve"] = learning_curve(train, evaluation, options, left_out=left_out["eval"])
     return options, result, extras
+
+
+def _views_used(options: TrainingOptions, train: RecordSet) -> dict[str, Any] | None:
+    """The views of the training images and whether they were drawn; None if each image has one."""
+    return None if train.views is None else {**dataclasses.asdict(train.views), "drawn": options.draw_views}
 
 
 def _write_tensorboard(
@@ -247,7 +279,7 @@ def train_as_worker(options: TrainingOptions, exchange: GradientExchange) -> Non
     from trainer.training.checkpoints import Saving
     from trainer.training.loop import train_head
 
-    data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
+    data = _read_data(options, sets)
     data = in_label_mode(data, options.label_mode)
     train_head(
         data["train"], data["eval"], options, saving=Saving(writes=False, resumes=True), say=_say, exchange=exchange
@@ -311,6 +343,7 @@ def _train_and_export(
     from trainer.data.record_origins import record_origins
     from trainer.data.shared_images import SHARED_IMAGES_NAME, find_shared_images
     from trainer.evaluation.assess import assess, calibrate
+    from trainer.evaluation.gate import measure_gate, refusal
     from trainer.export.classifier import Classifier
     from trainer.export.formats import export_all, require_formats
     from trainer.export.output_folder import PREDICTIONS_NAME, REPORT_NAME, copy_model
@@ -328,7 +361,7 @@ def _train_and_export(
     # Loaded now and not at the export: if the network is not available, no training time is lost.
     with doing("loading the network that the model will contain"):
         network, backbone = _load_backbone(sets["train"][0], options.weights)
-    data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
+    data = _read_data(options, sets)
     data = in_label_mode(data, options.label_mode)
     require_trainable(data["train"])
     with doing("looking for images that the sets share"):
@@ -352,6 +385,7 @@ def _train_and_export(
         "shared_images": {name: images.to_json() for name, images in shared.items()},
         "embedding_found": findings,
         "record_origins": origins,
+        "views": _views_used(options, sets["train"][0]),
         **extras,
     }
     held_out = {name: dataset for name, dataset in data.items() if name != "train"}
@@ -397,6 +431,20 @@ def _train_and_export(
         metrics["wall_sec"] = round(time.monotonic() - started, 3)  # It includes the export.
 
     files = {REPORT_NAME: lambda path: write_report(path, metrics, evaluations, photos)}
+    if options.assert_accuracy_at_least is not None:
+        metrics["gate"] = measure_gate(metrics, options.assert_accuracy_at_least)
+        if not metrics["gate"]["passed"]:
+            metrics["warnings"].insert(0, f"NOT EXPORTED: {refusal(metrics['gate'])}")
+            metrics["model"]["takes_images"], metrics["exports"] = network is not None, {}
+            metrics["wall_sec"] = round(time.monotonic() - started, 3)
+            with doing("writing the report and the metrics"):
+                refused_dir = output.refuse(metrics, files)
+            _write_tensorboard(options, evaluations, data["eval"], step=result.best.step)
+            report_trial(_of_trial(metrics), step=result.best.step)
+            raise InputError(
+                f"the model is not exported: {refusal(metrics['gate'])}. All numbers are in {refused_dir}; an older "
+                "model stays as it is."
+            )
     if options.write_predictions:
         files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration, photos_of)
     if any(len(rows) for rows in left_out.values()):
@@ -409,7 +457,7 @@ def _train_and_export(
             copy_model(output.local_model_dir, options.export_dir)
     with doing("writing what TensorBoard shows"):
         _write_tensorboard(options, evaluations, data["eval"], step=result.best.step)
-    report_trial({"accuracy": metrics["eval"]["accuracy"], "loss": metrics["eval"]["loss"]}, step=result.best.step)
+    report_trial(_of_trial(metrics), step=result.best.step)
     print(
         summary(
             metrics,
@@ -421,6 +469,10 @@ def _train_and_export(
         )
     )
     return metrics
+
+
+def _of_trial(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {"accuracy": metrics["eval"]["accuracy"], "loss": metrics["eval"]["loss"]}
 
 
 def _photo_to_try(photos: Sequence[Photo]) -> str | None:
@@ -453,11 +505,19 @@ def evaluate_model(options: TrainingOptions) -> dict[str, Any]:
     from trainer.storage.output_locks import locked_outputs
 
     require_fitting(info, options.existing_model_dir, sets)
-    data = read_datasets(sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled)
+    data = _read_data(options, sets)
     with locked_outputs(options), doing("evaluating the model"):
         metrics = evaluate_existing(options, sets, data, info)
     _warn(metrics["warnings"])
     print(evaluation_summary(metrics, output_path=options.output_path))
+    if options.assert_accuracy_at_least is not None:
+        from trainer.evaluation.gate import measure_gate, refusal
+
+        gate = measure_gate(metrics, options.assert_accuracy_at_least)
+        if not gate["passed"]:
+            raise InputError(
+                f"the model is not good enough: {refusal(gate)}. All numbers are in {options.output_path}."
+            )
     return metrics
 
 

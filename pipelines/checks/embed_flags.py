@@ -168,6 +168,7 @@ class EmbedFlags:
       beam_flags: all other flags, for Beam.
       own_words: the words of the command line that are not flags of Beam, in their order.
       own_names: the names of all flags that this program defines.
+      program: the subcommand of `hugs` that has this command line.
     """
 
     options: JobOptions
@@ -175,6 +176,7 @@ class EmbedFlags:
     beam_flags: tuple[str, ...]
     own_words: tuple[str, ...]
     own_names: tuple[str, ...]
+    program: str = "embed"
 
 
 def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
@@ -198,7 +200,7 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
         options=JobOptions(**values),
         recipe=recipe,
         beam_flags=tuple(beam_flags),
-        own_words=tuple(_without(words, beam_flags)),
+        own_words=tuple(words_without(words, beam_flags)),
         own_names=tuple(parser.flags),
     )
 
@@ -222,7 +224,7 @@ def with_flags(defaults: PreprocessOptions, args: argparse.Namespace) -> Preproc
     return type(defaults)(**override(dataclasses.asdict(defaults), args, defaults))
 
 
-def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:
+def words_without(words: Sequence[str], others: Sequence[str]) -> list[str]:
     """The words of a command line without the `others`, in their order."""
     left = iter(others)
     other = next(left, None)

@@ -75,7 +75,7 @@ def check_prefix(prefix: str, *, create: bool = True) -> None:
         return
     sidecars = sidecar_dir(prefix)
     longest = shard_name(name, 0, 1, "gzip")
-    most = _longest_name(_nearest_folder(directory))
+    most = _longest_name(nearest_folder(directory))
     if len(os.fsencode(longest)) > most:
         raise InputError(
             f"output_path: the name of the set is too long: {longest!r}, the name of a shard, has "
@@ -84,7 +84,7 @@ def check_prefix(prefix: str, *, create: bool = True) -> None:
     try:
         if create:
             os.makedirs(sidecars, exist_ok=True)
-        for folder in (_nearest_folder(directory), _nearest_folder(sidecars)):
+        for folder in (nearest_folder(directory), nearest_folder(sidecars)):
             if not os.path.isdir(folder):
                 raise NotADirectoryError(f"{folder} is not a directory")
             if not os.access(folder, os.W_OK):
@@ -134,7 +134,7 @@ def _try_move(source_folder: str, target_folder: str, *, num_bytes: int) -> None
                 os.remove(path)
 
 
-def _nearest_folder(path: str) -> str:
+def nearest_folder(path: str) -> str:
     """The path itself if it exists, otherwise the nearest folder above it that exists."""
     while path and not os.path.lexists(path):
         path = os.path.dirname(path)
@@ -251,7 +251,8 @@ class Output:
     def _fault_of_blocks(self) -> str | None:
         """Why the results of the set's blocks cannot be read; None if they can."""
         try:
-            read_block_results(self._job.output_prefix, self._storage)
+            for _ in read_block_results(self._job.output_prefix, self._storage):
+                pass
         except (OSError, InputError) as error:
             return str(error)
         return None
@@ -325,6 +326,7 @@ def locked(
     job: Job,
     storage: Storage,
     *,
+    program: str = "pipelines.embed",
     service_job: tuple[str, str, str] | None = None,
     ask_service: AskService | None = None,
 ) -> contextlib.AbstractContextManager[Lease | FileLock | None]:
@@ -333,6 +335,7 @@ def locked(
     Args:
       job: the job.
       storage: where its output lies.
+      program: the module that runs, for messages.
       service_job: the job on Dataflow that the run will become, as (project, region, name); None if it runs elsewhere.
       ask_service: says whether such a job is active; None if no service can say that.
 
@@ -341,7 +344,7 @@ def locked(
     """
     return output_lock.locked(
         sidecar_dir(job.output_prefix),
-        holder=this_process(program="pipelines.embed", run_id=job.run_id, service_job=service_job),
+        holder=this_process(program=program, run_id=job.run_id, service_job=service_job),
         flag="output_path",
         output=job.output_prefix,
         storage=storage,

@@ -10,7 +10,8 @@ import socket
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO
 
 from configs.activity import doing
 from configs.arguments import require_utf8
@@ -18,7 +19,7 @@ from configs.choices import UnknownLabels
 from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
-from preprocess.jobs.set_files import read_content
+from preprocess.jobs.set_files import read_block_results
 from preprocess.lists.detect import notes
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
 from preprocess.lists.list_format import ListFormat
@@ -26,6 +27,8 @@ from preprocess.lists.opened_list import open_list
 from preprocess.lists.rows import parse_rows
 from preprocess.records.record_set import MANIFEST_NAME, sidecar_path
 from preprocess.storage.base import Storage, TooLarge, has_file
+from preprocess.storage.globs import has_wildcard
+from preprocess.storage.in_order import map_in_order
 from preprocess.storage.router import require_client
 from preprocess.storage.s3_objects import client_of_process
 from preprocess.storage.uris import has_scheme, host_of, is_in_bucket, is_web, resolve_uri
@@ -35,6 +38,9 @@ CALIBRATION_IMAGES = 300
 _CONNECT_TIMEOUT_SEC = 10
 # How many of a list's first images are looked at to recognize paths of Windows.
 _LOOKED_AT = 20
+# Lists in a bucket are downloaded ahead, twice as many as this at most.
+_LISTS_AT_ONCE = 8
+_SHORT_LIST_BYTES = 16 * 1024 * 1024
 # A list may name a million hosts; so many are counted.
 MAX_WEB_HOSTS = 1000
 
@@ -164,54 +170,63 @@ def scan_lists(
     storage: Storage,
     sample_size: int = 0,
     remote_images_only: bool = False,
+    unsaid: Sequence[str] = (),
 ) -> ScannedLists:
     """Reads every list once: finds bad rows before hours are spent, and counts the rows for the row accounting.
 
-    It decides how each list is read, and prints that for lists of another format than `image_uri,label[,label...]`.
+    It decides how each list is read, and prints that for lists of another format than `image_uri,label[,label...]`,
+    but not for those of `unsaid`, which no person wrote.
 
     Raises:
       InputError: a pattern matches no file, a list cannot be read or is not a list, a label is unknown and
         `unknown_labels` is "fail", an image is on this machine with `remote_images_only`, or there is no row.
     """
     with doing("looking for the lists"):
-        paths = _lists_of(patterns, storage)
+        lists = _lists_of(patterns, storage)
+    paths = list(lists)
     rows = images = web_images = 0
     web_hosts: dict[str, str] = {}
     digests, formats = [], []
     sample = _Sample(sample_size)
-    for path in paths:
-        try:
-            with doing(f"checking {path}", unit="row") as checking, storage.open(path) as stream:
-                content, found, hashing = open_list(stream, list_path=path, labels=labels)
-                for line in notes(found):
-                    print(f"note: {path}: {line}", file=sys.stderr)
-                formats.append(found)
-                first_images: list[tuple[str, str]] = []
-                for row in parse_rows(
-                    content, list_path=path, labels=labels, unknown_labels=unknown_labels, list_format=found
-                ):
-                    rows += 1
-                    checking.done += 1
-                    if row.outcome is None:
-                        images += 1
-                        location = resolve_uri(row.uri, path)
-                        if len(first_images) < _LOOKED_AT:
-                            first_images.append((row.uri, location))
-                        if remote_images_only and not has_scheme(location):
-                            raise InputError(
-                                f"{path}:{row.line}: {row.uri!r} is on this machine, where Dataflow's workers cannot "
-                                "read it. Images must be gs://BUCKET/..., https://..., or relative to the list."
-                            )
-                        if is_web(location):
-                            web_images += 1
-                            if len(web_hosts) < MAX_WEB_HOSTS:
-                                web_hosts.setdefault(host_of(location) or "", location)
-                        if sample_size:
-                            sample.offer(location, row.uri)
-                digests.append(hashing.sha256)
-                _refuse_windows_paths(first_images, path)
-        except OSError as error:
-            raise _cannot_read("input_path", path, error) from error
+    # One activity for all lists: thousands of short ones would never be shown.
+    what = paths[0] if len(paths) == 1 else counted(len(paths), "list")
+    with doing(f"checking {what}", unit="row") as checking:
+        for path, opened in zip(paths, _opened(lists, storage), strict=True):
+            if isinstance(opened, OSError):
+                raise _cannot_read("input_path", path, opened) from opened
+            try:
+                with opened as stream:
+                    content, found, hashing = open_list(stream, list_path=path, labels=labels)
+                    for line in () if path in unsaid else notes(found):
+                        print(f"note: {path}: {line}", file=sys.stderr)
+                    formats.append(found)
+                    first_images: list[tuple[str, str]] = []
+                    for row in parse_rows(
+                        content, list_path=path, labels=labels, unknown_labels=unknown_labels, list_format=found
+                    ):
+                        rows += 1
+                        checking.done += 1
+                        if row.outcome is None:
+                            images += 1
+                            location = resolve_uri(row.uri, path)
+                            if len(first_images) < _LOOKED_AT:
+                                first_images.append((row.uri, location))
+                            if remote_images_only and not has_scheme(location):
+                                raise InputError(
+                                    f"{path}:{row.line}: {row.uri!r} is on this machine, where Dataflow's workers "
+                                    "cannot read it. Images must be gs://BUCKET/..., https://..., or relative to the "
+                                    "list."
+                                )
+                            if is_web(location):
+                                web_images += 1
+                                if len(web_hosts) < MAX_WEB_HOSTS:
+                                    web_hosts.setdefault(host_of(location) or "", location)
+                            if sample_size:
+                                sample.offer(location, row.uri)
+                    digests.append(hashing.sha256)
+                    _refuse_windows_paths(first_images, path)
+            except OSError as error:
+                raise _cannot_read("input_path", path, error) from error
     if not images:
         raise InputError(
             f"input_path: {', '.join(paths)}: {counted(rows, 'row')}, none of them with an image to embed. "
@@ -227,6 +242,26 @@ def scan_lists(
         web_images=web_images,
         web_hosts=web_hosts,
     )
+
+
+def _opened(lists: Mapping[str, int | None], storage: Storage) -> Iterator[BinaryIO | OSError]:
+    """Opens lists in their order; the fault of a list that cannot be opened.
+
+    Opening an object downloads it, which takes 100 ms or more. So many short lists in a bucket are opened ahead.
+
+    Args:
+      lists: the lists with their sizes in bytes, where these are known.
+      storage: opens them.
+    """
+
+    def opened(path: str) -> BinaryIO | OSError:
+        try:
+            return storage.open(path)
+        except OSError as error:
+            return error
+
+    ahead = all(is_in_bucket(path) and size is not None and size <= _SHORT_LIST_BYTES for path, size in lists.items())
+    return map_in_order(opened, lists, at_once=_LISTS_AT_ONCE) if ahead else map(opened, lists)
 
 
 def _refuse_windows_paths(images: Sequence[tuple[str, str]], list_path: str) -> None:
@@ -248,12 +283,16 @@ def _with_slashes(uri: str) -> str:
     return (uri[2:].lstrip("\\") if uri[1:2] == ":" else uri).replace("\\", "/")
 
 
-def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
-    """The files that match the globs, each once."""
-    paths: dict[str, None] = {}
+def _lists_of(patterns: Sequence[str], storage: Storage) -> dict[str, int | None]:
+    """The files that match the globs, each once, with its size in bytes where the listing of a bucket says it."""
+    paths: dict[str, int | None] = {}
     for pattern in patterns:
         try:
-            matches = storage.match(pattern)
+            matches: dict[str, int | None] = {}
+            if is_in_bucket(pattern) and has_wildcard(pattern):
+                matches.update(storage.sizes(pattern))
+            else:
+                matches.update(dict.fromkeys(storage.match(pattern)))
         except OSError as error:
             raise _cannot_read("input_path", pattern, error) from error
         if not matches:
@@ -265,8 +304,8 @@ def _lists_of(patterns: Sequence[str], storage: Storage) -> list[str]:
         for path in matches:
             # The current folder is part of an absolute path, and so of the definition of the job.
             require_utf8(path if has_scheme(path) else os.path.abspath(path), "input_path")
-        paths.update(dict.fromkeys(matches))
-    return list(paths)
+        paths.update(matches)
+    return paths
 
 
 def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
@@ -282,6 +321,7 @@ def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
                     f"against: there is no finished set of records at {prefix!r}. Give the prefix that was the "
                     "output_path of a finished job, for example out/preproc/train."
                 )
-            read_content(prefix, storage)
+            for _ in read_block_results(prefix, storage):
+                pass
         except OSError as error:
             raise _cannot_read("against", prefix, error) from error

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from configs.counts import counted
 from configs.errors import InputError
-from pipelines.class_folders import why_left_out
 from pipelines.diagnosis.folder_state import explain_folder
 from pipelines.diagnosis.job_lists import position_in_job
 from pipelines.diagnosis.list_rows import ListRow, cells_of, find_rows, nearest_names, row_at
@@ -19,6 +18,7 @@ from pipelines.diagnosis.places import METRICS_NAME, Places, find_places, is_lis
 from pipelines.diagnosis.row_fate import explain_rows, explain_unlisted_record
 from pipelines.diagnosis.set_files import is_set, list_set
 from pipelines.diagnosis.set_state import explain_set
+from preprocess.images.class_folders import why_left_out
 from preprocess.images.formats import format_by_name
 from preprocess.records.record_set import REPORT_NAME, definitions_glob, set_of_shard, sidecar_path
 from preprocess.storage.uris import has_scheme, is_web, resolve_uri

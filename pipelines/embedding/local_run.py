@@ -58,7 +58,7 @@ def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options:
     faults.forget()
     name = posixpath.basename(job.output_prefix)
     with (
-        stops_are_explained(job),
+        stops_are_explained(job.output_prefix),
         doing(f"embedding {name}", total=job.rows_expected, unit="row", stays=True) as rows,
         progress.listening(rows.advance),
     ):
@@ -170,14 +170,17 @@ def _explain(job: Job, fault: BaseException | None) -> None:
 
 
 @contextlib.contextmanager
-def stops_are_explained(job: Job) -> Iterator[None]:
+def stops_are_explained(output: str) -> Iterator[None]:
     """Within this context Ctrl-C and SIGTERM end the process at once, with a line that says how to go on.
 
     It does not raise an exception: threads of the runner and of storage clients would then keep the process alive until
     their last image is done. Nothing that they still write is needed. A file of a job that was not completed can be
     recognized as such.
+
+    Args:
+      output: the output of the job.
     """
-    message = f"\n{posixpath.basename(job.output_prefix)}: stopped. {go_on()}\n"
+    message = f"\n{posixpath.basename(output)}: stopped. {go_on()}\n"
 
     def stop(number: int, frame: FrameType | None) -> None:
         sys.stderr.write(message)

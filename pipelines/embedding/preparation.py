@@ -11,6 +11,7 @@ import datetime
 import os
 import sys
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
@@ -34,7 +35,15 @@ from pipelines.checks.web_hosts import check_web_hosts
 from pipelines.embedding.prepared_job import PreparedJob
 from pipelines.embedding.submission import check_options
 from pipelines.planning.file import find_planned_cost, runs_on
-from pipelines.runners.beam_options import is_dataflow, is_local, make_runner, parse_beam_options
+from pipelines.runners.beam_options import (
+    has_one_worker,
+    is_dataflow,
+    is_local,
+    make_runner,
+    moves_elements,
+    parse_beam_options,
+)
+from pipelines.runners.dask import complete_dask_flags, uses_dask
 from pipelines.runners.dataflow import complete_flags, pins_versions, staging_folder
 from pipelines.runners.dataflow_service import check_credentials, check_service, check_writable
 from pipelines.runners.worker_requirements import worker_requirements
@@ -49,7 +58,9 @@ from preprocess.jobs import embedding_cache
 from preprocess.jobs.job import Job, Retry
 from preprocess.jobs.planned_cost import PlannedCost
 from preprocess.jobs.set_files import digest_of
+from preprocess.lists.blocks import Spread
 from preprocess.lists.labels import LabelDict
+from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.records.views import Views
 from preprocess.storage.base import Storage
 from preprocess.storage.uris import has_scheme
@@ -59,7 +70,7 @@ _REPORTED_PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Target:
+class Target:
     """The runner of a job, with its options.
 
     Attributes:
@@ -74,10 +85,12 @@ class _Target:
 
     @property
     def is_here(self) -> bool:
+        """Whether the job runs in this process."""
         return is_local(self.beam_options)
 
     @property
     def on_dataflow(self) -> bool:
+        """Whether the job runs in Google's Dataflow."""
         return is_dataflow(self.beam_options)
 
     @property
@@ -86,14 +99,26 @@ class _Target:
         return self.on_dataflow and pins_versions(self.beam_flags, None)
 
 
-def prepare_job(flags: EmbedFlags) -> PreparedJob:
+def prepare_job(
+    flags: EmbedFlags,
+    *,
+    labels: LabelDict | None = None,
+    expects: BackboneIdentity | None = None,
+    unsaid: Sequence[str] = (),
+) -> PreparedJob:
     """Checks everything that can be checked before a job starts.
+
+    Args:
+      flags: of the command line.
+      labels: the dictionary; None for the one that the flags name.
+      expects: the only network that may embed; None for the one that the flags name, whatever its weights are.
+      unsaid: lists that no person wrote; how they are read is not said.
 
     Raises:
       InputError: something that the user gave is wrong.
     """
     options = flags.options
-    target = _choose_target(flags)
+    target = choose_target(flags)
     # The lists are read with the credentials that the flags name, as in the pipeline.
     FileSystems.set_options(target.beam_options)
     spec = BackboneSpec.of_options(options)
@@ -102,8 +127,9 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
     images = ImageSource.of_options(options)
     storage = BeamStorage(images.retry)
     with doing("checking that storage answers" if target.is_here else "checking that storage and the runner answer"):
-        _check_services(options, target, storage)
-    labels = read_label_dict(options.input_dict, storage)
+        _check_services(options, target, storage, dictionary=[options.input_dict] if labels is None else [])
+    if labels is None:
+        labels = read_label_dict(options.input_dict, storage)
     lists = scan_lists(
         options.input_path,
         labels=labels,
@@ -111,6 +137,7 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
         storage=storage,
         sample_size=CALIBRATION_IMAGES if options.precision == "int8" else 0,
         remote_images_only=target.on_dataflow,
+        unsaid=unsaid,
     )
     check_web_hosts(lists, connections_per_host=options.connections_per_host, from_here=target.is_here)
     with doing("checking the weights and the output"):
@@ -138,10 +165,13 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
         labels=labels,
         options=EmbedOptions(
             unknown_labels=options.unknown_labels,
-            load_engine=EngineLoader(backbone=spec, engine=engine, calibration=lists.sample, images=images),
+            load_engine=EngineLoader(
+                backbone=spec, engine=engine, calibration=lists.sample, images=images, expects=expects
+            ),
             images=images,
             rows_per_shard=options.rows_per_shard,
             batch_size=options.batch_size,
+            spread=_spread(options, target, lists),
         ),
         runner=target.runner,
         beam_options=target.beam_options,
@@ -155,16 +185,19 @@ def prepare_job(flags: EmbedFlags) -> PreparedJob:
         verify=options.verify,
         wait=options.wait,
         dry_run=options.dry_run,
+        program=flags.program,
     )
 
 
-def _choose_target(flags: EmbedFlags) -> _Target:
+def choose_target(flags: EmbedFlags) -> Target:
     """The runner that the flags name; for Dataflow with the flags of Beam that the recipe gives.
 
     Raises:
       InputError: a flag is unknown, there is no such runner, or workers could not read or write what the job does.
     """
     options, beam_flags = flags.options, flags.beam_flags
+    if uses_dask(beam_flags):
+        beam_flags = tuple(complete_dask_flags(beam_flags))
     beam_options = parse_beam_options(beam_flags, own_flags=flags.own_names)
     if is_dataflow(beam_options):
         of_flags = {
@@ -175,10 +208,22 @@ def _choose_target(flags: EmbedFlags) -> _Target:
         check_remote(of_flags)
         beam_flags = tuple(complete_flags(flags.recipe, beam_flags, output_prefix=options.output_path))
         beam_options = parse_beam_options(beam_flags, own_flags=flags.own_names)
-    return _Target(runner=make_runner(beam_options), beam_options=beam_options, beam_flags=beam_flags)
+    return Target(runner=make_runner(beam_options), beam_options=beam_options, beam_flags=beam_flags)
 
 
-def _check_workers(target: _Target, engine: EngineSpec) -> None:
+def _spread(options: JobOptions, target: Target, lists: ScannedLists) -> Spread:
+    """How the blocks are divided among the workers of the runner."""
+    if has_one_worker(target.beam_options):
+        return Spread()
+    return Spread.over_workers(
+        rows=lists.rows,
+        rows_per_block=options.rows_per_shard,
+        lists=len(lists.paths),
+        moves_blocks=moves_elements(target.runner, target.beam_options),
+    )
+
+
+def _check_workers(target: Target, engine: EngineSpec) -> None:
     """What can be said of the workers without asking anybody.
 
     Raises:
@@ -195,7 +240,7 @@ def _check_workers(target: _Target, engine: EngineSpec) -> None:
         )
 
 
-def _check_services(options: JobOptions, target: _Target, storage: BeamStorage) -> None:
+def _check_services(options: JobOptions, target: Target, storage: BeamStorage, *, dictionary: Sequence[str]) -> None:
     """Checks with a few requests that storage and the runner's service give us access.
 
     Raises:
@@ -204,7 +249,7 @@ def _check_services(options: JobOptions, target: _Target, storage: BeamStorage) 
     if target.on_dataflow:
         check_credentials(target.beam_options)
     predictions = [options.prediction] if options.prediction else []
-    paths = [*options.input_path, options.input_dict, options.output_path]
+    paths = [*options.input_path, *dictionary, options.output_path]
     paths += [*options.embedding_caches, *options.against, *predictions]
     for path in paths:
         storage.require_scheme(path)
@@ -217,7 +262,7 @@ def _check_services(options: JobOptions, target: _Target, storage: BeamStorage) 
             check_writable(target.beam_options, storage)
 
 
-def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec, storage: Storage) -> str | None:
+def _check_weights(flags: EmbedFlags, target: Target, spec: BackboneSpec, storage: Storage) -> str | None:
     """Checks that the weights exist, unless the workers' image has them.
 
     Returns:
@@ -234,7 +279,7 @@ def _check_weights(flags: EmbedFlags, target: _Target, spec: BackboneSpec, stora
     return f"{staging_folder(flags.options.output_path)}/weights"
 
 
-def _weights_sha256(flags: EmbedFlags, target: _Target, spec: BackboneSpec, storage: Storage) -> str | None:
+def _weights_sha256(flags: EmbedFlags, target: Target, spec: BackboneSpec, storage: Storage) -> str | None:
     """The digest of a file of weights or of a network, whose content may change under the same name; else None.
 
     Raises:
@@ -264,7 +309,7 @@ def _check_places(options: JobOptions, storage: Storage) -> None:
         embedding_cache.check(folder, storage)  # This writes a file.
 
 
-def _planned_cost(options: JobOptions, target: _Target, lists: ScannedLists, storage: Storage) -> PlannedCost | None:
+def _planned_cost(options: JobOptions, target: Target, lists: ScannedLists, storage: Storage) -> PlannedCost | None:
     if options.prediction is None:
         return None
     return find_planned_cost(

@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from configs.activity import doing
 from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
-from configs.printed_commands import program_command
+from configs.printed_commands import PROGRAMS, program_command
 from pipelines.checks.output_claim import Claim, Output, locked
 from pipelines.embedding.local_run import finish_here, run_here
 from pipelines.embedding.submission import RemoteRun, run_remotely, submit
@@ -56,6 +56,7 @@ class PreparedJob:
       verify: read every file of a finished set before saying that nothing is left to do.
       wait: wait for the end of the job, wherever it runs.
       dry_run: do not start the job.
+      program: the subcommand of `hugs` that starts it.
     """
 
     job: Job
@@ -71,10 +72,11 @@ class PreparedJob:
     verify: bool
     wait: bool
     dry_run: bool
+    program: str = "embed"
 
     def describe(self) -> str:
         """The command that gives this job, and what the command does not show, as text."""
-        lines = [program_command("embed", *self.flags)]
+        lines = [program_command(self.program, *self.flags)]
         if self.requirements:
             shown, more = self.requirements[: len(ROOTS)], len(self.requirements) - len(ROOTS)
             lines.append(f"  workers install: {' '.join(shown)} and the {more} packages that go with them here")
@@ -94,7 +96,8 @@ class PreparedJob:
         job, storage = self.job, self.storage
         service_job = service_job_of(self.beam_options) if is_dataflow(self.beam_options) else None
         ask_service = functools.partial(watch_if_active, options=self.beam_options)
-        with locked(job, storage, service_job=service_job, ask_service=ask_service) as lock:
+        module, _ = PROGRAMS[self.program]
+        with locked(job, storage, program=module, service_job=service_job, ask_service=ask_service) as lock:
             storage = fenced(storage, lock)
             output = Output(job, storage)
             with doing("reading every file of the set" if self.verify else "looking for what earlier runs left"):
@@ -124,16 +127,19 @@ class PreparedJob:
                 self._told_on_failure(
                     lambda: forget_record(job, storage) if record is None else write_record(job, storage, record)
                 )
-                packing = doing("packing what the workers need")
-                with self._noted(job, storage), packing, worker_files(self.beam_options, self.requirements):
-                    transform = self._transform(job)
+                packing = "packing what the workers need"
+                with self._noted(job, storage), worker_files(self.beam_options, self.requirements):
+                    with doing(packing):
+                        transform = self._transform(job)
                     if not is_dataflow(self.beam_options):
                         where = self.beam_options.view_as(StandardOptions).runner
                         name = posixpath.basename(job.output_prefix)
                         rows = counted(job.rows_expected, "row")
                         print(f"{name}: embedding {rows} on {where}{going_on}", file=sys.stderr)
-                        return run_remotely(job, transform, **run)
-                    started = submit(job, transform, **run)
+                        with doing(f"embedding {name}"):
+                            return run_remotely(job, transform, **run)
+                    with doing(packing):
+                        started = submit(job, transform, **run)
                 print(f"submitted {counted(job.rows_expected, 'row')} as Dataflow job {started.job_id}{going_on}")
                 print("\n".join(started.describe()), flush=True)
                 if isinstance(lock, Lease):
@@ -158,7 +164,7 @@ class PreparedJob:
         note = RunNote(
             job.parts_dir,
             storage,
-            module="pipelines.embed",
+            module=PROGRAMS[self.program][0],
             arguments=self.flags,
             facts={"run_id": job.run_id, "rows": job.rows_expected},
         )

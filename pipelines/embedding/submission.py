@@ -15,8 +15,9 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners.runner import PipelineState
 
 from configs.errors import InputError, cause_in_one_line
+from configs.service_refusals import machines_remedy
 from pipelines.embedding.local_run import conclude, go_on, report_of, stops_are_explained
-from pipelines.runners.beam_noise import quiet_beam, quiet_children, quiet_job_service
+from pipelines.runners.beam_noise import quiet_beam, quiet_children, quiet_disconnections, quiet_job_service
 from pipelines.runners.beam_options import is_dataflow
 from pipelines.runners.dead_workers import watch_workers
 from preprocess.jobs.job import Job
@@ -87,10 +88,11 @@ class RemoteRun:
         report = report_of(self.job, self.storage)
         if report is None:
             cause = f" ({_last_line(failure)})" if failure else ""
+            remedy = machines_remedy(str(failure)) if failure else None
             what = "the job ended in state" if PipelineState.is_terminal(state) else "lost sight of the job in state"
             raise InputError(
                 f"{self.job.output_prefix}: {what} {state}{cause}, without a report of a finished set. "
-                f"Look at {self.where}. {go_on()}"
+                f"{remedy + ' ' if remedy else ''}Look at {self.where}. {go_on()}"
             ) from failure
         # A job that outlives this process took over the lock, and its last step removed it.
         return conclude(self.job, report, storage=self.storage, locked=not self.outlives_us)
@@ -164,9 +166,10 @@ def run_remotely(
     """Submits a job to a runner and waits for it; see `submit` and `RemoteRun.wait`."""
     submitted: dict[str, Any] = {"runner": runner, "beam_options": beam_options, "storage": storage}
     if not _has_job_service_here(beam_options):
-        return submit(job, transform, **submitted).wait()
+        with quiet_disconnections():
+            return submit(job, transform, **submitted).wait()
     # Without this, the threads of the job service would keep a stopped process alive until the job ends.
-    with stops_are_explained(job), quiet_job_service():
+    with stops_are_explained(job.output_prefix), quiet_job_service():
         try:
             return submit(job, transform, **submitted).wait()
         except InputError as error:
@@ -195,7 +198,10 @@ def _traceback_of_bug(failure: BaseException | None) -> str:
 
 def _last_line(error: Exception) -> str:
     """The last line of a runner's message; the lines before it are a traceback, or say only that the job failed."""
-    lines = str(error).strip().splitlines()
+    # The text of an error of gRPC is a table of its fields.
+    details = getattr(error, "details", None)
+    message = details() if callable(details) else None
+    lines = str(message or error).strip().splitlines()
     return lines[-1].strip().rstrip(".") if lines else type(error).__name__
 
 

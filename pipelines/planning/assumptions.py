@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from configs.machine_families import default_disk_type
 from configs.prices import RegionPrices
 from configs.recipe import Recipe
 from pipelines.planning import amounts
@@ -67,8 +68,9 @@ def _of_dataflow(
     if prices.region != recipe.cloud.region:
         yield f"{prices.source} has no prices for {recipe.cloud.region}: those of {prices.region} are used"
     yield f"list prices of {prices.region} from {prices.source}: check them before you rely on them"
-    if options.disk_type not in (None, "pd-standard", "pd-ssd"):
-        yield f"a disk of type {options.disk_type} costs what pd-ssd does"
+    disk_type = options.disk_type or default_disk_type(options.machine_type)
+    if disk_type not in (None, "pd-standard", "pd-ssd"):
+        yield f"a disk of type {disk_type} costs what pd-ssd does"
     yield (
         "images lie in a bucket of the same region. Not counted: training, keeping the records, traffic between regions"
     )

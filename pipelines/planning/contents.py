@@ -25,6 +25,7 @@ from pipelines.planning.dataflow_cost import Fleet
 from pipelines.planning.file import PLAN_FORMAT, planned_options
 from pipelines.planning.model import ListWork
 from pipelines.planning.sample import EngineCost, SampledImages, record_bytes, sample_images, time_engine
+from pipelines.planning.scaling import scaling_of
 from pipelines.runners.machine_types import Machine, machine_of
 from preprocess.backbones.backbone import BackboneSpec
 from preprocess.beam.image_source import ImageSource
@@ -40,11 +41,12 @@ DRAWN_PER_IMAGE = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlannedList:
-    """A list of the recipe: its split, its path, and the counts and the sample from scanning it."""
+    """A list of the recipe: its split, its path, and the counts and the sample from scanning it, with its time."""
 
     split: str
     input_path: str
     scanned: ScannedLists
+    scan_sec: float = 0.0
 
 
 def make_plan(
@@ -176,6 +178,7 @@ def _work(planned: PlannedList, recipe: Recipe, sample: SampledImages, engine: E
         # This is a lower bound, because each of several lists may end with a block that is not full.
         blocks=max(math.ceil(planned.scanned.rows / rows_per_block), len(planned.scanned.paths)),
         rows_per_block=rows_per_block,
+        lists=len(planned.scanned.paths),
         views=views,
         sample=sample,
         record_bytes=record_bytes(sample, engine, views=views),
@@ -222,6 +225,7 @@ def _entry(
         "rows": work.rows,
         "images": work.images,
         "blocks": work.blocks,
+        "scan_sec": round(planned.scan_sec, 3),
         "views": None if images.views is None else images.views.to_json(),
         "sample": {name: value for name, value in _as_json(sample).items() if name != "pixels"},
         "record_bytes": work.record_bytes,
@@ -254,6 +258,7 @@ def _dataflow(works: list[ListWork], engine: EngineCost, fleet: Fleet, prices: R
         "rows_per_block": works[0].rows_per_block,
         "by_workers": [cost.to_json() for cost in costs],
         "recommended_workers": dataflow_cost.recommended(costs).workers,
+        "scaling": scaling_of(works, engine, fleet),
         "traffic": {
             "shuffle_bytes": sum(one.shuffle_bytes for one in traffic),
             "class_a": sum(one.class_a for one in traffic),

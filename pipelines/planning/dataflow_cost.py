@@ -8,6 +8,7 @@ from typing import Any
 
 from configs.cloud import DataflowOptions
 from configs.counts import counted
+from configs.machine_families import default_disk_type
 from configs.prices import Prices
 from pipelines.planning.model import ListWork, at_speed, longer_of, planned_cost_of
 from pipelines.planning.sample import EngineCost
@@ -24,8 +25,13 @@ START_WITH_IMAGE_SEC = Estimate(120, 210, 360)
 START_WITHOUT_IMAGE_SEC = Estimate(240, 420, 900)
 # Seconds until autoscaling has started all workers. Not measured.
 RAMP_UP_SEC = Estimate(0, 120, 360)
-# The commit, in which one worker moves the shards and writes the report.
-_FINISH_SEC_PER_BLOCK = Estimate(0.01, 0.03, 0.1)
+# The last step, which one worker does: of each block it reads the result and the dead letters, moves the shard (a copy
+# and a deletion) and deletes what is left. These are five requests of 50 to 300 ms, 32 at a time, and 2.5 ms of a core
+# (`benchmarks.commit_scale`). The requests were not measured.
+_FINISH_SEC_PER_BLOCK = Estimate(0.008, 0.02, 0.08)
+# The pipeline's reading of the lists, before the first block is embedded: rows a core-second here, a core for each list
+# (`benchmarks.list_passes`).
+READ_ROWS_PER_SEC = Estimate(50_000, 90_000, 150_000)
 _WORKER_NUMBERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000)
 
 # Bytes of a row that passes the shuffle, and of its result: labels, line number, digest, overhead of pickling.
@@ -60,32 +66,42 @@ class Fleet:
         flexible = options.flexrs != "none"
         vcpu = prices.flexrs_vcpu_hour if flexible else prices.dataflow_vcpu_hour
         memory = prices.flexrs_memory_gb_hour if flexible else prices.dataflow_memory_gb_hour
-        standard = options.disk_type in (None, "pd-standard")
+        disk_type = options.disk_type or default_disk_type(self.machine.name)
+        standard = disk_type in (None, "pd-standard")
         disk = prices.disk_standard_gb_hour if standard else prices.disk_ssd_gb_hour
         return self.machine.vcpus * vcpu + self.machine.memory_gb * memory + options.disk_gb * disk
 
     def start_sec(self, workers: int) -> Estimate:
         """The seconds from the submission until `workers` workers embed."""
         start = START_WITHOUT_IMAGE_SEC if self.options.image is None else START_WITH_IMAGE_SEC
-        grows = self._grows and (self.options.num_workers or 1) < workers
+        grows = self.grows and (self.options.num_workers or 1) < workers
         return start + RAMP_UP_SEC if grows else start
 
     @property
-    def _grows(self) -> bool:
+    def grows(self) -> bool:
+        """Whether the service chooses the number of workers."""
         return self.options.autoscaling == "throughput"
 
     @property
     def workers_allowed(self) -> int:
         """The largest number of workers that the recipe allows. Without autoscaling their number is constant."""
-        return self.options.max_workers if self._grows else self.options.num_workers or 1
+        return self.options.max_workers if self.grows else self.options.num_workers or 1
 
     def workers_paid(self, taking_part: int) -> int:
         """The number of workers that are paid if so many have work."""
-        return taking_part if self._grows else self.workers_allowed
+        return taking_part if self.grows else self.workers_allowed
+
+    def allowing(self, workers: int) -> Fleet:
+        """The same fleet, but the recipe allows so many workers."""
+        num_workers = min(self.options.num_workers or workers, workers) if self.grows else workers
+        started = None if self.grows and self.options.num_workers is None else num_workers
+        return dataclasses.replace(
+            self, options=dataclasses.replace(self.options, max_workers=workers, num_workers=started)
+        )
 
     def numbers_of_workers(self, most_blocks: int) -> list[int]:
         """The numbers of workers to plan for: up to what the recipe allows and the longest list can use."""
-        if not self._grows:
+        if not self.grows:
             return [self.workers_allowed]
         most = min(self.workers_allowed, most_blocks)
         return [number for number in _WORKER_NUMBERS if number < most] + [most]
@@ -99,11 +115,42 @@ class JobCost:
       workers: the number of workers that take part.
       wall_sec: seconds from the submission to the report.
       dollars: the price of workers, shuffle and operations on storage.
+      serial_sec: the part of `wall_sec` that more workers do not shorten.
     """
 
     workers: int
     wall_sec: Estimate
     dollars: Estimate
+    serial_sec: SerialTime
+
+    @property
+    def embed_sec(self) -> float:
+        """The part of the expected time that more workers shorten."""
+        return self.wall_sec.expected - self.serial_sec.total.expected
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SerialTime:
+    """The part of a job's time that more workers do not shorten.
+
+    Attributes:
+      start: until workers embed: machines, and the network.
+      read: reading the lists; each is read by one worker.
+      finish: the last step, which one worker does.
+    """
+
+    start: Estimate
+    read: Estimate
+    finish: Estimate
+
+    @property
+    def total(self) -> Estimate:
+        """All of it."""
+        return self.start + self.read + self.finish
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON."""
+        return {name: getattr(self, name).to_json() for name in ("start", "read", "finish")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,12 +197,21 @@ def cost_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: 
     longest = most_rows * (work.images / work.rows)
     # In the worst case, all rows without an image are in the blocks of other workers.
     work_sec = sec_per_image * Estimate(min(evenly, longest), longest, max(longest, min(most_rows, work.images)))
-    load_sec = exactly(engine.load_sec)
-    wall_sec = fleet.start_sec(taking_part) + load_sec + work_sec + _FINISH_SEC_PER_BLOCK * work.blocks
-    # Autoscaling adds some workers later and ends some earlier. They are paid for a shorter time than this.
-    paid_hours = wall_sec * (fleet.workers_paid(taking_part) / 3600)
-    dollars = paid_hours * fleet.hourly_price + exactly(traffic_of(work, fleet.prices).dollars)
-    return JobCost(workers=taking_part, wall_sec=wall_sec, dollars=dollars)
+    read_here = (1.0 / READ_ROWS_PER_SEC) * work.rows
+    serial_sec = SerialTime(
+        start=fleet.start_sec(taking_part) + exactly(engine.load_sec),
+        read=at_speed(read_here, VCPU_SPEED) * (1 / min(work.lists, taking_part * fleet.machine.vcpus)),
+        finish=_FINISH_SEC_PER_BLOCK * work.blocks,
+    )
+    wall_sec = serial_sec.total + work_sec
+    # Autoscaling adds some workers later and ends some earlier: it is expected that one worker is paid while only one
+    # has work, and at worst all are. Without autoscaling all are.
+    paid = fleet.workers_paid(taking_part)
+    alone_sec = serial_sec.read + serial_sec.finish
+    alone_paid = Estimate(1, 1, paid) if fleet.grows else exactly(paid)
+    paid_sec = (serial_sec.start + work_sec) * paid + alone_sec * alone_paid
+    dollars = paid_sec * (fleet.hourly_price / 3600) + exactly(traffic_of(work, fleet.prices).dollars)
+    return JobCost(workers=taking_part, wall_sec=wall_sec, dollars=dollars, serial_sec=serial_sec)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,6 +241,7 @@ class FleetCost:
                     "workers": job.workers,
                     "wall_sec": job.wall_sec.to_json(),
                     "dollars": job.dollars.to_json(),
+                    "serial_sec": job.serial_sec.to_json(),
                 }
                 for split, job in self.jobs.items()
             },
@@ -193,15 +250,18 @@ class FleetCost:
 
 def costs_by_workers(works: list[ListWork], engine: EngineCost, fleet: Fleet) -> list[FleetCost]:
     """The cost of all lists for several numbers of workers, in ascending order."""
-    costs = []
-    for workers in fleet.numbers_of_workers(max(work.blocks for work in works)):
-        jobs = {work.split: cost_on_dataflow(work, engine, fleet, workers) for work in works}
-        longest, dollars = exactly(0), exactly(0)
-        for job in jobs.values():
-            longest = longer_of(longest, job.wall_sec)
-            dollars = dollars + job.dollars
-        costs.append(FleetCost(workers=workers, wall_sec=longest, dollars=dollars, jobs=jobs))
-    return costs
+    numbers = fleet.numbers_of_workers(max(work.blocks for work in works))
+    return [cost_of_all(works, engine, fleet, workers) for workers in numbers]
+
+
+def cost_of_all(works: list[ListWork], engine: EngineCost, fleet: Fleet, workers: int) -> FleetCost:
+    """The cost of all lists with at most `workers` workers for each."""
+    jobs = {work.split: cost_on_dataflow(work, engine, fleet, workers) for work in works}
+    longest, dollars = exactly(0), exactly(0)
+    for job in jobs.values():
+        longest = longer_of(longest, job.wall_sec)
+        dollars = dollars + job.dollars
+    return FleetCost(workers=workers, wall_sec=longest, dollars=dollars, jobs=jobs)
 
 
 def recommended(costs: list[FleetCost]) -> FleetCost:

@@ -37,6 +37,7 @@ class ListWork:
       images: rows that name an image to embed; the other rows cost nothing.
       blocks: the number of blocks; one worker embeds a block.
       rows_per_block: the rows of each block except the last.
+      lists: the number of files of the list; one worker reads a file.
       sample: the measured cost of the sample.
       record_bytes: the size of an uncompressed record.
       gzipped: whether shards are compressed.
@@ -51,6 +52,7 @@ class ListWork:
     sample: SampledImages
     record_bytes: int
     gzipped: bool
+    lists: int = 1
     views: int = 1
 
     @property

@@ -89,7 +89,7 @@ def _here_lines(plan: dict[str, Any]) -> Iterator[str]:
         yield f"  {amounts.num_bytes(free_bytes)} are free there, {verdict}"
 
 
-def _dataflow_lines(dataflow: dict[str, Any]) -> Iterator[str]:
+def _dataflow_lines(dataflow: dict[str, Any], *, check_sec: float) -> Iterator[str]:
     if dataflow["why_not"]:
         yield f"on Dataflow: no prediction: {dataflow['why_not']}"
         return
@@ -116,12 +116,54 @@ def _dataflow_lines(dataflow: dict[str, Any]) -> Iterator[str]:
             f"  of {dataflow['workers_allowed']:,} workers, {dataflow['most_blocks']:,} can work at a time: the "
             f"longest list has so many blocks of {dataflow['rows_per_block']:,} rows (--rows_per_shard)"
         )
+    if dataflow["scaling"] is not None:
+        yield from _scaling_lines(dataflow["scaling"], allowed=dataflow["workers_allowed"], check_sec=check_sec)
     traffic = dataflow["traffic"]
     yield (
         f"  in that: {traffic['class_a']:,} class A and {traffic['class_b']:,} class B operations on Cloud Storage "
         f"and {amounts.num_bytes(traffic['shuffle_bytes'])} of shuffle, {amounts.dollars(traffic['dollars'])}; "
         f"a disk of {dataflow['disk_gb']} GB a worker"
     )
+
+
+def _scaling_lines(scaling: dict[str, Any], *, allowed: int, check_sec: float) -> Iterator[str]:
+    """What more workers are worth."""
+    yield f"with 20, 200 and 1,000 workers ({scaling['split']} has {scaling['blocks']:,} blocks of rows)"
+    rows = [("", "workers a list", "time", "cost", "blocks each", "vCPUs", "images read a second")]
+    rows += [
+        (
+            "+" if cost["workers"] > allowed else "",
+            f"{cost['workers']:,}",
+            amounts.duration(_estimate(cost["wall_sec"])),
+            amounts.dollars(_estimate(cost["dollars"])),
+            amounts.number(cost["blocks_per_worker"]),
+            f"{cost['vcpus']:,}",
+            f"{cost['reads_per_sec']:,}",
+        )
+        for cost in scaling["by_workers"]
+    ]
+    yield from _columns(rows)
+    if any(row[0] for row in rows):
+        yield f"  + more than the recipe allows (dataflow.max_workers: {allowed:,})"
+    serial = {name: _estimate(seconds) for name, seconds in scaling["serial_sec"].items()}
+    yield f"  of the time {amounts.duration(_sum(list(serial.values())))} stays with any number of workers"
+    yield f"    {amounts.duration(serial['start'])} until they embed"
+    files = counted(scaling["lists"], "file")
+    yield f"    {amounts.duration(serial['read'])} to read the rows: a worker for each of {files}"
+    yield f"    {amounts.duration(serial['finish'])} for the last step: one worker moves {scaling['blocks']:,} shards"
+    more = amounts.duration(_estimate(scaling["duplicates_sec"]))
+    yield f"    and at most {more} more, not counted, to find the names of images that occur twice"
+    yield f"  before it, this machine checks the lists. That took {amounts.duration(check_sec)} just now"
+    yield (
+        f"  with {scaling['half_embeds_at_workers']:,} workers half of the time is embedding: twice as many save a "
+        f"quarter of it. A job has at most {scaling['most_workers']:,} workers"
+    )
+    if any(cost["reads_per_sec"] > scaling["first_reads_per_sec"] for cost in scaling["by_workers"]):
+        yield (
+            f"  a bucket answers about {scaling['first_reads_per_sec']:,} reads a second at first, and twice as many "
+            "each 20 minutes: start with fewer workers, or put the images into several buckets"
+        )
+    yield "  ask for quota of vCPUs, disks and addresses of the region before you raise dataflow.max_workers"
 
 
 def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
@@ -135,7 +177,7 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield from _here_lines(plan)
     yield ""
-    yield from _dataflow_lines(plan["dataflow"])
+    yield from _dataflow_lines(plan["dataflow"], check_sec=sum(entry["scan_sec"] for entry in plan["lists"]))
     yield ""
     yield "what this rests on"
     for line in plan["assumptions"]:

@@ -31,6 +31,14 @@ def quiet_beam() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def quiet_dask() -> None:
+    """Makes Dask's client in this process log nothing from now on. It would log faults that it also raises."""
+    for name in list(logging.root.manager.loggerDict):
+        # Each of its loggers has a level of its own, which Dask sets when it is imported.
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(_ABOVE_ALL_LEVELS)
+
+
 @contextlib.contextmanager
 def quiet_job_service() -> Iterator[None]:
     """Within this context Beam's own job service in this process prints nothing about a failed job.
@@ -39,24 +47,34 @@ def quiet_job_service() -> Iterator[None]:
     with the root logger, and through threads that end with an exception if a worker has ended. The messages of workers
     also come through the root logger, and these are printed.
     """
-    import grpc  # type: ignore[import-untyped]
-
-    root, before = logging.getLogger(), threading.excepthook
 
     def is_no_message(record: logging.LogRecord) -> bool:
         return record.funcName != _LOGS_MESSAGES
+
+    root = logging.getLogger()
+    root.addFilter(is_no_message)
+    try:
+        with quiet_beam(), quiet_disconnections():
+            yield
+    finally:
+        root.removeFilter(is_no_message)
+
+
+@contextlib.contextmanager
+def quiet_disconnections() -> Iterator[None]:
+    """Within this context, threads of Beam that end because a job server or a worker has ended print no traceback."""
+    import grpc  # type: ignore[import-untyped]
+
+    before = threading.excepthook
 
     def unless_disconnected(fault: Any) -> None:
         if not isinstance(fault.exc_value, grpc.RpcError):
             before(fault)
 
-    root.addFilter(is_no_message)
     threading.excepthook = unless_disconnected
     try:
-        with quiet_beam():
-            yield
+        yield
     finally:
-        root.removeFilter(is_no_message)
         threading.excepthook = before
 
 

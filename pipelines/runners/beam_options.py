@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 import logging
 from collections.abc import Sequence
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.runners import create_runner
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineRunner
 
-from configs.errors import InputError, did_you_mean
-from pipelines.runners.dataflow import runner_kind
+from configs.errors import InputError, cause_in_one_line, did_you_mean
+from configs.install_hint import install_hint
+from pipelines.runners.beam_noise import quiet_dask
+from pipelines.runners.dataflow import GivenFlags, runner_kind
 
 _LOCAL_RUNNERS = ("direct", "fnapi")
+# By `runner_kind`. Beam has runners that its own list lacks.
+_RUNNERS = {runner_kind(path): path for path in StandardOptions.ALL_KNOWN_RUNNERS} | {
+    "dask": "apache_beam.runners.dask.dask_runner.DaskRunner"
+}
+# The extra of pyproject.toml that a runner needs, by its kind.
+_EXTRAS = {"dask": "dask"}
 
 
 class _BeamArgumentParser(argparse.ArgumentParser):
@@ -30,6 +40,31 @@ def _all_beam_flags() -> argparse.ArgumentParser:
     return parser
 
 
+def _import_runner(name: str) -> type[PipelineRunner]:
+    """The class of a runner: a name that Beam knows, with or without "Runner", or the full name of a class.
+
+    Raises:
+      InputError: there is no such runner, or it cannot be imported.
+    """
+    kind = runner_kind(name)
+    path = _RUNNERS.get(kind) if "." not in name else name
+    if path is None:
+        names = [path.rpartition(".")[2] for path in _RUNNERS.values()]
+        hint = did_you_mean(f"{kind}Runner", names)
+        raise InputError(
+            f"runner: Beam has no runner {name!r}.{hint} Pass one of {', '.join(names)}, or the full name of a class."
+        )
+    module, _, class_name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), class_name)
+    except Exception as error:  # What a runner lacks shows in any way while it is imported.
+        hint = f" {install_hint(_EXTRAS[kind])}" if kind in _EXTRAS else ""
+        raise InputError(f"runner: {name!r} cannot be imported ({cause_in_one_line(error)}).{hint}") from error
+    if not (inspect.isclass(found) and issubclass(found, PipelineRunner)):
+        raise InputError(f"runner: {name!r} is no runner of Beam; the full name of a subclass of PipelineRunner is.")
+    return found
+
+
 def parse_beam_options(flags: Sequence[str], *, own_flags: Sequence[str]) -> PipelineOptions:
     """Beam's options from the flags that our programs do not know.
 
@@ -38,8 +73,12 @@ def parse_beam_options(flags: Sequence[str], *, own_flags: Sequence[str]) -> Pip
       own_flags: names of the program's own flags, for suggestions.
 
     Raises:
-      InputError: neither we nor Beam know a flag; Beam itself would ignore it.
+      InputError: there is no such runner; or neither we nor Beam know a flag, which Beam itself would ignore.
     """
+    runner = GivenFlags(flags).value("--runner")
+    if runner and runner_kind(runner) not in (*_LOCAL_RUNNERS, "dataflow"):
+        # A runner's own flags are those of classes that its module defines.
+        _import_runner(runner)
     parser = _all_beam_flags()
     _, unknown = parser.parse_known_args(list(flags))
     if unknown:
@@ -77,7 +116,24 @@ def make_runner(options: PipelineOptions) -> Any:
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
         return FnApiRunner()
     name = options.view_as(StandardOptions).runner
+    runner = _import_runner(name)
+    if runner_kind(name) == "dask":
+        quiet_dask()
     try:
-        return create_runner(name)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise InputError(f"runner: Beam cannot make {name!r} ({error}).") from error
+        return runner()
+    except Exception as error:
+        raise InputError(f"runner: Beam cannot make {name!r} ({cause_in_one_line(error)}).") from error
+
+
+def has_one_worker(options: PipelineOptions) -> bool:
+    """True if the pipeline runs in this process, in one bundle at a time."""
+    return is_local(options) and options.view_as(DirectOptions).direct_num_workers == 1
+
+
+def moves_elements(runner: Any, options: PipelineOptions) -> bool:
+    """Whether a runner can move elements to another worker than the one that made them.
+
+    Beam's portable runners and Dataflow can. The others run transforms as they like; Beam's DaskRunner leaves a
+    `Reshuffle` out.
+    """
+    return is_dataflow(options) or bool(runner.is_fnapi_compatible())

@@ -6,17 +6,21 @@ This module does not use Beam, and sends no requests.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import posixpath
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from configs.cloud import CloudOptions
+from configs.cloud import CloudOptions, DataflowOptions
 from configs.errors import InputError
 from configs.gcp_project import find_project
 from configs.given_flags import by_flag
+from configs.machine_families import DISK_TYPES, default_disk_type
 from configs.recipe import Recipe
+from configs.section import FieldError
 from configs.source_files import REPOSITORY
 from pipelines.runners.machine_types import machine_of
 
@@ -37,6 +41,16 @@ _WORKER_RAM_GB = 6
 _ACCELERATORS = {"t4": "nvidia-tesla-t4", "l4": "nvidia-l4"}
 _FLEXRS = {"cost": "COST_OPTIMIZED", "speed": "SPEED_OPTIMIZED"}
 _AUTOSCALING = {"throughput": "THROUGHPUT_BASED", "none": "NONE"}
+# The flags that override fields of the recipe which are checked together.
+_FLAG_OF_FIELD = {
+    "machine_type": "--machine_type",
+    "disk_gb": "--disk_size_gb",
+    "disk_type": "--worker_disk_type",
+    "flexrs": "--flexrs_goal",
+    "autoscaling": "--autoscaling_algorithm",
+}
+# At most 1024 characters: https://cloud.google.com/dataflow/docs/reference/rest/v1b3/projects.jobs.
+_MAX_NAME_WORDS, _NAME_DIGEST_LENGTH = 900, 8
 _REFUSED = ("--template_location", "--update", "--streaming", "--create_from_snapshot")
 # Flags that have several names in Beam.
 _ALIASES = (
@@ -69,14 +83,16 @@ class Place:
 
 
 def job_name(output_prefix: str) -> str:
-    """The name of the job that writes a set. The service refuses a second active job with the same name.
+    """The name of the job that writes a set. The service refuses a second active job with the same name in a project.
 
-    gs://bucket/hugs_20260102_030405/preproc/train gives hugs-20260102-030405-train.
+    gs://bucket/hugs_20260102_030405/preproc/train gives hugs-20260102-030405-train-60c5c0a2. The last word is a digest
+    of the whole output, so jobs of two buckets never have the same name.
     """
     folder, split = posixpath.split(output_prefix)
     job_dir = folder.removesuffix("/preproc").partition("://")[2].partition("/")[2]
-    words = re.sub("[^a-z0-9]+", "-", f"{job_dir}/{split}".lower()).strip("-")
-    return words if words[:1].isalpha() else f"embed-{words}".rstrip("-")
+    words = re.sub("[^a-z0-9]+", "-", f"{job_dir}/{split}".lower()).strip("-")[:_MAX_NAME_WORDS]
+    digest = hashlib.sha256(output_prefix.encode()).hexdigest()[:_NAME_DIGEST_LENGTH]
+    return f"{words if words[:1].isalpha() else f'embed-{words}'.rstrip('-')}-{digest}"
 
 
 def staging_folder(output_prefix: str) -> str:
@@ -151,7 +167,9 @@ def dataflow_flags(
     region = flags.value("--region") or recipe.cloud.region
     CloudOptions(project=project, region=region)  # Checks what was given.
     _check_subnetwork(flags.value("--subnetwork") or options.subnetwork, region)
-    _check_memory(flags.value("--machine_type") or options.machine_type)
+    machine_type = flags.value("--machine_type") or options.machine_type
+    _check_memory(machine_type)
+    _check_overridden(options, flags)
     staging = staging_folder(output_prefix)
     image = flags.value("--sdk_container_image") or options.image
     wanted: list[tuple[str, object | None]] = [
@@ -166,7 +184,7 @@ def dataflow_flags(
         ("--max_num_workers", options.max_workers),
         ("--autoscaling_algorithm", _AUTOSCALING[options.autoscaling]),
         ("--disk_size_gb", options.disk_gb),
-        ("--worker_disk_type", _disk_type(options.disk_type)),
+        ("--worker_disk_type", _disk_type(options.disk_type or default_disk_type(machine_type))),
         ("--network", options.network),
         ("--subnetwork", options.subnetwork),
         ("--no_use_public_ips", None if options.public_ips else ""),
@@ -234,6 +252,37 @@ def _check_subnetwork(subnetwork: str | None, region: str) -> None:
         raise InputError(
             f"subnetwork: {subnetwork} is not in the region of the job, {region}. Give one of that region, or set "
             "cloud.region (--region)."
+        )
+
+
+def _check_overridden(options: DataflowOptions, flags: GivenFlags) -> None:
+    """Checks the recipe's section with the values of the command line, since some values exclude others.
+
+    Raises:
+      InputError: Dataflow or Compute Engine would refuse them.
+    """
+    given = {field: flags.value(flag) or "" for field, flag in _FLAG_OF_FIELD.items()}
+    disk_gb, disk_type = given["disk_gb"], given["disk_type"].rpartition("/")[2]
+    values: dict[str, Any] = {
+        "machine_type": given["machine_type"] or None,
+        "disk_gb": int(disk_gb) if re.fullmatch("0*[1-9][0-9]{0,5}", disk_gb) else None,  # 0 is Beam's default.
+        "disk_type": disk_type if disk_type in DISK_TYPES else None,
+        "flexrs": next((name for name, value in _FLEXRS.items() if value == given["flexrs"]), None),
+        "autoscaling": next((name for name, value in _AUTOSCALING.items() if value == given["autoscaling"]), None),
+    }
+    changed = {field: value for field, value in values.items() if value is not None}
+    if changed.get("autoscaling") == "none":
+        changed["num_workers"] = options.num_workers or 1  # So that the section is whole: Beam has a flag for it.
+    try:
+        effective = dataclasses.replace(options, **changed)
+    except FieldError as error:
+        field = error.field.removeprefix(options.prefix)
+        flag = _FLAG_OF_FIELD.get(field) if field in changed else None
+        raise InputError(f"{flag}: {error}" if flag else str(error)) from error
+    asked = any("worker_accelerator=" in value for value in flags.values("--dataflow_service_options"))
+    if asked and effective.flexrs != "none":
+        raise InputError(
+            "--dataflow_service_options: FlexRS has no GPUs. Leave out worker_accelerator or --flexrs_goal."
         )
 
 

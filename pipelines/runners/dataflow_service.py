@@ -11,6 +11,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from configs.errors import InputError, cause_in_one_line
+from configs.service_refusals import refusal_remedy
 from pipelines.runners.dataflow import Place
 from preprocess.storage.base import Storage, write_file
 
@@ -176,14 +177,15 @@ def _refusal(error: Any, options: PipelineOptions) -> InputError:
     code = int(error.code or 0)
     if "Getting metadata from plugin failed" in cause or code == 401:
         return InputError(f"credentials: Google does not take them ({cause}). {_LOG_IN}")
-    if code == 403 and any(words in cause for words in ("has not been used", "is disabled", "SERVICE_DISABLED")):
-        enable = f"gcloud services enable dataflow.googleapis.com --project={place.project}"
-        return InputError(f"dataflow: its API is off in project {place.project} ({cause}). Run: {enable}")
     if code == 403:
-        return InputError(
-            f"dataflow: no permission in project {place.project} ({cause}). You need roles/dataflow.developer and "
-            "roles/iam.serviceAccountUser there, and the workers' account roles/dataflow.worker."
-        )
+        api, role = "dataflow.googleapis.com", "roles/dataflow.developer"
+        remedy = refusal_remedy(cause, project=place.project, api=api, role=role)
+        if remedy is None or role in remedy:
+            remedy = (
+                "You need roles/dataflow.developer and roles/compute.viewer there and roles/iam.serviceAccountUser on "
+                "the workers' account, and that account needs roles/dataflow.worker."
+            )
+        return InputError(f"dataflow: no permission in project {place.project} ({cause}). {remedy}")
     if code == 404:
         return InputError(
             f"dataflow: no such project or region: {place.project}, {place.region} ({cause}). Check --project and "

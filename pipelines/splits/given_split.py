@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 from configs.errors import InputError
-from pipelines.class_folders import ClassFolders, few_of
+from preprocess.images.class_folders import ClassFolders, few_of
 
 KEEP, POOL, CLASSES = "keep", "pool", "classes"
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from configs.counts import counted
 from configs.list_names import SPLITS
-from pipelines.class_folders import ClassFolders, few_of, formats_hint
 from pipelines.splits.given_split import POOL, GivenSplit, same_folders, training_folders
 from pipelines.splits.photo_groups import NAME, PARENT, PATH, PhotoGroups
+from preprocess.images.class_folders import ClassFolders, few_of, formats_hint
 
 FEW_IMAGES = 20
 _MAX_TABLE_ROWS = 40

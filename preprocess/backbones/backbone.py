@@ -376,10 +376,12 @@ class ImageNetClassifier:
     Attributes:
       model: the Keras model, scaled pixels, float32 [n, size, size, 3], to probabilities, float32 [n, num_classes].
       image: how images become its input.
+      output_tensor: of a network from a file: the tensor of the classes; None for all others.
     """
 
     model: Any
     image: ImageDefinition
+    output_tensor: str | None = None
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """The probabilities of the classes, float32 [n, num_classes], for pixels, uint8 [n, size, size, 3]."""
@@ -408,7 +410,7 @@ def load_classifier(spec: BackboneSpec) -> ImageNetClassifier:
         check_network_file(spec.weights)
         with _weights_file(spec, None) as path:
             found = read_network_file(path, spec.architecture, **_asked_of_file(spec), named=spec.weights, classes=True)
-        return ImageNetClassifier(model=found.model, image=found.image)
+        return ImageNetClassifier(model=found.model, image=found.image, output_tensor=found.output_tensor)
     architecture = ARCHITECTURES[spec.architecture]
     published = architecture.imagenet_classes
     if architecture.build_classifier is None or published is None:

@@ -79,6 +79,16 @@ def class_names(count: int, label_files: Sequence[tuple[str, bytes]] = ()) -> li
     )
 
 
+def read_label_file(path: str) -> bytes:
+    """The content of a file of names, local or in a bucket. Raises InputError if it cannot be read."""
+    from preprocess.storage.router import UriStorage  # here: names are wanted without it, too
+
+    try:
+        return UriStorage().read(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--labels: {path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+
+
 def _decoded(content: bytes, path: str) -> str:
     try:
         return content.decode("utf-8-sig")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -49,19 +50,34 @@ def without_tensorflow_noise() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_jax() -> Iterator[None]:
-    """Within this context JAX cannot be imported: TensorFlow Lite would import it wherever it is installed.
-
-    That takes a second, and nothing here converts functions of JAX.
-    """
-    if "jax" in sys.modules:
+def _without_garbage_collection() -> Iterator[None]:
+    """Within this context the interpreter does not look for garbage: an import makes many objects, and all stay."""
+    if not gc.isenabled():
         yield
         return
-    sys.modules["jax"] = cast(ModuleType, None)
+    gc.disable()
     try:
         yield
     finally:
-        del sys.modules["jax"]
+        gc.enable()
+
+
+# What TensorFlow and Keras import wherever it is installed, and nothing here uses: converters of JAX's functions (a
+# second), and Keras' models for scikit-learn, which bring SciPy (a fifth of the processor time of the import).
+_NOT_NEEDED = ("jax", "sklearn")
+
+
+@contextlib.contextmanager
+def _without_what_is_not_needed() -> Iterator[None]:
+    """Within this context, the packages of `_NOT_NEEDED` cannot be imported, except those that are imported already."""
+    hidden = [name for name in _NOT_NEEDED if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = cast(ModuleType, None)
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def import_tensorflow(*, start: bool = True) -> ModuleType:
@@ -76,8 +92,9 @@ def import_tensorflow(*, start: bool = True) -> ModuleType:
         import tensorflow as tf
 
         return tf
-    with doing("loading TensorFlow"), without_tensorflow_noise(), _without_jax():
-        import tensorflow as tf
+    with doing("loading TensorFlow"), without_tensorflow_noise():
+        with _without_what_is_not_needed(), _without_garbage_collection():
+            import tensorflow as tf
 
         if start:
             # Looks for devices now, because that prints messages too.

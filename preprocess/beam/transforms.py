@@ -11,9 +11,6 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.internal import pickler
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, WorkerOptions
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
-from apache_beam.utils.windowed_value import WindowedValue
 
 from configs.activity import doing
 from configs.choices import UnknownLabels
@@ -29,7 +26,7 @@ from preprocess.engines.select import EngineSpec, load_engine
 from preprocess.images.loader import LoadedImage
 from preprocess.jobs import faults, progress
 from preprocess.jobs.block_embedder import BlockEmbedder
-from preprocess.jobs.block_results import BlockResult
+from preprocess.jobs.block_results import BlockResult, StoredResult, stored_name
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.commit import JobFailed, finish_record_set
 from preprocess.jobs.embedding_cache import RETRY_SEC, EmbeddingCache
@@ -37,13 +34,15 @@ from preprocess.jobs.job import Job
 from preprocess.jobs.made_with import load_for_worker
 from preprocess.jobs.report import COMPLETE
 from preprocess.jobs.resume import ResumeIndex
-from preprocess.lists.blocks import RowBlock, into_blocks
+from preprocess.jobs.stored_results import read_stored
+from preprocess.lists.blocks import RowBlock, Spread, into_blocks, joined_blocks
 from preprocess.lists.labels import LabelDict
 from preprocess.lists.list_format import PLAIN
 from preprocess.lists.opened_list import reopen_list
 from preprocess.lists.rows import check_unchanged, parse_rows
 from preprocess.locks.output_lock import Witness, check_held, fence_of, fenced
 from preprocess.machine.machine_faults import MachineFault
+from preprocess.records.backbone_identity import BackboneIdentity, difference_of
 from preprocess.records.record_set import sidecar_dir
 from preprocess.storage.retry import RetryPolicy
 
@@ -61,6 +60,7 @@ class EmbedOptions:
       images: how images are read and decoded, and which views of them are embedded.
       rows_per_shard: rows of a block, which is also the largest number of records in a shard.
       batch_size: images in a batch; None for the engine's own choice.
+      spread: how the blocks are divided among elements, and so among workers. It decides no record.
     """
 
     unknown_labels: UnknownLabels
@@ -68,6 +68,7 @@ class EmbedOptions:
     images: ImageSource = dataclasses.field(default_factory=ImageSource)
     rows_per_shard: int = PreprocessOptions.rows_per_shard
     batch_size: int | None = None
+    spread: Spread = dataclasses.field(default_factory=Spread)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,15 +80,25 @@ class EngineLoader:
       engine: the engine and precision to use.
       calibration: locations of images for the calibration of int8.
       images: how images are read and decoded.
+      expects: the only network that will do; None for the backbone, whatever its weights are.
     """
 
     backbone: BackboneSpec
     engine: EngineSpec
     calibration: tuple[str, ...] = ()
     images: ImageSource = dataclasses.field(default_factory=ImageSource)
+    expects: BackboneIdentity | None = None
 
     def __call__(self) -> Engine:
-        return load_engine(self.backbone, self.engine, self._calibration_pixels, BeamStorage(self.images.retry))
+        """Loads the engine. Raises InputError if it cannot be loaded, or runs another network than is expected."""
+        engine = load_engine(self.backbone, self.engine, self._calibration_pixels, BeamStorage(self.images.retry))
+        if self.expects is not None and not engine.identity.agrees_with(self.expects):
+            raise InputError(
+                f"weights: {engine.identity.describe()} is not the network that the model was trained on, "
+                f"{self.expects.describe()}: {difference_of(self.expects, engine.identity)}. Pass the file that made "
+                "its records as --weights FILE."
+            )
+        return engine
 
     def obeying(self, recorded: EngineInfo) -> EngineLoader:
         """A loader that uses the recorded engine and precision where the options say `auto`."""
@@ -110,7 +121,7 @@ class EngineLoader:
         return np.stack(pixels) if pixels else np.empty((0, self.images.size, self.images.size, 3), np.uint8)
 
 
-class _DoFnOfThisCode(beam.DoFn):
+class DoFnOfThisCode(beam.DoFn):
     """A stage that a worker refuses in one line if its code differs from that of the launcher.
 
     The check cannot be in `setup`: unpickling with other code fails before `setup`, or gives a wrong object. So the
@@ -135,8 +146,8 @@ def _unpickle_if_same_code(launcher: str, image: str | None, pickled: bytes) -> 
     return stage
 
 
-class _ReadRowBlocks(_DoFnOfThisCode):
-    """Reads lists: from (position of the list, its path) to the blocks of its rows.
+class _ReadRowBlocks(DoFnOfThisCode):
+    """Reads lists: from (position of the list, its path, reader) to the reader's blocks, a few in each element.
 
     A list that has changed since it was checked fails the job before any of its rows is embedded. The next stage gets
     the blocks of a list only after the list was read to its end without an exception.
@@ -149,8 +160,8 @@ class _ReadRowBlocks(_DoFnOfThisCode):
         self._labels = labels
         self._options = options
 
-    def process(self, element: tuple[int, str]) -> Iterator[RowBlock]:
-        list_index, path = element
+    def process(self, element: tuple[int, str, int]) -> Iterator[tuple[RowBlock, ...]]:
+        list_index, path, reader = element
         with faults.noted(), BeamStorage(self._options.images.retry).open(path) as stream:
             opened = reopen_list(stream, self._formats[list_index], list_path=path)
             rows = parse_rows(
@@ -160,14 +171,19 @@ class _ReadRowBlocks(_DoFnOfThisCode):
                 unknown_labels=self._options.unknown_labels,
                 list_format=opened.list_format,
             )
-            yield from into_blocks(
+            blocks = into_blocks(
                 rows, list_index=list_index, list_path=path, rows_per_block=self._options.rows_per_shard
             )
+            yield from joined_blocks(blocks, reader=reader, spread=self._options.spread)
             check_unchanged(path, checked=self._sha256[list_index], read=opened.hashing.sha256)
 
 
-class _EmbedRowBlocks(_DoFnOfThisCode):
-    """Embeds blocks: from a block to its result. The records are written to storage here and pass no other stage."""
+class _EmbedRowBlocks(DoFnOfThisCode):
+    """Embeds blocks: from a few blocks to their results. Records are written to storage here and pass no other stage.
+
+    All results come from `process`, because not every runner takes what `finish_bundle` gives: Beam's DaskRunner drops
+    it. So the images of the next block are read while a block is completed only within one element.
+    """
 
     def __init__(self, job: Job, options: EmbedOptions, *, image: str | None):
         super().__init__(image)
@@ -213,21 +229,22 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
             engine=self._engine,
         )
 
-    def process(self, block: RowBlock) -> Iterator[BlockResult]:
-        with faults.noted():
-            earlier = self._earlier.find(block)
-            if earlier.result is None:
-                self._embedder.submit(block, earlier)
-        if earlier.result is not None:
-            count_block(earlier.result)
-            progress.notify(earlier.result.rows)
-            yield earlier.result
-        while self._embedder.submitted > 1:
+    def process(self, blocks: tuple[RowBlock, ...]) -> Iterator[BlockResult]:
+        for block in blocks:
+            with faults.noted():
+                earlier = self._earlier.find(block)
+                if earlier.result is None:
+                    self._embedder.submit(block, earlier)
+            if earlier.result is not None:
+                count_block(earlier.result)
+                progress.notify(earlier.result.rows)
+                yield earlier.result
+            while self._embedder.submitted > 1:
+                yield self._complete_next()
+        while self._embedder.submitted:
             yield self._complete_next()
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        while self._embedder.submitted:
-            yield WindowedValue(self._complete_next(), MIN_TIMESTAMP, [GlobalWindow()])
+    def finish_bundle(self) -> None:
         if self._cache:
             self._cache.flush()
             fault = self._cache.counts().first_fault
@@ -242,20 +259,25 @@ class _EmbedRowBlocks(_DoFnOfThisCode):
         return result
 
 
-class _FinishRecordSet(_DoFnOfThisCode):
-    """Commits the set: from the results of all blocks to the report, which is its only output."""
+class _FinishRecordSet(DoFnOfThisCode):
+    """Commits the set: from the names of the results of all blocks to the report, which is its only output."""
 
     def __init__(self, job: Job, retry: RetryPolicy, *, image: str | None):
         super().__init__(image)
         self._job = job
         self._retry = retry
 
-    def process(self, _: None, results: Iterable[BlockResult]) -> Iterator[dict[str, Any]]:
+    def process(self, _: None, results: Iterable[StoredResult]) -> Iterator[dict[str, Any]]:
         job, storage = self._job, BeamStorage(self._retry)
         folder = sidecar_dir(job.output_prefix)
         with faults.noted():
             fence = fence_of(folder, run_id=job.run_id, output=job.output_prefix, storage=storage)
-            report = finish_record_set(results, job=job, storage=fenced(storage, fence))
+            blocks = read_stored(results, job, storage)
+            try:
+                report = finish_record_set(blocks, job=job, storage=fenced(storage, fence))
+            except FileNotFoundError:
+                fence.confirm()  # If another run has taken the output over, that is why a file is gone.
+                raise
         if report["status"] != COMPLETE:
             raise JobFailed(report["error"])
         if isinstance(fence, Witness):
@@ -263,7 +285,7 @@ class _FinishRecordSet(_DoFnOfThisCode):
         yield report
 
 
-def _worker_image(options: PipelineOptions) -> str | None:
+def worker_image(options: PipelineOptions) -> str | None:
     """The container image that the user named; None for Beam's own image and for workers without a container."""
     portable = options.view_as(PortableOptions)
     in_docker = None
@@ -275,8 +297,8 @@ def _worker_image(options: PipelineOptions) -> str | None:
 class EmbedLists(beam.PTransform):
     """Makes a finished set of records from lists of labelled image URIs. The output is the report.
 
-    Only blocks of rows (URIs and labels) and the small results of blocks pass a shuffle. Images and embeddings never
-    leave their worker, except that records are written to storage.
+    Only blocks of rows (URIs and labels) and the names of their results pass a shuffle. Images and embeddings never
+    leave their worker, except that records are written to storage; so are results, with the digests of the records.
     """
 
     def __init__(self, *, job: Job, labels: LabelDict, options: EmbedOptions):
@@ -287,14 +309,20 @@ class EmbedLists(beam.PTransform):
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         retry = self._options.images.retry
-        image = _worker_image(pipeline.pipeline.options)
+        image = worker_image(pipeline.pipeline.options)
+        lists = [
+            (list_index, path, reader)
+            for list_index, path in enumerate(self._job.input_paths)
+            for reader in range(self._options.spread.readers)
+        ]
         results = (
             pipeline
-            | "Lists" >> beam.Create(list(enumerate(self._job.input_paths)))  # (int, path)
-            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._job, self._labels, self._options, image=image))  # RowBlock
+            | "Lists" >> beam.Create(lists)  # (int, path, int)
+            | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._job, self._labels, self._options, image=image))
             # A list is one file. Without a reshuffle, one worker would get all its blocks in one bundle.
-            | "Reshuffle" >> beam.Reshuffle()  # RowBlock
+            | "Reshuffle" >> beam.Reshuffle()  # (RowBlock, ...)
             | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options, image=image))  # BlockResult
+            | "NameResults" >> beam.Map(stored_name)  # StoredResult
         )
         return (
             pipeline

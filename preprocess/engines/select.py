@@ -132,6 +132,13 @@ def load_engine(
         return _loaded[backbone, engine]
 
 
+def forget_engine(engine: Engine) -> None:
+    """Lets an engine go that `load_engine` gave, so that its memory is free when its last user has gone."""
+    with _load_lock:
+        for key in [key for key, loaded in _loaded.items() if loaded is engine]:
+            del _loaded[key]
+
+
 def _load(
     backbone: BackboneSpec,
     spec: EngineSpec,

@@ -1,8 +1,8 @@
 """The image formats: how their content and their names tell them, and which of them are read.
 
 This is the one list of formats. `preprocess.images.decode` takes the format of an image from its content, and
-`pipelines.class_folders` decides by the name which files of a folder are images. A format that is not read is named all
-the same, so that a failure says what the file is and what to do.
+`preprocess.images.class_folders` decides by the name which files of a folder are images. A format that is not read is
+named all the same, so that a failure says what the file is and what to do.
 
 Each format that is read is code that an attacker may reach, so a format is read only if people have photos in it. No
 format is read whose decoder opens other files or starts a program (EPS, WMF, HDF5 and others of Pillow).

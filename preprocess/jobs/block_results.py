@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,30 @@ class PartFile:
         return part
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredResult:
+    """The name of the file that holds the result of a block, which is all that passes a runner.
+
+    Attributes:
+      name: of the file, relative to the set's folder as in `PartFile`.
+      of_earlier_run: whether an earlier run wrote it; then it counts as `BlockResult.of_earlier_run` gives it.
+    """
+
+    name: str
+    of_earlier_run: bool = False
+
+
+def stored_name(result: BlockResult) -> StoredResult:
+    """The name of the file that holds a result.
+
+    Raises:
+      ValueError: no file of parts holds it.
+    """
+    if result.stored is None:
+        raise ValueError(f"the result of block {result.order} is in no file")
+    return result.stored
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BlockResult:
     """The result of one block: how its rows ended, and which files it wrote.
@@ -83,6 +107,7 @@ class BlockResult:
       first_batch_at: when the engine gave the first embeddings of the block, in seconds since 1970; 0 if it gave none.
       first_batch_images: how many those were.
       last_batch_at: when it gave the last ones.
+      stored: the file of parts that holds this result; None if it is in no such file. It is not part of the file.
     """
 
     order: tuple[int, int]
@@ -106,6 +131,7 @@ class BlockResult:
     first_batch_at: float = 0.0
     first_batch_images: int = 0
     last_batch_at: float = 0.0
+    stored: StoredResult | None = dataclasses.field(default=None, compare=False)
 
     @property
     def embedded(self) -> int:
@@ -114,6 +140,8 @@ class BlockResult:
 
     def _require_sound(self) -> None:
         """Raises TypeError or ValueError for values that are valid JSON and that no block can have."""
+        if self.stored is not None:
+            raise ValueError("a result does not say in which file it is")
         by_reason = (self.sources, self.failed, self.skipped)
         texts = [text for counts in by_reason for text in counts]
         if not all(isinstance(text, str) for text in texts):
@@ -140,6 +168,10 @@ class BlockResult:
         """The files that the block wrote."""
         return tuple(part for part in (self.shard, self.failed_ledger, self.skipped_ledger) if part is not None)
 
+    def summary(self) -> BlockResult:
+        """The result without what it says of its records, which is most of it: `content` and `label_counts`."""
+        return dataclasses.replace(self, content=b"", label_counts={})
+
     def of_earlier_run(self) -> BlockResult:
         """The same result as a later run counts it: all records are from an earlier run, and no time was spent."""
         return dataclasses.replace(
@@ -153,13 +185,18 @@ class BlockResult:
             first_batch_at=0.0,
             first_batch_images=0,
             last_batch_at=0.0,
+            stored=dataclasses.replace(self.stored, of_earlier_run=True) if self.stored is not None else None,
         )
 
     def to_json_line(self) -> bytes:
         """One line of UTF-8 JSON."""
-        data = dataclasses.asdict(self)
+        # Not by `asdict`, which copies each count: a block may have a thousand labels.
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "stored"}
+        for name in ("shard", "failed_ledger", "skipped_ledger"):
+            data[name] = None if data[name] is None else dataclasses.asdict(data[name])
         data["content"] = base64.b64encode(self.content).decode()
         data["backbone"] = self.backbone.to_json()
+        data["engine"] = self.engine.to_json()
         return json_line(data)
 
     @classmethod
@@ -183,8 +220,3 @@ class BlockResult:
             return result
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
             raise InputError(f"{where}: not the result of a block ({error!r}).") from error
-
-
-def join_content(results: Sequence[BlockResult]) -> np.ndarray:
-    """The digests of the records of all blocks, in order: `CONTENT_DTYPE`, shape [records]."""
-    return np.frombuffer(b"".join(result.content for result in results), CONTENT_DTYPE)

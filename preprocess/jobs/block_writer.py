@@ -20,9 +20,10 @@ import numpy as np
 from configs.choices import Compression
 from configs.json_text import json_line
 from preprocess.engines.base import EmbeddingSource
-from preprocess.jobs.block_results import BlockResult, PartFile
+from preprocess.jobs.block_results import BlockResult, PartFile, StoredResult
 from preprocess.jobs.job import RESULT_SUFFIX
 from preprocess.jobs.resume import engine_tag
+from preprocess.jobs.set_files import name_of_part
 from preprocess.lists.blocks import RowBlock
 from preprocess.lists.outcomes import RowFailure, RowSkip
 from preprocess.lists.rows import Row
@@ -37,7 +38,7 @@ _GZIP_LEVEL = 1
 _CONTENT = struct.Struct("<16sQ")
 
 
-class _HashingStream(io.RawIOBase):
+class HashingStream(io.RawIOBase):
     """Passes bytes on, and counts and hashes them."""
 
     def __init__(self, stream: BinaryIO):
@@ -46,9 +47,11 @@ class _HashingStream(io.RawIOBase):
         self.num_bytes = 0
 
     def writable(self) -> bool:
+        """See `io.IOBase`."""
         return True
 
     def write(self, data: Any) -> int:
+        """Writes all of it."""
         self._stream.write(data)
         self._digest.update(data)
         size = memoryview(data).nbytes
@@ -57,12 +60,8 @@ class _HashingStream(io.RawIOBase):
 
     @property
     def sha256(self) -> str:
+        """The digest of what was written: 64 hex digits."""
         return self._digest.hexdigest()
-
-
-def _name_of_part(path: str) -> str:
-    """The name of a part, relative to the set's folder: its last two folders and its file name."""
-    return "/".join(path.split("/")[-3:])
 
 
 class _PartWriter:
@@ -72,16 +71,16 @@ class _PartWriter:
         self._storage = storage
         self._keep_partial = keep_partial
         self._path = path
-        self._name = _name_of_part(path)
+        self._name = name_of_part(path)
         self._compression = compression
         self._stack = contextlib.ExitStack()
-        self._hashing: _HashingStream | None = None
+        self._hashing: HashingStream | None = None
         self._stream: Any = None
         self._records = 0
 
     def write(self, data: bytes) -> None:
         if self._hashing is None:
-            self._hashing = _HashingStream(
+            self._hashing = HashingStream(
                 self._stack.enter_context(
                     self._storage.create(self._path, keep_partial=self._keep_partial, durable=False)
                 )
@@ -181,6 +180,7 @@ class BlockWriter:
             first_batch_at=self.first_batch_at,
             first_batch_images=self.first_batch_images,
             last_batch_at=self.last_batch_at,
+            stored=StoredResult(name_of_part(self._result_path)),
         )
         # The result is written last, so the files that it names are complete if it exists. None of them has to be
         # durable: rows that a power cut takes away are embedded again, and the commit begins with a durable file.

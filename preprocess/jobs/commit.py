@@ -15,8 +15,16 @@ from typing import Any
 from configs.activity import doing
 from configs.errors import InputError
 from configs.json_text import json_line
-from preprocess.jobs.block_results import BlockResult, join_content
-from preprocess.jobs.duplicates_report import DUPLICATES_NAME, SHARED_NAME, ShardFile, report_duplicates, report_shared
+from preprocess.jobs.block_results import BlockResult
+from preprocess.jobs.duplicates_report import (
+    DUPLICATES_NAME,
+    SHARED_NAME,
+    ImagesOfSet,
+    ShardFile,
+    digest_table,
+    report_duplicates,
+    report_shared,
+)
 from preprocess.jobs.finished_set import FILES, read_finished
 from preprocess.jobs.job import JOURNAL_NAME, Job
 from preprocess.jobs.journal import (
@@ -30,6 +38,7 @@ from preprocess.jobs.journal import (
 )
 from preprocess.jobs.made_with import differences
 from preprocess.jobs.report import COMPLETE, make_report
+from preprocess.jobs.result_spool import SpooledResults, temporary_folder
 from preprocess.jobs.set_files import digest_of, own_path
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.records.record_set import (
@@ -41,7 +50,11 @@ from preprocess.records.record_set import (
     Shard,
     sidecar_path,
 )
-from preprocess.storage.base import Storage, read_file, write_file
+from preprocess.storage.base import Storage, write_file
+from preprocess.storage.in_order import map_in_order
+
+# Object stores take 50 ms or more for each.
+_READS_AT_ONCE = 32
 
 
 class JobFailed(RuntimeError):  # noqa: N818 (the name says what happened)
@@ -59,7 +72,8 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
     Runners may run this step twice, also at the same time: both runs end in the same set.
 
     Args:
-      results: of all blocks, in any order.
+      results: of all blocks, in any order. They are taken one after the other, and only a summary of each is kept in
+        memory.
       job: the job.
       storage: where the parts and the set lie.
 
@@ -71,10 +85,9 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
       JobFailed: workers used different backbones, precisions or libraries, or a part is missing or truncated; nothing
         was touched.
     """
-    ordered = sorted(results, key=lambda result: result.order)
     try:
         with doing(f"finishing {posixpath.basename(job.output_prefix)}"):
-            return _finished_report(job, storage) or _finish(ordered, job, storage)
+            return _finished_report(job, storage) or _finish(results, job, storage)
     except (FileNotFoundError, JournalUnusable, JobFailed) as error:
         # Another attempt at this step may have finished the set meanwhile, and deleted the parts.
         report = _finished_report(job, storage)
@@ -87,7 +100,20 @@ def finish_record_set(results: Iterable[BlockResult], *, job: Job, storage: Stor
         raise
 
 
-def _finish(results: Sequence[BlockResult], job: Job, storage: Storage) -> dict[str, Any]:
+def _finish(unordered: Iterable[BlockResult], job: Job, storage: Storage) -> dict[str, Any]:
+    with SpooledResults(unordered, folder=temporary_folder(job)) as spooled:
+        report, placed = _prepare(spooled, job, storage)
+    if placed is not None:
+        make_set(spooled.summaries, placed, job=job, storage=storage)
+    return report
+
+
+def _prepare(spooled: SpooledResults, job: Job, storage: Storage) -> tuple[dict[str, Any], Sequence[Placement] | None]:
+    """Writes all of the set that can be written before it is made: the report, and the placements of its shards.
+
+    The second is None if there is no set to make.
+    """
+    results = spooled.summaries
     _require_one_arithmetic(results)
     finals = with_final_names(results, job)
     shards = tuple(
@@ -95,20 +121,19 @@ def _finish(results: Sequence[BlockResult], job: Job, storage: Storage) -> dict[
         for result in finals
         if (shard := result.shard) is not None
     )
-    report = make_report(results, job=job, shards=shards)
+    report = make_report(results, label_counts=spooled.label_counts, job=job, shards=shards)
     if report["status"] != COMPLETE:
         _write_rows_without_record(storage, results, job, folder=job.parts_dir)
         write_file(storage, posixpath.join(job.parts_dir, REPORT_NAME), _json_bytes(report))
-        return report
+        return report, None
     placed = require_parts(results, job, storage, of_this_run=True)
-    _stage(results, finals, placed, shards, report, job=job, storage=storage)
-    write_file(storage, journal_path(job), b"".join(result.to_json_line() for result in results))
-    make_set(results, placed, job=job, storage=storage)
-    return report
+    _stage(spooled, finals, placed, shards, report, job=job, storage=storage)
+    _write_results(journal_path(job), spooled.whole(), storage)
+    return report, placed
 
 
 def _stage(
-    results: Sequence[BlockResult],
+    spooled: SpooledResults,
     finals: Sequence[BlockResult],
     placed: Sequence[Placement],
     shards: tuple[Shard, ...],
@@ -119,28 +144,28 @@ def _stage(
 ) -> None:
     """Writes all files of the set except the shards beside the parts, and completes the report."""
     folder = posixpath.dirname(staged_path(job, REPORT_NAME))
-    _write_rows_without_record(storage, results, job, folder=folder)
-    content = join_content(finals)
+    _write_rows_without_record(storage, spooled.summaries, job, folder=folder)
     files = [ShardFile(placement.paths, placement.part.records) for placement in placed]
-    report["duplicates"] = report_duplicates(
-        content,
-        files,
-        path=staged_path(job, DUPLICATES_NAME),
-        called=sidecar_path(job.output_prefix, DUPLICATES_NAME),
-        storage=storage,
+    with digest_table(spooled.contents(), folder=temporary_folder(job)) as digests:
+        images = ImagesOfSet(digests, files, storage=storage, folder=temporary_folder(job))
+        report["duplicates"] = report_duplicates(
+            images,
+            path=staged_path(job, DUPLICATES_NAME),
+            called=sidecar_path(job.output_prefix, DUPLICATES_NAME),
+        )
+        report["shared_with"] = report_shared(
+            images,
+            path=staged_path(job, SHARED_NAME),
+            called=sidecar_path(job.output_prefix, SHARED_NAME),
+            others=job.against,
+        )
+    shards_only = (
+        dataclasses.replace(result, shard=final.shard, failed_ledger=None, skipped_ledger=None)
+        for result, final in zip(spooled.whole(), finals, strict=True)
     )
-    report["shared_with"] = report_shared(
-        content,
-        files,
-        path=staged_path(job, SHARED_NAME),
-        called=sidecar_path(job.output_prefix, SHARED_NAME),
-        others=job.against,
-        storage=storage,
-    )
-    shards_only = (dataclasses.replace(result, failed_ledger=None, skipped_ledger=None) for result in finals)
-    write_file(storage, staged_path(job, JOURNAL_NAME), b"".join(result.to_json_line() for result in shards_only))
+    _write_results(staged_path(job, JOURNAL_NAME), shards_only, storage)
     manifest = Manifest(
-        backbone=results[0].backbone,
+        backbone=finals[0].backbone,
         labels=job.labels,
         compression=job.compression,
         records=report["embedded"],
@@ -189,10 +214,16 @@ def _write_rows_without_record(storage: Storage, results: Sequence[BlockResult],
         (FAILED_NAME, [result.failed_ledger for result in results]),
         (SKIPPED_NAME, [result.skipped_ledger for result in results]),
     ):
+        paths = [own_path(job.output_prefix, part.name, where=part.name) for part in parts if part is not None]
         with storage.create(posixpath.join(folder, name)) as stream:
-            for part in parts:
-                if part is not None:
-                    stream.write(read_file(storage, own_path(job.output_prefix, part.name, where=part.name)))
+            for rows in map_in_order(storage.read, paths, at_once=_READS_AT_ONCE):
+                stream.write(rows)
+
+
+def _write_results(path: str, results: Iterable[BlockResult], storage: Storage) -> None:
+    with storage.create(path) as stream:
+        for result in results:
+            stream.write(result.to_json_line())
 
 
 def _json_bytes(data: Any) -> bytes:

@@ -1,34 +1,36 @@
 """Reports the images that a set holds twice, holds under different labels, or shares with another set.
 
-The URIs of these images are written to a file. Two images are the same if their files are equal byte for byte.
+The URIs of these images are written to a file. Two images are the same if their files are equal byte for byte. Digests
+and URIs lie on the local disk while they are compared, so sets of any size take little memory.
 """
 
 from __future__ import annotations
 
-import bisect
+import contextlib
 import errno
 import gzip
 import itertools
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
 from configs.json_text import json_line
-from preprocess.jobs.set_files import read_content
-from preprocess.records.duplicates import find_duplicates, find_shared
+from preprocess.jobs.block_results import CONTENT_DTYPE
+from preprocess.jobs.set_files import read_block_results
+from preprocess.records.digest_table import DigestTable
 from preprocess.records.example import decode_example
 from preprocess.records.tfrecord import whole_records
 from preprocess.storage.base import Storage, read_file
+from preprocess.storage.in_order import map_in_order
 
 DUPLICATES_NAME = "duplicates.jsonl"
 SHARED_NAME = "shared_images.jsonl"
-
-
-def _digests(content: np.ndarray) -> np.ndarray:
-    """uint8 [n, 16] of `CONTENT_DTYPE` [n]."""
-    return np.ascontiguousarray(content["image"]).view(np.uint8).reshape(-1, 16)
+# A shard of 1024 records has 8.5 MB.
+_SHARDS_AT_ONCE = 8
+_MEMORY_BYTES = 8 * 1024 * 1024
 
 
 class _Image(NamedTuple):
@@ -45,6 +47,14 @@ class ShardFile(NamedTuple):
     records: int
 
 
+def digest_table(contents: Iterable[np.ndarray], *, folder: str | None) -> DigestTable:
+    """A table of the digests of records: `CONTENT_DTYPE`, shape [records of a block] for each block, in order."""
+    table = DigestTable(folder=folder)
+    for content in contents:
+        table.add(np.ascontiguousarray(content["image"]).view(np.uint8).reshape(-1, 16), content["labels"])
+    return table
+
+
 def _read_shard(shard: ShardFile, storage: Storage) -> bytes:
     """Reads the bytes of a shard, uncompressed, from the first of its paths that exists."""
     for path in shard.paths:
@@ -56,42 +66,88 @@ def _read_shard(shard: ShardFile, storage: Storage) -> bytes:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shard.paths[0])
 
 
-class _RecordsOfSet:
-    """Finds records by their position in a set. Each shard that is needed is read once."""
+class ImagesOfSet:
+    """The images of a set's records: their digests, and the records themselves in the shards.
 
-    def __init__(self, shards: Sequence[ShardFile], *, storage: Storage):
+    Args:
+      digests: of the records, in order.
+      shards: of the set, in order.
+      storage: where the shards and the files of the report lie.
+      folder: for temporary files; None for the folder of the system.
+    """
+
+    def __init__(self, digests: DigestTable, shards: Sequence[ShardFile], *, storage: Storage, folder: str | None):
+        self.digests = digests
+        self.storage = storage
+        self.folder = folder
         self._shards = shards
-        self._storage = storage
-        self._ends = list(itertools.accumulate(shard.records for shard in shards))
 
-    def images_at(self, positions: Iterable[int]) -> dict[int, _Image]:
-        wanted: dict[int, list[int]] = {}
-        for position in positions:
-            wanted.setdefault(bisect.bisect_right(self._ends, position), []).append(position)
-        found = {}
-        for number, members in sorted(wanted.items()):
-            shard = self._shards[number]
-            records = list(whole_records(_read_shard(shard, self._storage)))
-            if len(records) != shard.records:
-                raise OSError(f"{shard.paths[0]} has {len(records)} whole records, {shard.records} were written")
-            first = self._ends[number] - shard.records
-            for position in members:
-                example = decode_example(records[position - first])
-                found[position] = _Image(example.image_uri, example.image_sha256)
+    def find(self, wanted: np.ndarray) -> _FoundImages:
+        """Finds the images at some positions, bool [records]. Each shard that is needed is read once."""
+        ends = np.cumsum([shard.records for shard in self._shards])
+        of_shards = [
+            (shard, positions)
+            for shard, end in zip(self._shards, ends.tolist(), strict=True)
+            if len(positions := np.flatnonzero(wanted[end - shard.records : end]))
+        ]
+        images = map_in_order(lambda work: self._images_in(*work), of_shards, at_once=_SHARDS_AT_ONCE)
+        return _FoundImages(np.flatnonzero(wanted), itertools.chain.from_iterable(images), folder=self.folder)
+
+    def _images_in(self, shard: ShardFile, positions: np.ndarray) -> list[_Image]:
+        """The images at some positions of a shard."""
+        wanted = set(positions.tolist())
+        found = []
+        number = -1
+        for number, record in enumerate(whole_records(_read_shard(shard, self.storage))):
+            if number in wanted:
+                example = decode_example(record)
+                found.append(_Image(example.image_uri, example.image_sha256))
+        if number + 1 != shard.records:
+            raise OSError(f"{shard.paths[0]} has {number + 1} whole records, {shard.records} were written")
         return found
 
 
-def report_duplicates(
-    content: np.ndarray, shards: Sequence[ShardFile], *, path: str, called: str, storage: Storage
-) -> dict[str, Any]:
+class _FoundImages:
+    """Images by their positions in a set, in a temporary file.
+
+    Args:
+      positions: ascending, int64 [n].
+      images: in the order of the positions.
+      folder: for the file; None for the folder of the system.
+    """
+
+    def __init__(self, positions: np.ndarray, images: Iterable[_Image], *, folder: str | None):
+        self._positions = positions
+        self._ends = np.zeros(len(positions) + 1, np.int64)
+        self._file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES, dir=folder))  # noqa: SIM115 (closed with its owner)
+        end = 0
+        for number, image in enumerate(images, start=1):
+            # A record whose image was not read has an empty digest.
+            uri = image.uri.encode("utf-8", "surrogatepass")
+            end += self._file.write(b"".join((bytes([len(image.sha256)]), image.sha256, uri)))
+            self._ends[number] = end
+
+    def at(self, positions: np.ndarray) -> Iterator[_Image]:
+        """The images at some of the positions, int64 [m], in this order."""
+        numbers = np.searchsorted(self._positions, positions)
+        for start, end in zip(self._ends[numbers].tolist(), self._ends[numbers + 1].tolist(), strict=True):
+            self._file.seek(start)
+            data = self._file.read(end - start)
+            uri_at = 1 + data[0]
+            yield _Image(data[uri_at:].decode("utf-8", "surrogatepass"), data[1:uri_at])
+
+    def close(self) -> None:
+        """Deletes the temporary file."""
+        self._file.close()
+
+
+def report_duplicates(images: ImagesOfSet, *, path: str, called: str) -> dict[str, Any]:
     """Finds images that several records of a set have, and writes their URIs to a file.
 
     Args:
-      content: the digests of the records in order: `CONTENT_DTYPE`, shape [records].
-      shards: of the set, in order.
+      images: of the set.
       path: the path of the file, which is not written if nothing was found.
       called: the path of the file that the report names.
-      storage: where the shards and the file lie.
 
     Returns:
       Counts for the report.
@@ -99,46 +155,39 @@ def report_duplicates(
     Raises:
       OSError: storage failed.
     """
-    duplicates = find_duplicates(_digests(content), content["labels"])
-    if not duplicates.num_groups:
-        storage.delete_file(path)
+    groups = images.digests.find_duplicates()
+    if not groups.num_groups:
+        images.storage.delete_file(path)
     else:
-        images = _RecordsOfSet(shards, storage=storage).images_at(duplicates.members.tolist())
-        with storage.create(path) as stream:
-            for start, end in itertools.pairwise(duplicates.splits.tolist()):
-                members = duplicates.members[start:end]
-                entry = {
-                    "image_sha256": images[int(members[0])].sha256.hex(),
-                    "same_labels": bool((content["labels"][members] == content["labels"][members[0]]).all()),
-                    "uris": [images[int(member)].uri for member in members],
-                }
-                stream.write(json_line(entry))
+        wanted = np.zeros(images.digests.records, bool)
+        for some in groups.in_order():
+            wanted[some.members] = True
+        with contextlib.closing(images.find(wanted)) as found, images.storage.create(path) as stream:
+            for some in groups.in_order():
+                for number, labels_differ in enumerate(some.labels_differ.tolist()):
+                    members = list(found.at(some.group(number)))
+                    entry = {
+                        "image_sha256": members[0].sha256.hex(),
+                        "same_labels": not labels_differ,
+                        "uris": [member.uri for member in members],
+                    }
+                    stream.write(json_line(entry))
     return {
-        "images": duplicates.num_groups,
-        "extra_records": duplicates.num_extra,
-        "images_with_different_labels": duplicates.num_conflicting,
-        "file": called if duplicates.num_groups else None,
+        "images": groups.num_groups,
+        "extra_records": groups.num_extra,
+        "images_with_different_labels": groups.num_conflicting,
+        "file": called if groups.num_groups else None,
     }
 
 
-def report_shared(
-    content: np.ndarray,
-    shards: Sequence[ShardFile],
-    *,
-    path: str,
-    called: str,
-    others: Sequence[str],
-    storage: Storage,
-) -> list[dict[str, Any]]:
+def report_shared(images: ImagesOfSet, *, path: str, called: str, others: Sequence[str]) -> list[dict[str, Any]]:
     """Finds images of a set that other sets hold too, and writes their URIs to a file.
 
     Args:
-      content: the digests of the records in order: `CONTENT_DTYPE`, shape [records].
-      shards: of the set, in order.
+      images: of the set.
       path: the path of the file, which is not written if nothing was found.
       called: the path of the file that the report names.
       others: prefixes of the other sets, which are finished.
-      storage: where the sets and the file lie.
 
     Returns:
       Counts for the report, one entry for each other set.
@@ -147,19 +196,21 @@ def report_shared(
       OSError: storage failed.
       InputError: the results of another set's blocks cannot be read.
     """
-    digests = _digests(content)
-    shared = {other: find_shared(digests, _digests(read_content(other, storage))).tolist() for other in others}
-    if not any(shared.values()):
-        storage.delete_file(path)
+    shared = {other: _shared_with(other, images) for other in others}
+    counts = {other: int(np.count_nonzero(is_shared)) for other, is_shared in shared.items()}
+    if not any(counts.values()):
+        images.storage.delete_file(path)
     else:
-        everyone = sorted({position for positions in shared.values() for position in positions})
-        images = _RecordsOfSet(shards, storage=storage).images_at(everyone)
-        with storage.create(path) as stream:
-            for other, positions in shared.items():
-                for position in positions:
-                    entry = {"uri": images[position].uri, "also_in": other}
-                    stream.write(json_line(entry))
-    return [
-        {"prefix": other, "records": len(positions), "file": called if positions else None}
-        for other, positions in shared.items()
-    ]
+        wanted = np.logical_or.reduce(list(shared.values()))
+        with contextlib.closing(images.find(wanted)) as found, images.storage.create(path) as stream:
+            for other, is_shared in shared.items():
+                for image in found.at(np.flatnonzero(is_shared)):
+                    stream.write(json_line({"uri": image.uri, "also_in": other}))
+    return [{"prefix": other, "records": count, "file": called if count else None} for other, count in counts.items()]
+
+
+def _shared_with(other: str, images: ImagesOfSet) -> np.ndarray:
+    """Which records have an image that is also in another set: bool [records]."""
+    contents = (np.frombuffer(result.content, CONTENT_DTYPE) for result in read_block_results(other, images.storage))
+    with digest_table(contents, folder=images.folder) as digests:
+        return images.digests.find_shared(digests)

@@ -98,10 +98,13 @@ def _wrong_sizes(prefix: str, manifest: Manifest, files: Mapping[str, Any], stor
 def _wrong_blocks(prefix: str, manifest: Manifest, storage: Storage) -> Iterator[str]:
     """The faults of the blocks' results: they must name the shards of the manifest."""
     try:
-        results = read_block_results(prefix, storage)
+        of_blocks = [
+            (posixpath.basename(result.shard.name), result.shard.sha256)
+            for result in read_block_results(prefix, storage)
+            if result.shard is not None
+        ]
     except InputError as error:
         yield str(error)
         return
-    of_blocks = [(posixpath.basename(r.shard.name), r.shard.sha256) for r in results if r.shard is not None]
     if of_blocks != [(shard.name, shard.sha256) for shard in manifest.shards]:
         yield f"{sidecar_dir(prefix)}: the results of the blocks are not those of the manifest's shards"

@@ -26,6 +26,7 @@ from preprocess.jobs.finished_set import FILES
 from preprocess.jobs.job import DEFINITION_NAME, JOURNAL_NAME, RESULT_SUFFIX, Job
 from preprocess.jobs.made_with import RECORD_NAME
 from preprocess.jobs.set_files import digest_of, in_folder_of, own_path, read_results_file
+from preprocess.jobs.stored_results import kept_result_path
 from preprocess.machine.run_note import NOTE_NAME
 from preprocess.records.record_set import (
     FAILED_NAME,
@@ -46,7 +47,7 @@ _STAGED = "set"
 # Without the report and the manifest, which are written after them.
 _SIDECARS = (JOURNAL_NAME, FAILED_NAME, SKIPPED_NAME, DUPLICATES_NAME, SHARED_NAME)
 # Object stores take 100 ms or more for each.
-_AT_ONCE = 16
+_AT_ONCE = 32
 _COPY_BYTES = 1 << 20
 
 
@@ -225,7 +226,8 @@ def commit_journal(job: Job, storage: Storage) -> dict[str, Any]:
       JournalUnusable: the journal, or a file that it names, is missing or was changed; nothing was touched.
     """
     try:
-        results = read_results_file(journal_path(job), job.output_prefix, storage)
+        journal = read_results_file(journal_path(job), job.output_prefix, storage)
+        results = [result.summary() for result in journal]
         placed = require_parts(results, job, storage, of_this_run=False)
         report = _read_staged(job, storage)
         path = staged_path(job, MANIFEST_NAME)
@@ -363,12 +365,18 @@ def _delete_work(
     own |= {
         f"{posixpath.join(job.parts_dir, posixpath.basename(path).partition('.')[0])}{RESULT_SUFFIX}" for path in own
     }
+    own |= {kept_result_path(job, result) for result in results if not _is_part(result.shard, job)}
     _for_each(storage.delete_file, sorted(own))
     storage.delete_tree(posixpath.join(job.parts_dir, _STAGED))
     for name in (REPLACED_NAME, RECORD_NAME, NOTE_NAME, REPORT_NAME, FAILED_NAME, SKIPPED_NAME):
         storage.delete_file(posixpath.join(job.parts_dir, name))
     if not storage.match(posixpath.join(glob.escape(job.parts_dir), "*")):
         storage.delete_tree(job.parts_dir)
+
+
+def _is_part(shard: PartFile | None, job: Job) -> bool:
+    """Whether a shard is one of this job, and was not in the set before."""
+    return shard is not None and f"/{posixpath.basename(job.parts_dir)}/" in shard.name
 
 
 def tidy(job: Job, storage: Storage) -> None:

@@ -86,11 +86,14 @@ def _steady_state(results: Sequence[BlockResult], job: Job) -> tuple[float | Non
     return round(startup_sec, 3), round(images / lasted_sec, 3) if is_measured else None
 
 
-def make_report(results: Sequence[BlockResult], *, job: Job, shards: Sequence[Shard]) -> dict[str, Any]:
+def make_report(
+    results: Sequence[BlockResult], *, label_counts: Mapping[int, int], job: Job, shards: Sequence[Shard]
+) -> dict[str, Any]:
     """The report of a job, as JSON.
 
     Args:
-      results: of all blocks.
+      results: of all blocks; their `content` and `label_counts` are not looked at.
+      label_counts: the sum of their `label_counts`.
       job: the job.
       shards: of the set.
     """
@@ -101,9 +104,6 @@ def make_report(results: Sequence[BlockResult], *, job: Job, shards: Sequence[Sh
     failed_percent = 100 * sum(failed.values()) / tried if tried else 0.0
     status, error = _verdict(results, shards, job, failed_percent)
     wall_sec = (datetime.datetime.now(datetime.UTC) - job.started).total_seconds()
-    label_counts: collections.Counter[int] = collections.Counter()
-    for result in results:
-        label_counts.update(result.label_counts)
     computed = sources.get(COMPUTED, 0)
     startup_sec, steady_images_per_sec = _steady_state(results, job)
     images_per_sec = round(computed / wall_sec, 3) if wall_sec > 0 else None
@@ -122,7 +122,7 @@ def make_report(results: Sequence[BlockResult], *, job: Job, shards: Sequence[Sh
         "failed": failed,
         "failed_percent": round(failed_percent, 3),
         "skipped": _sum_counts(result.skipped for result in results),
-        "records_per_label": {name: label_counts[label_id] for label_id, name in enumerate(job.labels)},
+        "records_per_label": {name: label_counts.get(label_id, 0) for label_id, name in enumerate(job.labels)},
         "records_without_label": sum(result.unlabeled for result in results),
         "views": 1 if job.views is None else job.views.count,
         "started": job.started.isoformat(timespec="seconds"),

@@ -18,16 +18,17 @@ from collections.abc import Mapping
 
 from configs.errors import InputError
 from preprocess.engines.base import EmbeddingSource, EngineInfo
-from preprocess.jobs.block_results import BlockResult, PartFile
+from preprocess.jobs.block_results import BlockResult, PartFile, StoredResult
+from preprocess.jobs.finished_blocks import DeadLetters, FinishedBlocks
 from preprocess.jobs.job import RESULT_SUFFIX, Job
-from preprocess.jobs.set_files import digest_of, own_path, read_block_results
+from preprocess.jobs.set_files import digest_of, name_of_part, own_path
+from preprocess.jobs.stored_results import is_kept_result, kept_result_path
 from preprocess.lists.blocks import BLOCK_NAME_LENGTH, RowBlock
 from preprocess.lists.outcomes import RowFailure
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.records.example import DecodedExample, decode_example
-from preprocess.records.record_set import FAILED_NAME, sidecar_path
 from preprocess.records.tfrecord import whole_records
-from preprocess.storage.base import PARTIAL_SUFFIX, Storage, read_file
+from preprocess.storage.base import PARTIAL_SUFFIX, Storage, read_file, write_file
 from preprocess.storage.uris import has_scheme
 
 _GZIP_WBITS = 31
@@ -100,28 +101,12 @@ class ResumeIndex:
         self._sizes = storage.sizes(f"{glob.escape(job.parts_dir)}/*")
         for path in sorted(self._sizes):
             self._files[posixpath.basename(path)[:BLOCK_NAME_LENGTH]].append(path)
-        self._finished: dict[tuple[int, int], BlockResult] = {}
-        self._failed_lines: dict[tuple[str, int], RowFailure] = {}
+        self._finished: FinishedBlocks | None = None
+        self._dead_letters: DeadLetters | None = None
         if job.retry is not None and job.retry.of_finished_set:
             self._sizes |= storage.sizes(f"{glob.escape(job.output_prefix)}-*")
-            self._finished = {result.order: result for result in read_block_results(job.output_prefix, storage)}
-            self._failed_lines = self._read_dead_letters()
-
-    def _read_dead_letters(self) -> dict[tuple[str, int], RowFailure]:
-        """The failures of the finished set by (list, line). Rows whose entry cannot be read are tried again."""
-        failures = {}
-        try:
-            lines = read_file(self._storage, sidecar_path(self._job.output_prefix, FAILED_NAME)).splitlines()
-        except FileNotFoundError:
-            return {}
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                failure = RowFailure(entry["stage"], entry["reason"], entry["message"])
-                failures[entry["list"], entry["line"]] = failure
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                continue
-        return failures
+            self._finished = FinishedBlocks(job.output_prefix, storage)
+            self._dead_letters = DeadLetters(job.output_prefix, storage)
 
     def find(self, block: RowBlock) -> ResumedBlock:
         """What earlier runs left of a block."""
@@ -131,23 +116,26 @@ class ResumeIndex:
             if retry is None or not any(retry.wants(reason) for reason in done.failed):
                 return ResumedBlock(result=done.of_earlier_run())
             return ResumedBlock(records=self._records_of(done))
-        finished = self._finished.get((block.list_index, block.block_index))
-        if finished is not None and retry is not None:
+        finished = self._finished.find(block) if self._finished is not None else None
+        if finished is not None and retry is not None and self._dead_letters is not None:
             is_whole = self._has_our_numbers(finished) and finished.rows == len(block.rows)
             is_whole = is_whole and (finished.shard is None or self._is_whole(finished.shard))
             if is_whole and not finished.failed and not finished.skipped:
-                return ResumedBlock(result=finished.of_earlier_run())
-            failures = {
-                row.line: failure
-                for row in block.rows
-                if (failure := self._failed_lines.get((block.list_path, row.line))) and not retry.wants(failure.reason)
-            }
+                return ResumedBlock(result=self._stored(finished).of_earlier_run())
+            known = self._dead_letters.failures_of(block)
+            failures = {line: failure for line, failure in known.items() if not retry.wants(failure.reason)}
             return ResumedBlock(records=self._records_of(finished), failures=failures)
         return ResumedBlock(records=self._records_cut_off(block))
 
+    def _stored(self, finished: BlockResult) -> BlockResult:
+        """Writes the result of a block of the finished set, where the last step finds those of all blocks."""
+        path = kept_result_path(self._job, finished)
+        write_file(self._storage, path, finished.to_json_line(), durable=False)
+        return dataclasses.replace(finished, stored=StoredResult(name_of_part(path)))
+
     def _result_in_parts(self, block: RowBlock) -> BlockResult | None:
         for path in self._files.get(block.name, ()):
-            if path.endswith(RESULT_SUFFIX):
+            if path.endswith(RESULT_SUFFIX) and not is_kept_result(path):
                 try:
                     result = BlockResult.from_json(read_file(self._storage, path), where=path)
                 except (InputError, FileNotFoundError):
@@ -158,7 +146,7 @@ class ResumeIndex:
                     and result.rows == len(block.rows)
                     and all(self._is_whole(part) for part in result.parts)
                 ):
-                    return result
+                    return dataclasses.replace(result, stored=StoredResult(name_of_part(path)))
         return None
 
     def _path_of(self, part: PartFile) -> str | None:

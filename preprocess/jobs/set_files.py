@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-
-import numpy as np
+from collections.abc import Iterator
 
 from configs.errors import InputError
-from preprocess.jobs.block_results import BlockResult, join_content
+from preprocess.jobs.block_results import BlockResult
 from preprocess.jobs.job import JOURNAL_NAME
 from preprocess.records.record_set import set_of_shard, sidecar_path
-from preprocess.storage.base import Storage, read_file
+from preprocess.storage.base import Storage
 
 _PART_NAME = re.compile(r"_(?P<set>[^/]+)/parts-[0-9a-f]+/[^/\0]+")
 _READ_BYTES = 1 << 20
@@ -44,8 +43,13 @@ def own_path(prefix: str, name: str, *, where: str) -> str:
     return in_folder_of(prefix, name)
 
 
-def read_block_results(prefix: str, storage: Storage) -> list[BlockResult]:
-    """The results of the blocks of a finished set, in order, with the shards of the set.
+def name_of_part(path: str) -> str:
+    """The name of a part, relative to the set's folder: its last two folders and its file name."""
+    return "/".join(path.split("/")[-3:])
+
+
+def read_block_results(prefix: str, storage: Storage) -> Iterator[BlockResult]:
+    """The results of the blocks of a finished set, in order, with the shards of the set. One is in memory at a time.
 
     Raises:
       InputError: the set has no such file, it is damaged, or it names files that do not belong to the set.
@@ -53,8 +57,8 @@ def read_block_results(prefix: str, storage: Storage) -> list[BlockResult]:
     return read_results_file(sidecar_path(prefix, JOURNAL_NAME), prefix, storage)
 
 
-def read_results_file(path: str, prefix: str, storage: Storage) -> list[BlockResult]:
-    """Reads the results in a file of lines that `BlockResult.to_json_line` wrote.
+def read_results_file(path: str, prefix: str, storage: Storage) -> Iterator[BlockResult]:
+    """Reads the results in a file of lines that `BlockResult.to_json_line` wrote, one after the other.
 
     Args:
       path: of the file.
@@ -64,28 +68,26 @@ def read_results_file(path: str, prefix: str, storage: Storage) -> list[BlockRes
     Raises:
       InputError: there is no such file, it is damaged, or it names files that do not belong to the set.
     """
+    for _, _, result in places_of_results(path, prefix, storage):
+        yield result
+
+
+def places_of_results(path: str, prefix: str, storage: Storage) -> Iterator[tuple[int, int, BlockResult]]:
+    """The results in a file as `read_results_file` gives them, each with the offset and the bytes of its line."""
     try:
-        lines = read_file(storage, path).splitlines()
+        stream = storage.open(path)
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: there is no such file. The set was made by another version, or is not finished: embed it again."
         ) from error
-    results = []
-    for number, line in enumerate(lines, start=1):
-        result = BlockResult.from_json(line, where=f"{path}:{number}")
-        for part in result.parts:
-            own_path(prefix, part.name, where=f"{path}:{number}")
-        results.append(result)
-    return results
-
-
-def read_content(prefix: str, storage: Storage) -> np.ndarray:
-    """The digests of the records of a finished set, in order: `CONTENT_DTYPE`, shape [records].
-
-    Raises:
-      InputError: the set has no such file, or it is damaged.
-    """
-    return join_content(read_block_results(prefix, storage))
+    with stream:
+        offset = 0
+        for number, line in enumerate(stream, start=1):
+            result = BlockResult.from_json(line, where=f"{path}:{number}")
+            for part in result.parts:
+                own_path(prefix, part.name, where=f"{path}:{number}")
+            yield offset, len(line), result
+            offset += len(line)
 
 
 def in_folder_of(prefix: str, name: str) -> str:

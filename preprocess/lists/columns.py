@@ -98,7 +98,7 @@ def choose(cells: Mapping[str, Sequence[Sequence[str]]], labels: LabelDict, *, w
     if not any(map(is_label_name, others)):
         # Nothing is named like a label. Columns of which every cell is one are labels all the same.
         chosen = all_known or known
-        if not chosen and others and any(flat.values()):
+        if not chosen and others and any(flat.values()) and not labels.optional:
             raise InputError(
                 f"{where}: the columns are {_shown(cells)}, and none of them holds labels of the dictionary. Name the "
                 "column of the labels label."

@@ -21,9 +21,16 @@ class LabelDict:
     """Label names in the order of their ids, and the ids by name.
 
     Unicode has several spellings of one text, such as an "é" of one or of two code points. They are one label.
+
+    Attributes:
+      names: the labels.
+      optional: whether lists may do without labels, as lists of photos to answer for. A table without a column of
+        labels is then no fault of it.
+      ids: the ids by name.
     """
 
     names: tuple[str, ...]
+    optional: bool = dataclasses.field(default=False, kw_only=True)
     ids: Mapping[str, int] = dataclasses.field(init=False, repr=False, compare=False)
     _ids_of_nfc: Mapping[str, int] = dataclasses.field(init=False, repr=False, compare=False)
 

@@ -102,3 +102,20 @@ class BackboneIdentity:
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where}: no valid backbone identity in it ({error!r}).") from error
+
+
+def difference_of(one: BackboneIdentity, other: BackboneIdentity) -> str:
+    """Describes the first difference between two backbones; empty if they agree."""
+    if one.architecture != other.architecture:
+        return f"the network is {one.architecture} against {other.architecture}"
+    if one.image_definition != other.image_definition:
+        return f"the image definition is {one.image_definition} against {other.image_definition}"
+    if one.embedding_size != other.embedding_size:
+        return f"the embedding size is {one.embedding_size} against {other.embedding_size}"
+    if one.weights_digest != other.weights_digest:
+        first, second = one.describe(), other.describe()
+        if first == second:  # The descriptions agree but the weights differ, as when a weights file was replaced.
+            first = f"{first} ({one.weights_digest[:19]}…)"
+            second = f"{second} ({other.weights_digest[:19]}…)"
+        return f"{first} against {second}"
+    return ""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from cloud import deploy
 from cloud.serving_model import prediction_request, top_predictions
+from configs.cloud import DeployOptions
 from configs.errors import InputError
 from preprocess.images.decode import decode_image
 from preprocess.images.probe_images import probe_images
@@ -17,7 +19,8 @@ from tests.support.cloud_job import JOB_DIR, LABELS, FakeGcloud, put_model
 
 MODEL = ("--model_dir", f"{JOB_DIR}/training/")
 PARENT = "projects/1/locations/us-central1"
-ENDPOINT = {"name": f"{PARENT}/endpoints/3", "displayName": "hugs"}
+BUCKET_LABEL = hashlib.sha256(b"bucket").hexdigest()[:16]
+ENDPOINT = {"name": f"{PARENT}/endpoints/3", "displayName": "hugs", "labels": {"hugs_bucket": BUCKET_LABEL}}
 ANSWER = {"predictions": [{"key": "x", "label": "not-hugs", "scores": [0.25, 0.75], "confident": True}]}
 
 
@@ -66,15 +69,16 @@ def test_a_model_is_put_behind_a_new_endpoint(gcs, capsys):
     assert "saved_model.pb" in [one.request for one in gcs.exchanges if "alt=media" in one.request][-1]
     assert (
         flag(upload, "container-image-uri")
-        == "us-central1-docker.pkg.dev/loopback/docker-hub/tensorflow/serving:2.20.0"
+        == "us-central1-docker.pkg.dev/loopback/docker-hub/tensorflow/serving:2.21.0"
     )
-    assert flag(upload, "container-args") == "--model_base_path=$(AIP_STORAGE_URI)"
+    assert flag(upload, "container-args") == "--model_base_path=$(AIP_STORAGE_URI),--file_system_poll_wait_seconds=0"
     assert flag(upload, "container-predict-route") == "/v1/models/model:predict"
     (deployed,) = run.named("ai", "endpoints", "deploy-model")
     assert deployed[4] == "3"
     assert flag(deployed, "model") == "7"
     assert flag(deployed, "traffic-split") == "0=100"
     assert flag(deployed, "machine-type") == "n1-standard-4"
+    assert flag(run.named("ai", "endpoints", "create")[0], "labels") == f"hugs_bucket={BUCKET_LABEL}"
     said = capsys.readouterr().out
     for words in (
         "costs money as long as a model is deployed there",
@@ -187,6 +191,51 @@ def test_images_that_cannot_serve_our_models(gcs, tmp_path):
     assert "mine.yaml, line 2: deploy.image must be TensorFlow Serving 2.20 or later" in said
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"dedicatedEndpointEnabled": True, "dedicatedEndpointDns": "3.us-central1-42.prediction.vertexai.goog"},
+        {"network": "projects/42/global/networks/mine"},
+        {"privateServiceConnectConfig": {"enablePrivateServiceConnect": True}},
+    ],
+)
+def test_an_endpoint_that_cannot_be_asked_gets_no_model(gcs, field):
+    put_model(gcs)
+    run = fake(**{"endpoints list": [ENDPOINT | field]})
+    said = refusal("--endpoint_name", "hugs", run=run)
+    assert "ENDPOINT_NAME: endpoint 3 (hugs)" in said
+    assert "Nothing was deployed" in said
+    new = fake(**{"endpoints create": ENDPOINT | field})
+    assert "ENDPOINT_NAME: endpoint 3 (hugs)" in refusal(run=new)
+    assert not [one for one in run.commands + new.commands if "deploy-model" in one]
+
+
+def test_the_endpoint_of_a_colleague_is_used_only_if_it_is_named(gcs):
+    put_model(gcs)
+    serving = [{"id": "5", "model": f"{PARENT}/models/6@1"}]
+    other = ENDPOINT | {"labels": {"hugs_bucket": "another"}, "deployedModels": serving}
+    run = fake(**{"endpoints list": [other]})
+    said = refusal(run=run)
+    assert "endpoint 3 is named hugs, as the recipe, and serves a model of another bucket" in said
+    assert not run.named("ai", "models", "upload")
+    assert deploy.main([*MODEL, "--endpoint_name", "hugs"], run=fake(**{"endpoints list": [other]})) == 0
+    empty = fake(**{"endpoints list": [other | {"deployedModels": []}]})
+    assert deploy.main(MODEL, run=empty) == 0
+
+
+def test_the_container_has_the_account_that_the_recipe_asks_for(gcs, tmp_path):
+    """The account of the workers would have to be allowed to read Vertex AI's copy of the model."""
+    put_model(gcs)
+    recipe = tmp_path / "hugs.yaml"
+    account = "w@my-project.iam.gserviceaccount.com"
+    for section, flags in (("cloud", []), ("deploy", [f"--service-account={account}"])):
+        recipe.write_text(f"{section}: {{service_account: {account}}}\n")
+        run = fake()
+        assert deploy.main([*MODEL, "--recipe", str(recipe)], run=run) == 0
+        (deployed,) = run.named("ai", "endpoints", "deploy-model")
+        assert [word for word in deployed if "service-account" in word] == flags
+
+
 def test_two_endpoints_of_one_name(gcs):
     put_model(gcs)
     twins = [ENDPOINT, ENDPOINT | {"name": f"{PARENT}/endpoints/4"}]
@@ -232,3 +281,47 @@ def test_a_photo_that_the_model_could_not_read_is_said():
         top_predictions({"predictions": [bad]}, LABELS)
     good = {**ANSWER["predictions"][0], "error": ""}
     assert top_predictions({"predictions": [good]}, LABELS) == top_predictions(ANSWER, LABELS)
+
+
+def test_a_server_of_our_own_is_deployed(gcs, tmp_path):
+    put_model(gcs)
+    recipe = tmp_path / "mine.yaml"
+    image = "us-central1-docker.pkg.dev/loopback/hugs/hugs-server:1"
+    recipe.write_text(f"name: hugs\ndeploy: {{image: '{image}', server_in_image: true}}\n")
+    older = ENDPOINT | {
+        "deployedModels": [{"id": "5", "model": f"{PARENT}/models/6"}],
+        "trafficSplit": {"5": 100},
+    }
+    run = fake(**{"endpoints list": [older]})
+    flags = ("--recipe", str(recipe), "--endpoint_name", "hugs", "--version_name", "second", "--traffic", "20")
+    assert deploy.main([*MODEL, *flags], run=run) == 0
+    (upload,) = run.named("ai", "models", "upload")
+    assert flag(upload, "container-image-uri") == image
+    assert flag(upload, "container-ports") == "8080"
+    assert flag(upload, "container-predict-route") == "/predict"
+    assert flag(upload, "container-health-route") == "/readyz"
+    assert not any(word.startswith("--container-args") for word in upload)
+    (deployed,) = run.named("ai", "endpoints", "deploy-model")
+    assert flag(deployed, "display-name") == "second"
+    assert flag(deployed, "traffic-split") == "0=20,5=80"
+    assert not run.named("artifacts")
+    assert "traffic must be a whole number from 0 to 100" in refusal("--traffic", "101")
+
+
+def test_the_image_of_our_server_must_be_named():
+    with pytest.raises(InputError, match="server_in_image must be false where deploy.image is not given"):
+        DeployOptions(server_in_image=True)
+
+
+def test_our_server_finds_the_model_that_was_staged(gcs):
+    pytest.importorskip("starlette", reason="the extra serve is not installed")
+    from serving.versions import VersionFinder
+
+    put_model(gcs)
+    run = fake()
+    deploy.main(MODEL, run=run)
+    artifact = flag(run.named("ai", "models", "upload")[0], "artifact-uri")
+    assert [(number, folder) for number, (folder, _) in VersionFinder(artifact).find().items()] == [
+        (1, f"{artifact}/1")
+    ]
+    assert list(VersionFinder(f"{JOB_DIR}/training/model").find()) == [1]

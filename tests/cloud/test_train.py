@@ -12,7 +12,8 @@ CREATED = {"name": "projects/1/locations/us-central1/customJobs/55", "state": "J
 
 
 def fake(**answers):
-    return FakeGcloud(**{"custom-jobs list": [], "custom-jobs create": CREATED, **answers})
+    described = {"artifacts repositories describe": {}}
+    return FakeGcloud(**{**described, "custom-jobs list": [], "custom-jobs create": CREATED, **answers})
 
 
 def refusal(*flags, run=None):
@@ -47,7 +48,7 @@ def test_a_job_is_started(gcs, capsys):
     for words in (
         "job 55 was started in us-central1",
         "gcloud ai custom-jobs stream-logs 55 --project=my-project --region=us-central1",
-        "https://console.cloud.google.com/ai/platform/locations/us-central1/training/55?project=my-project",
+        "https://console.cloud.google.com/agent-platform/training/custom-jobs?project=my-project",
         f"model    {JOB_DIR}/training/model",
         f"./hugs_deploy.sh {JOB_DIR}/training",
     ):
@@ -88,6 +89,20 @@ def test_an_image_with_the_trainer_needs_no_package(gcs, tmp_path, capsys):
     assert not any("/package/" in name for name in gcs.names("bucket"))
     assert "--labels=a=b" in run.named("ai", "custom-jobs", "create")[0]
     assert f"RECIPE={recipe} ./hugs_deploy.sh" in capsys.readouterr().out
+
+
+def test_python_comes_through_the_repository_of_the_project(gcs, tmp_path):
+    """Docker Hub limits pulls without an account, so the machines get its image from Artifact Registry."""
+    put_records(gcs, "train", "eval")
+    run = fake(**{"artifacts repositories describe": "ERROR: (gcloud.artifacts) NOT_FOUND: no\n"})
+    said = refusal(run=run)
+    assert "vertex.image: us-central1-docker.pkg.dev/loopback/docker-hub/library/python:3.11 is not there" in said
+    assert "gcloud artifacts repositories create docker-hub --project loopback --location us-central1" in said
+    assert not run.named("ai")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("vertex: {image: python:3.11}\n")
+    assert train.main([*ARGUMENTS, "--recipe", str(recipe)], run=(own := fake())) == 0
+    assert not own.named("artifacts")
 
 
 def test_unfinished_records(gcs):

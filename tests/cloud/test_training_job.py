@@ -18,6 +18,7 @@ PACKAGE = StagedPackage(
     lock_uri="gs://bucket/a b/hugs_1/training/package/requirements-4567.txt",
 )
 RECIPE = Recipe(name="hugs")
+IMAGE = "us-central1-docker.pkg.dev/p/docker-hub/library/python:3.11"
 
 
 def with_flags(*flags, **changes):
@@ -86,14 +87,24 @@ def test_weights_must_be_where_the_container_can_read_them():
 
 
 def test_a_plain_image_installs_the_package_first():
-    spec = custom_job_spec(JOB, RECIPE, package=PACKAGE)
+    spec = custom_job_spec(JOB, RECIPE, image=IMAGE, package=PACKAGE)
     (pool,) = spec["workerPoolSpecs"]
     assert pool["machineSpec"] == {"machineType": "n1-standard-8"}
     assert pool["replicaCount"] == 1
-    assert pool["containerSpec"]["imageUri"] == "python:3.11"
+    assert pool["containerSpec"]["imageUri"] == IMAGE
     assert pool["containerSpec"]["command"][-1] == "/gcs/bucket/a b/hugs_1/training/package/hugs-0.1.0-0123.tar.gz"
     assert spec["scheduling"] == {"timeout": "86400s", "restartJobOnWorkerRestart": True}
     assert not {"serviceAccount", "network"} & set(spec)
+
+
+def test_no_two_folders_have_the_same_display_name():
+    long = "gs://a/" + "x" * 200
+    names = [
+        TrainingJob(job_dir=uri, job_id="t", has_test=False).display_name for uri in (long, long.replace("a", "b"))
+    ]
+    assert len(set(names)) == 2
+    assert all(len(name) <= 128 and name.endswith("xx/t") for name in names)
+    assert JOB.display_name == "bucket/a b/hugs_1/training"
 
 
 def test_several_workers_do_not_search():
@@ -107,7 +118,8 @@ def test_what_the_container_runs(tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" -- >> "{tmp_path}/calls"\nexit "${{FAIL:-0}}"\n')
     python.chmod(0o755)
-    container = custom_job_spec(with_flags("--l2", "0"), RECIPE, package=PACKAGE)["workerPoolSpecs"][0]["containerSpec"]
+    container = custom_job_spec(with_flags("--l2", "0"), RECIPE, image=IMAGE, package=PACKAGE)["workerPoolSpecs"][0]
+    container = container["containerSpec"]
     command = [*container["command"], *container["args"], "--a=b c,$d \"'"]
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     assert subprocess.run(command, env=environment, check=False).returncode == 0
@@ -131,7 +143,7 @@ def test_what_the_container_runs(tmp_path):
 
 def test_an_image_that_has_the_trainer_gets_its_flags_alone():
     recipe = Recipe(name="x", vertex=VertexOptions(image="eu-docker.pkg.dev/p/r/hugs:1", trainer_in_image=True))
-    (pool,) = custom_job_spec(JOB, recipe, package=None)["workerPoolSpecs"]
+    (pool,) = custom_job_spec(JOB, recipe, image=recipe.vertex.image or IMAGE, package=None)["workerPoolSpecs"]
     assert set(pool["containerSpec"]) == {"imageUri", "args"}
     assert pool["containerSpec"]["args"] == trainer_arguments(JOB, recipe)
 
@@ -140,7 +152,7 @@ def test_an_image_of_vertex_installs_the_package_itself():
     recipe = Recipe(
         name="x", vertex=VertexOptions(image="us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-21.py311:latest")
     )
-    (pool,) = custom_job_spec(JOB, recipe, package=PACKAGE)["workerPoolSpecs"]
+    (pool,) = custom_job_spec(JOB, recipe, image=recipe.vertex.image or IMAGE, package=PACKAGE)["workerPoolSpecs"]
     package = pool["pythonPackageSpec"]
     assert package["executorImageUri"] == recipe.vertex.image
     assert package["packageUris"] == [PACKAGE.uri]
@@ -154,7 +166,7 @@ def test_several_replicas_are_a_chief_and_workers():
         cloud=CloudOptions(service_account="hugs@my-project.iam.gserviceaccount.com"),
         vertex=VertexOptions(replicas=4, timeout_hours=2, network="projects/1/global/networks/n"),
     )
-    spec = custom_job_spec(JOB, recipe, package=PACKAGE)
+    spec = custom_job_spec(JOB, recipe, image=recipe.vertex.image or IMAGE, package=PACKAGE)
     chief, workers = spec["workerPoolSpecs"]
     assert (chief["replicaCount"], workers["replicaCount"]) == (1, 3)
     assert chief["containerSpec"] == workers["containerSpec"]

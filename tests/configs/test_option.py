@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cloud.deploy import DeploymentOptions
-from cloud.options import CloudRunOptions
+from cloud.doctor import DoctorOptions
+from cloud.options import CloudPlaceOptions, CloudRunOptions
 from cloud.train import TrainingRunOptions
 from configs.errors import InputError
 from configs.option import (
@@ -58,7 +59,7 @@ OWNERS = (
         BakeOptions,
         ClassifyOptions,
     ),
-    *(CloudRunOptions, TrainingRunOptions, DeploymentOptions),
+    *(CloudPlaceOptions, CloudRunOptions, TrainingRunOptions, DeploymentOptions, DoctorOptions),
 )
 # What the definitions of jobs and checkpoints held when each was listed by hand.
 OF_RECORDS = {

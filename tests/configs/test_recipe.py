@@ -8,6 +8,7 @@ import yaml
 
 import configs
 from configs.errors import InputError
+from configs.page import PageOptions
 from configs.recipe import (
     Lists,
     PreprocessOptions,
@@ -39,7 +40,8 @@ def test_every_recipe_of_the_project_loads_and_is_named_after_its_file():
 
 def test_hugs_spells_out_every_default():
     recipe = load_recipe("hugs")
-    assert recipe == Recipe(name="hugs")
+    assert dataclasses.replace(recipe, page=PageOptions()) == Recipe(name="hugs")
+    assert recipe.page.title == "Can I hug that?"
     with open(os.path.join(os.path.dirname(configs.__file__), "hugs.yaml")) as stream:
         written = yaml.safe_load(stream)
     sections = dataclasses.asdict(recipe)
@@ -106,6 +108,13 @@ def test_a_missing_file_is_named():
         ("preprocess: {compression: {a: 1}}", "Received: {'a': 1}."),
         ("preprocess: {unknown_labels: ignore}", "one of fail, skip, unlabeled. Received: 'ignore'."),
         ("preprocess: {weights: ''}", "preprocess.weights must be one line of text"),
+        ("page: {title: ''}", "page.title must be one line of text"),
+        ("page: {colours: {a: gren}}", "page.colours.a must be one of green, red, blue"),
+        ("page: {colours: {a: gren}}", "Did you mean 'green'?"),
+        ("page: {colours: {a: 1}}", "page.colours.a must be one line of text"),
+        ("page: {texts: [a]}", "page.texts must be pairs of a label and a text. Received: ['a']."),
+        ("page: {texts: {1: a}}", "page.texts labels must be text. Received: 1."),
+        ("page: {texts: {a: ''}}", "page.texts.a must be one line of text"),
         ("lists: {train: 3}", "lists.train must be one line of text"),
         ("lists: {eval: null}", "lists.eval must be one line of text"),
         ("train: [1, 2]", "train must be a section with fields of its own. Received: [1, 2]."),

@@ -7,7 +7,7 @@ import pytest
 from configs.errors import InputError
 from pipelines import embed
 from preprocess.beam.transforms import EngineLoader
-from preprocess.jobs.set_files import read_results_file
+from preprocess.jobs.block_results import StoredResult
 from preprocess.locks.lock_holder import this_process
 from preprocess.locks.output_lock import locked
 from preprocess.storage.router import UriStorage
@@ -89,7 +89,8 @@ def test_workers_whose_output_another_run_has_taken_over_finish_nothing(cloud, m
     job.states = ["JOB_STATE_FAILED"]  # So it looked, to the service.
     assert run_here(service, monkeypatch) == 0
     before = {name: gcs.get("bucket", name) for name in gcs.names("bucket")}
-    results = read_results_file(f"{FOLDER}/blocks.jsonl", FOLDER.replace("/_train", "/train"), UriStorage())
+    # The run here has finished the set, and deleted the results of the job's workers.
+    results = [StoredResult("_train/parts-0123456789ab/00000-0000000-01234567-0123456789ab.result.json")]
     with pytest.raises(InputError, match="this run has lost .* its lock is gone"):
         list(last.process(None, results))
     assert {name: gcs.get("bucket", name) for name in gcs.names("bucket")} == before

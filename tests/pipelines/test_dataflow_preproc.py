@@ -52,11 +52,20 @@ def test_nothing_is_handed_over_if_one_of_the_lists_is_wrong(cloud):
 def test_who_does_not_wait_is_told_what_comes_then(cloud, capsys):
     _, service = cloud
     assert run_preproc(service, *QUICK) == 0
-    assert [job.name for job in service.jobs] == ["job-train", "job-eval"]
+    assert [job.name.rpartition("-")[0] for job in service.jobs] == ["job-train", "job-eval"]
     *_, blank, once, command = capsys.readouterr().out.splitlines()
     assert blank == ""
     assert once == "next, once all of them are done (--wait waits for that, and says how they ended):"
     assert command.endswith("hugs_train.sh gs://bucket gs://bucket/job")
+
+
+# As the service words it: https://github.com/GoogleCloudPlatform/pontem/issues/251.
+STOCKOUT = (
+    "Startup of the worker pool in zone europe-west1-c failed to bring up any of the desired 1 workers. Please refer "
+    "to https://cloud.google.com/dataflow/docs/guides/common-errors#worker-pool-failure for help troubleshooting. "
+    "ZONE_RESOURCE_POOL_EXHAUSTED: Instance creation failed: The zone 'projects/project/zones/europe-west1-c' does not "
+    "have enough resources available to fulfill the request.  Try a different zone, or try again later."
+)
 
 
 def test_jobs_that_fail_are_all_heard_of_and_named(cloud, monkeypatch, capsys, caplog):
@@ -65,11 +74,12 @@ def test_jobs_that_fail_are_all_heard_of_and_named(cloud, monkeypatch, capsys, c
     short = types.SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.02)), time=time.time)
     monkeypatch.setattr(dataflow_runner, "time", short)
     service.new_states = ["JOB_STATE_RUNNING", "JOB_STATE_FAILED"]
-    service.new_messages = [("JOB_MESSAGE_ERROR", "Workflow failed. Causes: no\nStockout in the zone.")]
+    service.new_messages = [("JOB_MESSAGE_ERROR", f"Workflow failed.\n{STOCKOUT}")]
     assert run_preproc(service, "--wait", *QUICK) == 2
     stdout, stderr = capsys.readouterr()
     for line, split in zip(stderr.splitlines(), ("train", "eval"), strict=True):
-        assert line.startswith(f"error: gs://bucket/job/preproc/{split}: the job ended in state FAILED (Stockout in")
+        assert line.startswith(f"error: gs://bucket/job/preproc/{split}: the job ended in state FAILED (Startup of ")
+        assert "The region has no such machine at the moment. Try again later, or choose another" in line
         assert "https://console.cloud.google.com/dataflow/jobs/" in line
         assert "give the same command again" in line
     assert "next:" not in stdout

@@ -9,8 +9,11 @@ pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not 
 from configs.errors import InputError
 from pipelines.embedding.submission import check_options
 from pipelines.runners.beam_options import make_runner, parse_beam_options
-from tests.support.dataflow_job import QUICK, run_embed
+from pipelines.runners.dataflow import job_name
+from tests.support.dataflow_job import OUTPUT, QUICK, run_embed
 from tests.support.faulty_gcs import FaultPlan
+
+NAME = job_name(OUTPUT)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +21,34 @@ from tests.support.faulty_gcs import FaultPlan
     [
         (401, "Request had invalid authentication credentials.", "credentials: Google does not take them"),
         (403, "Dataflow API has not been used in project loopback before", "gcloud services enable dataflow"),
-        (403, "(1f): Could not create workflow; user does not have write access", "roles/dataflow.developer"),
+        (
+            403,
+            "Your application is authenticating by using local Application Default Credentials. The "
+            "dataflow.googleapis.com API requires a quota project, which is not set by default.",
+            "gcloud auth application-default set-quota-project loopback",
+        ),
+        (
+            403,
+            "Dataflow API has not been used in project 764086051850 before or it is disabled.",
+            "gcloud auth application-default set-quota-project loopback",
+        ),
+        (
+            403,
+            "Caller does not have required permission to use project loopback. Grant the caller the "
+            "roles/serviceusage.serviceUsageConsumer role",
+            "Your account needs the role roles/serviceusage.serviceUsageConsumer in project loopback",
+        ),
+        (
+            403,
+            "(1f): Current user cannot act as service account w@loopback-1.iam.gserviceaccount.com.",
+            "Your account needs the role roles/iam.serviceAccountUser on the service account",
+        ),
+        (403, "Required 'compute.machineTypes.get' permission for 'x'", "the role roles/compute.viewer in project"),
+        (
+            403,
+            "(1f): Could not create workflow; user does not have write access",
+            "roles/dataflow.developer and roles/compute.viewer",
+        ),
         (404, "The project was not found", "no such project or region: loopback, us-central1"),
         (429, "Quota exceeded for quota metric 'Requests'", "a quota of project loopback is used up"),
         (500, "Internal error", "the service failed ("),
@@ -42,7 +72,7 @@ def test_refusals_of_the_service_are_one_line_before_anything_is_written(cloud, 
 @pytest.mark.parametrize(
     ("status", "message", "words"),
     [
-        (409, "There is already an active job named x", "job_name: hugs-20260102-030405-train is still running"),
+        (409, "There is already an active job named x", f"job_name: {NAME} is still running"),
         (429, "The project has too many running jobs", "a quota of project loopback is used up"),
     ],
 )
@@ -60,7 +90,7 @@ def test_of_two_jobs_of_one_name_the_service_keeps_the_first(cloud):
     assert run_embed(service, *QUICK) == 0
     with pytest.raises(InputError) as caught:
         run_embed(service, *QUICK)
-    assert f"hugs-20260102-030405-train ({service.jobs[0].id}) is still running" in str(caught.value)
+    assert f"{NAME} ({service.jobs[0].id}) is still running" in str(caught.value)
     assert f"us-central1/{service.jobs[0].id}?project=loopback" in str(caught.value)
     assert len(service.jobs) == 1
 

@@ -20,7 +20,7 @@ pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not 
 from apache_beam.internal.gcp import auth
 
 from configs.errors import InputError
-from pipelines import preproc
+from pipelines import preproc, recipe_lists
 from pipelines.runners.worker_requirements import worker_requirements
 from tests.support.dataflow_job import ROWS, pipeline_of, steps_of
 from tests.support.fake_dataflow import FakeDataflow
@@ -86,8 +86,9 @@ def submitted(photos, tmp_path_factory):
 
 def test_a_job_is_posted_for_every_list_as_the_recipe_says(submitted):
     train, eval_ = submitted.service.jobs
-    assert re.fullmatch(r"hugs-\d{8}-\d{6}-train", train.name)
-    assert eval_.name == train.name.removesuffix("train") + "eval"
+    user = recipe_lists._user_name()
+    name = re.compile(rf"hugs-{user}-\d{{8}}-\d{{6}}-(train|eval)-[0-9a-f]{{8}}")
+    assert [name.fullmatch(job.name)[1] for job in (train, eval_)] == ["train", "eval"]
     assert (train.project, train.region) == ("loopback", "us-central1")
     assert train.posted["labels"] == {"team": "vision"}
     environment = train.posted["environment"]
@@ -197,7 +198,10 @@ def test_the_staged_project_runs_the_staged_pipeline_and_the_launcher_ends_as_a_
     stdout, stderr = submitted.process.communicate(timeout=60)
     assert submitted.process.returncode == 0, stderr
     train, eval_ = submitted.service.jobs
-    job_dir = "gs://bucket/" + train.name.removesuffix("-train").replace("-", "_")
+    (job_dir,) = {
+        name.partition("/preproc/")[0] for name in submitted.gcs.names("bucket") if "/preproc/_train/" in name
+    }
+    job_dir = f"gs://bucket/{job_dir}"
     for job, split in ((train, "train"), (eval_, "eval")):
         assert f"submitted {ROWS} rows as Dataflow job {job.id}" in stdout
         assert f"https://console.cloud.google.com/dataflow/jobs/us-central1/{job.id}?project=loopback" in stdout

@@ -205,7 +205,7 @@ WRONG = {
     "no set name": ({}, ["--output_path", "{folder}/out/"], "output_path: must end in the name of the set"),
     "a glob as output": ({}, ["--output_path", "{folder}/out/train*"], "output_path: must not hold any of"),
     "a file as folder": ({}, ["--output_path", "{folder}/dict.txt/train"], "output_path: cannot write to"),
-    "an unknown runner": ({}, ["--runner", "FastRunner"], "runner: Beam cannot make 'FastRunner'"),
+    "an unknown runner": ({}, ["--runner", "FastRunner"], "runner: Beam has no runner 'FastRunner'"),
     "a bad Beam value": ({}, ["--num_workers", "many"], "argument --num_workers"),
     "an unknown recipe": ({}, ["--recipe", "hgus"], "Did you mean 'hugs'?"),
 }

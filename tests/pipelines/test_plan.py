@@ -307,6 +307,22 @@ def test_what_the_prices_and_the_recipe_leave_open_is_said(data_dir, capsys):
     assert [cost["workers"] for cost in made["dataflow"]["by_workers"]] == [1, 2, 5]
 
 
+def test_a_long_list_says_where_it_stops_scaling(data_dir, capsys):
+    (data_dir / "train.csv").write_text("".join(f"{row % 3}.jpg,a\n" for row in range(450)))
+    made = run_plan(data_dir, "--rows_per_shard", "1", "--sample", "5")
+    printed = capsys.readouterr().out
+    scaling = made["dataflow"]["scaling"]
+    assert (scaling["split"], scaling["blocks"], scaling["lists"]) == ("train", 450, 1)
+    assert [(cost["workers"], cost["jobs"]["train"]["workers"]) for cost in scaling["by_workers"]] == [
+        (20, 20),
+        (200, 200),
+        (1000, 450),
+    ]
+    assert "with 20, 200 and 1,000 workers (train has 450 blocks of rows)\n" in printed
+    assert "  + more than the recipe allows (dataflow.max_workers: 20)\n" in printed
+    assert made["lists"][0]["scan_sec"] > 0
+
+
 class FakeLoader:
     """In the place of `EngineLoader`: `auto` gives bfloat16, on a device that the test chooses."""
 

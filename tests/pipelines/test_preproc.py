@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fnmatch
 import pathlib
 import re
 import subprocess
@@ -9,7 +10,8 @@ import pytest
 
 from configs.errors import InputError
 from configs.printed_commands import program_command
-from pipelines import preproc
+from configs.recipe import load_recipe
+from pipelines import preproc, recipe_lists
 
 REPOSITORY = pathlib.Path(preproc.__file__).resolve().parents[1]
 
@@ -223,3 +225,41 @@ def test_help_and_wrong_flags_import_neither_beam_nor_tensorflow():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
+
+
+class Listing:
+    """Storage that knows some names."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def match(self, pattern):
+        return [name for name in self.names if fnmatch.fnmatch(name, pattern)]
+
+
+def test_two_colleagues_share_a_bucket_and_a_recipe(monkeypatch):
+    recipe, splits = load_recipe("hugs"), ["train", "eval"]
+    unfinished = "gs://bucket/hugs_anna_20260102_030405"
+    storage = Listing(f"{unfinished}/preproc/_train/parts-1/job.json")
+    found = {}
+    for user in ("anna", "bob"):
+        monkeypatch.setattr("getpass.getuser", lambda user=user: user)
+        found[user] = recipe_lists.newest_job_dir(recipe, splits, data_dir="gs://bucket", storage=storage)
+        new = recipe_lists.new_job_dir(recipe, None, data_dir="gs://bucket")
+        assert re.fullmatch(rf"gs://bucket/hugs_{user}_\d{{8}}_\d{{6}}", new)
+    assert found == {"anna": (unfinished, False), "bob": None}
+
+
+@pytest.mark.parametrize(
+    ("user", "before_time"),
+    [("Änna.B@CORP\\x", "hugs_nna-b-corp-x_"), ("雏菊", "hugs_"), ("a_b", "hugs_a-b_"), (KeyError("uid"), "hugs_")],
+)
+def test_job_directories_have_names_that_every_tool_takes(monkeypatch, user, before_time):
+    def name():
+        if isinstance(user, str):
+            return user
+        raise user
+
+    monkeypatch.setattr("getpass.getuser", name)
+    assert recipe_lists._before_time(load_recipe("hugs"), "gs://bucket") == before_time
+    assert recipe_lists._before_time(load_recipe("hugs"), "data") == "hugs_"

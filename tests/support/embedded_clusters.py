@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from trainer.data.dataset import EmbeddingDataset
-from trainer.data.embeddings import MemoryEmbeddings
+from trainer.data.embeddings import MemoryEmbeddings, MemoryViews
 from trainer.options import TrainingOptions
 
 
@@ -29,6 +30,14 @@ def clusters(num_examples: int, seed: int, *, noise: float = 0.5) -> EmbeddingDa
     rng = np.random.default_rng(seed)
     classes = np.arange(num_examples) % 4
     return dataset(centres[classes] + rng.normal(0, noise, (num_examples, 32)), [[int(c)] for c in classes], 4)
+
+
+def in_views(data: EmbeddingDataset, *, count: int = 4, noise: float = 0.3) -> EmbeddingDataset:
+    """The same examples with several views in memory: view 0 is as before, the others are that and noise."""
+    added = np.random.default_rng(5).normal(0, noise, (count, *data.embeddings.shape)).astype(np.float32)
+    added[0] = 0
+    array = np.concatenate(list(data.embeddings.pieces()))
+    return dataclasses.replace(data, embeddings=MemoryViews(array + added))
 
 
 def small_options(**changes: Any) -> TrainingOptions:

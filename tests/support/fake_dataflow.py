@@ -5,7 +5,8 @@
         service.jobs[0].posted  # what was sent, as JSON
         service.jobs[0].states = ["JOB_STATE_RUNNING", "JOB_STATE_DONE"]
 
-It runs nothing. Beam does not check its options against an endpoint that is called localhost.
+It runs nothing. Jobs whose workers could not start for their disks fail as with the service. Beam does not check its
+options against an endpoint that is called localhost.
 """
 
 from __future__ import annotations
@@ -138,8 +139,26 @@ class FakeDataflow:
             states=list(self.new_states),
             messages=list(self.new_messages),
         )
+        if refused := _refused_disk(posted):
+            job.states, job.messages = ["JOB_STATE_RUNNING", "JOB_STATE_FAILED"], [("JOB_MESSAGE_ERROR", refused)]
         self.jobs.append(job)
         return 200, {**job.seen(), "currentState": "JOB_STATE_PENDING"}
+
+
+def _refused_disk(posted: dict[str, Any]) -> str | None:
+    """What Compute Engine says of the disks of the workers; None if it starts them.
+
+    Its words are in the reports of many users, such as https://github.com/GoogleCloudPlatform/compute-image-tools.
+    """
+    for pool in posted.get("environment", {}).get("workerPools", ()):
+        machine, disk = str(pool.get("machineType")), str(pool.get("diskType", "")).rpartition("/")[2]
+        if (
+            (disk.startswith("hyperdisk-") and machine.startswith(("n1-", "n2-", "n2d-")))
+            or (disk.startswith("pd-") and machine.startswith(("c4-", "n4-")))
+            or (disk in ("", "pd-standard") and machine.startswith(("c3-", "c4-", "n4-")))
+        ):
+            return f"{disk or 'pd-standard'} disk type cannot be used by {machine} machine type."
+    return None
 
 
 def _message(number: int, importance: str, text: str) -> dict[str, str]:

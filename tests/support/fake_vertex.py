@@ -4,7 +4,8 @@
         subprocess.run(["gcloud", "ai", "custom-jobs", "list", ...], env=os.environ | vertex.environment)
         vertex.posted("customJobs")
 
-What it answers has the fields that gcloud 528 reads. It checks nothing: tests look at what was posted.
+What it answers has the fields that gcloud 528 reads. It refuses what `refusal` says, and to predict at an endpoint with
+an address of its own. It checks nothing else: tests look at what was posted.
 """
 
 from __future__ import annotations
@@ -98,13 +99,33 @@ class FakeVertex:
                 return _done("UploadModelResponse", {"model": self._add(self.models, "models", model)["name"]})
             case ("POST", "endpoints"):
                 if number.endswith(":predict"):
-                    return 200, self.prediction
+                    return self._predict(number.partition(":")[0])
                 if number.endswith(":deployModel"):
                     deployed = {**body["deployedModel"], "id": "77"}
                     self.endpoints[number.partition(":")[0]].setdefault("deployedModels", []).append(deployed)
                     return _done("DeployModelResponse", {"deployedModel": deployed})
+                if number.endswith(":undeployModel"):
+                    endpoint = self.endpoints[number.partition(":")[0]]
+                    models = endpoint["deployedModels"]
+                    endpoint["deployedModels"] = [one for one in models if one["id"] != body["deployedModelId"]]
+                    endpoint["trafficSplit"] = body.get("trafficSplit", {})
+                    return _done("UndeployModelResponse", {})
                 return _done("Endpoint", self._add(self.endpoints, "endpoints", body))
+            case ("PATCH", "endpoints"):
+                self.endpoints[number] |= body
+                return 200, self.endpoints[number]
         return _missing(rest)
+
+    def _predict(self, number: str) -> tuple[int, dict[str, Any]]:
+        if not self.endpoints[number].get("dedicatedEndpointEnabled"):
+            return 200, self.prediction
+        # As users of the real service report it, for example in the notebooks of google/generative-ai.
+        message = (
+            "This endpoint is a dedicated endpoint via CloudESF and cannot be accessed through the Vertex AI API. "
+            "Please access the endpoint using its dedicated dns name "
+            f"'{number}.us-central1-42.prediction.vertexai.goog'"
+        )
+        return 400, {"error": {"code": 400, "status": "FAILED_PRECONDITION", "message": message}}
 
     def _get(self, kind: str, number: str) -> tuple[int, dict[str, Any]]:
         known = {"customJobs": self.jobs, "models": self.models, "endpoints": self.endpoints}[kind]

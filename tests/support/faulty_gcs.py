@@ -122,6 +122,7 @@ class FaultyGcs:
     Args:
       buckets: made at the start.
       plan: faults from the start; `plan` may be set at any time, and starts the choice anew.
+      host: the address at which it listens.
 
     Attributes:
       url: of the server.
@@ -130,7 +131,8 @@ class FaultyGcs:
       alter_upload: what becomes of the body of a request before it is carried out.
     """
 
-    def __init__(self, *, buckets: Sequence[str] = ("bucket",), plan: FaultPlan = FaultPlan()):
+    def __init__(self, *, buckets: Sequence[str] = ("bucket",), plan: FaultPlan = FaultPlan(), host: str = "127.0.0.1"):
+        self._host = host
         self._storage = Storage(use_memory_fs=True)
         self._storage.buckets = {}
         for bucket in buckets:
@@ -156,11 +158,11 @@ class FaultyGcs:
         class Server(http.server.ThreadingHTTPServer):
             request_queue_size = 128  # Threads that all connect at once must not find the queue (5) full.
 
-        self._server = Server(("127.0.0.1", 0), _handler_of(self))
+        self._server = Server((self._host, 0), _handler_of(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"http://{self._host}:{self._server.server_address[1]}"
         self._folder = tempfile.TemporaryDirectory()
         return self
 
@@ -182,8 +184,8 @@ class FaultyGcs:
             "GOOGLE_APPLICATION_CREDENTIALS": path,
             "GOOGLE_CLOUD_PROJECT": "loopback",
             "NO_GCE_CHECK": "true",
-            "NO_PROXY": "127.0.0.1,localhost",
-            "no_proxy": "127.0.0.1,localhost",
+            "NO_PROXY": f"{self._host},localhost",
+            "no_proxy": f"{self._host},localhost",
         }
 
     def put(self, bucket: str, name: str, data: bytes) -> None:

@@ -10,10 +10,17 @@ import sys
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def start_program(arguments, environment=None, cwd=ROOT, **popen):
-    """Starts Python in a process group of its own; `environment` is added to that of the test."""
+def start_program(arguments, environment=None, cwd=ROOT, prefix=(), **popen):
+    """Starts Python in a process group of its own.
+
+    Args:
+      arguments: of Python.
+      environment: is added to that of the test.
+      cwd: the current folder.
+      prefix: words before the command.
+    """
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        [*prefix, sys.executable, *arguments],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """`pipelines.embed` with a stand-in for the network that takes its time, to be stopped by a test.
 
 python -m tests.support.slow_job BATCH_SEC EMBED_FLAGS...
+python -m tests.support.slow_job BATCH_SEC predict_all FLAGS...
 
 With TRY_AGAIN_SEC in the environment, what the machine fails at is tried again for as many seconds.
 """
@@ -13,10 +14,11 @@ import time
 import numpy as np
 
 from configs.program import run_program
-from pipelines import embed
+from pipelines import embed, predict
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EngineLoader
 from preprocess.storage.retry import RetryPolicy
+from tests.support.answer_models import NETWORK
 from tests.support.stand_ins import StandInEngine
 
 
@@ -41,6 +43,9 @@ def main(argv=None):
         ImageSource.make_loader = lambda images, *args, **how: make_loader(
             dataclasses.replace(images, try_again=policy), *args, **how
         )
+    if sys.argv[2] == "predict_all":
+        engine.identity = NETWORK
+        return predict.main(sys.argv[3:])
     return embed.main(sys.argv[2:])
 
 

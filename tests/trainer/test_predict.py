@@ -93,12 +93,36 @@ def test_json_is_one_object_a_line(model_dir, photos, capsys):
 
 def test_bad_photos_are_told_and_good_ones_answered(model_dir, photos, tmp_path, capsys):
     (tmp_path / "text.jpg").write_text("not an image")
-    bad = [str(tmp_path / name) for name in ("missing.jpg", "text.jpg")] + [str(tmp_path)]
+    bad = [str(tmp_path / name) for name in ("missing.jpg", "text.jpg", "no_ending")]
     assert predict.main(["--model_dir", model_dir, bad[0], photos[0], *bad[1:]]) == 2
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == photos[0]
     errors = [line for line in printed.err.splitlines() if line.startswith("error:")]
     assert [path in line for path, line in zip(bad, errors, strict=True)] == [True] * 3
+
+
+def test_folders_globs_and_lists_stand_for_their_photos(model_dir, photos, tmp_path, capsys):
+    folder = tmp_path / "more" / "below"
+    folder.mkdir(parents=True)
+    for path in photos[1:]:
+        shutil.copy(path, folder)
+    (folder / "notes.md").write_text("no photo")
+    (tmp_path / "list.csv").write_text(f"red.tiff,red,blue\n\n{photos[2]}\n")
+    names = [str(tmp_path / "more"), str(tmp_path / "r*.tiff"), str(tmp_path / "list.csv")]
+    assert predict.main(["--model_dir", model_dir, "--json", *names]) == 0
+    answered = [json.loads(line)["image"] for line in capsys.readouterr().out.splitlines()]
+    inside = [str(folder / name) for name in ("blue.png", "green.jpg")]
+    assert answered == [*inside, photos[0], photos[0], photos[2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("empty", "no photo in the folder"), ("no*.png", "nothing matches"), ("bad.csv", "cannot be read")],
+)
+def test_a_folder_glob_or_list_without_photos_is_one_line(model_dir, tmp_path, name, message):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=message):
+        predict.main(["--model_dir", model_dir, str(tmp_path / name)])
 
 
 def test_a_photo_that_crashes_its_decoder_costs_its_own_answer(model_dir, photos, tmp_path, capsys, monkeypatch):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.support.embedded_clusters import in_views
 from tests.trainer.training.test_loop import clusters
 from trainer.data.embeddings import StreamedEmbeddings
 from trainer.options import TrainingOptions
@@ -110,10 +111,11 @@ def streamed(data):
     return dataclasses.replace(data, embeddings=embeddings, source="shards")
 
 
-@pytest.mark.parametrize(("optimizer", "in_memory"), [("adamw", True), ("rmsprop", False)])
-def test_optimizers_and_a_stream_go_on_where_they_were(tmp_path, optimizer, in_memory):
-    train, evaluation = clusters(100, 0), clusters(50, 1)
-    train = train if in_memory else streamed(train)
+@pytest.mark.parametrize(
+    ("optimizer", "prepared"), [("adamw", lambda data: data), ("rmsprop", streamed), ("adam", in_views)]
+)
+def test_optimizers_streams_and_views_go_on_where_they_were(tmp_path, optimizer, prepared):
+    train, evaluation = prepared(clusters(100, 0)), clusters(50, 1)
     options = options_for(tmp_path, optimizer=optimizer, max_steps=60)
     fit = functools.partial(train_head, train, evaluation, options, say=lambda words: None)
     undisturbed = fit(saving=Saving(every_sec=0))

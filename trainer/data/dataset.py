@@ -15,7 +15,7 @@ from configs.choices import RequestedLabelMode, Unlabeled
 from configs.counts import counted
 from configs.errors import InputError
 from preprocess.records.record_set import Shard
-from trainer.data.embeddings import Embeddings, MemoryEmbeddings, StreamedEmbeddings
+from trainer.data.embeddings import Embeddings, MemoryEmbeddings, MemoryViews, StreamedEmbeddings
 from trainer.data.feature_statistics import FeatureStatistics
 from trainer.data.label_mode import LabelMode
 from trainer.data.memory import MemoryBudget
@@ -152,10 +152,13 @@ class EmbeddingDataset(LabeledExamples):
 
         Where the embeddings are in memory and `source` is empty, the digest covers the embeddings themselves.
         """
-        digest = hashlib.sha256(repr((self.source, self.labels, self.label_mode, self.embeddings.shape)).encode())
+        described: tuple[object, ...] = (self.source, self.labels, self.label_mode, self.embeddings.shape)
+        if self.embeddings.num_views > 1:
+            described = (*described, self.embeddings.num_views)
+        digest = hashlib.sha256(repr(described).encode())
         for array in (self.label_ids, self.label_splits):
             digest.update(array.astype(np.int64).tobytes())
-        for piece in () if self.source else self.embeddings.pieces():
+        for piece in () if self.source else self.embeddings.view_pieces():
             digest.update(piece.tobytes())
         return digest.hexdigest()
 
@@ -184,7 +187,7 @@ def _usable(records: Records, default_id: int | None) -> Records:
     if default_id is None:
         return Records(
             uris=list(itertools.compress(records.uris, labelled)),
-            embeddings=records.embeddings[labelled],
+            views=records.views[labelled],
             label_ids=records.label_ids,
             label_counts=records.label_counts[labelled],
             image_digests=records.image_digests[labelled],
@@ -209,6 +212,7 @@ def read_dataset(
     flag: str,
     budget: MemoryBudget | None = None,
     unlabeled: Unlabeled = "drop",
+    all_views: bool = False,
 ) -> EmbeddingDataset:
     """Reads whole record sets once, in the order of sets, shards and records.
 
@@ -220,6 +224,8 @@ def read_dataset(
         keeps all embeddings.
       unlabeled: "drop" leaves out records without a label. "default_class" gives them the label `UNLABELED_CLASS`.
         This label is added as the last one unless the dictionary already has it.
+      all_views: whether to read all views of each image, which are then the same in all sets; else only view 0, that of
+        the undistorted image, is read.
 
     Raises:
       InputError: a shard is damaged, or does not hold as many records as the manifest says; a record has a label id
@@ -234,8 +240,9 @@ def read_dataset(
         default_id = labels.index(UNLABELED_CLASS)
     total = sum(record_set.manifest.records for record_set in record_sets)
     row_bytes = 4 * size
-    keep = budget is None or budget.take(total * row_bytes)
-    array = np.empty((total if keep else 0, size), np.float32)
+    num_views = record_sets[0].num_views if all_views else 1
+    keep = budget is None or budget.take(total * num_views * row_bytes)
+    array = np.empty((num_views, total if keep else 0, size), np.float32)
     statistics = FeatureStatistics(size)
     uris: list[str] = []
     label_ids: list[np.ndarray] = []
@@ -245,11 +252,12 @@ def read_dataset(
     parts = [(record_set, shard) for record_set in record_sets for shard in record_set.manifest.shards]
     first_rows = [0]
     with doing(f"reading the records of --{flag}", total=total, unit="record") as reading:
-        for shard_records in read_shards(parts):
+        # What is streamed later needs only view 0 now, but damage in any view is found before training.
+        for shard_records in read_shards(parts, all_views=all_views):
             for records in shard_records:
                 usable = _usable(records, default_id)
                 if keep:
-                    array[filled : filled + len(usable)] = usable.embeddings
+                    array[:, filled : filled + len(usable)] = usable.views.swapaxes(0, 1)
                 else:
                     statistics.update(usable.embeddings)
                 filled += len(usable)
@@ -265,16 +273,18 @@ def read_dataset(
         )
     embeddings: Embeddings
     if budget is None or keep:
-        embeddings = MemoryEmbeddings(array[:filled])
+        embeddings = _in_memory(array, filled)
     else:
         pool_rows = max(_MIN_POOL_ROWS, budget.left // 2 // row_bytes)
         budget.take(min(pool_rows * row_bytes, budget.left))
         embeddings = StreamedEmbeddings(
-            functools.partial(_read_parts, parts, first_rows, default_id),
+            functools.partial(_read_parts, parts, first_rows, default_id, False),
             num_parts=len(parts),
             shape=(filled, size),
             statistics=statistics,
             pool_rows=pool_rows,
+            num_views=num_views,
+            read_views=functools.partial(_read_parts, parts, first_rows, default_id, True) if num_views > 1 else None,
         )
     return EmbeddingDataset(
         uris=np.array(uris, dtype=object),
@@ -288,16 +298,36 @@ def read_dataset(
     )
 
 
+def _in_memory(views: np.ndarray, count: int) -> MemoryEmbeddings:
+    """The first `count` rows of each view, of float32 [views, n, embedding_size], without a copy."""
+    num_views, rows, size = views.shape
+    if num_views == 1:
+        return MemoryEmbeddings(views[0, :count])
+    flat = views.reshape(num_views * rows, size)
+    # Some records were left out: the views move together, so that they are one array without gaps.
+    for view in range(1, num_views) if count < rows else ():
+        flat[view * count : (view + 1) * count] = flat[view * rows : view * rows + count]
+    return MemoryViews(flat[: num_views * count].reshape(num_views, count, size))
+
+
 def _read_parts(
-    parts: Sequence[tuple[RecordSet, Shard]], first_rows: Sequence[int], default_id: int | None, order: np.ndarray
+    parts: Sequence[tuple[RecordSet, Shard]],
+    first_rows: Sequence[int],
+    default_id: int | None,
+    all_views: bool,
+    order: np.ndarray,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers and embeddings of the usable records of some shards. The shards are checked again, as at first."""
-    for number, shard_records in zip(order, read_shards([parts[number] for number in order]), strict=True):
+    """Row numbers and embeddings of the usable records of some shards. The shards are checked again, as at first.
+
+    With `all_views`, the embeddings are float32 [m, views, embedding_size], and else [m, embedding_size].
+    """
+    shards = read_shards([parts[number] for number in order], all_views=all_views)
+    for number, shard_records in zip(order, shards, strict=True):
         row = first_rows[number]
         for records in shard_records:
             usable = _usable(records, default_id)
             if len(usable):
-                yield np.arange(row, row + len(usable)), usable.embeddings
+                yield np.arange(row, row + len(usable)), usable.views if all_views else usable.embeddings
             row += len(usable)
 
 

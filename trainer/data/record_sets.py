@@ -15,9 +15,10 @@ from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
 from preprocess.records import record_set
-from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.backbone_identity import difference_of
 from preprocess.records.record_set import Manifest, Shard, set_of_shard, sidecar_dir, sidecar_path
 from preprocess.storage.base import with_literal_folders
+from trainer.data.set_views import SetViews, views_of_manifest
 from trainer.data.unfinished_sets import finishing_command, is_unfinished
 from trainer.storage.files import cause_of, has_glob, is_folder, is_in_bucket, storage
 
@@ -33,12 +34,19 @@ class RecordSet:
         earlier run, and nothing reads them.
       verified: False if the set was made elsewhere. If it has no manifest, `manifest` was made from its files, and its
         backbone states only the size of the embeddings. A set of imported bottlenecks also states the architecture.
+      views: the views of each image; None if each has one embedding.
     """
 
     prefix: str
     manifest: Manifest
     stale_files: tuple[str, ...] = ()
     verified: bool = True
+    views: SetViews | None = None
+
+    @property
+    def num_views(self) -> int:
+        """How many embeddings each record has."""
+        return 1 if self.views is None else self.views.count
 
     def shard_path(self, name: str) -> str:
         """The path of the shard with that file name."""
@@ -105,7 +113,7 @@ def _has_sidecar(prefix: str, flag: str) -> bool:
         raise InputError(f"--{flag}: cannot look at {sidecar_dir(prefix)}: {cause_of(error)}") from error
 
 
-def _read_manifest(prefix: str, flag: str) -> Manifest:
+def _read_manifest(prefix: str, flag: str) -> tuple[Manifest, SetViews | None]:
     path = sidecar_path(prefix, record_set.MANIFEST_NAME)
     try:
         raw = storage().read(path)
@@ -118,7 +126,7 @@ def _read_manifest(prefix: str, flag: str) -> Manifest:
         ) from error
     except OSError as error:
         raise InputError(f"--{flag}: cannot read {path}: {cause_of(error)}") from error
-    return Manifest.from_bytes(raw, where=path)
+    return Manifest.from_bytes(raw, where=path), views_of_manifest(raw, where=path)
 
 
 def _require_shard(path: str, shard: Shard, *, listed: bool) -> None:
@@ -138,10 +146,10 @@ def _require_shard(path: str, shard: Shard, *, listed: bool) -> None:
 
 
 def _whole_set(prefix: str, selected: set[str], flag: str) -> RecordSet:
-    manifest = _read_manifest(prefix, flag)
+    manifest, views = _read_manifest(prefix, flag)
     if manifest.records == 0 or not manifest.shards:
         raise InputError(f"--{flag}: the record set {prefix} holds no records. See the report beside its manifest.")
-    found = RecordSet(prefix=prefix, manifest=manifest, verified=manifest.backbone.is_known)
+    found = RecordSet(prefix=prefix, manifest=manifest, verified=manifest.backbone.is_known, views=views)
     for shard in manifest.shards:
         path = found.shard_path(shard.name)
         try:
@@ -217,23 +225,6 @@ def find_record_sets(paths: Sequence[str], *, flag: str, input_dict: str | None 
     return tuple(found)
 
 
-def backbone_difference(one: BackboneIdentity, other: BackboneIdentity) -> str:
-    """Describes the first difference between two backbones; empty if they agree."""
-    if one.architecture != other.architecture:
-        return f"the network is {one.architecture} against {other.architecture}"
-    if one.image_definition != other.image_definition:
-        return f"the image definition is {one.image_definition} against {other.image_definition}"
-    if one.embedding_size != other.embedding_size:
-        return f"the embedding size is {one.embedding_size} against {other.embedding_size}"
-    if one.weights_digest != other.weights_digest:
-        first, second = one.describe(), other.describe()
-        if first == second:  # The descriptions agree but the weights differ, as when a weights file was replaced.
-            first = f"{first} ({one.weights_digest[:19]}…)"
-            second = f"{second} ({other.weights_digest[:19]}…)"
-        return f"{first} against {second}"
-    return ""
-
-
 def _label_difference(one: Sequence[str], other: Sequence[str]) -> str:
     for position, (first, second) in enumerate(zip(one, other, strict=False)):
         if first != second:
@@ -256,7 +247,7 @@ def require_agreement(sets: Sequence[RecordSet]) -> None:
                 f"{ours.prefix}. Use sets of one kind."
             )
         if not first.manifest.backbone.agrees_with(other.manifest.backbone):
-            difference = backbone_difference(first.manifest.backbone, other.manifest.backbone)
+            difference = difference_of(first.manifest.backbone, other.manifest.backbone)
             raise InputError(
                 f"The record sets {first.prefix} and {other.prefix} come from different backbones: "
                 f"{difference}. Embed both with the same one."

@@ -44,7 +44,7 @@ def _verified(chunks: Iterator[bytes], path: str, shard: Shard) -> Iterator[byte
         )
 
 
-def read_shards(parts: Sequence[tuple[RecordSet, Shard]]) -> Iterator[Iterator[Records]]:
+def read_shards(parts: Sequence[tuple[RecordSet, Shard]], *, all_views: bool = False) -> Iterator[Iterator[Records]]:
     """Reads some shards one after the other, each in order and some megabytes at a time.
 
     The next shards are opened meanwhile. From a bucket they are fetched whole: up to 32 MB of each are held in memory,
@@ -52,6 +52,7 @@ def read_shards(parts: Sequence[tuple[RecordSet, Shard]]) -> Iterator[Iterator[R
 
     Args:
       parts: shards, each with the set that it belongs to.
+      all_views: whether to read all views of each image; else only view 0, of the undistorted image, is read.
 
     Yields:
       For each shard an iterator over its records, with at least one record at a time. Exhaust it before you ask for the
@@ -66,7 +67,7 @@ def read_shards(parts: Sequence[tuple[RecordSet, Shard]]) -> Iterator[Iterator[R
         for record_set, shard in parts:
             for path in itertools.islice(paths, _OPENED_AHEAD + 1 - len(opened)):
                 opened.append(threads.submit(storage().open, path))
-            yield _read_shard(record_set, shard, opened.popleft().result)
+            yield _read_shard(record_set, shard, opened.popleft().result, all_views)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         for future in opened:
@@ -78,13 +79,15 @@ def _close(opened: Future[BinaryIO]) -> None:
         opened.result().close()
 
 
-def _read_shard(record_set: RecordSet, shard: Shard, open_file: Callable[[], BinaryIO]) -> Iterator[Records]:
+def _read_shard(
+    record_set: RecordSet, shard: Shard, open_file: Callable[[], BinaryIO], all_views: bool
+) -> Iterator[Records]:
     path = record_set.shard_path(shard.name)
     manifest = record_set.manifest
     # Reading and hashing release the interpreter's lock, so they run at the same time as the parsing.
     verified = prefetched(_verified(_contents(open_file), path, shard), depth=2)
     contents = decompressed(verified) if manifest.compression == "gzip" else verified
-    parser = RecordParser(manifest.backbone.embedding_size)
+    parser = RecordParser(manifest.backbone.embedding_size, stored_views=record_set.num_views, all_views=all_views)
     count = 0
     try:
         for data, spans in split_frames(contents):
@@ -120,9 +123,9 @@ def _check_values(records: Records, *, num_labels: int) -> None:
     # A finite sum shows in one pass that all terms are finite. If the sum is not finite, it may have overflowed, and
     # each number is checked.
     with np.errstate(over="ignore", invalid="ignore"):
-        suspect = ~np.isfinite(records.embeddings.sum(axis=1))
+        suspect = ~np.isfinite(records.views.sum(axis=(1, 2)))
     if suspect.any():
-        finite = np.isfinite(records.embeddings).all(axis=1)
+        finite = np.isfinite(records.views).all(axis=(1, 2))
         if not finite.all():
             uri = records.uris[int(np.argmin(finite))]
             raise _FaultError(f"the embedding of {uri} holds a number that is not finite.")

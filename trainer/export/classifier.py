@@ -48,6 +48,34 @@ class Prediction:
         best = np.argsort(-self.scores, kind="stable")[:k]
         return [(labels[i], float(self.scores[i]), int(i)) for i in best]
 
+    def to_json(self, info: ModelInfo, top_k: int) -> dict[str, Any]:
+        """The answer for a photo as programs read it: its best labels, and what is known of the model."""
+        best = self.top(info.labels, top_k)
+        return {
+            "predictions": [{"label": label, "score": score, "id": i} for label, score, i in best],
+            "confident": self.confident,
+            "threshold": info.threshold,
+            "random_weights": info.backbone.is_random,
+            "backbone_verified": info.backbone_verified,
+        }
+
+    @classmethod
+    def of_scores(cls, scores: np.ndarray, info: ModelInfo) -> Prediction:
+        """The prediction that follows from the scores of a photo, as in `trainer.export.prediction_ops.predictions`.
+
+        Args:
+          scores: float32 [num_labels].
+          info: of the model.
+        """
+        best = int(np.argmax(scores))
+        confident = bool(scores[best] >= np.float32(info.threshold))
+        return cls(label=info.labels[best], label_id=best, scores=scores, confident=confident)
+
+    @classmethod
+    def of_error(cls, error: str, info: ModelInfo) -> Prediction:
+        """The prediction for a photo that cannot be decoded; `error` is `reason: message`."""
+        return cls(label="", label_id=-1, scores=np.zeros(len(info.labels), np.float32), confident=False, error=error)
+
 
 def normalize_photo(data: bytes, *, size: int = IMAGE_SIZE) -> bytes:
     """Turns a photo of any format that Pillow reads into a PNG of exactly the pixels that the pipeline would use.
@@ -174,7 +202,7 @@ class Classifier:
             # In models of earlier versions, an image that cannot be decoded fails its whole batch.
             if len(batch) > 1:
                 return [prediction for image in batch for prediction in self._predict([image])]
-            return [self._without_answer(f"corrupt: {cause_in_one_line(error)}")]
+            return [Prediction.of_error(f"corrupt: {cause_in_one_line(error)}", self.info)]
         arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
         confident = arrays.get("confident", np.ones(len(batch), bool))
         errors = arrays.get("error", [b""] * len(batch))
@@ -186,7 +214,3 @@ class Classifier:
                 arrays["label"], arrays["prediction"], arrays["scores"], confident, errors, strict=True
             )
         ]
-
-    def _without_answer(self, error: str) -> Prediction:
-        scores = np.zeros(len(self.info.labels), np.float32)
-        return Prediction(label="", label_id=-1, scores=scores, confident=False, error=error)

@@ -20,6 +20,8 @@ METRICS_NAME = "metrics.json"
 MODEL_NAME = "model"
 REPORT_NAME = "report.html"
 PREDICTIONS_NAME = "predictions.csv"
+# Of a model that was not good enough to be exported: its metrics and its report. An older model keeps its own.
+REFUSED_NAME = "refused"
 # If a folder holds this file, TensorFlow treats the folder as a model.
 GRAPH_NAME = "saved_model.pb"
 _ABOUT_THE_MODEL = (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME, SHARED_IMAGES_NAME)
@@ -115,6 +117,30 @@ class OutputFolder:
             self._replace(write_model, metrics, files or {})
         graph = posixpath.join(MODEL_NAME, GRAPH_NAME)
         self._folder.send(rank=_rank, withdraw=(*_ABOUT_THE_MODEL, graph), exactly=[MODEL_NAME])
+        self._folder.discard(REFUSED_NAME)
+
+    def refuse(self, metrics: dict[str, Any], files: Mapping[str, Callable[[str], None]]) -> str:
+        """Keeps the numbers of a model that is not exported, in a folder of their own. An older model stays untouched.
+
+        Args:
+          metrics: JSON.
+          files: maps names to a function that writes the file to a path.
+
+        Returns:
+          The path of the folder.
+
+        Raises:
+          InputError: the folder is no longer writable, or another run has taken it over.
+        """
+        with self._folder.writing():
+            folder = self._local(REFUSED_NAME)
+            os.makedirs(folder, exist_ok=True)
+            for name, write in (*files.items(), (METRICS_NAME, lambda path: write_json(path, metrics))):
+                write(os.path.join(folder, f"{name}.partial"))
+                os.replace(os.path.join(folder, f"{name}.partial"), os.path.join(folder, name))
+            self._folder.sync(REFUSED_NAME)
+        self._folder.send()
+        return posixpath.join(self._folder.path, REFUSED_NAME)
 
     def _replace(
         self,

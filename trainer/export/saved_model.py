@@ -13,9 +13,9 @@ from preprocess.backbones.architectures import ARCHITECTURES
 from preprocess.backbones.backbone import BackboneSpec, complete_spec, load_keras_backbone
 from preprocess.backbones.network_files import FROZEN_GRAPH, kind_of
 from preprocess.images.decode_graph import decode_images_or_errors_graph, scale_pixels
-from preprocess.records.backbone_identity import UNVERIFIED, BackboneIdentity
+from preprocess.records.backbone_identity import UNVERIFIED, BackboneIdentity, difference_of
 from trainer.data.label_mode import LabelMode
-from trainer.data.record_sets import backbone_difference
+from trainer.export.head_arrays import write_head
 from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
 from trainer.export.prediction_ops import predictions, without_bad
 from trainer.training.head import head_digest
@@ -47,7 +47,7 @@ def load_backbone_of_records(identity: BackboneIdentity, *, weights: str | None)
     if not loaded.agrees_with(identity):
         raise InputError(
             "The records were not made by the network that can be loaded here: "
-            f"{backbone_difference(identity, loaded)}. Pass the weights file that made them as --weights "
+            f"{difference_of(identity, loaded)}. Pass the weights file that made them as --weights "
             "FILE, or run the pipeline again."
         )
     return model
@@ -219,6 +219,7 @@ def save_model(
     without_gradients = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, model_dir, signatures=signatures, options=without_gradients)
     # TensorFlow Serving expects files that the graph does not use in assets.extra.
+    write_head(model_dir, head, info)
     info_path = os.path.join(model_dir, MODEL_INFO_PATH)
     os.makedirs(os.path.dirname(info_path), exist_ok=True)
     with open(info_path, "w", encoding="utf-8") as stream:

@@ -9,6 +9,7 @@ from configs.counts import counted
 from configs.printed_commands import program_command, tool_command
 from trainer.data.record_origins import engine_words
 from trainer.data.shared_images import SHARED_IMAGES_NAME
+from trainer.reports.view_words import views_words
 
 _MAX_MATRIX_CLASSES = 12
 _MAX_TABLE_CLASSES = 30
@@ -199,6 +200,8 @@ def summary(
     ]
     if "seeds" in metrics:
         lines += [seeds_line(metrics["seeds"]), ""]
+    if views := views_words(metrics):
+        lines += [*views, ""]
     if metrics["backbone"]["random_weights"]:
         lines += ["RANDOM weights: this accuracy does not show what a model with ImageNet weights can do.", ""]
     lines += [

@@ -13,6 +13,7 @@ from trainer.evaluation.ranking import ThresholdCounts
 from trainer.reports.html_evaluation import SET_NAMES, Thumbnails, shown_evaluation
 from trainer.reports.page_templates import render
 from trainer.reports.svg_charts import Line, line_chart, shortened
+from trainer.reports.view_words import views_words
 
 # More warnings are folded.
 _MAX_WARNINGS = 5
@@ -85,6 +86,7 @@ def html_report(
         checks=metrics.get("exported_model_on_photos", {}),
         records_by={name: engine_words(origins) for name, origins in metrics.get("record_origins", {}).items()},
         model_engine=f"{model['libraries'][0]} in {model['precision']}" if "libraries" in model else "",
+        views=views_words(metrics),
         class_names=", ".join(shortened(label, 24) for label in metrics["labels"]),
         max_warnings=_MAX_WARNINGS,
         created=created,

@@ -9,7 +9,7 @@ import numpy as np
 
 from configs.errors import InputError
 from trainer.data.dataset import EmbeddingDataset
-from trainer.data.embeddings import MemoryEmbeddings
+from trainer.data.embeddings import MemoryEmbeddings, MemoryViews
 from trainer.data.shared_images import image_numbers
 from trainer.options import TrainingOptions
 from trainer.training.checkpoints import NO_SAVING
@@ -18,6 +18,9 @@ from trainer.training.loop import TrainingResult, train_head
 # The search uses at most this many examples. Settings that perform the same on so many examples are equally good, and a
 # search over more examples would take minutes.
 _MAX_EXAMPLES = 16_384
+# With many views of each example, fewer examples are used, so that the embeddings take at most about 1 GB (of 2,048
+# floats each).
+_MAX_EMBEDDINGS = 131_072
 
 # The fold of examples that are the only one of their class. Every head is trained on them.
 ALWAYS_TRAINS = -1
@@ -63,34 +66,41 @@ def assign_folds(dataset: EmbeddingDataset, num_folds: int, *, seed: int) -> np.
     return fold_of_image[image_of]
 
 
-def take_rows(dataset: EmbeddingDataset, rows: np.ndarray) -> EmbeddingDataset:
+def take_rows(dataset: EmbeddingDataset, rows: np.ndarray, *, all_views: bool = True) -> EmbeddingDataset:
     """Some examples of a data set, with their embeddings in memory.
 
     Args:
       dataset: in memory or streamed; it is read once.
       rows: int64, shape [m], ascending and distinct.
+      all_views: whether to take all views of each example; else only view 0, as of examples that are only tested.
     """
-    kept = np.empty((len(rows), dataset.embeddings.shape[1]), np.float32)
+    source = dataset.embeddings if all_views else dataset.embeddings.first_view()
+    kept = np.empty((source.num_views, len(rows), source.shape[1]), np.float32)
     start = first = 0
-    for piece in dataset.embeddings.pieces():
+    for piece in source.view_pieces():
         last = int(np.searchsorted(rows, start + len(piece)))
-        np.take(piece, rows[first:last] - start, axis=0, out=kept[first:last], mode="clip")
+        for view in range(source.num_views):
+            np.take(piece[:, view], rows[first:last] - start, axis=0, out=kept[view, first:last], mode="clip")
         start, first = start + len(piece), last
+    embeddings = MemoryViews(kept) if source.num_views > 1 else MemoryEmbeddings(kept[0])
     # The source is left empty: it covers the whole set, not a part of it.
-    return EmbeddingDataset(**vars(dataset.examples_at(rows)), embeddings=MemoryEmbeddings(kept))
+    return EmbeddingDataset(**vars(dataset.examples_at(rows)), embeddings=embeddings)
 
 
 def sample_in_memory(dataset: EmbeddingDataset, options: TrainingOptions) -> EmbeddingDataset:
     """The examples in memory. If there are more than 16,384, or more than `max_memory_mb` allows, a random sample.
 
+    Above 8 views of each example, there are fewer: 131,072 embeddings.
+
     Args:
       dataset: in memory or streamed; it is read once.
       options: the options of the run; the same seed gives the same examples.
     """
-    rows = _MAX_EXAMPLES
+    num_views, size = dataset.embeddings.num_views, dataset.embeddings.shape[1]
+    rows = min(_MAX_EXAMPLES, _MAX_EMBEDDINGS // num_views)
     if options.max_memory_mb is not None:
         # The sample may take a quarter of the memory, because the examples of each fold are copied.
-        rows = min(rows, max(1, options.max_memory_mb * (1 << 20) // 4 // (4 * dataset.embeddings.shape[1])))
+        rows = min(rows, max(1, options.max_memory_mb * (1 << 20) // 4 // (4 * num_views * size)))
     if len(dataset) <= rows:
         return take_rows(dataset, np.arange(len(dataset)))
     chosen = np.random.default_rng(options.seed).choice(len(dataset), rows, replace=False)
@@ -160,7 +170,7 @@ def cross_validate(
     for number in numbers:
         history = fit(
             take_rows(dataset, np.flatnonzero(folds != number)),
-            take_rows(dataset, np.flatnonzero(folds == number)),
+            take_rows(dataset, np.flatnonzero(folds == number), all_views=False),
             options,
         ).history
         losses.append([point.eval_loss for point in history])

@@ -22,7 +22,7 @@ _HALVINGS = 4
 _CURVE_SEEDS = 3
 # Training stops after this many evaluations without progress. On real embeddings (style, 647 examples), this gave the
 # same numbers as all 1,000 steps, in 31 seconds instead of 82.
-_PATIENCE = 10
+PATIENCE = 10
 # A part with fewer examples would show nothing useful.
 _MIN_EXAMPLES_PER_CLASS = 2
 _RESAMPLES = 200
@@ -36,7 +36,7 @@ def _mean_and_deviation(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "deviation": deviation}
 
 
-def _others(dataset: EmbeddingDataset, rows: np.ndarray | None) -> np.ndarray:
+def other_rows(dataset: EmbeddingDataset, rows: np.ndarray | None) -> np.ndarray:
     """int64, ascending: the examples of a data set except for some; all of them if no other is left."""
     rest = np.setdiff1d(np.arange(len(dataset)), () if rows is None else rows)
     return rest if len(rest) else np.arange(len(dataset))
@@ -69,7 +69,7 @@ def over_seeds(
       InputError: training diverged.
     """
     measured = {"eval": evaluation, **({"test": test} if test is not None else {})}
-    rows = {name: _others(dataset, (left_out or {}).get(name)) for name, dataset in measured.items()}
+    rows = {name: other_rows(dataset, (left_out or {}).get(name)) for name, dataset in measured.items()}
     examples = {name: dataset.examples_at(rows[name]) for name, dataset in measured.items()}
     seeds = [(options.seed + offset) % 2**31 for offset in range(options.seeds)]
     runs: list[dict[str, Any]] = []
@@ -246,10 +246,10 @@ def learning_curve(
       InputError: training diverged.
     """
     seeds = [(options.seed + offset) % 2**31 for offset in range(_CURVE_SEEDS)]
-    options = dataclasses.replace(options, early_stopping=options.early_stopping or _PATIENCE)
+    options = dataclasses.replace(options, early_stopping=options.early_stopping or PATIENCE)
     if not train.embeddings.in_memory:
         train = sample_in_memory(train, options)
-    rows_measured = _others(evaluation, left_out)
+    rows_measured = other_rows(evaluation, left_out)
     examples = evaluation.examples_at(rows_measured)
     parts = nested_parts(train, halvings=_HALVINGS, seed=options.seed)
     points = []

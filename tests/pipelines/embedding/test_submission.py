@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 
+import grpc
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -11,7 +12,7 @@ from configs.errors import InputError
 from pipelines.embedding import local_run, submission
 from pipelines.embedding.submission import RemoteRun, run_remotely, submit
 from pipelines.runners.beam_noise import quiet_children
-from pipelines.runners.beam_options import make_runner
+from pipelines.runners.beam_options import make_runner, parse_beam_options
 from preprocess.beam.transforms import EmbedLists, EmbedOptions
 from preprocess.jobs.report import COMPLETE, NOTHING_EMBEDDED, WRONG_ROW_ACCOUNTING
 from preprocess.lists.labels import parse_label_dict
@@ -116,6 +117,18 @@ def test_of_a_failure_the_last_line_is_told(job):
         run_of(job, state="FAILED", failure=failure).wait()
 
 
+def test_of_an_error_of_grpc_its_details_are_told(job):
+    class Unavailable(grpc.RpcError):
+        def details(self):
+            return "failed to connect"
+
+        def __str__(self):
+            return "<_MultiThreadedRendezvous of RPC that terminated with:\n\tdetails = ...\n>"
+
+    with pytest.raises(InputError, match=r"in state RUNNING \(failed to connect\)"):
+        run_of(job, state="RUNNING", failure=Unavailable()).wait()
+
+
 def test_a_job_that_is_only_out_of_sight_is_not_said_to_have_ended(job):
     with pytest.raises(InputError, match=r"lost sight of the job in state RUNNING \(no network\)"):
         run_of(job, state="RUNNING", failure=OSError("no network")).wait()
@@ -147,6 +160,18 @@ def test_a_job_server_that_is_not_there_is_one_line(job, labels, flags, words):
     with pytest.raises(InputError) as caught:
         submit(job, transform, runner=make_runner(options), beam_options=options, storage=LocalStorage())
     assert words in str(caught.value)
+
+
+def test_a_scheduler_of_dask_that_is_not_there_is_one_line(job, labels):
+    pytest.importorskip("distributed", reason="dask[distributed] is not installed")
+    flags = ["--runner=dask", "--dask_client_address=tcp://127.0.0.1:9", "--dask_connection_timeout=1"]
+    options = parse_beam_options(flags, own_flags=())
+    transform = EmbedLists(
+        job=job, labels=labels, options=EmbedOptions(unknown_labels="fail", load_engine=load_stand_in)
+    )
+    with pytest.raises(InputError, match=r"dask could not be started \(.*9") as caught:
+        submit(job, transform, runner=make_runner(options), beam_options=options, storage=LocalStorage())
+    assert "\n" not in str(caught.value)
 
 
 _FAILED_IN_WORKER = """\

@@ -74,6 +74,16 @@ def fleet_of(**options):
     return Fleet(machine=machine_of("n2-standard-4"), options=DataflowOptions(**options), prices=PRICES)
 
 
+def test_the_price_has_the_disk_that_workers_get():
+    def of_c3(**options):
+        of_machine = DataflowOptions(machine_type="c3-standard-4", **options)
+        return Fleet(machine=machine_of("c3-standard-4"), options=of_machine, prices=PRICES).hourly_price
+
+    assert of_c3() == of_c3(disk_type="pd-ssd") > 0
+    standard = fleet_of(disk_type="pd-standard").hourly_price
+    assert fleet_of().hourly_price == standard < fleet_of(disk_type="pd-ssd").hourly_price
+
+
 def test_time_here_is_core_seconds_over_cores():
     wall_sec = planned_cost_here(work_of(100_000), ENGINE, cores=4, is_first=False).wall_sec
     assert wall_sec.expected == pytest.approx(100_000 * 0.06 / 4, rel=0.05)

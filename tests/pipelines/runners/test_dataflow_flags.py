@@ -26,7 +26,7 @@ def test_a_recipe_that_says_nothing_has_flags_for_everything_that_matters():
         "--runner=DataflowRunner",
         "--project=my-project",
         "--region=us-central1",
-        "--job_name=hugs-20260102-030405-train",
+        f"--job_name={dataflow.job_name(OUTPUT)}",
         "--temp_location=gs://bucket/hugs_staging/temp",
         "--staging_location=gs://bucket/hugs_staging/jobs",
         "--machine_type=n2-standard-4",
@@ -53,7 +53,6 @@ def test_beam_takes_every_flag_that_a_recipe_can_give():
         public_ips=False,
         image=IMAGE,
         gpu="t4",
-        flexrs="cost",
     )
     flags = flags_of(recipe)
     options = parse_beam_options(flags, own_flags=[]).get_all_options()
@@ -62,9 +61,10 @@ def test_beam_takes_every_flag_that_a_recipe_can_give():
         "worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver"
     ]
     assert options["use_public_ips"] is False
-    assert options["flexrs_goal"] == "COST_OPTIMIZED"
     assert options["autoscaling_algorithm"] == "NONE"
     assert options["labels"] == ["team=vision"]
+    cheap = parse_beam_options(flags_of(recipe_with(flexrs="cost")), own_flags=[]).get_all_options()
+    assert cheap["flexrs_goal"] == "COST_OPTIMIZED"
     # An image has the project and all that it needs.
     assert options["setup_file"] is None
     assert options["requirements_cache"] is None
@@ -121,18 +121,97 @@ def test_all_flags_given_again_stay_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("prefix", "name"),
+    ("prefix", "words"),
     [
         (OUTPUT, "hugs-20260102-030405-train"),
         ("gs://bucket/train", "train"),
         ("gs://bucket/A b/Été_1/eval", "a-b-t-1-eval"),
         ("gs://bucket/2026/preproc/eval", "embed-2026-eval"),
         ("gs://bucket/雏菊", "embed"),
+        ("gs://bucket/" + "x" * 2000, "x" * 900),
     ],
 )
-def test_job_names_follow_the_rule_of_the_service(prefix, name):
-    assert dataflow.job_name(prefix) == name
+def test_job_names_follow_the_rule_of_the_service(prefix, words):
+    name = dataflow.job_name(prefix)
+    assert re.fullmatch(f"{words}-[0-9a-f]{{8}}", name)
     assert re.fullmatch("[a-z]([-a-z0-9]{0,1022}[a-z0-9])?", name)
+
+
+def test_no_two_outputs_have_the_same_job_name():
+    """Within a project the service takes one of two active jobs with the same name, whatever bucket they write to."""
+    outputs = [
+        OUTPUT,
+        OUTPUT.replace("bucket", "other"),
+        OUTPUT.replace("hugs_", "hugs-"),
+        OUTPUT.replace("hugs", "HUGS"),
+        "gs://bucket/雏菊",
+        "gs://bucket/菊",
+    ]
+    assert len(set(map(dataflow.job_name, outputs))) == len(outputs)
+    assert dataflow.job_name(OUTPUT) == dataflow.job_name(OUTPUT)
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "disk"),
+    [
+        ("n2-standard-4", None),
+        ("c3-standard-4", "pd-ssd"),
+        ("c4-standard-4", "hyperdisk-balanced"),
+        ("n4-standard-4", "hyperdisk-balanced"),
+        ("g2-standard-4", None),
+    ],
+)
+def test_machines_that_refuse_the_default_disk_get_another(machine_type, disk):
+    wanted = [f"--worker_disk_type=compute.googleapis.com/projects//zones//diskTypes/{disk}"] if disk else []
+    for flags in (flags_of(recipe_with(machine_type=machine_type)), flags_of(given=[f"--machine_type={machine_type}"])):
+        assert [flag for flag in flags if "disk_type" in flag] == wanted
+        assert flags_of(given=flags) == flags
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "words"),
+    [
+        ({}, ["--machine_type=t2a-standard-4"], "--machine_type: dataflow.machine_type must be another"),
+        ({}, ["--worker_machine_type=e2-medium"], "e2-medium has a shared core"),
+        (
+            {},
+            ["--disk_size_gb=25"],
+            "--disk_size_gb: dataflow.disk_gb must be a whole number of at least 30. Received: 25",
+        ),
+        (
+            {"disk_type": "pd-ssd"},
+            ["--machine_type=c4-standard-4"],
+            "dataflow.disk_type must be hyperdisk-balanced for c4-standard-4",
+        ),
+        (
+            {},
+            ["--worker_disk_type=compute.googleapis.com/projects//zones//diskTypes/hyperdisk-balanced"],
+            "must be pd-standard or pd-balanced or pd-ssd for n2-standard-4",
+        ),
+        ({"machine_type": "n1-standard-4", "gpu": "t4", "image": IMAGE}, ["--machine_type=n2-standard-4"], "n1 family"),
+        (
+            {"machine_type": "n1-standard-4", "gpu": "t4", "image": IMAGE},
+            ["--flexrs_goal=COST_OPTIMIZED"],
+            "dataflow.flexrs must be none with gpu t4",
+        ),
+        (
+            {},
+            ["--flexrs_goal=COST_OPTIMIZED", "--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1"],
+            "FlexRS has no GPUs",
+        ),
+        ({"flexrs": "cost"}, ["--autoscaling_algorithm=NONE"], "dataflow.flexrs must be none with autoscaling none"),
+    ],
+)
+def test_what_the_service_would_refuse_later_is_refused_here(options, given, words):
+    with pytest.raises(InputError) as refusal:
+        flags_of(recipe_with(**options), given)
+    assert words in str(refusal.value)
+
+
+def test_what_overrides_a_pair_that_does_not_fit_is_accepted():
+    flags_of(given=["--machine_type=c4-standard-4", "--disk_size_gb=30", "--autoscaling_algorithm=NONE"])
+    flags_of(given=["--disk_size_gb=0"])  # For Beam: the default.
+    flags_of(given=["--worker_disk_type=compute.googleapis.com/projects//zones//diskTypes/another-type"])
 
 
 @pytest.mark.parametrize(

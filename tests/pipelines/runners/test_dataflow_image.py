@@ -42,7 +42,6 @@ def test_a_job_with_an_image_stages_the_weights_and_no_project(cloud, tmp_path):
         machine_type="n1-standard-8",
         image=IMAGE,
         gpu="t4",
-        flexrs="speed",
         public_ips=False,
         num_workers=3,
         autoscaling="none",
@@ -53,7 +52,6 @@ def test_a_job_with_an_image_stages_the_weights_and_no_project(cloud, tmp_path):
     (pool,) = environment["workerPools"]
     assert {image["containerImage"] for image in pool["sdkHarnessContainerImages"]} == {IMAGE}
     assert environment["serviceOptions"] == ["worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver"]
-    assert environment["flexResourceSchedulingGoal"] == 1  # FLEXRS_SPEED_OPTIMIZED
     assert pool["ipConfiguration"] == 2  # WORKER_IP_PRIVATE
     assert pool["numWorkers"] == 3
     assert pool["autoscalingSettings"]["algorithm"] == 1  # AUTOSCALING_ALGORITHM_NONE
@@ -70,3 +68,26 @@ def test_workers_without_public_addresses_get_a_warning_unless_they_have_an_imag
         recipe = write_recipe(tmp_path / "private.yaml", public_ips=False, image=image)
         assert run_embed(service, "--recipe", recipe, "--dry_run") == 0
         assert ("Cloud NAT" in capsys.readouterr().err) == warns
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "flags", "disk", "starts"),
+    [
+        ("c4-standard-4", [], "hyperdisk-balanced", True),
+        ("c3-standard-4", [], "pd-ssd", True),
+        ("n2-standard-4", [], "", True),
+        # A type that is not known here goes on to the service, which has the last word.
+        ("n2-standard-4", ["hyperdisk-extreme"], "hyperdisk-extreme", False),
+    ],
+)
+def test_workers_get_a_disk_that_their_machine_takes(cloud, tmp_path, machine_type, flags, disk, starts):
+    _, service = cloud
+    recipe = write_recipe(tmp_path / "disks.yaml", machine_type=machine_type, image=IMAGE)
+    given = [f"--worker_disk_type=compute.googleapis.com/projects//zones//diskTypes/{name}" for name in flags]
+    assert run_embed(service, "--recipe", recipe, QUICK[1], *given) == 0
+    (job,) = service.jobs
+    (pool,) = job.posted["environment"]["workerPools"]
+    assert pool.get("diskType", "").rpartition("/")[2] == disk
+    assert ("JOB_STATE_FAILED" in job.states) == (not starts)
+    words = f"{disk} disk type cannot be used by {machine_type} machine type."
+    assert [text for _, text in job.messages] == ([] if starts else [words])

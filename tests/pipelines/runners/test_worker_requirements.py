@@ -23,6 +23,18 @@ def test_all_that_a_listed_package_requires_is_listed_in_a_version_that_it_takes
                 assert versions[canonicalize_name(requirement.name)] in requirement.specifier
 
 
+def test_what_beam_has_on_workers_takes_the_listed_versions():
+    """Beam's image has Beam, whose requirements no listed version may break: protobuf, numpy, requests ..."""
+    versions = dict(line.split("==") for line in worker_requirements(int8=False))
+    worker = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "extra": "gcp"}
+    requirements = map(Requirement, importlib.metadata.requires("apache-beam"))
+    of_beam = [one for one in requirements if one.marker is None or one.marker.evaluate(worker)]
+    shared = [one for one in of_beam if canonicalize_name(one.name) in versions]
+    assert {"protobuf", "numpy"} <= {one.name for one in shared}
+    for one in shared:
+        assert versions[canonicalize_name(one.name)] in one.specifier, one
+
+
 def test_what_the_project_itself_requires_is_listed():
     listed = {line.partition("==")[0] for line in worker_requirements(int8=False)}
     project = importlib.metadata.requires("hugs-image-classifier") or []

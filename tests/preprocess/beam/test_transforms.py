@@ -13,10 +13,11 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from configs.errors import InputError
-from preprocess.beam import image_source, source_digest
+from preprocess.beam import image_source, source_digest, transforms
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EmbedLists, EmbedOptions
 from preprocess.jobs import faults, progress
+from preprocess.lists.blocks import Spread
 from preprocess.lists.labels import LabelDict
 from tests.support.stand_ins import decode_stand_in, load_gpu_stand_in, load_stand_in, make_job, read_stand_in
 
@@ -30,6 +31,7 @@ def make_pipeline(
     compression="none",
     beam_flags=(),
     load_engine=load_stand_in,
+    spread=Spread(),  # noqa: B008 (frozen)
     images=ImageSource(read=read_stand_in, decode=decode_stand_in),  # noqa: B008 (frozen)
     **job_changes,
 ):
@@ -55,6 +57,7 @@ def make_pipeline(
         rows_per_shard=rows_per_shard,
         batch_size=4,
         images=images,
+        spread=spread,
     )
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_flags)))
     _ = pipeline | EmbedLists(job=job, labels=LABELS, options=options)
@@ -94,11 +97,28 @@ def test_several_workers_give_the_bytes_of_one(tmp_path):
     flags = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
     for folder, beam_flags in ((tmp_path / "one", []), (tmp_path / "two", flags)):
         folder.mkdir()
-        make_pipeline(folder, texts, rows_per_shard=7, beam_flags=beam_flags).run().wait_until_finish()
+        spread = Spread(rows_per_element=14 if beam_flags else 1000)
+        make_pipeline(folder, texts, rows_per_shard=7, beam_flags=beam_flags, spread=spread).run().wait_until_finish()
         shards.append({path.name: path.read_bytes() for path in (folder / "out").glob("train-*")})
         assert json.loads((folder / "out/_train/report.json").read_text())["rows_read"] == 199
     assert len(shards[0]) == 29
     assert shards[0] == shards[1]
+
+
+@pytest.mark.parametrize("spread", [Spread(), Spread(rows_per_element=14), Spread(rows_per_element=1, readers=3)])
+def test_a_runner_that_drops_what_finish_bundle_gives_loses_no_row(tmp_path, monkeypatch, spread):
+    # Beam's DaskRunner is one.
+    for stage in (transforms._ReadRowBlocks, transforms._EmbedRowBlocks, transforms._FinishRecordSet):
+
+        def finish_for_nothing(self, finish=stage.finish_bundle):
+            list(finish(self) or ())
+
+        monkeypatch.setattr(stage, "finish_bundle", finish_for_nothing)
+    texts = ["".join(f"{i}.jpg,a\n" for i in range(1, 60)), "30.jpg,b\nmissing.jpg,b\n31.jpg\n"]
+    make_pipeline(tmp_path, texts, rows_per_shard=7, spread=spread).run().wait_until_finish()
+    report = json.loads((tmp_path / "out/_train/report.json").read_text())
+    assert (report["rows_read"], report["embedded"], report["failed"]) == (62, 61, {"not_found": 1})
+    assert uris(tmp_path) == [*(f"{i}.jpg" for i in range(1, 60)), "30.jpg", "31.jpg"]
 
 
 def test_images_that_several_processes_load_for_a_gpu_give_the_same_bytes(tmp_path, monkeypatch):

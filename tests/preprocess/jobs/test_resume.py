@@ -4,6 +4,8 @@ import dataclasses
 import io
 import json
 import pathlib
+import pickle
+import posixpath
 
 import numpy as np
 import pytest
@@ -11,16 +13,19 @@ import pytest
 from configs.errors import InputError
 from preprocess.images.loader import ImageLoader
 from preprocess.jobs.block_embedder import BlockEmbedder
-from preprocess.jobs.block_results import BlockResult
+from preprocess.jobs.block_results import BlockResult, StoredResult, stored_name
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.commit import finish_record_set
+from preprocess.jobs.finished_blocks import DeadLetters
 from preprocess.jobs.job import Retry
 from preprocess.jobs.journal import tidy
 from preprocess.jobs.resume import ResumeIndex
+from preprocess.jobs.stored_results import read_stored
 from preprocess.lists.blocks import into_blocks
 from preprocess.lists.labels import LabelDict
 from preprocess.lists.outcomes import RowFailure
 from preprocess.lists.rows import parse_rows
+from preprocess.records.record_set import sidecar_path
 from preprocess.storage.base import LocalStorage
 from tests.support.stand_ins import IDENTITY, INFO, StandInEngine, decode_stand_in, make_job, read_stand_in
 
@@ -190,6 +195,71 @@ def test_failures_of_a_finished_set_are_tried_again_and_the_rest_is_kept(tmp_pat
     _, files = finish(all_well, embed(all_well, Engine(), read=read_all)[0])
     elsewhere = dataclasses.replace(job, output_prefix=str(tmp_path / "whole" / "train"))
     assert files == finish(elsewhere, embed(elsewhere, Engine(), read=read_all)[0])[1]
+
+
+def test_the_results_of_all_blocks_lie_in_files_that_a_runner_passes_by_name(job):
+    finish(job, embed(job, Engine())[0])
+    again = dataclasses.replace(job, run_id="r2", retry=Retry(of_finished_set=True))
+
+    def read_some(location):
+        return read_stand_in(location.replace("missing7", "7"))
+
+    # Three kinds: blocks of this run, blocks of the finished set, and in the second run blocks of an earlier run.
+    for kinds in ({"computed", "earlier_run"}, {"earlier_run"}):
+        results, _ = embed(again, Engine(), read=read_some)
+        assert {kind for result in results for kind in result.sources} == kinds
+        names = [pickle.loads(pickle.dumps(stored_name(result))) for result in results]
+        assert sum(len(pickle.dumps(name)) for name in names) < 200 * len(results)
+        read = list(read_stored(iter(names), again, LocalStorage()))
+        assert [result.to_json_line() for result in read] == [result.to_json_line() for result in results]
+        read_some = read_stand_in
+    finish_record_set(read_stored(names, again, LocalStorage()), job=again, storage=LocalStorage())
+    # (What is left is of the first of the two retries.)
+    assert not list(pathlib.Path(job.parts_dir).glob("*-kept.result.json"))
+
+
+def test_a_file_that_is_no_result_or_not_of_the_set_is_refused(job):
+    results, _ = embed(job, Engine())
+    name = stored_name(results[0])
+    pathlib.Path(job.parts_dir, posixpath.basename(name.name)).write_text("{}")
+    with pytest.raises(InputError, match="not the result of a block"):
+        list(read_stored([name], job, LocalStorage()))
+    for path in ("../elsewhere.result.json", "_other/parts-00/x.result.json"):
+        with pytest.raises(InputError, match="is no file of this set"):
+            list(read_stored([StoredResult(path)], job, LocalStorage()))
+
+
+def test_overwriting_uses_nothing_of_the_finished_set(job):
+    finish(job, embed(job, Engine())[0])
+    embed(dataclasses.replace(job, run_id="r2", retry=Retry(of_finished_set=True)), Engine())
+    # The retry was stopped; now the set is to be embedded anew.
+    results, locations = embed(dataclasses.replace(job, run_id="r3"), Engine())
+    # The other blocks had failures, so the retry had written them anew.
+    assert locations == [f"d/{number}.jpg" for number in (37, 38, 39, 40)]
+    assert all("parts-" in result.shard.name for result in results)
+
+
+def test_a_dead_letter_that_cannot_be_read_is_tried_again(job):
+    finish(job, embed(job, Engine())[0])
+    path = pathlib.Path(sidecar_path(job.output_prefix, "failed.jsonl"))
+    lines = path.read_text().splitlines()
+    edited = [
+        lines[0],
+        "no JSON",
+        json.dumps({**json.loads(lines[1]), "line": [1]}),
+        json.dumps({**json.loads(lines[2]), "line": 2**70}),
+        json.dumps({**json.loads(lines[3]), "message": "the first"}),
+        json.dumps({**json.loads(lines[3]), "message": "the last"}),
+    ]
+    path.write_text("\n".join(edited) + "\n")
+    dead_letters = DeadLetters(job.output_prefix, LocalStorage())
+    found = {line: failure for block in blocks() for line, failure in dead_letters.failures_of(block).items()}
+    assert [(line, failure.message) for line, failure in found.items()] == [
+        (7, "No such file: d/missing7.jpg"),
+        (28, "the last"),
+    ]
+    path.unlink()
+    assert DeadLetters(job.output_prefix, LocalStorage()).failures_of(blocks()[0]) == {}
 
 
 def test_a_result_that_is_nested_without_end_is_one_line():

@@ -180,3 +180,27 @@ def test_a_backbone_of_another_size_scaling_and_activation(tmp_path):
     )
     assert set(results) == {"savedmodel", "litert", "onnx"}
     assert all(result["largest_difference"] < 1e-4 for result in results.values())
+
+
+def test_a_backbone_with_convolutions_in_groups_and_gelu(tmp_path):
+    """As ConvNeXt: Keras has XLA compile such convolutions, and its GELU has an operation that tf2onnx lacks."""
+    layers = keras.layers
+    pixels = layers.Input((32, 32, 3))
+    x = layers.LayerNormalization(epsilon=1e-6)(layers.Conv2D(8, 4, strides=4)(pixels))
+    y = layers.LayerNormalization(epsilon=1e-6)(layers.Conv2D(8, 7, padding="same", groups=8)(x))
+    x = x + layers.Dense(8)(layers.Activation("gelu")(layers.Dense(32)(y)))
+    backbone = keras.Model(pixels, layers.LayerNormalization()(layers.GlobalAveragePooling2D()(x)))
+    head = build_head(embedding_size=8, num_classes=3, hidden_units=0, dropout=0, seed=0, mean_and_variance=None)
+    identity = dataclasses.replace(IDENTITY, embedding_size=8, image_definition="upright-rgb-32-bilinear/2+torch")
+    model_dir = str(tmp_path / "model")
+    info = save_model(model_dir, backbone=backbone, head=head, labels=LABELS, identity=identity)
+    results = export_all(
+        ["litert", "onnx"],
+        model_dir=model_dir,
+        output_dir=str(tmp_path),
+        photos=[(f"{number}.jpg", jpeg(number)) for number in range(3)],
+        head=head,
+        backbone=backbone,
+        info=info,
+    )
+    assert all(result["largest_difference"] < 1e-5 for result in results.values())

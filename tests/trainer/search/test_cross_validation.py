@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from tests.support.embedded_clusters import clusters, dataset, small_options
+from tests.support.embedded_clusters import clusters, dataset, in_views, small_options
 from trainer.data.embeddings import StreamedEmbeddings
 from trainer.search import cross_validation
 from trainer.search.cross_validation import (
@@ -79,6 +79,26 @@ def test_samples_hold_as_many_examples_as_memory_allows(monkeypatch):
     assert set(sample.uris) < set(data.uris)
     wide = dataset(np.zeros((30, 1 << 12)), [[i % 2] for i in range(30)], 2)
     assert len(sample_in_memory(wide, small_options(max_memory_mb=1))) == 16
+    assert len(sample_in_memory(in_views(wide, count=4), small_options(max_memory_mb=1))) == 4
+    monkeypatch.setattr(cross_validation, "_MAX_EMBEDDINGS", 40)
+    assert len(sample_in_memory(in_views(wide, count=4), small_options())) == 10
+
+
+def test_folds_train_on_all_views_and_are_tested_on_view_0(monkeypatch):
+    data = in_views(clusters(40, 0))
+    views = np.concatenate(list(data.embeddings.view_pieces()))
+    rows = np.array([0, 3, 17, 39])
+    np.testing.assert_array_equal(np.concatenate(list(take_rows(data, rows).embeddings.view_pieces())), views[rows])
+    seen = []
+    real = cross_validation.train_head
+
+    def spy(train, held_out, options, **more):
+        seen.append((train.embeddings.num_views, held_out.embeddings.num_views))
+        return real(train, held_out, options, **more)
+
+    monkeypatch.setattr(cross_validation, "train_head", spy)
+    cross_validate(data, assign_folds(data, 2, seed=0), small_options(max_steps=2))
+    assert seen == [(4, 1), (4, 1)]
 
 
 def test_every_example_is_judged_without_having_been_trained_on(monkeypatch):

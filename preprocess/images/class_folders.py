@@ -85,6 +85,11 @@ class ClassFolders:
     unlistable: list[str] = dataclasses.field(default_factory=list)
     ignored: list[str] = dataclasses.field(default_factory=list)
 
+    def all_images(self) -> list[str]:
+        """The paths of all images that can stand in a list, in classes or loose, sorted."""
+        loose = [path for path in self.loose if is_listable(path)]
+        return sorted([*loose, *(path for paths in self.images.values() for path in paths)])
+
     @property
     def num_images(self) -> int:
         """Images in class folders."""
@@ -119,13 +124,16 @@ def find_local_images(image_dir: str, progress: Activity | None = None) -> Class
     return found
 
 
-def find_stored_images(image_dir: str, storage: Storage, progress: Activity | None = None) -> ClassFolders:
+def find_stored_images(
+    image_dir: str, storage: Storage, progress: Activity | None = None, *, flag: str = "--image_dir"
+) -> ClassFolders:
     """Reads a folder of class folders on any filesystem that Beam opens.
 
     Args:
       image_dir: URI of the folder; no pattern.
       storage: opens it.
       progress: is told of each file.
+      flag: the option that names the folder, for messages.
 
     Raises:
       InputError: the folder cannot be listed, or a file whose name does not tell what it is cannot be read.
@@ -134,7 +142,7 @@ def find_stored_images(image_dir: str, storage: Storage, progress: Activity | No
     try:
         uris = storage.match(root + "**")
     except OSError as error:
-        raise InputError(f"--image_dir: {image_dir} cannot be listed ({error}).") from error
+        raise InputError(f"{flag}: {image_dir} cannot be listed ({error}).") from error
     found = ClassFolders()
     ignored_folders: set[str] = set()
     for uri in uris:
@@ -149,7 +157,7 @@ def find_stored_images(image_dir: str, storage: Storage, progress: Activity | No
             continue
         if folders:
             found.images.setdefault(folders[0], [])
-        _sort_in(found, path, functools.partial(_open_stored, storage, uri))
+        _sort_in(found, path, functools.partial(_open_stored, storage, uri, flag))
     found.ignored.extend(ignored_folders)
     return found
 
@@ -206,7 +214,7 @@ def _open_local(path: str) -> BinaryIO:
     return open(path, "rb")
 
 
-def _open_stored(storage: Storage, uri: str) -> BinaryIO:
+def _open_stored(storage: Storage, uri: str, flag: str) -> BinaryIO:
     """Opens a file to see whether it is an image. Raises InputError if storage fails, rather than skip an image."""
     try:
         # Limited, because the whole file is read, and a folder of photos may contain a film.
@@ -214,7 +222,7 @@ def _open_stored(storage: Storage, uri: str) -> BinaryIO:
     except TooLarge:
         raise
     except OSError as error:
-        raise InputError(f"--image_dir: {uri} cannot be read ({error}).") from error
+        raise InputError(f"{flag}: {uri} cannot be read ({error}).") from error
 
 
 def _sort_in(found: ClassFolders, path: str, open_file: Callable[[], BinaryIO]) -> None:

@@ -1,0 +1,140 @@
+"""Writes photos as the JSON that an endpoint takes, for `gcloud ai endpoints predict --json-request`.
+
+python -m cloud.images_to_json photo.jpg ... -o request.json [-r]
+
+The lab of 2016 had a program of this name and with these flags. It wrote a line an image.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from configs.arguments import OneLineParser
+from configs.console import require_printed
+from configs.errors import EXIT_OK, InputError
+from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
+from configs.program import run_program
+from configs.rules import Arguments, PathText, Switch, Whole
+
+# https://cloud.google.com/vertex-ai/docs/quotas: "Maximum size of an online prediction request".
+_MAX_REQUEST_BYTES = 1_500_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImagesToJsonOptions(Options):
+    """The options of the program."""
+
+    # It has no annotation: `runpy` can run a program without registering its module, and then dataclasses do not
+    # recognize ClassVar and make a field of it.
+    prefix = "--"
+
+    photos: tuple[str, ...] = option(
+        REQUIRED, Arguments(), help="image files", decides="neither", metavar="PHOTO", positional=True
+    )
+    output: str = option("-", PathText(), help="the file to write; - for standard output", decides="neither")
+    resize: bool = option(
+        False,
+        Switch(can_be_unset=False),
+        help="make photos smaller first: send the pixels that the network takes, which gives the same answer",
+        decides="neither",
+    )
+    image_size: int = option(
+        299,
+        Whole(8),
+        help="with --resize: the side of the network's images (model.json has it in image_definition)",
+        decides="neither",
+        metavar="PIXELS",
+    )
+
+
+def instance_of(photo: bytes, *, key: str, size: int | None) -> dict[str, Any]:
+    """The instance of a request for one photo.
+
+    Args:
+      photo: the file's content.
+      key: the name of the photo in the response.
+      size: if given, the photo is sent as a PNG of the size x size pixels that the pipeline makes of it.
+
+    Raises:
+      InputError: the file is not an image.
+    """
+    # Imported here so that --help stays quick.
+    from preprocess.images.decode import ImageError, encode_png
+    from preprocess.images.isolated_decoder import IsolatedDecoder
+    from preprocess.machine.machine_faults import MachineFault
+
+    try:
+        # Also without a size, since the request of an endpoint is a bad place to find out.
+        pixels = IsolatedDecoder(size=size or 8)(photo)
+    except ImageError as error:
+        raise InputError(f"{key}: {error.message} ({error.reason})") from error
+    except MachineFault as error:
+        raise InputError(f"{key}: {error}") from error
+    content = photo if size is None else encode_png(pixels)
+    return {"key": key, "image_bytes": {"b64": base64.b64encode(content).decode()}}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program.
+
+    Raises:
+      InputError: an argument is wrong, a file is no image or cannot be read, or the output cannot be written. Then
+        nothing is written.
+    """
+    parser = OneLineParser(
+        module="cloud.images_to_json", description="Writes photos as the JSON that an endpoint takes."
+    )
+    options = options_of(ImagesToJsonOptions)
+    add_flags(parser, {name: described for name, described in options.items() if name not in ("output", "resize")})
+    # With the short names that the lab had.
+    for name in ("output", "resize"):
+        described = options[name]
+        parser.add_argument(
+            f"-{name[0]}", f"--{name}", dest=name, help=described.full_help, **described.rule.flag_arguments()
+        )
+    given = ImagesToJsonOptions(**given_values(parser.parse_args(argv), ImagesToJsonOptions))
+    size = given.image_size if given.resize else None
+    instances = [instance_of(_read(path), key=path, size=size) for path in given.photos]
+    request = json.dumps({"instances": instances}, ensure_ascii=False) + "\n"
+    if given.output == "-":
+        print(request, end="")
+        require_printed()
+    else:
+        _write(given.output, request)
+    if len(request) > _MAX_REQUEST_BYTES:
+        hint = "give fewer photos" if given.resize else "-r makes photos smaller"
+        print(
+            f"warning: the request has {len(request) / 1e6:.1f} MB, and Vertex AI takes 1.5 MB at most: {hint}.",
+            file=sys.stderr,
+        )
+    return EXIT_OK
+
+
+def _read(path: str) -> bytes:
+    from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES
+    from preprocess.storage.base import LocalStorage
+
+    try:
+        return LocalStorage().read(path, max_bytes=DEFAULT_MAX_IMAGE_BYTES)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def _write(path: str, text: str) -> None:
+    partial = f"{path}.partial"
+    try:
+        with open(partial, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"--output: {path} cannot be written ({error.strerror or error}).") from error
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,260 @@
+"""The server's application: routes and what each answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from configs.page import PageOptions
+from preprocess.images.decode import ImageError
+from preprocess.machine.machine_faults import MachineFault
+from serving import tensorflow_api
+from serving.admission import Admission
+from serving.bodies import body_of, file_of, parse_json
+from serving.metrics import CONTENT_TYPE, Metrics
+from serving.models import Models, ServedVersion
+from serving.options import ServeOptions
+from serving.page_files import page_files, page_settings
+from serving.refusals import RefusedError, refused_image
+from serving.request_log import RequestLog, note
+
+_LOGGER = logging.getLogger("serving")
+# A larger body of JSON is read in another thread, so that the other requests do not wait for it.
+_LARGE_JSON_BYTES = 256 * 1024
+# The bodies in memory at once, in bodies of the largest size.
+_BODIES_IN_MEMORY = 8
+_DEFAULT_TOP_K = 5
+
+_T = TypeVar("_T")
+
+
+class Server:
+    """The state of a server, and its handlers.
+
+    Attributes:
+      models: the models that are served.
+      admission: lets in as much as the server takes at once.
+      is_draining: whether the server ends: it answers the requests that are there, and says that it is not ready.
+    """
+
+    def __init__(self, options: ServeOptions, models: Models, metrics: Metrics, page: PageOptions):
+        self.models = models
+        self.is_draining = False
+        self._options = options
+        self._metrics = metrics
+        self._page = page
+        self._files = page_files()
+        self.admission = Admission(max_images=options.max_queue, max_bytes=_BODIES_IN_MEMORY * options.max_body_bytes)
+        metrics.watch_in_flight(lambda: self.admission.images)
+
+    def app(self) -> Any:
+        """The ASGI application."""
+        app = Starlette(
+            routes=self._routes(),
+            exception_handlers={
+                RefusedError: _refusal,
+                HTTPException: _http_error,
+                ClientDisconnect: _client_has_gone,
+                MachineFault: _machine_fault,
+            },
+            lifespan=self._lifespan,
+        )
+        app.router.redirect_slashes = False  # A redirect would lead to the host that the request names.
+        return RequestLog(app, self._metrics)
+
+    def _routes(self) -> list[BaseRoute]:
+        get, post = ["GET"], ["POST"]
+        model = "/v1/models/{name}"
+        version = f"{model}/versions/{{version}}"
+        options = self._options
+        routes: list[BaseRoute] = [
+            Route("/healthz", self._alive, methods=get),
+            Route("/readyz", self._ready, methods=get),
+            Route("/metrics", self._show_metrics, methods=get),
+            Route("/predict", self._predict, methods=post),
+            Route("/page/settings.json", self._settings, methods=get),
+        ]
+        if options.health_route != "/healthz":
+            routes.insert(0, Route(options.health_route, self._ready, methods=get))
+        if options.predict_route != "/predict":
+            routes.insert(0, Route(options.predict_route, self._predict, methods=post))
+        for path in (model, version):
+            routes += [
+                Route(f"{path}:predict", self._predict_rows, methods=post),
+                Route(f"{path}:{{verb}}", self._no_such_verb, methods=post),
+                Route(f"{path}/metadata", self._metadata, methods=get),
+                Route(path, self._status, methods=get),
+            ]
+        routes += [Route(path, self._file, methods=get) for path in self._files if path not in ("/healthz", "/readyz")]
+        return routes
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        watching = asyncio.create_task(self.models.watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+    async def _alive(self, request: Request) -> Response:
+        note(request, "healthz")
+        return JSONResponse({"status": "ok"})
+
+    async def _ready(self, request: Request) -> Response:
+        note(request, "readyz")
+        if self.is_draining or not self.models.are_ready:
+            raise RefusedError(503, "The server ends." if self.is_draining else "No version of the model is served.")
+        return JSONResponse({"status": "ready"})
+
+    async def _show_metrics(self, request: Request) -> Response:
+        note(request, "metrics")
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
+
+    async def _file(self, request: Request) -> Response:
+        note(request, "page")
+        file = self._files[request.scope["path"]]
+        headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == file.etag:
+            return Response(status_code=304, headers=headers)
+        return Response(file.content, media_type=file.media_type, headers=headers)
+
+    async def _settings(self, request: Request) -> Response:
+        note(request, "page")
+        served = self._version(None)
+        settings = page_settings(self._page, served.info, max_body_bytes=self._options.max_body_bytes)
+        return JSONResponse(settings, headers={"Cache-Control": "no-cache"})
+
+    def _version(self, name: str | None, number: int | None = None) -> ServedVersion:
+        model = self.models.all[0] if name is None else self.models.get(name)
+        served = model.get(number) if model else None
+        if served is None:
+            # A name that is none of ours is not repeated.
+            raise tensorflow_api.no_such_version(model.name if model else "?", number)
+        return served
+
+    async def _predict(self, request: Request) -> Response:
+        """One photo in the body or in a form; or JSON, as Vertex AI sends it."""
+        note(request, "predict")
+        kind = request.headers.get("content-type", "")
+        if kind.partition(";")[0].strip().lower() == "application/json":
+            return await self._answer_rows(request, self._version(None))
+        served = self._version(None)
+        top_k = _top_k(request)
+        async with self._body(request) as body:
+            image = file_of(body, kind)
+            note(request, images=1, served=f"{served.name}/{served.number}")
+            with self.admission.images_in_flight(1):
+                prediction = await served.predict(image)
+        if prediction.error:
+            raise refused_image(prediction.error)
+        return JSONResponse(prediction.to_json(served.info, top_k))
+
+    async def _predict_rows(self, request: Request) -> Response:
+        note(request, "v1:predict")
+        return await self._answer_rows(request, self._version(*_model_of(request)))
+
+    async def _answer_rows(self, request: Request, served: ServedVersion) -> Response:
+        async with self._body(request) as body:
+            if len(body) < _LARGE_JSON_BYTES:
+                asked = tensorflow_api.read_request(parse_json(body), served.info)
+            else:
+                asked = await asyncio.to_thread(lambda: tensorflow_api.read_request(parse_json(body), served.info))
+            note(request, images=asked.size, served=f"{served.name}/{served.number}")
+            with self.admission.images_in_flight(asked.size):
+                rows = await _rows(served, asked)
+        return JSONResponse(tensorflow_api.response_of(rows, asked))
+
+    def _body(self, request: Request) -> contextlib.AbstractAsyncContextManager[bytes]:
+        return body_of(
+            request,
+            self.admission,
+            max_bytes=self._options.max_body_bytes,
+            deadline_sec=self._options.body_deadline_sec,
+        )
+
+    async def _no_such_verb(self, request: Request) -> Response:
+        note(request, "v1:other")
+        raise RefusedError(400, "Malformed request: the model answers :predict.")
+
+    async def _metadata(self, request: Request) -> Response:
+        note(request, "v1/metadata")
+        return JSONResponse(tensorflow_api.metadata_of(self._version(*_model_of(request))))
+
+    async def _status(self, request: Request) -> Response:
+        note(request, "v1/status")
+        name, number = _model_of(request)
+        model = self.models.get(name)
+        if model is None:
+            raise tensorflow_api.no_such_version("?", number)
+        return JSONResponse(tensorflow_api.status_of(model, number))
+
+
+async def _rows(served: ServedVersion, asked: tensorflow_api.PredictRequest) -> list[dict[str, Any]]:
+    if asked.embeddings is not None:
+        predictions = await served.classify(asked.embeddings)
+        return [tensorflow_api.row_of(prediction, with_error=False) for prediction in predictions]
+    if asked.signature != "embed_images":
+        return [tensorflow_api.row_of(answer) for answer in await _together(map(served.predict, asked.images))]
+    size = served.info.backbone.embedding_size
+    return [
+        {"embeddings": [0.0] * size, "error": str(output)}
+        if isinstance(output, ImageError)
+        else {"embeddings": output.embedding.tolist(), "error": ""}
+        for output in await _together(map(served.run, asked.images))
+    ]
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """The results of work that is done at once. If one fails or the request is given up, the others end too."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _model_of(request: Request) -> tuple[str, int | None]:
+    version = request.path_params.get("version")
+    if version is None:
+        return request.path_params["name"], None
+    if not version.isascii() or not version.isdigit() or len(version) > 18:
+        raise RefusedError(400, "A version is a number.")
+    return request.path_params["name"], int(version)
+
+
+def _top_k(request: Request) -> int:
+    text = request.query_params.get("top_k", str(_DEFAULT_TOP_K))
+    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0 and len(text) < 9):
+        raise RefusedError(400, "top_k must be a whole number of at least 1.")
+    return int(text)
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return JSONResponse(error.body, status_code=error.status, headers=error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+
+
+async def _client_has_gone(request: Request, error: Exception) -> Response:
+    # Nobody reads it; the log shows the status that nginx made known.
+    return Response(status_code=499)
+
+
+async def _machine_fault(request: Request, error: Exception) -> Response:
+    _LOGGER.error("this machine cannot decode: %s", error)
+    refusal = RefusedError(503, "The server cannot work on images now. Try again.", headers={"Retry-After": "5"})
+    return await _refusal(request, refusal)

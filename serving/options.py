@@ -1,0 +1,238 @@
+"""The options of `hugs serve`. Those that Vertex AI gives by environment variables are defaults here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from configs.arguments import OneLineParser
+from configs.choices import EngineName, PrecisionName
+from configs.errors import InputError
+from configs.option import REQUIRED, add_flags, given_values, option, options_of
+from configs.recipe import OptionalRecipe
+from configs.rules import Number, OneOf, PathText, Text, Texts, Whole
+from trainer.options import Paths, with_supported_paths
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_ROUTE = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]*")
+DEFAULT_NAME = "hugs"
+# What Vertex AI tells a container, and the option that it is:
+# https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements
+_VERTEX = {
+    "AIP_STORAGE_URI": "model_dir",
+    "AIP_HTTP_PORT": "port",
+    "AIP_HEALTH_ROUTE": "health_route",
+    "AIP_PREDICT_ROUTE": "predict_route",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServeOptions(OptionalRecipe):
+    """The options of the server.
+
+    Raises:
+      InputError: a value breaks its rule, or two values contradict each other.
+    """
+
+    # It has no annotation: `runpy` can run a program without registering its module, and then dataclasses do not
+    # recognize ClassVar and make a field of it.
+    prefix = "--"
+
+    model_dir: tuple[str, ...] = option(
+        REQUIRED,
+        Paths("read"),
+        help="the model that trainer.task exported, or a folder of numbered versions of it (1, 2 ...), local or gs://; "
+        "several for several models",
+        decides="neither",
+        metavar="DIR",
+    )
+    name: tuple[str, ...] = option(
+        (),
+        Texts(),
+        help="the name of the model in addresses; repeated, in the order of --model_dir",
+        decides="neither",
+        metavar="NAME",
+        default_words=DEFAULT_NAME,
+    )
+    versions: int = option(2, Whole(1), help="how many versions of a model are served, the newest", decides="neither")
+    host: str = option(
+        "127.0.0.1",
+        Text(),
+        help="the address to listen on; 0.0.0.0 lets other machines in",
+        decides="neither",
+        metavar="ADDRESS",
+    )
+    port: int = option(8080, Whole(0), help="the port to listen on; 0 for any that is free", decides="neither")
+    engine: EngineName = option(
+        "auto",
+        OneOf.of(EngineName),
+        help="the library that runs the network",
+        decides="neither",
+        default_words="auto, the fastest that is installed",
+    )
+    precision: PrecisionName = option(
+        "auto",
+        OneOf.of(PrecisionName),
+        help="precision of the network's arithmetic: auto takes bfloat16 if it is faster and agrees with float32",
+        decides="neither",
+    )
+    weights: str | None = option(
+        None,
+        PathText(anything=False),
+        help="the weights of the network, if they are not where the model says; their digest must be the model's",
+        decides="neither",
+        metavar="FILE",
+        default_words="what the model says",
+    )
+    max_batch: int | None = option(
+        None,
+        Whole(1),
+        help="images a batch, at most",
+        decides="neither",
+        metavar="N",
+        default_words="what suits the engine",
+    )
+    max_delay_ms: float = option(
+        2,
+        Number(at_least=0, unit="milliseconds"),
+        help="how long an image waits for others to fill its batch",
+        decides="neither",
+        metavar="MS",
+    )
+    max_queue: int = option(
+        256,
+        Whole(1),
+        help="images that are worked on or wait; a request beyond them is answered with 429 and Retry-After",
+        decides="neither",
+        metavar="N",
+    )
+    max_body_bytes: int = option(
+        64 * 1024 * 1024,
+        Whole(1024),
+        help="the largest body of a request",
+        decides="neither",
+        metavar="N",
+        default_words="64 MiB",
+    )
+    max_image_pixels: int = option(
+        120_000_000,
+        Whole(1),
+        help="an image fails if its header declares more pixels",
+        decides="neither",
+        metavar="N",
+        default_words="120 million",
+    )
+    image_deadline_sec: float = option(
+        10,
+        Number(above=0, unit="seconds"),
+        help="an image fails if decoding it takes longer",
+        decides="neither",
+        metavar="SEC",
+    )
+    body_deadline_sec: float = option(
+        30,
+        Number(above=0, unit="seconds"),
+        help="how long the body of a request may take to arrive",
+        decides="neither",
+        metavar="SEC",
+    )
+    max_connections: int = option(
+        1000, Whole(1), help="open connections; others are answered with 503", decides="neither", metavar="N"
+    )
+    poll_sec: float = option(
+        10,
+        Number(at_least=0, unit="seconds"),
+        help="how often the server looks for a new version; 0 for never",
+        decides="neither",
+        metavar="SEC",
+    )
+    drain_sec: float = option(
+        30,
+        Number(at_least=0, unit="seconds"),
+        help="after SIGTERM, how long requests that are there may take",
+        decides="neither",
+        metavar="SEC",
+    )
+    health_route: str = option(
+        "/healthz",
+        Text(),
+        help="a further address of /readyz",
+        decides="neither",
+        metavar="PATH",
+        default_words="AIP_HEALTH_ROUTE, or none",
+    )
+    predict_route: str = option(
+        "/predict",
+        Text(),
+        help="a further address of /predict",
+        decides="neither",
+        metavar="PATH",
+        default_words="AIP_PREDICT_ROUTE, or none",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.port > 65535:
+            self._fail("port", "a whole number from 0 to 65535")
+        if not self.model_dir:
+            raise InputError("--model_dir: name the model that trainer.task exported.")
+        if self.precision == "int8":
+            raise InputError(
+                "--precision: int8 is calibrated on the images of a list, and a server has none. Pass auto, float32 or "
+                "bfloat16."
+            )
+        for route in ("health_route", "predict_route"):
+            if not _ROUTE.fullmatch(getattr(self, route)):
+                self._fail(route, "a path such as /predict")
+        names = self.names
+        if len(names) != len(self.model_dir):
+            raise InputError(
+                f"--name: {len(self.model_dir)} models need as many names, in the order of --model_dir. Received: "
+                f"{len(self.name)}."
+            )
+        for number, name in enumerate(names):
+            if not _NAME.fullmatch(name) or name in names[:number]:
+                raise InputError(
+                    '--name: must be letters, digits, ".", "_" and "-", each name once, since addresses have them. '
+                    f"Received: {name!r}."
+                )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the models, in the order of `model_dir`."""
+        return self.name or (DEFAULT_NAME,)
+
+
+def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.environ) -> ServeOptions:
+    """Reads the command line. Flags override what Vertex AI says by environment variables.
+
+    Raises:
+      InputError: a flag or an environment variable is unknown, missing or breaks its rule.
+    """
+    parser = OneLineParser(
+        module="serving.serve",
+        description="Answers requests with a trained model: a web page, and TensorFlow Serving's and Vertex AI's API.",
+    )
+    options = options_of(ServeOptions)
+    # It is required, but Vertex AI may name it.
+    add_flags(parser, {**options, "model_dir": dataclasses.replace(options["model_dir"], default=())})
+    values: dict[str, Any] = {}
+    for variable, name in _VERTEX.items():
+        if text := environ.get(variable):
+            values[name] = _of_variable(variable, name, text)
+    values |= given_values(parser.parse_args(argv), ServeOptions)
+    values.setdefault("model_dir", ())
+    return ServeOptions(**with_supported_paths(values, ServeOptions))
+
+
+def _of_variable(variable: str, name: str, text: str) -> Any:
+    if name == "model_dir":
+        return (text,)
+    if name != "port":
+        return text
+    if not text.isascii() or not text.isdigit() or len(text) > 5:
+        raise InputError(f"{variable}: must be a port. Received: {text!r}.")
+    return int(text)
