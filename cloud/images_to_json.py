@@ -2,7 +2,7 @@
 
 python -m cloud.images_to_json photo.jpg ... -o request.json [-r]
 
-The lab of 2016 had a program of this name and with these flags. It wrote a line an image.
+The lab of 2016 had a program of this name and with these flags, also by their short names. It wrote a line an image.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ class ImagesToJsonOptions(Options):
     photos: tuple[str, ...] = option(
         REQUIRED, Arguments(), help="image files", decides="neither", metavar="PHOTO", positional=True
     )
-    output: str = option("-", PathText(), help="the file to write; - for standard output", decides="neither")
+    output: str = option("-", PathText(), help="the file to write; - for standard output", decides="neither", short="o")
     resize: bool = option(
         False,
         Switch(can_be_unset=False),
         help="make photos smaller first: send the pixels that the network takes, which gives the same answer",
         decides="neither",
+        short="r",
     )
     image_size: int = option(
         299,
@@ -90,14 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(
         module="cloud.images_to_json", description="Writes photos as the JSON that an endpoint takes."
     )
-    options = options_of(ImagesToJsonOptions)
-    add_flags(parser, {name: described for name, described in options.items() if name not in ("output", "resize")})
-    # With the short names that the lab had.
-    for name in ("output", "resize"):
-        described = options[name]
-        parser.add_argument(
-            f"-{name[0]}", f"--{name}", dest=name, help=described.full_help, **described.rule.flag_arguments()
-        )
+    add_flags(parser, options_of(ImagesToJsonOptions))
     given = ImagesToJsonOptions(**given_values(parser.parse_args(argv), ImagesToJsonOptions))
     size = given.image_size if given.resize else None
     instances = [instance_of(_read(path), key=path, size=size) for path in given.photos]

@@ -43,6 +43,7 @@ class Option:
       default_words: the default as `--help` shows it; None for the value itself.
       positional: whether the command line gives the value without a flag.
       flag_name: the name of the flag; None for the name of the field.
+      short: the letter of a short name of the flag; None if it has none.
     """
 
     default: Any
@@ -56,6 +57,7 @@ class Option:
     default_words: str | None = None
     positional: bool = False
     flag_name: str | None = None
+    short: str | None = None
 
     def __post_init__(self) -> None:
         known = OneOf.of(Decides)
@@ -93,6 +95,7 @@ def option(
     default_words: str | None = None,
     positional: bool = False,
     flag_name: str | None = None,
+    short: str | None = None,
 ) -> Any:
     """A field of a dataclass that is an option; for the arguments see `Option`."""
     described = Option(
@@ -107,6 +110,7 @@ def option(
         default_words=default_words,
         positional=positional,
         flag_name=flag_name,
+        short=short,
     )
     return dataclasses.field(default=default, metadata={_KEY: described})
 
@@ -166,7 +170,8 @@ def add_flags(
         if described.positional:
             parser.add_argument(name, help=words, **arguments)
         else:
-            parser.add_argument(f"--{described.flag_name or name}", dest=name, help=words, **arguments)
+            names = [f"-{described.short}"] if described.short else []
+            parser.add_argument(*names, f"--{described.flag_name or name}", dest=name, help=words, **arguments)
 
 
 def given_values(args: argparse.Namespace, owner: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import (
+    answers,
     commit_scale,
     decode,
     embedding,
@@ -218,6 +219,13 @@ def test_gpu_without_one_says_what_it_needs(monkeypatch):
     monkeypatch.setattr(gpu, "find_gpu", lambda: None)
     with pytest.raises(InputError, match=r"needs a GPU and JAX for it: pip install '\.\[gpu\]'"):
         gpu.main([])
+
+
+def test_answers(capsys):
+    answers.main(["--rows", "300", "--turns", "1"])
+    printed = capsys.readouterr().out
+    assert "300 rows with stand-ins: predict_all, against embed" in printed
+    assert [run["program"] for run in json.loads(printed.splitlines()[-1])["runs"]] == ["embed", "predict_all"]
 
 
 def test_overhead(capsys):

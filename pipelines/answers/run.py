@@ -21,7 +21,7 @@ from configs.activity import doing
 from configs.errors import EXIT_OK, InputError, cause_in_one_line
 from configs.given_flags import by_flag
 from configs.json_text import json_line
-from configs.printed_commands import program_command, this_command
+from configs.printed_commands import program_command
 from pipelines.answers.answer_job import (
     ANSWERS_FORMAT,
     RECORDS_NAME,
@@ -109,7 +109,9 @@ def answer(flags: AnswerFlags) -> int:
 
             return print_plan(flags, prepared.job, options.plan)
         if options.dry_run:
-            print(prepared.job.describe() if prepared.job is not None else this_command())
+            words = [word for word in flags.own_words if word != "--dry_run"]
+            command = program_command(PROGRAM, *words, *flags.beam_flags)
+            print(prepared.job.describe() if prepared.job is not None else command)
             return EXIT_OK
         if prepared.job is not None:
             code = _embed(prepared)

@@ -87,7 +87,7 @@ class RemoteRun:
         # A job that ran to its end and failed has written the reason into its report.
         report = report_of(self.job, self.storage)
         if report is None:
-            cause = f" ({_last_line(failure)})" if failure else ""
+            cause = f" ({_cause_of(failure)})" if failure else ""
             remedy = machines_remedy(str(failure)) if failure else None
             what = "the job ended in state" if PipelineState.is_terminal(state) else "lost sight of the job in state"
             raise InputError(
@@ -196,7 +196,17 @@ def _traceback_of_bug(failure: BaseException | None) -> str:
     return f"{_TRACEBACK}{frames}\n"
 
 
-def _last_line(error: Exception) -> str:
+def _cause_of(failure: BaseException) -> str:
+    """What to tell of a failure: an `InputError` of a worker, if one has led to it, else its own last line."""
+    error: BaseException | None = failure
+    while error is not None:
+        if isinstance(error, InputError):
+            return str(error).rstrip(".")
+        error = error.__cause__ or error.__context__
+    return _last_line(failure)
+
+
+def _last_line(error: BaseException) -> str:
     """The last line of a runner's message; the lines before it are a traceback, or say only that the job failed."""
     # The text of an error of gRPC is a table of its fields.
     details = getattr(error, "details", None)

@@ -79,6 +79,10 @@ MAX_IMAGE_PIXELS = 120_000_000
 # Of views but the first: how much larger than the view the picture stays when Pillow averages whole pixels before the
 # resize. Measured on noise of 4000 x 3000: a third of the time, 0.8 grey levels of difference on average, at most 5.
 _REDUCING_GAP = 2.0
+_FLIP = Image.Transpose.FLIP_LEFT_RIGHT
+# The EXIF orientation that is only mirrored, and for each orientation the one that is mirrored after it is upright.
+_MIRROR = 2
+_MIRRORED = {1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5, 7: 8, 8: 7}
 
 ImageErrorReason = Literal[
     "empty_file",  # no bytes
@@ -341,6 +345,8 @@ def _square(
     # A grey image is resampled as one channel. The numbers are the same as with three, in a third of the time.
     gap = None if box is None else _REDUCING_GAP
     small = flat.resize((size, size), Image.Resampling.BILINEAR, box, gap)
+    if orientation == _MIRROR:
+        small, orientation = small.transpose(_FLIP), 1  # a quarter of the time that NumPy takes
     return _turn_upright(np.array(small if small.mode == "RGB" else small.convert("RGB")), orientation)
 
 
@@ -348,14 +354,12 @@ def _view(flat: Image.Image, first: np.ndarray, distortion: Distortion, orientat
     """The pixels of a further view: uint8 of the shape of `first`, which is view 0."""
     size, side = len(first), distortion.side
     if side == size:
-        pixels = first
-    else:
-        # What is cut out of the square, in the coordinates of the image. The filter also sees pixels beside it.
-        left, right = ((distortion.left + at) * flat.width / side for at in (0, size))
-        top, bottom = ((distortion.top + at) * flat.height / side for at in (0, size))
-        box = (left, top, min(right, flat.width), min(bottom, flat.height))
-        pixels = _square(flat, size, orientation, box)
-    return np.ascontiguousarray(pixels[:, ::-1]) if distortion.mirrored else pixels
+        return np.array(Image.fromarray(first).transpose(_FLIP)) if distortion.mirrored else first
+    # What is cut out of the square, in the coordinates of the image. The filter also sees pixels beside it.
+    left, right = ((distortion.left + at) * flat.width / side for at in (0, size))
+    top, bottom = ((distortion.top + at) * flat.height / side for at in (0, size))
+    box = (left, top, min(right, flat.width), min(bottom, flat.height))
+    return _square(flat, size, _MIRRORED[orientation] if distortion.mirrored else orientation, box)
 
 
 def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:

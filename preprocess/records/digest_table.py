@@ -31,10 +31,14 @@ class _Parts:
 
     def __init__(self, width: int, *, folder: str | None):
         self._width = width
-        self._files = [
-            cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_PART_MEMORY_BYTES, dir=folder))  # noqa: SIM115 (closed with its owner)
-            for _ in range(_PARTS)
-        ]
+        self._folder = folder
+        self._files: dict[int, BinaryIO] = {}  # Of the parts that have rows.
+
+    def _file(self, part: int) -> BinaryIO:
+        if part not in self._files:
+            file = tempfile.SpooledTemporaryFile(max_size=_PART_MEMORY_BYTES, dir=self._folder)  # noqa: SIM115 (see close)
+            self._files[part] = cast(BinaryIO, file)
+        return self._files[part]
 
     def add(self, rows: np.ndarray, part_of: np.ndarray) -> None:
         """Adds rows, each to the part whose number is given: uint64 [n, width], and whole numbers [n]."""
@@ -42,13 +46,15 @@ class _Parts:
         ends = np.cumsum(np.bincount(part_of, minlength=_PARTS))
         rows = rows[order]
         start = 0
-        for stream, end in zip(self._files, ends.tolist(), strict=True):
+        for part, end in enumerate(ends.tolist()):
             if end > start:
-                stream.write(rows[start:end].tobytes())
+                self._file(part).write(rows[start:end].tobytes())
             start = end
 
     def read(self, part: int) -> np.ndarray:
         """The rows of a part in the order in which they were added: uint64 [n, width]."""
+        if part not in self._files:
+            return np.empty((0, self._width), np.uint64)
         stream = self._files[part]
         stream.seek(0)
         rows = np.frombuffer(stream.read(), np.uint64).reshape(-1, self._width)
@@ -56,7 +62,7 @@ class _Parts:
         return rows
 
     def close(self) -> None:
-        for stream in self._files:
+        for stream in self._files.values():
             stream.close()
 
 
@@ -169,13 +175,15 @@ class DigestTable:
     def _duplicates_by_part(self) -> Iterator[tuple[np.ndarray, Duplicates]]:
         for part in range(_PARTS):
             rows = self._read_part(part)
-            yield rows[:, 3], find_duplicates(_digests_of(rows), np.ascontiguousarray(rows[:, 2]))
+            if len(rows):
+                yield rows[:, 3], find_duplicates(_digests_of(rows), np.ascontiguousarray(rows[:, 2]))
 
     def find_shared(self, other: DigestTable) -> np.ndarray:
         """Finds the records whose image is also in another set: bool [records]."""
         is_shared = np.zeros(self.records, bool)
         for part in range(_PARTS):
-            rows = self._read_part(part)
-            shared = find_shared(_digests_of(rows), _digests_of(other._read_part(part)))
-            is_shared[rows[shared, 3].astype(np.int64)] = True
+            rows, others = self._read_part(part), other._read_part(part)
+            if len(rows) and len(others):
+                shared = find_shared(_digests_of(rows), _digests_of(others))
+                is_shared[rows[shared, 3].astype(np.int64)] = True
         return is_shared

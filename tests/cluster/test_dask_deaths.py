@@ -1,6 +1,10 @@
-"""Parts of a Dask cluster die or stall in the middle of a job. The set is the undisturbed one, byte for byte."""
+"""Parts of a Dask cluster die or stall in the middle of a job. The set is the undisturbed one, byte for byte.
+
+One cluster has other code.
+"""
 
 import os
+import shutil
 import signal
 import time
 
@@ -10,7 +14,7 @@ from tests.cluster.conftest import ROWS
 from tests.support.cluster_jobs import ClusterJob, decoders_of, files_of, is_alive
 
 pytest.importorskip("distributed", reason="dask[distributed] is not installed")
-from tests.support.dask_cluster import DaskCluster
+from tests.support.dask_cluster import ROOT, DaskCluster
 from tests.support.hosts import LOOPBACK
 
 # A worker that does not answer for so long loses its work to another one; Dask's default is 5 minutes.
@@ -92,3 +96,31 @@ def test_a_scheduler_that_is_killed_stops_the_job_and_the_same_command_goes_on(d
     with DaskCluster(tmp_path / "second", hosts=(LOOPBACK,) * 2) as cluster:
         start(data, tmp_path, cluster, batch_sec=0.0, meet=1).end()
     assert files_of(tmp_path) == undisturbed
+
+
+def test_a_command_that_is_killed_and_given_again_at_once_takes_over(data, cluster, undisturbed, tmp_path):
+    killed = start(data, tmp_path, cluster, batch_sec=0.4)
+    killed.wait_until_embedding(workers=2)
+    os.killpg(killed.process.pid, signal.SIGKILL)
+    killed.process.communicate()
+    # Nobody has told the workers; they go on with the killed job meanwhile.
+    start(data, tmp_path, cluster, batch_sec=0.0).end()
+    assert files_of(tmp_path) == undisturbed
+    time.sleep(10)
+    assert files_of(tmp_path) == undisturbed
+    say_nothing_to_do(data, tmp_path, cluster)
+    assert files_of(tmp_path) == undisturbed
+    assert not list(tmp_path.glob("_train/parts-*"))
+
+
+def test_a_cluster_with_other_code_refuses_in_one_line(data, tmp_path):
+    # The scheduler unpickles a job as well.
+    code = tmp_path / "code"
+    for package in ("configs", "preprocess"):
+        shutil.copytree(ROOT / package, code / package)
+    with (code / "preprocess/images/decode.py").open("a") as module:
+        module.write("# Another version.\n")
+    with DaskCluster(tmp_path, hosts=(LOOPBACK,) * 2, code=code) as cluster:
+        _, stderr = start(data, tmp_path, cluster, meet=1).end(expect=2)
+    assert "has other code of hugs than the program that started the job" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr

@@ -13,6 +13,8 @@ import pytest
 
 from cloud.deploy import DeploymentOptions
 from cloud.doctor import DoctorOptions
+from cloud.endpoint import EndpointOptions
+from cloud.images_to_json import ImagesToJsonOptions
 from cloud.options import CloudPlaceOptions, CloudRunOptions
 from cloud.train import TrainingRunOptions
 from configs.errors import InputError
@@ -60,6 +62,7 @@ OWNERS = (
         ClassifyOptions,
     ),
     *(CloudPlaceOptions, CloudRunOptions, TrainingRunOptions, DeploymentOptions, DoctorOptions),
+    *(EndpointOptions, ImagesToJsonOptions),
 )
 # What the definitions of jobs and checkpoints held when each was listed by hand.
 OF_RECORDS = {

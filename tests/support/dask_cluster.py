@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tests.support.hosts import LOOPBACK, Host
 
+ROOT = pathlib.Path(__file__).parents[2]
 _LIMIT_SEC = 60
 
 
@@ -28,6 +29,7 @@ class DaskCluster:
       hosts: of the scheduler, and of each worker.
       settings: variables of the environment.
       worker_settings: more of them for each worker.
+      code: the folder of the project that they import.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class DaskCluster:
         hosts: Sequence[Host] = (LOOPBACK,) * 3,
         settings: Mapping[str, str] | None = None,
         worker_settings: Sequence[Mapping[str, str]] | None = None,
+        code: str | os.PathLike[str] = ROOT,
     ):
         self._folder = pathlib.Path(folder)
         self._hosts = hosts
+        self._code = code
         self._environment = os.environ | {
             "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "spawn",
             **(settings or {}),
@@ -50,6 +54,7 @@ class DaskCluster:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> DaskCluster:
+        self._file.unlink(missing_ok=True)
         with contextlib.ExitStack() as stack:
             first, *others = self._hosts
             words = ["dask_scheduler", "--host", first.address, "--port", "0", *self._pages(first)]
@@ -90,6 +95,7 @@ class DaskCluster:
                 [*host.prefix, sys.executable, "-m", f"distributed.cli.{words[0]}", *words[1:]],
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                cwd=self._code,
                 start_new_session=True,
                 env={**self._environment, **(environment or {})},
             )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from configs.errors import InputError
 from preprocess.records.views import Views
 
 if TYPE_CHECKING:
     from trainer.data.record_sets import RecordSet
+
+
+def views_of_metrics(used: Mapping[str, Any]) -> Views:
+    """The views of the training images, from the field `views` of metrics.json."""
+    return Views(**{name: value for name, value in used.items() if name != "drawn"})
 
 
 def describe_views(views: Views | None) -> str:

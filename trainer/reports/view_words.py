@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.counts import counted
-from preprocess.records.views import Views
-from trainer.data.set_views import describe_views
+from trainer.data.set_views import describe_views, views_of_metrics
 
 _SET_NAMES = {"test": "the test set", "eval": "the evaluation set"}
 
@@ -49,7 +48,7 @@ def views_words(metrics: Mapping[str, Any]) -> list[str]:
     used = metrics.get("views")
     if used is None:
         return []
-    views = describe_views(Views(**{name: value for name, value in used.items() if name != "drawn"}))
+    views = describe_views(views_of_metrics(used))
     if not used["drawn"]:
         return [f"The training images have {views}; only view 0, the undistorted one, was used (--no-draw_views)."]
     sentences = [f"The training images have {views}; each step drew one of them."]

@@ -117,6 +117,13 @@ def test_of_a_failure_the_last_line_is_told(job):
         run_of(job, state="FAILED", failure=failure).wait()
 
 
+def test_of_a_failure_that_an_input_error_of_a_worker_has_led_to_that_is_told(job):
+    failure = RuntimeError("Error during deserialization of the task graph.\nFor more information, see\nhttps://docs")
+    failure.__cause__ = InputError("worker: it has other code.")
+    with pytest.raises(InputError, match=r"ended in state FAILED \(worker: it has other code\), without a report"):
+        run_of(job, state="FAILED", failure=failure).wait()
+
+
 def test_of_an_error_of_grpc_its_details_are_told(job):
     class Unavailable(grpc.RpcError):
         def details(self):
