@@ -24,12 +24,13 @@ def photo(width: int, height: int, mode: str = "RGB") -> Image.Image:
     """Smooth waves and noise, so that every pixel and every filter tap counts."""
     rng = np.random.default_rng(width * 10_007 + height)
     channels = {"L": 1, "I;16": 1, "LA": 2, "RGB": 3}.get(mode, 4)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    planes = [np.sin(x / (7 + 3 * c)) * 60 + np.cos(y / (5 + 2 * c)) * 60 + 128 for c in range(channels)]
-    samples = np.stack(planes, axis=-1) + rng.normal(0, 14, (height, width, channels))
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, np.newaxis]
+    samples = rng.normal(0, 14, (height, width, channels))
+    for c in range(channels):
+        samples[..., c] += np.sin(x / (7 + 3 * c)) * 60 + np.cos(y / (5 + 2 * c)) * 60 + 128
     if mode == "I;16":
         return Image.fromarray((samples[..., 0] * 257).clip(0, 65535).astype(np.uint16))
-    pixels = samples.clip(0, 255).astype(np.uint8)
+    pixels = samples.clip(0, 255, out=samples).astype(np.uint8)
     if mode in ("LA", "RGBA"):  # clear, opaque and everything between
         pixels[..., -1] = np.clip((pixels[..., -1].astype(int) - 128) * 3 + 128, 0, 255)
     return Image.frombytes(mode, (width, height), pixels.tobytes())
