@@ -12,6 +12,7 @@ from PIL import Image
 
 from benchmarks import (
     answers,
+    clusters,
     commit_scale,
     decode,
     embedding,
@@ -71,6 +72,12 @@ def stand_in_engines(monkeypatch):
 
 def result_of(capsys):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_the_rate_of_a_cluster_is_that_of_the_report(capsys):
+    rate = clusters._rate("here", 1, rows=300, image_sec=1e-4)
+    assert rate is None or rate > 0
+    assert capsys.readouterr().out.startswith("here, 1 workers: ")
 
 
 def test_figures():

@@ -121,7 +121,7 @@ class OpenVinoEngine:
         )
 
     def start(self, pixels: np.ndarray, brightness: np.ndarray | None = None) -> concurrent.futures.Future[np.ndarray]:
-        """See `Engine.start`. It never blocks: batches beyond `max_pending` wait."""
+        """See `Engine.start`. Batches beyond `max_pending` wait; only the first one with a brightness may block."""
         if brightness is None:
             return self._executor.submit(self._embed, self._idle, {0: pixels})
         factors = brightness.reshape(-1, 1, 1, 1)

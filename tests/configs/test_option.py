@@ -43,6 +43,7 @@ from preprocess.beam.image_source import ImageSource
 from preprocess.classify import ClassifyOptions
 from preprocess.images.decode import IMAGE_DEFINITION
 from preprocess.lists.labels import LabelDict
+from serving.options import ServeOptions
 from trainer.export_frozen import ExportFrozenOptions
 from trainer.graph import GraphOptions
 from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptions
@@ -62,7 +63,7 @@ OWNERS = (
         ClassifyOptions,
     ),
     *(CloudPlaceOptions, CloudRunOptions, TrainingRunOptions, DeploymentOptions, DoctorOptions),
-    *(EndpointOptions, ImagesToJsonOptions),
+    *(EndpointOptions, ImagesToJsonOptions, ServeOptions),
 )
 # What the definitions of jobs and checkpoints held when each was listed by hand.
 OF_RECORDS = {

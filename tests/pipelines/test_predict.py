@@ -25,6 +25,7 @@ from tests.support.answer_models import NETWORK, write_model
 from tests.support.dataflow_job import QUICK
 from tests.support.photos import write_photos
 from tests.support.programs import start_program
+from trainer.export.head_arrays import HEAD_PATH
 
 _ROWS = 60
 _BROKEN, _MISSING = {5, 25}, {7}
@@ -394,3 +395,18 @@ def test_a_dry_run_for_dataflow(cloud, model, answering, capsys):
     assert "is on this machine" in refused(
         answering, *words[:3], ".", *words[4:], "--storage_retry_sec=0", *cloud_flags, "--dry_run"
     )
+
+
+def test_a_model_of_an_earlier_version_or_with_the_head_of_another_is_one_line(data, model, answering, tmp_path):
+    words = ["--input_path", data, "--output_path", tmp_path / "answers"]
+    earlier = shutil.copytree(model, tmp_path / "earlier")
+    os.remove(earlier / HEAD_PATH)
+    message = refused(answering, "--model_dir", earlier, *words)
+    assert "was exported by an earlier version" in message
+    assert "Give the command of the training again" in message
+    other = write_model(tmp_path / "other", labels=("a", "b"))
+    shutil.copy(os.path.join(other, HEAD_PATH), earlier / HEAD_PATH)
+    assert "is not the head of this model" in refused(answering, "--model_dir", earlier, *words)
+    takes_embeddings = write_model(tmp_path / "embeddings", takes_images=False)
+    assert "takes embeddings and no photos" in refused(answering, "--model_dir", takes_embeddings, *words)
+    assert not list(tmp_path.glob("*answers*"))
