@@ -124,6 +124,12 @@ def test_the_readme_says_what_each_program_is_for():
     assert set(re.findall(r"`hugs (\w+)`", table.partition("\n\nEach is also")[0])) == set(PROGRAMS)
 
 
+def test_the_readme_names_the_extras():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sentence = re.search(r"The extras (.*?) do not need each other", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == set(extras)
+
+
 def test_what_is_started_on_clusters_is_of_the_version_of_beam():
     from apache_beam import __version__
     from apache_beam.options.pipeline_options import FlinkRunnerOptions
