@@ -14,24 +14,25 @@ from configs.source_files import REPOSITORY
 
 # The distribution, as pyproject.toml names it. On package indexes, the name `hugs` belongs to another project.
 DISTRIBUTION = "hugs-image-classifier"
-# Each subcommand of `hugs`, the module whose `main(argv)` it runs, and what it does.
+# Each subcommand of `hugs`, the module whose `main(argv)` it runs, and what it does, in the order in which `hugs` lists
+# them: from photos to answers, then what helps, then old work. README has a table of what each is for.
 PROGRAMS = {
     "ingest": ("pipelines.ingest", "makes lists from a folder of labelled photos"),
     "plan": ("pipelines.plan", "estimates the time and cost of embedding the lists"),
     "embed": ("pipelines.embed", "makes records from a list of images: one embedding for each image"),
     "preproc": ("pipelines.preproc", "makes records from all lists of a recipe, as hugs_preproc.sh does"),
-    "import_bottlenecks": ("pipelines.import_bottlenecks", "makes records from the bottlenecks of retrain.py"),
+    "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
+    "predict": ("trainer.predict", "predicts the labels of photos, and prints them"),
+    "predict_all": ("pipelines.predict", "predicts the labels of any number of photos, and writes them to files"),
+    "serve": ("serving.serve", "answers requests with a model: a web page, and an API for programs"),
+    "images_to_json": ("cloud.images_to_json", "writes photos as the JSON that an endpoint takes"),
+    "classify": ("preprocess.classify", "says which of ImageNet's classes photos show, without training"),
+    "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
+    "doctor": ("cloud.doctor", "says what a project in the cloud lacks for the jobs, and how to mend it"),
     "backbones": ("preprocess.list_backbones", "lists the networks that make embeddings"),
     "graph": ("trainer.graph", "prints the layers of a network or a model, and writes its graph for TensorBoard"),
-    "train": ("trainer.task", "trains a model on records, and writes metrics and a report"),
-    "predict": ("trainer.predict", "predicts the labels of photos"),
-    "serve": ("serving.serve", "answers requests with a model: a web page, and an API for programs"),
-    "predict_all": ("pipelines.predict", "writes the answers for lists, folders or records of any number of photos"),
-    "images_to_json": ("cloud.images_to_json", "writes photos as the JSON that an endpoint takes"),
+    "import_bottlenecks": ("pipelines.import_bottlenecks", "makes records from the bottlenecks of retrain.py"),
     "export_frozen": ("trainer.export_frozen", "writes a model as the frozen graph and labels that retrain.py wrote"),
-    "classify": ("preprocess.classify", "says which of ImageNet's classes photos show, without training"),
-    "doctor": ("cloud.doctor", "checks whether a project in the cloud has what the jobs need, and how to mend it"),
-    "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
 }
 
 

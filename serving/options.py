@@ -82,7 +82,8 @@ class ServeOptions(Options):
     precision: PrecisionName = option(
         "auto",
         OneOf.of(PrecisionName),
-        help="precision of the network's arithmetic: auto takes bfloat16 if it is faster and agrees with float32",
+        help="precision of the network's arithmetic: auto takes bfloat16 if it is faster and agrees with float32; "
+        "int8 is refused, since it is calibrated on the images of a list",
         decides="neither",
     )
     weights: str | None = option(

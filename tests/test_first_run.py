@@ -1,4 +1,4 @@
-"""docs/first-run.md and docs/cloud.md: commands and flags exist, the recipe is one, and what they name is there."""
+"""docs/first-run.md and docs/cloud.md: gcloud has the commands, the recipe is one, and what they name is there."""
 
 from __future__ import annotations
 
@@ -6,71 +6,24 @@ import functools
 import importlib.util
 import pathlib
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from configs.cloud_roles import WORKER_ROLES, YOUR_ROLES
-from configs.printed_commands import PROGRAMS
 from configs.recipe import parse_recipe
+from tests.support.page_commands import SCRIPTS, commands_of, given
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = ("docs/first-run.md", "docs/cloud.md")
 FIRST_RUN = (ROOT / "docs" / "first-run.md").read_text()
-# The modules whose flags a script takes, before and after "--".
-SCRIPTS = {
-    "./hugs_preproc.sh": (("pipelines.preproc", "pipelines.embed"), ()),
-    "./hugs_train.sh": (("cloud.train",), ("trainer.task",)),
-    "./hugs_deploy.sh": (("cloud.deploy",), ()),
-}
-# A command of one of these, up to what ends it in the shell.
-_COMMAND = re.compile(r"(?:^|(?<=[\s(;`$]))((?:gcloud|hugs|\./hugs_\w+\.sh) [^\n;|&`]*)")
-
-
-def commands_of(page):
-    """The words of each command in a page's blocks and tables, with the variables of the shell as they are."""
-    text = (ROOT / page).read_text().replace("\\\n", " ")
-    parts = [part for language, part in re.findall(r"(?ms)^```(\w*)\n(.*?)^```", text) if not language]
-    parts += re.findall(r"`((?:gcloud|hugs|\./hugs_\w+\.sh) [^`\n]*)`", text)
-    for part in parts:
-        for command in _COMMAND.findall(part):
-            yield shlex.split(re.sub(r"\$\([^)]*\)|\)$", "X", command).replace("[", "").replace("]", ""), comments=True)
-
-
 COMMANDS = [words for page in PAGES for words in commands_of(page)]
-
-
-@functools.cache
-def flags_of(module):
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return frozenset(re.findall(r"(?<![\w-])--\w[\w-]*", done.stdout))
-
-
-def given(words):
-    return {word.partition("=")[0] for word in words if word.startswith("--") and word != "--"}
 
 
 def test_the_pages_have_the_commands_of_all_steps():
     programs = {words[0] for words in commands_of("docs/first-run.md")}
     assert programs == {"gcloud", "hugs", *SCRIPTS}
     assert len(COMMANDS) > 60
-
-
-def test_flags_of_our_programs_exist():
-    for words in COMMANDS:
-        program, *rest = words
-        if program == "gcloud":
-            continue
-        split = rest.index("--") if "--" in rest else len(rest)
-        before, after = SCRIPTS[program] if program in SCRIPTS else ((PROGRAMS[rest[0]][0],), ())
-        known = {flag for module in before for flag in flags_of(module)} | {"--sample"}
-        assert given(rest[:split]) <= known, words
-        assert given(rest[split:]) <= {flag for module in after for flag in flags_of(module)}, words
 
 
 @functools.cache

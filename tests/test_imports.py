@@ -96,6 +96,14 @@ TRAINER_FOR_ANSWERS = {
     "trainer.export.head_arrays",
     "trainer.export.model_info",
 }
+# The server needs the description and the head of a model, and its folder.
+TRAINER_FOR_SERVING = {
+    "trainer.export.classifier",
+    "trainer.export.head_arrays",
+    "trainer.export.model_info",
+    "trainer.options",
+    "trainer.storage.files",
+}
 # Where Beam is imported; all else must work without it, for the trainer and for tests.
 BEAM = ("preprocess.beam.", "pipelines.")
 # What --help must not wait for.
@@ -200,6 +208,11 @@ def test_the_pipelines_know_the_trainer_only_to_answer():
     }
     assert {name for _, name in used} == TRAINER_FOR_ANSWERS
     assert all(module.startswith("pipelines.answers.") for module, _ in used)
+
+
+def test_the_server_knows_of_the_trainer_what_a_model_is():
+    used = {name for path in MODULES if module_name(path).startswith("serving") for name in imported_modules(path)}
+    assert {name for name in used if name.startswith("trainer")} == TRAINER_FOR_SERVING
 
 
 def reached_from(package: str) -> set[str]:

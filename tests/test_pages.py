@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from configs.install_hint import install_hint
+from configs.printed_commands import PROGRAMS
+from tests.support.page_commands import commands_of, unknown_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -18,6 +20,7 @@ _PATHS = re.compile(r"""^['"]?(\.|/|\$\{here\}|\{|CHECKOUT|\$package|-r\b|--requ
 _PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"),
     *(
+        "docs/predict.md",
         "docs/cloud.md",
         "docs/first-run.md",
         "docs/clusters.md",
@@ -95,6 +98,36 @@ def test_links_within_the_pages_lead_somewhere(name):
             headings = re.findall(r"(?m)^#+ (.*)$", target.read_text())
             anchors = {"#" + re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in anchors, f"{path}{anchor}"
+
+
+def test_the_pages_list_all_pages():
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")} <= set(_PAGES)
+    readme = (ROOT / "README.md").read_text()
+    pages = readme[readme.index("\n## More\n") :]
+    assert [name for name in _PAGES if name != "README.md" and f"]({name})" not in pages] == []
+
+
+def test_programs_and_flags_in_the_commands_of_the_pages_exist():
+    commands = [words for name in _PAGES for words in commands_of(name) if words[0] != "gcloud"]
+    # A few are placeholders, such as `hugs ...`.
+    commands = [words for words in commands if words[1:] and words[1] not in ("...", "--help", "SUBCOMMAND")]
+    assert len(commands) > 60
+    names = {words[1] for words in commands if words[0] == "hugs"}
+    assert names <= set(PROGRAMS)
+    found = [(words, unknown) for words in commands if (unknown := unknown_flags(words))]
+    assert found == []
+
+
+def test_the_readme_says_what_each_program_is_for():
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("\n## Which program do I need?\n") :].partition("\n## ")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`hugs (\w+)`", table.partition("\n\nEach is also")[0])) == set(PROGRAMS)
+
+
+def test_the_readme_names_the_extras():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sentence = re.search(r"The extras (.*?) do not need each other", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == set(extras)
 
 
 def test_what_is_started_on_clusters_is_of_the_version_of_beam():

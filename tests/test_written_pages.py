@@ -37,6 +37,7 @@ _ALSO = {
     "embed": "--backbone tiny --weights random --engine tensorflow --precision float32",
     "train": "--max_steps 25 --seeds 2 --write_predictions --export_formats savedmodel,litert,onnx",
     "predict": "",
+    "predict_all": "--engine tensorflow --precision float32",
 }
 _COMMANDS = [command.replace("\\\n", " ") for command in re.findall(r"(?m)^hugs ((?:\\\n|.)*)$", _README)]
 # An old graph is not one that the commands before it make.
@@ -101,12 +102,21 @@ def workflow(tmp_path_factory, patch):
 def test_the_commands_of_the_readme_lead_to_a_prediction(workflow, capsys):
     subcommands = [command.split()[0] for command in _COMMANDS]
     assert set(subcommands) <= set(PROGRAMS)
-    assert [name for name in subcommands if name in _ALSO] == ["ingest", "embed", "embed", "embed", "train", "predict"]
+    assert [name for name in subcommands if name in _ALSO] == [
+        "ingest",
+        *["embed"] * 3,
+        "train",
+        "predict",
+        "predict_all",
+    ]
     assert _README.index("source .venv/bin/activate") < _README.index("\nhugs ")
     run("predict")
     out = capsys.readouterr().out
     assert "photo.jpg" in out
     assert "another.webp" in out
+    run("predict_all")
+    answers = (workflow / "out" / "answers-00000-of-00001.csv").read_text().splitlines()
+    assert len(answers) == 1 + len(list((workflow / "my_photos").rglob("*.jpg")))
 
 
 def optional_package(example):
