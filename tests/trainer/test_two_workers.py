@@ -15,21 +15,23 @@ from trainer.training.checkpoints import Saving
 from trainer.training.head import head_digest
 from trainer.training.loop import train_head
 
-PROGRAM = "import sys; from tests.trainer.test_two_workers import run_to_the_end; run_to_the_end(sys.argv[1])"
+PROGRAM = "import sys; from tests.trainer.test_two_workers import run_to_the_end; run_to_the_end(sys.argv[1:])"
 
 
-def run_to_the_end(folder):
-    """What a worker does."""
+def run_to_the_end(folders):
+    """What a worker does: one training after the other, with the results in these folders."""
     from preprocess.backbones.tensorflow_import import import_tensorflow
     from trainer.training.distributed import GradientExchange, read_cluster
 
     cluster = read_cluster(os.environ)
     import_tensorflow()
     exchange = GradientExchange(cluster)
-    result = train_head(
-        clusters(400, 0), clusters(200, 1), options_for(folder), saving=Saving(resumes=True), exchange=exchange
-    )
-    print(json.dumps([head_digest(result.head), result.best.eval_accuracy, result.best.eval_loss]), flush=True)
+    for folder in folders:
+        result = train_head(
+            clusters(400, 0), clusters(200, 1), options_for(folder), saving=Saving(resumes=True), exchange=exchange
+        )
+        print(json.dumps([head_digest(result.head), result.best.eval_accuracy, result.best.eval_loss]), flush=True)
+        sys.stdin.readline()
 
 
 def free_ports(count):
@@ -42,8 +44,11 @@ def free_ports(count):
     return ports
 
 
-def run_both(commands, expect=0):
-    """Chief and worker; gives what each printed on standard output and standard error."""
+def run_both(commands, expect=0, waits=0):
+    """Chief and worker; gives what each printed on standard output and standard error.
+
+    So many times they print a line and wait until the other one has done so too.
+    """
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     cluster = {"chief": addresses[:1], "worker": addresses[1:]}
     workers = []
@@ -54,40 +59,43 @@ def run_both(commands, expect=0):
                 [sys.executable, *command],
                 cwd=REPOSITORY,
                 env=os.environ | {"TF_CONFIG": config},
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
         )
+    lines = [[] for _ in workers]
+    for _ in range(waits):
+        for line, worker in zip(lines, workers, strict=True):
+            line.append(worker.stdout.readline())
+        for worker in workers:
+            worker.stdin.write("\n")
+            worker.stdin.flush()
     results = []
-    for worker in workers:
+    for before, worker in zip(lines, workers, strict=True):
         printed, said = worker.communicate(timeout=120)
         assert worker.returncode == expect, said
-        results.append((printed, said))
+        results.append(("".join(before) + printed, said))
     return results
 
 
-def train_both(folders):
-    results = run_both([["-c", PROGRAM, str(folder)] for folder in folders])
-    return [(json.loads(printed.splitlines()[-1]), said) for printed, said in results]
-
-
 def test_two_processes_train_the_model_of_one(tmp_path):
-    (chief, _), (worker, _) = train_both([tmp_path / "two", tmp_path / "worker"])
+    # Given again, both find the chief's checkpoint. Workers that do not share a folder would train different heads.
+    folders = [("two", "two", "two"), ("worker", "two", "elsewhere")]
+    commands = [["-c", PROGRAM, *(str(tmp_path / name) for name in names)] for names in folders]
+    results = run_both(commands, expect=1, waits=2)
+    chief, worker = ([json.loads(line) for line in printed.splitlines() if line[0] == "["] for printed, _ in results)
     assert chief == worker  # The same head, to the bit.
     assert (tmp_path / "two/checkpoints").is_dir()
     assert not (tmp_path / "worker").exists()  # The chief alone writes.
     alone = train_head(clusters(400, 0), clusters(200, 1), options_for(tmp_path / "one"))
-    assert chief[0] != head_digest(alone.head)  # Dropout has other random numbers,
-    assert abs(chief[1] - alone.best.eval_accuracy) <= 0.03  # which is all that differs.
-    assert abs(chief[2] - alone.best.eval_loss) <= 0.05
-    # Given again, both find the chief's checkpoint.
-    again = train_both([tmp_path / "two"] * 2)
-    assert [result for result, _ in again] == [chief, chief]
-    assert all("this training was finished before" in said for _, said in again)
-    # Workers that do not share a folder would train different heads.
-    commands = [["-c", PROGRAM, str(tmp_path / name)] for name in ("two", "elsewhere")]
-    for _, said in run_both(commands, expect=1):
+    assert chief[0][0] != head_digest(alone.head)  # Dropout has other random numbers,
+    assert abs(chief[0][1] - alone.best.eval_accuracy) <= 0.03  # which is all that differs.
+    assert abs(chief[0][2] - alone.best.eval_loss) <= 0.05
+    assert chief == [chief[0]] * 2
+    for _, said in results:
+        assert said.count("this training was finished before") == 1
         assert "the workers do not see the same checkpoints" in said
 
 
