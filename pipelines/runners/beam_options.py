@@ -34,7 +34,9 @@ class _BeamArgumentParser(argparse.ArgumentParser):
 
 def _all_beam_flags() -> argparse.ArgumentParser:
     parser = _BeamArgumentParser(add_help=False, allow_abbrev=False)
-    for options in (PipelineOptions, *PipelineOptions.__subclasses__()):
+    # By name, as Beam does it: of a module that was imported again, there are two classes.
+    by_name = {str(options): options for options in (PipelineOptions, *PipelineOptions.__subclasses__())}
+    for options in by_name.values():
         if "_add_argparse_args" in options.__dict__:
             options._add_argparse_args(parser)
     return parser

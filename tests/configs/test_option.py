@@ -31,6 +31,7 @@ from configs.option import (
 from configs.recipe import BackboneOptions, OptionalRecipe, PreprocessOptions, RecipeChoice, TrainOptions
 from configs.rules import Number, OneOf, Percent, Switch, Text, Whole
 from configs.view_options import ViewOptions
+from pipelines.answers.flags import AnswerOptions
 from pipelines.checks.embed_flags import BatchOptions, JobOptions, PathOptions
 from pipelines.import_bottlenecks import ImportOptions
 from pipelines.plan import PlanOptions
@@ -63,7 +64,7 @@ OWNERS = (
         ClassifyOptions,
     ),
     *(CloudPlaceOptions, CloudRunOptions, TrainingRunOptions, DeploymentOptions, DoctorOptions),
-    *(EndpointOptions, ImagesToJsonOptions, ServeOptions),
+    *(EndpointOptions, ImagesToJsonOptions, ServeOptions, AnswerOptions),
 )
 # What the definitions of jobs and checkpoints held when each was listed by hand.
 OF_RECORDS = {
