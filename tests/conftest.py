@@ -9,7 +9,7 @@ import pytest
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-# Two tests run at a time, on two cores: more threads within TensorFlow only get into each other's way.
+# Three tests run at a time, on two cores: more threads within TensorFlow only get into each other's way.
 for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
