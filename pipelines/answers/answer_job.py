@@ -92,6 +92,7 @@ class AnswerJob:
       several_labels: whether an image may have several labels.
       head_sha256: of the head, which lies in the folder of parts.
       sets: prefixes of the record sets.
+      manifests: SHA-256 of the manifest of each of them, as hex digits.
       files: what goes into which file.
     """
 
@@ -105,6 +106,7 @@ class AnswerJob:
     several_labels: bool
     head_sha256: str
     sets: tuple[str, ...]
+    manifests: tuple[str, ...]
     files: tuple[ShardRange, ...]
 
     @property

@@ -16,6 +16,7 @@ from PIL import Image
 
 from configs.errors import InputError
 from pipelines import embed, predict
+from pipelines.answers import run as answer_run
 from pipelines.answers import transforms
 from preprocess.backbones.backbone import BackboneSpec
 from preprocess.beam.transforms import EngineLoader
@@ -243,6 +244,42 @@ def test_killed_and_given_again_the_command_ends_with_the_same_bytes(data, model
     assert answering(*words, "--output_path", out / "answers") == 0
     assert files(out) == files(whole)
     assert rows_of(out) == rows_of(whole)
+
+
+def test_no_other_run_comes_between_the_photos_and_their_answers(data, model, answering, tmp_path, monkeypatch):
+    out = tmp_path / "answers"
+    words = ["--model_dir", model, "--output_path", out]
+    other = [*words, "--input_path", data / "1.png", "--overwrite"]
+    embedded, messages = answer_run._embed, []
+
+    def embed_and_meet_another(prepared):
+        code = embedded(prepared)
+        messages.append(refused(answering, *other))
+        return code
+
+    with monkeypatch.context() as patch:
+        patch.setattr(answer_run, "_embed", embed_and_meet_another)
+        answering(*words, "--input_path", data / "train.csv")
+    assert [f"another process is writing '{out}'" in message for message in messages] == [True]
+    assert told_of(tmp_path)["answered"] == len(rows_of(tmp_path)) == _ROWS - 3
+
+
+def test_records_that_are_replaced_meanwhile_are_not_answered_for(data, model, answering, tmp_path, monkeypatch):
+    answering("--model_dir", model, "--input_path", data / "train.csv", "--output_path", tmp_path / "answers")
+    manifest = tmp_path / "_answers/_photos/manifest.json"
+    run_pipeline = answer_run._run
+
+    def replace_and_run(*job):
+        manifest.write_bytes(manifest.read_bytes() + b"\n")
+        run_pipeline(*job)
+
+    words = ["--model_dir", model, "--data_paths", f"{tmp_path}/_answers/photos*", "--output_path", tmp_path / "again"]
+    with monkeypatch.context() as patch:
+        patch.setattr(answer_run, "_run", replace_and_run)
+        assert "was replaced while its records were answered for" in refused(answering, *words)
+    assert not list(tmp_path.glob("again-*")) and not (tmp_path / "_again/answers.json").exists()
+    assert answering(*words) == 0
+    assert rows_of(tmp_path, "again") == rows_of(tmp_path)
 
 
 def test_photos_and_answers_in_a_bucket(data, model, answering, gcs, tmp_path, monkeypatch):
