@@ -185,7 +185,7 @@ def claim_answers(prefix: str, definition: dict[str, Any], storage: Storage, *, 
 
     Args:
       prefix: of the answers.
-      definition: of the answers that are wanted.
+      definition: of the answers that are wanted. A part that is None is not known and not compared.
       storage: of the output.
       overwrite: whether other answers may be replaced.
 
@@ -199,7 +199,9 @@ def claim_answers(prefix: str, definition: dict[str, Any], storage: Storage, *, 
             return AnswersClaim.UNFINISHED
         theirs = finished.get("definition")
         theirs = theirs if isinstance(theirs, dict) else {}
-        if different := sorted(name for name in {*theirs, *definition} if theirs.get(name) != definition.get(name)):
+        unknown = {name for name, value in definition.items() if value is None}
+        names = {*theirs, *definition} - unknown
+        if different := sorted(name for name in names if theirs.get(name) != definition.get(name)):
             raise InputError(
                 f"output_path: answers lie at {prefix!r} that were made with other {', '.join(different)}. Pass "
                 "--overwrite to replace them, or choose another output_path."

@@ -158,8 +158,7 @@ def _prepare(flags: AnswerFlags, stack: contextlib.ExitStack) -> _Prepared:
         sets = _find_sets(options.data_paths)
         answerer.require_fitting(sets)
         definition["records"] = _digests(sets, storage)
-        if not options.dry_run:
-            _require_free(flags, definition, storage)
+        claim_answers(options.output_path, definition, storage, overwrite=options.overwrite)
     else:
         job, lists = _prepare_job(flags, answerer, definition, storage, stack, on_dataflow=target.on_dataflow)
     return _Prepared(
@@ -172,10 +171,6 @@ def _prepare(flags: AnswerFlags, stack: contextlib.ExitStack) -> _Prepared:
         lists=lists,
         definition=definition,
     )
-
-
-def _require_free(flags: AnswerFlags, definition: dict[str, Any], storage: Storage) -> None:
-    claim_answers(flags.options.output_path, definition, storage, overwrite=flags.options.overwrite)
 
 
 def _is_embedded(job: Job, storage: Storage) -> bool:
@@ -234,9 +229,11 @@ def _prepare_job(
             expects=answerer.identity if answerer.verified else None,
             unsaid=() if lists.made is None else (lists.made,),
         )
+        if options.plan is None:
+            # The list of a trial has another place, so nothing can be said about the photos that it names.
+            photos = None if lists.made is not None and is_elsewhere else job.job.key
+            claim_answers(options.output_path, {**definition, "photos": photos}, storage, overwrite=options.overwrite)
         definition["photos"] = job.job.key
-        if not is_trial:
-            _require_free(flags, definition, storage)
     if not is_trial:
         job = dataclasses.replace(job, overwrite=options.overwrite and not _is_embedded(job.job, storage))
     return job, lists

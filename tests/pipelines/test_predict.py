@@ -183,6 +183,19 @@ def test_what_is_finished_is_said_and_what_is_other_is_refused(data, model, answ
     other = write_model(tmp_path / "other", seed=1)
     changed = ["--model_dir", other, *words[2:]]
     assert "made with other head. Pass --overwrite" in refused(answering, *changed)
+    # A dry run says so, too, as far as it can be known.
+    assert answering(*words, "--dry_run") == 0
+    other_list = tmp_path / "other.csv"
+    other_list.write_text(f"{data}/1.png\n")
+    photos = ["--model_dir", model, "--output_path", out, "--input_path"]
+    answering(*photos, data, "--dry_run")  # The list of a folder is not made before the run itself.
+    for other_words, what in (
+        ([*words, "--top_k", "1"], "top_k"),
+        ([*photos, data, "--format", "jsonl"], "format"),
+        ([*photos, other_list], "photos"),
+        (["--model_dir", model, "--output_path", out, "--data_paths", f"{tmp_path}/_answers/photos*"], "photos, records"),
+    ):
+        assert f"made with other {what}. Pass --overwrite" in refused(answering, *other_words, "--dry_run")
     assert rows_of(tmp_path) == first
     # Another model answers from the same records.
     monkeypatch.setattr(EngineLoader, "__call__", lambda self: pytest.fail("a network was loaded"))
@@ -415,7 +428,7 @@ def test_a_trial_writes_nothing(data, model, answering, tmp_path, capsys, monkey
     assert not list(tmp_path.iterdir())
     answering(*words)
     before = files(tmp_path)
-    assert answering(*words, "--dry_run", "--format", "jsonl") == 0
+    assert answering(*words, "--dry_run", "--format", "jsonl", "--overwrite") == 0
     assert files(tmp_path) == before
 
 
