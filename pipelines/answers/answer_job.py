@@ -193,12 +193,11 @@ def claim_answers(prefix: str, definition: dict[str, Any], storage: Storage, *, 
       InputError: other answers lie there, or storage cannot be read.
     """
     try:
-        finished = read_json(answers_path(prefix), storage)
+        finished = read_answers(prefix, storage)
         if overwrite or not finished:
             # What is embedded of other photos, `pipelines.embed` protects itself.
             return AnswersClaim.UNFINISHED
-        theirs = finished.get("definition")
-        theirs = theirs if isinstance(theirs, dict) else {}
+        theirs = finished["definition"]
         unknown = {name for name, value in definition.items() if value is None}
         names = {*theirs, *definition} - unknown
         if different := sorted(name for name in names if theirs.get(name) != definition.get(name)):
@@ -212,6 +211,33 @@ def claim_answers(prefix: str, definition: dict[str, Any], storage: Storage, *, 
         return AnswersClaim.DONE if whole else AnswersClaim.UNFINISHED
     except OSError as error:
         raise InputError(f"output_path: cannot look at {prefix!r} ({error}).") from error
+
+
+def read_answers(prefix: str, storage: Storage) -> dict[str, Any]:
+    """What `answers.json` holds; empty if there is none, or it is damaged. Raises OSError."""
+    told = read_json(answers_path(prefix), storage)
+    return told if _is_complete(told) else {}
+
+
+def _is_complete(told: dict[str, Any]) -> bool:
+    """Whether an object has everything that this program reads of `answers.json`."""
+    counts = {"failed", "skipped"} if "rows_read" in told else set()
+    rows = {"failed_rows", "skipped_rows"} if counts else set()
+    try:
+        return (
+            all(isinstance(told[name], dict) for name in ("definition", "answered_by"))
+            and isinstance(told["made_of"], list)
+            and all(type(told[name]) is int for name in ("answered", "confident", "labelled", "correct"))
+            and all(type(count) is int for name in ("by_label", *counts) for count in told[name].values())
+            and all(isinstance(told[name], str) for name in rows)
+            and len(told["files"]) > 0
+            and all(
+                isinstance(file["name"], str) and type(file["num_bytes"]) is int and isinstance(file["sha256"], str)
+                for file in told["files"]
+            )
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def read_json(path: str, storage: Storage) -> dict[str, Any]:

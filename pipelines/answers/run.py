@@ -27,10 +27,10 @@ from pipelines.answers.answer_job import (
     RECORDS_NAME,
     AnswerJob,
     AnswersClaim,
-    answers_path,
     begun_path,
     claim_answers,
     ranges_of,
+    read_answers,
     read_json,
     require_own,
     sidecars,
@@ -286,7 +286,7 @@ def _answer(prepared: _Prepared, held: Storage, *, run_id: str) -> int:
     answerer.require_fitting(sets)
     records = _digests(sets, storage)
     claim = claim_answers(prefix, prepared.definition, storage, overwrite=options.overwrite)
-    told = read_json(answers_path(prefix), storage)
+    told = read_answers(prefix, storage)
     # Rows that were tried again have changed the records.
     if claim is AnswersClaim.DONE and told.get("made_of") == records and _is_whole(told, options):
         print(f"{prefix}: these very answers are finished; nothing to do.")
@@ -315,7 +315,7 @@ def _answer(prepared: _Prepared, held: Storage, *, run_id: str) -> int:
         raise InputError(f"output_path: cannot write to {prefix!r} ({error}).") from error
     started = time.monotonic()
     _run(job, about, prepared)
-    told = read_json(answers_path(prefix), storage)
+    told = read_answers(prefix, storage)
     if prepared.lists is not None:
         with contextlib.suppress(OSError):  # The answers are finished.
             delete_other_lists(prepared.lists, sidecars(prefix), held)

@@ -193,7 +193,7 @@ def test_what_is_finished_is_said_and_what_is_other_is_refused(data, model, answ
         ([*words, "--top_k", "1"], "top_k"),
         ([*photos, data, "--format", "jsonl"], "format"),
         ([*photos, other_list], "photos"),
-        (["--model_dir", model, "--output_path", out, "--data_paths", f"{tmp_path}/_answers/photos*"], "photos, records"),
+        ([*photos[:-1], "--data_paths", f"{tmp_path}/_answers/photos*"], "photos, records"),
     ):
         assert f"made with other {what}. Pass --overwrite" in refused(answering, *other_words, "--dry_run")
     assert rows_of(tmp_path) == first
@@ -293,6 +293,25 @@ def test_records_that_are_replaced_meanwhile_are_not_answered_for(data, model, a
     assert not list(tmp_path.glob("again-*")) and not (tmp_path / "_again/answers.json").exists()
     assert answering(*words) == 0
     assert rows_of(tmp_path, "again") == rows_of(tmp_path)
+
+
+def test_answers_whose_description_is_damaged_are_made_again(data, model, answering, tmp_path):
+    words = ["--model_dir", model, "--input_path", data / "train.csv", "--output_path", tmp_path / "answers"]
+    answering(*words)
+    whole = told_of(tmp_path)
+    for damage in (
+        {"files": None},
+        {"files": []},
+        {"files": [{"name": "answers-00000-of-00001.csv"}]},
+        {"by_label": {"a": None}},
+        {"failed": 3},
+        {"answered": "57", "definition": None},
+    ):
+        (tmp_path / "_answers/answers.json").write_text(json.dumps({**whole, **damage}))
+        assert answering(*words) == 0
+        told = told_of(tmp_path)
+        assert told["run_id"] != whole["run_id"]
+        assert {**told, "run_id": whole["run_id"]} == whole
 
 
 def test_photos_and_answers_in_a_bucket(data, model, answering, gcs, tmp_path, monkeypatch):
