@@ -24,7 +24,6 @@ from configs.json_text import json_line
 from configs.printed_commands import program_command
 from pipelines.answers.answer_job import (
     ANSWERS_FORMAT,
-    RECORDS_NAME,
     AnswerJob,
     AnswersClaim,
     begun_path,
@@ -47,6 +46,7 @@ from pipelines.embedding.local_run import go_on, stops_are_explained
 from pipelines.embedding.preparation import Target, choose_target, prepare_job
 from pipelines.embedding.prepared_job import PreparedJob
 from pipelines.runners.worker_files import worker_files
+from preprocess.answers.answer_files import RECORDS_NAME
 from preprocess.beam.beam_storage import BeamStorage
 from preprocess.jobs import faults, progress
 from preprocess.jobs.commit import JobFailed

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from configs.errors import InputError
-from pipelines import embed, predict
+from pipelines import embed, predict, why
 from pipelines.answers import run as answer_run
 from pipelines.answers import transforms
 from preprocess.backbones.backbone import BackboneSpec
@@ -312,6 +312,33 @@ def test_answers_whose_description_is_damaged_are_made_again(data, model, answer
         told = told_of(tmp_path)
         assert told["run_id"] != whole["run_id"]
         assert {**told, "run_id": whole["run_id"]} == whole
+
+
+def test_why_tells_the_state_of_answers(data, model, answering, tmp_path, capsys):
+    out = tmp_path / "answers"
+    answering("--model_dir", model, "--input_path", data / "train.csv", "--output_path", out)
+
+    def told(what):
+        capsys.readouterr()
+        assert why.main([str(what)]) == 0
+        return capsys.readouterr().out
+
+    finished = f"{out}: is finished: {_ROWS - 3} answers in 1 file, 3 photos failed\n"
+    [file] = tmp_path.glob("answers-*.csv")  # It is no list of photos.
+    for what in (out, file, tmp_path):
+        assert told(what).startswith(finished)
+        assert "not embedded" not in told(what)
+    description = tmp_path / "_answers/answers.json"
+    whole = description.read_bytes()
+    description.write_text('{"answered": 3}')
+    assert "its description is damaged" in told(out)
+    description.unlink()
+    unfinished = told(tmp_path)
+    assert unfinished.startswith(f"{out}: answers were begun and are not finished\n")
+    assert f"_answers/photos: is finished: {_ROWS - 3} of {_ROWS} rows embedded" in unfinished
+    description.write_bytes(whole)
+    file.unlink()
+    assert f"{out}: 1 file of answers is gone, such as {file.name}\n" in told(tmp_path)
 
 
 def test_photos_and_answers_in_a_bucket(data, model, answering, gcs, tmp_path, monkeypatch):
