@@ -71,29 +71,18 @@ class ScannedLists:
 
 
 class _Sample:
-    """The images whose URIs have the smallest hashes: this is like a random sample, but always the same.
-
-    An image that has several rows is in it once; else its rows could fill it.
-    """
+    """The images whose URIs have the smallest hashes: this is like a random sample, but always the same."""
 
     def __init__(self, size: int):
         self._size = size
         self._largest_first: list[tuple[int, str]] = []
-        self._images: set[tuple[int, str]] = set()  # The same ones.
 
     def offer(self, location: str, uri: str) -> None:
         rank = -int.from_bytes(hashlib.sha256(uri.encode()).digest()[:8], "big")
-        is_full = len(self._largest_first) >= self._size
-        if is_full and rank <= self._largest_first[0][0]:
-            return
-        image = (rank, location)
-        if image in self._images:
-            return
-        self._images.add(image)
-        if is_full:
-            self._images.discard(heapq.heappushpop(self._largest_first, image))
+        if len(self._largest_first) < self._size:
+            heapq.heappush(self._largest_first, (rank, location))
         else:
-            heapq.heappush(self._largest_first, image)
+            heapq.heappushpop(self._largest_first, (rank, location))
 
     def locations(self) -> tuple[str, ...]:
         return tuple(location for _, location in sorted(self._largest_first, reverse=True))

@@ -88,17 +88,3 @@ def test_many_lists_are_one_activity(monkeypatch):
     scan(MemoryStorage(lists_of("/lists")), "/lists/*.csv")
     scan(MemoryStorage(lists_of("/lists")), "/lists/03.csv")
     assert shown == ["looking for the lists", "checking 20 lists", "looking for the lists", "checking /lists/03.csv"]
-
-
-def test_a_sample_has_each_image_once_however_many_rows_it_has():
-    images = [f"{number}.jpg" for number in range(100)]
-    rows = [image for image in images for _ in range(1 + 50 * (image < "5"))]
-
-    def sample_of(uris):
-        sample = preflight._Sample(20)
-        for uri in uris:
-            sample.offer(f"/photos/{uri}", uri)
-        return sample.locations()
-
-    assert len(set(sample_of(images))) == 20
-    assert sample_of(rows) == sample_of(rows[::-1]) == sample_of(images)
