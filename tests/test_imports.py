@@ -65,7 +65,7 @@ ROOMS = {
     "pipelines.splits": {"preprocess.images", "preprocess.storage"},
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
     "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
-    "pipelines.diagnosis": {"pipelines.checks", *_PIPELINE} - {"preprocess.beam"},
+    "pipelines.diagnosis": {"pipelines.checks", "preprocess.answers", *_PIPELINE} - {"preprocess.beam"},
     "pipelines.answers": {
         "pipelines.checks",
         "pipelines.embedding",

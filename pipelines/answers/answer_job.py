@@ -11,25 +11,20 @@ import enum
 import glob
 import json
 import posixpath
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from configs.choices import AnswerFormat
 from configs.errors import InputError
+from preprocess.answers.answer_files import ANSWERS_NAME, BEGUN_NAME, answers_of_file
 from preprocess.records.record_set import MANIFEST_NAME, definitions_glob, set_of_shard, sidecar_dir, sidecar_path
 from preprocess.storage.base import Storage, has_file, read_file
 from trainer.data.record_sets import RecordSet
 
-ANSWERS_NAME = "answers.json"
-"""Completes the answers."""
-RECORDS_NAME = "photos"
-"""The name of the record set of the photos."""
 ANSWERS_FORMAT = 1
 
 _PARTS_NAME = "answer_parts"
 _HEAD_NAME = "head.npz"
-_BEGUN_NAME = "begun.json"
 
 
 class AnswersClaim(enum.Enum):
@@ -92,6 +87,7 @@ class AnswerJob:
       several_labels: whether an image may have several labels.
       head_sha256: of the head, which lies in the folder of parts.
       sets: prefixes of the record sets.
+      manifests: SHA-256 of the manifest of each of them, as hex digits.
       files: what goes into which file.
     """
 
@@ -105,6 +101,7 @@ class AnswerJob:
     several_labels: bool
     head_sha256: str
     sets: tuple[str, ...]
+    manifests: tuple[str, ...]
     files: tuple[ShardRange, ...]
 
     @property
@@ -139,13 +136,14 @@ def ranges_of(sets: Sequence[RecordSet], rows_per_file: int) -> tuple[ShardRange
 
 def answer_files(prefix: str, storage: Storage) -> list[str]:
     """The files at an output that are named like files of answers. Raises OSError."""
-    named = re.compile(rf"{re.escape(posixpath.basename(prefix))}-\d{{5,}}-of-\d{{5,}}\.(csv|jsonl|parquet)")
-    return [path for path in storage.match(f"{glob.escape(prefix)}-*") if named.fullmatch(posixpath.basename(path))]
+    name = posixpath.basename(prefix)
+    found = storage.match(f"{glob.escape(prefix)}-*")
+    return [path for path in found if answers_of_file(posixpath.basename(path)) == name]
 
 
 def begun_path(prefix: str) -> str:
     """The file that says which answers were begun at an output."""
-    return sidecar_path(prefix, _BEGUN_NAME)
+    return sidecar_path(prefix, BEGUN_NAME)
 
 
 def answers_path(prefix: str) -> str:
@@ -183,7 +181,7 @@ def claim_answers(prefix: str, definition: dict[str, Any], storage: Storage, *, 
 
     Args:
       prefix: of the answers.
-      definition: of the answers that are wanted.
+      definition: of the answers that are wanted. A part that is None is not known and not compared.
       storage: of the output.
       overwrite: whether other answers may be replaced.
 
@@ -191,13 +189,14 @@ def claim_answers(prefix: str, definition: dict[str, Any], storage: Storage, *, 
       InputError: other answers lie there, or storage cannot be read.
     """
     try:
-        finished = read_json(answers_path(prefix), storage)
+        finished = read_answers(prefix, storage)
         if overwrite or not finished:
             # What is embedded of other photos, `pipelines.embed` protects itself.
             return AnswersClaim.UNFINISHED
-        theirs = finished.get("definition")
-        theirs = theirs if isinstance(theirs, dict) else {}
-        if different := sorted(name for name in {*theirs, *definition} if theirs.get(name) != definition.get(name)):
+        theirs = finished["definition"]
+        unknown = {name for name, value in definition.items() if value is None}
+        names = {*theirs, *definition} - unknown
+        if different := sorted(name for name in names if theirs.get(name) != definition.get(name)):
             raise InputError(
                 f"output_path: answers lie at {prefix!r} that were made with other {', '.join(different)}. Pass "
                 "--overwrite to replace them, or choose another output_path."
@@ -208,6 +207,33 @@ def claim_answers(prefix: str, definition: dict[str, Any], storage: Storage, *, 
         return AnswersClaim.DONE if whole else AnswersClaim.UNFINISHED
     except OSError as error:
         raise InputError(f"output_path: cannot look at {prefix!r} ({error}).") from error
+
+
+def read_answers(prefix: str, storage: Storage) -> dict[str, Any]:
+    """What `answers.json` holds; empty if there is none, or it is damaged. Raises OSError."""
+    told = read_json(answers_path(prefix), storage)
+    return told if _is_complete(told) else {}
+
+
+def _is_complete(told: dict[str, Any]) -> bool:
+    """Whether an object has everything that this program reads of `answers.json`."""
+    counts = {"failed", "skipped"} if "rows_read" in told else set()
+    rows = {"failed_rows", "skipped_rows"} if counts else set()
+    try:
+        return (
+            all(isinstance(told[name], dict) for name in ("definition", "answered_by"))
+            and isinstance(told["made_of"], list)
+            and all(type(told[name]) is int for name in ("answered", "confident", "labelled", "correct"))
+            and all(type(count) is int for name in ("by_label", *counts) for count in told[name].values())
+            and all(isinstance(told[name], str) for name in rows)
+            and len(told["files"]) > 0
+            and all(
+                isinstance(file["name"], str) and type(file["num_bytes"]) is int and isinstance(file["sha256"], str)
+                for file in told["files"]
+            )
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def read_json(path: str, storage: Storage) -> dict[str, Any]:

@@ -24,13 +24,12 @@ from configs.json_text import json_line
 from configs.printed_commands import program_command
 from pipelines.answers.answer_job import (
     ANSWERS_FORMAT,
-    RECORDS_NAME,
     AnswerJob,
     AnswersClaim,
-    answers_path,
     begun_path,
     claim_answers,
     ranges_of,
+    read_answers,
     read_json,
     require_own,
     sidecars,
@@ -47,6 +46,7 @@ from pipelines.embedding.local_run import go_on, stops_are_explained
 from pipelines.embedding.preparation import Target, choose_target, prepare_job
 from pipelines.embedding.prepared_job import PreparedJob
 from pipelines.runners.worker_files import worker_files
+from preprocess.answers.answer_files import RECORDS_NAME
 from preprocess.beam.beam_storage import BeamStorage
 from preprocess.jobs import faults, progress
 from preprocess.jobs.commit import JobFailed
@@ -113,11 +113,20 @@ def answer(flags: AnswerFlags) -> int:
             command = program_command(PROGRAM, *words, *flags.beam_flags)
             print(prepared.job.describe() if prepared.job is not None else command)
             return EXIT_OK
-        if prepared.job is not None:
-            code = _embed(prepared)
-            if code != EXIT_OK:
-                return code
-    return _answer(prepared)
+        run_id = uuid.uuid4().hex[:12]
+        # Held from the first photo to the last answer: between the two, another run could replace the records.
+        with locked(
+            sidecars(options.output_path),
+            holder=this_process(program=_MODULE, run_id=run_id),
+            flag="output_path",
+            output=options.output_path,
+            storage=prepared.storage,
+        ) as lock:
+            if prepared.job is not None:
+                code = _embed(prepared)
+                if code != EXIT_OK:
+                    return code
+            return _answer(prepared, fenced(prepared.storage, lock), run_id=run_id)
 
 
 def _prepare(flags: AnswerFlags, stack: contextlib.ExitStack) -> _Prepared:
@@ -149,8 +158,7 @@ def _prepare(flags: AnswerFlags, stack: contextlib.ExitStack) -> _Prepared:
         sets = _find_sets(options.data_paths)
         answerer.require_fitting(sets)
         definition["records"] = _digests(sets, storage)
-        if not options.dry_run:
-            _require_free(flags, definition, storage)
+        claim_answers(options.output_path, definition, storage, overwrite=options.overwrite)
     else:
         job, lists = _prepare_job(flags, answerer, definition, storage, stack, on_dataflow=target.on_dataflow)
     return _Prepared(
@@ -163,10 +171,6 @@ def _prepare(flags: AnswerFlags, stack: contextlib.ExitStack) -> _Prepared:
         lists=lists,
         definition=definition,
     )
-
-
-def _require_free(flags: AnswerFlags, definition: dict[str, Any], storage: Storage) -> None:
-    claim_answers(flags.options.output_path, definition, storage, overwrite=flags.options.overwrite)
 
 
 def _is_embedded(job: Job, storage: Storage) -> bool:
@@ -225,9 +229,11 @@ def _prepare_job(
             expects=answerer.identity if answerer.verified else None,
             unsaid=() if lists.made is None else (lists.made,),
         )
+        if options.plan is None:
+            # The list of a trial has another place, so nothing can be said about the photos that it names.
+            photos = None if lists.made is not None and is_elsewhere else job.job.key
+            claim_answers(options.output_path, {**definition, "photos": photos}, storage, overwrite=options.overwrite)
         definition["photos"] = job.job.key
-        if not is_trial:
-            _require_free(flags, definition, storage)
     if not is_trial:
         job = dataclasses.replace(job, overwrite=options.overwrite and not _is_embedded(job.job, storage))
     return job, lists
@@ -271,51 +277,48 @@ def _note_begun(prepared: _Prepared) -> None:
         raise InputError(f"output_path: cannot write to {options.output_path!r} ({error}).") from error
 
 
-def _answer(prepared: _Prepared) -> int:
-    """Answers for the records, unless that is done."""
+def _answer(prepared: _Prepared, held: Storage, *, run_id: str) -> int:
+    """Answers for the records, unless that is done. `held` is the storage of the output under the lock of this run."""
     options, storage, answerer = prepared.flags.options, prepared.storage, prepared.answerer
     prefix = options.output_path
-    run_id = uuid.uuid4().hex[:12]
-    holder = this_process(program=_MODULE, run_id=run_id)
-    with locked(sidecars(prefix), holder=holder, flag="output_path", output=prefix, storage=storage) as lock:
-        held = fenced(storage, lock)
-        photos = posixpath.join(sidecars(prefix), RECORDS_NAME)
-        sets = _find_sets([photos] if prepared.job is not None else options.data_paths)
-        answerer.require_fitting(sets)
-        records = _digests(sets, storage)
-        claim = claim_answers(prefix, prepared.definition, storage, overwrite=options.overwrite)
-        told = read_json(answers_path(prefix), storage)
-        # Rows that were tried again have changed the records.
-        if claim is AnswersClaim.DONE and told.get("made_of") == records and _is_whole(told, options):
-            print(f"{prefix}: these very answers are finished; nothing to do.")
-            print_answers(told, prefix, again=_retry_command(prepared.flags))
-            return EXIT_OK
-        job = AnswerJob(
-            definition=prepared.definition,
-            run_id=run_id,
-            output_prefix=prefix,
-            kind=options.format,
-            top_k=prepared.top_k,
-            names=answerer.names,
-            threshold=answerer.head.threshold,
-            several_labels=answerer.several_labels,
-            head_sha256=answerer.head.sha256,
-            sets=tuple(record_set.prefix for record_set in sets),
-            files=ranges_of(sets, options.rows_per_file),
-        )
-        about = _about(prepared, sets, records, run_id)
-        _note_begun(prepared)
-        try:
-            held.delete_tree(job.parts_dir)
-            write_file(held, job.head_path, answerer.head.to_bytes())
-        except OSError as error:
-            raise InputError(f"output_path: cannot write to {prefix!r} ({error}).") from error
-        started = time.monotonic()
-        _run(job, about, prepared)
-        told = read_json(answers_path(prefix), storage)
-        if prepared.lists is not None:
-            with contextlib.suppress(OSError):  # The answers are finished.
-                delete_other_lists(prepared.lists, sidecars(prefix), held)
+    photos = posixpath.join(sidecars(prefix), RECORDS_NAME)
+    sets = _find_sets([photos] if prepared.job is not None else options.data_paths)
+    answerer.require_fitting(sets)
+    records = _digests(sets, storage)
+    claim = claim_answers(prefix, prepared.definition, storage, overwrite=options.overwrite)
+    told = read_answers(prefix, storage)
+    # Rows that were tried again have changed the records.
+    if claim is AnswersClaim.DONE and told.get("made_of") == records and _is_whole(told, options):
+        print(f"{prefix}: these very answers are finished; nothing to do.")
+        print_answers(told, prefix, again=_retry_command(prepared.flags))
+        return EXIT_OK
+    job = AnswerJob(
+        definition=prepared.definition,
+        run_id=run_id,
+        output_prefix=prefix,
+        kind=options.format,
+        top_k=prepared.top_k,
+        names=answerer.names,
+        threshold=answerer.head.threshold,
+        several_labels=answerer.several_labels,
+        head_sha256=answerer.head.sha256,
+        sets=tuple(record_set.prefix for record_set in sets),
+        manifests=tuple(digest for _, digest in records),
+        files=ranges_of(sets, options.rows_per_file),
+    )
+    about = _about(prepared, sets, records, run_id)
+    _note_begun(prepared)
+    try:
+        held.delete_tree(job.parts_dir)
+        write_file(held, job.head_path, answerer.head.to_bytes())
+    except OSError as error:
+        raise InputError(f"output_path: cannot write to {prefix!r} ({error}).") from error
+    started = time.monotonic()
+    _run(job, about, prepared)
+    told = read_answers(prefix, storage)
+    if prepared.lists is not None:
+        with contextlib.suppress(OSError):  # The answers are finished.
+            delete_other_lists(prepared.lists, sidecars(prefix), held)
     if told.get("run_id") != run_id:
         raise InputError(f"{prefix}: the job ended without answers. {go_on()}")
     print_answers(told, prefix, again=_retry_command(prepared.flags), seconds=time.monotonic() - started)

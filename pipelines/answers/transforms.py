@@ -59,9 +59,11 @@ class _AnswerShards(DoFnOfThisCode):
         with faults.noted():
             data = read_file(self._storage, job.head_path)
             if hashlib.sha256(data).hexdigest() != job.head_sha256:
-                raise JobFailed(f"{job.head_path} was replaced by another run. Give the same command again.")
+                raise JobFailed(f"{job.head_path} was replaced by another run")
             self._head = Head.from_bytes(data, where=job.head_path)
-            self._sets = [_read_set(prefix, self._storage) for prefix in job.sets]
+            self._sets = [
+                _read_set(prefix, digest, self._storage) for prefix, digest in zip(job.sets, job.manifests, strict=True)
+            ]
 
     def process(self, element: ShardRange) -> Iterator[AnswerFile]:
         job = self._job
@@ -109,9 +111,13 @@ class _AnswerShards(DoFnOfThisCode):
         )
 
 
-def _read_set(prefix: str, storage: Storage) -> RecordSet:
+def _read_set(prefix: str, digest: str, storage: Storage) -> RecordSet:
+    """The record set with this digest of its manifest. Raises JobFailed if it is another one by now."""
     path = sidecar_path(prefix, MANIFEST_NAME)
-    return RecordSet(prefix=prefix, manifest=Manifest.from_bytes(read_file(storage, path), where=path))
+    data = read_file(storage, path)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise JobFailed(f"the record set {prefix} was replaced while its records were answered for")
+    return RecordSet(prefix=prefix, manifest=Manifest.from_bytes(data, where=path))
 
 
 def _in_pieces(pieces: Iterable[Records]) -> Iterator[Records]:

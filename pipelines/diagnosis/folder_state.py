@@ -8,6 +8,7 @@ import posixpath
 
 from configs.counts import counted
 from configs.list_names import DICT_NAME, SPLITS
+from pipelines.diagnosis.answer_state import explain_answers
 from pipelines.diagnosis.look import BROKEN, FINE, NOTICE, RUNNING, UNFINISHED, Answer, Look
 from pipelines.diagnosis.next_commands import command_of_job_dir
 from pipelines.diagnosis.places import Places
@@ -30,6 +31,7 @@ def explain_folder(folder: str, places: Places, look: Look) -> Answer | None:
     """
     answers = [explain_set(prefix, look) for prefix in places.sets[:_MAX_PARTS]]
     answers += [explain_training(path, look) for path in places.trainings[:_MAX_PARTS]]
+    answers += [explain_answers(prefix, look) for prefix in places.answers[:_MAX_PARTS]]
     lists = explain_lists(folder, look)
     if lists is not None:
         answers.append(lists)
@@ -43,9 +45,9 @@ def explain_folder(folder: str, places: Places, look: Look) -> Answer | None:
     for other in answers:
         if other is not first:
             whole.add("also", other.headline)
-    left = len(places.sets[_MAX_PARTS:]) + len(places.trainings[_MAX_PARTS:])
+    left = sum(len(found[_MAX_PARTS:]) for found in (places.sets, places.trainings, places.answers))
     if left:
-        whole.add("also", f"{counted(left, 'more set')} and trainings; name one of them to hear of it")
+        whole.add("also", f"{counted(left, 'more set')}, trainings or answers; name one of them to hear of it")
     if first.weight >= UNFINISHED and any(posixpath.basename(posixpath.dirname(p)) == "preproc" for p in places.sets):
         _add_job_command(whole, places, look)
     if not places.trainings and first.weight < RUNNING and places.sets:

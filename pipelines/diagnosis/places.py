@@ -10,6 +10,7 @@ import time
 
 from configs.list_names import SPLITS
 from pipelines.diagnosis.look import Look
+from preprocess.answers.answer_files import BEGUN_NAME, answers_of_file
 from preprocess.machine.run_note import NOTE_NAME
 from preprocess.records.record_set import MANIFEST_NAME, PARTS_PREFIX, REPORT_NAME, set_of_shard
 from preprocess.storage.uris import has_scheme
@@ -36,12 +37,14 @@ class Places:
       lists: the lists, without those that a set or a training wrote.
       sets: prefixes of sets.
       trainings: output folders of trainings.
+      answers: prefixes of answers of `hugs predict_all`.
       whole: whether everything was looked at.
     """
 
     lists: list[str] = dataclasses.field(default_factory=list)
     sets: list[str] = dataclasses.field(default_factory=list)
     trainings: list[str] = dataclasses.field(default_factory=list)
+    answers: list[str] = dataclasses.field(default_factory=list)
     whole: bool = True
 
 
@@ -52,7 +55,7 @@ def find_places(folder: str, look: Look) -> Places:
       OSError: a bucket cannot be read. Folders of this machine that cannot be read are left out.
     """
     places = _in_bucket(folder, look) if has_scheme(folder) else _on_disk(folder)
-    for found in (places.lists, places.sets, places.trainings):
+    for found in (places.lists, places.sets, places.trainings, places.answers):
         found.sort(key=_order)
     return places
 
@@ -89,10 +92,14 @@ def _on_disk(top: str) -> Places:
 
 
 def _sort_in(places: Places, folder: str, folders: list[str], files: list[str]) -> None:
-    found = {os.path.join(folder, name[1:]) for name in folders if name.startswith("_") and _is_sidecar(folder, name)}
+    beside = [name for name in folders if name.startswith("_")]
+    answers = {name[1:] for name in beside if os.path.exists(os.path.join(folder, name, BEGUN_NAME))}
+    places.answers.extend(os.path.join(folder, name) for name in answers)
+    found = {os.path.join(folder, name[1:]) for name in beside if name[1:] not in answers and _is_sidecar(folder, name)}
     found |= {prefix for name in files if (prefix := set_of_shard(os.path.join(folder, name)))}
     places.sets.extend(found)
-    places.lists.extend(os.path.join(folder, name) for name in files if is_list_name(name))
+    lists = (name for name in files if is_list_name(name) and answers_of_file(name) not in answers)
+    places.lists.extend(os.path.join(folder, name) for name in lists)
     if is_training(folders, files):
         places.trainings.append(folder)
 
@@ -123,6 +130,7 @@ def _in_bucket(top: str, look: Look) -> Places:
     top = top.rstrip("/")
     sets: set[str] = set()
     trainings: set[str] = set()
+    answers: set[str] = set()
     for split in SPLITS:
         places.lists.extend(look.storage.match(f"{top}/{split}.csv"))
     for inner in _IN_BUCKETS:
@@ -134,6 +142,9 @@ def _in_bucket(top: str, look: Look) -> Places:
         for path in look.storage.match(f"{top}/{inner}_*/**"):
             parts = path.split("/")
             sets.add("/".join((*parts[:depth], parts[depth][1:])))
-    places.sets.extend(sets)
+            if parts[depth + 1 :] == [BEGUN_NAME]:
+                answers.add("/".join((*parts[:depth], parts[depth][1:])))
+    places.sets.extend(sets - answers)
+    places.answers.extend(answers)
     places.trainings.extend(trainings)
     return places

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from configs.counts import counted
 from configs.errors import InputError
+from pipelines.diagnosis.answer_state import are_answers, explain_answers
 from pipelines.diagnosis.folder_state import explain_folder
 from pipelines.diagnosis.job_lists import position_in_job
 from pipelines.diagnosis.list_rows import ListRow, cells_of, find_rows, nearest_names, row_at
@@ -18,6 +19,7 @@ from pipelines.diagnosis.places import METRICS_NAME, Places, find_places, is_lis
 from pipelines.diagnosis.row_fate import explain_rows, explain_unlisted_record
 from pipelines.diagnosis.set_files import is_set, list_set
 from pipelines.diagnosis.set_state import explain_set
+from preprocess.answers.answer_files import answers_of_file
 from preprocess.images.class_folders import why_left_out
 from preprocess.images.formats import format_by_name
 from preprocess.records.record_set import REPORT_NAME, definitions_glob, set_of_shard, sidecar_path
@@ -83,7 +85,11 @@ def _explain_place(what: str, look: Look) -> Answer | None:
     prefixes = [what, posixpath.join(folder, name[1:])] if name.startswith("_") else [what]
     if prefix := set_of_shard(what):
         prefixes.append(prefix)
+    if answers := answers_of_file(what):
+        prefixes.append(answers)
     for prefix in prefixes:
+        if are_answers(prefix, look):
+            return explain_answers(prefix, look)
         if is_set(prefix, look):
             return explain_set(prefix, look)
     if has_scheme(what):

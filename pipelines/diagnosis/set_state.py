@@ -123,6 +123,8 @@ def _whole(files: SetFiles, manifest: Manifest, report: Mapping[str, Any], look:
         answer.add("duplicates", text, str(duplicates.get("file")))
     backbone = manifest.backbone
     answer.add("made by", f"{backbone.describe()}, on {str(report.get('started', '?'))[:19]}", report_path)
+    if manifest.views is not None:
+        answer.add("views", f"{manifest.views.describe()} of each image", sidecar_path(prefix, MANIFEST_NAME))
     for text, known_from in changes(report.get("definition") or {}, None, look):
         answer.add("since then", text, known_from)
         answer.weight = max(answer.weight, NOTICE)

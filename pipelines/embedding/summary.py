@@ -27,7 +27,10 @@ def _first_of_each(path: str, field: str, storage: Storage, *, number: int) -> d
             of_this = examples.setdefault(entry[field], [])
             if len(of_this) < number:
                 # Always one line, also if a URI contains line breaks.
-                of_this.append(" ".join(f"{entry['list']}:{entry['line']}: {entry['message']}".split()))
+                uri, message = entry["uri"], entry["message"]
+                # A line of a list that this program made itself says nothing to people, and the image does.
+                told = message if uri in message else f"{uri}: {message}"
+                of_this.append(" ".join(f"{entry['list']}:{entry['line']}: {told}".split()))
     return examples
 
 

@@ -97,6 +97,13 @@ class Views:
             random_brightness=options.random_brightness,
         )
 
+    def describe(self) -> str:
+        """For people, for example "4 views (mirrored, crop 10 %)"."""
+        how = ["mirrored"] if self.flip_left_right else []
+        percents = {"crop": self.random_crop, "scale": self.random_scale, "brightness": self.random_brightness}
+        how += [f"{name} {percent:g} %" for name, percent in percents.items() if percent]
+        return f"{self.count} views ({', '.join(how) or 'not distorted'})"
+
     @property
     def largest_side(self) -> float:
         """The largest side of the square of a view, as a multiple of the size that the network takes."""

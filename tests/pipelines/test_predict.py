@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from configs.errors import InputError
-from pipelines import embed, predict
+from pipelines import embed, predict, why
+from pipelines.answers import run as answer_run
 from pipelines.answers import transforms
 from preprocess.backbones.backbone import BackboneSpec
 from preprocess.beam.transforms import EngineLoader
@@ -182,6 +183,19 @@ def test_what_is_finished_is_said_and_what_is_other_is_refused(data, model, answ
     other = write_model(tmp_path / "other", seed=1)
     changed = ["--model_dir", other, *words[2:]]
     assert "made with other head. Pass --overwrite" in refused(answering, *changed)
+    # A dry run says so, too, as far as it can be known.
+    assert answering(*words, "--dry_run") == 0
+    other_list = tmp_path / "other.csv"
+    other_list.write_text(f"{data}/1.png\n")
+    photos = ["--model_dir", model, "--output_path", out, "--input_path"]
+    answering(*photos, data, "--dry_run")  # The list of a folder is not made before the run itself.
+    for other_words, what in (
+        ([*words, "--top_k", "1"], "top_k"),
+        ([*photos, data, "--format", "jsonl"], "format"),
+        ([*photos, other_list], "photos"),
+        ([*photos[:-1], "--data_paths", f"{tmp_path}/_answers/photos*"], "photos, records"),
+    ):
+        assert f"made with other {what}. Pass --overwrite" in refused(answering, *other_words, "--dry_run")
     assert rows_of(tmp_path) == first
     # Another model answers from the same records.
     monkeypatch.setattr(EngineLoader, "__call__", lambda self: pytest.fail("a network was loaded"))
@@ -243,6 +257,88 @@ def test_killed_and_given_again_the_command_ends_with_the_same_bytes(data, model
     assert answering(*words, "--output_path", out / "answers") == 0
     assert files(out) == files(whole)
     assert rows_of(out) == rows_of(whole)
+
+
+def test_no_other_run_comes_between_the_photos_and_their_answers(data, model, answering, tmp_path, monkeypatch):
+    out = tmp_path / "answers"
+    words = ["--model_dir", model, "--output_path", out]
+    other = [*words, "--input_path", data / "1.png", "--overwrite"]
+    embedded, messages = answer_run._embed, []
+
+    def embed_and_meet_another(prepared):
+        code = embedded(prepared)
+        messages.append(refused(answering, *other))
+        return code
+
+    with monkeypatch.context() as patch:
+        patch.setattr(answer_run, "_embed", embed_and_meet_another)
+        answering(*words, "--input_path", data / "train.csv")
+    assert [f"another process is writing '{out}'" in message for message in messages] == [True]
+    assert told_of(tmp_path)["answered"] == len(rows_of(tmp_path)) == _ROWS - 3
+
+
+def test_records_that_are_replaced_meanwhile_are_not_answered_for(data, model, answering, tmp_path, monkeypatch):
+    answering("--model_dir", model, "--input_path", data / "train.csv", "--output_path", tmp_path / "answers")
+    manifest = tmp_path / "_answers/_photos/manifest.json"
+    run_pipeline = answer_run._run
+
+    def replace_and_run(*job):
+        manifest.write_bytes(manifest.read_bytes() + b"\n")
+        run_pipeline(*job)
+
+    words = ["--model_dir", model, "--data_paths", f"{tmp_path}/_answers/photos*", "--output_path", tmp_path / "again"]
+    with monkeypatch.context() as patch:
+        patch.setattr(answer_run, "_run", replace_and_run)
+        assert "was replaced while its records were answered for" in refused(answering, *words)
+    assert not list(tmp_path.glob("again-*")) and not (tmp_path / "_again/answers.json").exists()
+    assert answering(*words) == 0
+    assert rows_of(tmp_path, "again") == rows_of(tmp_path)
+
+
+def test_answers_whose_description_is_damaged_are_made_again(data, model, answering, tmp_path):
+    words = ["--model_dir", model, "--input_path", data / "train.csv", "--output_path", tmp_path / "answers"]
+    answering(*words)
+    whole = told_of(tmp_path)
+    for damage in (
+        {"files": None},
+        {"files": []},
+        {"files": [{"name": "answers-00000-of-00001.csv"}]},
+        {"by_label": {"a": None}},
+        {"failed": 3},
+        {"answered": "57", "definition": None},
+    ):
+        (tmp_path / "_answers/answers.json").write_text(json.dumps({**whole, **damage}))
+        assert answering(*words) == 0
+        told = told_of(tmp_path)
+        assert told["run_id"] != whole["run_id"]
+        assert {**told, "run_id": whole["run_id"]} == whole
+
+
+def test_why_tells_the_state_of_answers(data, model, answering, tmp_path, capsys):
+    out = tmp_path / "answers"
+    answering("--model_dir", model, "--input_path", data / "train.csv", "--output_path", out)
+
+    def told(what):
+        capsys.readouterr()
+        assert why.main([str(what)]) == 0
+        return capsys.readouterr().out
+
+    finished = f"{out}: is finished: {_ROWS - 3} answers in 1 file, 3 photos failed\n"
+    [file] = tmp_path.glob("answers-*.csv")  # It is no list of photos.
+    for what in (out, file, tmp_path):
+        assert told(what).startswith(finished)
+        assert "not embedded" not in told(what)
+    description = tmp_path / "_answers/answers.json"
+    whole = description.read_bytes()
+    description.write_text('{"answered": 3}')
+    assert "its description is damaged" in told(out)
+    description.unlink()
+    unfinished = told(tmp_path)
+    assert unfinished.startswith(f"{out}: answers were begun and are not finished\n")
+    assert f"_answers/photos: is finished: {_ROWS - 3} of {_ROWS} rows embedded" in unfinished
+    description.write_bytes(whole)
+    file.unlink()
+    assert f"{out}: 1 file of answers is gone, such as {file.name}\n" in told(tmp_path)
 
 
 def test_photos_and_answers_in_a_bucket(data, model, answering, gcs, tmp_path, monkeypatch):
@@ -378,7 +474,7 @@ def test_a_trial_writes_nothing(data, model, answering, tmp_path, capsys, monkey
     assert not list(tmp_path.iterdir())
     answering(*words)
     before = files(tmp_path)
-    assert answering(*words, "--dry_run", "--format", "jsonl") == 0
+    assert answering(*words, "--dry_run", "--format", "jsonl", "--overwrite") == 0
     assert files(tmp_path) == before
 
 

@@ -9,7 +9,7 @@ from benchmarks import numpy_views
 from configs.errors import InputError
 from configs.recipe import parse_recipe
 from configs.view_options import VIEW_OPTIONS
-from pipelines import embed, plan, preproc
+from pipelines import embed, plan, preproc, why
 from pipelines.checks.embed_flags import read_flags
 from pipelines.diagnosis.look import Look
 from pipelines.diagnosis.next_commands import command_of_definition, command_of_job_dir
@@ -305,8 +305,10 @@ def test_the_next_command_after_the_training_list_has_no_views(folder, use_engin
     assert read_flags(command.split(" embed ")[1].split()).options.views == 1
 
 
-def test_the_command_of_a_definition_has_the_views(folder, use_engine):
+def test_the_command_of_a_definition_has_the_views_and_why_tells_them(folder, use_engine, capsys):
     assert run(folder, *FLAGS) == 0
+    assert why.main([f"{folder}/out/train"]) == 0
+    assert f"{VIEWS.describe()} of each image  [{folder}/out/_train/manifest.json]\n" in capsys.readouterr().out
     command, _ = command_of_definition(report_of(folder)["definition"], f"{folder}/out/train", Look(LocalStorage()))
     assert Views.of_options(read_flags(command.split(" embed ")[1].split()).options) == VIEWS
 

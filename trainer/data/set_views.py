@@ -19,12 +19,7 @@ def views_of_metrics(used: Mapping[str, Any]) -> Views:
 
 def describe_views(views: Views | None) -> str:
     """For example "4 views (mirrored, crop 10 %)"; "1 view" for None."""
-    if views is None:
-        return "1 view"
-    how = ["mirrored"] if views.flip_left_right else []
-    percents = {"crop": views.random_crop, "scale": views.random_scale, "brightness": views.random_brightness}
-    how += [f"{name} {percent:g} %" for name, percent in percents.items() if percent]
-    return f"{views.count} views ({', '.join(how) or 'not distorted'})"
+    return "1 view" if views is None else views.describe()
 
 
 def require_same_views(sets: Sequence[RecordSet]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pipelines.embedding.summary import summary_lines
@@ -62,3 +64,15 @@ def test_one_of_a_thing_is_no_plural(tmp_path):
     assert printed.startswith("out/train: 1 row read\n")
     assert "1  record of 1 image that is there more than once, none of them under" in printed
     assert "1  record whose image is also in out/eval: s.jsonl" in printed
+
+
+def test_an_example_of_a_failure_names_the_image(tmp_path):
+    rows = [("a.jpg", "not_an_image", "no image signature"), ("b.jpg", "not_found", "No such file: /x/b.jpg")]
+    lines = [
+        json.dumps({"uri": uri, "list": "list.jsonl", "line": number, "reason": reason, "message": message})
+        for number, (uri, reason, message) in enumerate(rows, 1)
+    ]
+    (tmp_path / "failed.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    printed = table(tmp_path, failed={"not_an_image": 1, "not_found": 1})
+    assert "e.g. list.jsonl:1: a.jpg: no image signature\n" in printed
+    assert "e.g. list.jsonl:2: No such file: /x/b.jpg\n" in printed
