@@ -11,12 +11,12 @@ import enum
 import glob
 import json
 import posixpath
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from configs.choices import AnswerFormat
 from configs.errors import InputError
+from pipelines.answers.answer_names import BEGUN_NAME, answers_of_file
 from preprocess.records.record_set import MANIFEST_NAME, definitions_glob, set_of_shard, sidecar_dir, sidecar_path
 from preprocess.storage.base import Storage, has_file, read_file
 from trainer.data.record_sets import RecordSet
@@ -29,7 +29,6 @@ ANSWERS_FORMAT = 1
 
 _PARTS_NAME = "answer_parts"
 _HEAD_NAME = "head.npz"
-_BEGUN_NAME = "begun.json"
 
 
 class AnswersClaim(enum.Enum):
@@ -139,13 +138,14 @@ def ranges_of(sets: Sequence[RecordSet], rows_per_file: int) -> tuple[ShardRange
 
 def answer_files(prefix: str, storage: Storage) -> list[str]:
     """The files at an output that are named like files of answers. Raises OSError."""
-    named = re.compile(rf"{re.escape(posixpath.basename(prefix))}-\d{{5,}}-of-\d{{5,}}\.(csv|jsonl|parquet)")
-    return [path for path in storage.match(f"{glob.escape(prefix)}-*") if named.fullmatch(posixpath.basename(path))]
+    name = posixpath.basename(prefix)
+    found = storage.match(f"{glob.escape(prefix)}-*")
+    return [path for path in found if answers_of_file(posixpath.basename(path)) == name]
 
 
 def begun_path(prefix: str) -> str:
     """The file that says which answers were begun at an output."""
-    return sidecar_path(prefix, _BEGUN_NAME)
+    return sidecar_path(prefix, BEGUN_NAME)
 
 
 def answers_path(prefix: str) -> str:

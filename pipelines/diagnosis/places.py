@@ -9,9 +9,10 @@ import posixpath
 import time
 
 from configs.list_names import SPLITS
+from pipelines.answers.answer_names import BEGUN_NAME, answers_of_file
 from pipelines.diagnosis.look import Look
 from preprocess.machine.run_note import NOTE_NAME
-from preprocess.records.record_set import MANIFEST_NAME, PARTS_PREFIX, REPORT_NAME, set_of_shard
+from preprocess.records.record_set import MANIFEST_NAME, PARTS_PREFIX, REPORT_NAME, set_of_shard, sidecar_path
 from preprocess.storage.uris import has_scheme
 
 METRICS_NAME = "metrics.json"
@@ -33,7 +34,7 @@ class Places:
     """What lies in a folder and below it.
 
     Attributes:
-      lists: the lists, without those that a set or a training wrote.
+      lists: the lists, without those that a set or a training wrote, and without answers of `hugs predict_all`.
       sets: prefixes of sets.
       trainings: output folders of trainings.
       whole: whether everything was looked at.
@@ -92,7 +93,8 @@ def _sort_in(places: Places, folder: str, folders: list[str], files: list[str]) 
     found = {os.path.join(folder, name[1:]) for name in folders if name.startswith("_") and _is_sidecar(folder, name)}
     found |= {prefix for name in files if (prefix := set_of_shard(os.path.join(folder, name)))}
     places.sets.extend(found)
-    places.lists.extend(os.path.join(folder, name) for name in files if is_list_name(name))
+    lists = [name for name in files if is_list_name(name) and not _is_answers(folder, name)]
+    places.lists.extend(os.path.join(folder, name) for name in lists)
     if is_training(folders, files):
         places.trainings.append(folder)
 
@@ -106,6 +108,12 @@ def _is_sidecar(folder: str, name: str) -> bool:
             )
     except OSError:
         return False
+
+
+def _is_answers(folder: str, name: str) -> bool:
+    """Whether a file holds answers of `hugs predict_all`."""
+    prefix = answers_of_file(name)
+    return prefix is not None and os.path.exists(sidecar_path(os.path.join(folder, prefix), BEGUN_NAME))
 
 
 def is_list_name(name: str) -> bool:
