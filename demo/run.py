@@ -143,9 +143,11 @@ def _prediction(model: pathlib.Path, photo: str) -> dict[str, Any] | None:
     """The model's prediction for a photo; None if there is none, which `trainer.predict` has explained."""
     command = [*module_words("trainer.predict"), "--model_dir", str(model), "--json", photo]
     _say(f"\n$ {shlex.join(command)}")
-    # JSON output is ASCII in every locale, so this program can read it.
-    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
+    # Both streams of that program get the encoding of this one's messages, so this program can read its output, and its
+    # messages are shown as they are meant.
+    encoding = sys.stderr.encoding or "utf-8"
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, encoding=encoding, env=environment)
     _say(done.stdout.rstrip())
     return json.loads(done.stdout) if done.returncode == EXIT_OK else None
 
@@ -179,9 +181,9 @@ def _print_summary(
                 f"{split:<5} accuracy {result['accuracy']:.1%} on {result['examples']} photos that training never saw "
                 f"(always predicting {result['majority_class']!r}: {result['majority_share']:.1%})"
             )
-    held_out = metrics.get("test") or metrics["eval"]
-    _say("")
-    for line in confusion_table(held_out).splitlines():
+    held_out = "test" if metrics.get("test") else "eval"
+    _say(f"\nof the {held_out} set:")
+    for line in confusion_table(metrics[held_out]).splitlines():
         _say(line.removeprefix("  "))
     if prediction is not None:
         best = prediction["predictions"][0]

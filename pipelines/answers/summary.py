@@ -24,7 +24,7 @@ def answer_lines(told: Mapping[str, Any], prefix: str, *, again: str, seconds: f
     """
     answered = told["answered"]
     files = told["files"]
-    megabytes = sum(file["num_bytes"] for file in files) / 1e6
+    size = amounts.num_bytes(sum(file["num_bytes"] for file in files))
     yield f"{prefix}: {counted(answered, 'answer')}" + (f" in {amounts.duration(seconds)}" if seconds else "")
     if told["answered_by"].get("threshold"):
         yield f"  {'confident':<12}{told['confident']:>9}  of them"
@@ -45,7 +45,7 @@ def answer_lines(told: Mapping[str, Any], prefix: str, *, again: str, seconds: f
     if "rows_read" in told:
         records = told["made_of"][0][0]
         yield f"  records: {records}-* (with --data_paths, other models answer from them without reading a photo)"
-    yield f"  answers: {where} ({megabytes:.1f} MB)"
+    yield f"  answers: {where} ({size})"
 
 
 def print_answers(told: Mapping[str, Any], prefix: str, *, again: str, seconds: float | None = None) -> None:

@@ -123,9 +123,8 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
     output = report["output"]
     backbone = report["backbone"]
     yield f"{prefix}: {counted(report['rows_read'], 'row')} read"
-    megabytes = output["num_bytes"] / 1e6
     shards = counted(output["shards"], "shard")
-    where = f"  {prefix}-* ({shards}, {megabytes:.1f} MB)" if complete else ""
+    where = f"  {prefix}-* ({shards}, {amounts.num_bytes(output['num_bytes'])})" if complete else ""
     yield f"  {'embedded':<12}{report['embedded']:>9}{where}"
     for source, title in ((FROM_EARLIER_RUN, "by earlier runs"), (FROM_CACHE, "from the cache")):
         if report["embedded_by"].get(source):

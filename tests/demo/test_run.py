@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -103,6 +104,14 @@ def test_a_prediction_that_fails_still_ends_with_a_summary(tmp_path, capsys, wor
     assert demo.main(["--image_dir", str(make_photos(tmp_path / "photos"))]) == 2
     said = capsys.readouterr().out
     assert "eval  accuracy 100.0%" in said and "did not predict" in said
+
+
+def test_what_the_prediction_says_is_shown_as_it_is_meant(monkeypatch, capfd):
+    script = "import sys; print('{\"image\": \"\u00e9.jpg\"}'); print('loading \u2026', file=sys.stderr)"
+    monkeypatch.setattr(demo, "module_words", lambda module: [sys.executable, "-c", script])
+    assert demo._prediction(pathlib.Path("model"), "photo.jpg") == {"image": "\u00e9.jpg"}
+    said = capfd.readouterr()
+    assert "\u00e9.jpg" in said.out and said.err == "loading \u2026\n"
 
 
 def test_a_folder_that_is_not_there(tmp_path):

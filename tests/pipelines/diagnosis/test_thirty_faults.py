@@ -667,6 +667,21 @@ def test_a_list_by_its_own_name(folder, ask):
     assert first == "out/preproc/train: is finished: 12 of 12 rows embedded"
 
 
+def test_answers_are_no_list(folder, ask):
+    run()
+    (folder / "out/_answers").mkdir()
+    (folder / "out/_answers/begun.json").write_text("{}")
+    answers = "image_uri,label,score\n../photos/daisy/8.png,rose,0.9\n"
+    (folder / "out/answers-00000-of-00001.csv").write_text(answers)
+    first, text = ask("daisy/8.png")
+    assert first == "../photos/daisy/8.png: it is embedded, in out/preproc/train"
+    assert "answers" not in text
+    # A list may be named like answers.
+    shutil.copy("data/train.csv", "data/more-00000-of-00001.csv")
+    first, _ = ask("daisy/8.png")
+    assert "it stands in several lists, train and more-00000-of-00001" in first
+
+
 def test_a_lock_of_another_machine_is_not_taken_for_a_process_that_lives(folder, ask):
     (folder / "out/preproc/_train").mkdir(parents=True)
     other = dataclasses.replace(this_process(program="pipelines.embed"), host="elsewhere", machine="other 1")
