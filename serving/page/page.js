@@ -6,7 +6,7 @@ const TRIES = 4; // How often a busy server is asked again by itself.
 const BARS = 5;
 
 const PROBLEMS = {
-  not_an_image: "This file is no photo. Choose a picture, for example a JPEG or PNG.",
+  not_an_image: "This file is not a photo. Choose a picture, for example a JPEG or PNG.",
   unsupported_format: "This kind of picture cannot be read here. Save it as JPEG or PNG and try again.",
   unsupported_mode: "This kind of picture cannot be read here. Save it as JPEG or PNG and try again.",
   empty_file: "This file is empty.",

@@ -156,12 +156,12 @@ def test_a_phone_opens_its_own_camera(open_page):
 def test_what_is_wrong_is_said_in_plain_words(open_page):
     page = open_page()
     files = {
-        "page.jpg": (b"<html></html>", "This file is no photo."),
+        "page.jpg": (b"<html></html>", "This file is not a photo."),
         "empty.jpg": (b"", "This file is empty."),
         "half.jpg": (jpeg(0, (200, 200))[:3000], "the end of the file is missing"),
         "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "cannot be read here"),
         "large.raw": (bytes(2_000_001), "too large"),
-        '<img src=x onerror="alert(1)">.jpg': (b"x", "This file is no photo."),
+        '<img src=x onerror="alert(1)">.jpg': (b"x", "This file is not a photo."),
     }
     choose(page, *(file(name, content) for name, (content, _) in files.items()))
     for name, (_, words) in files.items():
