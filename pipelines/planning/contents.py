@@ -160,7 +160,7 @@ def _engine_cost(
     with doing("loading the network"):
         loaded = EngineLoader(backbone=spec, engine=engine, calibration=tuple(calibration), images=images)()
     load_sec = time.perf_counter() - started
-    _say(f"timing {loaded.info.engine}, {loaded.info.why}")
+    _say(f"timing {loaded.info.engine}, {loaded.info.why.removesuffix(': asked for')}")
     with doing("timing the network"):
         return time_engine(loaded, pixels, batch_size=batch_size, load_sec=load_sec)
 

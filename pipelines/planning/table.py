@@ -172,7 +172,7 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
     on_cpu = engine["device"] == "cpu"
     per_image = engine["cpu_sec"] if on_cpu else engine["occupied_sec"]["expected"]
     cost = f"{amounts.number(1e3 * per_image, 'ms')} of {'a core' if on_cpu else 'the GPU'}"
-    yield f"{plan['recipe']} in {plan['data_dir']}; the network takes {cost} an image ({engine['name']})"
+    yield f"recipe {plan['recipe']}, lists in {plan['data_dir']}; the network takes {cost} an image ({engine['name']})"
     yield from _sample_lines(plan)
     yield ""
     yield from _here_lines(plan)

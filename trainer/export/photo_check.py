@@ -101,7 +101,7 @@ def check_on_photos(
         return classifier[0].predict(images)
 
     total = sum(map(len, chosen.values()))
-    with doing("running the exported model on photos", total=total, unit="photo") as progress:
+    with doing("running the model on photos", total=total, unit="photo") as progress:
         for name, dataset in data.items():
             found[name] = _run(predict, dataset, chosen[name], photos[name], size, clock, progress)
     return {
