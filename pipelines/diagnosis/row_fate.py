@@ -110,14 +110,20 @@ class _Fate:
         for row in rows:
             by_split.setdefault(row.list_path, []).append(row)
         labels = {tuple(sorted(row.labels)) for row in rows}
-        if len(by_split) > 1:
-            splits = " and ".join(dict.fromkeys(row.split for row in rows))
+        # Lists of other folders are of other models.
+        folders: dict[str, dict[str, str]] = {}
+        for row in rows:
+            folders.setdefault(posixpath.dirname(row.list_path), {})[row.list_path] = row.split
+        for together in folders.values():
+            if len(together) < 2:
+                continue
+            splits = " and ".join(together.values())
             self._problem(NOTICE, f"it stands in several lists, {splits}, so a model is measured on what it has seen")
         if len(labels) > 1:
             named = " and ".join(f"{', '.join(map(repr, row.labels)) or 'none'} ({row.place})" for row in rows[:4])
             self._problem(NOTICE, f"its rows have different labels: {named}")
-        elif any(len(of_list) > 1 for of_list in by_split.values()):
-            self._problem(NOTICE, f"it stands {len(rows)} times in its list")
+        elif (times := max(map(len, by_split.values()), default=0)) > 1:
+            self._problem(NOTICE, f"it stands {times} times in its list")
 
     # Sets.
 

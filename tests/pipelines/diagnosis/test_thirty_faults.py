@@ -667,6 +667,16 @@ def test_a_list_by_its_own_name(folder, ask):
     assert first == "out/preproc/train: is finished: 12 of 12 rows embedded"
 
 
+def test_lists_of_other_folders_are_of_other_models(folder, ask):
+    run()
+    (folder / "other").mkdir()
+    shutil.copy("data/train.csv", "other/eval.csv")
+    embed.main([*flags_of("train")[2:], "--input_path", "other/eval.csv", "--output_path", "other/preproc/eval"])
+    first, text = ask("daisy/8.png")
+    assert "several lists" not in text
+    assert re.fullmatch(r"../photos/daisy/8.png: it is embedded, in \S+; it is embedded, in \S+", first)
+
+
 def test_answers_are_no_list(folder, ask):
     run()
     (folder / "out/_answers").mkdir()
