@@ -65,9 +65,9 @@ def check(recipe: Recipe) -> None:
                 assert value >= 0
             elif field.type == "int | None":
                 assert value is None or (type(value) is int and value >= 1)
-            elif field.type == "float":
-                assert type(value) in (int, float)
-                assert math.isfinite(value)
+            elif field.type in ("float", "float | None"):
+                assert type(value) in (int, float) or (value is None and field.type == "float | None")
+                assert value is None or math.isfinite(value)
             elif field.type == "bool":
                 assert type(value) is bool
             elif field.type == "dict[str, str]":
