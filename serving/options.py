@@ -11,8 +11,9 @@ from typing import Any
 from configs.arguments import OneLineParser
 from configs.choices import EngineName, PrecisionName
 from configs.errors import InputError
-from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
-from configs.rules import Number, OneOf, PathText, Text, Texts, Whole
+from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of, same_option
+from configs.recipe import PreprocessOptions
+from configs.rules import Number, PathText, Text, Texts, Whole
 from trainer.options import Paths, with_supported_paths
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -72,19 +73,14 @@ class ServeOptions(Options):
         metavar="ADDRESS",
     )
     port: int = option(8080, Whole(0), help="the port to listen on; 0 for any that is free", decides="neither")
-    engine: EngineName = option(
-        "auto",
-        OneOf.of(EngineName),
-        help="the library that runs the network",
-        decides="neither",
-        default_words="auto, the fastest that is installed",
-    )
-    precision: PrecisionName = option(
-        "auto",
-        OneOf.of(PrecisionName),
+    engine: EngineName = same_option(PreprocessOptions, "engine", decides="neither", decides_time=False)
+    precision: PrecisionName = same_option(
+        PreprocessOptions,
+        "precision",
         help="precision of the network's arithmetic: auto takes bfloat16 if it is faster and agrees with float32; "
         "int8 is refused, since it is calibrated on the images of a list",
         decides="neither",
+        decides_time=False,
     )
     weights: str | None = option(
         None,
@@ -131,20 +127,9 @@ class ServeOptions(Options):
         metavar="N",
         default_words="64 MiB",
     )
-    max_image_pixels: int = option(
-        120_000_000,
-        Whole(1),
-        help="an image fails if its header declares more pixels",
-        decides="neither",
-        metavar="N",
-        default_words="120 million",
-    )
-    image_deadline_sec: float = option(
-        10,
-        Number(above=0, unit="seconds"),
-        help="an image fails if decoding it takes longer",
-        decides="neither",
-        metavar="SEC",
+    max_image_pixels: int = same_option(PreprocessOptions, "max_image_pixels")
+    image_deadline_sec: float = same_option(
+        PreprocessOptions, "image_deadline_sec", default=10, help="an image fails if decoding it takes longer"
     )
     body_deadline_sec: float = option(
         30,
