@@ -19,6 +19,7 @@ from pipelines.bottleneck_survey import BottleneckItem, read_bottleneck, read_by
 from pipelines.checks.output_claim import Claim, Output, check_prefix, locked
 from pipelines.embedding.summary import print_summary
 from preprocess.engines.base import EngineInfo
+from preprocess.images.class_folders import is_utf8
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES
 from preprocess.jobs.block_results import IMPORTED, BlockResult
 from preprocess.jobs.block_writer import BlockWriter
@@ -150,20 +151,12 @@ def _rows(items: Sequence[BottleneckItem], labels: tuple[str, ...], size: int, o
         uri = f"{file.label}/{file.image}" if file.image else file.path
         if file.image and options.image_dir is not None:
             uri = posixpath.join(options.image_dir, uri)
-        if outcome is None and not _is_utf8(uri):
+        if outcome is None and not is_utf8(uri):
             outcome = RowFailure("parse", "bad_uri", f"{file.path!r}: its name is not UTF-8")
-        if not _is_utf8(uri):
+        if not is_utf8(uri):
             uri = os.fsencode(uri).decode("utf-8", "backslashreplace")
         names = (file.label,) if file.label in ids else ()
         yield Row(uri, names, tuple(ids[name] for name in names), line, outcome)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _write_block(

@@ -287,10 +287,11 @@ def is_listable(path: str) -> bool:
     """True if a path can stand in a list: it is UTF-8 without line breaks, and does not end in a blank."""
     if path.isprintable():  # the common case: neither line breaks nor undecodable bytes
         return not path[-1:].isspace()
-    return not path[-1:].isspace() and len(path.splitlines()) == 1 and _is_utf8(path)
+    return not path[-1:].isspace() and len(path.splitlines()) == 1 and is_utf8(path)
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether a name of a file can be written as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
