@@ -11,6 +11,7 @@ options against an endpoint that is called localhost.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import http.server
 import itertools
@@ -19,6 +20,8 @@ import re
 import threading
 import urllib.parse
 from typing import Any
+
+from tests.support.loopback_server import served
 
 _JOBS = re.compile(
     r"/v1b3/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)/jobs(/(?P<id>[^/]+))?(?P<part>/\w+)?"
@@ -87,15 +90,12 @@ class FakeDataflow:
         self._lock = threading.Lock()
 
     def __enter__(self) -> FakeDataflow:
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        self.url = f"http://localhost:{self._server.server_address[1]}"
+        self._open = contextlib.ExitStack()
+        self.url = f"http://localhost:{self._open.enter_context(served(_handler_of(self)))}"
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._open.close()
 
     def answer(self, method: str, target: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Carries out a request."""

@@ -9,16 +9,17 @@ stands for gcloud. It refuses as the services do, in their words.
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import subprocess
 import tempfile
-import threading
 import urllib.parse
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from configs.cloud_roles import APIS
+from tests.support.loopback_server import served
 
 # Of the permissions that the jobs need, those that each role has: https://cloud.google.com/iam/docs/roles-permissions.
 _STORAGE = {f"storage.objects.{verb}" for verb in ("create", "delete", "get", "list")}
@@ -102,19 +103,15 @@ class FakeProject:
         self.asked: list[tuple[str, str]] = []
 
     def __enter__(self) -> FakeProject:
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
-        self._folder = tempfile.TemporaryDirectory()
-        with open(f"{self._folder.name}/token", "w", encoding="utf-8") as stream:
+        self._open = contextlib.ExitStack()
+        self.url = f"http://127.0.0.1:{self._open.enter_context(served(_handler_of(self)))}/"
+        self._folder = self._open.enter_context(tempfile.TemporaryDirectory())
+        with open(f"{self._folder}/token", "w", encoding="utf-8") as stream:
             stream.write("a-token")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._folder.cleanup()
+        self._open.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -122,9 +119,9 @@ class FakeProject:
         return {
             **{f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name}": self.url for name in _SERVICES},
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{self.url}compute/v1/",
-            "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": f"{self._folder.name}/token",
+            "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": f"{self._folder}/token",
             "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
-            "CLOUDSDK_CONFIG": self._folder.name,
+            "CLOUDSDK_CONFIG": self._folder,
             "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
             "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
             "GOOGLE_CLOUD_PROJECT": PROJECT,

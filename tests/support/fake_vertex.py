@@ -10,12 +10,14 @@ an address of its own. It checks nothing else: tests look at what was posted.
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import re
 import tempfile
-import threading
 from typing import Any
+
+from tests.support.loopback_server import served
 
 _TYPE = "type.googleapis.com/google.cloud.aiplatform.v1."
 _PATH = re.compile(r"/v1(?:beta1)?/projects/[^/]+/locations/[^/]+/(?P<rest>[^?]*)")
@@ -48,17 +50,13 @@ class FakeVertex:
         self.refusal: tuple[int, str, str] | None = None
 
     def __enter__(self) -> FakeVertex:
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
-        self._folder = tempfile.TemporaryDirectory()
+        self._open = contextlib.ExitStack()
+        self.url = f"http://127.0.0.1:{self._open.enter_context(served(_handler_of(self)))}/"
+        self._folder = self._open.enter_context(tempfile.TemporaryDirectory())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._folder.cleanup()
+        self._open.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -68,7 +66,7 @@ class FakeVertex:
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_ARTIFACTREGISTRY": self.url,
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
             "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
-            "CLOUDSDK_CONFIG": self._folder.name,
+            "CLOUDSDK_CONFIG": self._folder,
             "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
             "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
             "NO_PROXY": "127.0.0.1,localhost",
