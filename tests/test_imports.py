@@ -65,6 +65,8 @@ ROOMS = {
     "insight.neighbours": set(),
     "insight.data": {"trainer.data", "trainer.storage", "preprocess.records"},
     "insight.pages": {"trainer.data", "trainer.storage"},
+    # It needs the description of the model that the sketch belongs to.
+    "insight.drifting": {"insight.data", "trainer.data", "trainer.export", "preprocess.images"},
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.images", "preprocess.storage"},
