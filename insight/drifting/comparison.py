@@ -123,6 +123,11 @@ class Comparison:
         }
 
 
+def combined_p_value(embeddings: float, photo_statistics: float | None) -> float:
+    """The p-value of both questions together. Where two are asked, each has half of the false alarms (Bonferroni)."""
+    return embeddings if photo_statistics is None else min(1.0, 2 * min(embeddings, photo_statistics))
+
+
 def compare(
     sketch: TrainingSketch, photos: EmbeddedPhotos, finder: PhotoFinder, *, info: ModelInfo, alarm_level: float
 ) -> Comparison:
@@ -147,12 +152,10 @@ def compare(
         tests = compare_embeddings(sketch.vectors, sketch.project(photos.embeddings[rows]))
     read_rows, statistics = _read_statistics(sketch, photos, finder, order, info)
     p_values = {"embeddings": tests.p_value, "mmd": tests.mmd, "new_group": tests.new_group}
-    # Two questions are asked, so each has half of the false alarms (Bonferroni).
-    smallest = tests.p_value
     effects = np.zeros(len(PHOTO_STATISTICS))
     if len(statistics):
         p_values["photo_statistics"], effects = compare_numbers(sketch.statistics, statistics)
-        smallest = min(1.0, 2 * min(tests.p_value, p_values["photo_statistics"]))
+    smallest = combined_p_value(tests.p_value, p_values.get("photo_statistics"))
     changes = tuple(photo_changes(sketch.statistics, statistics, effects)) if len(statistics) else ()
     mix = _mix(sketch, tests, info)
     cause, words = None, ""
