@@ -29,7 +29,7 @@ from preprocess.images.decode import decode_image
 from trainer.data.photo_statistics import photo_statistics
 
 _BACKBONE = "efficientnet_lite0"
-_LEVEL = 0.05
+_LEVEL = 0.03
 _NUM_NEW = 200
 _FEW_SPLITS = 40
 _STATISTICS = 200

@@ -48,7 +48,7 @@ class DriftOptions(PageOptions):
         metavar="DIR",
     )
     alarm_level: float = option(
-        0.05,
+        0.03,
         Number(above=0, below=1),
         help="the share of false alarms among photos that are like the training set",
         decides="neither",
