@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
+from configs.large_imports import without_garbage_collection
 from configs.option import add_flags, given_values, option, options_of
 from configs.prices import load_prices
 from configs.program import begins_again, run_program
@@ -97,7 +98,7 @@ def _plan(
     recipe: Recipe, prices: RegionPrices, *, data_dir: str, output: str, sample_size: int, batch_size: int | None
 ) -> int:
     # Imported here so that --help and wrong flags answer at once.
-    with doing("loading Apache Beam"):
+    with doing("loading Apache Beam"), without_garbage_collection():
         from preprocess.beam.beam_storage import BeamStorage
     from pipelines.checks.preflight import CALIBRATION_IMAGES, check_reachable, read_label_dict, scan_lists
     from pipelines.checks.web_hosts import check_web_hosts

@@ -284,12 +284,12 @@ def test_weights_files_are_told_apart_by_their_content(module_patch, tmp_path):
     first = load_network(BackboneSpec(architecture=tiny_network.NAME, weights=here), cache)
     assert first.identity.agrees_with(identity)
     module_patch.setattr(
-        "preprocess.engines.converted_networks.load_keras_backbone", lambda spec: pytest.fail("converted again")
+        "preprocess.backbones.network_graph.load_keras_backbone", lambda spec: pytest.fail("converted again")
     )
     second = load_network(BackboneSpec(architecture=tiny_network.NAME, weights=there), cache)
     assert second.identity.weights == there
     assert second.graph_path == first.graph_path
-    module_patch.setattr("preprocess.engines.converted_networks.load_keras_backbone", load_keras_backbone)
+    module_patch.setattr("preprocess.backbones.network_graph.load_keras_backbone", load_keras_backbone)
     trained = tiny_network.trained(model)
     trained.save_weights(there)
     third = load_network(BackboneSpec(architecture=tiny_network.NAME, weights=there), cache)
