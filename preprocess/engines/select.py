@@ -49,7 +49,7 @@ _WORTHWHILE_SPEEDUP = 1.15
 # The speedups at which no further measurement would change the choice: by a fifth more than is worthwhile, or none.
 _CLEARLY_FASTER, _NOT_FASTER = 1.2 * _WORTHWHILE_SPEEDUP, 1.0
 # Calibration images on which int8 is compared with float32.
-_INT8_COMPARED = 64
+_INT8_COMPARED = 16
 
 _MEASURED = "measured.json"
 
