@@ -20,7 +20,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks import training
-from benchmarks.engines import CALIBRATION_IMAGES
 from benchmarks.fidelity import compare
 from benchmarks.photos import ROOT, add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, limit, say
@@ -31,6 +30,7 @@ from preprocess.backbones.class_names import class_names
 from preprocess.beam.image_source import ImageReader, ImageSource
 from preprocess.beam.transforms import EngineLoader
 from preprocess.engines.fidelity import embed_all
+from preprocess.engines.int8 import CALIBRATION_IMAGES
 from preprocess.engines.select import EngineSpec
 from preprocess.images.decode import decode_image
 

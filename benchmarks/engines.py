@@ -16,14 +16,13 @@ from preprocess.backbones.backbone import BackboneSpec
 from preprocess.beam.image_source import ImageReader, ImageSource
 from preprocess.beam.transforms import EngineLoader
 from preprocess.engines.base import Engine
+from preprocess.engines.int8 import CALIBRATION_IMAGES
 from preprocess.engines.select import EngineSpec
 from preprocess.images.decode import IMAGE_SIZE, decode_image
 
 # The network that programs run here if they do not name another, also the peers. No speed depends on the weights.
 BACKBONE = BackboneSpec(weights="random", seed=0)
 CHOICES = ("tensorflow/float32", "openvino/float32", "openvino/bfloat16", "openvino/int8")
-# `pipelines.embed` takes the same number.
-CALIBRATION_IMAGES = 300
 
 _kept: dict[str, Engine] = {}
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from configs.activity import doing
 from configs.console import require_printed
 from configs.errors import EXIT_OK
+from configs.large_imports import without_garbage_collection
 from configs.program import run_program
 from pipelines.checks.embed_flags import read_flags
 
@@ -72,7 +73,7 @@ def prepare(argv: Sequence[str] | None = None) -> PreparedJob:
       InputError: something that the user gave is wrong.
     """
     flags = read_flags(argv)
-    with doing("loading Apache Beam"):
+    with doing("loading Apache Beam"), without_garbage_collection():
         # here: --help and wrong flags answer before Beam is imported
         from pipelines.embedding.preparation import prepare_job
 

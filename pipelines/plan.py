@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from configs.activity import doing
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
+from configs.large_imports import without_garbage_collection
 from configs.option import add_flags, given_values, option, options_of
 from configs.prices import load_prices
 from configs.program import begins_again, run_program
@@ -97,15 +98,16 @@ def _plan(
     recipe: Recipe, prices: RegionPrices, *, data_dir: str, output: str, sample_size: int, batch_size: int | None
 ) -> int:
     # Imported here so that --help and wrong flags answer at once.
-    with doing("loading Apache Beam"):
+    with doing("loading Apache Beam"), without_garbage_collection():
         from preprocess.beam.beam_storage import BeamStorage
-    from pipelines.checks.preflight import CALIBRATION_IMAGES, check_reachable, read_label_dict, scan_lists
+    from pipelines.checks.preflight import check_reachable, read_label_dict, scan_lists
     from pipelines.checks.web_hosts import check_web_hosts
-    from pipelines.planning.contents import DRAWN_PER_IMAGE, PlannedList, make_plan
+    from pipelines.planning.contents import PlannedList, make_plan
     from pipelines.planning.file import check_output, write_plan
     from pipelines.planning.table import plan_lines
     from preprocess.backbones.backbone import BackboneSpec, complete_spec
     from preprocess.beam.beam_storage import BeamStorage
+    from preprocess.engines.int8 import CALIBRATION_IMAGES
     from preprocess.engines.select import EngineSpec, check_engine
     from preprocess.storage.retry import RetryPolicy
 
@@ -130,7 +132,7 @@ def _plan(
             labels=labels,
             unknown_labels=options.unknown_labels,
             storage=storage,
-            sample_size=max(DRAWN_PER_IMAGE * sample_size, CALIBRATION_IMAGES),
+            sample_size=max(sample_size, CALIBRATION_IMAGES),
         )
         scan_sec = time.perf_counter() - started
         check_web_hosts(scanned, connections_per_host=options.connections_per_host, from_here=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from configs.activity import doing
 from configs.console import require_printed
+from configs.large_imports import without_garbage_collection
 from configs.program import run_program
 from pipelines.answers.flags import read_answer_flags
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       InputError: the user's input is wrong, nothing could be embedded, or too many images failed.
     """
     flags = read_answer_flags(argv)
-    with doing("loading Apache Beam"):
+    with doing("loading Apache Beam"), without_garbage_collection():
         # here: --help and wrong flags answer before Beam is imported
         from pipelines.answers.run import answer
 

@@ -39,6 +39,8 @@ def test_a_worker_can_install_and_import_the_source_distribution(tmp_path):
     assert all((site / package / "py.typed").exists() for package in PACKAGES)
     imports += "from trainer.reports.page_templates import template_names, load\n"
     imports += "assert {'report.html', 'style.css'} <= set(template_names()) and [*map(load, template_names())]\n"
+    imports += "from preprocess.backbones.graph_template import find_template\n"
+    imports += "assert find_template('inception_v3') and find_template('efficientnet_lite2')\n"
     imports += "from configs.recipe import load_recipe, recipe_names\n"
     imports += "print([load_recipe(name).name for name in recipe_names()])"
     assert run("-I", "-c", imports, cwd=tmp_path).strip() == "['flowers', 'hugs']"

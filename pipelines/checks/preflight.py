@@ -33,8 +33,6 @@ from preprocess.storage.router import require_client
 from preprocess.storage.s3_objects import client_of_process
 from preprocess.storage.uris import has_scheme, host_of, is_in_bucket, is_web, resolve_uri
 
-# The number of images that are drawn from the lists for the calibration of int8.
-CALIBRATION_IMAGES = 300
 _CONNECT_TIMEOUT_SEC = 10
 # How many of a list's first images are looked at to recognize paths of Windows.
 _LOOKED_AT = 20
@@ -55,7 +53,9 @@ class ScannedLists:
       formats: how each list is read.
       rows: the rows of all lists together.
       images: rows that name an image to embed; the others are blank lines, headers, or rows that an option skips.
-      sample: locations of images, drawn by the hash of their URIs, so the same list always gives the same sample.
+      sample: locations of images, drawn by the hash of their URIs, so the same list always gives the same sample. An
+        image that the lists name several times is in it once.
+      sample_times: how often the lists name each image of the sample.
       web_images: how many images lie at web addresses.
       web_hosts: an address at each of their hosts, in the order of the lists; of the first MAX_WEB_HOSTS hosts.
     """
@@ -65,27 +65,38 @@ class ScannedLists:
     rows: int
     images: int
     sample: tuple[str, ...]
+    sample_times: tuple[int, ...] = ()
     formats: tuple[ListFormat, ...] = ()
     web_images: int = 0
     web_hosts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class _Sample:
-    """The images whose URIs have the smallest hashes: this is like a random sample, but always the same."""
+    """The images whose URIs have the smallest hashes: this is like a random sample, but always the same.
+
+    An image that a list names several times is in it once, so such a list has as large a sample as any other.
+    """
 
     def __init__(self, size: int):
         self._size = size
         self._largest_first: list[tuple[int, str]] = []
+        self._times: dict[str, int] = {}  # of those that are in the sample now
 
     def offer(self, location: str, uri: str) -> None:
+        if location in self._times:
+            self._times[location] += 1
+            return
         rank = -int.from_bytes(hashlib.sha256(uri.encode()).digest()[:8], "big")
+        self._times[location] = 1
         if len(self._largest_first) < self._size:
             heapq.heappush(self._largest_first, (rank, location))
         else:
-            heapq.heappushpop(self._largest_first, (rank, location))
+            _, dropped = heapq.heappushpop(self._largest_first, (rank, location))
+            del self._times[dropped]
 
-    def locations(self) -> tuple[str, ...]:
-        return tuple(location for _, location in sorted(self._largest_first, reverse=True))
+    def locations(self) -> dict[str, int]:
+        """The images, and how often each was offered: once dropped, an image never comes in again."""
+        return {location: self._times[location] for _, location in sorted(self._largest_first, reverse=True)}
 
 
 def _cannot_read(flag: str, path: str, error: OSError) -> InputError:
@@ -232,12 +243,14 @@ def scan_lists(
             f"input_path: {', '.join(paths)}: {counted(rows, 'row')}, none of them with an image to embed. "
             "Each row is image_uri,label[,label...]."
         )
+    drawn = sample.locations()
     return ScannedLists(
         paths=tuple(paths),
         sha256=tuple(digests),
         rows=rows,
         images=images,
-        sample=sample.locations(),
+        sample=tuple(drawn),
+        sample_times=tuple(drawn.values()),
         formats=tuple(formats),
         web_images=web_images,
         web_hosts=web_hosts,

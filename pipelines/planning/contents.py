@@ -18,7 +18,7 @@ from configs.activity import doing
 from configs.counts import counted
 from configs.prices import RegionPrices
 from configs.recipe import Recipe
-from pipelines.checks.preflight import CALIBRATION_IMAGES, ScannedLists
+from pipelines.checks.preflight import ScannedLists
 from pipelines.planning import dataflow_cost, model
 from pipelines.planning.assumptions import assumptions_of
 from pipelines.planning.dataflow_cost import Fleet
@@ -30,13 +30,10 @@ from pipelines.runners.machine_types import Machine, machine_of
 from preprocess.backbones.backbone import BackboneSpec
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EngineLoader
+from preprocess.engines.int8 import CALIBRATION_IMAGES
 from preprocess.engines.select import EngineSpec
 from preprocess.machine.cores import available_cores
 from preprocess.storage.uris import has_scheme
-
-# The number of rows that are drawn for each image to try. The sample is drawn by the hash of the URI, so an image that
-# a list names ten times is drawn ten times or not at all.
-DRAWN_PER_IMAGE = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,9 +138,10 @@ def _images_of(planned: PlannedList, images: ImageSource) -> ImageSource:
 def _sample(planned: PlannedList, size: int, images: ImageSource) -> SampledImages:
     """Measures a sample of a list."""
     scanned = planned.scanned
-    _say(f"{planned.split}: {counted(scanned.rows, 'row')}; trying {counted(min(size, scanned.images), 'image')}")
+    _say(f"{planned.split}: {counted(scanned.rows, 'row')}; trying {counted(min(size, len(scanned.sample)), 'image')}")
+    drawn = dict(zip(scanned.sample, scanned.sample_times, strict=True))
     with doing(f"{planned.split}: reading a sample"):
-        return sample_images(scanned.sample, number=size, lists=scanned, images=images)
+        return sample_images(drawn, number=size, lists=scanned, images=images)
 
 
 def _engine_cost(

@@ -8,7 +8,7 @@ import io
 import itertools
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from PIL import Image
@@ -89,13 +89,13 @@ class EngineCost:
         return self.cpu_sec / self.occupied_sec.expected
 
 
-def sample_images(drawn: Sequence[str], *, number: int, lists: ScannedLists, images: ImageSource) -> SampledImages:
+def sample_images(drawn: Mapping[str, int], *, number: int, lists: ScannedLists, images: ImageSource) -> SampledImages:
     """Reads and decodes images as the pipeline does.
 
     Args:
-      drawn: locations of images, a random sample of the lists. An image that a list names ten times is in it ten times;
-        it is tried once and counts as ten.
-      number: the number of different images to try, at least 1.
+      drawn: locations of images, a random sample of the lists, and how often the lists name each. An image that they
+        name ten times is tried once and counts as ten.
+      number: the number of images to try, at least 1.
       lists: the lists from which they were drawn.
       images: how images are read and decoded.
 
@@ -103,7 +103,7 @@ def sample_images(drawn: Sequence[str], *, number: int, lists: ScannedLists, ima
       InputError: none of them can be used.
       OSError: storage does not answer.
     """
-    times = dict(itertools.islice(collections.Counter(drawn).items(), number))
+    times = dict(itertools.islice(drawn.items(), number))
     is_all = sum(times.values()) >= lists.images
     _start_decoders(images)
     loader = images.make_loader()

@@ -34,6 +34,7 @@ class Architecture:
         no classes of its own.
       imagenet_classes: the weights of that; None as before.
       licence: of the ImageNet weights.
+      template: the name of its graph template (`backbones.graph_template`); None if it has none.
     """
 
     embedding_size: int
@@ -43,6 +44,7 @@ class Architecture:
     build_classifier: Callable[[], Any] | None = None
     imagenet_classes: PublishedFile | PackagedFile | None = None
     licence: str = _APACHE
+    template: str | None = None
 
 
 def _keras_model(name: str, size: int, *, classes: bool, **options: Any) -> Any:
@@ -66,6 +68,7 @@ def _of_keras(
     digests: tuple[str | None, str | None] = (None, None),
     cached: str = "",
     licence: str,
+    template: str | None = None,
     **options: Any,
 ) -> Architecture:
     """An entry for a network of `keras.applications`.
@@ -80,6 +83,7 @@ def _of_keras(
       digests: of both files, as Keras gives them: MD5 or SHA-256; None where it gives none.
       cached: the name of the files in Keras's cache without the ends; empty where it is that of the URL.
       licence: of the weights.
+      template: the name of its graph template; None if it has none.
       options: further arguments of the function that builds it.
     """
 
@@ -95,6 +99,7 @@ def _of_keras(
         build_classifier=functools.partial(_keras_model, name, size, classes=True, **options),
         imagenet_classes=file(".h5", digests[0]),
         licence=licence,
+        template=template,
     )
 
 
@@ -114,6 +119,7 @@ def _lite(number: int, *, width: float, depth: float, size: int, sha256: str) ->
         build_classifier=functools.partial(build, classes=True),
         imagenet_classes=weights,
         licence=_APACHE,
+        template=f"efficientnet_lite{number}",
     )
 
 
@@ -286,6 +292,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         url=f"inception_v3/{_kernels('inception_v3')}",
         digests=("9a0d58056eeedaa3f26cb7ebd46da564", "bcbd6486424b2319ff4ef7d526e38f63"),
         licence=_APACHE,
+        template="inception_v3",
     ),
     "efficientnet_lite0": _lite(
         0,

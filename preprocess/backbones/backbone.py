@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -196,7 +196,7 @@ def complete_spec(spec: BackboneSpec, storage: Storage | None = None) -> Backbon
     """
     if spec.is_complete:
         return spec
-    with _weights_file(spec, storage) as path:
+    with weights_file(spec, storage) as path:
         found = read_network_file(path, spec.architecture, **_asked_of_file(spec), named=spec.weights)
     return dataclasses.replace(
         spec,
@@ -240,26 +240,31 @@ def _draw_random_weights(model: Any, seed: int) -> None:
     """
     import keras
 
-    # A depthwise kernel, [height, width, channels, multiplier], sees one channel at a time.
     depthwise = {
         layer.kernel.path if isinstance(layer, keras.layers.DepthwiseConv2D) else layer.depthwise_kernel.path
         for layer in model.layers
         if isinstance(layer, keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D)
     }
     generator = np.random.RandomState(seed)
-    values = []
-    for variable in model.weights:
-        if variable.path.endswith("kernel"):
-            fan_in = math.prod(variable.shape[: 2 if variable.path in depthwise else -1])
-            kernel = generator.standard_normal(variable.shape) * math.sqrt(2.0 / fan_in)
-            values.append(kernel.astype(np.float32))
-        else:
-            values.append(variable.numpy())
-    model.set_weights(values)
+    model.set_weights(
+        [
+            he_normal(generator, variable.shape, depthwise=variable.path in depthwise)
+            if variable.path.endswith("kernel")
+            else variable.numpy()
+            for variable in model.weights
+        ]
+    )
+
+
+def he_normal(generator: np.random.RandomState, shape: Sequence[int], *, depthwise: bool) -> np.ndarray:
+    """A random kernel, float32: normal, with a standard deviation of sqrt(2 / fan_in) (He et al., 2015)."""
+    # A depthwise kernel, [height, width, channels, multiplier], sees one channel at a time.
+    fan_in = math.prod(shape[: 2 if depthwise else -1])
+    return (generator.standard_normal(tuple(shape)) * math.sqrt(2.0 / fan_in)).astype(np.float32)
 
 
 @contextlib.contextmanager
-def _weights_file(spec: BackboneSpec, storage: Storage | None) -> Iterator[str]:
+def weights_file(spec: BackboneSpec, storage: Storage | None) -> Iterator[str]:
     """The path of the spec's weights on this machine, for as long as the `with` block."""
     if spec.staged is not None:
         # What is staged is read rather than fetched from its publisher, but an image may have it already.
@@ -305,11 +310,12 @@ def _set_torch_state(model: Any, path: str, spec: BackboneSpec) -> None:
     efficientnet_lite.set_state(model, state)
 
 
-def _weights_digest(model: Any) -> str:
+def weights_digest(arrays: Iterable[np.ndarray]) -> str:
+    """The digest of the weights of a network, in the order of its Keras model."""
     digest = hashlib.sha256()
-    for array in model.get_weights():
+    for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -335,25 +341,30 @@ def load_keras_backbone(spec: BackboneSpec, storage: Storage | None = None) -> t
     if spec.is_random:
         _draw_random_weights(model, spec.seed)
     else:
-        with _weights_file(spec, storage) as path:
+        with weights_file(spec, storage) as path:
             _load_file(model, path, spec)
     model.trainable = False
     # This checks the network itself, so that embeddings of a wrong length are found now and not in training.
     if model.output_shape != (None, architecture.embedding_size):
         raise AssertionError(f"{spec.architecture} puts out {model.output_shape}")
-    identity = BackboneIdentity(
+    return model, identity_of(spec, weights_digest(model.get_weights()))
+
+
+def identity_of(spec: BackboneSpec, digest: str) -> BackboneIdentity:
+    """What identifies a network of the table whose weights have a digest."""
+    architecture = ARCHITECTURES[spec.architecture]
+    return BackboneIdentity(
         architecture=spec.architecture,
         weights=spec.weights,
         seed=spec.seed if spec.is_random else None,
-        weights_digest=_weights_digest(model),
+        weights_digest=digest,
         embedding_size=architecture.embedding_size,
         image_definition=architecture.image.name,
     )
-    return model, identity
 
 
 def _load_network_file(spec: BackboneSpec, storage: Storage | None) -> tuple[Any, BackboneIdentity]:
-    with _weights_file(spec, storage) as path:
+    with weights_file(spec, storage) as path:
         found = read_network_file(path, spec.architecture, **_asked_of_file(spec), named=spec.weights)
     found.model.trainable = False
     identity = BackboneIdentity(
@@ -408,7 +419,7 @@ def load_classifier(spec: BackboneSpec) -> ImageNetClassifier:
     """
     if spec.is_file:
         check_network_file(spec.weights)
-        with _weights_file(spec, None) as path:
+        with weights_file(spec, None) as path:
             found = read_network_file(path, spec.architecture, **_asked_of_file(spec), named=spec.weights, classes=True)
         return ImageNetClassifier(model=found.model, image=found.image, output_tensor=found.output_tensor)
     architecture = ARCHITECTURES[spec.architecture]

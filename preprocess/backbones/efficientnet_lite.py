@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,23 +110,38 @@ def set_state(model: Any, state: Mapping[str, np.ndarray]) -> None:
     Raises:
       ValueError: a weight is missing, or one or its shape does not belong to this network.
     """
+    layers = [layer for layer in model.layers if layer.weights]
+    named = [(layer.name, type(layer).__name__, len(layer.weights)) for layer in layers]
+    for layer, arrays in zip(layers, weights_of_state(named, state), strict=True):
+        layer.set_weights(arrays)
+
+
+def weights_of_state(layers: Sequence[tuple[str, str, int]], state: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
+    """The weights of each layer, in the orders of Keras.
+
+    Args:
+      layers: name, class and number of weights of each layer that has weights.
+      state: as for `set_state`.
+
+    Raises:
+      ValueError: a weight is missing, or one does not belong to this network.
+    """
     left = {name for name in state if not name.endswith("num_batches_tracked")}
-    for layer in model.layers:
-        if not layer.weights:
-            continue
-        kind = type(layer).__name__
-        names = _names_of(layer, kind)
+    found = []
+    for layer, kind, count in layers:
+        names = _names_of(layer, kind, count)
         missing = [name for name in names if name not in state]
         if missing:
             raise ValueError(f"it lacks {missing[0]}")
         left -= set(names)
-        layer.set_weights([_in_order_of_keras(kind, state[name]) for name in names])
+        found.append([_in_order_of_keras(kind, state[name]) for name in names])
     left -= {"_fc.weight", "_fc.bias"}
     if left:
         raise ValueError(f"this network has no {min(left)}")
+    return found
 
 
-def _names_of(layer: Any, kind: str) -> list[str]:
+def _names_of(layer: str, kind: str, count: int) -> list[str]:
     """The names of a layer's weights in the state dict, in the order of Keras.
 
     There they begin with an underscore, which TensorFlow allows in no name of a scope.
@@ -134,8 +149,8 @@ def _names_of(layer: Any, kind: str) -> list[str]:
     if kind == "BatchNormalization":
         parts = ["weight", "bias", "running_mean", "running_var"]
     else:
-        parts = ["weight", *(["bias"] if layer.use_bias else [])]
-    return [f"_{layer.name}.{part}" for part in parts]
+        parts = ["weight", "bias"][:count]
+    return [f"_{layer}.{part}" for part in parts]
 
 
 def _in_order_of_keras(kind: str, array: np.ndarray) -> np.ndarray:

@@ -95,11 +95,8 @@ def _with_plain_names(graph: Any) -> Any:
     return graph
 
 
-def _without_batch_normalization(model: Any) -> Any:
-    """The same function with every batch normalization that follows a convolution folded into it.
-
-    y = gamma * (conv(x) - mean) / sqrt(variance + epsilon) + beta is a convolution with scaled kernels and a bias.
-    """
+def normalizations_to_fold(model: Any) -> dict[str, Any]:
+    """The batch normalizations of a Keras model that fold into a convolution, by the name of the convolution."""
     import keras
 
     made_by = {id(layer.output): layer for layer in model.layers}
@@ -115,6 +112,17 @@ def _without_batch_normalization(model: Any) -> Any:
                 and layer.axis in (-1, 3)
             ):
                 normalization_of[before.name] = layer
+    return normalization_of
+
+
+def _without_batch_normalization(model: Any) -> Any:
+    """The same function with every batch normalization that follows a convolution folded into it.
+
+    y = gamma * (conv(x) - mean) / sqrt(variance + epsilon) + beta is a convolution with scaled kernels and a bias.
+    """
+    import keras
+
+    normalization_of = normalizations_to_fold(model)
     if not normalization_of:
         return model
     folded_away = {layer.name for layer in normalization_of.values()}
@@ -144,20 +152,57 @@ def _without_batch_normalization(model: Any) -> Any:
 
 
 def _fold(convolution: Any, normalization: Any) -> list[np.ndarray]:
-    """Kernel and bias of a convolution that includes the normalization after it; computed in float64."""
-    variance = normalization.moving_variance.numpy().astype(np.float64)
-    scale = 1.0 / np.sqrt(variance + normalization.epsilon)
-    if normalization.gamma is not None:
-        scale *= normalization.gamma.numpy()
-    bias = -normalization.moving_mean.numpy() * scale
-    if normalization.beta is not None:
-        bias += normalization.beta.numpy()
-    if convolution.bias is not None:
-        bias += convolution.bias.numpy() * scale
-    kernel = convolution.kernel.numpy()
-    # Of a depthwise kernel, [height, width, channels, multiplier], the last two axes make the channels that come out.
-    scales = scale.reshape(kernel.shape[2:]) if hasattr(convolution, "depth_multiplier") else scale
-    return [(kernel * scales).astype(np.float32), bias.astype(np.float32)]
+    """Kernel and bias of a convolution that includes the normalization after it."""
+
+    def numbers(variable: Any) -> np.ndarray | None:
+        return None if variable is None else variable.numpy()
+
+    return fold_normalization(
+        convolution.kernel.numpy(),
+        numbers(convolution.bias),
+        gamma=numbers(normalization.gamma),
+        beta=numbers(normalization.beta),
+        mean=normalization.moving_mean.numpy(),
+        variance=normalization.moving_variance.numpy(),
+        epsilon=normalization.epsilon,
+        depthwise=hasattr(convolution, "depth_multiplier"),
+    )
+
+
+def fold_normalization(
+    kernel: np.ndarray,
+    bias: np.ndarray | None,
+    *,
+    gamma: np.ndarray | None,
+    beta: np.ndarray | None,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    epsilon: float,
+    depthwise: bool,
+) -> list[np.ndarray]:
+    """Kernel and bias of a convolution that includes the normalization after it; float32, computed in float64.
+
+    Args:
+      kernel: of the convolution, [height, width, inputs, outputs]; if depthwise, [height, width, channels, multiplier].
+      bias: of the convolution, [outputs]; None for none.
+      gamma: of the normalization, as the next four; [outputs] each. None for ones.
+      beta: None for zeros.
+      mean: what is subtracted.
+      variance: what is divided by the root of.
+      epsilon: what is added to the variance.
+      depthwise: whether each output has a kernel of its own channel alone.
+    """
+    scale = 1.0 / np.sqrt(variance.astype(np.float64) + epsilon)
+    if gamma is not None:
+        scale *= gamma
+    folded_bias = -mean * scale
+    if beta is not None:
+        folded_bias += beta
+    if bias is not None:
+        folded_bias += bias * scale
+    # Of a depthwise kernel, the last two axes make the channels that come out.
+    scales = scale.reshape(kernel.shape[2:]) if depthwise else scale
+    return [(kernel * scales).astype(np.float32), folded_bias.astype(np.float32)]
 
 
 def _as_list(tensors: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import re
@@ -15,6 +14,7 @@ from typing import cast
 
 from configs.activity import doing
 from configs.console import write_standard_error
+from configs.large_imports import without_garbage_collection
 
 # The messages that TensorFlow 2.21 prints regardless of TF_CPP_MIN_LOG_LEVEL: notes (I, W), that there is no GPU, and
 # that Eigen transposes bytes.
@@ -49,19 +49,6 @@ def without_tensorflow_noise() -> Iterator[None]:
                     write_standard_error(line)
 
 
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Within this context the interpreter does not look for garbage: an import makes many objects, and all stay."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 # What TensorFlow and Keras import wherever it is installed, and nothing here uses: converters of JAX's functions (a
 # second), and Keras' models for scikit-learn, which bring SciPy (a fifth of the processor time of the import).
 _NOT_NEEDED = ("jax", "sklearn")
@@ -93,7 +80,7 @@ def import_tensorflow(*, start: bool = True) -> ModuleType:
 
         return tf
     with doing("loading TensorFlow"), without_tensorflow_noise():
-        with _without_what_is_not_needed(), _without_garbage_collection():
+        with _without_what_is_not_needed(), without_garbage_collection():
             import tensorflow as tf
 
         if start:

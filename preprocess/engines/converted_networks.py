@@ -11,9 +11,10 @@ import numpy as np
 
 from configs.activity import doing
 from preprocess.backbones.architectures import ARCHITECTURES
-from preprocess.backbones.backbone import IMAGENET, BackboneSpec, check_weights, load_keras_backbone
-from preprocess.backbones.inference_graph import GRAPH_VERSION, inference_graph
+from preprocess.backbones.backbone import IMAGENET, BackboneSpec, check_weights
+from preprocess.backbones.inference_graph import GRAPH_VERSION
 from preprocess.backbones.network_files import digest_of_network, network_file_copy
+from preprocess.backbones.network_graph import write_network_graph
 from preprocess.engines.int8 import CALIBRATION_VERSION, calibrate, digest_of_pixels
 from preprocess.engines.libraries import versions_of
 from preprocess.engines.model_cache import ModelCache
@@ -174,8 +175,6 @@ def _digest_of_imagenet(spec: BackboneSpec) -> str:
 
 
 def _write_graph(spec: BackboneSpec, folder: str, storage: Storage | None) -> None:
-    model, identity = load_keras_backbone(spec, storage)
-    with open(os.path.join(folder, _GRAPH), "wb") as stream:
-        stream.write(inference_graph(model, ImageDefinition.named(identity.image_definition).scaling))
+    identity = write_network_graph(spec, os.path.join(folder, _GRAPH), storage)
     with open(os.path.join(folder, _IDENTITY), "w", encoding="utf-8") as stream:
         json.dump(identity.to_json(), stream)

@@ -14,18 +14,28 @@ from configs.errors import InputError
 from preprocess.engines.openvino_import import import_nncf, import_openvino
 
 # A change to the settings below must change this number: int8 networks are kept on disk from run to run.
-CALIBRATION_VERSION = 1
+CALIBRATION_VERSION = 2
 
-# The ranges do not change much after about 100 images. With fewer than this, they depend on the choice of images.
+# The number of images that the ranges are calibrated on; of those, the first that the mean is corrected on. With 300, a
+# head on the flowers with EfficientNet-Lite0 was as accurate, and the calibration took several times as long.
+CALIBRATION_IMAGES = 48
+_MEAN_IMAGES = 32
+# With fewer than this, the ranges depend on the choice of images.
 MIN_IMAGES = 16
+
+# The operations of OpenVINO that have weights.
+_LAYERS = frozenset({"Convolution", "GroupConvolution", "MatMul"})
 
 
 def calibrate(network: Any, pixels: np.ndarray) -> Any:
-    """Makes an int8 network. Deterministic; takes about ten times as long as embedding the images.
+    """Makes an int8 network. Deterministic; takes about three times as long as embedding the images, and some seconds.
+
+    The first and the last layer are not quantized. They are a small part of the arithmetic and lose most: without them,
+    the median cosine on photos rises from 0.987 to 0.993 (EfficientNet-Lite0, ImageNet).
 
     Args:
       network: an `ov.Model`, uint8 [n, size, size, 3] to float32 [n, embedding_size]. Not changed.
-      pixels: uint8 [n, size, size, 3], images like those that will be embedded; 128 or more are best.
+      pixels: uint8 [n, size, size, 3], images like those that will be embedded; `CALIBRATION_IMAGES` are best.
 
     Returns:
       An `ov.Model` of the same inputs and outputs.
@@ -55,12 +65,22 @@ def calibrate(network: Any, pixels: np.ndarray) -> Any:
 
         dataset = nncf.Dataset([image[np.newaxis] for image in pixels], counted)
         quantized = nncf.quantize(
-            network.clone(), dataset, subset_size=len(pixels), preset=nncf.QuantizationPreset.MIXED
+            network.clone(),
+            dataset,
+            subset_size=len(pixels),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(names=_first_and_last_layer(network)),
         )
-    with doing(f"{steps}: mean", total=2 * len(pixels), unit="image") as means:
-        offset = _mean_embedding(network, pixels, means) - _mean_embedding(quantized, pixels, means)
+    some = pixels[:_MEAN_IMAGES]
+    with doing(f"{steps}: mean", total=2 * len(some), unit="image") as means:
+        offset = _mean_embedding(network, some, means) - _mean_embedding(quantized, some, means)
     _correct_mean(quantized, offset)
     return quantized
+
+
+def _first_and_last_layer(network: Any) -> list[str]:
+    layers = [one.get_friendly_name() for one in network.get_ordered_ops() if one.get_type_name() in _LAYERS]
+    return list(dict.fromkeys([*layers[:1], *layers[-1:]]))
 
 
 def _mean_embedding(network: Any, pixels: np.ndarray, progress: Activity) -> np.ndarray:
@@ -93,7 +113,7 @@ def _correct_mean(network: Any, offset: np.ndarray) -> None:
 
 
 def digest_of_pixels(pixels: np.ndarray) -> str:
-    """The digest of a set of calibration images."""
-    digest = hashlib.sha256(f"{pixels.dtype}{pixels.shape}".encode())
+    """The digest of a set of calibration images, and of the version of the calibration."""
+    digest = hashlib.sha256(f"{CALIBRATION_VERSION} {pixels.dtype}{pixels.shape}".encode())
     digest.update(np.ascontiguousarray(pixels).tobytes())
     return f"sha256:{digest.hexdigest()}"

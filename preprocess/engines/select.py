@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 import json
@@ -27,7 +28,7 @@ from preprocess.engines.converted_networks import (
     load_network,
     load_operations,
 )
-from preprocess.engines.fidelity import centred_cosines, embed_all, seconds_for
+from preprocess.engines.fidelity import compare
 from preprocess.engines.int8 import digest_of_pixels
 from preprocess.engines.jax_engine import JaxEngine
 from preprocess.engines.jax_import import find_gpu, has_jax, sees_gpu_driver
@@ -45,8 +46,10 @@ from preprocess.storage.base import Storage
 FIDELITY_FLOOR = 0.99
 # A lower precision that is hardly faster (emulated arithmetic, a disturbed measurement) is not worth its error.
 _WORTHWHILE_SPEEDUP = 1.15
+# The speedups at which no further measurement would change the choice: by a fifth more than is worthwhile, or none.
+_CLEARLY_FASTER, _NOT_FASTER = 1.2 * _WORTHWHILE_SPEEDUP, 1.0
 # Calibration images on which int8 is compared with float32.
-_INT8_COMPARED = 64
+_INT8_COMPARED = 16
 
 _MEASURED = "measured.json"
 
@@ -175,7 +178,7 @@ def _load_with(
 
 
 def _load_kind(network: Network, spec: EngineSpec, kind: _Kind, cache: ModelCache) -> Engine:
-    make = functools.partial(_make_engine, network, kind, cache)
+    make = _maker(network, kind, cache)
     if spec.begun_with is not None:
         return _load_begun_with(spec.begun_with, kind, make)
     if spec.precision == "float32":
@@ -251,6 +254,10 @@ class _Measured:
         return f"{self.speedup:.1f} times as fast as float32 here, probe images agree to {self.worst:.4f}"
 
 
+def _is_clear(speedup: float) -> bool:
+    return speedup >= _CLEARLY_FASTER or speedup <= _NOT_FASTER
+
+
 def _measured_key(network: Network, *, engine: _Kind, **what: Any) -> dict[str, Any]:
     return {
         "kind": "measured",
@@ -274,11 +281,14 @@ def _measure(
 
     def write(folder: str) -> None:
         with doing(f"comparing {precision} with float32; the next run will know the result"):
-            pixels, reference, candidate = images(), make("float32"), make(precision)
-            # The first embeddings of each also warm it up for the timing.
-            cosines = centred_cosines(embed_all(candidate, pixels), embed_all(reference, pixels))
-            speedup = seconds_for(reference, pixels) / seconds_for(candidate, pixels)
-        measured = _Measured(speedup=speedup, worst=float(cosines.min()), median=float(np.median(cosines)))
+            # The speed of int8, which is taken only if asked for, decides nothing.
+            is_clear = None if precision == "int8" else _is_clear
+            with concurrent.futures.ThreadPoolExecutor(1) as helper:
+                drawn = helper.submit(images)  # while the network is compiled
+                engines = make(precision), make("float32")
+                found = compare(*engines, drawn.result(), is_clear=is_clear)
+        cosines = found.cosines
+        measured = _Measured(speedup=found.speedup, worst=float(cosines.min()), median=float(np.median(cosines)))
         with open(os.path.join(folder, _MEASURED), "w", encoding="utf-8") as stream:
             json.dump(dataclasses.asdict(measured), stream)
 
@@ -306,6 +316,7 @@ def _load_int8(
     quantized = load_int8_network(network, pixels, cache)
     calibration = digest_of_pixels(pixels)
 
+    @functools.cache
     def make(precision: str) -> Engine:
         source = quantized if precision == "int8" else read_network(network.graph_path)
         return OpenVinoEngine(source, network.identity, precision=precision)
@@ -337,17 +348,24 @@ def _engine_for_cpu() -> _Kind:
     return "openvino" if has_openvino() else "tensorflow"
 
 
-def _make_engine(network: Network, kind: _Kind, cache: ModelCache, precision: str) -> Engine:
-    if kind == "openvino":
-        return OpenVinoEngine(read_network(network.graph_path), network.identity, precision=precision)
-    if kind == "jax":
-        return JaxEngine(
-            load_operations(network, cache),
-            network.identity,
-            precision=precision,
-            cache_folder=cache.folder_of_library("xla"),
-        )
-    return TensorFlowEngine(network.graph, network.identity, precision=precision)
+def _maker(network: Network, kind: _Kind, cache: ModelCache) -> Callable[[str], Engine]:
+    """Makes the engines of a network by precision, each once: the one that was compared is the one that is used."""
+    source = functools.cache(lambda: read_network(network.graph_path))
+
+    @functools.cache
+    def make(precision: str) -> Engine:
+        if kind == "openvino":
+            return OpenVinoEngine(source(), network.identity, precision=precision)
+        if kind == "jax":
+            return JaxEngine(
+                load_operations(network, cache),
+                network.identity,
+                precision=precision,
+                cache_folder=cache.folder_of_library("xla"),
+            )
+        return TensorFlowEngine(network.graph, network.identity, precision=precision)
+
+    return make
 
 
 def _lower_precisions(kind: _Kind) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def test_what_is_baked_is_found_without_loading_anything(cache, monkeypatch, cap
         ["entry.json", "graph.pb", "identity.json"]
     ] * 2
     monkeypatch.setattr(
-        "preprocess.engines.converted_networks.load_keras_backbone", lambda spec: pytest.fail("converted again")
+        "preprocess.backbones.network_graph.load_keras_backbone", lambda spec: pytest.fail("converted again")
     )
     for weights in ("random", path):
         load_network(BackboneSpec(architecture=tiny_network.NAME, weights=weights), ModelCache())

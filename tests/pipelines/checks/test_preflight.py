@@ -88,3 +88,19 @@ def test_many_lists_are_one_activity(monkeypatch):
     scan(MemoryStorage(lists_of("/lists")), "/lists/*.csv")
     scan(MemoryStorage(lists_of("/lists")), "/lists/03.csv")
     assert shown == ["looking for the lists", "checking 20 lists", "looking for the lists", "checking /lists/03.csv"]
+
+
+def test_an_image_that_a_list_names_often_is_in_the_sample_once():
+    def sample_of(rows, size):
+        storage = MemoryStorage({"/lists/all.csv": "".join(f"{name}.jpg,a\n" for name in rows).encode()})
+        found = scan_lists(["/lists/all.csv"], labels=LABELS, unknown_labels="fail", storage=storage, sample_size=size)
+        return found.sample, found.sample_times
+
+    names = [str(number) for number in range(40)]
+    for size in (7, 40, 50):
+        plain, once = sample_of(names, size)
+        assert len(set(plain)) == len(plain) == min(size, 40)
+        assert set(once) == {1}
+        repeated = [name for name in names for _ in range(30)]
+        assert sample_of(repeated, size) == (plain, (30,) * len(plain))
+        assert sample_of(names * 3, size) == (plain, (3,) * len(plain))

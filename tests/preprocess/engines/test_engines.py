@@ -274,6 +274,19 @@ def test_calibration_is_deterministic_and_silent(network, pixels, tmp_path, capf
     assert capfd.readouterr().out == ""
 
 
+def test_the_first_and_the_last_layer_are_not_quantized(network, pixels):
+    pytest.importorskip("nncf")
+    source = read_network(network.graph_path)
+    quantized = calibrate(source, pixels[:MIN_IMAGES])
+    kinds = [
+        {one.get_node().get_type_name() for one in layer.input_values()}
+        for layer in quantized.get_ordered_ops()
+        if layer.get_type_name() == "Convolution"
+    ]
+    assert len(kinds) == 3
+    assert ["FakeQuantize" in kind for kind in kinds] == [False, True, False]
+
+
 def test_weights_files_are_told_apart_by_their_content(module_patch, tmp_path):
     cache = ModelCache(str(tmp_path / "cache"))
     spec = BackboneSpec(architecture=tiny_network.NAME, weights="random", seed=5)
@@ -284,12 +297,12 @@ def test_weights_files_are_told_apart_by_their_content(module_patch, tmp_path):
     first = load_network(BackboneSpec(architecture=tiny_network.NAME, weights=here), cache)
     assert first.identity.agrees_with(identity)
     module_patch.setattr(
-        "preprocess.engines.converted_networks.load_keras_backbone", lambda spec: pytest.fail("converted again")
+        "preprocess.backbones.network_graph.load_keras_backbone", lambda spec: pytest.fail("converted again")
     )
     second = load_network(BackboneSpec(architecture=tiny_network.NAME, weights=there), cache)
     assert second.identity.weights == there
     assert second.graph_path == first.graph_path
-    module_patch.setattr("preprocess.engines.converted_networks.load_keras_backbone", load_keras_backbone)
+    module_patch.setattr("preprocess.backbones.network_graph.load_keras_backbone", load_keras_backbone)
     trained = tiny_network.trained(model)
     trained.save_weights(there)
     third = load_network(BackboneSpec(architecture=tiny_network.NAME, weights=there), cache)
