@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import json
+import pathlib
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +35,7 @@ from benchmarks import (
 from benchmarks.report import Figure, at_least, finish, limit
 from benchmarks.stand_ins import StandInEngine
 from configs.errors import InputError
+from preprocess.images.decode import decode_image
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +95,12 @@ def test_the_last_line_is_json(capsys):
     result = result_of(capsys)
     assert result["benchmark"] == "name"
     assert result["more"] == 1
-    assert result["rows"] == [{"figure": "f", "ours": "1 s", "peer": "", "ratio": None, "target": "", "met": None}]
+    assert result["rows"] == [
+        {"figure": "f", "ours": "1 s", "peer": "", "ratio": None, "target": "", "met": None, "noise": None}
+    ]
 
 
-def test_photos_are_repeated_under_distinct_names(photo_folder, tmp_path):
+def test_photos_are_repeated_under_distinct_names_and_with_distinct_bytes(photo_folder, tmp_path):
     photo_set = photos.find_photos(str(photo_folder))
     assert photo_set.classes == ("cats", "dogs")
     assert [label for _, label in photo_set.photos[:4]] == ["cats", "dogs", "cats", "dogs"]
@@ -103,6 +108,10 @@ def test_photos_are_repeated_under_distinct_names(photo_folder, tmp_path):
     assert len({path for path, _ in lists.rows}) == 45
     assert len((tmp_path / "all.csv").read_text().splitlines()) == 45
     assert len(list(lists.folder.glob("*/*.jpg"))) == 45
+    # An image that occurs twice is embedded once, so repetitions differ in their bytes, and not in their pixels.
+    contents = [pathlib.Path(path).read_bytes() for path, _ in lists.rows]
+    assert len(set(contents)) == 45
+    np.testing.assert_array_equal(decode_image(contents[41]), decode_image(contents[1]))
 
 
 def test_a_folder_without_photos_is_an_input_error(tmp_path):
@@ -277,20 +286,23 @@ def test_every_benchmark_takes_the_flags_that_run_passes_on(helps, name):
     assert "--quick" in helps[name]
 
 
-def test_run_puts_results_into_one_table(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(run, "OUT", tmp_path)
-    assert run.main(["--only", "overhead", "--quick"]) == 0
+def test_run_puts_results_into_one_table_and_keeps_them_with_the_machine(tmp_path, capsys):
+    assert run.main(["--only", "overhead", "--quick", "--results", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "| figure | ours |" in out
-    assert "peak memory" in (tmp_path / "results.md").read_text()
-    assert json.loads((tmp_path / "results.json").read_text())["machine"]["cores"] > 0
+    (table,) = tmp_path.glob("20??-??-??-??????-*-cores-quick.md")
+    assert "peak memory" in table.read_text()
+    text = table.with_suffix(".json").read_text()
+    assert out.splitlines()[-1] == str(table.with_suffix(".json"))
+    assert json.loads(text)["machine"]["cores"] > 0
+    assert socket.gethostname() not in text + table.read_text()
 
 
 def test_a_benchmark_that_fails_is_a_row_of_the_table(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(run, "OUT", tmp_path)
     monkeypatch.setattr(run, "BENCHMARKS", ("absent",))
-    assert run.main([]) == 1
-    assert "**failed**" in (tmp_path / "results.md").read_text()
+    assert run.main(["--results", str(tmp_path)]) == 1
+    (table,) = tmp_path.glob("*.md")
+    assert "**failed**" in table.read_text()
 
 
 def test_the_cost_shows_its_arithmetic():
