@@ -29,6 +29,7 @@ from benchmarks import (
     pipeline,
     run,
     startup,
+    streams,
     training,
     training_on_views,
 )
@@ -296,6 +297,22 @@ def test_run_puts_results_into_one_table_and_keeps_them_with_the_machine(tmp_pat
     assert out.splitlines()[-1] == str(table.with_suffix(".json"))
     assert json.loads(text)["machine"]["cores"] > 0
     assert socket.gethostname() not in text + table.read_text()
+
+
+def test_the_figures_of_a_number_of_cores_hold_the_chosen_streams_against_the_best():
+    one = {
+        "cores": 4,
+        "hint": 2,
+        "chosen": 2,
+        "same_bytes": True,
+        "rates": {"1": [10.0, 12.0, 11.0], "2": [90.0, 94.0, 98.0], "4": [100.0, 104.0, 102.0]},
+        "pipeline": {"ours": 88.0, "bound": 92.0, "ratio": 88 / 92, "noise": 0.01},
+    }
+    best, same, bound = streams.figures("openvino/bfloat16", one)
+    assert (best.ratio, best.met) == (round(94 / 102, 4), False)
+    assert best.noise > 0
+    assert same.met
+    assert bound.met
 
 
 def test_a_benchmark_that_fails_is_a_row_of_the_table(monkeypatch, tmp_path, capsys):
