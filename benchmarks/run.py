@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import results_files
+from benchmarks.costs import cost_lines
 from benchmarks.machine import machine
 from benchmarks.photos import ROOT, add_photos_flag
 from benchmarks.report import say
@@ -59,44 +60,6 @@ _WITH_PHOTOS = {
     "views",
     "serving",
 }
-# List prices of Dataflow batch workers in us-central1, on demand, in US dollars. Prices change: put those of
-# https://cloud.google.com/dataflow/pricing here.
-MACHINE_TYPE, MACHINE_VCPUS, MACHINE_GB = "n2-standard-4", 4, 16
-DOLLARS_PER_VCPU_HOUR = 0.056
-DOLLARS_PER_GB_HOUR = 0.003557
-
-
-def cost_of_a_million(choice: str, images_per_sec: float, num_cores: int) -> str:
-    """The cost of a million images on `MACHINE_TYPE`, with its calculation."""
-    per_core = images_per_sec / num_cores
-    per_machine = per_core * MACHINE_VCPUS
-    hours = 1_000_000 / per_machine / 3600
-    hourly = MACHINE_VCPUS * DOLLARS_PER_VCPU_HOUR + MACHINE_GB * DOLLARS_PER_GB_HOUR
-    return (
-        f"- {choice}: {images_per_sec:.1f} images/s / {num_cores} cores = {per_core:.2f} a core; "
-        f"x {MACHINE_VCPUS} vCPUs = {per_machine:.1f} images/s a machine; "
-        f"1,000,000 / {per_machine:.1f} / 3600 = {hours:.2f} machine-hours; "
-        f"x ({MACHINE_VCPUS} x ${DOLLARS_PER_VCPU_HOUR:g} + {MACHINE_GB} GB x ${DOLLARS_PER_GB_HOUR:g} "
-        f"= ${hourly:.4f} an hour) = **${hours * hourly:.2f}**"
-    )
-
-
-def _costs(results: Sequence[dict[str, Any]]) -> list[str]:
-    measured = [
-        (one["choice"], one["ours"], result["cores"]) for result in results for one in result.get("measured", ())
-    ]
-    if not measured:
-        return []
-    return [
-        "",
-        f"A million images on Dataflow workers {MACHINE_TYPE} (us-central1, on demand), by arithmetic, not by a run:",
-        "",
-        *(cost_of_a_million(*one) for one in measured),
-        "",
-        "This extrapolates from the machine above: it takes a vCPU there to be worth a core here, which it is not if "
-        "its processor lacks bfloat16 or int8 arithmetic or two vCPUs share a core. It counts the steady state only: "
-        "no start of workers, no disk, no shuffle, no network. The prices are list prices; check them.",
-    ]
 
 
 def _run(name: str, flags: Sequence[str]) -> dict[str, Any]:
@@ -166,7 +129,7 @@ def summary(results: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
         f"photos: {', '.join(photos) or 'none'}. {facts['load']} processes were busy when the run began. "
         f"It took {sum(result['wall_sec'] for result in results) / 60:.1f} minutes"
         f" (of them {', '.join(f'{name} {sec:.0f} s' for sec, name in slowest)}).",
-        *_costs(results),
+        *cost_lines(results, facts["arithmetic"]),
     ]
     return "\n".join(lines) + "\n"
 
