@@ -14,7 +14,7 @@ from configs.errors import InputError
 
 FOLDER = ROOT / "benchmarks" / "results"
 _FORMAT = 1
-_KEPT = ("benchmark", "rows", "wall_sec", "error", "photos", "cores", "measured", "peers")
+_KEPT = ("benchmark", "rows", "wall_sec", "error", "photos", "cores", "measured", "peers", "core_ms")
 
 
 def write(folder: pathlib.Path, *, machine: Mapping[str, Any], results: Sequence[Any], quick: bool, table: str) -> str:

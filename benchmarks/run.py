@@ -41,6 +41,7 @@ BENCHMARKS = (
     "backbones",
     "views",
     "training",
+    "training_profile",
     "training_on_views",
     "serving",
     "serving_hostile",

@@ -33,6 +33,7 @@ from benchmarks import (
     streams,
     training,
     training_on_views,
+    training_profile,
 )
 from benchmarks.report import Figure, at_least, finish, limit
 from benchmarks.stand_ins import StandInEngine
@@ -349,6 +350,13 @@ def test_a_training_step_is_compared_with_the_parts_of_keras():
     row = training.step_row(batch_size=4, steps=2, rounds=1)
     assert row["ratio"] == pytest.approx(row["peer"] / row["ours"], rel=0.05)
     assert row["keras_dropout_ms"] > 0 and row["keras_optimizer_ms"] > 0
+
+
+def test_a_training_step_is_compared_with_its_arithmetic():
+    took = training_profile.profile(batch_size=4, rounds=2)
+    (figure,) = training_profile.figures(took)
+    assert 0 < figure.ratio < 2
+    assert figure.noise is not None
 
 
 def test_commit_scale(capfd):
