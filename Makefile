@@ -14,7 +14,7 @@ LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --python-version 3.11 --univ
 SOURCES := configs preprocess pipelines trainer serving insight cloud commands demo benchmarks tests scripts setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test cluster cluster-test lint format lock clean
+.PHONY: help setup demo bench bench-compare test cluster cluster-test lint format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
@@ -43,6 +43,9 @@ setup: $(VENV)/project ## make the virtual environment
 demo: export DATA := $(DATA)
 demo: $(VENV)/project $(if $(DATA),,$(VENV)/demo-photos) ## photos to a prediction; DATA=my_photos/ for your own
 	@$(BIN)/python -m demo.run $(if $(DATA),--image_dir "$$DATA") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(DEMO_FLAGS)
+
+bench-compare: $(VENV)/project ## two runs of make bench side by side: RUNS="BEFORE.json AFTER.json", or the newest two
+	@$(BIN)/python -m benchmarks.compare $(RUNS)
 
 bench: $(VENV)/project $(VENV)/demo-photos ## every number of the README, beside peers
 	@$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)

@@ -30,7 +30,7 @@ from benchmarks import engines
 from benchmarks.decode import core_seconds_per_image
 from benchmarks.embedding import embed, read_and_note
 from benchmarks.photos import Lists, PhotoSet, add_photos_flag, find_photos, make_lists
-from benchmarks.report import Figure, at_least, finish, say
+from benchmarks.report import Figure, at_least, finish, noise_of, say
 from configs.errors import EXIT_OK
 from configs.program import run_program
 from preprocess.backbones.backbone import BackboneSpec
@@ -110,6 +110,7 @@ def measure_choice(
         "ours": statistics.median(rates),
         "bound": statistics.mean(bound["images_per_sec"] for bound in bounds),
         "ratio": statistics.median(ratios),
+        "noise": noise_of(ratios),
         "decode_sec": statistics.mean(bound["decode_sec"] for bound in bounds),
         "inference_sec": statistics.mean(bound["inference_sec"] for bound in bounds),
     }
@@ -139,6 +140,7 @@ def figures(measured: Sequence[dict[str, Any]], peers: dict[str, float]) -> list
                 ratio=round(one["ratio"], 4),
                 target=f">= {_BOUND_TARGET:g}",
                 met=one["ratio"] >= _BOUND_TARGET,
+                noise=one.get("noise"),
             )
         )
         for peer, what, targets in (

@@ -21,6 +21,7 @@ class Figure:
       ratio: our number compared with the peer's; a larger ratio is better. None if there is no peer.
       target: the target, in words.
       met: whether the target is met; None if there is no target.
+      noise: how much the figure varies between rounds of the same run, as a share of it; None if it was not repeated.
     """
 
     figure: str
@@ -29,6 +30,7 @@ class Figure:
     ratio: float | None = None
     target: str = ""
     met: bool | None = None
+    noise: float | None = None
 
     def line(self) -> str:
         """The figure as one line for people."""
@@ -59,6 +61,12 @@ def limit(figure: str, ours: float, target: float, *, unit: str, at_most: bool =
         target=f"{'<' if at_most else '>='} {target:g} {unit}".strip(),
         met=ours < target if at_most else ours >= target,
     )
+
+
+def noise_of(rounds: Sequence[float]) -> float | None:
+    """Half of the range of the rounds of a figure, as a share of their mean; None if there was one."""
+    mean = sum(rounds) / len(rounds)
+    return round((max(rounds) - min(rounds)) / 2 / abs(mean), 4) if len(rounds) > 1 and mean else None
 
 
 def say(text: str) -> None:

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import json
+import pathlib
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from benchmarks import (
     answers,
     clusters,
     commit_scale,
+    costs,
     decode,
     embedding,
     engines,
@@ -27,12 +30,15 @@ from benchmarks import (
     pipeline,
     run,
     startup,
+    streams,
     training,
     training_on_views,
+    training_profile,
 )
 from benchmarks.report import Figure, at_least, finish, limit
 from benchmarks.stand_ins import StandInEngine
 from configs.errors import InputError
+from preprocess.images.decode import decode_image
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +98,12 @@ def test_the_last_line_is_json(capsys):
     result = result_of(capsys)
     assert result["benchmark"] == "name"
     assert result["more"] == 1
-    assert result["rows"] == [{"figure": "f", "ours": "1 s", "peer": "", "ratio": None, "target": "", "met": None}]
+    assert result["rows"] == [
+        {"figure": "f", "ours": "1 s", "peer": "", "ratio": None, "target": "", "met": None, "noise": None}
+    ]
 
 
-def test_photos_are_repeated_under_distinct_names(photo_folder, tmp_path):
+def test_photos_are_repeated_under_distinct_names_and_with_distinct_bytes(photo_folder, tmp_path):
     photo_set = photos.find_photos(str(photo_folder))
     assert photo_set.classes == ("cats", "dogs")
     assert [label for _, label in photo_set.photos[:4]] == ["cats", "dogs", "cats", "dogs"]
@@ -103,6 +111,10 @@ def test_photos_are_repeated_under_distinct_names(photo_folder, tmp_path):
     assert len({path for path, _ in lists.rows}) == 45
     assert len((tmp_path / "all.csv").read_text().splitlines()) == 45
     assert len(list(lists.folder.glob("*/*.jpg"))) == 45
+    # An image that occurs twice is embedded once, so repetitions differ in their bytes, and not in their pixels.
+    contents = [pathlib.Path(path).read_bytes() for path, _ in lists.rows]
+    assert len(set(contents)) == 45
+    np.testing.assert_array_equal(decode_image(contents[41]), decode_image(contents[1]))
 
 
 def test_a_folder_without_photos_is_an_input_error(tmp_path):
@@ -277,27 +289,54 @@ def test_every_benchmark_takes_the_flags_that_run_passes_on(helps, name):
     assert "--quick" in helps[name]
 
 
-def test_run_puts_results_into_one_table(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(run, "OUT", tmp_path)
-    assert run.main(["--only", "overhead", "--quick"]) == 0
+def test_run_puts_results_into_one_table_and_keeps_them_with_the_machine(tmp_path, capsys):
+    assert run.main(["--only", "overhead", "--quick", "--results", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "| figure | ours |" in out
-    assert "peak memory" in (tmp_path / "results.md").read_text()
-    assert json.loads((tmp_path / "results.json").read_text())["machine"]["cores"] > 0
+    (table,) = tmp_path.glob("20??-??-??-??????-*-cores-quick.md")
+    assert "peak memory" in table.read_text()
+    text = table.with_suffix(".json").read_text()
+    assert out.splitlines()[-1] == str(table.with_suffix(".json"))
+    assert json.loads(text)["machine"]["cores"] > 0
+    assert socket.gethostname() not in text + table.read_text()
+
+
+def test_the_figures_of_a_number_of_cores_hold_the_chosen_streams_against_the_best():
+    one = {
+        "cores": 4,
+        "hint": 2,
+        "chosen": 2,
+        "same_bytes": True,
+        "rates": {"1": [10.0, 12.0, 11.0], "2": [90.0, 94.0, 98.0], "4": [100.0, 104.0, 102.0]},
+        "pipeline": {"ours": 88.0, "bound": 92.0, "ratio": 88 / 92, "noise": 0.01},
+    }
+    best, same, bound = streams.figures("openvino/bfloat16", one)
+    assert (best.ratio, best.met) == (round(94 / 102, 4), False)
+    assert best.noise > 0
+    assert same.met
+    assert bound.met
 
 
 def test_a_benchmark_that_fails_is_a_row_of_the_table(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(run, "OUT", tmp_path)
     monkeypatch.setattr(run, "BENCHMARKS", ("absent",))
-    assert run.main([]) == 1
-    assert "**failed**" in (tmp_path / "results.md").read_text()
+    assert run.main(["--results", str(tmp_path)]) == 1
+    (table,) = tmp_path.glob("*.md")
+    assert "**failed**" in table.read_text()
 
 
-def test_the_cost_shows_its_arithmetic():
-    line = run.cost_of_a_million("openvino/bfloat16", 60.0, 2)
+def test_the_cost_shows_its_arithmetic_and_a_vcpu_is_half_a_core():
+    n2, c3 = costs.MACHINES
+    line = costs.cost_of_a_million("openvino/bfloat16", 60.0, 2, c3)
     assert "60.0 images/s / 2 cores = 30.00 a core" in line
-    assert "2.31 machine-hours" in line  # 1,000,000 / 120 / 3600
-    assert "**$0.65**" in line  # 2.3148 h x (4 x 0.056 + 16 x 0.003557)
+    assert "4.63 machine-hours" in line  # 1,000,000 / 60 / 3600
+    assert "**$0.93**" in line  # 4.6296 h x 0.2016
+    assert line.endswith("x $0.2809 = $1.30")  # 4.6296 h x (4 x 0.056 + 16 x 0.003557)
+    measured = [{"choice": f"openvino/{precision}", "ours": 60.0} for precision in ("float32", "bfloat16", "int8")]
+    lines = costs.cost_lines([{"measured": measured, "cores": 2}], ["avx512f"])
+    assert sum(n2.name in line for line in lines) == 2  # It has no bfloat16.
+    assert sum(c3.name in line for line in lines) == 3
+    assert "lacks AMX" in lines[-1]
+    assert costs.cost_lines([{"rows": []}], []) == []
 
 
 def test_faults(photo_folder):
@@ -311,6 +350,13 @@ def test_a_training_step_is_compared_with_the_parts_of_keras():
     row = training.step_row(batch_size=4, steps=2, rounds=1)
     assert row["ratio"] == pytest.approx(row["peer"] / row["ours"], rel=0.05)
     assert row["keras_dropout_ms"] > 0 and row["keras_optimizer_ms"] > 0
+
+
+def test_a_training_step_is_compared_with_its_arithmetic():
+    took = training_profile.profile(batch_size=4, rounds=2)
+    (figure,) = training_profile.figures(took)
+    assert 0 < figure.ratio < 2
+    assert figure.noise is not None
 
 
 def test_commit_scale(capfd):

@@ -192,7 +192,7 @@ def test_the_calculations_of_sizes_are_right_and_use_the_rates_of_the_readme():
     calculations = re.findall(r"`([^`=]+) = \$?([\d.,]+) ?([^`]*)`", page)
     assert len(calculations) > 20
     for formula, result, unit in calculations:
-        terms = re.findall(r"\$?([\d.,]+) ?(images/s|MB/s|KB|MB|GB|ms|min|steps|s|h)?\b|([/x()])", formula)
+        terms = re.findall(r"\$?([\d.,]+) ?(images/s|MB/s|KB|MB|GB|ms|min|steps|s|h)?\b|([/x()+])", formula)
         numbers = [float(number.replace(",", "")) * _UNITS[of or "s"] for number, of, _ in terms if number]
         operators = iter(numbers)
         value = eval("".join(str(next(operators)) if number else sign.replace("x", "*") for number, _, sign in terms))

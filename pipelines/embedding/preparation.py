@@ -166,7 +166,11 @@ def prepare_job(
         options=EmbedOptions(
             unknown_labels=options.unknown_labels,
             load_engine=EngineLoader(
-                backbone=spec, engine=engine, calibration=lists.sample, images=images, expects=expects
+                backbone=spec,
+                engine=dataclasses.replace(engine, expected_images=lists.rows * images.num_views),
+                calibration=lists.sample,
+                images=images,
+                expects=expects,
             ),
             images=images,
             rows_per_shard=options.rows_per_shard,

@@ -9,7 +9,7 @@ from typing import Any
 
 from configs.counts import counted
 from pipelines.planning import amounts
-from preprocess.jobs.block_results import COMPUTED, FROM_CACHE, FROM_EARLIER_RUN
+from preprocess.jobs.block_results import COMPUTED, COPIED, FROM_CACHE, FROM_EARLIER_RUN
 from preprocess.jobs.estimate import Estimate
 from preprocess.jobs.report import COMPLETE
 from preprocess.records.record_set import FAILED_NAME, REPORT_NAME, SKIPPED_NAME
@@ -126,7 +126,11 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
     shards = counted(output["shards"], "shard")
     where = f"  {prefix}-* ({shards}, {amounts.num_bytes(output['num_bytes'])})" if complete else ""
     yield f"  {'embedded':<12}{report['embedded']:>9}{where}"
-    for source, title in ((FROM_EARLIER_RUN, "by earlier runs"), (FROM_CACHE, "from the cache")):
+    for source, title in (
+        (FROM_EARLIER_RUN, "by earlier runs"),
+        (FROM_CACHE, "from the cache"),
+        (COPIED, "of equal images"),
+    ):
         if report["embedded_by"].get(source):
             yield f"    {title:<16}{report['embedded_by'][source]:>3}"
     for title, name, field, examples_each in (

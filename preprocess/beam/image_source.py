@@ -135,12 +135,17 @@ class ImageSource:
         return max(-(-pictures // self.views.count), _FEWEST_BATCHES_OF_IMAGES * batch_size)
 
     def make_loader(
-        self, find_embedding: Callable[[bytes], np.ndarray | None] | None = None, *, engine: Engine | None = None
+        self,
+        find_embedding: Callable[[bytes], np.ndarray | None] | None = None,
+        *,
+        recall: Callable[[bytes], np.ndarray | None] | None = None,
+        engine: Engine | None = None,
     ) -> ImageLoader | ParallelLoader:
         """Makes the loader of images.
 
         Args:
           find_embedding: looks up an embedding by the SHA-256 of an image file.
+          recall: the same, of the embeddings that are in memory. Helper processes do not ask it.
           engine: what the images are loaded for, which decides how far ahead and in how many processes.
         """
         decode = self.decode or IsolatedDecoder(
@@ -162,6 +167,7 @@ class ImageSource:
             max_ahead=max_ahead,
             deadline_sec=deadline_sec,
             find_embedding=find_embedding,
+            recall=recall,
             try_again=self.try_again,
             connections_per_host=self.connections_per_host,
         )

@@ -32,6 +32,7 @@ from preprocess.jobs.commit import JobFailed, finish_record_set
 from preprocess.jobs.embedding_cache import RETRY_SEC, EmbeddingCache
 from preprocess.jobs.job import Job
 from preprocess.jobs.made_with import load_for_worker
+from preprocess.jobs.recent_embeddings import recent_embeddings_of
 from preprocess.jobs.report import COMPLETE
 from preprocess.jobs.resume import ResumeIndex
 from preprocess.jobs.stored_results import read_stored
@@ -196,6 +197,7 @@ class _EmbedRowBlocks(DoFnOfThisCode):
         with faults.noted():
             self._engine = load_for_worker(options.load_engine, self._job, self._storage)
             self._earlier = ResumeIndex(self._storage, self._job, self._engine)
+        self._recent = recent_embeddings_of(self._job.run_id, self._engine)
         self._cache = None
         self._cache_fault_said = False
         retry = options.images.retry
@@ -210,12 +212,15 @@ class _EmbedRowBlocks(DoFnOfThisCode):
 
     def start_bundle(self) -> None:
         self._embedder = BlockEmbedder(
-            loader=self._options.images.make_loader(self._cache.find if self._cache else None, engine=self._engine),
+            loader=self._options.images.make_loader(
+                self._cache.find if self._cache else None, recall=self._recent.find, engine=self._engine
+            ),
             engine=self._engine,
             open_writer=self._open_writer,
             batch_size=self._options.batch_size or self._engine.batch_size,
             on_rows_done=progress.notify,
             views=self._options.images.views,
+            recent=self._recent,
             **({"keep_embedding": self._cache.keep} if self._cache else {}),
         )
 

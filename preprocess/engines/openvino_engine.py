@@ -75,6 +75,10 @@ class OpenVinoEngine:
       network: an `ov.Model`, uint8 [n, size, size, 3] to float32 [n, embedding_size]. It is not changed.
       identity: the identity of the network.
       precision: "float32", "bfloat16", or "int8" for a network that `calibrate` made.
+      streams: into how many streams the cores are divided; None for OpenVINO's own choice.
+
+    Attributes:
+      streams: into how many streams the cores are divided.
 
     Raises:
       InputError: OpenVINO is not installed.
@@ -82,7 +86,9 @@ class OpenVinoEngine:
 
     batch_size = _BATCH
 
-    def __init__(self, network: Any, identity: BackboneIdentity, *, precision: str = "float32"):
+    def __init__(
+        self, network: Any, identity: BackboneIdentity, *, precision: str = "float32", streams: int | None = None
+    ):
         ov = import_openvino()
         # In an int8 network, this is the precision of the operations that are not int8.
         lower = precision != "float32" and cpu_has_bfloat16()
@@ -92,6 +98,7 @@ class OpenVinoEngine:
             config={
                 # OpenVINO chooses the streams and their threads so that many images at once are fast.
                 "PERFORMANCE_HINT": "THROUGHPUT",
+                **({} if streams is None else {"NUM_STREAMS": streams}),
                 "INFERENCE_PRECISION_HINT": ov.Type.bf16 if lower else ov.Type.f32,
                 "INFERENCE_NUM_THREADS": available_cores(),
                 # Pinned threads of two worker processes, or of decoders, would share the same cores.
@@ -102,6 +109,7 @@ class OpenVinoEngine:
         compiled = self._compile(network)
         # There is one request more than streams, so a batch always waits for the next free stream.
         self.max_pending = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + 1
+        self.streams = int(compiled.get_property("NUM_STREAMS"))
         self._idle = self._requests_of(compiled)
         self._idle_with_brightness: queue.SimpleQueue[Any] | None = None
         self._lock = threading.Lock()
@@ -119,6 +127,12 @@ class OpenVinoEngine:
             fidelity=None,
             why=f"{precision} with OpenVINO: asked for",
         )
+
+    def with_streams(self, streams: int) -> OpenVinoEngine:
+        """The same engine with another number of streams. The cores may allow fewer."""
+        engine = OpenVinoEngine(self._network, self.identity, precision=self.info.precision, streams=streams)
+        engine.info = self.info
+        return engine
 
     def start(self, pixels: np.ndarray, brightness: np.ndarray | None = None) -> concurrent.futures.Future[np.ndarray]:
         """See `Engine.start`. Batches beyond `max_pending` wait; only the first one with a brightness may block."""

@@ -37,6 +37,7 @@ from preprocess.engines.libraries import libraries, versions_of
 from preprocess.engines.model_cache import ModelCache
 from preprocess.engines.openvino_engine import OpenVinoEngine, cpu_has_bfloat16, read_network
 from preprocess.engines.openvino_import import has_openvino
+from preprocess.engines.streams import with_fastest_streams
 from preprocess.engines.tensorflow_engine import TensorFlowEngine
 from preprocess.images.probe_images import PROBE_VERSION, probe_images
 from preprocess.machine.cores import available_cores
@@ -71,6 +72,8 @@ class EngineSpec:
       precision: "auto" takes bfloat16, on a GPU float16 or else bfloat16, if that is faster than float32 and agrees
         with it on probe images.
       begun_with: the engine of an earlier run of the job, which is used again; None if there was none.
+      expected_images: how many images are to be embedded, or None if that is not known. For many, it is measured how
+        the engine divides the cores best. It decides no number, so an engine for another number of images will do.
 
     Raises:
       InputError: an unknown name, or int8 with an engine that has none.
@@ -79,6 +82,7 @@ class EngineSpec:
     engine: EngineName = "auto"
     precision: PrecisionName = "auto"
     begun_with: EngineInfo | None = None
+    expected_images: int | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for field, rule in (("engine", OneOf.of(EngineName)), ("precision", OneOf.of(PrecisionName))):
@@ -162,6 +166,14 @@ def _load(
     cache = ModelCache()
     network = load_network(backbone, cache, storage)
     engine = _load_with(network, spec, calibration_pixels, cache)
+    if isinstance(engine, OpenVinoEngine):
+        engine = with_fastest_streams(
+            engine,
+            _measured_key(network, engine="openvino", precision=engine.info.precision),
+            cache,
+            image_size=network.image.size,
+            expected_images=spec.expected_images,
+        )
     made_by = libraries(engine=engine.info.engine, precision=engine.info.precision, network_sha256=network.graph_sha256)
     engine.info = dataclasses.replace(engine.info, libraries=made_by)
     return engine

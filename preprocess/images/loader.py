@@ -74,12 +74,14 @@ class KnownImage:
       digest: the SHA-256 of the encoded bytes, 32 bytes.
       num_bytes: the number of encoded bytes.
       read_sec: seconds for reading, for the digest and for looking up the embedding.
+      is_repeated: `recall` found it: an earlier image of this run has the same bytes.
     """
 
     embedding: np.ndarray
     digest: bytes
     num_bytes: int
     read_sec: float
+    is_repeated: bool = False
 
 
 Outcome = LoadedImage | KnownImage | RowFailure
@@ -126,6 +128,7 @@ class ImageLoader:
       find_embedding: looks up an embedding, float32 [n] or [views, n], by the digest of the image (SHA-256, 32 bytes);
         returns None if it is not known. It runs in threads.
       look_up_deadline_sec: if looking up takes longer, the embedding counts as not known.
+      recall: as `find_embedding`, in memory; it is asked first, and must not wait or fail.
       try_again: how long an image is tried again after a fault of the machine, without the time of the attempts.
       connections_per_host: how many images of one web host are read at once.
     """
@@ -141,12 +144,13 @@ class ImageLoader:
         deadline_sec: float = DEFAULT_DEADLINE_SEC,
         find_embedding: Callable[[bytes], np.ndarray | None] | None = None,
         look_up_deadline_sec: float = LOOK_UP_DEADLINE_SEC,
+        recall: Callable[[bytes], np.ndarray | None] | None = None,
         try_again: RetryPolicy = TRY_AGAIN,
         connections_per_host: int = DEFAULT_CONNECTIONS_PER_HOST,
     ):
         queues = _host_queues(connections_per_host)
         self._how = _How(
-            read, decode, decodes_views, find_embedding, deadline_sec, look_up_deadline_sec, try_again, queues
+            read, decode, decodes_views, find_embedding, deadline_sec, look_up_deadline_sec, recall, try_again, queues
         )
         self._max_ahead = max_ahead
         self._budget = _ByteBudget(max_encoded_bytes)
@@ -224,6 +228,7 @@ class _How:
     find_embedding: Callable[[bytes], np.ndarray | None] | None
     deadline_sec: float
     look_up_deadline_sec: float
+    recall: Callable[[bytes], np.ndarray | None] | None
     try_again: RetryPolicy
     queues: HostQueues[_LoadTask]
 
@@ -279,9 +284,15 @@ class _LoadTask:
         read, self._read = self._read, None
         assert read is not None
         if isinstance(read, _Encoded):
-            if self._how.find_embedding:
+            recalled = self._how.recall(read.digest) if self._how.recall else None
+            if recalled is not None:
+                self.future.set_result(
+                    KnownImage(recalled, read.digest, len(read.data), read.read_sec, is_repeated=True)
+                )
+            elif self._how.find_embedding:
                 return _LookUpTask(self, read, self._how.find_embedding, self._how.look_up_deadline_sec)
-            self.decode(read)
+            else:
+                self.decode(read)
         elif isinstance(read, RowFailure):
             self.future.set_result(read)
         elif isinstance(read, InputError):

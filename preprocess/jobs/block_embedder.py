@@ -1,7 +1,7 @@
 """Embeds blocks of rows: reads and decodes images ahead in threads, and keeps the engine busy with full batches.
 
-Some embeddings are known from an earlier run or from the cache. Their rows keep their position in the list, but do not
-pass through the engine.
+Some embeddings are known from an earlier run, from the cache, or of a row with the same image file. Their rows keep
+their position in the list, but do not pass through the engine.
 
 This module does not use Beam. Beam's local runner gives a stage one thread, and a Dataflow worker gives it one for each
 core. So work must overlap inside the stage: while the engine works on its batches, threads read and decode the next
@@ -18,15 +18,15 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
 from preprocess.engines.base import Engine
 from preprocess.images.loader import ImageLoader, KnownImage, LoadedImage
 from preprocess.images.parallel_loader import ParallelLoader
-from preprocess.jobs.block_results import COMPUTED, FROM_CACHE, FROM_EARLIER_RUN, BlockResult
+from preprocess.jobs.block_results import COMPUTED, COPIED, FROM_CACHE, FROM_EARLIER_RUN, BlockResult
 from preprocess.jobs.block_writer import BlockWriter
+from preprocess.jobs.recent_embeddings import RecentEmbeddings
 from preprocess.jobs.resume import NOTHING_KNOWN, ResumedBlock
 from preprocess.lists.blocks import RowBlock
 from preprocess.lists.outcomes import RowFailure, RowSkip
@@ -57,15 +57,25 @@ class _KnownEmbedding:
     source: str
 
 
+@dataclasses.dataclass(eq=False, slots=True)
+class _Computing:
+    """An image that the engine has; its outcome is None until its batch is finished."""
+
+    digest: bytes
+    outcome: np.ndarray | RowFailure | None = None
+
+
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class _PendingBatch:
-    """A batch of rows in order, each with its known embedding or, if the engine computes it, the image's digest.
+    """A batch of rows in order, each with its known embedding or its image.
 
-    The embeddings of the images are in one batch of the engine for each view, which all have the order of the rows.
+    The image of a row may be one of an earlier row, in this batch or in one before it. `computing` are the images of
+    this batch; their embeddings are in one batch of the engine for each view, which all have the same order.
     """
 
     block: _OpenBlock
-    rows: list[tuple[Row, _KnownEmbedding | bytes]]
+    rows: list[tuple[Row, _KnownEmbedding | _Computing]]
+    computing: list[_Computing]
     views: list[concurrent.futures.Future[np.ndarray]]
 
     def embeddings(self) -> np.ndarray:
@@ -91,6 +101,7 @@ class BlockEmbedder:
         the batches of view 0 are those of a job without views.
       on_rows_done: is called with the number of rows that have reached their outcome since the last call.
       keep_embedding: is called with the digest and the embedding of each image whose embedding was computed.
+      recent: the embeddings of this run in this process; new ones are added. None for those of this embedder.
     """
 
     def __init__(
@@ -103,6 +114,7 @@ class BlockEmbedder:
         on_rows_done: Callable[[int], None],
         keep_embedding: Callable[[bytes, np.ndarray], None] = lambda digest, embedding: None,
         views: Views | None = None,
+        recent: RecentEmbeddings | None = None,
     ):
         self._loader = loader
         self._engine = engine
@@ -111,6 +123,9 @@ class BlockEmbedder:
         self._on_rows_done = on_rows_done
         self._keep_embedding = keep_embedding
         self._views = views
+        self._recent = recent or RecentEmbeddings()
+        # The images that the engine has, by digest. No other thread's: it could wait for this one in turn.
+        self._computing: dict[bytes, _Computing] = {}
         # One that is finished, and others that keep the engine busy meanwhile, each with a batch for each view.
         self._max_pending = 1 + math.ceil((engine.max_pending - 1) / (1 if views is None else views.count))
         self._blocks: collections.deque[_OpenBlock] = collections.deque()
@@ -133,6 +148,9 @@ class BlockEmbedder:
         """
         writer = self._open_writer(block)
         rows = [(row, _known(row, earlier)) for row in block.rows]
+        for _, known in rows:
+            if isinstance(known, _KnownEmbedding):
+                self._recent.keep(known.digest, known.embedding)
         self._blocks.append(_OpenBlock(writer, iter(rows), len(rows)))
         self._loader.add(resolve_uri(row.uri, block.list_path) for row, known in rows if known is None)
 
@@ -161,17 +179,21 @@ class BlockEmbedder:
         block = next((block for block in self._blocks if block.rows_left), None)
         if block is None:
             return False
-        rows: list[tuple[Row, _KnownEmbedding | bytes]] = []
+        rows: list[tuple[Row, _KnownEmbedding | _Computing]] = []
         images: list[np.ndarray] = []
+        computing: list[_Computing] = []
         for row, known in block.rows:
             block.rows_left -= 1
             outcome = known or self._next_image(block.writer)
             if isinstance(outcome, LoadedImage):
-                rows.append((row, outcome.digest))
+                image = _Computing(outcome.digest)
+                rows.append((row, image))
+                computing.append(image)
                 images.append(outcome.pixels)
+                self._computing[image.digest] = image
                 if len(images) == self._batch_size:
                     break
-            elif isinstance(outcome, _KnownEmbedding):
+            elif isinstance(outcome, _KnownEmbedding | _Computing):
                 rows.append((row, outcome))
                 if len(rows) - len(images) == _MAX_KNOWN_ROWS:
                     break
@@ -180,8 +202,8 @@ class BlockEmbedder:
                 self._on_rows_done(1)
         if rows:
             block.batches_pending += 1
-            digests = [known for _, known in rows if isinstance(known, bytes)]
-            self._pending.append(_PendingBatch(block, rows, self._start_views(images, digests)))
+            views = self._start_views(images, [image.digest for image in computing])
+            self._pending.append(_PendingBatch(block, rows, computing, views))
         return True
 
     def _start_views(
@@ -218,25 +240,32 @@ class BlockEmbedder:
         self._buffers.append(buffer)
         return embeddings
 
-    def _next_image(self, writer: BlockWriter) -> LoadedImage | _KnownEmbedding | RowFailure:
+    def _next_image(self, writer: BlockWriter) -> LoadedImage | _KnownEmbedding | _Computing | RowFailure:
         started = time.perf_counter()
         image = self._loader.next()
         writer.waited_for_images_sec += time.perf_counter() - started
         if isinstance(image, KnownImage):
             writer.read_sec += image.read_sec
             writer.read_bytes += image.num_bytes
-            return _KnownEmbedding(image.embedding, image.digest, FROM_CACHE)
+            self._recent.keep(image.digest, image.embedding)
+            return _KnownEmbedding(image.embedding, image.digest, COPIED if image.is_repeated else FROM_CACHE)
         if isinstance(image, LoadedImage):
             writer.read_sec += image.read_sec
             writer.read_bytes += image.num_bytes
             writer.decode_sec += image.decode_sec
+            # It was decoded before the embedding of the same image was there.
+            computing = self._computing.get(image.digest)
+            if computing is not None:
+                return computing
+            recent = self._recent.find(image.digest)
+            if recent is not None:
+                return _KnownEmbedding(recent, image.digest, COPIED)
         return image
 
     def _finish_batch(self) -> None:
         """Waits for the oldest batch in the engine, and writes its records."""
         batch = self._pending.popleft()
         writer = batch.block.writer
-        computed: Iterator[Any] = iter(())
         if batch.views:
             started = time.perf_counter()
             embeddings = batch.embeddings()
@@ -246,23 +275,43 @@ class BlockEmbedder:
                 writer.first_batch_at, writer.first_batch_images = writer.last_batch_at, len(embeddings)
             # Of each row, or of each view of each row.
             finite_rows = np.asarray(np.isfinite(embeddings).all(axis=-1))
-            computed = zip(embeddings, finite_rows, np.asarray(embeddings.any(axis=-1)), strict=True)
+            nonzero_rows = np.asarray(embeddings.any(axis=-1))
+            for image, *numbers in zip(batch.computing, embeddings, finite_rows, nonzero_rows, strict=True):
+                image.outcome = _outcome(*numbers)
+                del self._computing[image.digest]
+                if not isinstance(image.outcome, RowFailure):
+                    self._recent.keep(image.digest, image.outcome)
+                    self._keep_embedding(image.digest, image.outcome)
+        computed = set(batch.computing)
         for row, known in batch.rows:
             if isinstance(known, _KnownEmbedding):
                 writer.write_record(row, known.embedding, image_sha256=known.digest, source=known.source)
                 continue
-            embedding, finite, nonzero = next(computed)
-            if not finite.all():
-                words = f"The embedding{_of_view(finite)} holds NaN or infinity."
-                writer.write_outcome(row, RowFailure("embed", "not_finite", words))
-            elif not nonzero.all():
-                words = f"The embedding{_of_view(nonzero)} is all zero."
-                writer.write_outcome(row, RowFailure("embed", "all_zero", words))
+            # Batches are finished in the order in which they were started, so each image has its outcome by now.
+            assert known.outcome is not None
+            if isinstance(known.outcome, RowFailure):
+                writer.write_outcome(row, known.outcome)
             else:
-                writer.write_record(row, embedding, image_sha256=known, source=COMPUTED)
-                self._keep_embedding(known, embedding)
+                source = COMPUTED if known in computed else COPIED
+                computed.discard(known)
+                writer.write_record(row, known.outcome, image_sha256=known.digest, source=source)
         batch.block.batches_pending -= 1
         self._on_rows_done(len(batch.rows))
+
+
+def _outcome(embedding: np.ndarray, finite: np.ndarray, nonzero: np.ndarray) -> np.ndarray | RowFailure:
+    """The embedding of an image, or the failure of its rows.
+
+    Args:
+      embedding: float32 [embedding_size] or [views, embedding_size].
+      finite: bool [] or [views]: whether the numbers are finite.
+      nonzero: bool [] or [views]: whether one of them is not zero.
+    """
+    if not finite.all():
+        return RowFailure("embed", "not_finite", f"The embedding{_of_view(finite)} holds NaN or infinity.")
+    if not nonzero.all():
+        return RowFailure("embed", "all_zero", f"The embedding{_of_view(nonzero)} is all zero.")
+    return embedding
 
 
 def _of_view(is_good: np.ndarray) -> str:

@@ -19,6 +19,7 @@ from preprocess.records.backbone_identity import BackboneIdentity
 
 # The sources of an embedding.
 COMPUTED = "computed"
+COPIED = "copied"  # of another row of this run, whose image file has the same bytes
 FROM_CACHE = "cache"
 FROM_EARLIER_RUN = "earlier_run"
 IMPORTED = "imported"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 
@@ -139,6 +140,24 @@ def test_the_same_list_gives_the_same_bytes(folder):
         shards.append([path.read_bytes() for path in sorted((folder / "out").glob("train-*"))])
     assert len(shards[0]) == 2
     assert shards[0] == shards[1]
+
+
+def test_images_that_occur_again_are_copied_and_have_the_bytes_of_images_that_are_computed(folder, capsys):
+    # Three images, each under three names; a copy of a list has each of them once.
+    for number in range(3):
+        for name in ("b", "c"):
+            shutil.copy(folder / f"photos/{number}.jpg", folder / f"photos/{number}{name}.jpg")
+    again = "".join(f"photos/{number}{name}.jpg,rose\n" for name in ("", "b", "c") for number in (2, 0, 1))
+    (folder / "again.csv").write_text(again)
+    run(folder)
+    computed = {r["image_uri"].numpy()[7:8]: r["embedding"].numpy().tobytes() for r in records(folder)}
+    run(folder, "--overwrite", "--rows_per_shard", "4", input_path=folder / "again.csv")
+    report = report_of(folder)
+    assert report["embedded_by"] == {"copied": 6, "computed": 3}
+    assert report["rows_read"] == report["embedded"] == 9
+    assert "of equal images   6\n" in capsys.readouterr().out
+    found = [(r["image_uri"].numpy()[7:8], r["embedding"].numpy().tobytes()) for r in records(folder)]
+    assert found == [(name, computed[name]) for _ in range(3) for name in (b"2", b"0", b"1")]
 
 
 def test_a_glob_of_lists_is_one_set(folder):

@@ -73,6 +73,19 @@ def load_stand_in():
     return StandInEngine()
 
 
+class IndependentStandInEngine(StandInEngine):
+    """Its embeddings do not depend on their batch."""
+
+    def embed(self, pixels):
+        embeddings = super().embed(pixels)
+        embeddings[:, 2] = 2 * embeddings[:, 0] + 1
+        return embeddings
+
+
+def load_independent_stand_in():
+    return IndependentStandInEngine()
+
+
 def load_gpu_stand_in():
     return StandInEngine(info=dataclasses.replace(INFO, device="gpu"))
 

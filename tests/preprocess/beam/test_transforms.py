@@ -19,7 +19,14 @@ from preprocess.beam.transforms import EmbedLists, EmbedOptions
 from preprocess.jobs import faults, progress
 from preprocess.lists.blocks import Spread
 from preprocess.lists.labels import LabelDict
-from tests.support.stand_ins import decode_stand_in, load_gpu_stand_in, load_stand_in, make_job, read_stand_in
+from tests.support.stand_ins import (
+    decode_stand_in,
+    load_gpu_stand_in,
+    load_independent_stand_in,
+    load_stand_in,
+    make_job,
+    read_stand_in,
+)
 
 LABELS = LabelDict(("a", "b"))
 
@@ -88,17 +95,26 @@ def test_records_stand_in_the_order_of_the_lists(tmp_path, compression):
     assert counters == {"rows": 28, "embedded": 27, "failed_not_found": 1}
 
 
-def test_several_workers_give_the_bytes_of_one(tmp_path):
+@pytest.mark.parametrize(
+    # If an image occurs again, it is a matter of chance which worker has it, and whether it is a copy.
+    ("second_from", "engine"),
+    [(120, load_stand_in), (0, load_independent_stand_in)],
+    ids=["", "images occur twice"],
+)
+def test_several_workers_give_the_bytes_of_one(tmp_path, second_from, engine):
     texts = [
-        "".join(f"{i % 250}.jpg,a\n" for i in range(1, 120)),
-        "".join(f"missing{i}.jpg\n{i}.jpg\n" for i in range(40)),
+        "".join(f"{i}.jpg,a\n" for i in range(1, 120)),
+        "".join(f"missing{i}.jpg\n{i + second_from}.jpg\n" for i in range(40)),
     ]
     shards = []
     flags = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
     for folder, beam_flags in ((tmp_path / "one", []), (tmp_path / "two", flags)):
         folder.mkdir()
         spread = Spread(rows_per_element=14 if beam_flags else 1000)
-        make_pipeline(folder, texts, rows_per_shard=7, beam_flags=beam_flags, spread=spread).run().wait_until_finish()
+        pipeline = make_pipeline(
+            folder, texts, rows_per_shard=7, beam_flags=beam_flags, spread=spread, load_engine=engine
+        )
+        pipeline.run().wait_until_finish()
         shards.append({path.name: path.read_bytes() for path in (folder / "out").glob("train-*")})
         assert json.loads((folder / "out/_train/report.json").read_text())["rows_read"] == 199
     assert len(shards[0]) == 29

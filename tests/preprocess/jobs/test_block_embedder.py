@@ -3,14 +3,17 @@ import io
 import threading
 
 import numpy as np
+import pytest
 
 from preprocess.images.loader import ImageLoader
 from preprocess.jobs.block_embedder import BlockEmbedder
 from preprocess.jobs.block_writer import BlockWriter
+from preprocess.jobs.recent_embeddings import RecentEmbeddings
+from preprocess.jobs.resume import ResumedBlock
 from preprocess.lists.blocks import into_blocks
 from preprocess.lists.labels import LabelDict
 from preprocess.lists.rows import parse_rows
-from preprocess.records.example import decode_example
+from preprocess.records.example import DecodedExample, decode_example
 from preprocess.records.tfrecord import whole_records
 from preprocess.records.views import Views
 from preprocess.storage.base import LocalStorage
@@ -24,16 +27,19 @@ def blocks_of(text, rows_per_block):
     return list(into_blocks(rows, list_index=0, list_path="d/list.csv", rows_per_block=rows_per_block))
 
 
-def make_embedder(tmp_path, engine=None, read=read_stand_in, max_ahead=4, on_rows_done=lambda rows: None):
-    engine = engine or StandInEngine()
+def make_embedder(
+    tmp_path, engine=None, read=read_stand_in, max_ahead=4, on_rows_done=lambda rows: None, decode=decode_stand_in
+):
+    engine, recent = engine or StandInEngine(), RecentEmbeddings()
     return BlockEmbedder(
-        loader=ImageLoader(read=read, decode=decode_stand_in, max_ahead=max_ahead),
+        loader=ImageLoader(read=read, decode=decode, max_ahead=max_ahead, recall=recent.find),
         engine=engine,
         open_writer=lambda block: BlockWriter(
             block, storage=LocalStorage(), parts_dir=str(tmp_path), compression="none", engine=engine
         ),
         batch_size=3,
         on_rows_done=on_rows_done,
+        recent=recent,
     )
 
 
@@ -90,6 +96,63 @@ def test_batches_of_the_next_block_start_before_the_last_of_this_one_is_done(tmp
     results = complete_all(make_embedder(tmp_path, engine=Engine()), blocks_of("1.jpg,a\n2.jpg,a\n", 1))
     assert started == [1, 2]
     assert [result.embedded for result in results] == [1, 1]
+
+
+def records_of(tmp_path, result):
+    path = tmp_path / result.shard.name.rpartition("/")[2]
+    return [decode_example(data) for data in whole_records(path.read_bytes())]
+
+
+@pytest.mark.parametrize("max_ahead", [1, 4, 40])
+def test_an_image_that_occurs_again_is_embedded_once_and_its_rows_have_the_same_embedding(tmp_path, max_ahead):
+    # Equal images under several names, in one batch, in the next one, in the next block, and far from each other.
+    numbers = [1, 1, 2, 3, 4, 1, 5, 2, 6, 7, 8, 9, 10, 11, 12, 3, 12, 12, 13, 1]
+    text = "".join(f"{row}/{number}.jpg,a\n" for row, number in enumerate(numbers))
+    engine, done = StandInEngine(max_pending=2), []
+    embedder = make_embedder(tmp_path, engine=engine, max_ahead=max_ahead, on_rows_done=done.append)
+    results = complete_all(embedder, blocks_of(text, 10))
+    assert sum(engine.batches) == 13
+    assert [dict(result.sources) for result in results] == [{"computed": 7, "copied": 3}, {"computed": 6, "copied": 4}]
+    assert sum(done) == 20
+    records = [record for result in results for record in records_of(tmp_path, result)]
+    assert [record.image_uri for record in records] == [f"{row}/{number}.jpg" for row, number in enumerate(numbers)]
+    assert [int(record.embedding[0]) for record in records] == numbers
+    digests = [hashlib.sha256(str(number).encode()).digest() for number in numbers]
+    assert [record.image_sha256 for record in records] == digests
+
+
+def test_images_whose_equal_is_embedded_already_are_not_decoded(tmp_path):
+    decoded = []
+
+    def decode(data):
+        decoded.append(data)
+        return decode_stand_in(data)
+
+    text = "".join(f"{row}/{row % 30}.jpg,a\n" for row in range(60))
+    (result,) = complete_all(make_embedder(tmp_path, max_ahead=1, decode=decode), blocks_of(text, 100))
+    assert result.sources == {"computed": 30, "copied": 30}
+    assert len(decoded) < 45
+
+
+def test_each_row_of_an_image_without_an_embedding_fails(tmp_path):
+    names = ["a/254", "a/1", "b/254", "a/2", "a/3", "a/255", "b/255", "a/missing", "c/254"]
+    text = "".join(f"{name}.jpg,a\n" for name in names)
+    for max_ahead in (1, 4):
+        (result,) = complete_all(make_embedder(tmp_path, max_ahead=max_ahead), blocks_of(text, 100))
+        assert result.failed == {"all_zero": 3, "not_finite": 2, "not_found": 1}
+        assert result.sources == {"computed": 3}
+
+
+def test_images_of_an_earlier_run_are_not_embedded_again_under_another_name(tmp_path):
+    (block,) = blocks_of("a/1.jpg,a\nb/1.jpg,b\n2.jpg,a\n", 100)
+    known = DecodedExample("a/1.jpg", np.float32([7, 7, 7]), hashlib.sha256(b"1").digest())
+    engine = StandInEngine()
+    embedder = make_embedder(tmp_path, engine=engine)
+    embedder.submit(block, ResumedBlock(records={"a/1.jpg": known}))
+    result = embedder.complete_next()
+    assert engine.batches == [1]
+    assert result.sources == {"earlier_run": 1, "copied": 1, "computed": 1}
+    assert [int(record.embedding[0]) for record in records_of(tmp_path, result)] == [7, 7, 2]
 
 
 class ViewEngine(StandInEngine):

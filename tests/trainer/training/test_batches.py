@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
 from tests.support.embedded_clusters import clusters, in_views, small_options
-from trainer.training.batches import batches
+from trainer.training.batches import aligned_empty, batches, tensor_of
 from trainer.training.distributed import ALONE, Cluster
 
 
@@ -35,3 +37,17 @@ def test_the_seed_decides_the_views():
     assert not (np.sort(first[0], axis=0) == np.sort(first[2], axis=0)).all()
     # Not all of them are undistorted.
     assert not (np.sort(first[0], axis=0) == np.sort(train.embeddings.array, axis=0)).all()
+
+
+def test_a_step_group_becomes_a_tensor_without_a_copy():
+    for rows, columns in ((1, 1), (3, 5), (200, 2048)):
+        array = aligned_empty(rows, columns)
+        assert array.ctypes.data % 64 == 0
+        array[:] = np.arange(rows * columns).reshape(rows, columns)
+        tensor = tensor_of(array.reshape(rows, 1, columns))
+        np.testing.assert_array_equal(tensor.numpy()[:, 0], array)
+        array[-1, -1] = -7
+        assert float(tensor[-1, 0, -1]) == -7
+        del array
+        gc.collect()
+        assert float(tensor[-1, 0, -1]) == -7  # The tensor holds the memory.
