@@ -1,9 +1,16 @@
 """What all tests share: their order, and a cache of models that does not depend on what a machine has kept."""
 
+import contextlib
 import os
+import subprocess
+import sys
+import tempfile
 
 import hypothesis
 import pytest
+
+from tests.support.forked_program import SOCKET
+from tests.support.programs import ROOT, environment_of_programs
 
 # The time that an example may take says how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -39,6 +46,28 @@ _FIRST = (
 def pytest_collection_modifyitems(items):
     order = {name: number for number, name in enumerate(_FIRST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_configure(config):
+    """Starts the fork server, one for all processes of pytest; it imports nothing before a test starts a program."""
+    if hasattr(config, "workerinput") or not hasattr(os, "pidfd_open"):
+        return
+    stack = contextlib.ExitStack()
+    path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="tests-")), "socket")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.fork_server", path],
+        cwd=ROOT,
+        env=environment_of_programs(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    stack.callback(server.communicate)  # The server ends with its standard input.
+    if server.stdout.readline():
+        os.environ[SOCKET] = path
+        stack.callback(os.environ.pop, SOCKET)
+    config.add_cleanup(stack.close)
 
 
 @pytest.fixture(scope="session", autouse=True)
