@@ -23,6 +23,11 @@ for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREA
 # Tests compare what programs print. Lines about what takes long would depend on how busy the machine is.
 os.environ["HUGS_PROGRESS"] = "0"
 
+# Bytecode is kept, whatever the environment says: without it each process of pytest compiles all tests anew for many
+# seconds, and each program the modules of the project.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # The files that take longest come first, so that at the end no process waits for the last file of the other.
 _FIRST = (
     "test_bucket_workflow",
@@ -72,8 +77,12 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session", autouse=True)
 def model_cache_of_the_session(tmp_path_factory):
+    """One cache for all processes of pytest, so that none converts a network again."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "model_cache"
+    folder.mkdir(exist_ok=True)
     before = os.environ.get("HUGS_CACHE_DIR")
-    os.environ["HUGS_CACHE_DIR"] = str(tmp_path_factory.mktemp("model_cache"))
+    os.environ["HUGS_CACHE_DIR"] = str(folder)
     yield
     if before is None:
         del os.environ["HUGS_CACHE_DIR"]

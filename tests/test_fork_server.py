@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def test_it_is_stopped_killed_and_gone_like_a_child():
         process.communicate(timeout=0.05)
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
-    while b"\nState:\tZ" not in open(f"/proc/{process.pid}/status", "rb").read():
+    while "\nState:\tZ" not in pathlib.Path(f"/proc/{process.pid}/status").read_text():
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)  # Its end is not asked for yet, so the number is still its own.
     assert process.communicate() == ("", "")

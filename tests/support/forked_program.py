@@ -93,7 +93,7 @@ def _pipe(*, to_program: bool) -> Iterator[tuple[TextIO, int]]:
     reading, writing = os.pipe()
     ours, its = (writing, reading) if to_program else (reading, writing)
     try:
-        yield open(ours, "w" if to_program else "r"), its
+        yield open(ours, "w" if to_program else "r"), its  # noqa: SIM115
     finally:
         os.close(its)
 
