@@ -1,9 +1,16 @@
 """What all tests share: their order, and a cache of models that does not depend on what a machine has kept."""
 
+import contextlib
 import os
+import subprocess
+import sys
+import tempfile
 
 import hypothesis
 import pytest
+
+from tests.support.forked_program import SOCKET
+from tests.support.programs import ROOT, environment_of_programs
 
 # The time that an example may take says how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -15,6 +22,11 @@ for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREA
 
 # Tests compare what programs print. Lines about what takes long would depend on how busy the machine is.
 os.environ["HUGS_PROGRESS"] = "0"
+
+# Bytecode is kept, whatever the environment says: without it each process of pytest compiles all tests anew for many
+# seconds, and each program the modules of the project.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The files that take longest come first, so that at the end no process waits for the last file of the other.
 _FIRST = (
@@ -41,10 +53,36 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
+def pytest_configure(config):
+    """Starts the fork server, one for all processes of pytest; it imports nothing before a test starts a program."""
+    if hasattr(config, "workerinput") or not hasattr(os, "pidfd_open"):
+        return
+    stack = contextlib.ExitStack()
+    path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="tests-")), "socket")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.fork_server", path],
+        cwd=ROOT,
+        env=environment_of_programs(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    stack.callback(server.communicate)  # The server ends with its standard input.
+    if server.stdout.readline():
+        os.environ[SOCKET] = path
+        stack.callback(os.environ.pop, SOCKET)
+    config.add_cleanup(stack.close)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def model_cache_of_the_session(tmp_path_factory):
+    """One cache for all processes of pytest, so that none converts a network again."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "model_cache"
+    folder.mkdir(exist_ok=True)
     before = os.environ.get("HUGS_CACHE_DIR")
-    os.environ["HUGS_CACHE_DIR"] = str(tmp_path_factory.mktemp("model_cache"))
+    os.environ["HUGS_CACHE_DIR"] = str(folder)
     yield
     if before is None:
         del os.environ["HUGS_CACHE_DIR"]

@@ -40,7 +40,7 @@ def start(gcs, module, *flags, tiny=True):
     environment = gcs.environment
     # What a killed program leaves on the disk goes with the service.
     environment["TMPDIR"] = os.path.dirname(environment["GOOGLE_APPLICATION_CREDENTIALS"])
-    return start_program([*program, *flags], environment)
+    return start_program([*program, *flags], environment, tensorflow=module != "pipelines.ingest")
 
 
 def run(*args, expect=0, **changes):

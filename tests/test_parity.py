@@ -77,12 +77,13 @@ def test_the_exported_model_embeds_files_as_the_pipeline_does(engine, samples, e
     assert cosines(found - found.mean(axis=0), embeddings - found.mean(axis=0)).min() >= 0.9999
     np.testing.assert_allclose(found, embeddings, rtol=1e-3, atol=1e-3 * np.abs(embeddings).max())
     scores = model.signatures["embeddings"](embeddings=tf.constant(embeddings))["scores"]
+    some = samples[::4]
     answers = model.signatures["serving_default"](
-        key=tf.constant([sample.name for sample in samples]),
-        image_bytes=tf.constant([sample.data for sample in samples]),
+        key=tf.constant([sample.name for sample in some]),
+        image_bytes=tf.constant([sample.data for sample in some]),
     )
-    np.testing.assert_allclose(answers["scores"], scores, atol=1e-3)
-    assert [key.decode() for key in answers["key"].numpy()] == [sample.name for sample in samples]
+    np.testing.assert_allclose(answers["scores"], scores[::4], atol=1e-3)
+    assert [key.decode() for key in answers["key"].numpy()] == [sample.name for sample in some]
 
 
 def test_the_precision_that_is_chosen_by_itself_holds_its_floor(samples, from_files, tmp_path):
@@ -93,9 +94,9 @@ def test_the_precision_that_is_chosen_by_itself_holds_its_floor(samples, from_fi
 
 def test_the_client_s_png_is_the_file(samples, exported, from_files):
     model, _ = exported
-    images = tf.constant([encode_png(decode_image(sample.data)) for sample in samples])
+    images = tf.constant([encode_png(decode_image(sample.data)) for sample in samples[::2]])
     found = model.signatures["embed_images"](image_bytes=images)["embeddings"]
-    np.testing.assert_allclose(found, from_files, rtol=1e-4, atol=1e-4 * np.abs(from_files).max())
+    np.testing.assert_allclose(found, from_files[::2], rtol=1e-4, atol=1e-4 * np.abs(from_files).max())
 
 
 @pytest.mark.parametrize(

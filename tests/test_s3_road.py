@@ -19,7 +19,7 @@ HEAD = ["--hidden_units", "64", "--max_steps", "100", "--eval_every_steps", "50"
 
 def start(s3, module, *flags, tiny=True):
     program = ["-m", "tests.support.tiny_program", module] if tiny else ["-m", module]
-    return start_program([*program, *flags], s3.environment)
+    return start_program([*program, *flags], s3.environment, tensorflow=module != "pipelines.ingest")
 
 
 def run(*args, expect=0, **changes):

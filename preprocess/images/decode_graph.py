@@ -8,6 +8,7 @@ it works inside `tf.data`, `tf.function` and a SavedModel.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ def decode_images_or_errors_graph(images: tf.Tensor, size: int = IMAGE_SIZE) -> 
     """
 
     def decode(row: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return row, *_decode(image, size)
+        return row, *_decode_function(size)(image)
 
     with tf.device("/CPU:0"):
         # TensorFlow's decoders raise on damaged content, which would end the whole batch. In a graph, only a data set
@@ -173,6 +174,13 @@ def _decode(image: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         branches = [lambda reader=reader: reader(content) for reader in readers]
         rgb, orientation, refusal = tf.switch_case(kind, branches)
         return _turn_upright(_resize(rgb, size), orientation), refusal
+
+
+@functools.cache
+def _decode_function(size: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """`_decode` for one size, traced once in a process: that takes a second, and an export needs it twice."""
+    signature = [tf.TensorSpec([], tf.string)]
+    return tf.function(lambda image: _decode(image, size), input_signature=signature, autograph=False)
 
 
 def _unless_refused(refusal: tf.Tensor, read: Callable[[], tf.Tensor]) -> tf.Tensor:

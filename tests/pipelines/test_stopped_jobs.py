@@ -31,8 +31,8 @@ def start(data, out, *flags, batch_sec=0.02, **popen):
     return start_program(command, **popen)
 
 
-def run(data, out, *flags, batch_sec=0.0, expect=0):
-    process = start(data, out, *flags, batch_sec=batch_sec)
+def run(data, out, *flags, batch_sec=0.0, expect=0, **popen):
+    process = start(data, out, *flags, batch_sec=batch_sec, **popen)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == expect, stderr
     return stdout, stderr
@@ -59,7 +59,7 @@ def wait_for(condition, process):
 
 
 def test_killed_at_random_moments_a_job_ends_with_the_set_of_an_undisturbed_one(data, tmp_path):
-    run(data, tmp_path / "whole")
+    run(data, tmp_path / "whole", forked=False)
     undisturbed = files(tmp_path / "whole")
     random_moments = random.Random(4)
     kills = jobs = 0
@@ -71,7 +71,7 @@ def test_killed_at_random_moments_a_job_ends_with_the_set_of_an_undisturbed_one(
             process = start(data, out)
             # Most moments lie in the work, some in the start, and some in the end if the job gets there.
             try:
-                process.communicate(timeout=random_moments.uniform(0.2, 3.0))
+                process.communicate(timeout=random_moments.uniform(0.05, 1.5))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()

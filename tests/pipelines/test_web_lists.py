@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import socket
 
 import pytest
@@ -45,7 +44,7 @@ def run(folder, data, *flags, expect=0):
     command = ["-m", "tests.support.slow_job", "0", "--weights", "random"]
     command += ["--input_path", f"{folder}/train.csv", "--input_dict", f"{data}/dict.txt"]
     command += ["--output_path", f"{folder}/out/train", "--rows_per_shard", "8", *flags]
-    return end_program(start_program(command, os.environ | {"TRY_AGAIN_SEC": "0.5"}), expect=expect)
+    return end_program(start_program(command, {"TRY_AGAIN_SEC": "0.5"}), expect=expect)
 
 
 def digests(folder):

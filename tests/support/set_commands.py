@@ -36,6 +36,7 @@ from tests.support.stand_ins import StandInEngine
 PREFIX = "/a/out/train"
 LABELS = LabelDict(("a", "b"))
 LISTS = {"mine": "1.jpg,a\n2.jpg,b\nlate.jpg,a\n\n3.jpg,a\n3.jpg,b\n", "other": "7.jpg,a\n8.jpg,b\n9.jpg,b\n"}
+_BEAM_OPTIONS = PipelineOptions([])
 _STARTED = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _numbers = itertools.count()
 _UNIQUE = re.compile(r"-[0-9a-f]{12}(?=\.)")
@@ -134,6 +135,7 @@ def give(command, storage, monkeypatch):
         return local_run.conclude(job, local_run.report_of(job, storage), storage=storage)
 
     monkeypatch.setattr(prepared_job, "run_here", run_here)
+    monkeypatch.setattr(prepared_job, "is_dataflow", lambda _: False)  # Beam takes milliseconds to say so.
     monkeypatch.setattr(prepared_job, "locked", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(local_run, "print_summary", lambda *_, **__: None)
     prepared = PreparedJob(
@@ -141,7 +143,7 @@ def give(command, storage, monkeypatch):
         labels=LABELS,
         options=EmbedOptions(unknown_labels="skip", load_engine=StandInEngine),
         runner=None,
-        beam_options=PipelineOptions([]),
+        beam_options=_BEAM_OPTIONS,
         storage=storage,
         flags=(),
         weights_folder=None,

@@ -27,6 +27,14 @@ def mean_colour_backbone(monkeypatch, mean_colour_identity):
     return model
 
 
+@pytest.fixture
+def without_network(monkeypatch):
+    """For tests of anything but the exported model: it takes embeddings alone, which saves most of its export."""
+    import trainer.export.saved_model
+
+    monkeypatch.setattr(trainer.export.saved_model, "load_backbone_of_records", lambda identity, weights: None)
+
+
 @pytest.fixture(scope="session")
 def load_once():
     """Loads each folder's model at its first use only. A model that cannot be loaded is not kept."""

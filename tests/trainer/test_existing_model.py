@@ -16,7 +16,7 @@ def read_csv(path) -> list[dict[str, str]]:
 
 
 def test_an_existing_model_says_again_what_the_training_said(
-    mean_colour_backbone, task_arguments, colour_sets, write_set, tmp_path, capsys
+    without_network, task_arguments, colour_sets, write_set, tmp_path, capsys
 ):
     task.main([*task_arguments, "--write_predictions"])
     metrics = json.loads((tmp_path / "training" / "metrics.json").read_text())

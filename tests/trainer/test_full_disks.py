@@ -32,7 +32,7 @@ def no_file_beyond(num_bytes):
     ("num_bytes", "flag", "folder"),
     [(500, "log_dir", "out/logs/train"), (12_000, "output_path", "out")],
 )
-def test_a_run_without_room_ends_with_one_line(tmp_path, write_set, mean_colour_backbone, num_bytes, flag, folder):
+def test_a_run_without_room_ends_with_one_line(tmp_path, write_set, without_network, num_bytes, flag, folder):
     colours = np.random.default_rng(0).random((30, 3)).astype(np.float32)
     for name in ("train", "eval"):
         write_set(str(tmp_path / name), colours, [[i % 3] for i in range(30)])

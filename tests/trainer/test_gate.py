@@ -37,7 +37,7 @@ def test_images_that_were_trained_on_do_not_open_it():
     assert "it measures nothing" in refusal(gate)
 
 
-def test_below_it_nothing_is_exported_and_an_older_model_stays(mean_colour_backbone, task_arguments, tmp_path):
+def test_below_it_nothing_is_exported_and_an_older_model_stays(without_network, task_arguments, tmp_path):
     folder = tmp_path / "training"
     gate = [*task_arguments, "--check_photos", "0", "--export_dir", str(tmp_path / "exported")]
     with pytest.raises(InputError, match="the model is not exported: the accuracy on the eval set is .*wants 100.0%"):

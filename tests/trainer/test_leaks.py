@@ -61,7 +61,7 @@ def pairs_of(folder):
         return list(csv.DictReader(stream))
 
 
-def test_an_evaluation_set_of_training_photos_under_other_names(mean_colour_backbone, folder, capsys):
+def test_an_evaluation_set_of_training_photos_under_other_names(without_network, folder, capsys):
     place = folder(evaluation=range(40))
     task.main(arguments(place))
     printed = capsys.readouterr()
@@ -90,7 +90,7 @@ def test_an_evaluation_set_of_training_photos_under_other_names(mean_colour_back
 
 
 @pytest.mark.parametrize("label_mode", ["single", "multi"])
-def test_the_accuracy_without_them_stands_beside_the_accuracy(mean_colour_backbone, folder, label_mode, capsys):
+def test_the_accuracy_without_them_stands_beside_the_accuracy(without_network, folder, label_mode, capsys):
     place = folder(evaluation=[*range(10), *range(1000, 1020)], test=[50, 1003, 2000])
     task.main(arguments(place, "--label_mode", label_mode, "--write_predictions"))
     metrics = metrics_of(place)
@@ -113,7 +113,7 @@ def test_the_accuracy_without_them_stands_beside_the_accuracy(mean_colour_backbo
     assert "without the 10 images that other sets have too: accuracy" in capsys.readouterr().out
 
 
-def test_equal_relative_names_in_two_folders_are_no_leak_and_an_old_file_goes(mean_colour_backbone, folder, capsys):
+def test_equal_relative_names_in_two_folders_are_no_leak_and_an_old_file_goes(without_network, folder, capsys):
     names = [f"photos/{row}.jpg" for row in range(60)]
     place = folder(evaluation=range(30), uris=names)
     task.main(arguments(place))
@@ -126,7 +126,7 @@ def test_equal_relative_names_in_two_folders_are_no_leak_and_an_old_file_goes(me
     assert not (place / "training" / "shared_images.csv").exists()
 
 
-def test_no_number_of_other_warnings_hides_a_leak(mean_colour_backbone, folder, monkeypatch, capsys):
+def test_no_number_of_other_warnings_hides_a_leak(without_network, folder, monkeypatch, capsys):
     monkeypatch.setattr("trainer.data.dataset.data_warnings", lambda *_, held_out_name: [f"w{i}" for i in range(99)])
     task.main(arguments(folder(evaluation=range(30))))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
@@ -134,14 +134,14 @@ def test_no_number_of_other_warnings_hides_a_leak(mean_colour_backbone, folder, 
     assert "more in the metrics" in lines[-1]
 
 
-def test_records_without_digests_say_that_they_cannot_be_compared(mean_colour_backbone, folder, capsys):
+def test_records_without_digests_say_that_they_cannot_be_compared(without_network, folder, capsys):
     place = folder(train=[None] * 60, evaluation=[None] * 30)
     task.main(arguments(place))
     assert "30 of the 30 evaluation images cannot be compared with the training images" in capsys.readouterr().err
     assert metrics_of(place)["shared_images"]["eval"]["train"] == {"shared": 0, "unchecked": 30}
 
 
-def test_seeds_and_learning_curve_leave_them_out(mean_colour_backbone, folder):
+def test_seeds_and_learning_curve_leave_them_out(without_network, folder):
     place = folder(evaluation=[*range(10), *range(1000, 1020)])
     task.main(arguments(place, "--seeds", "2", "--learning_curve"))
     metrics = metrics_of(place)
@@ -150,7 +150,7 @@ def test_seeds_and_learning_curve_leave_them_out(mean_colour_backbone, folder):
     assert sum(row["support"] for row in metrics["learning_curve"]["classes"]) == 20
 
 
-def test_what_embedding_found_is_passed_on(mean_colour_backbone, folder, capsys):
+def test_what_embedding_found_is_passed_on(without_network, folder, capsys):
     place = folder(evaluation=range(1000, 1030))
     prefixes = {name: str(place / "preproc" / name) for name in ("train", "eval")}
     reports = {

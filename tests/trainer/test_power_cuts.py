@@ -29,7 +29,7 @@ def whole_or_none(folder: pathlib.Path, models: list[dict[str, bytes]]) -> int |
     return number
 
 
-def test_a_power_cut_at_each_step_leaves_one_of_two_models(mean_colour_backbone, task_arguments, tmp_path, monkeypatch):
+def test_a_power_cut_at_each_step_leaves_one_of_two_models(without_network, task_arguments, tmp_path, monkeypatch):
     training = tmp_path / "training"
     task.main(task_arguments)
     models = [files_below(training / MODEL_NAME)]
@@ -77,7 +77,7 @@ def test_a_power_cut_at_each_step_leaves_a_checkpoint_to_go_on_from(tmp_path, mo
 
 
 def test_a_power_cut_while_a_model_is_copied_leaves_no_graph_without_its_files(
-    mean_colour_backbone, task_arguments, tmp_path, monkeypatch
+    without_network, task_arguments, tmp_path, monkeypatch
 ):
     task.main(task_arguments)
     source = tmp_path / "training" / "model"
@@ -92,7 +92,7 @@ def test_a_power_cut_while_a_model_is_copied_leaves_no_graph_without_its_files(
     assert "saved_model.pb" in left
 
 
-def test_the_files_of_an_evaluation_are_whole(mean_colour_backbone, task_arguments, tmp_path, monkeypatch):
+def test_the_files_of_an_evaluation_are_whole(without_network, task_arguments, tmp_path, monkeypatch):
     task.main(task_arguments)
     flags = ["--eval_data_paths", task_arguments[3], "--output_path", str(tmp_path / "eval"), "--write_predictions"]
     flags += ["--model_dir", str(tmp_path / "training" / "model")]

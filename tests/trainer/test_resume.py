@@ -6,14 +6,13 @@ import dataclasses
 import functools
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.support.embedded_clusters import in_views
+from tests.support.programs import start_program
 from tests.trainer.training.test_loop import clusters
 from trainer.data.embeddings import StreamedEmbeddings
 from trainer.options import TrainingOptions
@@ -22,7 +21,6 @@ from trainer.training.head import build_head, head_digest
 from trainer.training.loop import train_head
 from trainer.training.optimizers import make_optimizer
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PROGRAM = "import sys; from tests.trainer.test_resume import run_to_the_end; run_to_the_end(sys.argv[1])"
 
 
@@ -52,14 +50,8 @@ def run_to_the_end(folder: str) -> None:
     print(json.dumps([head_digest(result.head), [vars(point) for point in result.history]]), flush=True)
 
 
-def start(folder) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder)],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(folder):
+    return start_program(["-c", PROGRAM, str(folder)], tensorflow=True)
 
 
 def test_killed_processes_and_the_one_that_goes_on_give_the_model_of_an_undisturbed_run(tmp_path):

@@ -66,7 +66,7 @@ def test_a_run_leaves_metrics_model_checkpoints_and_logs(mean_colour_backbone, t
     assert "RANDOM weights" in printed.err
 
 
-def test_a_second_run_replaces_the_first(mean_colour_backbone, task_arguments):
+def test_a_second_run_replaces_the_first(without_network, task_arguments):
     task.main(task_arguments)
     first = metrics_of(task_arguments)["model"]
     task.main([*task_arguments, "--seed", "5"])
@@ -77,7 +77,7 @@ def test_a_second_run_replaces_the_first(mean_colour_backbone, task_arguments):
     assert metrics_of(task_arguments)["model"] == first
 
 
-def test_a_run_that_fails_leaves_the_model_before_it_whole(mean_colour_backbone, task_arguments, monkeypatch):
+def test_a_run_that_fails_leaves_the_model_before_it_whole(without_network, task_arguments, monkeypatch):
     task.main(task_arguments)
     before = metrics_of(task_arguments)
 
@@ -96,7 +96,7 @@ def test_a_run_that_fails_leaves_the_model_before_it_whole(mean_colour_backbone,
 
 
 def test_a_test_set_is_measured_and_the_folders_of_vertex_ai_are_filled(
-    mean_colour_backbone, task_arguments, write_set, tmp_path, capsys, monkeypatch
+    without_network, task_arguments, write_set, tmp_path, capsys, monkeypatch
 ):
     for name in ("MODEL_DIR", "CHECKPOINT_DIR", "TENSORBOARD_LOG_DIR"):
         monkeypatch.setenv(f"AIP_{name}", f"{tmp_path}/vertex/{name}/")
@@ -112,9 +112,7 @@ def test_a_test_set_is_measured_and_the_folders_of_vertex_ai_are_filled(
     assert sorted(os.listdir(output(task_arguments))) == ["metrics.json", "model", "report.html"]
 
 
-def test_a_class_without_evaluation_examples_is_named(
-    mean_colour_backbone, task_arguments, write_set, tmp_path, capsys
-):
+def test_a_class_without_evaluation_examples_is_named(without_network, task_arguments, write_set, tmp_path, capsys):
     shutil.rmtree(tmp_path / "preproc")
     embeddings = np.eye(3, dtype=np.float32).repeat(10, axis=0)
     write_set(str(tmp_path / "preproc" / "train"), embeddings, [[int(c)] for c in np.arange(3).repeat(10)])

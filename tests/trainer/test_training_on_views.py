@@ -77,9 +77,7 @@ def test_a_run_draws_views_and_says_what_they_brought(mean_colour_backbone, view
     assert again["eval"]["accuracy"] == metrics["eval"]["accuracy"]
 
 
-def test_without_views_the_model_is_that_of_a_set_without_views(
-    mean_colour_backbone, task_arguments, colour_sets, capsys
-):
+def test_without_views_the_model_is_that_of_a_set_without_views(without_network, task_arguments, colour_sets, capsys):
     digests = []
     for arguments in ([], ["--no-draw_views"], ["--no-compare_views"]):
         if arguments == ["--no-draw_views"]:
@@ -101,7 +99,7 @@ def test_without_views_the_model_is_that_of_a_set_without_views(
 
 
 def test_sets_with_and_without_views_are_one_line_and_train_on_view_0_together(
-    mean_colour_backbone, view_arguments, colour_sets, write_set, tmp_path
+    without_network, view_arguments, colour_sets, write_set, tmp_path
 ):
     embeddings = np.eye(3, dtype=np.float32)
     more = write_set(f"{tmp_path}/more/train", embeddings, [[0], [1], [2]])

@@ -8,8 +8,9 @@ import sys
 
 import numpy as np
 
+from tests.support.programs import start_program
 from tests.trainer.data.test_foreign_sets import example, write
-from tests.trainer.test_resume import REPOSITORY, options_for
+from tests.trainer.test_resume import options_for
 from tests.trainer.training.test_loop import clusters
 from trainer.training.checkpoints import Saving
 from trainer.training.head import head_digest
@@ -54,17 +55,7 @@ def run_both(commands, expect=0, waits=0):
     workers = []
     for role, command in zip(("chief", "worker"), commands, strict=True):
         config = json.dumps({"cluster": cluster, "task": {"type": role, "index": 0}})
-        workers.append(
-            subprocess.Popen(
-                [sys.executable, *command],
-                cwd=REPOSITORY,
-                env=os.environ | {"TF_CONFIG": config},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        workers.append(start_program(command, {"TF_CONFIG": config}, stdin=subprocess.PIPE, tensorflow=True))
     lines = [[] for _ in workers]
     for _ in range(waits):
         for line, worker in zip(lines, workers, strict=True):

@@ -4,8 +4,6 @@ import os
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,6 +13,7 @@ from configs.printed_commands import program_words
 from pipelines import why
 from pipelines.diagnosis import look, places
 from preprocess.machine import run_note
+from tests.support.programs import start_program
 from trainer import task
 from trainer.training.progress import TrainingProgress
 
@@ -36,7 +35,7 @@ def time_enough(monkeypatch):
 
 
 @pytest.fixture
-def words(colour_sets, mean_colour_backbone, tmp_path, monkeypatch):
+def words(colour_sets, without_network, tmp_path, monkeypatch):
     """The command line of a training in the current folder."""
     monkeypatch.chdir(tmp_path)
     sets = [os.path.relpath(path) for path in colour_sets]
@@ -65,12 +64,8 @@ def give(text):
 
 
 def test_a_training_that_was_killed(words, ask):
-    process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, *words, "--max_steps", "100000000"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    command = ["-c", _PROGRAM, *words, "--max_steps", "100000000"]
+    process = start_program(command, {"PYTHONPATH": str(ROOT)}, cwd=os.getcwd(), tensorflow=True)
     while not pathlib.Path("out/training/checkpoints/last/checkpoint").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)

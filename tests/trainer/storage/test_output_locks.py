@@ -25,7 +25,7 @@ from trainer.storage.working_folder import working_folder
 
 
 def start(*flags, environment=None):
-    return start_program(["-m", "tests.support.one_layer_program", *flags], environment)
+    return start_program(["-m", "tests.support.one_layer_program", *flags], environment, tensorflow=True)
 
 
 def wait_for(condition, process):
