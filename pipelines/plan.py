@@ -99,7 +99,7 @@ def _plan(
     # Imported here so that --help and wrong flags answer at once.
     with doing("loading Apache Beam"):
         from preprocess.beam.beam_storage import BeamStorage
-    from pipelines.checks.preflight import CALIBRATION_IMAGES, check_reachable, read_label_dict, scan_lists
+    from pipelines.checks.preflight import check_reachable, read_label_dict, scan_lists
     from pipelines.checks.web_hosts import check_web_hosts
     from pipelines.planning.contents import DRAWN_PER_IMAGE, PlannedList, make_plan
     from pipelines.planning.file import check_output, write_plan
@@ -107,6 +107,7 @@ def _plan(
     from preprocess.backbones.backbone import BackboneSpec, complete_spec
     from preprocess.beam.beam_storage import BeamStorage
     from preprocess.engines.select import EngineSpec, check_engine
+    from preprocess.images.hash_sample import CALIBRATION_IMAGES
     from preprocess.storage.retry import RetryPolicy
 
     options = recipe.preprocess

@@ -102,6 +102,7 @@ TRAINER_FOR_SERVING = {
     "trainer.export.head_arrays",
     "trainer.export.model_info",
     "trainer.options",
+    "trainer.photo_reader",
     "trainer.storage.files",
 }
 # Where Beam is imported; all else must work without it, for the trainer and for tests.

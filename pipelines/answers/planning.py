@@ -10,12 +10,13 @@ from configs.prices import load_prices
 from configs.recipe import PreprocessOptions
 from pipelines.answers.flags import AnswerFlags
 from pipelines.checks.output_claim import nearest_folder
-from pipelines.checks.preflight import CALIBRATION_IMAGES, scan_lists
+from pipelines.checks.preflight import scan_lists
 from pipelines.embedding.prepared_job import PreparedJob
 from pipelines.planning.contents import DRAWN_PER_IMAGE, PlannedList, make_plan
 from pipelines.planning.table import plan_lines
 from preprocess.answers.answer_files import RECORDS_NAME
 from preprocess.beam.transforms import EngineLoader
+from preprocess.images.hash_sample import CALIBRATION_IMAGES
 from preprocess.storage.uris import has_scheme
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import heapq
 import os
 import socket
 import sys
@@ -19,6 +17,7 @@ from configs.choices import UnknownLabels
 from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
+from preprocess.images.hash_sample import HashSample
 from preprocess.jobs.set_files import read_block_results
 from preprocess.lists.detect import notes
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
@@ -33,8 +32,6 @@ from preprocess.storage.router import require_client
 from preprocess.storage.s3_objects import client_of_process
 from preprocess.storage.uris import has_scheme, host_of, is_in_bucket, is_web, resolve_uri
 
-# The number of images that are drawn from the lists for the calibration of int8.
-CALIBRATION_IMAGES = 300
 _CONNECT_TIMEOUT_SEC = 10
 # How many of a list's first images are looked at to recognize paths of Windows.
 _LOOKED_AT = 20
@@ -68,24 +65,6 @@ class ScannedLists:
     formats: tuple[ListFormat, ...] = ()
     web_images: int = 0
     web_hosts: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-class _Sample:
-    """The images whose URIs have the smallest hashes: this is like a random sample, but always the same."""
-
-    def __init__(self, size: int):
-        self._size = size
-        self._largest_first: list[tuple[int, str]] = []
-
-    def offer(self, location: str, uri: str) -> None:
-        rank = -int.from_bytes(hashlib.sha256(uri.encode()).digest()[:8], "big")
-        if len(self._largest_first) < self._size:
-            heapq.heappush(self._largest_first, (rank, location))
-        else:
-            heapq.heappushpop(self._largest_first, (rank, location))
-
-    def locations(self) -> tuple[str, ...]:
-        return tuple(location for _, location in sorted(self._largest_first, reverse=True))
 
 
 def _cannot_read(flag: str, path: str, error: OSError) -> InputError:
@@ -187,7 +166,7 @@ def scan_lists(
     rows = images = web_images = 0
     web_hosts: dict[str, str] = {}
     digests, formats = [], []
-    sample = _Sample(sample_size)
+    sample = HashSample(sample_size)
     # One activity for all lists: thousands of short ones would never be shown.
     what = paths[0] if len(paths) == 1 else counted(len(paths), "list")
     with doing(f"checking {what}", unit="row") as checking:

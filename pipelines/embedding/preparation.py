@@ -23,7 +23,6 @@ from configs.option import definition_of, time_deciding
 from pipelines.checks.embed_flags import EmbedFlags, JobOptions
 from pipelines.checks.output_claim import Output, check_prefix
 from pipelines.checks.preflight import (
-    CALIBRATION_IMAGES,
     ScannedLists,
     check_against,
     check_reachable,
@@ -54,6 +53,7 @@ from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EmbedOptions, EngineLoader
 from preprocess.engines.libraries import versions_of
 from preprocess.engines.select import EngineSpec, check_engine
+from preprocess.images.hash_sample import CALIBRATION_IMAGES
 from preprocess.jobs import embedding_cache
 from preprocess.jobs.job import Job, Retry
 from preprocess.jobs.planned_cost import PlannedCost

@@ -18,7 +18,7 @@ from configs.activity import doing
 from configs.counts import counted
 from configs.prices import RegionPrices
 from configs.recipe import Recipe
-from pipelines.checks.preflight import CALIBRATION_IMAGES, ScannedLists
+from pipelines.checks.preflight import ScannedLists
 from pipelines.planning import dataflow_cost, model
 from pipelines.planning.assumptions import assumptions_of
 from pipelines.planning.dataflow_cost import Fleet
@@ -31,6 +31,7 @@ from preprocess.backbones.backbone import BackboneSpec
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EngineLoader
 from preprocess.engines.select import EngineSpec
+from preprocess.images.hash_sample import CALIBRATION_IMAGES
 from preprocess.machine.cores import available_cores
 from preprocess.storage.uris import has_scheme
 
