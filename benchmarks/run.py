@@ -44,6 +44,7 @@ BENCHMARKS = (
     "training_on_views",
     "serving",
     "serving_hostile",
+    "serving_memory",
     "accuracy",
 )
 _WITH_PHOTOS = {
@@ -58,6 +59,7 @@ _WITH_PHOTOS = {
     "training_on_views",
     "views",
     "serving",
+    "serving_memory",
 }
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")

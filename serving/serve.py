@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       InputError: an argument is wrong, a model or its network cannot be loaded, or the port is taken.
     """
-    # The head takes a fraction of a millisecond. Threads of OpenBLAS would not shorten that much, and keep the cores busy
-    # with waiting for more, as long again as for the network. It reads the variable when NumPy is imported: later.
+    # The head takes a fraction of a millisecond. Threads of OpenBLAS would not shorten that much, but keep a core busy
+    # with waiting for more work. It reads the variable when NumPy is imported, which is later.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     options = parse_options(argv)
     page = load_recipe(options.recipe).page if options.recipe else PageOptions()
