@@ -4,7 +4,8 @@
 
 The model has random weights: no speed depends on them. Clients ask again and again about photographs, each with one
 connection, 1, 8 and 64 at once; the servers in turns, each in a process of its own. The clients run on the same cores,
-which costs all the same an answer.
+which costs all the same an answer. The goal is for the processor time of an answer at 64 clients, when all cores are
+busy: on a machine with other work, the rates of two servers also tell which of them the kernel favours.
 
 The bound of a server is what cannot be left out: decoding the photo and running the network in full batches. Both are
 measured in a process of their own, in processor time, before and after. "Of the bound" is that time divided by the
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import http.client
 import itertools
 import json
@@ -30,7 +32,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from benchmarks.photos import ROOT, add_photos_flag, find_photos
-from benchmarks.report import Figure, at_least, finish, say
+from benchmarks.report import Figure, finish, say
 from configs.errors import EXIT_OK
 from configs.program import run_program
 
@@ -139,13 +141,12 @@ def _of_bound(name: str, answer_ms: float, bounds: Sequence[dict[str, float]]) -
 
 def _compared(what: str, clients: int, mine: Load, peer: Load, my_ms: float, peer_ms: float) -> Iterator[Figure]:
     """The figures of one server against the peer."""
-    target = _TARGET if clients == _TARGET_CLIENTS else None
-    if target is None:
-        yield _figure(f"{what}: answers", mine.rate, peer.rate, mine.rate / max(peer.rate, 1e-9), "/s")
-    else:
-        yield at_least(f"{what}: answers", mine.rate, peer.rate, target, unit="/s")
-    # A busy machine changes it less than the rate.
-    yield _figure(f"{what}: processor time of an answer", my_ms, peer_ms, peer_ms / max(my_ms, 1e-9), "ms")
+    yield _figure(f"{what}: answers", mine.rate, peer.rate, mine.rate / max(peer.rate, 1e-9), "/s")
+    work = _figure(f"{what}: processor time of an answer", my_ms, peer_ms, peer_ms / max(my_ms, 1e-9), "ms")
+    if clients == _TARGET_CLIENTS:
+        assert work.ratio is not None
+        work = dataclasses.replace(work, target=f">= {_TARGET:g}", met=work.ratio >= _TARGET)
+    yield work
     for percent in (50, 99):
         ours, theirs = mine.percentile_ms(percent), peer.percentile_ms(percent)
         yield _figure(f"{what}: p{percent}", ours, theirs, theirs / ours, "ms")
