@@ -61,6 +61,7 @@ class ServeOptions(Options):
         None,
         Text(anything=True),
         help="name or file of a recipe: its section page has the texts and colours of the web page",
+        default_words="those that the model was trained with",
         decides="neither",
         metavar="NAME|FILE",
     )

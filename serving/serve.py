@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # with waiting for more work. It reads the variable when NumPy is imported, which is later.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     options = parse_options(argv)
-    page = load_recipe(options.recipe).page if options.recipe else PageOptions()
+    page = load_recipe(options.recipe).page if options.recipe else None
     try:
         import python_multipart  # noqa: F401
         import starlette  # noqa: F401
@@ -81,7 +81,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(options: ServeOptions, page: PageOptions, listener: socket.socket) -> int:
+def _serve(options: ServeOptions, page: PageOptions | None, listener: socket.socket) -> int:
     with _logging():
         with doing("loading the model"):
             server = make_server(options, page)
@@ -93,8 +93,12 @@ def _serve(options: ServeOptions, page: PageOptions, listener: socket.socket) ->
     return EXIT_OK
 
 
-def make_server(options: ServeOptions, page: PageOptions) -> uvicorn.Server:
+def make_server(options: ServeOptions, page: PageOptions | None) -> uvicorn.Server:
     """Loads the models and makes a server, which does not listen yet.
+
+    Args:
+      options: of the server.
+      page: the texts and colours of the web page; None for those of the model.
 
     Raises:
       InputError: a model or its network cannot be loaded.

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from tests.support.classifiers import jpeg
 
 pytest.importorskip("tensorflow_serving.apis", reason="the package tensorflow-serving-api is not installed")
-from tensorflow_serving.apis import (  # noqa: E402
+from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_pb2,
