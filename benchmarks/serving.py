@@ -231,7 +231,7 @@ def load(port: int, bodies: Sequence[bytes], *, clients: int, seconds: float, at
     started = time.perf_counter()
 
     def client() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
         with contextlib.closing(connection):
             while time.perf_counter() - started < seconds:
                 with lock:

@@ -81,6 +81,7 @@ ROOMS = {
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
     "cloud.checkup": {"cloud.gcloud", "cloud.hub_images"},
+    "pipelines.answers": {"trainer.arguments"},
     "trainer.storage": {"trainer.options"},
     "trainer.training": {"trainer.options"},
     "trainer.search": {"trainer.options"},
@@ -89,6 +90,7 @@ FROM_THE_ROOT = {
 TRAINER_FOR_CLOUD = {"trainer.options", "trainer.export.model_info", "trainer.data.record_sets"}
 # To answer, one has to know a model and to read records, without TensorFlow, too.
 TRAINER_FOR_ANSWERS = {
+    "trainer.arguments",
     "trainer.data.record_parser",
     "trainer.data.record_sets",
     "trainer.data.shard_reader",

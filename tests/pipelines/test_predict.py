@@ -140,6 +140,9 @@ def test_folders_globs_and_records_get_the_same_answers(data, model, answering, 
     monkeypatch.setattr(EngineLoader, "__call__", lambda self: pytest.fail("a network was loaded"))
     answering("--model_dir", model, "--data_paths", f"{out}/_listed/photos*", "--output_path", out / "again")
     assert rows_of(out, "again") == listed
+    both = f"{out}/_listed/photos*,{out}/_folder/photos*"
+    answering("--model_dir", model, "--data_paths", both, "--output_path", out / "both")
+    assert told_of(out, "both")["answered"] == 2 * len(listed)
 
 
 def test_the_formats_say_the_same(data, model, answering, tmp_path):
