@@ -113,7 +113,7 @@ def measure(
         rows.append(
             Figure(
                 figure=f"{name}: labels for {_SHARE_OF_FULL:.0%} of full accuracy, {num_replays} replays, against "
-                f"{peer} (accuracy on the way {100 * differences.mean():+.1f} points, standard error {100 * error:.1f})",
+                f"{peer} (on the way {100 * differences.mean():+.1f} points, standard error {100 * error:.1f})",
                 ours=f"{ours:.0f}" if np.isfinite(ours) else f"more than {most}",
                 peer=f"{theirs:.0f}" if np.isfinite(theirs) else f"more than {most}",
                 ratio=round(theirs / ours, 2) if np.isfinite(ours) and np.isfinite(theirs) else None,

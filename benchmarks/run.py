@@ -45,6 +45,7 @@ BENCHMARKS = (
     "training_on_views",
     "serving",
     "serving_hostile",
+    "serving_memory",
     "accuracy",
     "drift",
     "label_next",
@@ -64,6 +65,7 @@ _WITH_PHOTOS = {
     "serving",
     "drift",
     "label_next",
+    "serving_memory",
 }
 
 

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                             wrong[f"{case.name}: {status}"] += 1
                     if good(server.port) != 200:
                         wrong["a good photo"] += 1
-                    memory.append(memory_of(os.getpid(), with_children=False) / _MEBIBYTE)
+                    memory.append(memory_of(os.getpid()) / _MEBIBYTE)
                     left -= len(cases[:left])
     for name, count in wrong.items():
         say(f"WRONG {count} x {name}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from configs.errors import InputError
-from configs.recipe import Recipe, TrainOptions
+from configs.recipe import Recipe
 from trainer.options import TrainingOptions, parse_options
 
 # Images of Vertex AI that install a Python package themselves. As of 2026, those with TensorFlow have Python 3.10,
@@ -91,7 +92,7 @@ def trainer_arguments(job: TrainingJob, recipe: Recipe) -> list[str]:
     arguments = []
     for split in ("train", "eval", *(["test"] if job.has_test else [])):
         arguments += [f"--{split}_data_paths={job.job_dir}/preproc/{split}*"]
-    arguments += [f"--output_path={job.output_path}", *_recipe_flags(recipe.train, given), *job.flags]
+    arguments += [f"--output_path={job.output_path}", *_recipe_flags(recipe, given), *job.flags]
     options = parse_options(arguments, environ={})
     _require_reachable(options, recipe)
     if options.tune and recipe.vertex.replicas > 1:
@@ -99,8 +100,9 @@ def trainer_arguments(job: TrainingJob, recipe: Recipe) -> list[str]:
     return arguments
 
 
-def _recipe_flags(train: TrainOptions, given: set[str]) -> list[str]:
-    values = dataclasses.asdict(train)
+def _recipe_flags(recipe: Recipe, given: set[str]) -> list[str]:
+    train, page = recipe.train, recipe.page.to_json()
+    values = {**dataclasses.asdict(train), "page": json.dumps(page) if page else None}
     # Both flags say how long to train, and the trainer refuses both together.
     length = {"epochs", "max_steps"}
     values.pop("max_steps" if train.epochs is not None else "epochs")

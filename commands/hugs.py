@@ -36,12 +36,26 @@ def main(argv: Sequence[str] | None = None) -> int | None:
             f"`{hugs_command('--help')}` lists them."
         )
     module, _ = PROGRAMS[words[0]]
-    return importlib.import_module(module).main(words[1:])
+    try:
+        program = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _own_packages():
+            raise
+        # An editable install names the packages that there were when it was made.
+        raise InputError(
+            f"hugs {words[0]}: this environment was made by an earlier version of the project, which had no "
+            f"{error.name!r}. Bring it up to date: give `make setup` in the checkout, or install the project again."
+        ) from error
+    return program.main(words[1:])
 
 
 def run() -> None:
     """The entry point of the console command."""
     run_program(main)
+
+
+def _own_packages() -> set[str]:
+    return {"configs", "preprocess", *(module.partition(".")[0] for module, _ in PROGRAMS.values())}
 
 
 def _usage() -> str:

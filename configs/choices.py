@@ -16,5 +16,7 @@ Unlabeled = Literal["drop", "default_class"]
 ExportFormat = Literal["savedmodel", "litert", "onnx"]
 # Colours of the answers on the page of `hugs serve`, whose values are in serving/page/style.css.
 PageColour = Literal["green", "red", "blue", "orange", "purple", "teal", "brown", "pink"]
+# Those that say neither good nor bad, for labels whose colour nobody has named.
+NEUTRAL_COLOURS: tuple[PageColour, ...] = ("blue", "purple", "teal", "brown", "pink")
 
 AnswerFormat = Literal["csv", "jsonl", "parquet"]

@@ -24,7 +24,7 @@ from configs.arguments import OneLineParser
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
 from configs.file_uris import path_argument
 from configs.list_names import SPLITS
-from configs.printed_commands import module_words
+from configs.printed_commands import module_words, program_command
 from configs.program import run_program
 from demo import solar_cells
 from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_FORMAT, REPORT_NAME, sidecar_path
@@ -194,6 +194,14 @@ def _print_summary(
         _say("RANDOM weights: these numbers show that everything works, not what a model with ImageNet weights can do.")
 
 
+def next_steps(model: pathlib.Path, photo: str) -> dict[str, str]:
+    """The commands that go on from here, by what they do."""
+    return {
+        "a web page that answers for photos": program_command("serve", "--model_dir", str(model)),
+        "answers for photos of yours": program_command("predict", "--model_dir", str(model), photo),
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo.
 
@@ -254,6 +262,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if prediction is None:
         _say(f"demo: it embedded, trained and evaluated, but did not predict; all results are in {out}")
         return EXIT_INPUT_ERROR
+    _say("")
+    for what, command in next_steps(training / "model", photo).items():
+        _say(f"next:    {command}  ({what})")
     _say(f"demo: done; it embedded, trained, evaluated and predicted, and all results are in {out}")
     return EXIT_OK
 

@@ -47,7 +47,7 @@ class Server:
       is_draining: whether the server ends: it answers the requests that are there, and says that it is not ready.
     """
 
-    def __init__(self, options: ServeOptions, models: Models, metrics: Metrics, page: PageOptions):
+    def __init__(self, options: ServeOptions, models: Models, metrics: Metrics, page: PageOptions | None):
         self.models = models
         self.is_draining = False
         self._options = options
@@ -135,7 +135,9 @@ class Server:
     async def _settings(self, request: Request) -> Response:
         note(request, "page")
         served = self._version(None)
-        settings = page_settings(self._page, served.info, max_body_bytes=self._options.max_body_bytes)
+        settings = page_settings(
+            self._page or served.info.page, served.info, max_body_bytes=self._options.max_body_bytes
+        )
         return JSONResponse(settings, headers={"Cache-Control": "no-cache"})
 
     def _version(self, name: str | None, number: int | None = None) -> ServedVersion:

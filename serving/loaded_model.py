@@ -13,6 +13,7 @@ from preprocess.engines.base import Engine
 from preprocess.engines.select import EngineSpec, load_engine
 from preprocess.images.probe_images import probe_images
 from preprocess.records.backbone_identity import difference_of
+from serving.calibration import calibration_pixels
 from serving.options import ServeOptions
 from trainer.export.classifier import read_model_info
 from trainer.export.head_arrays import read_head
@@ -60,7 +61,6 @@ def _load_engine(info: ModelInfo, model_dir: str, options: ServeOptions) -> Engi
     spec = BackboneSpec.of_identity(info.backbone, weights=options.weights)
     try:
         check_weights(spec)
-        engine = load_engine(spec, EngineSpec(engine=options.engine, precision=options.precision))
     except InputError as error:
         if options.weights is not None or spec.is_random:
             raise
@@ -68,6 +68,11 @@ def _load_engine(info: ModelInfo, model_dir: str, options: ServeOptions) -> Engi
             f"model_dir: the model in {model_dir} needs its network, {info.backbone.describe()}, and it cannot be "
             f"loaded here. {error} If the weights lie elsewhere, pass --weights FILE."
         ) from error
+    engine = load_engine(
+        spec,
+        EngineSpec(engine=options.engine, precision=options.precision),
+        lambda: calibration_pixels(options.calibrate_with, info),
+    )
     if not engine.identity.agrees_with(info.backbone):
         raise InputError(
             f"--weights: the model in {model_dir} was made with another network than the one that is here: "

@@ -61,6 +61,7 @@ class ServeOptions(Options):
         None,
         Text(anything=True),
         help="name or file of a recipe: its section page has the texts and colours of the web page",
+        default_words="those that the model was trained with",
         decides="neither",
         metavar="NAME|FILE",
     )
@@ -78,9 +79,17 @@ class ServeOptions(Options):
         PreprocessOptions,
         "precision",
         help="precision of the network's arithmetic: auto takes bfloat16 if it is faster and agrees with float32; "
-        "int8 is refused, since it is calibrated on the images of a list",
+        "int8 is calibrated on the photos of --calibrate_with",
         decides="neither",
         decides_time=False,
+    )
+    calibrate_with: tuple[str, ...] = option(
+        (),
+        Paths("read"),
+        help="for --precision int8: photos like those that will be asked about, as a list, a folder or a glob; 300 of "
+        "them are read. With the list of the training, the server computes as its records were made",
+        decides="neither",
+        metavar="LIST|FOLDER",
     )
     weights: str | None = option(
         None,
@@ -178,11 +187,13 @@ class ServeOptions(Options):
             self._fail("port", "a whole number from 0 to 65535")
         if not self.model_dir:
             raise InputError("--model_dir: name the model that trainer.task exported.")
-        if self.precision == "int8":
+        if self.precision == "int8" and not self.calibrate_with:
             raise InputError(
-                "--precision: int8 is calibrated on the images of a list, and a server has none. Pass auto, float32 or "
-                "bfloat16."
+                "--precision: int8 is calibrated on photos. Name some with --calibrate_with, best the list that the "
+                "model was trained on, or pass auto, float32 or bfloat16."
             )
+        if self.calibrate_with and self.precision != "int8":
+            raise InputError("--calibrate_with: belongs to --precision int8. Leave one out, or give both.")
         for route in ("health_route", "predict_route"):
             if not _ROUTE.fullmatch(getattr(self, route)):
                 self._fail(route, "a path such as /predict")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.resources
-from typing import Any, get_args
+import itertools
+from typing import Any
 
-from configs.choices import PageColour
+from configs.choices import NEUTRAL_COLOURS
 from configs.page import PageOptions
 from trainer.export.model_info import ModelInfo
 
@@ -44,19 +45,22 @@ def page_settings(page: PageOptions, info: ModelInfo, *, max_body_bytes: int) ->
     """What the page is told.
 
     Args:
-      page: the texts of the recipe.
+      page: the texts and colours of the recipe or of the model.
       info: of the model.
       max_body_bytes: the largest photo that the server takes.
     """
-    colours = get_args(PageColour)
+    # Which answer is good and which is bad, only somebody can say who knows what they are for.
+    neutral = [colour for colour in NEUTRAL_COLOURS if colour not in page.colours.values()] or NEUTRAL_COLOURS
+    others = (label for label in info.labels if label not in page.colours)
+    colours = {**page.colours, **dict(zip(others, itertools.cycle(neutral), strict=False))}
     return {
         "title": page.title,
         "labels": [
             {
                 "text": page.texts.get(label, label),
-                "colour": page.colours.get(label, colours[number % len(colours)]),
+                "colour": colours[label],
             }
-            for number, label in enumerate(info.labels)
+            for label in info.labels
         ],
         "one_answer": info.label_mode == "single",
         "threshold": info.threshold,

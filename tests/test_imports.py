@@ -91,6 +91,7 @@ ROOMS = {
 FROM_THE_ROOT = {
     "insight.pages": {"trainer.reports.page_templates"},
     "cloud.checkup": {"cloud.gcloud", "cloud.hub_images"},
+    "pipelines.answers": {"trainer.arguments"},
     "trainer.storage": {"trainer.options"},
     "trainer.training": {"trainer.options"},
     "trainer.search": {"trainer.options"},
@@ -99,6 +100,7 @@ FROM_THE_ROOT = {
 TRAINER_FOR_CLOUD = {"trainer.options", "trainer.export.model_info", "trainer.data.record_sets"}
 # To answer, one has to know a model and to read records, without TensorFlow, too.
 TRAINER_FOR_ANSWERS = {
+    "trainer.arguments",
     "trainer.data.record_parser",
     "trainer.data.record_sets",
     "trainer.data.shard_reader",
@@ -112,6 +114,7 @@ TRAINER_FOR_SERVING = {
     "trainer.export.head_arrays",
     "trainer.export.model_info",
     "trainer.options",
+    "trainer.photo_reader",
     "trainer.storage.files",
 }
 # Where Beam is imported; all else must work without it, for the trainer and for tests.

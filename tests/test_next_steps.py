@@ -12,6 +12,8 @@ from PIL import Image
 
 from configs.printed_commands import PROGRAMS, program_words
 from configs.source_files import REPOSITORY
+from demo import run as demo
+from serving import serve
 from tests.support import tiny_network
 
 
@@ -49,7 +51,7 @@ def photos(tmp_path, monkeypatch):
     return folder.name
 
 
-def test_from_photos_to_a_prediction(photos, capsys):
+def test_from_photos_to_a_prediction(photos, capsys, monkeypatch):
     run(
         "ingest",
         "--image_dir",
@@ -73,9 +75,22 @@ def test_from_photos_to_a_prediction(photos, capsys):
         command = None if words[0] == "predict" else printed_command(out, "next" if words[0] == "train" else "next:")
     assert seen == ["embed", "embed", "embed", "train", "predict"]
     assert "a hug" in out
+    check_the_end_of_the_demo(photos, capsys, monkeypatch)
     report = json.loads(pathlib.Path("my data [1], all/preproc/_test/report.json").read_text())
     assert report["backbone"]["seed"] == 3
     assert report["shared_with"][0]["prefix"].endswith("my data [1], all/preproc/train")
+
+
+def check_the_end_of_the_demo(photos, capsys, monkeypatch):
+    """What `make demo` prints last, for the model that is there."""
+    photo = f"{photos}/not a hug/3.jpg"
+    commands = demo.next_steps(pathlib.Path("my data [1], all", "training", "model"), photo).values()
+    served = []
+    monkeypatch.setattr(serve, "_serve", lambda options, page, listener: served.append(options) or 0)
+    for words in map(words_of, commands):
+        run(*words, *(["--port", "0"] if words[0] == "serve" else []))
+    assert [options.model_dir for options in served] == [("my data [1], all/training/model",)]
+    assert capsys.readouterr().out.startswith(photo)
 
 
 def test_all_lists_at_once(photos, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import posixpath
@@ -15,6 +16,7 @@ from configs.choices import ExportFormat, OptimizerName
 from configs.errors import InputError
 from configs.file_uris import path_argument
 from configs.option import REQUIRED, Options, add_flags, option, options_of
+from configs.page import PageOptions, PageText
 from configs.recipe import OptionalRecipe, TrainOptions, load_recipe
 from configs.rules import Number, Rule, Switch, Texts, Whole
 from configs.section import FieldError
@@ -258,6 +260,14 @@ class TrainingOptions(TrainOptions, DataOptions):
         "views",
         decides="neither",
     )
+    page: str | None = option(
+        None,
+        PageText(),
+        help="title, texts and colours of the web page of hugs serve, as JSON; a recipe has them in its section page",
+        decides="neither",
+        metavar="JSON",
+        default_words="the recipe's",
+    )
     learning_curve: bool = option(False, Switch(), help="measure how much more examples would help", decides="neither")
     # Every run chooses the threshold again after training.
     min_precision: float = option(
@@ -301,7 +311,16 @@ class TrainingOptions(TrainOptions, DataOptions):
         # A recipe may have a larger seed, but the trainer cannot use it.
         if self.seed > _MAX_SEED:
             self._fail("seed", f"a whole number of at most {_MAX_SEED}")
+        _ = self.page_options
         self._check_data()
+
+    @property
+    def page_options(self) -> PageOptions:
+        """The page of the model. Raises FieldError if its JSON is wrong."""
+        try:
+            return PageOptions() if self.page is None else PageOptions.from_text(self.page)
+        except FieldError as error:
+            raise FieldError("--page:", str(error)) from error
 
     def _check_data(self) -> None:
         if self.evaluates_only and not (self.eval_data_paths or self.test_data_paths):
@@ -407,7 +426,10 @@ def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.en
     values: dict[str, Any] = {}
     recipe_name = given.pop("recipe")
     if recipe_name is not None:
-        values.update(dataclasses.asdict(load_recipe(recipe_name).train))
+        recipe = load_recipe(recipe_name)
+        values.update(dataclasses.asdict(recipe.train))
+        if page := recipe.page.to_json():
+            values["page"] = json.dumps(page)
         if given["max_steps"] is not None:  # The command line overrides the epochs of the recipe.
             values["epochs"] = None
     rules = {name: described.rule for name, described in options_of(TrainingOptions).items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -30,7 +30,7 @@ _READ_DEADLINE_SEC = 60.0
 _MAX_FAULTS = 8
 
 
-def _read(location: str) -> bytes:
+def read_photo(location: str) -> bytes:
     """The bytes of a photo. Raises RowFailure, or what `read_image_bytes` raises."""
 
     def read_remote(uri: str, *, max_bytes: int | None = None) -> bytes:
@@ -44,12 +44,16 @@ def _read(location: str) -> bytes:
     return read_image_bytes(location, read_remote=read_remote, read_part=storage().read_part)
 
 
-def named_photos(names: Sequence[str], labels: tuple[str, ...]) -> list[str]:
+def named_photos(names: Sequence[str], labels: tuple[str, ...], *, flag: str = "PHOTO") -> Iterator[tuple[str, str]]:
     """The photos that somebody names: photos, those of folders and globs, then those of lists.
 
     Args:
       names: local paths, globs and URIs.
       labels: of the model. They tell the columns of a list from each other.
+      flag: the option that names them, for messages.
+
+    Yields:
+      The URI of each photo, as its list has it, and its location.
 
     Raises:
       InputError: a folder has no photo in it, nothing matches a glob, or a list cannot be read.
@@ -60,8 +64,8 @@ def named_photos(names: Sequence[str], labels: tuple[str, ...]) -> list[str]:
     from preprocess.lists.opened_list import open_list
     from preprocess.lists.rows import parse_rows
 
-    found = find_sources([local_path_of(name) for name in names], storage(), flag="PHOTO")
-    photos = list(found.photos)
+    found = find_sources([local_path_of(name) for name in names], storage(), flag=flag)
+    yield from ((photo, photo) for photo in found.photos)
     dictionary = LabelDict(labels, optional=True)
     for path in found.lists:
         try:
@@ -70,10 +74,9 @@ def named_photos(names: Sequence[str], labels: tuple[str, ...]) -> list[str]:
                 rows = parse_rows(
                     content, list_path=path, labels=dictionary, unknown_labels="unlabeled", list_format=list_format
                 )
-                photos += [resolve_uri(row.uri, path) for row in rows if row.outcome is None]
+                yield from ((row.uri, resolve_uri(row.uri, path)) for row in rows if row.outcome is None)
         except OSError as error:
-            raise InputError(f"PHOTO: the list {path} cannot be read ({cause_of(error)}).") from error
-    return photos
+            raise InputError(f"{flag}: the list {path} cannot be read ({cause_of(error)}).") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +111,7 @@ class PhotoReader:
         self._held: _BadPhoto | None = None
         self._faults_in_a_row = 0
         self._loader = ImageLoader(
-            read=_read,
+            read=read_photo,
             decode=IsolatedDecoder(size=size),
             max_ahead=_MAX_AHEAD,
             deadline_sec=_READ_DEADLINE_SEC + RetryPolicy().limit_sec,

@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             info = classifier.info
         else:
             info = read_model_info(options.model_dir or "")
-        paths = named_photos(options.photos, info.labels)
+        paths = [location for _, location in named_photos(options.photos, info.labels)]
         total = len(paths)
         with doing("predicting", total=total, unit="photo") as progress:
             photos = PhotoReader(paths, info.image.size if info.takes_images else IMAGE_SIZE)

@@ -17,6 +17,7 @@ from configs.activity import doing
 from configs.choices import Unlabeled
 from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
+from configs.page import PageOptions
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.locks.lock_holder import LockLost
@@ -409,6 +410,7 @@ def _train_and_export(
                 temperature=calibration.temperature,
                 threshold=calibration.threshold,
                 backbone_verified=sets["train"][0].verified,
+                page=_page_of(options, data["train"].labels),
             )
         with doing("writing the sketch of the training set"):
             sketch = sketch_training_set(
@@ -557,6 +559,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             options, exchange, note=RunNote(options.output_path, storage(), module="trainer.task", arguments=words)
         )
     return EXIT_OK
+
+
+def _page_of(options: TrainingOptions, labels: Sequence[str]) -> PageOptions:
+    """The page of the model, unless it is for other labels, as that of the default recipe of `hugs_train.sh` may be."""
+    page = options.page_options
+    unknown = page.labels.difference(labels)
+    if unknown and unknown != page.labels:
+        names = ", ".join(sorted(unknown))
+        _say(f"note: the model gets no page of the recipe, since that names labels that are not there: {names}")
+    return PageOptions() if unknown else page
 
 
 def _require_one_search(options: TrainingOptions) -> None:

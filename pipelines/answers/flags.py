@@ -14,6 +14,7 @@ from configs.option import Options, add_flags, given_values, option, options_of,
 from configs.recipe import BackboneOptions, OptionalRecipe, PreprocessOptions, Recipe, load_recipe
 from configs.rules import OneOf, PathText, PathTexts, Whole
 from pipelines.checks.embed_flags import JobOptions, words_without
+from trainer.arguments import split_paths
 
 _OF_BACKBONE = tuple(options_of(BackboneOptions))
 
@@ -47,7 +48,8 @@ class AnswerOptions(Options):
     data_paths: tuple[str, ...] = option(
         (),
         _Paths(),
-        help="finished record sets to answer for, in place of photos: no image is read; one or more",
+        help="finished record sets to answer for, in place of photos: no image is read; one or more, also separated by "
+        "commas",
         decides="neither",
         metavar="SET*",
     )
@@ -192,10 +194,13 @@ def read_answer_flags(argv: Sequence[str] | None) -> AnswerFlags:
     args, beam_flags = parser.parse_known_args(words)
     recipe = load_recipe(args.recipe) if args.recipe else Recipe(name="none")
     of_recipe = dataclasses.asdict(recipe.preprocess) if args.recipe else {}
+    given = given_values(args, AnswerOptions)
+    if "data_paths" in given:
+        given["data_paths"] = split_paths(given["data_paths"])
     names = set(options_of(AnswerOptions)) - set(_OF_BACKBONE)
     values = {name: value for name, value in of_recipe.items() if name in names}
     return AnswerFlags(
-        options=AnswerOptions(**{**values, **given_values(args, AnswerOptions)}),
+        options=AnswerOptions(**{**values, **given}),
         recipe=recipe,
         beam_flags=tuple(beam_flags),
         own_words=tuple(words_without(words, beam_flags)),

@@ -36,6 +36,7 @@ from pipelines.answers.answer_job import (
 )
 from pipelines.answers.flags import AnswerFlags, AnswerOptions
 from pipelines.answers.photo_lists import PhotoLists, delete_other_lists, gone_if_refused, make_lists
+from pipelines.answers.shard_answers import ShardAnswerer, finish_answers
 from pipelines.answers.sources import Answerer, answerer_of
 from pipelines.answers.summary import print_answers
 from pipelines.answers.transforms import AnswerRecordSets
@@ -48,7 +49,7 @@ from pipelines.embedding.prepared_job import PreparedJob
 from pipelines.runners.worker_files import worker_files
 from preprocess.answers.answer_files import RECORDS_NAME
 from preprocess.beam.beam_storage import BeamStorage
-from preprocess.jobs import faults, progress
+from preprocess.jobs import progress
 from preprocess.jobs.commit import JobFailed
 from preprocess.jobs.job import Job, differences
 from preprocess.lists.labels import LabelDict
@@ -314,7 +315,7 @@ def _answer(prepared: _Prepared, held: Storage, *, run_id: str) -> int:
     except OSError as error:
         raise InputError(f"output_path: cannot write to {prefix!r} ({error}).") from error
     started = time.monotonic()
-    _run(job, about, prepared)
+    _run(job, about, prepared, held)
     told = read_answers(prefix, storage)
     if prepared.lists is not None:
         with contextlib.suppress(OSError):  # The answers are finished.
@@ -372,8 +373,8 @@ def _about(prepared: _Prepared, sets: Sequence[RecordSet], records: list[list[st
     return about
 
 
-def _run(job: AnswerJob, about: dict[str, Any], prepared: _Prepared) -> None:
-    """Runs the pipeline that answers, on the runner of the job.
+def _run(job: AnswerJob, about: dict[str, Any], prepared: _Prepared, held: Storage) -> None:
+    """Answers for all shards, in this process or on the runner of the job.
 
     Raises:
       InputError: storage failed, a record set changed, or the runner failed.
@@ -381,7 +382,6 @@ def _run(job: AnswerJob, about: dict[str, Any], prepared: _Prepared) -> None:
     target = prepared.target
     retry = RetryPolicy(limit_sec=prepared.flags.options.storage_retry_sec)
     requirements = prepared.job.requirements if prepared.job is not None else ()
-    faults.forget()
     name = posixpath.basename(job.output_prefix)
     with (
         stops_are_explained(job.output_prefix) if target.is_here else contextlib.nullcontext(),
@@ -389,20 +389,25 @@ def _run(job: AnswerJob, about: dict[str, Any], prepared: _Prepared) -> None:
         doing(f"answering {name}", total=about["records"], unit="row", stays=True) as rows,
         progress.listening(rows.advance),
     ):
-        pipeline = beam.Pipeline(runner=target.runner, options=target.beam_options)
-        _ = pipeline | "Answers" >> AnswerRecordSets(job, about, retry)
         try:
-            pipeline.run().wait_until_finish()
+            if target.is_here:
+                # Beam's local runner has one thread, too, and takes a fifth of a second to start.
+                answerer = ShardAnswerer(job, prepared.storage)
+                finish_answers([answerer.answer(file) for file in job.files], job, about, held)
+            else:
+                pipeline = beam.Pipeline(runner=target.runner, options=target.beam_options)
+                _ = pipeline | "Answers" >> AnswerRecordSets(job, about, retry)
+                pipeline.run().wait_until_finish()
         except Exception as error:
-            _explain(job, faults.first_fault() if target.is_here else error, is_here=target.is_here)
+            _explain(job, error, is_here=target.is_here)
             raise
 
 
-def _explain(job: AnswerJob, fault: BaseException | None, *, is_here: bool) -> None:
+def _explain(job: AnswerJob, fault: Exception, *, is_here: bool) -> None:
     """Raises an `InputError` of one line for a fault that a person can repair. For all other faults it does nothing."""
     if isinstance(fault, InputError):
         raise fault
     if isinstance(fault, JobFailed | MachineFault | OSError):
         raise InputError(f"{job.output_prefix}: {fault}. {go_on()}") from fault
-    if not is_here and isinstance(fault, Exception):
+    if not is_here:
         raise InputError(f"{job.output_prefix}: the job failed ({cause_in_one_line(fault)}). {go_on()}") from fault

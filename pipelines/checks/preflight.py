@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import heapq
 import os
 import socket
 import sys
@@ -19,6 +17,7 @@ from configs.choices import UnknownLabels
 from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
+from preprocess.images.hash_sample import HashSample
 from preprocess.jobs.set_files import read_block_results
 from preprocess.lists.detect import notes
 from preprocess.lists.labels import MAX_LABEL_DICT_BYTES, LabelDict, parse_label_dict
@@ -69,34 +68,6 @@ class ScannedLists:
     formats: tuple[ListFormat, ...] = ()
     web_images: int = 0
     web_hosts: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-class _Sample:
-    """The images whose URIs have the smallest hashes: this is like a random sample, but always the same.
-
-    An image that a list names several times is in it once, so such a list has as large a sample as any other.
-    """
-
-    def __init__(self, size: int):
-        self._size = size
-        self._largest_first: list[tuple[int, str]] = []
-        self._times: dict[str, int] = {}  # of those that are in the sample now
-
-    def offer(self, location: str, uri: str) -> None:
-        if location in self._times:
-            self._times[location] += 1
-            return
-        rank = -int.from_bytes(hashlib.sha256(uri.encode()).digest()[:8], "big")
-        self._times[location] = 1
-        if len(self._largest_first) < self._size:
-            heapq.heappush(self._largest_first, (rank, location))
-        else:
-            _, dropped = heapq.heappushpop(self._largest_first, (rank, location))
-            del self._times[dropped]
-
-    def locations(self) -> dict[str, int]:
-        """The images, and how often each was offered: once dropped, an image never comes in again."""
-        return {location: self._times[location] for _, location in sorted(self._largest_first, reverse=True)}
 
 
 def _cannot_read(flag: str, path: str, error: OSError) -> InputError:
@@ -198,7 +169,7 @@ def scan_lists(
     rows = images = web_images = 0
     web_hosts: dict[str, str] = {}
     digests, formats = [], []
-    sample = _Sample(sample_size)
+    sample = HashSample(sample_size)
     # One activity for all lists: thousands of short ones would never be shown.
     what = paths[0] if len(paths) == 1 else counted(len(paths), "list")
     with doing(f"checking {what}", unit="row") as checking:

@@ -88,18 +88,16 @@ def make_answers(
     best = top_scores[:, 0]
     # Labels that are no classes say nothing about the answer.
     classes = frozenset(names)
-
-    def known(labels: tuple[str, ...]) -> bool:
-        return not classes.isdisjoint(labels)
+    known = {labels: not classes.isdisjoint(labels) for labels in set(given)}
 
     answered: list[tuple[str, ...]]
     if several_labels:
         answered = [tuple(names[i] for i in np.flatnonzero(row).tolist()) for row in scores >= MULTI_LABEL_CUT]
         labels = [LABEL_SEPARATOR.join(found) for found in answered]
-        correct = [set(found) == set(of) if known(of) else None for found, of in zip(answered, given, strict=True)]
+        correct = [set(found) == set(of) if known[of] else None for found, of in zip(answered, given, strict=True)]
     else:
         labels = [names[i] for i in top[:, 0].tolist()]
-        correct = [label in of if known(of) else None for label, of in zip(labels, given, strict=True)]
+        correct = [label in of if known[of] else None for label, of in zip(labels, given, strict=True)]
     return Answers(
         uris=uris,
         labels=labels,
@@ -138,12 +136,35 @@ def open_writer(stream: BinaryIO, kind: AnswerFormat, *, names: Sequence[str], t
     return makers[kind](stream, names, top_k)
 
 
-_NEEDS_QUOTES = re.compile('[",\r\n]').search
+_QUOTED = '",\r\n'
+_NEEDS_QUOTES = re.compile(f"[{_QUOTED}]").search
 
 
 def _cell(text: str) -> str:
     """A text as a cell of CSV (RFC 4180)."""
     return text if _NEEDS_QUOTES(text) is None else '"' + text.replace('"', '""') + '"'
+
+
+def _cells(texts: Sequence[str]) -> Sequence[str]:
+    """Many texts as cells. Looking for each character in all of them takes less time than for all of them in each."""
+    together = "".join(texts)
+    return [_cell(text) for text in texts] if any(map(together.__contains__, _QUOTED)) else texts
+
+
+def _score_texts(scores: np.ndarray) -> list[str]:
+    """Scores, float64 [n] with six decimals, as texts with six decimals.
+
+    NumPy makes all digits at once, which takes a quarter of the time of formatting one score after the other.
+    """
+    if not ((scores >= 0) & (scores <= 1)).all():  # What a network gives of itself can be any number.
+        return [f"{score:.{_DECIMALS}f}" for score in (scores + 0.0).tolist()]  # No -0.
+    texts = np.full((len(scores), _DECIMALS + 2), ord("0"), np.uint32)
+    texts[:, 1] = ord(".")
+    left = np.rint(scores * 10**_DECIMALS).astype(np.uint32)
+    for place in (*range(_DECIMALS + 1, 1, -1), 0):
+        left, digit = np.divmod(left, np.uint32(10))
+        texts[:, place] += digit
+    return texts.view(f"U{_DECIMALS + 2}")[:, 0].tolist()
 
 
 class _CsvWriter:
@@ -152,7 +173,7 @@ class _CsvWriter:
     Columns: image_uri, label, score, confident (0 or 1); label_1, score_1 ... of the best classes, if more than one
     is wanted; given_label and correct (0, 1, or nothing for an image without a label).
 
-    `csv.writer` takes four times as long, mostly for the numbers.
+    `csv.writer` takes eight times as long, mostly for the numbers.
     """
 
     def __init__(self, stream: BinaryIO, names: Sequence[str], top_k: int):
@@ -163,24 +184,23 @@ class _CsvWriter:
         header = ["image_uri", "label", "score", "confident"]
         header += [f"{what}_{rank}" for rank in range(1, self._top_k + 1) for what in ("label", "score")]
         stream.write(f"{','.join([*header, 'given_label', 'correct'])}\n".encode())
-        score = f"%.{_DECIMALS}f"
-        self._line = ",".join(["%s,%s", score, "%d", *[f"%s,{score}"] * self._top_k, "%s,%s\n"])
 
     def write(self, answers: Answers) -> None:
         names, cells = self._names, self._cells
-        columns: list[Sequence[Any]] = [
-            [_cell(uri) for uri in answers.uris],
+        columns: list[Sequence[str]] = [
+            _cells(answers.uris),
             [cells[label] if label in cells else _cell(label) for label in answers.labels],
-            answers.scores.tolist(),
-            answers.confident.tolist(),
+            _score_texts(answers.scores),
+            ["01"[confident] for confident in answers.confident.tolist()],
         ]
         for rank in range(self._top_k):
             columns.append([names[i] for i in answers.top_ids[:, rank].tolist()])
-            columns.append(answers.top_scores[:, rank].tolist())
-        columns.append([_cell(LABEL_SEPARATOR.join(labels)) if labels else "" for labels in answers.given])
+            columns.append(_score_texts(answers.top_scores[:, rank]))
+        given = {labels: _cell(LABEL_SEPARATOR.join(labels)) for labels in set(answers.given)}
+        columns.append([given[labels] for labels in answers.given])
         columns.append(["" if correct is None else "01"[correct] for correct in answers.correct])
-        line = self._line
-        self._stream.write("".join([line % row for row in zip(*columns, strict=True)]).encode())
+        lines = [*map(",".join, zip(*columns, strict=True)), ""]
+        self._stream.write("\n".join(lines).encode())
 
     def close(self) -> None:
         pass

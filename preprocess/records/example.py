@@ -48,7 +48,8 @@ def _feature_entry(name: str, kind: int, values: bytes) -> bytes:
     return encode_field(1, encode_field(1, name.encode()) + encode_field(2, encode_field(kind, values)))
 
 
-def _bytes_entry(name: str, value: bytes) -> bytes:
+def bytes_entry(name: str, value: bytes) -> bytes:
+    """The entry of a feature of one text or some bytes."""
     return _feature_entry(name, _BYTES_LIST, encode_field(1, value))
 
 
@@ -93,8 +94,8 @@ def encode_example(
             (
                 _before_floats(EMBEDDING_FEATURE, len(floats)),
                 floats,
-                _bytes_entry(SHA256_FEATURE, image_sha256) if image_sha256 else b"",
-                _bytes_entry(URI_FEATURE, image_uri.encode()),
+                bytes_entry(SHA256_FEATURE, image_sha256) if image_sha256 else b"",
+                bytes_entry(URI_FEATURE, image_uri.encode()),
                 _label_entry(tuple(label_ids)),
                 _before_floats(VIEWS_FEATURE, len(of_views)) if of_views else b"",
                 of_views,
@@ -161,15 +162,18 @@ class RecordLayout:
 
     This is the fast way to read records: most of one is compared with bytes that are the same in all of them, and
     nothing is copied but the URI and the digest.
+
+    Attributes:
+      before_floats: what stands before the floats in the entry of the embedding.
     """
 
     def __init__(self, embedding_size: int):
         self._floats_bytes = 4 * embedding_size
-        self._before_floats = _before_floats(EMBEDDING_FEATURE, self._floats_bytes)
+        self.before_floats = _before_floats(EMBEDDING_FEATURE, self._floats_bytes)
         # What stands before the embeddings of further views, by the number of bytes with them.
         self._before_views: dict[int, bytes] = {}
         # Digests all have one length, so what stands before one is always the same, too. A record may have none.
-        self._before_digest = _bytes_entry(SHA256_FEATURE, bytes(SHA256_BYTES))[:-SHA256_BYTES]
+        self._before_digest = bytes_entry(SHA256_FEATURE, bytes(SHA256_BYTES))[:-SHA256_BYTES]
         self._digest_entry_bytes = len(self._before_digest) + SHA256_BYTES
         self._before_uri, self._before_label = (
             encode_field(1, name.encode()) + field_tag(2) for name in (URI_FEATURE, LABEL_FEATURE)
@@ -193,9 +197,9 @@ class RecordLayout:
         if data[start] != _FIELD_1:
             return None
         length, at = decode_varint(data, start + 1)
-        if at + length != end or not data.startswith(self._before_floats, at):
+        if at + length != end or not data.startswith(self.before_floats, at):
             return None
-        first_float = at + len(self._before_floats)
+        first_float = at + len(self.before_floats)
         at = first_float + self._floats_bytes
         digest = b""
         if data.startswith(self._before_digest, at):
@@ -221,7 +225,7 @@ class RecordLayout:
         label_end = at_label + length
         if label_end != end and not self._is_of_views(data, label_end, end):
             return None
-        label_ids = self._labels(data[uri_end:label_end])
+        label_ids = self.labels_of(data[uri_end:label_end])
         return None if label_ids is None else (first_float, digest, data[at:uri_end].decode(), label_ids)
 
     def _is_of_views(self, data: bytes, start: int, end: int) -> bool:
@@ -245,7 +249,8 @@ class RecordLayout:
                 return before if len(before) + of_floats == num_bytes else None
         return None
 
-    def _labels(self, entry: bytes) -> tuple[int, ...] | None:
+    def labels_of(self, entry: bytes) -> tuple[int, ...] | None:
+        """The label ids in the entry of the labels; None if it is not one that `encode_example` makes."""
         known = self._label_entries.get(entry)
         if known is not None:
             return known

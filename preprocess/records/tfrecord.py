@@ -69,23 +69,27 @@ def split_frames(chunks: Iterable[bytes], *, check: bool = False) -> Iterator[tu
         bytes, or a checksum does not hold.
     """
     rest = b""
+    length_at = _LENGTH.unpack_from
     for chunk in chunks:
         data = rest + chunk if rest else chunk
         spans = []
         at = 0
-        while at + _HEADER_BYTES <= len(data):
-            (length,) = _LENGTH.unpack_from(data, at)
+        last_header = len(data) - _HEADER_BYTES
+        while at <= last_header:
+            length = length_at(data, at)[0]
             if check and _CRC.unpack_from(data, at + 8)[0] != _masked_crc(data[at : at + 8]):
                 raise MalformedRecordError("the checksum of a record's length does not hold")
             if length > MAX_RECORD_BYTES:
                 raise MalformedRecordError(f"a record of {length} bytes")
-            end = at + _HEADER_BYTES + length
-            if end + _FOOTER_BYTES > len(data):
+            start = at + _HEADER_BYTES
+            end = start + length
+            after = end + _FOOTER_BYTES
+            if after > len(data):
                 break
-            if check and _CRC.unpack_from(data, end)[0] != _masked_crc(data[at + _HEADER_BYTES : end]):
+            if check and _CRC.unpack_from(data, end)[0] != _masked_crc(data[start:end]):
                 raise MalformedRecordError("the checksum of a record does not hold")
-            spans.append((at + _HEADER_BYTES, end))
-            at = end + _FOOTER_BYTES
+            spans.append((start, end))
+            at = after
         rest = data[at:]
         if spans:
             yield data, spans

@@ -44,6 +44,10 @@ def test_every_option_of_a_recipe_reaches_the_trainer():
     options = options_of(JOB, load_recipe("hugs"))
     for field, value in dataclasses.asdict(load_recipe("hugs").train).items():
         assert getattr(options, field) == value
+    assert options.page_options == load_recipe("hugs").page
+    assert options_of(JOB, Recipe(name="x")).page is None
+    own = options_of(with_flags("--page", '{"title": "Cat?"}'), load_recipe("hugs"))
+    assert own.page_options.to_json() == {"title": "Cat?"}
 
 
 def test_flags_of_the_user_win():

@@ -79,3 +79,20 @@ def test_the_installed_command_works():
         pytest.skip("the project is not installed: `make setup` does")
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"hugs {PROJECT['version']}\n")
+
+
+def test_an_environment_of_an_earlier_version_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "serving.serve", None)
+    monkeypatch.delitem(sys.modules, "serving", raising=False)
+    with pytest.raises(InputError, match="'serving.serve'.*`make setup`") as caught:
+        main(["serve", "--model_dir", "m"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_library_that_is_missing_is_no_reason_to_speak_of_the_environment(monkeypatch):
+    def import_module(name):
+        raise ModuleNotFoundError("No module named 'yaml'", name="yaml")
+
+    monkeypatch.setattr("importlib.import_module", import_module)
+    with pytest.raises(ModuleNotFoundError, match="yaml"):
+        main(["embed"])

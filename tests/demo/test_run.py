@@ -76,6 +76,8 @@ def test_photos_that_cannot_be_read_and_odd_links_are_no_reason_to_stop(tmp_path
     assert first == str(broken) != second
     said = capsys.readouterr().out
     assert "failed.jsonl" in said and "demo: done" in said
+    last = [line.split()[1:3] for line in said.splitlines() if line.startswith("next:")][-2:]
+    assert [(os.path.basename(program), name) for program, name in last] == [("hugs", "serve"), ("hugs", "predict")]
     assert f"{workflow[1]}: a (75.0%); its folder says" in said
     assert not [path for path in (tmp_path / "demo" / "out").iterdir() if set(path.name) & set('[],*? `"')]
 

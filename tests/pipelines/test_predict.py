@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 
+import apache_beam as beam
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,10 +18,12 @@ from PIL import Image
 from configs.errors import InputError
 from pipelines import embed, predict, why
 from pipelines.answers import run as answer_run
-from pipelines.answers import transforms
+from pipelines.answers import shard_answers
+from pipelines.answers.transforms import AnswerRecordSets
 from preprocess.backbones.backbone import BackboneSpec
 from preprocess.beam.transforms import EngineLoader
 from preprocess.engines.select import EngineSpec
+from preprocess.storage.retry import RetryPolicy
 from tests.support import tiny_network
 from tests.support.answer_models import NETWORK, write_model
 from tests.support.dataflow_job import QUICK
@@ -137,6 +140,9 @@ def test_folders_globs_and_records_get_the_same_answers(data, model, answering, 
     monkeypatch.setattr(EngineLoader, "__call__", lambda self: pytest.fail("a network was loaded"))
     answering("--model_dir", model, "--data_paths", f"{out}/_listed/photos*", "--output_path", out / "again")
     assert rows_of(out, "again") == listed
+    both = f"{out}/_listed/photos*,{out}/_folder/photos*"
+    answering("--model_dir", model, "--data_paths", both, "--output_path", out / "both")
+    assert told_of(out, "both")["answered"] == 2 * len(listed)
 
 
 def test_the_formats_say_the_same(data, model, answering, tmp_path):
@@ -251,12 +257,36 @@ def test_killed_and_given_again_the_command_ends_with_the_same_bytes(data, model
     # Then it stops while it answers, and last when all but one file is there.
     for name in ("open_writer", "write_file"):
         with monkeypatch.context() as patch:
-            patch.setattr(transforms, name, stop)
+            patch.setattr(shard_answers, name, stop)
             assert "the disk is gone" in refused(answering, *words, "--output_path", out / "answers")
         assert not (out / "_answers/answers.json").exists()
     assert answering(*words, "--output_path", out / "answers") == 0
     assert files(out) == files(whole)
     assert rows_of(out) == rows_of(whole)
+
+
+def test_workers_elsewhere_write_the_same_bytes(data, model, answering, tmp_path, monkeypatch):
+    words = [
+        "--model_dir",
+        model,
+        "--input_path",
+        data / "train.csv",
+        "--rows_per_shard",
+        "15",
+        "--rows_per_file",
+        "20",
+    ]
+    answering(*words, "--output_path", tmp_path / "here" / "answers")
+
+    def run_on_beam(job, about, prepared, held):
+        pipeline = beam.Pipeline(runner=prepared.target.runner, options=prepared.target.beam_options)
+        _ = pipeline | AnswerRecordSets(job, about, RetryPolicy(limit_sec=1))
+        pipeline.run().wait_until_finish()
+
+    monkeypatch.setattr(answer_run, "_run", run_on_beam)
+    answering(*words, "--output_path", tmp_path / "there" / "answers")
+    assert len(list((tmp_path / "there").glob("answers-*"))) > 1
+    assert files(tmp_path / "there") == files(tmp_path / "here")
 
 
 def test_no_other_run_comes_between_the_photos_and_their_answers(data, model, answering, tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -13,7 +15,7 @@ from configs.errors import InputError
 from serving import serve
 from serving.options import parse_options
 from tests.support.classifiers import jpeg
-from tests.support.programs import start_program
+from tests.support.programs import ROOT, start_program
 
 
 def test_vertex_says_by_variables_what_flags_say():
@@ -44,7 +46,12 @@ def test_several_models_have_names():
         (["--model_dir", "a", "b"], {}, "--name: 2 models need as many names"),
         (["--model_dir", "a", "--name", "x/y"], {}, "Received: 'x/y'"),
         (["--model_dir", "a", "b", "--name", "x", "--name", "x"], {}, "each name once"),
-        (["--model_dir", "a", "--precision", "int8"], {}, "int8 is calibrated on the images of a list"),
+        (
+            ["--model_dir", "a", "--precision", "int8"],
+            {},
+            "int8 is calibrated on photos. Name some",
+        ),
+        (["--model_dir", "a", "--calibrate_with", "b"], {}, "belongs to --precision int8"),
         (["--model_dir", "a", "--port", "70000"], {}, "from 0 to 65535"),
         (["--model_dir", "a", "--max_queue", "0"], {}, "--max_queue must be a whole number of at least 1"),
         (["--model_dir", "a"], {"AIP_HTTP_PORT": "http"}, "AIP_HTTP_PORT: must be a port. Received: 'http'"),
@@ -55,6 +62,13 @@ def test_several_models_have_names():
 def test_wrong_flags(flags, environ, words):
     with pytest.raises(InputError, match=re.escape(words)):
         parse_options(flags, environ)
+
+
+def test_numpy_is_imported_after_the_threads_of_its_library_are_set():
+    # OpenBLAS reads the variable once, when NumPy is imported.
+    code = "import sys, serving.serve; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.usefixtures("with_extra")

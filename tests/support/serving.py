@@ -18,7 +18,14 @@ LABELS = ("hugs", "not-hugs", "Gänseblümchen")
 _START_SEC = 60.0
 
 
-def export_tiny_model(path: str, *, seed: int = 0, threshold: float = 0.0, labels: tuple[str, ...] = LABELS) -> str:
+def export_tiny_model(
+    path: str,
+    *,
+    seed: int = 0,
+    threshold: float = 0.0,
+    labels: tuple[str, ...] = LABELS,
+    page: PageOptions | None = None,
+) -> str:
     """A model of the tiny network with random weights, which `--weights` need not name. The network is installed."""
     from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
     from preprocess.images.probe_images import probe_images
@@ -35,7 +42,7 @@ def export_tiny_model(path: str, *, seed: int = 0, threshold: float = 0.0, label
         seed=seed,
         mean_and_variance=(embeddings.mean(0), embeddings.var(0) + 1e-6),
     )
-    save_model(path, backbone=backbone, head=head, labels=labels, identity=identity, threshold=threshold)
+    save_model(path, backbone=backbone, head=head, labels=labels, identity=identity, threshold=threshold, page=page)
     return path
 
 
@@ -53,7 +60,7 @@ def running_server(page: PageOptions | None = None, **options) -> Iterator[Runni
     from serving.serve import make_server
 
     values = {"engine": "tensorflow", "precision": "float32", "port": 0, "poll_sec": 0, "drain_sec": 5, **options}
-    server = make_server(ServeOptions(**values), page or PageOptions())
+    server = make_server(ServeOptions(**values), page)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1024)

@@ -9,7 +9,7 @@ from configs.program import run_program
 from trainer import photo_reader, predict
 
 never = sys.argv.pop(1)
-read = photo_reader._read
+read = photo_reader.read_photo
 
 
 def _read(location):
@@ -18,5 +18,5 @@ def _read(location):
     return read(location)
 
 
-photo_reader._read = _read
+photo_reader.read_photo = _read
 run_program(predict.main)

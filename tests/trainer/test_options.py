@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from configs.errors import InputError
+from configs.page import PageOptions
+from configs.recipe import load_recipe
 from trainer.options import parse_options
 
 REQUIRED = ["--train_data_paths", "t*", "--eval_data_paths", "e*", "--output_path", "out"]
@@ -115,6 +117,22 @@ def test_steps_on_the_command_line_win_over_epochs_of_the_recipe(tmp_path):
     assert (options.epochs, options.optimizer, options.class_weights) == (3, "sgd", "balanced")
     assert options.unlabeled == "default_class"
     assert parse_options([*REQUIRED, "--recipe", str(recipe), "--max_steps", "9"]).epochs is None
+
+
+def test_the_page_comes_from_the_recipe_or_the_command_line():
+    assert parse_options([*REQUIRED]).page_options == PageOptions()
+    assert parse_options([*REQUIRED, "--recipe", "flowers"]).page_options == load_recipe("flowers").page
+    of_hugs = parse_options([*REQUIRED, "--recipe", "hugs"])
+    assert of_hugs.page_options == load_recipe("hugs").page != PageOptions()
+    own = parse_options([*REQUIRED, "--recipe", "hugs", "--page", '{"title": "Cat?"}'])
+    assert own.page_options == PageOptions(title="Cat?")
+    for text, words in {
+        "{": "must be JSON",
+        '{"colour": 1}': "must have only title",
+        '{"title": 1}': "page.title",
+    }.items():
+        with pytest.raises(InputError, match=f"^--page: .*{words}"):
+            parse_options([*REQUIRED, "--page", text])
 
 
 def test_a_recipe_gives_defaults_and_flags_win(tmp_path):

@@ -238,7 +238,7 @@ def test_a_machine_that_cannot_read_stops_after_some_photos(model_dir, capsys, m
     def broken(location):
         raise OSError(errno.EIO, "Input/output error", location)
 
-    monkeypatch.setattr(photo_reader, "_read", broken)
+    monkeypatch.setattr(photo_reader, "read_photo", broken)
     monkeypatch.setitem(ImageLoader.__init__.__kwdefaults__, "try_again", RetryPolicy(limit_sec=0))
     with pytest.raises(InputError, match="8 photos in a row could not be read .* so 2 photos after them were not"):
         predict.main(["--model_dir", model_dir, *(f"{i}.jpg" for i in range(10))])

@@ -66,15 +66,20 @@ def test_a_run_leaves_metrics_model_checkpoints_and_logs(mean_colour_backbone, t
     assert "RANDOM weights" in printed.err
 
 
-def test_a_second_run_replaces_the_first(without_network, task_arguments):
+def test_a_second_run_replaces_the_first(without_network, task_arguments, capsys):
     task.main(task_arguments)
     first = metrics_of(task_arguments)["model"]
-    task.main([*task_arguments, "--seed", "5"])
+    page = {"title": "Is it red?", "texts": {"red": "it is red"}, "colours": {"red": "green"}}
+    task.main([*task_arguments, "--seed", "5", "--page", json.dumps(page)])
+    assert model_info_of(task_arguments)["page"] == page
     second = metrics_of(task_arguments)["model"]
     assert first != second
     assert model_info_of(task_arguments)["head_digest"] == second["head_digest"]
-    task.main([*task_arguments, "--seed", "0"])
+    # The checkpoint stays that of the seed, whatever the page. A page for other labels is none of this model's.
+    task.main([*task_arguments, "--seed", "0", "--page", json.dumps({**page, "texts": {"rot": "it is red"}})])
+    assert "gets no page of the recipe, since that names labels that are not there: rot" in capsys.readouterr().err
     assert metrics_of(task_arguments)["model"] == first
+    assert "page" not in model_info_of(task_arguments)
 
 
 def test_a_run_that_fails_leaves_the_model_before_it_whole(without_network, task_arguments, monkeypatch):

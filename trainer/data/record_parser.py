@@ -11,6 +11,7 @@ the SHA-256 of the whole shard, which detects all damage.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from preprocess.records.example import (
     RecordLayout,
     feature_spec,
 )
+from preprocess.records.record_columns import ColumnReader
 from preprocess.records.tfrecord import MalformedRecordError
 from trainer.data.view_records import ViewsLayout
 
@@ -72,6 +74,7 @@ class RecordParser:
         self._size = embedding_size
         self._views = stored_views if all_views else 1
         self._layout = RecordLayout(embedding_size)
+        self._columns = ColumnReader(self._layout, embedding_size)
         self._views_layout = ViewsLayout((stored_views - 1) * embedding_size) if stored_views > 1 else None
 
     def parse(self, data: bytes, spans: list[tuple[int, int]]) -> Records:
@@ -81,6 +84,15 @@ class RecordParser:
           MalformedRecordError: a record is not an example with a URI, an embedding of this size, labels, and as many
             views as its set has.
         """
+        columns = self._columns.read(data, spans) if self._views_layout is None else None
+        if columns is not None:
+            return Records(
+                uris=columns.uris,
+                views=columns.embeddings[:, np.newaxis],
+                label_ids=np.array(list(itertools.chain.from_iterable(columns.label_ids)), np.int64),
+                label_counts=np.array([len(ids) for ids in columns.label_ids], np.int64),
+                image_digests=np.ascontiguousarray(columns.digests[:, :DIGEST_BYTES]),
+            )
         views = np.empty((len(spans), self._views, self._size), np.float32)
         embeddings = views[:, 0]
         uris: list[str] = []

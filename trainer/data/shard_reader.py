@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
@@ -30,7 +30,7 @@ def _contents(open_file: Callable[[], BinaryIO]) -> Iterator[bytes]:
             yield chunk
 
 
-def _verified(chunks: Iterator[bytes], path: str, shard: Shard) -> Iterator[bytes]:
+def _verified(chunks: Iterator[bytes], path: str, shard: Shard) -> Generator[bytes, None, None]:
     # A shard of another run can have the same name, size and number of records, and a valid checksum for each record.
     # Only the digest shows that its embeddings are different.
     digest = hashlib.sha256()
@@ -84,8 +84,10 @@ def _read_shard(
 ) -> Iterator[Records]:
     path = record_set.shard_path(shard.name)
     manifest = record_set.manifest
-    # Reading and hashing release the interpreter's lock, so they run at the same time as the parsing.
-    verified = prefetched(_verified(_contents(open_file), path, shard), depth=2)
+    verified = _verified(_contents(open_file), path, shard)
+    if shard.num_bytes > _CHUNK_BYTES:
+        # Reading and hashing release the interpreter's lock, so they run at the same time as the parsing.
+        verified = prefetched(verified, depth=2)
     contents = decompressed(verified) if manifest.compression == "gzip" else verified
     parser = RecordParser(manifest.backbone.embedding_size, stored_views=record_set.num_views, all_views=all_views)
     count = 0

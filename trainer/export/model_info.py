@@ -8,6 +8,8 @@ import math
 from typing import Any, get_args
 
 from configs.errors import InputError
+from configs.page import PageOptions
+from configs.section import FieldError
 from preprocess.images.definition import ImageDefinition
 from preprocess.records.backbone_identity import BackboneIdentity
 from trainer.data.label_mode import LabelMode
@@ -30,6 +32,7 @@ class ModelInfo:
       backbone_verified: False if the records do not say which network made them, so that nothing shows whether it is
         the network in the model.
       takes_images: False if the model holds only the head and takes embeddings.
+      page: how the web page of a server words and colours the answers.
 
     Raises:
       ValueError: a value is outside its range.
@@ -43,6 +46,7 @@ class ModelInfo:
     threshold: float = 0.0
     backbone_verified: bool = True
     takes_images: bool = True
+    page: PageOptions = dataclasses.field(default_factory=PageOptions)
 
     def __post_init__(self) -> None:
         if self.label_mode not in get_args(LabelMode):
@@ -91,6 +95,7 @@ class ModelInfo:
             "backbone_verified": self.backbone_verified,
             "image_definition": self.backbone.image_definition,
             "head_digest": self.head_digest,
+            **({"page": page} if (page := self.page.to_json()) else {}),
         }
 
     @classmethod
@@ -115,7 +120,10 @@ class ModelInfo:
                 threshold=float(data.get("threshold", 0.0)),
                 backbone_verified=bool(data.get("backbone_verified", True)),
                 takes_images=bool(data.get("takes_images", True)),
+                page=PageOptions.from_json(data.get("page", {})),
             )
+        except FieldError as error:
+            raise InputError(f"{where}: {error}") from error
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from configs.errors import InputError
+from configs.page import PageOptions
 from preprocess.backbones.architectures import ARCHITECTURES
 from preprocess.backbones.backbone import BackboneSpec, complete_spec, load_keras_backbone
 from preprocess.backbones.network_files import FROZEN_GRAPH, kind_of
@@ -156,6 +157,7 @@ def save_model(
     temperature: float = 1.0,
     threshold: float = 0.0,
     backbone_verified: bool = True,
+    page: PageOptions | None = None,
 ) -> ModelInfo:
     """Writes a classifier as one SavedModel.
 
@@ -191,6 +193,7 @@ def save_model(
       temperature: the logits are divided by it before they become scores.
       threshold: the model is confident if the best score is at least this.
       backbone_verified: False if nothing shows that this backbone made the records.
+      page: how the web page of a server words and colours the answers; None for its defaults.
 
     Returns:
       The description that was stored with the model.
@@ -204,6 +207,7 @@ def save_model(
         threshold=threshold,
         backbone_verified=backbone_verified,
         takes_images=backbone is not None,
+        page=page or PageOptions(),
     )
     module = _HeadClassifier(head, info) if backbone is None else _ImageClassifier(backbone, head, info)
     spec = tf.TensorSpec([None, head.input_shape[-1]], tf.float32, name="embeddings")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from preprocess.answers.answer_table import best_classes, make_answers, open_writer
+from preprocess.answers.answer_table import Answers, best_classes, make_answers, open_writer
 
 NAMES = ("rose", 'the "real", one', "a\rb")
 
@@ -44,6 +44,24 @@ def test_names_of_any_kind_are_read_back_from_csv():
     # A label that is no class says nothing of the answer.
     assert [row["correct"] for row in rows[:3]] == ["1", "", ""]
     assert rows[1]["label_2"] == NAMES[1]
+
+
+def test_scores_of_any_size_are_written_with_six_decimals():
+    values = np.concatenate([np.linspace(0, 1, 1001), [1e-7, 5e-7, 0.9999995, 0.123456499, -0.0]])
+    for scores in (values, np.append(values, [-2.5, 12345.678])):
+        scores = np.round(scores, 6)
+        texts = [line.split(",")[2] for line in csv_of(scores).splitlines()[1:]]
+        assert texts == [f"{score + 0.0:.6f}" for score in scores]
+
+
+def csv_of(scores):
+    stream = io.BytesIO()
+    n = len(scores)
+    ids = np.zeros((n, 1), np.int64)
+    told = {"scores": scores, "confident": scores > 0, "top_ids": ids, "top_scores": scores[:, np.newaxis]}
+    found = Answers(uris=["u"] * n, labels=["rose"] * n, given=[()] * n, correct=[None] * n, **told)
+    open_writer(stream, "csv", names=NAMES, top_k=1).write(found)
+    return stream.getvalue().decode()
 
 
 def test_json_lines_hold_the_same_as_parquet():

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from configs.errors import InputError
+from configs.page import PageOptions
 from trainer.export.model_info import ModelInfo
 
 
@@ -16,7 +17,13 @@ def info(mean_colour_identity):
 
 def test_round_trip(info):
     told = dataclasses.replace(
-        info, label_mode="multi", temperature=1.25, threshold=0.4, backbone_verified=False, takes_images=False
+        info,
+        label_mode="multi",
+        temperature=1.25,
+        threshold=0.4,
+        backbone_verified=False,
+        takes_images=False,
+        page=PageOptions(title="A or U?", texts={"a": "an A"}, colours={"ü": "red"}),
     )
     assert ModelInfo.from_bytes(json.dumps(told.to_json()).encode(), where="x") == told
 
@@ -45,6 +52,19 @@ def test_a_model_of_an_earlier_version_takes_the_defaults(info):
     for name in ("label_mode", "temperature", "threshold", "backbone_verified", "takes_images"):
         del data[name]
     assert ModelInfo.from_bytes(json.dumps(data).encode(), where="x") == info
+
+
+def test_a_page_is_written_only_if_there_is_one(info):
+    assert "page" not in info.to_json()
+    asked = dataclasses.replace(info, page=PageOptions(title="A or U?"))
+    assert asked.to_json()["page"] == {"title": "A or U?"}
+
+
+@pytest.mark.parametrize("page", [[], {"titel": "A"}, {"title": 3}, {"colours": {"a": "mauve"}}, {"texts": ["a"]}])
+def test_a_damaged_page_is_one_line(info, page):
+    with pytest.raises(InputError, match=r"^here/model\.json: page.* must ") as caught:
+        ModelInfo.from_bytes(json.dumps({**info.to_json(), "page": page}).encode(), where="here/model.json")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
