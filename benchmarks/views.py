@@ -205,7 +205,7 @@ def _embed_photos(paths: Sequence[str], engine: Engine, size: int, views: Views 
     rows = tuple(Row(line=line, uri=path, labels=(), label_ids=()) for line, path in enumerate(paths, start=1))
     with tempfile.TemporaryDirectory() as folder:
         embedder = BlockEmbedder(
-            loader=ImageSource(size=size, views=views).make_loader(engine=engine),
+            loader=ImageSource(size=size, views=views).make_loader(engines=[engine]),
             engine=engine,
             open_writer=lambda block: BlockWriter(
                 block, storage=LocalStorage(), parts_dir=folder, compression="none", engine=engine

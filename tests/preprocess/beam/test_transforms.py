@@ -108,7 +108,7 @@ def test_several_workers_give_the_bytes_of_one(tmp_path):
 @pytest.mark.parametrize("spread", [Spread(), Spread(rows_per_element=14), Spread(rows_per_element=1, readers=3)])
 def test_a_runner_that_drops_what_finish_bundle_gives_loses_no_row(tmp_path, monkeypatch, spread):
     # Beam's DaskRunner is one.
-    for stage in (transforms._ReadRowBlocks, transforms._EmbedRowBlocks, transforms._FinishRecordSet):
+    for stage in (transforms._ReadRowBlocks, transforms._EmbedRowBlocks, transforms._FinishRecordSets):
 
         def finish_for_nothing(self, finish=stage.finish_bundle):
             list(finish(self) or ())
