@@ -23,7 +23,8 @@ from configs.prices import load_prices
 from configs.program import begins_again, run_program
 from configs.recipe import PreprocessOptions, Recipe, load_recipe
 from configs.rules import PathText, Whole
-from pipelines.checks.embed_flags import BatchOptions, with_flags
+from configs.several_backbones import folder_names, split_backbones
+from pipelines.checks.embed_flags import BatchOptions, check_weights_of_each, with_flags
 from pipelines.recipe_lists import RecipeListOptions, check_data_dir, find_lists, plan_path
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ def _plan(
     from preprocess.storage.retry import RetryPolicy
 
     options = recipe.preprocess
-    spec = BackboneSpec.of_options(options)
+    backbones = split_backbones(options.backbone)
+    folder_names(backbones)
+    check_weights_of_each(options)
+    specs = [BackboneSpec.of_options(dataclasses.replace(options, backbone=backbone)) for backbone in backbones]
     check_engine(EngineSpec(engine=options.engine, precision=options.precision))
     storage = BeamStorage(RetryPolicy(limit_sec=options.storage_retry_sec))
     for path in (data_dir, output):
@@ -118,8 +122,9 @@ def _plan(
     check_reachable([data_dir, output])
     check_output(output, storage)
     found = find_lists(recipe, data_dir=data_dir, job_dir="", storage=storage)
-    _check_weights(spec)
-    spec = complete_spec(spec, storage)
+    for spec in specs:
+        _check_weights(spec)
+    specs = [complete_spec(spec, storage) for spec in specs]
     labels = read_label_dict(found[0].input_dict, storage)
     lists = []
     for entry in found:
@@ -136,7 +141,7 @@ def _plan(
         check_web_hosts(scanned, connections_per_host=options.connections_per_host, from_here=True)
         lists.append(PlannedList(split=entry.split, input_path=entry.input_path, scanned=scanned, scan_sec=scan_sec))
     plan = make_plan(
-        recipe, prices, lists, spec=spec, data_dir=data_dir, sample_size=sample_size, batch_size=batch_size
+        recipe, prices, lists, specs=specs, data_dir=data_dir, sample_size=sample_size, batch_size=batch_size
     )
     write_plan(plan, output, storage)
     print("\n".join(plan_lines(plan)))

@@ -218,11 +218,7 @@ def of_each_backbone(options: JobOptions) -> dict[str, JobOptions]:
     """
     backbones = split_backbones(options.backbone)
     names = folder_names(backbones)
-    if len(backbones) > 1 and options.weights not in ("imagenet", "random"):
-        raise InputError(
-            f"weights: {options.weights!r} is the file of one network, and --backbone names {len(backbones)}. Embed "
-            "with that network by itself, or leave --weights out (or pass random)."
-        )
+    check_weights_of_each(options)
     output = path_of_each(options.output_path) if len(backbones) > 1 else options.output_path
     return {
         name: dataclasses.replace(
@@ -233,6 +229,20 @@ def of_each_backbone(options: JobOptions) -> dict[str, JobOptions]:
         )
         for name, backbone in zip(names, backbones, strict=True)
     }
+
+
+def check_weights_of_each(options: PreprocessOptions) -> None:
+    """Makes sure that the weights are not the file of one network, if there are several.
+
+    Raises:
+      InputError: they are.
+    """
+    backbones = split_backbones(options.backbone)
+    if len(backbones) > 1 and options.weights not in ("imagenet", "random"):
+        raise InputError(
+            f"weights: {options.weights!r} is the file of one network, and --backbone names {len(backbones)}. Embed "
+            "with that network by itself, or leave --weights out (or pass random)."
+        )
 
 
 def _is_held_out(path: str, recipe: Recipe) -> bool:

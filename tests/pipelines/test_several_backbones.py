@@ -2,16 +2,24 @@
 
 import dataclasses
 import json
+import shlex
+import shutil
 
 import numpy as np
 import pytest
 
 from configs.errors import InputError
-from pipelines import embed
+from configs.recipe import load_recipe
+from configs.several_backbones import folder_names, split_backbones
+from pipelines import embed, plan, preproc, recipe_lists, why
+from preprocess.backbones.backbone import BackboneSpec
 from preprocess.beam.image_source import ImageReader
 from preprocess.beam.transforms import EngineLoader
 from preprocess.images.isolated_decoder import IsolatedDecoder
+from preprocess.locks.lock_holder import this_process
+from preprocess.locks.output_lock import locked
 from preprocess.records.record_set import Manifest
+from preprocess.storage.base import LocalStorage
 from tests.pipelines.test_embed import photo
 from tests.support.slow_job import SlowEngine
 from tests.support.stand_ins import IDENTITY
@@ -217,16 +225,12 @@ def test_a_set_that_fails_does_not_hold_up_the_others(photos, tmp_path, engines,
 
 
 def test_a_set_that_another_run_writes_refuses_the_whole_run_before_anything_is_embedded(photos, tmp_path, engines):
-    from preprocess.locks.lock_holder import this_process
-    from preprocess.locks.output_lock import locked
-    from preprocess.storage.base import LocalStorage
-
     (tmp_path / "out" / B / "_train").mkdir(parents=True)
     holder = this_process(program="pipelines.embed", run_id="other")
     folder = f"{tmp_path}/out/{B}/_train"
-    with locked(folder, holder=holder, flag="output_path", output=folder, storage=LocalStorage()):
-        with pytest.raises(InputError, match=f"output_path: .*{B}"):
-            run(photos, tmp_path / "out", "--backbone", f"{A},{B}")
+    other_run = locked(folder, holder=holder, flag="output_path", output=folder, storage=LocalStorage())
+    with other_run, pytest.raises(InputError, match=f"output_path: .*{B}"):
+        run(photos, tmp_path / "out", "--backbone", f"{A},{B}")
     assert not engines[A].batches
     assert not list(tmp_path.glob(f"out/{A}/_train/parts-*"))
 
@@ -238,3 +242,125 @@ def test_a_set_of_another_job_refuses_the_whole_run(photos, tmp_path, engines):
     assert not engines[A].batches
     assert run(photos, tmp_path / "out", "--backbone", f"{A},{B}", "--overwrite") == 0
     assert report_of(tmp_path / "out" / B)["definition"]["seed"] == 0
+
+
+def test_the_plan_counts_one_decode_and_every_network_and_the_run_is_compared_with_it(
+    photos, tmp_path, engines, capsys
+):
+    options = ["--data_dir", str(photos), "--sample", "4", "--weights", "random"]
+    made = {}
+    for backbone in (A, B, f"{A},{B}"):
+        assert plan.main([*options, "--backbone", backbone, "--output", f"{tmp_path}/plan.json"]) == 0
+        made[backbone] = json.loads((tmp_path / "plan.json").read_text())
+    assert "stand_in float32 for 2 backbones" in capsys.readouterr().out
+    (train, _), of_a, of_b = (made[key]["lists"] for key in (f"{A},{B}", A, B))
+    assert train["record_bytes"] == of_a[0]["record_bytes"] + of_b[0]["record_bytes"]
+    assert train["sample"]["read_bytes"] == of_a[0]["sample"]["read_bytes"]
+    assert made[f"{A},{B}"]["engine"]["embedding_size"] == 6
+    flags = ["--prediction", f"{tmp_path}/plan.json"]
+    assert run(photos, tmp_path / "out", "--backbone", f"{A},{B}", *flags) == 0
+    assert all(report_of(tmp_path / "out" / backbone)["prediction"]["compared"] for backbone in (A, B))
+    assert run(photos, tmp_path / "other", "--backbone", A, *flags) == 0
+    assert report_of(tmp_path / "other")["prediction"] is None
+    # A set that is finished takes no part, so the time of the run says nothing about the plan.
+    assert run(photos, tmp_path / "other" / A, "--backbone", A) == 0
+    capsys.readouterr()
+    assert run(photos, tmp_path / "other", "--backbone", f"{A},{B}", *flags) == 0
+    assert "the plan is for 2 backbones, and this run embeds with 1" in capsys.readouterr().err
+    assert report_of(tmp_path / "other" / B)["prediction"] is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--backbone", f"{A},"], "has a comma without a name on each side"),
+        (["--backbone", f",{A}"], "has a comma without a name on each side"),
+        (["--backbone", ","], "has a comma without a name on each side"),
+        (["--backbone", f"{A},{B},{A}"], f"backbone: '{A}' is named twice"),
+        (["--backbone", f"{A},mobilenet_1.0_225"], "there is no network 'mobilenet_1.0_225'. Did you mean"),
+        (["--backbone", f"{A},nets/my.pb"], "nets/my.pb"),
+        (["--backbone", "one/net.pb,other/net.pb"], "would both write to a folder 'net'"),
+        (["--backbone", f"{A},{B}", "--weights", "my.weights.h5"], "'my.weights.h5' is the file of one network"),
+        (["--backbone", f"{A},{B}", "--weights", "imagenet", "--input_tensor", "x"], "input_tensor: belongs to a"),
+        (["--backbone", f"{A};{B}"], f"there is no network '{A};{B}'"),
+    ],
+)
+def test_wrong_backbones_are_one_line_and_leave_nothing(photos, tmp_path, engines, flags, words):
+    with pytest.raises(InputError) as caught:
+        run(photos, tmp_path / "out", *flags)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_programs_that_take_one_network_say_so():
+    with pytest.raises(InputError, match=f"backbone: '{A},{B}' names several networks, and one is wanted here"):
+        BackboneSpec.asked_for(f"{A},{B}")
+
+
+def test_a_file_with_a_comma_in_its_name_is_one_network(tmp_path):
+    path = str(tmp_path / "a,b.pb")
+    (tmp_path / "a,b.pb").write_bytes(b"")
+    assert split_backbones(path) == (path,)
+    assert split_backbones(f"{tmp_path}/x.keras,{A}") == (f"{tmp_path}/x.keras", A)
+    assert folder_names((f"{tmp_path}/my net (2).v2.keras", "hub/module/", A)) == ("my-net-2-.v2", "module", A)
+
+
+def test_the_placeholder_may_stand_anywhere_in_the_output(photos, tmp_path, engines, capsys):
+    assert run(photos, f"{tmp_path}/job/{{backbone}}/preproc", "--backbone", f"{A},{B}") == 0
+    assert run(photos, f"{tmp_path}/{{backbone}}-alone", "--backbone", A) == 0
+    assert shards(tmp_path / "job" / A / "preproc") == shards(tmp_path / f"{A}-alone")
+    capsys.readouterr()
+    assert run(photos, tmp_path / "new", "--backbone", f"{A},{B}", "--dry_run") == 0
+    told = capsys.readouterr().out
+    assert f"  {B} writes {tmp_path}/new/{B}/train\n" in told and f"--backbone {A},{B}" in told
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_recipe_with_several_backbones_makes_a_folder_of_each_for_the_training(photos, tmp_path, engines, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(photos, data)
+    (tmp_path / "two.yaml").write_text(f"preprocess: {{backbone: '{A},{B}', weights: random, rows_per_shard: 6}}\n")
+    argv = ["--recipe", f"{tmp_path}/two.yaml", "--data_dir", str(data)]
+    engines[B].limit = IMAGES + 2
+    with pytest.raises(Exception, match="PowerFails"):
+        preproc.main([*argv, "--batch_size", "2"])
+    (job,) = data.glob("two_*")
+    # Without a job directory, the same command finds the one that is unfinished; `why` names the command.
+    capsys.readouterr()
+    assert why.main([str(job)]) == 0
+    told = capsys.readouterr().out
+    assert f"preproc --recipe {tmp_path}/two.yaml --data_dir {data} --job_dir {job} --batch_size 2" in told
+    engines[B].limit = 10**6
+    assert preproc.main([*argv, "--batch_size", "2"]) == 0
+    told = capsys.readouterr().out
+    assert list(data.glob("two_*")) == [job]
+    assert f"going on in {job}" in told
+    for backbone in (A, B):
+        folder = job / backbone / "preproc"
+        assert len(report_of(folder, "eval")["shared_with"]) == 1
+        assert report_of(folder, "eval")["shared_with"][0]["prefix"] == f"{folder}/train"
+        assert any(
+            line.startswith("next: ") and line.endswith(f"hugs_train.sh {data} {job}/{backbone}")
+            for line in told.replace(f"RECIPE={tmp_path}/two.yaml ", "").splitlines()
+        )
+    assert preproc.main([*argv, "--batch_size", "2", "--job_dir", str(job)]) == 0
+    # The finished one is left alone.
+    assert recipe_lists.newest_job_dir(
+        load_recipe(f"{tmp_path}/two.yaml"),
+        ["train", "eval"],
+        data_dir=str(data),
+        storage=LocalStorage(),
+        backbones=(A, B),
+    ) == (str(job), True)
+
+
+def test_the_next_commands_embed_the_next_list_and_train_on_each_set(photos, tmp_path, engines, capsys):
+    assert run(photos, tmp_path / "out", "--backbone", f"{A},{B}") == 0
+    following = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if line[:5] == "next:"]
+    (command,) = following
+    assert embed.main(shlex.split(command.split(" embed ")[1])) == 0
+    trainings = [line for line in capsys.readouterr().out.splitlines() if line[:5] == "next:"]
+    assert len(trainings) == 2
+    for backbone, line in zip((A, B), trainings, strict=True):
+        assert f"--train_data_paths '{tmp_path}/out/{backbone}/train*'" in line
+        assert report_of(tmp_path / "out" / backbone, "eval")["shared_with"][0]["records"] == 5
