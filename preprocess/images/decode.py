@@ -247,15 +247,15 @@ def decode_squares(data: bytes, squares: Sequence[Square], *, max_pixels: int = 
         flat, orientation, jpeg_size = _decode(data, max_pixels, squares[0].size)
         if len(squares) == 1:
             return _views(flat, orientation, squares[0])
-        scale = jpeg_scale(jpeg_size, squares[0].size)
+        scales = [jpeg_scale(jpeg_size, square.size) for square in squares]
         found: list[list[np.ndarray]] = [[] for _ in squares]
         # Squares of one scale together, so that one decoded picture is held at a time.
-        for position in sorted(range(len(squares)), key=lambda at: jpeg_scale(jpeg_size, squares[at].size) != scale):
-            square = squares[position]
-            if jpeg_scale(jpeg_size, square.size) != scale:
-                scale = jpeg_scale(jpeg_size, square.size)
-                flat, orientation, _ = _decode(data, max_pixels, square.size)
-            found[position] = _views(flat, orientation, square)
+        for scale in dict.fromkeys(scales):
+            of_scale = [position for position, other in enumerate(scales) if other == scale]
+            if scale != scales[0]:
+                flat, orientation, _ = _decode(data, max_pixels, squares[of_scale[0]].size)
+            for position in of_scale:
+                found[position] = _views(flat, orientation, squares[position])
         return [view for views in found for view in views]
     except ImageError:
         raise
