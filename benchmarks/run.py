@@ -40,6 +40,7 @@ BENCHMARKS = (
     "fidelity",
     "backbones",
     "views",
+    "several_backbones",
     "training",
     "training_on_views",
     "serving",
@@ -57,6 +58,7 @@ _WITH_PHOTOS = {
     "backbones",
     "training_on_views",
     "views",
+    "several_backbones",
     "serving",
 }
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")

@@ -11,7 +11,7 @@ from apache_beam.runners.dataflow import dataflow_runner
 from configs.errors import InputError
 from configs.printed_commands import program_command, program_words
 from pipelines import embed, preproc
-from tests.support.dataflow_job import QUICK, pipeline_of, stages_of
+from tests.support.dataflow_job import QUICK, pipeline_of, run_embed, stages_of
 
 
 def run_preproc(service, *flags, prepare=embed.prepare):
@@ -134,5 +134,7 @@ def test_several_backbones_are_one_job_for_each_list(cloud, capsys):
         assert told.count(f"hugs_train.sh gs://bucket gs://bucket/job/{name}\n") == 1
         # Each output is locked for this job until it is over.
         assert gcs.get("bucket", f"job/{name}/preproc/_train/.lock")
-    with pytest.raises(InputError, match="is being written by"):
+    with pytest.raises(InputError, match="job_name: .* is still running"):
         run_preproc(service, *backbones, *QUICK)
+    with pytest.raises(InputError, match="gs://bucket/job/inception_v3/preproc/train' is being written by"):
+        run_embed(service, *QUICK, output="gs://bucket/job/inception_v3/preproc/train")
