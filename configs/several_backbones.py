@@ -12,6 +12,7 @@ from configs.file_uris import path_argument
 PLACEHOLDER = "{backbone}"
 """What stands in a path for the name of the backbone."""
 
+_OTHER_PLACEHOLDER = re.compile(r"\{\w*\}")
 # Of a name of a folder that users type, and that is a part of patterns of paths.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -61,7 +62,17 @@ def has_several(backbone: str) -> bool:
 
 
 def path_of_each(path: str) -> str:
-    """The output of several backbones with a placeholder: where none stands, each has a folder before the last name."""
+    """The output of several backbones with a placeholder: where none stands, each has a folder before the last name.
+
+    Raises:
+      InputError: the path has another placeholder.
+    """
+    other = _OTHER_PLACEHOLDER.search(path.replace(PLACEHOLDER, ""))
+    if other is not None:
+        raise InputError(
+            f"output_path: {other[0]} stands for nothing; {PLACEHOLDER} stands for the name of the backbone. Received: "
+            f"{path!r}."
+        )
     if PLACEHOLDER in path:
         return path
     folder, name = posixpath.split(path)

@@ -282,6 +282,8 @@ def test_the_plan_counts_one_decode_and_every_network_and_the_run_is_compared_wi
         (["--backbone", "one/net.pb,other/net.pb"], "would both write to a folder 'net'"),
         (["--backbone", f"{A},{B}", "--weights", "my.weights.h5"], "'my.weights.h5' is the file of one network"),
         (["--backbone", f"{A},{B}", "--weights", "imagenet", "--input_tensor", "x"], "input_tensor: belongs to a"),
+        (["--backbone", f"{A},{B}", "--output_path", "out/{backbones}/train"], "{backbones} stands for nothing"),
+        (["--backbone", f"{A},{B}", "--against", "out/train"], "or of each of several backbones, out/preproc/{back"),
         (["--backbone", f"{A};{B}"], f"there is no network '{A};{B}'"),
     ],
 )
