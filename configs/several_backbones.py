@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import posixpath
 import re
+from typing import TypeVar
 
 from configs.errors import InputError
 from configs.file_uris import path_argument
+from configs.recipe import BackboneOptions
 
 PLACEHOLDER = "{backbone}"
 """What stands in a path for the name of the backbone."""
+
+_Options = TypeVar("_Options", bound=BackboneOptions)
 
 _OTHER_PLACEHOLDER = re.compile(r"\{\w*\}")
 # Of a name of a folder that users type, and that is a part of patterns of paths.
@@ -54,6 +59,24 @@ def folder_names(backbones: tuple[str, ...]) -> tuple[str, ...]:
                 "Embed with one after the other, each with another --output_path."
             )
     return names
+
+
+def options_of_each(options: _Options) -> dict[str, _Options]:
+    """The options for each backbone, by the name of its folder. All else is the same for all of them.
+
+    Raises:
+      InputError: the names of the backbones are wrong, or there are several and the weights are the file of one.
+    """
+    backbones = split_backbones(options.backbone)
+    names = folder_names(backbones)
+    if len(backbones) > 1 and options.weights not in ("imagenet", "random"):
+        raise InputError(
+            f"weights: {options.weights!r} is the file of one network, and --backbone names {len(backbones)}. Embed "
+            "with that network by itself, or leave --weights out (or pass random)."
+        )
+    return {
+        name: dataclasses.replace(options, backbone=backbone) for name, backbone in zip(names, backbones, strict=True)
+    }
 
 
 def has_several(backbone: str) -> bool:

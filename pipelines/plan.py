@@ -23,8 +23,8 @@ from configs.prices import load_prices
 from configs.program import begins_again, run_program
 from configs.recipe import PreprocessOptions, Recipe, load_recipe
 from configs.rules import PathText, Whole
-from configs.several_backbones import folder_names, split_backbones
-from pipelines.checks.embed_flags import BatchOptions, check_weights_of_each, with_flags
+from configs.several_backbones import options_of_each
+from pipelines.checks.embed_flags import BatchOptions, with_flags
 from pipelines.recipe_lists import RecipeListOptions, check_data_dir, find_lists, plan_path
 
 if TYPE_CHECKING:
@@ -111,10 +111,7 @@ def _plan(
     from preprocess.storage.retry import RetryPolicy
 
     options = recipe.preprocess
-    backbones = split_backbones(options.backbone)
-    folder_names(backbones)
-    check_weights_of_each(options)
-    specs = [BackboneSpec.of_options(dataclasses.replace(options, backbone=backbone)) for backbone in backbones]
+    specs = [BackboneSpec.of_options(of_one) for of_one in options_of_each(options).values()]
     check_engine(EngineSpec(engine=options.engine, precision=options.precision))
     storage = BeamStorage(RetryPolicy(limit_sec=options.storage_retry_sec))
     for path in (data_dir, output):

@@ -14,7 +14,7 @@ from configs.file_uris import path_argument
 from configs.option import REQUIRED, Options, add_flags, option, options_of
 from configs.recipe import OptionalRecipe, PreprocessOptions, Recipe, load_recipe
 from configs.rules import PathText, PathTexts, Switch, Text, Whole
-from configs.several_backbones import folder_names, path_for, path_of_each, split_backbones
+from configs.several_backbones import options_of_each, path_for, path_of_each
 from configs.view_options import VIEW_OPTIONS, override
 
 
@@ -216,33 +216,16 @@ def of_each_backbone(options: JobOptions) -> dict[str, JobOptions]:
     Raises:
       InputError: the names of the backbones are wrong, or do not go together with the weights.
     """
-    backbones = split_backbones(options.backbone)
-    names = folder_names(backbones)
-    check_weights_of_each(options)
-    output = path_of_each(options.output_path) if len(backbones) > 1 else options.output_path
+    each = options_of_each(options)
+    output = path_of_each(options.output_path) if len(each) > 1 else options.output_path
     return {
         name: dataclasses.replace(
-            options,
-            backbone=backbone,
+            of_one,
             output_path=path_for(output, name),
             against=tuple(path_for(prefix, name) for prefix in options.against),
         )
-        for name, backbone in zip(names, backbones, strict=True)
+        for name, of_one in each.items()
     }
-
-
-def check_weights_of_each(options: PreprocessOptions) -> None:
-    """Makes sure that the weights are not the file of one network, if there are several.
-
-    Raises:
-      InputError: they are.
-    """
-    backbones = split_backbones(options.backbone)
-    if len(backbones) > 1 and options.weights not in ("imagenet", "random"):
-        raise InputError(
-            f"weights: {options.weights!r} is the file of one network, and --backbone names {len(backbones)}. Embed "
-            "with that network by itself, or leave --weights out (or pass random)."
-        )
 
 
 def _is_held_out(path: str, recipe: Recipe) -> bool:

@@ -116,7 +116,7 @@ class BackboneSpec:
         if has_several(backbone):
             raise InputError(
                 f"backbone: {backbone!r} names several networks, and one is wanted here. Several are for embedding "
-                "lists (`hugs embed`, `hugs preproc`) and for its plan."
+                "lists (`hugs embed`, `hugs preproc`), its plan and the image of its workers."
             )
         if kind is None:
             return cls(architecture=backbone, weights=weights, seed=seed, **of_file)
