@@ -23,7 +23,7 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def split_backbones(text: str) -> tuple[str, ...]:
-    """The backbones that a value of `--backbone` names. A path with a comma is one if it is there.
+    """The backbones that a value of `--backbone` names. A path with a comma is one if it is there, or in a bucket.
 
     Raises:
       InputError: one of the names is empty, or stands there twice.
@@ -31,6 +31,8 @@ def split_backbones(text: str) -> tuple[str, ...]:
     if "," not in text or os.path.lexists(text):
         return (text,)
     names = [name.strip() for name in text.split(",")]
+    if "://" in names[0] and _is_end_of_path(names[-1]):
+        return (text,)
     if not all(names):
         raise InputError(
             f"backbone: {text!r} has a comma without a name on each side. Write the names as in "
@@ -105,6 +107,11 @@ def path_of_each(path: str) -> str:
 def path_for(path: str, folder_name: str) -> str:
     """A path with the name of a backbone in the place of the placeholder."""
     return path.replace(PLACEHOLDER, folder_name)
+
+
+def _is_end_of_path(name: str) -> bool:
+    """Whether a text ends like a file of a network, but names none here."""
+    return name.endswith((".pb", ".keras")) and "/" not in name and not os.path.lexists(name)
 
 
 def _folder_name(backbone: str) -> str:

@@ -304,6 +304,8 @@ def test_a_file_with_a_comma_in_its_name_is_one_network(tmp_path):
     path = str(tmp_path / "a,b.pb")
     (tmp_path / "a,b.pb").write_bytes(b"")
     assert split_backbones(path) == (path,)
+    assert split_backbones("gs://bucket/a,b.pb") == ("gs://bucket/a,b.pb",)
+    assert split_backbones("gs://bucket/a.pb,gs://bucket/b.pb") == ("gs://bucket/a.pb", "gs://bucket/b.pb")
     assert split_backbones(f"{tmp_path}/x.keras,{A}") == (f"{tmp_path}/x.keras", A)
     assert folder_names((f"{tmp_path}/my net (2).v2.keras", "hub/module/", A)) == ("my-net-2-.v2", "module", A)
 
