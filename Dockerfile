@@ -10,7 +10,7 @@
 # so build again after every change.
 #
 # --build-arg BACKBONE=inception_v3 (default), or another name that `hugs backbones` lists, or weights/FILE for a network
-# from a file.
+# from a file. Several, with commas between them, are for workers of jobs with the same --backbone.
 #
 # --build-arg WEIGHTS=imagenet (default), random, or weights/FILE: a file in the folder weights/ beside this one. In
 # the image it lies at /opt/hugs/weights/FILE; give that path as --weights to the job as well.
@@ -53,12 +53,13 @@ RUN python -m preprocess.bake --backbone "$BACKBONE" --weights "$WEIGHTS" \
 # For dataflow.gpu. Never built nor run by us: there was neither a Docker daemon nor such a worker. Dataflow puts the
 # driver at /usr/local/nvidia; CUDA comes with JAX. The second bake keeps the network in the form that JAX needs.
 FROM worker AS worker-gpu
+ARG BACKBONE=inception_v3
 ARG WEIGHTS=imagenet
 ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64
 COPY --from=source /requirements-worker-gpu.lock /tmp/
 RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements-worker-gpu.lock \
     && rm /tmp/requirements-worker-gpu.lock
-RUN python -m preprocess.bake --weights "$WEIGHTS" --gpu \
+RUN python -m preprocess.bake --backbone "$BACKBONE" --weights "$WEIGHTS" --gpu \
     && chmod -R a+rX /opt/hugs
 
 

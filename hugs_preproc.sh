@@ -19,6 +19,7 @@ For a directory, it works on this machine:
   ./hugs_preproc.sh data/
   RECIPE=flowers ./hugs_preproc.sh data/ --weights random --job_dir /tmp/job
   ./hugs_preproc.sh data/ --views 4 --flip_left_right --random_crop 10   # views: of the training list only
+  ./hugs_preproc.sh data/ --backbone inception_v3,mobilenet_1.0_224      # a folder of records for each network
 
 For a bucket, Dataflow works on the machines and in the project that the recipe names (sections cloud and dataflow):
 

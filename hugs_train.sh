@@ -93,6 +93,11 @@ if [[ $# -gt 0 ]]; then
   shift
 fi
 
+if ! any_file "$job_dir/preproc/train-"* && any_file "$job_dir/"*/preproc/train-*; then
+  folders=("$job_dir/"*/preproc/train-*)
+  fail "$job_dir: has the records of several networks, each in a folder. Train on one of them, for example: \
+$(printf '%q %q %q' "${BASH_SOURCE[0]}" "$data_dir" "${folders[0]%/preproc/*}")"
+fi
 for split in train eval; do
   any_file "$job_dir/preproc/$split-"* \
     || fail "$job_dir/preproc/$split*: no records there. Make them with: ${PYTHON:+PYTHON=$(printf %q "$PYTHON") }\

@@ -138,10 +138,10 @@ def cost(paths: Sequence[str], spec: BackboneSpec, engine: Engine, *, rounds: in
     core: dict[str, list[float]] = {name: [] for name in parts}
     for number in range(rounds):
         for name, run in parts.items():
-            started, cpu_started = time.perf_counter(), _cpu_sec()
+            started, cpu_started = time.perf_counter(), core_sec()
             run()
             wall[name].append(1e3 * (time.perf_counter() - started) / len(paths))
-            core[name].append(1e3 * (_cpu_sec() - cpu_started) / len(paths))
+            core[name].append(1e3 * (core_sec() - cpu_started) / len(paths))
         took = ", ".join(f"{name} {wall[name][-1]:.1f} ({core[name][-1]:.1f})" for name in parts)
         say(f"round {number}, ms (core-ms) a photo: {took}")
     name = f"{spec.name}, {engine.info.engine} {engine.info.precision}: {len(paths)} photos with {VIEWS.count} views"
@@ -165,7 +165,7 @@ def cost(paths: Sequence[str], spec: BackboneSpec, engine: Engine, *, rounds: in
     return rows
 
 
-def _cpu_sec() -> float:
+def core_sec() -> float:
     """Seconds of processor time of this process and of its decoders. Other programs change it less than a clock."""
     total = time.process_time()
     for path in glob.glob("/proc/[0-9]*/stat"):
@@ -205,7 +205,7 @@ def _embed_photos(paths: Sequence[str], engine: Engine, size: int, views: Views 
     rows = tuple(Row(line=line, uri=path, labels=(), label_ids=()) for line, path in enumerate(paths, start=1))
     with tempfile.TemporaryDirectory() as folder:
         embedder = BlockEmbedder(
-            loader=ImageSource(size=size, views=views).make_loader(engine=engine),
+            loader=ImageSource(size=size, views=views).make_loader(engines=[engine]),
             engine=engine,
             open_writer=lambda block: BlockWriter(
                 block, storage=LocalStorage(), parts_dir=folder, compression="none", engine=engine

@@ -121,6 +121,13 @@ def _find_records(options: TrainingRunOptions, gcloud: Gcloud, storage: Storage)
         if content is not None:
             sets[split] = RecordSet(prefix=prefix, manifest=Manifest.from_bytes(content, where=path))
         elif split != "test":
+            manifests = storage.match(f"{options.job_dir}/*/preproc/_{split}/{MANIFEST_NAME}")
+            if manifests:
+                folder = manifests[0].removesuffix(f"/preproc/_{split}/{MANIFEST_NAME}")
+                raise InputError(
+                    f"{options.job_dir}: has the records of several networks, each in a folder. Train on one of them, "
+                    f"for example: {_command(options, 'hugs_train.sh', options.data_dir, folder)}"
+                )
             raise InputError(
                 f"{path}: not there, so the records are not finished: the Dataflow job still runs, failed, or was "
                 f"never started. Look: gcloud dataflow jobs list --project {gcloud.project} --region {gcloud.region}. "

@@ -74,10 +74,11 @@ class BackboneOptions(Options):
         "inception_v3",
         PathText(anything=False),
         help="network that makes the embeddings: a name that `hugs backbones` lists, or the path of a frozen graph, of "
-        "the folder of a SavedModel or TF Hub module, or of a .keras file",
+        "the folder of a SavedModel or TF Hub module, or of a .keras file. Several, with commas between them, make "
+        "a set each when lists are embedded; each image is read and decoded once",
         decides="records",
         decides_time=True,
-        metavar="NAME|PATH",
+        metavar="NAME|PATH[,...]",
     )
     weights: str = option(
         "imagenet",

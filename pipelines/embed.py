@@ -4,9 +4,11 @@
         --output_path out/preproc/train
 
 Writes the shards `out/preproc/train-*` and, beside them, `out/preproc/_train/` with the report, the lists of failed
-and skipped rows, and the manifest that completes the set. If the program is stopped, the same command goes on where it
-was stopped. Flags that are not listed here, for example `--runner`, are Beam's own and are passed through to Beam. With
-`--runner DataflowRunner` the job is submitted to Dataflow and goes on there; the recipe says on which machines.
+and skipped rows, and the manifest that completes the set. With `--backbone a,b` it writes such a set for each network,
+`out/preproc/a/train` and `out/preproc/b/train`, and reads and decodes each image once. If the program is stopped, the
+same command goes on where it was stopped. Flags that are not listed here, for example `--runner`, are Beam's own and
+are passed through to Beam. With `--runner DataflowRunner` the job is submitted to Dataflow and goes on there; the
+recipe says on which machines.
 """
 
 from __future__ import annotations
@@ -41,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = _run(prepared)
     if code is None or code != EXIT_OK or prepared.dry_run:
         return code or EXIT_OK
-    from pipelines.embedding.next_step import next_step  # here: it imports what the job needs, and --help does not
+    from pipelines.embedding.next_step import next_steps  # here: it imports what the job needs, and --help does not
 
     with contextlib.suppress(OSError):  # The set is finished; the advice is not worth an error.
-        if command := next_step(words, prepared.storage):
+        for command in next_steps(words, prepared.storage):
             print(f"next:    {command}")
     return EXIT_OK
 

@@ -24,6 +24,7 @@ from configs.prices import load_prices
 from configs.program import begins_again, run_program
 from configs.recipe import PreprocessOptions, Recipe, load_recipe
 from configs.rules import PathText, Whole
+from configs.several_backbones import options_of_each
 from pipelines.checks.embed_flags import BatchOptions, with_flags
 from pipelines.recipe_lists import RecipeListOptions, check_data_dir, find_lists, plan_path
 
@@ -112,7 +113,7 @@ def _plan(
     from preprocess.storage.retry import RetryPolicy
 
     options = recipe.preprocess
-    spec = BackboneSpec.of_options(options)
+    specs = [BackboneSpec.of_options(of_one) for of_one in options_of_each(options).values()]
     check_engine(EngineSpec(engine=options.engine, precision=options.precision))
     storage = BeamStorage(RetryPolicy(limit_sec=options.storage_retry_sec))
     for path in (data_dir, output):
@@ -120,8 +121,9 @@ def _plan(
     check_reachable([data_dir, output])
     check_output(output, storage)
     found = find_lists(recipe, data_dir=data_dir, job_dir="", storage=storage)
-    _check_weights(spec)
-    spec = complete_spec(spec, storage)
+    for spec in specs:
+        _check_weights(spec)
+    specs = [complete_spec(spec, storage) for spec in specs]
     labels = read_label_dict(found[0].input_dict, storage)
     lists = []
     for entry in found:
@@ -138,7 +140,7 @@ def _plan(
         check_web_hosts(scanned, connections_per_host=options.connections_per_host, from_here=True)
         lists.append(PlannedList(split=entry.split, input_path=entry.input_path, scanned=scanned, scan_sec=scan_sec))
     plan = make_plan(
-        recipe, prices, lists, spec=spec, data_dir=data_dir, sample_size=sample_size, batch_size=batch_size
+        recipe, prices, lists, specs=specs, data_dir=data_dir, sample_size=sample_size, batch_size=batch_size
     )
     write_plan(plan, output, storage)
     print("\n".join(plan_lines(plan)))

@@ -4,8 +4,9 @@
 other, in this process, into `JOB_DIR/preproc/{train,eval,test}`. All lists are looked for before the first is
 embedded, and images that are in the training set as well are counted. The same command again goes on with the job
 directory that an earlier run left unfinished. Several views of an image (`--views`) are made for the training list
-only; the images of the other lists are embedded as they are. Flags that this program does not know go to
-`pipelines.embed`, and from there to Beam.
+only; the images of the other lists are embedded as they are. Several backbones (`--backbone a,b`) get a folder each,
+`JOB_DIR/BACKBONE/preproc/{train,eval,test}`. Flags that this program does not know go to `pipelines.embed`, and from
+there to Beam.
 
 With `--data_dir gs://bucket` every list becomes a job on Dataflow, on the machines that the recipe names. The jobs
 are handed over all at once, after all of them have been checked, and go on by themselves.
@@ -28,6 +29,7 @@ from configs.printed_commands import program_command, script_command
 from configs.program import run_program
 from configs.recipe import Recipe, load_recipe
 from configs.rules import PathText, Switch
+from configs.several_backbones import folder_names, path_for, split_backbones
 from configs.view_options import flags_of_held_out
 from pipelines import plan
 from pipelines.recipe_lists import (
@@ -37,6 +39,7 @@ from pipelines.recipe_lists import (
     check_data_dir,
     exists,
     find_lists,
+    folder_of_each,
     new_job_dir,
     newest_job_dir,
     plan_path,
@@ -112,10 +115,20 @@ def _parse(argv: Sequence[str] | None) -> tuple[PreprocOptions, list[str]]:
     return options, embed_flags
 
 
-def _against(entry: RecipeList, lists: Sequence[RecipeList], storage: Storage) -> list[str]:
-    """Flags that compare a set with the training set, if that is finished already."""
+def _backbones(recipe: Recipe, embed_flags: Sequence[str]) -> tuple[str, ...]:
+    """The names of the folders of the backbones that a command line or else the recipe names.
+
+    Raises:
+      InputError: as for `--backbone` of `pipelines.embed`.
+    """
+    return folder_names(split_backbones(GivenFlags(embed_flags).value("--backbone") or recipe.preprocess.backbone))
+
+
+def _against(entry: RecipeList, lists: Sequence[RecipeList], storage: Storage, backbones: Sequence[str]) -> list[str]:
+    """Flags that compare a set with the training set, if that is finished already; of several backbones each set."""
     training = lists[0].output_path
-    if entry.output_path == training or not exists(glob.escape(sidecar_path(training, MANIFEST_NAME)), storage):
+    manifests = [sidecar_path(path_for(training, name), MANIFEST_NAME) for name in backbones]
+    if entry.output_path == training or not all(exists(glob.escape(path), storage) for path in manifests):
         return []
     return ["--against", training]
 
@@ -169,11 +182,11 @@ def _train_command(recipe: str, data_dir: str, job_dir: str, *, splits: Collecti
     return script_command("hugs_train.sh", data_dir, job_dir, **({} if recipe == "hugs" else {"RECIPE": recipe}))
 
 
-def _choose_job_dir(data_dir: str, recipe: Recipe, storage: Storage) -> str:
+def _choose_job_dir(data_dir: str, recipe: Recipe, storage: Storage, backbones: Sequence[str]) -> str:
     """The default directory for the records: that of a run that was stopped, or a new one."""
     planned = find_lists(recipe, data_dir=data_dir, job_dir="", storage=storage)
     splits = [entry.split for entry in planned]
-    found = newest_job_dir(recipe, splits, data_dir=data_dir, storage=storage)
+    found = newest_job_dir(recipe, splits, data_dir=data_dir, storage=storage, backbones=backbones)
     if found is not None and not found[1]:
         print(f"going on in {found[0]}, where a run was stopped; --job_dir names another")
         return found[0]
@@ -193,13 +206,14 @@ def _embed_here(
     flags: Sequence[str],
     storage: Storage,
     recipe: Recipe,
+    backbones: Sequence[str],
     embed: Callable[[Sequence[str]], int],
 ) -> int:
     """Embeds one list after the other, up to the first that fails; gives its exit code."""
     for position, entry in enumerate(lists, start=1):
         where = f"{entry.input_path} -> {entry.output_path}"
         print(f"\n{entry.split} ({position} of {len(lists)}): {where}", flush=True)
-        code = embed([*entry.flags(), *_against(entry, lists, storage), *_flags_for(entry, flags, recipe)])
+        code = embed([*entry.flags(), *_against(entry, lists, storage, backbones), *_flags_for(entry, flags, recipe)])
         if code != EXIT_OK:
             skipped = ", ".join(later.split for later in lists[position:])
             print(f"{entry.split} failed" + (f"; not started: {skipped}" if skipped else ""), file=sys.stderr)
@@ -212,6 +226,7 @@ def _hand_over(
     flags: Sequence[str],
     storage: Storage,
     recipe: Recipe,
+    backbones: Sequence[str],
     prepare: Callable[[Sequence[str]], PreparedJob],
 ) -> tuple[int, dict[str, RemoteRun]]:
     """Submits the jobs of all lists to Dataflow, after all lists were checked.
@@ -219,7 +234,7 @@ def _hand_over(
     Returns:
       The worst exit code of those for which nothing was left to do there; the others' runs, by split.
     """
-    against = {entry.split: _against(entry, lists, storage) for entry in lists}
+    against = {entry.split: _against(entry, lists, storage, backbones) for entry in lists}
     prepared = [
         (entry, prepare([*entry.flags(), *against[entry.split], *_flags_for(entry, flags, recipe)])) for entry in lists
     ]
@@ -273,34 +288,37 @@ def main(
         return plan.main(["--recipe", options.recipe, "--data_dir", data_dir, *embed_flags])
     if data_dir.startswith("gs://") and GivenFlags(embed_flags).value("--runner") is None:
         embed_flags = [f"--runner={RUNNER}", *embed_flags]
+    backbones = _backbones(recipe, embed_flags)
     storage = _storage_for(data_dir, embed_flags)
     job_dir = options.job_dir
     if job_dir is None:
-        job_dir = _choose_job_dir(data_dir, recipe, storage)
+        job_dir = _choose_job_dir(data_dir, recipe, storage, backbones)
     # Input that training would refuse is refused now, and not after hours of embedding.
     if job_dir.startswith("gs://"):
         job_dir = require_folder(job_dir, field="--job_dir")
-    lists = find_lists(recipe, data_dir=data_dir, job_dir=job_dir, storage=storage)
+    lists = find_lists(recipe, data_dir=data_dir, job_dir=job_dir, storage=storage, backbones=backbones)
     flags = ["--recipe", options.recipe, *_prediction(data_dir, recipe, embed_flags, storage), *embed_flags]
     runs: dict[str, RemoteRun] = {}
     if options.dry_run:
-        code = _embed_here(lists, ["--dry_run", *flags], storage, recipe, embed)
+        code = _embed_here(lists, ["--dry_run", *flags], storage, recipe, backbones, embed)
     elif uses_dataflow(embed_flags):
-        code, runs = _hand_over(lists, flags, storage, recipe, prepare)
+        code, runs = _hand_over(lists, flags, storage, recipe, backbones, prepare)
         if options.wait:
             code = max(code, _wait_for(runs))
     else:
-        code = _embed_here(lists, flags, storage, recipe, embed)
+        code = _embed_here(lists, flags, storage, recipe, backbones, embed)
     if code == EXIT_OK and options.dry_run:
         print("\ndry run: this would be run, unless it is done already; nothing was")
         require_printed()
     elif code == EXIT_OK:
-        train = _train_command(options.recipe, data_dir, job_dir, splits=[entry.split for entry in lists])
+        splits = [entry.split for entry in lists]
+        folders = folder_of_each(job_dir, backbones).values()
+        commands = [_train_command(options.recipe, data_dir, folder, splits=splits) for folder in folders]
+        print()
         if runs and not options.wait:
-            print("\nnext, once all of them are done (--wait waits for that, and says how they ended):")
-            print(f"  {train}")
-        else:
-            print(f"\nnext: {train}")
+            print("next, once all of them are done (--wait waits for that, and says how they ended):")
+        for command in commands:
+            print(f"  {command}" if runs and not options.wait else f"next: {command}")
     return code
 
 

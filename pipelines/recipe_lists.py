@@ -8,7 +8,7 @@ import getpass
 import os
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from configs.errors import InputError
 from configs.file_uris import path_argument
@@ -16,6 +16,7 @@ from configs.option import REQUIRED, option
 from configs.printed_commands import program_command
 from configs.recipe import Recipe, RecipeChoice
 from configs.rules import Text
+from configs.several_backbones import PLACEHOLDER
 from preprocess.records.record_set import DEFINITION_NAME, MANIFEST_NAME, PARTS_PREFIX
 from preprocess.storage.base import Storage
 from preprocess.storage.uris import has_scheme
@@ -74,14 +75,27 @@ def check_data_dir(path: str) -> str:
     return path
 
 
-def find_lists(recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage) -> list[RecipeList]:
+def folder_of_each(job_dir: str, backbones: Collection[str]) -> dict[str, str]:
+    """The directory of the records of each backbone. Of one it is that of the job, of several there is one in it.
+
+    Args:
+      job_dir: the directory of the job.
+      backbones: the names of their folders.
+    """
+    return {name: in_folder(job_dir, name) if len(backbones) > 1 else job_dir for name in backbones}
+
+
+def find_lists(
+    recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage, backbones: Collection[str] = ("",)
+) -> list[RecipeList]:
     """The lists of a recipe that exist. Only the test list may be missing.
 
     Args:
       recipe: the recipe that names them.
       data_dir: the directory of the lists.
-      job_dir: the directory for their records.
+      job_dir: the directory for their records, as `folder_of_each`'s.
       storage: of `data_dir`.
+      backbones: the names of their folders; of several, outputs have a placeholder.
 
     Raises:
       InputError: the dictionary, the training list or the evaluation list is missing.
@@ -104,7 +118,7 @@ def find_lists(recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage)
             split=split,
             input_path=in_folder(data_dir, path),
             input_dict=input_dict,
-            output_path=in_folder(job_dir, f"preproc/{split}"),
+            output_path=in_folder(job_dir, f"{f'{PLACEHOLDER}/' if len(backbones) > 1 else ''}preproc/{split}"),
         )
         for split, path in lists.items()
         if path is not None and (split in required or exists(in_folder(data_dir, path), storage))
@@ -112,7 +126,7 @@ def find_lists(recipe: Recipe, *, data_dir: str, job_dir: str, storage: Storage)
 
 
 def newest_job_dir(
-    recipe: Recipe, splits: Iterable[str], *, data_dir: str, storage: Storage
+    recipe: Recipe, splits: Iterable[str], *, data_dir: str, storage: Storage, backbones: Collection[str] = ("",)
 ) -> tuple[str, bool] | None:
     """The newest job directory of a recipe, and whether it is finished; None if there is none.
 
@@ -122,19 +136,22 @@ def newest_job_dir(
       splits: the splits that a finished job has.
       data_dir: the directory in which they lie.
       storage: of `data_dir`.
+      backbones: as `find_lists`'. Of several, a finished job has all splits of each.
     """
     folders: dict[str, set[str]] = {}
     before_time = _before_time(recipe, data_dir)
-    for name in (MANIFEST_NAME, f"{PARTS_PREFIX}*/{DEFINITION_NAME}"):
-        for path in storage.match(in_folder(data_dir, f"{before_time}*/preproc/_*/{name}")):
-            job_dir, _, rest = path.rpartition("/preproc/_")
-            if _time_of(job_dir, before_time) is not None:
-                folders.setdefault(job_dir, set()).add(rest)
+    inner = [f"{backbone}/preproc/_" if len(backbones) > 1 else "preproc/_" for backbone in backbones]
+    for folder in inner:
+        for name in (MANIFEST_NAME, f"{PARTS_PREFIX}*/{DEFINITION_NAME}"):
+            for path in storage.match(in_folder(data_dir, f"{before_time}*/{folder}*/{name}")):
+                job_dir, _, rest = path.rpartition(f"/{folder}")
+                if _time_of(job_dir, before_time) is not None:
+                    folders.setdefault(job_dir, set()).add(folder + rest)
     if not folders:
         return None
     newest = max(folders)
     found = folders[newest]
-    has_all_sets = all(f"{split}/{MANIFEST_NAME}" in found for split in splits)
+    has_all_sets = all(f"{folder}{split}/{MANIFEST_NAME}" in found for folder in inner for split in splits)
     return newest, has_all_sets and not any(rest.endswith(DEFINITION_NAME) for rest in found)
 
 

@@ -2,8 +2,8 @@
 
     HUGS_CACHE_DIR=/opt/hugs/cache python -m preprocess.bake --weights imagenet
 
-It keeps the network in `HUGS_CACHE_DIR`, as the first start of a worker does. It does not measure which precision is
-the fastest: each machine measures that itself.
+It keeps the network in `HUGS_CACHE_DIR`, as the first start of a worker does; of several (`--backbone a,b`) each. It
+does not measure which precision is the fastest: each machine measures that itself.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from configs.option import add_flags, given_values, option, options_of
 from configs.program import run_program
 from configs.recipe import BackboneOptions
 from configs.rules import Switch
+from configs.several_backbones import options_of_each
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       InputError: the weights are not available or do not fit the network, or the network cannot be kept.
     """
     options = _parse(argv)
+    for of_one in options_of_each(options).values():
+        _bake(of_one)
+    return EXIT_OK
+
+
+def _bake(options: BakeOptions) -> None:
     # Imported here so that --help and wrong flags answer at once.
     from preprocess.backbones.backbone import BackboneSpec, complete_spec, load_keras_backbone
     from preprocess.engines.converted_networks import load_network, load_operations
@@ -64,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.weights_only:
         _, identity = load_keras_backbone(spec)
         print(f"{identity.describe()}: {identity.weights_digest}")
-        return EXIT_OK
+        return
     cache = ModelCache()
     network = load_network(spec, cache)
     # A job can run without a cache. This program exists to fill the cache, so it fails without one.
@@ -78,7 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_operations(network, cache)
     print(f"{network.identity.describe()}: {network.identity.weights_digest}")
     print(f"kept in {folder}")
-    return EXIT_OK
 
 
 if __name__ == "__main__":

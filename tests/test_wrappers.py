@@ -208,6 +208,11 @@ def test_what_training_refuses(wrappers, job):
     shutil.rmtree(wrappers.folder / job / "preproc")
     (wrappers.folder / job / "preproc" / "_train").mkdir(parents=True)
     assert f"{job}/preproc/train*: no records there" in refusal(job)
+    of_one = wrappers.folder / job / "a net" / "preproc"
+    of_one.mkdir(parents=True)
+    (of_one / "train-00000-of-00001.tfrecord").write_bytes(b"")
+    command = refusal(job).partition("several networks, each in a folder. Train on one of them, for example: ")[2]
+    assert shlex.split(command) == [str(REPOSITORY / "hugs_train.sh"), "my data", f"{job}/a net"]
 
 
 def test_what_deploying_refuses(wrappers):

@@ -53,7 +53,7 @@ def print_plan(flags: AnswerFlags, prepared: PreparedJob, sample_size: int) -> i
         recipe,
         load_prices(recipe.cloud.region, None),
         [PlannedList(split=RECORDS_NAME, input_path=scanned.paths[0], scanned=scanned)],
-        spec=loader.backbone,
+        specs=[loader.backbone],
         data_dir=output if has_scheme(output) else nearest_folder(output),
         sample_size=sample_size,
         batch_size=flags.options.batch_size,

@@ -14,6 +14,7 @@ from configs.file_uris import path_argument
 from configs.option import REQUIRED, Options, add_flags, option, options_of
 from configs.recipe import OptionalRecipe, PreprocessOptions, Recipe, load_recipe
 from configs.rules import PathText, PathTexts, Switch, Text, Whole
+from configs.several_backbones import options_of_each, path_for, path_of_each
 from configs.view_options import VIEW_OPTIONS, override
 
 
@@ -53,7 +54,8 @@ class PathOptions(Options):
     output_path: str = option(
         REQUIRED,
         _PATH,
-        help="the set to write, for example out/preproc/train",
+        help="the set to write, for example out/preproc/train. Several backbones write one each, and {backbone} stands "
+        "for the name: out/preproc/train means out/preproc/{backbone}/train then",
         decides="neither",
         metavar="PREFIX",
     )
@@ -203,6 +205,27 @@ def read_flags(argv: Sequence[str] | None) -> EmbedFlags:
         own_words=tuple(words_without(words, beam_flags)),
         own_names=tuple(parser.flags),
     )
+
+
+def of_each_backbone(options: JobOptions) -> dict[str, JobOptions]:
+    """The options of the job of each backbone, by the name of its folder.
+
+    With one backbone they are those that were given. With several, each has an output of its own: `{backbone}` in paths
+    stands for the name, and if it is not in the output, each backbone has a folder before the name of the set.
+
+    Raises:
+      InputError: the names of the backbones are wrong, or do not go together with the weights.
+    """
+    each = options_of_each(options)
+    output = path_of_each(options.output_path) if len(each) > 1 else options.output_path
+    return {
+        name: dataclasses.replace(
+            of_one,
+            output_path=path_for(output, name),
+            against=tuple(path_for(prefix, name) for prefix in options.against),
+        )
+        for name, of_one in each.items()
+    }
 
 
 def _is_held_out(path: str, recipe: Recipe) -> bool:

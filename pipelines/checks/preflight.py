@@ -303,7 +303,8 @@ def check_against(prefixes: Iterable[str], *, storage: Storage) -> None:
             if not has_file(storage, sidecar_path(prefix, MANIFEST_NAME)):
                 raise InputError(
                     f"against: there is no finished set of records at {prefix!r}. Give the prefix that was the "
-                    "output_path of a finished job, for example out/preproc/train."
+                    "output_path of a finished job, for example out/preproc/train, or of each of several backbones, "
+                    "out/preproc/{backbone}/train."
                 )
             for _ in read_block_results(prefix, storage):
                 pass

@@ -13,6 +13,7 @@ from configs.given_flags import by_flag
 from configs.list_names import DICT_NAME, SPLITS
 from configs.option import defining_flags
 from configs.printed_commands import PROGRAMS, program_command
+from configs.several_backbones import PLACEHOLDER
 from configs.view_options import flags_to_get, without_view_flags
 from pipelines.diagnosis.look import Look
 from preprocess.lists.labels import dictionary_beside
@@ -104,7 +105,7 @@ def command_of_job_dir(
         data_dir = input_path.removesuffix(f"/{relative}")
         output = value_of(words, "--output_path") or prefix
         # As the noted run named it, since the command is given in the folder of that run.
-        directory = output.removesuffix(f"/preproc/{split}")
+        directory = output.removesuffix(f"/preproc/{split}").removesuffix(f"/{PLACEHOLDER}")
         own = ["--recipe", recipe, "--data_dir", data_dir, "--job_dir", directory]
         kept = [word for flag, _, given in by_flag(words) if flag not in _OF_ONE_LIST for word in given]
         if split != "train":  # `preproc` gave it other views than the training list.

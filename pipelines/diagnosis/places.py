@@ -27,6 +27,9 @@ SEARCH_SEC = 0.8
 _MAX_DEPTH = 7
 # The folders of a job in a bucket, where a search of everything would list every photo.
 _IN_BUCKETS = ("", "preproc/", "hugs_*/", "hugs_*/preproc/", "training/", "hugs_*/training/")
+# Of several backbones each has a folder in that of the job.
+_OF_BACKBONES = ("*/preproc/", "*/training/")
+_JOB = "hugs_"
 
 
 @dataclasses.dataclass
@@ -133,7 +136,8 @@ def _in_bucket(top: str, look: Look) -> Places:
     answers: set[str] = set()
     for split in SPLITS:
         places.lists.extend(look.storage.match(f"{top}/{split}.csv"))
-    for inner in _IN_BUCKETS:
+    is_job = posixpath.basename(top).startswith(_JOB)
+    for inner in (*_IN_BUCKETS, *(inner if is_job else f"{_JOB}*/{inner}" for inner in _OF_BACKBONES)):
         if "training" in inner:
             for name in (METRICS_NAME, NOTE_NAME, "checkpoints/last/checkpoint"):
                 trainings.update(path.removesuffix(f"/{name}") for path in look.storage.match(f"{top}/{inner}{name}"))

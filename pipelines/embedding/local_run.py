@@ -8,9 +8,9 @@ import os
 import posixpath
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
 
@@ -37,15 +37,24 @@ def go_on() -> str:
     return f"What was embedded is kept. To go on, give the same command again: {this_command()}"
 
 
-def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options: Any, storage: Storage) -> int:
+def run_here(
+    jobs: Sequence[Job],
+    transform: beam.PTransform,
+    *,
+    runner: Any,
+    beam_options: Any,
+    storage: Storage,
+    on_finished: Callable[[Job], None] = lambda job: None,
+) -> int:
     """Runs a job to its end and prints how it ended.
 
     Args:
-      job: the job.
-      transform: the Beam transform that does the work of the job.
+      jobs: the job; or the jobs of several backbones, which one run does together.
+      transform: the Beam transform that does the work of the jobs.
       runner: of the pipeline.
       beam_options: of the pipeline.
-      storage: where the output lies.
+      storage: where the outputs lie.
+      on_finished: is called with each job whose set is finished, before anything is raised because of another.
 
     Returns:
       0; 1 if the row accounting is wrong.
@@ -56,25 +65,78 @@ def run_here(job: Job, transform: beam.PTransform, *, runner: Any, beam_options:
     pipeline = beam.Pipeline(runner=runner, options=beam_options)
     _ = pipeline | "EmbedLists" >> transform
     faults.forget()
-    name = posixpath.basename(job.output_prefix)
+    rows_expected = sum(job.rows_expected for job in jobs)
+    unit = "row" if len(jobs) == 1 else "embedding"
+    failure: Exception | None = None
     with (
-        stops_are_explained(job.output_prefix),
-        doing(f"embedding {name}", total=job.rows_expected, unit="row", stays=True) as rows,
+        stops_are_explained(name_of(jobs)),
+        doing(f"embedding {name_of(jobs)}", total=rows_expected, unit=unit, stays=True) as rows,
         progress.listening(rows.advance),
     ):
         try:
             pipeline.run().wait_until_finish()
-        except Exception:
+        except Exception as error:
             # A job that ran to its end and failed has written the reason into its report.
-            report = report_of(job, storage)
+            failure = error
+
+    def explain(job: Job) -> NoReturn:
+        if failure is None:
+            raise AssertionError(f"The job ended without a report at {job.output_prefix!r}.")
+        _explain(job, faults.first_fault())
+        raise failure
+
+    return conclude_all(jobs, storage=storage, no_report=explain, on_finished=on_finished)
+
+
+def name_of(jobs: Sequence[Job]) -> str:
+    """The name of the sets that a run makes, for messages: "train", or of several backbones "train (a, b)"."""
+    name = posixpath.basename(jobs[0].output_prefix)
+    backbones = ", ".join(job.backbone_name for job in jobs if job.backbone_name)
+    return f"{name} ({backbones})" if backbones else name
+
+
+def conclude_all(
+    jobs: Sequence[Job],
+    *,
+    storage: Storage,
+    no_report: Callable[[Job], NoReturn],
+    locked: bool = True,
+    on_finished: Callable[[Job], None] = lambda job: None,
+) -> int:
+    """Concludes each job of a run that has ended, also if another has failed; see `conclude`.
+
+    Args:
+      jobs: of the run.
+      storage: where the outputs lie.
+      no_report: raises an exception that says why a job ended without a report.
+      locked: as in `conclude`.
+      on_finished: as in `run_here`.
+
+    Returns:
+      The worst exit code.
+
+    Raises:
+      InputError: a job failed. The faults of further jobs are printed before.
+    """
+    reports = [(job, report_of(job, storage)) for job in jobs]
+    if all(report is None for _, report in reports):
+        no_report(jobs[0])
+    worst, fault = EXIT_OK, None
+    for job, report in reports:
+        try:
             if report is None:
-                _explain(job, faults.first_fault())
-                raise
+                no_report(job)
+            worst = max(worst, conclude(job, report, storage=storage, locked=locked))
+        except InputError as error:
+            if fault is not None:
+                print(f"error: {fault}", file=sys.stderr)
+            fault = error
         else:
-            report = report_of(job, storage)
-    if report is None:
-        raise AssertionError(f"The job ended without a report at {job.output_prefix!r}.")
-    return conclude(job, report, storage=storage)
+            if report["status"] == COMPLETE:
+                on_finished(job)
+    if fault is not None:
+        raise fault
+    return worst
 
 
 def finish_here(job: Job, *, storage: Storage) -> int | None:
@@ -86,7 +148,7 @@ def finish_here(job: Job, *, storage: Storage) -> int | None:
     Raises:
       InputError: storage failed.
     """
-    name = posixpath.basename(job.output_prefix)
+    name = job.name
     print(f"{name}: all rows are done; finishing the set", file=sys.stderr)
     try:
         try:
@@ -178,7 +240,7 @@ def stops_are_explained(output: str) -> Iterator[None]:
     recognized as such.
 
     Args:
-      output: the output of the job.
+      output: the output of the job, or a name of it.
     """
     message = f"\n{posixpath.basename(output)}: stopped. {go_on()}\n"
 

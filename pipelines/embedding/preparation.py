@@ -11,7 +11,7 @@ import datetime
 import os
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
@@ -20,7 +20,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 from configs.activity import doing
 from configs.errors import InputError
 from configs.option import definition_of, time_deciding
-from pipelines.checks.embed_flags import EmbedFlags, JobOptions
+from configs.several_backbones import path_for, path_of_each
+from pipelines.checks.embed_flags import EmbedFlags, JobOptions, of_each_backbone
 from pipelines.checks.output_claim import Output, check_prefix
 from pipelines.checks.preflight import (
     ScannedLists,
@@ -50,7 +51,7 @@ from preprocess.backbones.backbone import IMAGENET, RANDOM, BackboneSpec, check_
 from preprocess.backbones.network_files import digest_of_network, network_file_copy
 from preprocess.beam.beam_storage import BeamStorage
 from preprocess.beam.image_source import ImageSource
-from preprocess.beam.transforms import EmbedOptions, EngineLoader
+from preprocess.beam.transforms import BackboneSet, EmbedOptions, EngineLoader
 from preprocess.engines.int8 import CALIBRATION_IMAGES
 from preprocess.engines.libraries import versions_of
 from preprocess.engines.select import EngineSpec, check_engine
@@ -117,17 +118,23 @@ def prepare_job(
     Raises:
       InputError: something that the user gave is wrong.
     """
-    options = flags.options
+    options, each = flags.options, of_each_backbone(flags.options)
     target = choose_target(flags)
     # The lists are read with the credentials that the flags name, as in the pipeline.
     FileSystems.set_options(target.beam_options)
-    spec = BackboneSpec.of_options(options)
+    specs = {name: BackboneSpec.of_options(of_one) for name, of_one in each.items()}
     engine = EngineSpec(engine=options.engine, precision=options.precision)
     _check_workers(target, engine)
     images = ImageSource.of_options(options)
     storage = BeamStorage(images.retry)
     with doing("checking that storage answers" if target.is_here else "checking that storage and the runner answer"):
-        _check_services(options, target, storage, dictionary=[options.input_dict] if labels is None else [])
+        _check_services(
+            each.values(),
+            target,
+            storage,
+            dictionary=[options.input_dict] if labels is None else [],
+            dry_run=options.dry_run,
+        )
     if labels is None:
         labels = read_label_dict(options.input_dict, storage)
     lists = scan_lists(
@@ -141,47 +148,49 @@ def prepare_job(
     )
     check_web_hosts(lists, connections_per_host=options.connections_per_host, from_here=target.is_here)
     with doing("checking the weights and the output"):
-        weights_folder = _check_weights(flags, target, spec, storage)
-        spec = complete_spec(spec, storage)
-        images = dataclasses.replace(images, size=spec.image.size)
-        _check_places(options, storage)
-        job = _job_of(
-            options,
-            spec,
-            lists,
-            labels,
-            _planned_cost(options, target, lists, storage),
-            _weights_sha256(flags, target, spec, storage),
-        )
+        weights_folders = {name: _check_weights(flags, target, spec, storage) for name, spec in specs.items()}
+        specs = {name: complete_spec(spec, storage) for name, spec in specs.items()}
+        for of_one in each.values():
+            _check_places(of_one, storage)
+        planned_cost = _planned_cost(options, target, lists, storage)
+        sets = [
+            _set_of(
+                name,
+                of_one,
+                specs[name],
+                engine,
+                lists=lists,
+                labels=labels,
+                planned_cost=planned_cost,
+                weights_sha256=_weights_sha256(flags, target, specs[name], storage),
+                images=images,
+                expects=expects,
+                is_alone=len(each) == 1,
+            )
+            for name, of_one in each.items()
+        ]
     if target.on_dataflow or options.dry_run:
         # A fault at one of several outputs must be found before the first job is submitted.
-        output = Output(job, storage)
-        with doing("looking at the output"):
-            output.claim(overwrite=options.overwrite, verify=options.verify and options.dry_run)
-        if output.damage and options.dry_run and options.verify:
-            raise InputError(f"{output.damage[0]}. Without --dry_run, what is lost of the set is embedded again.")
+        for made in sets:
+            _look_at_output(made.job, options, storage)
+    first, *further = sets
     return PreparedJob(
-        job=job,
+        job=first.job,
         labels=labels,
         options=EmbedOptions(
             unknown_labels=options.unknown_labels,
-            load_engine=EngineLoader(
-                backbone=spec,
-                engine=dataclasses.replace(engine, expected_images=lists.rows * images.num_views),
-                calibration=lists.sample,
-                images=images,
-                expects=expects,
-            ),
-            images=images,
+            load_engine=first.load_engine,
+            images=dataclasses.replace(images, size=first.size),
             rows_per_shard=options.rows_per_shard,
             batch_size=options.batch_size,
             spread=_spread(options, target, lists),
         ),
+        further=tuple(further),
         runner=target.runner,
         beam_options=target.beam_options,
         storage=storage,
         flags=(*(word for word in flags.own_words if word != "--dry_run"), *target.beam_flags),
-        weights_folder=weights_folder,
+        weights_folder=next((folder for folder in weights_folders.values() if folder is not None), None),
         requirements=tuple(worker_requirements(int8=options.precision == "int8"))
         if target.installs_our_versions
         else (),
@@ -191,6 +200,44 @@ def prepare_job(
         dry_run=options.dry_run,
         program=flags.program,
     )
+
+
+def _set_of(
+    name: str,
+    options: JobOptions,
+    spec: BackboneSpec,
+    engine: EngineSpec,
+    *,
+    lists: ScannedLists,
+    labels: LabelDict,
+    planned_cost: PlannedCost | None,
+    weights_sha256: str | None,
+    images: ImageSource,
+    expects: BackboneIdentity | None,
+    is_alone: bool,
+) -> BackboneSet:
+    """The set that one backbone makes; `is_alone` if the run makes no other."""
+    job = _job_of(options, spec, lists, labels, planned_cost, weights_sha256)
+    size = spec.image.size
+    return BackboneSet(
+        job=job if is_alone else dataclasses.replace(job, backbone_name=name),
+        load_engine=EngineLoader(
+            backbone=spec,
+            engine=dataclasses.replace(engine, expected_images=lists.rows * images.num_views),
+            calibration=lists.sample,
+            images=dataclasses.replace(images, size=size),
+            expects=expects,
+        ),
+        size=size,
+    )
+
+
+def _look_at_output(job: Job, options: JobOptions, storage: Storage) -> None:
+    output = Output(job, storage)
+    with doing("looking at the output"):
+        output.claim(overwrite=options.overwrite, verify=options.verify and options.dry_run)
+    if output.damage and options.dry_run and options.verify:
+        raise InputError(f"{output.damage[0]}. Without --dry_run, what is lost of the set is embedded again.")
 
 
 def choose_target(flags: EmbedFlags) -> Target:
@@ -210,7 +257,14 @@ def choose_target(flags: EmbedFlags) -> Target:
             "against": options.against,
         }
         check_remote(of_flags)
-        beam_flags = tuple(complete_flags(flags.recipe, beam_flags, output_prefix=options.output_path))
+        # Several sets are made by one job, whose name follows from all of them.
+        names = tuple(of_each_backbone(options))
+        output = (
+            path_for(path_of_each(options.output_path), "-".join(names))
+            if len(names) > 1
+            else path_for(options.output_path, names[0])
+        )
+        beam_flags = tuple(complete_flags(flags.recipe, beam_flags, output_prefix=output))
         beam_options = parse_beam_options(beam_flags, own_flags=flags.own_names)
     return Target(runner=make_runner(beam_options), beam_options=beam_options, beam_flags=beam_flags)
 
@@ -244,7 +298,9 @@ def _check_workers(target: Target, engine: EngineSpec) -> None:
         )
 
 
-def _check_services(options: JobOptions, target: Target, storage: BeamStorage, *, dictionary: Sequence[str]) -> None:
+def _check_services(
+    each: Collection[JobOptions], target: Target, storage: BeamStorage, *, dictionary: Sequence[str], dry_run: bool
+) -> None:
     """Checks with a few requests that storage and the runner's service give us access.
 
     Raises:
@@ -252,17 +308,19 @@ def _check_services(options: JobOptions, target: Target, storage: BeamStorage, *
     """
     if target.on_dataflow:
         check_credentials(target.beam_options)
-    predictions = [options.prediction] if options.prediction else []
-    paths = [*options.input_path, *dictionary, options.output_path]
-    paths += [*options.embedding_caches, *options.against, *predictions]
-    for path in paths:
+    paths = [*dictionary]
+    for options in each:
+        predictions = [options.prediction] if options.prediction else []
+        paths += [*options.input_path, options.output_path]
+        paths += [*options.embedding_caches, *options.against, *predictions]
+    for path in dict.fromkeys(paths):
         storage.require_scheme(path)
     check_reachable(paths)
     if not target.is_here:
         check_options(target.runner, target.beam_options)
     if target.on_dataflow:
         check_service(target.beam_options)
-        if not options.dry_run:
+        if not dry_run:
             check_writable(target.beam_options, storage)
 
 

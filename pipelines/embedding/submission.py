@@ -5,9 +5,9 @@ from __future__ import annotations
 import builtins
 import contextlib
 import dataclasses
-import posixpath
 import sys
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
@@ -16,7 +16,7 @@ from apache_beam.runners.runner import PipelineState
 
 from configs.errors import InputError, cause_in_one_line
 from configs.service_refusals import machines_remedy
-from pipelines.embedding.local_run import conclude, go_on, report_of, stops_are_explained
+from pipelines.embedding.local_run import conclude_all, go_on, name_of, stops_are_explained
 from pipelines.runners.beam_noise import quiet_beam, quiet_children, quiet_disconnections, quiet_job_service
 from pipelines.runners.beam_options import is_dataflow
 from pipelines.runners.dead_workers import watch_workers
@@ -34,7 +34,7 @@ class RemoteRun:
     """A job that a runner has accepted.
 
     Attributes:
-      job: the job.
+      jobs: the job; or the jobs of several backbones, which the runner does together.
       result: Beam's handle of the job.
       storage: where the output will lie.
       where: the page or the logs that a person can look at, as the end of a sentence.
@@ -42,9 +42,10 @@ class RemoteRun:
       outlives_us: whether the job goes on when this process ends.
       commands: commands that print more about the job.
       list_command: a command that lists all running jobs; empty if there is none.
+      on_finished: as in `local_run.run_here`.
     """
 
-    job: Job
+    jobs: Sequence[Job]
     result: Any
     storage: Storage
     where: str
@@ -52,16 +53,20 @@ class RemoteRun:
     outlives_us: bool
     commands: tuple[str, ...] = ()
     list_command: str = ""
+    on_finished: Callable[[Job], None] = lambda job: None
 
     def describe(self) -> list[str]:
         """Lines that say where the job can be watched and where its output will lie."""
         commands = [f"  {'':<10}{command}" for command in self.commands]
-        return [
-            f"  {'watch':<10}{self.where}",
-            *commands,
-            f"  {'records':<10}{self.job.output_prefix}-*",
-            f"  {'report':<10}{sidecar_path(self.job.output_prefix, REPORT_NAME)}",
+        outputs = [
+            line
+            for job in self.jobs
+            for line in (
+                f"  {'records':<10}{job.output_prefix}-*",
+                f"  {'report':<10}{sidecar_path(job.output_prefix, REPORT_NAME)}",
+            )
         ]
+        return [f"  {'watch':<10}{self.where}", *commands, *outputs]
 
     def wait(self) -> int:
         """Waits for the end of the job, and prints how it ended as a local run does.
@@ -79,27 +84,30 @@ class RemoteRun:
                 state = self.result.wait_until_finish()
         except KeyboardInterrupt:
             what = "the job goes on" if self.outlives_us else "whether the job goes on is up to its runner"
-            print(f"{self._name}: no longer waited for; {what}. Look at {self.where}", file=sys.stderr)
+            print(f"{name_of(self.jobs)}: no longer waited for; {what}. Look at {self.where}", file=sys.stderr)
             raise
         except Exception as error:
             failure = error
             state = _state_of(self.result)
-        # A job that ran to its end and failed has written the reason into its report.
-        report = report_of(self.job, self.storage)
-        if report is None:
+
+        def explain(job: Job) -> NoReturn:
             cause = f" ({_cause_of(failure)})" if failure else ""
             remedy = machines_remedy(str(failure)) if failure else None
             what = "the job ended in state" if PipelineState.is_terminal(state) else "lost sight of the job in state"
             raise InputError(
-                f"{self.job.output_prefix}: {what} {state}{cause}, without a report of a finished set. "
+                f"{job.output_prefix}: {what} {state}{cause}, without a report of a finished set. "
                 f"{remedy + ' ' if remedy else ''}Look at {self.where}. {go_on()}"
             ) from failure
-        # A job that outlives this process took over the lock, and its last step removed it.
-        return conclude(self.job, report, storage=self.storage, locked=not self.outlives_us)
 
-    @property
-    def _name(self) -> str:
-        return posixpath.basename(self.job.output_prefix)
+        # A job that ran to its end and failed has written the reason into its report. One that outlives this process
+        # took over the lock, and its last step removed it.
+        return conclude_all(
+            self.jobs,
+            storage=self.storage,
+            no_report=explain,
+            locked=not self.outlives_us,
+            on_finished=self.on_finished,
+        )
 
 
 def check_options(runner: Any, beam_options: PipelineOptions) -> None:
@@ -114,16 +122,23 @@ def check_options(runner: Any, beam_options: PipelineOptions) -> None:
 
 
 def submit(
-    job: Job, transform: beam.PTransform, *, runner: Any, beam_options: PipelineOptions, storage: Storage
+    jobs: Sequence[Job],
+    transform: beam.PTransform,
+    *,
+    runner: Any,
+    beam_options: PipelineOptions,
+    storage: Storage,
+    on_finished: Callable[[Job], None] = lambda job: None,
 ) -> RemoteRun:
     """Submits a job to a runner.
 
     Args:
-      job: the job.
-      transform: the Beam transform that does the work of the job.
+      jobs: the job; or the jobs of several backbones, which the runner does together.
+      transform: the Beam transform that does the work of the jobs.
       runner: a runner outside this process.
       beam_options: of the pipeline.
-      storage: where the output will lie.
+      storage: where the outputs will lie.
+      on_finished: as in `local_run.run_here`.
 
     Raises:
       InputError: the runner cannot be reached, or refused the job.
@@ -138,7 +153,7 @@ def submit(
         job_id = result.job_id()
         place = dataflow_service.place_of(beam_options)
         return RemoteRun(
-            job=job,
+            jobs=jobs,
             result=result,
             storage=storage,
             where=place.console_url(job_id),
@@ -157,21 +172,40 @@ def submit(
     except Exception as error:
         _explain(error, name)
         raise
-    return RemoteRun(job=job, result=result, storage=storage, where=where, job_id=None, outlives_us=False)
+    return RemoteRun(
+        jobs=jobs,
+        result=result,
+        storage=storage,
+        where=where,
+        job_id=None,
+        outlives_us=False,
+        on_finished=on_finished,
+    )
 
 
 def run_remotely(
-    job: Job, transform: beam.PTransform, *, runner: Any, beam_options: PipelineOptions, storage: Storage
+    jobs: Sequence[Job],
+    transform: beam.PTransform,
+    *,
+    runner: Any,
+    beam_options: PipelineOptions,
+    storage: Storage,
+    on_finished: Callable[[Job], None] = lambda job: None,
 ) -> int:
     """Submits a job to a runner and waits for it; see `submit` and `RemoteRun.wait`."""
-    submitted: dict[str, Any] = {"runner": runner, "beam_options": beam_options, "storage": storage}
+    submitted: dict[str, Any] = {
+        "runner": runner,
+        "beam_options": beam_options,
+        "storage": storage,
+        "on_finished": on_finished,
+    }
     if not _has_job_service_here(beam_options):
         with quiet_disconnections():
-            return submit(job, transform, **submitted).wait()
+            return submit(jobs, transform, **submitted).wait()
     # Without this, the threads of the job service would keep a stopped process alive until the job ends.
-    with stops_are_explained(job.output_prefix), quiet_job_service():
+    with stops_are_explained(name_of(jobs)), quiet_job_service():
         try:
-            return submit(job, transform, **submitted).wait()
+            return submit(jobs, transform, **submitted).wait()
         except InputError as error:
             print(_traceback_of_bug(error.__cause__), end="", file=sys.stderr)
             raise

@@ -146,6 +146,8 @@ def summary_lines(report: Mapping[str, Any], prefix: str, *, sidecars: str, stor
         yield f"  {'unlabeled':<12}{report['records_without_label']:>9}  of those embedded"
     engines = ", ".join(dict.fromkeys(f"{engine['engine']} {engine['precision']}" for engine in report["engines"]))
     yield f"  {_speed(report)}, {engines}"
+    if together := report.get("together_with"):
+        yield f"  each image was read and decoded once for this set and {', '.join(together)}"
     yield from _planned_cost_lines(report["prediction"])
     if backbone["random_weights"]:
         yield (

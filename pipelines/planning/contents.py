@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from pipelines.planning.assumptions import assumptions_of
 from pipelines.planning.dataflow_cost import Fleet
 from pipelines.planning.file import PLAN_FORMAT, planned_options
 from pipelines.planning.model import ListWork
-from pipelines.planning.sample import EngineCost, SampledImages, record_bytes, sample_images, time_engine
+from pipelines.planning.sample import EngineCost, SampledImages, record_bytes, sample_images, time_engine, together
 from pipelines.planning.scaling import scaling_of
 from pipelines.runners.machine_types import Machine, machine_of
 from preprocess.backbones.backbone import BackboneSpec
@@ -51,7 +51,7 @@ def make_plan(
     prices: RegionPrices,
     lists: Sequence[PlannedList],
     *,
-    spec: BackboneSpec,
+    specs: Sequence[BackboneSpec],
     data_dir: str,
     sample_size: int,
     batch_size: int | None,
@@ -62,7 +62,7 @@ def make_plan(
       recipe: the recipe, with the options of the command line in it.
       prices: the prices of its region.
       lists: at least one list.
-      spec: the network.
+      specs: the network, or several that embed the same images in one run.
       data_dir: the folder of the lists.
       sample_size: the number of images of each list that are tried.
       batch_size: images in a batch; None for the engine's own choice.
@@ -74,11 +74,12 @@ def make_plan(
       InputError: no image of a sample can be used, or the network cannot be loaded.
     """
     options = recipe.preprocess
-    images = ImageSource.of_options(options, size=spec.image.size)
+    first, *others = dict.fromkeys(spec.image.size for spec in specs)
+    images = dataclasses.replace(ImageSource.of_options(options, size=first), further_sizes=tuple(others))
     samples = {planned.split: _sample(planned, sample_size, _images_of(planned, images)) for planned in lists}
-    engine_cost = functools.partial(
-        _engine_cost,
-        spec=spec,
+    engine_costs = functools.partial(
+        _engine_costs,
+        specs=specs,
         # The same images as in pipelines.embed, so that the int8 network is in the cache when the job starts.
         calibration=lists[0].scanned.sample[:CALIBRATION_IMAGES],
         images=images,
@@ -86,9 +87,10 @@ def make_plan(
         pixels=samples[lists[0].split].pixels,
         batch_size=batch_size,
     )
-    here = engine_cost(EngineSpec(engine=options.engine, precision=options.precision))
+    of_each = engine_costs(EngineSpec(engine=options.engine, precision=options.precision))
+    here = together(of_each)
     works = [
-        _work(planned, recipe, samples[planned.split], here, views=_images_of(planned, images).num_views)
+        _work(planned, recipe, samples[planned.split], of_each, views=_images_of(planned, images).num_views)
         for planned in lists
     ]
     machine = machine_of(recipe.dataflow.machine_type)
@@ -99,7 +101,7 @@ def make_plan(
         fleet = Fleet(machine=machine, options=recipe.dataflow, prices=prices.prices)
         if here.precision == "bfloat16" and not machine.has_bfloat16:
             kind: Any = here.name.split()[0]
-            remote = engine_cost(EngineSpec(engine=kind, precision="float32"))
+            remote = together(engine_costs(EngineSpec(engine=kind, precision="float32")))
     entries = [
         _entry(
             planned,
@@ -144,30 +146,38 @@ def _sample(planned: PlannedList, size: int, images: ImageSource) -> SampledImag
         return sample_images(drawn, number=size, lists=scanned, images=images)
 
 
-def _engine_cost(
+def _engine_costs(
     engine: EngineSpec,
     *,
-    spec: BackboneSpec,
+    specs: Sequence[BackboneSpec],
     calibration: Sequence[str],
     images: ImageSource,
-    pixels: np.ndarray,
+    pixels: Mapping[int, np.ndarray],
     batch_size: int | None,
-) -> EngineCost:
-    """Loads an engine and times it on the pixels of a sample."""
-    started = time.perf_counter()
-    with doing("loading the network"):
-        loaded = EngineLoader(backbone=spec, engine=engine, calibration=tuple(calibration), images=images)()
-    load_sec = time.perf_counter() - started
-    _say(f"timing {loaded.info.engine}, {loaded.info.why.removesuffix(': asked for')}")
-    with doing("timing the network"):
-        return time_engine(loaded, pixels, batch_size=batch_size, load_sec=load_sec)
+) -> list[EngineCost]:
+    """Loads the engine of each backbone and times it on the pixels of a sample."""
+    costs = []
+    for spec in specs:
+        size = spec.image.size
+        of_size = dataclasses.replace(images, size=size, further_sizes=())
+        started = time.perf_counter()
+        with doing("loading the network"):
+            loaded = EngineLoader(backbone=spec, engine=engine, calibration=tuple(calibration), images=of_size)()
+        load_sec = time.perf_counter() - started
+        name = f"{spec.name}: " if len(specs) > 1 else ""
+        _say(f"{name}timing {loaded.info.engine}, {loaded.info.why.removesuffix(': asked for')}")
+        with doing("timing the network"):
+            costs.append(time_engine(loaded, pixels[size], batch_size=batch_size, load_sec=load_sec))
+    return costs
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _work(planned: PlannedList, recipe: Recipe, sample: SampledImages, engine: EngineCost, *, views: int) -> ListWork:
+def _work(
+    planned: PlannedList, recipe: Recipe, sample: SampledImages, engines: Sequence[EngineCost], *, views: int
+) -> ListWork:
     rows_per_block = recipe.preprocess.rows_per_shard
     return ListWork(
         split=planned.split,
@@ -179,7 +189,8 @@ def _work(planned: PlannedList, recipe: Recipe, sample: SampledImages, engine: E
         lists=len(planned.scanned.paths),
         views=views,
         sample=sample,
-        record_bytes=record_bytes(sample, engine, views=views),
+        sets=len(engines),
+        record_bytes=sum(record_bytes(sample, engine, views=views) for engine in engines),
         gzipped=recipe.preprocess.compression == "gzip",
     )
 

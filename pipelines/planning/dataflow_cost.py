@@ -174,8 +174,8 @@ def traffic_of(work: ListWork, prices: Prices) -> Traffic:
     """The traffic of embedding a list. All images are counted as if they were in a bucket."""
     row_bytes = work.sample.record_uri_bytes + _SHUFFLED_BYTES_PER_ROW
     shuffle_bytes = work.rows * row_bytes * _SHUFFLE_PASSES
-    class_a = work.blocks * _CLASS_A_PER_BLOCK + _CLASS_A_PER_JOB
-    class_b = work.images + work.blocks * _CLASS_B_PER_BLOCK + _CLASS_B_PER_JOB
+    class_a = work.sets * (work.blocks * _CLASS_A_PER_BLOCK + _CLASS_A_PER_JOB)
+    class_b = work.images + work.sets * (work.blocks * _CLASS_B_PER_BLOCK + _CLASS_B_PER_JOB)
     dollars = (
         shuffle_bytes / 1e9 * prices.shuffle_gb
         + class_a / 1e4 * prices.storage_class_a_10000
@@ -201,7 +201,7 @@ def cost_on_dataflow(work: ListWork, engine: EngineCost, fleet: Fleet, workers: 
     serial_sec = SerialTime(
         start=fleet.start_sec(taking_part) + exactly(engine.load_sec),
         read=at_speed(read_here, VCPU_SPEED) * (1 / min(work.lists, taking_part * fleet.machine.vcpus)),
-        finish=_FINISH_SEC_PER_BLOCK * work.blocks,
+        finish=_FINISH_SEC_PER_BLOCK * (work.blocks * work.sets),
     )
     wall_sec = serial_sec.total + work_sec
     # Autoscaling adds some workers later and ends some earlier: it is expected that one worker is paid while only one

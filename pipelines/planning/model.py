@@ -39,9 +39,10 @@ class ListWork:
       rows_per_block: the rows of each block except the last.
       lists: the number of files of the list; one worker reads a file.
       sample: the measured cost of the sample.
-      record_bytes: the size of an uncompressed record.
+      record_bytes: the size of an uncompressed record; of several backbones of all records of an image.
       gzipped: whether shards are compressed.
       views: the embeddings of each image.
+      sets: the record sets that are made of the list, one for each backbone.
     """
 
     split: str
@@ -54,6 +55,7 @@ class ListWork:
     gzipped: bool
     lists: int = 1
     views: int = 1
+    sets: int = 1
 
     @property
     def read_bytes(self) -> Estimate:

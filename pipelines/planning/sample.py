@@ -8,7 +8,7 @@ import io
 import itertools
 import statistics
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -46,7 +46,7 @@ class SampledImages:
       decode_sec: seconds to decode an image, in a decoder's process, to all of its views.
       handling_core_sec: core-seconds of this process for each image: reading, hashing, passing on.
       record_uri_bytes: the mean length of an image's location.
-      pixels: some of the images, uint8 [n, size, size, 3].
+      pixels: some of the images by the size of their square, uint8 [n, size, size, 3].
     """
 
     tried: int
@@ -57,12 +57,12 @@ class SampledImages:
     decode_sec: Estimate
     handling_core_sec: float
     record_uri_bytes: float
-    pixels: np.ndarray
+    pixels: Mapping[int, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineCost:
-    """The measured cost of an engine on this machine.
+    """The measured cost of an engine on this machine; or of those of several backbones, for each image together.
 
     Attributes:
       name: engine and precision, for people.
@@ -89,6 +89,25 @@ class EngineCost:
         return self.cpu_sec / self.occupied_sec.expected
 
 
+def together(costs: Sequence[EngineCost]) -> EngineCost:
+    """The cost of the engines of several backbones that embed the same images on the same cores."""
+    first, *others = costs
+    if not others:
+        return first
+    occupied_sec = first.occupied_sec
+    for cost in others:
+        occupied_sec = occupied_sec + cost.occupied_sec
+    return EngineCost(
+        name=f"{', '.join(dict.fromkeys(cost.name for cost in costs))} for {counted(len(costs), 'backbone')}",
+        precision=next((cost.precision for cost in costs if cost.precision == "bfloat16"), first.precision),
+        device=next((cost.device for cost in costs if cost.device != "cpu"), first.device),
+        occupied_sec=occupied_sec,
+        cpu_sec=sum(cost.cpu_sec for cost in costs),
+        load_sec=sum(cost.load_sec for cost in costs),
+        embedding_size=sum(cost.embedding_size for cost in costs),
+    )
+
+
 def sample_images(drawn: Mapping[str, int], *, number: int, lists: ScannedLists, images: ImageSource) -> SampledImages:
     """Reads and decodes images as the pipeline does.
 
@@ -112,7 +131,8 @@ def sample_images(drawn: Mapping[str, int], *, number: int, lists: ScannedLists,
     failures: list[RowFailure] = []
     loaded: list[LoadedImage] = []
     weights: list[int] = []
-    pixels: list[np.ndarray] = []
+    layout = images.layout
+    pixels: dict[int, list[np.ndarray]] = {size: [] for size in layout.sizes}
     usable: list[bool] = []
     for weight in times.values():
         image = loader.next()
@@ -120,8 +140,10 @@ def sample_images(drawn: Mapping[str, int], *, number: int, lists: ScannedLists,
         if isinstance(image, RowFailure):
             failures.append(image)
         elif isinstance(image, LoadedImage):
-            if len(pixels) < _MOST_PIXELS:
-                pixels.append(image.pixels if images.views is None else image.pixels[0])
+            for size, of_size in pixels.items():
+                if len(of_size) < _MOST_PIXELS:
+                    square = layout.square(image.pixels, size)
+                    of_size.append(square if images.views is None else square[0])
             loaded.append(dataclasses.replace(image, pixels=image.pixels[:0]))
             weights.append(weight)
     cpu_sec = time.process_time() - cpu_started
@@ -146,7 +168,7 @@ def sample_images(drawn: Mapping[str, int], *, number: int, lists: ScannedLists,
         decode_sec=mean(image.decode_sec for image in loaded),
         handling_core_sec=cpu_sec / len(times),
         record_uri_bytes=sum(len(location.encode("utf-8", "replace")) for location in times) / len(times),
-        pixels=np.stack(pixels),
+        pixels={size: np.stack(of_size) for size, of_size in pixels.items()},
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from configs.errors import InputError, cause_in_one_line, did_you_mean
 from configs.recipe import BackboneOptions
+from configs.several_backbones import has_several
 from preprocess.backbones import efficientnet_lite
 from preprocess.backbones.architectures import ARCHITECTURES
 from preprocess.backbones.network_files import (
@@ -112,6 +113,11 @@ class BackboneSpec:
           InputError: there is no such network or file, or the values contradict each other.
         """
         kind = None if backbone in ARCHITECTURES else kind_of(backbone)
+        if has_several(backbone):
+            raise InputError(
+                f"backbone: {backbone!r} names several networks, and one is wanted here. Several are for embedding "
+                "lists (`hugs embed`, `hugs preproc`), its plan and the image of its workers."
+            )
         if kind is None:
             return cls(architecture=backbone, weights=weights, seed=seed, **of_file)
         if weights != IMAGENET:

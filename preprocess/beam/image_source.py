@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from preprocess.engines.base import Engine
 from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS
 from preprocess.images.host_queues import DEFAULT_CONNECTIONS_PER_HOST
 from preprocess.images.isolated_decoder import IsolatedDecoder
-from preprocess.images.loader import ImageLoader
+from preprocess.images.loader import FindEmbeddings, ImageLoader, RecallEmbeddings
 from preprocess.images.parallel_loader import ParallelLoader, is_worthwhile
+from preprocess.images.pixel_layout import PixelLayout
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES, read_image_bytes
 from preprocess.images.web_images import WebImages
 from preprocess.machine.machine_faults import TRY_AGAIN
@@ -83,6 +84,7 @@ class ImageSource:
       read: reads the bytes at a location; None for `ImageReader`.
       decode: decodes bytes to pixels; None for `IsolatedDecoder`.
       size: the side of the square that the backbone takes.
+      further_sizes: the sides of squares that other backbones take of the same images (`images.pixel_layout`).
       views: the views of each image; None for one.
       read_ahead: the number of images that are loaded ahead. Of images with several views, fewer are.
       try_again: how long an image is tried again if the machine failed; the time of the attempts is not counted.
@@ -97,6 +99,7 @@ class ImageSource:
     read: Callable[[str], bytes] | None = None
     decode: Callable[..., np.ndarray] | None = None
     size: int = IMAGE_SIZE
+    further_sizes: tuple[int, ...] = ()
     views: Views | None = None
     read_ahead: int = 128
     try_again: RetryPolicy = TRY_AGAIN
@@ -127,6 +130,11 @@ class ImageSource:
         """The number of views of each image."""
         return 1 if self.views is None else self.views.count
 
+    @property
+    def layout(self) -> PixelLayout:
+        """Where the squares and their views lie in the pixels of an image."""
+        return PixelLayout(sizes=(self.size, *self.further_sizes), views=self.num_views)
+
     def _max_ahead(self, batch_size: int) -> int:
         """The number of images that are loaded ahead: as many pictures as without views, if these are two batches."""
         pictures = max(self.read_ahead, _BATCHES_AHEAD * batch_size)
@@ -136,22 +144,26 @@ class ImageSource:
 
     def make_loader(
         self,
-        find_embedding: Callable[[bytes], np.ndarray | None] | None = None,
+        find_embeddings: FindEmbeddings | None = None,
         *,
-        recall: Callable[[bytes], np.ndarray | None] | None = None,
-        engine: Engine | None = None,
+        recall: RecallEmbeddings | None = None,
+        engines: Sequence[Engine] = (),
     ) -> ImageLoader | ParallelLoader:
         """Makes the loader of images.
 
         Args:
-          find_embedding: looks up an embedding by the SHA-256 of an image file.
+          find_embeddings: looks up the embeddings of an image by the SHA-256 of its file.
           recall: the same, of the embeddings that are in memory. Helper processes do not ask it.
-          engine: what the images are loaded for, which decides how far ahead and in how many processes.
+          engines: what the images are loaded for, which decides how far ahead and in how many processes.
         """
         decode = self.decode or IsolatedDecoder(
-            max_pixels=self.max_pixels, deadline_sec=self.deadline_sec, size=self.size, views=self.views
+            max_pixels=self.max_pixels,
+            deadline_sec=self.deadline_sec,
+            size=self.size,
+            views=self.views,
+            further_sizes=self.further_sizes,
         )
-        max_ahead = self._max_ahead(engine.batch_size if engine else 0)
+        max_ahead = self._max_ahead(max((engine.batch_size for engine in engines), default=0))
         deadline_sec = self.deadline_sec + self.retry.limit_sec
         here = ImageLoader(
             read=self.read
@@ -166,13 +178,18 @@ class ImageSource:
             decodes_views=self.views is not None,
             max_ahead=max_ahead,
             deadline_sec=deadline_sec,
-            find_embedding=find_embedding,
+            find_embeddings=find_embeddings,
             recall=recall,
             try_again=self.try_again,
             connections_per_host=self.connections_per_host,
         )
         # Embeddings are looked up, and a stand-in reads, in this process only.
-        if engine is None or engine.info.device == "cpu" or find_embedding or self.read or not is_worthwhile():
+        if (
+            all(engine.info.device == "cpu" for engine in engines)
+            or find_embeddings
+            or self.read
+            or not is_worthwhile()
+        ):
             return here
         return ParallelLoader(
             here=here,
@@ -181,5 +198,5 @@ class ImageSource:
             max_bytes=self.max_bytes,
             deadline_sec=deadline_sec,
             max_ahead=max_ahead,
-            image_bytes=self.num_views * self.size * self.size * 3,
+            image_bytes=self.layout.num_bytes,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -25,14 +25,15 @@ from preprocess.engines.base import Engine, EngineInfo
 from preprocess.engines.select import EngineSpec, load_engine
 from preprocess.images.loader import LoadedImage
 from preprocess.jobs import faults, progress
-from preprocess.jobs.block_embedder import BlockEmbedder
-from preprocess.jobs.block_results import StoredResult, stored_name
+from preprocess.jobs.block_embedder import BlockEmbedder, Loader
+from preprocess.jobs.block_results import BlockResult, StoredResult, stored_name
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.commit import JobFailed, finish_record_set
 from preprocess.jobs.embedding_cache import RETRY_SEC, EmbeddingCache
 from preprocess.jobs.job import Job
+from preprocess.jobs.joint_embedder import JointEmbedder
 from preprocess.jobs.made_with import load_for_worker
-from preprocess.jobs.recent_embeddings import recent_embeddings_of
+from preprocess.jobs.recent_embeddings import RecentEmbeddings, recent_embeddings_of
 from preprocess.jobs.report import COMPLETE
 from preprocess.jobs.resume import ResumeIndex
 from preprocess.jobs.stored_results import read_stored
@@ -122,6 +123,21 @@ class EngineLoader:
         return np.stack(pixels) if pixels else np.empty((0, self.images.size, self.images.size, 3), np.uint8)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneSet:
+    """A set of records to make: what one backbone makes of the images.
+
+    Attributes:
+      job: the job.
+      load_engine: as in `EmbedOptions`.
+      size: the side of the square that the backbone takes.
+    """
+
+    job: Job
+    load_engine: Callable[[], Engine]
+    size: int
+
+
 class DoFnOfThisCode(beam.DoFn):
     """A stage that a worker refuses in one line if its code differs from that of the launcher.
 
@@ -180,114 +196,166 @@ class _ReadRowBlocks(DoFnOfThisCode):
 
 
 class _EmbedRowBlocks(DoFnOfThisCode):
-    """Embeds blocks: from a few blocks to the names of their results. Records are written here and pass no other stage.
+    """Embeds blocks: from a few blocks to the names of their results, one for each set. Records are written here.
 
     All results come from `process`, because not every runner takes what `finish_bundle` gives: Beam's DaskRunner drops
     it. So the images of the next block are read while a block is completed only within one element.
     """
 
-    def __init__(self, job: Job, options: EmbedOptions, *, image: str | None):
+    def __init__(self, sets: Sequence[BackboneSet], options: EmbedOptions, *, image: str | None):
         super().__init__(image)
-        self._job = job
+        self._sets = tuple(sets)
         self._options = options
 
     def setup(self) -> None:
-        options = self._options
-        self._storage = BeamStorage(options.images.retry)
-        with faults.noted():
-            self._engine = load_for_worker(options.load_engine, self._job, self._storage)
-            self._earlier = ResumeIndex(self._storage, self._job, self._engine)
-        self._recent = recent_embeddings_of(self._job.run_id, self._engine)
-        self._cache = None
+        retry = self._options.images.retry
+        self._storage = BeamStorage(retry)
+        self._members = []
+        for made in self._sets:
+            with faults.noted():
+                engine = load_for_worker(made.load_engine, made.job, self._storage)
+                earlier = ResumeIndex(self._storage, made.job, engine)
+            cache = None
+            if made.job.embedding_cache:
+                cache = EmbeddingCache(
+                    made.job.embedding_cache,
+                    storage=BeamStorage(dataclasses.replace(retry, limit_sec=min(retry.limit_sec, RETRY_SEC))),
+                    identity=engine.identity,
+                    engine=engine.info,
+                    views=self._options.images.views,
+                )
+            recent = recent_embeddings_of(made.job.run_id, engine)
+            self._members.append(_Member(made, engine, earlier, cache, recent))
         self._cache_fault_said = False
-        retry = options.images.retry
-        if self._job.embedding_cache:
-            self._cache = EmbeddingCache(
-                self._job.embedding_cache,
-                storage=BeamStorage(dataclasses.replace(retry, limit_sec=min(retry.limit_sec, RETRY_SEC))),
-                identity=self._engine.identity,
-                engine=self._engine.info,
-                views=options.images.views,
-            )
 
     def start_bundle(self) -> None:
-        self._embedder = BlockEmbedder(
-            loader=self._options.images.make_loader(
-                self._cache.find if self._cache else None, recall=self._recent.find, engine=self._engine
+        sizes = [made.size for made in self._sets]
+        first, *others = dict.fromkeys(sizes)
+        images = dataclasses.replace(self._options.images, size=first, further_sizes=tuple(others))
+        self._embedder = JointEmbedder(
+            loader=images.make_loader(
+                self._find_embeddings if any(member.cache for member in self._members) else None,
+                recall=self._recall,
+                engines=[member.engine for member in self._members],
             ),
-            engine=self._engine,
-            open_writer=self._open_writer,
-            batch_size=self._options.batch_size or self._engine.batch_size,
+            layout=images.layout,
+            sizes=sizes,
+            make_embedder=self._make_embedder,
+        )
+
+    def _find_embeddings(self, digest: bytes) -> tuple[np.ndarray | None, ...]:
+        return tuple(member.cache.find(digest) if member.cache else None for member in self._members)
+
+    def _recall(self, digest: bytes) -> tuple[np.ndarray, ...] | None:
+        found = []
+        for member in self._members:
+            embedding = member.recent.find(digest)
+            if embedding is None:
+                return None
+            found.append(embedding)
+        return tuple(found)
+
+    def _make_embedder(self, number: int, loader: Loader) -> BlockEmbedder:
+        member = self._members[number]
+
+        def open_writer(block: RowBlock) -> BlockWriter:
+            check_held()
+            return BlockWriter(
+                block,
+                storage=self._storage,
+                parts_dir=member.made.job.parts_dir,
+                compression=member.made.job.compression,
+                engine=member.engine,
+            )
+
+        return BlockEmbedder(
+            loader=loader,
+            engine=member.engine,
+            open_writer=open_writer,
+            batch_size=self._options.batch_size or member.engine.batch_size,
             on_rows_done=progress.notify,
             views=self._options.images.views,
-            recent=self._recent,
-            **({"keep_embedding": self._cache.keep} if self._cache else {}),
+            recent=member.recent,
+            **({"keep_embedding": member.cache.keep} if member.cache else {}),
         )
 
-    def _open_writer(self, block: RowBlock) -> BlockWriter:
-        check_held()
-        return BlockWriter(
-            block,
-            storage=self._storage,
-            parts_dir=self._job.parts_dir,
-            compression=self._job.compression,
-            engine=self._engine,
-        )
-
-    def process(self, blocks: tuple[RowBlock, ...]) -> Iterator[StoredResult]:
+    def process(self, blocks: tuple[RowBlock, ...]) -> Iterator[tuple[StoredResult, ...]]:
         for block in blocks:
             with faults.noted():
-                earlier = self._earlier.find(block)
-                if earlier.result is None:
+                earlier = [member.earlier.find(block) for member in self._members]
+                known = [left.result for left in earlier if left.result is not None]
+                if len(known) < len(earlier):
                     self._embedder.submit(block, earlier)
-            if earlier.result is not None:
-                count_block(earlier.result)
-                progress.notify(earlier.result.rows)
-                yield stored_name(earlier.result)
+            progress.notify(sum(result.rows for result in known))
+            if len(known) == len(earlier):
+                yield self._counted(known)
             while self._embedder.submitted > 1:
                 yield self._complete_next()
         while self._embedder.submitted:
             yield self._complete_next()
 
     def finish_bundle(self) -> None:
-        if self._cache:
-            self._cache.flush()
-            fault = self._cache.counts().first_fault
+        for cache in [member.cache for member in self._members if member.cache]:
+            cache.flush()
+            fault = cache.counts().first_fault
             if fault and not self._cache_fault_said:
                 self._cache_fault_said = True
                 _LOGGER.warning("embedding_cache: %s (embedded anew; only time is lost)", fault)
 
-    def _complete_next(self) -> StoredResult:
+    def _complete_next(self) -> tuple[StoredResult, ...]:
         with faults.noted():
-            result = self._embedder.complete_next()
-        count_block(result)
-        return stored_name(result)
+            results = self._embedder.complete_next()
+        return self._counted(results)
+
+    def _counted(self, results: Sequence[BlockResult]) -> tuple[StoredResult, ...]:
+        for made, result in zip(self._sets, results, strict=True):
+            count_block(result, made.job.backbone_name)
+        return tuple(map(stored_name, results))
 
 
-class _FinishRecordSet(DoFnOfThisCode):
-    """Commits the set: from the names of the results of all blocks to the report, which is its only output."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Member:
+    """What a worker has for one of the sets: its engine, what earlier runs left, and its part of the cache."""
 
-    def __init__(self, job: Job, retry: RetryPolicy, *, image: str | None):
+    made: BackboneSet
+    engine: Engine
+    earlier: ResumeIndex
+    cache: EmbeddingCache | None
+    recent: RecentEmbeddings
+
+
+class _FinishRecordSets(DoFnOfThisCode):
+    """Commits the sets: from the names of the results of all blocks to the reports, which are its only output."""
+
+    def __init__(self, jobs: Sequence[Job], retry: RetryPolicy, *, image: str | None):
         super().__init__(image)
-        self._job = job
+        self._jobs = tuple(jobs)
         self._retry = retry
 
-    def process(self, _: None, results: Iterable[StoredResult]) -> Iterator[dict[str, Any]]:
-        job, storage = self._job, BeamStorage(self._retry)
-        folder = sidecar_dir(job.output_prefix)
+    def process(self, _: None, results: Iterable[tuple[StoredResult, ...]]) -> Iterator[dict[str, Any]]:
+        failed = None
         with faults.noted():
-            fence = fence_of(folder, run_id=job.run_id, output=job.output_prefix, storage=storage)
-            blocks = read_stored(results, job, storage)
-            try:
-                report = finish_record_set(blocks, job=job, storage=fenced(storage, fence))
-            except FileNotFoundError:
-                fence.confirm()  # If another run has taken the output over, that is why a file is gone.
-                raise
+            for number, job in enumerate(self._jobs):
+                try:
+                    yield self._finish(job, (of_sets[number] for of_sets in results))
+                except JobFailed as error:
+                    failed = failed or error  # The other sets are committed.
+            if failed is not None:
+                raise failed
+
+    def _finish(self, job: Job, results: Iterable[StoredResult]) -> dict[str, Any]:
+        storage = BeamStorage(self._retry)
+        fence = fence_of(sidecar_dir(job.output_prefix), run_id=job.run_id, output=job.output_prefix, storage=storage)
+        try:
+            report = finish_record_set(read_stored(results, job, storage), job=job, storage=fenced(storage, fence))
+        except FileNotFoundError:
+            fence.confirm()  # If another run has taken the output over, that is why a file is gone.
+            raise
         if report["status"] != COMPLETE:
             raise JobFailed(report["error"])
         if isinstance(fence, Witness):
             fence.release()
-        yield report
+        return report
 
 
 def worker_image(options: PipelineOptions) -> str | None:
@@ -304,13 +372,22 @@ class EmbedLists(beam.PTransform):
 
     Only blocks of rows (URIs and labels) and the names of their results pass a shuffle. Images and embeddings never
     leave their worker, except that records are written to storage; so are results, with the digests of the records.
+
+    Args:
+      job: the job of the set.
+      labels: the dictionary.
+      options: how rows become records.
+      further: sets that other backbones make of the same images, each of which is read and decoded once. Their jobs are
+        of the same lists, and have the same options but for the backbone and the output.
     """
 
-    def __init__(self, *, job: Job, labels: LabelDict, options: EmbedOptions):
+    def __init__(self, *, job: Job, labels: LabelDict, options: EmbedOptions, further: Sequence[BackboneSet] = ()):
         super().__init__()
         self._job = job
         self._labels = labels
         self._options = options
+        first = BackboneSet(job=job, load_engine=options.load_engine, size=options.images.size)
+        self._sets = (first, *further)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         retry = self._options.images.retry
@@ -326,11 +403,14 @@ class EmbedLists(beam.PTransform):
             | "ReadRows" >> beam.ParDo(_ReadRowBlocks(self._job, self._labels, self._options, image=image))
             # A list is one file. Without a reshuffle, one worker would get all its blocks in one bundle.
             | "Reshuffle" >> beam.Reshuffle()  # (RowBlock, ...)
-            | "EmbedImages" >> beam.ParDo(_EmbedRowBlocks(self._job, self._options, image=image))  # StoredResult
+            | "EmbedImages"
+            >> beam.ParDo(_EmbedRowBlocks(self._sets, self._options, image=image))  # (StoredResult, ...)
         )
         return (
             pipeline
             | "Once" >> beam.Create([None])
             | "FinishRecordSet"
-            >> beam.ParDo(_FinishRecordSet(self._job, retry, image=image), beam.pvalue.AsList(results))  # report
+            >> beam.ParDo(
+                _FinishRecordSets([made.job for made in self._sets], retry, image=image), beam.pvalue.AsList(results)
+            )  # a report of each set
         )

@@ -25,6 +25,10 @@ scale of 10 percent: 1.21) are therefore never enlarged from a reduced picture; 
 costs beyond that. Pictures of other formats that are at least 4 x larger than the view are first averaged over whole
 pixels (`_REDUCING_GAP`), because each of many views of 100 megapixels would take as long as decoding.
 
+Several backbones may want squares of several sizes (`decode_squares`). An image is decoded once for all of them, but a
+JPEG that step 2 reduces more for one size than for another is decoded once for each scale, since each square has the
+pixels that it has alone.
+
 `preprocess.images.formats` has the list of formats. A RAW photo is not read: what can be decoded without developing it
 is a small preview.
 
@@ -33,6 +37,7 @@ Any change to the pixels of any image must change the number in `IMAGE_DEFINITIO
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import re
@@ -155,6 +160,14 @@ class ImageError(Exception):
         return f"{self.reason}: {self.message}"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Square:
+    """A square that is made of an image: its side in pixels, and how views 1 and further of it are made."""
+
+    size: int
+    distortions: Sequence[Distortion] = ()
+
+
 def jpeg_reduced_side(size: int) -> int:
     """A JPEG is decoded at a reduced scale as long as its shorter side keeps this many pixels: 1.25 times the size.
 
@@ -164,6 +177,17 @@ def jpeg_reduced_side(size: int) -> int:
     the time.
     """
     return -(-5 * size // 4)
+
+
+def jpeg_scale(jpeg_size: tuple[int, int] | None, size: int) -> int:
+    """By how much a JPEG is reduced while it is decoded (8, 4, 2 or 1), as Pillow's `draft` decides it.
+
+    Args:
+        jpeg_size: its width and height; None for an image of another format, which is never reduced.
+        size: the side of the square that the backbone takes.
+    """
+    fits = 1 if jpeg_size is None else min(jpeg_size) // jpeg_reduced_side(size)
+    return next(scale for scale in (8, 4, 2, 1) if scale <= max(fits, 1))
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, size: int = IMAGE_SIZE) -> np.ndarray:
@@ -200,12 +224,39 @@ def decode_views(
     Raises:
         ImageError: something is wrong with `data`. Its content causes no other exception.
     """
+    return decode_squares(data, [Square(size, distortions)], max_pixels=max_pixels)
+
+
+def decode_squares(data: bytes, squares: Sequence[Square], *, max_pixels: int = MAX_IMAGE_PIXELS) -> list[np.ndarray]:
+    """Decodes an encoded image once, to squares of several sizes, each with its views.
+
+    Args:
+        data: the bytes of one image file, of any content at all.
+        squares: the sizes, at least one, each with the views of it.
+        max_pixels: the largest accepted width x height, as declared in the file's header.
+
+    Returns:
+        What `decode_views` gives for each of the squares, one after the other.
+
+    Raises:
+        ImageError: something is wrong with `data`. Its content causes no other exception.
+    """
     if not data:
         raise ImageError("empty_file", "the file is empty")
     try:
-        flat, orientation = _decode(data, max_pixels, size)
-        first = _square(flat, size, orientation)
-        return [first, *(_view(flat, first, distortion, orientation) for distortion in distortions)]
+        flat, orientation, jpeg_size = _decode(data, max_pixels, squares[0].size)
+        if len(squares) == 1:
+            return _views(flat, orientation, squares[0])
+        scales = [jpeg_scale(jpeg_size, square.size) for square in squares]
+        found: list[list[np.ndarray]] = [[] for _ in squares]
+        # Squares of one scale together, so that one decoded picture is held at a time.
+        for scale in dict.fromkeys(scales):
+            of_scale = [position for position, other in enumerate(scales) if other == scale]
+            if scale != scales[0]:
+                flat, orientation, _ = _decode(data, max_pixels, squares[of_scale[0]].size)
+            for position in of_scale:
+                found[position] = _views(flat, orientation, squares[position])
+        return [view for views in found for view in views]
     except ImageError:
         raise
     except Exception as error:
@@ -314,12 +365,14 @@ def _tiff_orientation(block: bytes) -> int:
     return 1
 
 
-def _decode(data: bytes, max_pixels: int, size: int) -> tuple[Image.Image, int]:
-    """Steps 1 to 3: an image of mode L or RGB, and the orientation that is still to be undone."""
+def _decode(data: bytes, max_pixels: int, size: int) -> tuple[Image.Image, int, tuple[int, int] | None]:
+    """Steps 1 to 3: an image of mode L or RGB, the orientation that is still to be undone, and the size of a JPEG."""
     image = _open(data, max_pixels)
     width, height = image.size
     _check_pixels(width, height, max_pixels)
+    jpeg_size = None
     if image.format == "JPEG":
+        jpeg_size = width, height
         side = jpeg_reduced_side(size)
         image.draft(None, (side, side))
     frame_box = image.tile[0].extents if image.tile else None
@@ -332,10 +385,16 @@ def _decode(data: bytes, max_pixels: int, size: int) -> tuple[Image.Image, int]:
     else:
         flat = _to_grey_or_rgb(image, data)
     if image.format in ("JPEG", "PNG", "WEBP"):
-        return flat, exif_orientation(data)
+        return flat, exif_orientation(data), jpeg_size
     if image.format == "AVIF":  # a rotation property of the container, which Pillow puts into an EXIF block
-        return flat, _tiff_orientation(image.info.get("exif") or b"")
-    return flat, 1
+        return flat, _tiff_orientation(image.info.get("exif") or b""), None
+    return flat, 1, None
+
+
+def _views(flat: Image.Image, orientation: int, square: Square) -> list[np.ndarray]:
+    """Steps 4 and 5: the pixels of each view of a square, view 0 first."""
+    first = _square(flat, square.size, orientation)
+    return [first, *(_view(flat, first, distortion, orientation) for distortion in square.distortions)]
 
 
 def _square(

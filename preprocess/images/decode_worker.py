@@ -8,10 +8,11 @@ each image. The parent process watches the deadline.
 The formats of the pipes. Numbers have the machine's byte order, because both ends are on one machine:
 
     ready    CONFINED or UNCONFINED, once: whether the kernel filters the system calls
-    request  REQUEST: tag, bytes of the image, largest accepted number of pixels, side of the square, number of further
-             views; a FURTHER_VIEW for each of these; the encoded image
-    reply    REPLY: the request's tag, status, bytes that follow; pixels (uint8 [size, size, 3], one view after the
-             other), or reason and message with a NUL between, at most MAX_MESSAGE_BYTES of them
+    request  REQUEST: tag, bytes of the image, largest accepted number of pixels, number of squares; for each of these a
+             SQUARE: its side, number of its further views; and a FURTHER_VIEW for each view; the encoded image
+    reply    REPLY: the request's tag, status, bytes that follow; pixels (uint8 [size, size, 3], one square after the
+             other, of each one view after the other), or reason and message with a NUL between, at most
+             MAX_MESSAGE_BYTES of them
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ import numpy as np
 from PIL import AvifImagePlugin, ImageCms  # noqa: F401 (see above)
 
 from preprocess.images.confinement import confine
-from preprocess.images.decode import ImageError, decode_views, pi_heif
+from preprocess.images.decode import ImageError, Square, decode_squares, pi_heif
 from preprocess.records.views import Distortion
 
 CONFINED, UNCONFINED = b"\1", b"\2"
-REQUEST = struct.Struct("=QQQQQ")
+REQUEST = struct.Struct("=QQQQ")
+SQUARE = struct.Struct("=QQ")
 # Side, left, top, mirrored. The engine applies the brightness.
 FURTHER_VIEW = struct.Struct("=QQQ?")
 REPLY = struct.Struct("=QBQ")
@@ -54,12 +56,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Decode(Protocol):
-    """`decode_views`, or a stand-in for it in tests."""
+    """`decode_squares`, or a stand-in for it in tests."""
 
-    def __call__(
-        self, data: bytes, distortions: Sequence[Distortion], *, max_pixels: int, size: int
-    ) -> Sequence[np.ndarray]:
-        """Bytes to the pixels of each view, uint8 [size, size, 3]; raises ImageError."""
+    def __call__(self, data: bytes, squares: Sequence[Square], *, max_pixels: int) -> Sequence[np.ndarray]:
+        """Bytes to the pixels of each view of each square, uint8 [size, size, 3]; raises ImageError."""
 
 
 def write_all(descriptor: int, header: bytes, body: bytes | memoryview) -> None:
@@ -71,7 +71,7 @@ def write_all(descriptor: int, header: bytes, body: bytes | memoryview) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def serve(decode: Decode = decode_views) -> None:
+def serve(decode: Decode = decode_squares) -> None:
     """Answers requests on standard input until it ends. Changes signals, limits and rights of the whole process."""
     # Ctrl-C goes to the whole process group; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -114,24 +114,34 @@ def _answer_one(requests: BinaryIO, replies: int, decode: Decode) -> bool:
     header = requests.read(REQUEST.size)
     if len(header) < REQUEST.size:
         return False
-    tag, num_bytes, max_pixels, size, further_views = REQUEST.unpack(header)
-    pixels_of_views = 2 * 3 * size * size * further_views  # each view, and all together for the answer
-    _limit_memory(_BASE_BYTES + _COPIES_OF_ENCODED * num_bytes + _BYTES_PER_PIXEL * max_pixels + pixels_of_views)
-    packed = requests.read(further_views * FURTHER_VIEW.size)
+    tag, num_bytes, max_pixels, number = REQUEST.unpack(header)
+    squares = [_read_square(requests) for _ in range(number)]
+    pixels = sum(3 * square.size**2 * (1 + len(square.distortions)) for square in squares)
+    # Beside one picture: each picture, and all together for the answer.
+    further_pixels = 2 * (pixels - 3 * squares[0].size ** 2)
+    _limit_memory(_BASE_BYTES + _COPIES_OF_ENCODED * num_bytes + _BYTES_PER_PIXEL * max_pixels + further_pixels)
     data = requests.read(num_bytes)
     if len(data) < num_bytes:
         return False
-    distortions = [
-        Distortion(side, left, top, mirrored, brightness=1.0)
-        for side, left, top, mirrored in FURTHER_VIEW.iter_unpack(packed)
-    ]
-    status, body = _outcome(lambda: _joined(decode(data, distortions, max_pixels=max_pixels, size=size)))
+    status, body = _outcome(lambda: _joined(decode(data, squares, max_pixels=max_pixels)))
     write_all(replies, REPLY.pack(tag, status, len(body)), body)
     return True
 
 
-def _joined(views: Sequence[np.ndarray]) -> np.ndarray:
-    return views[0] if len(views) == 1 else np.stack(views)
+def _read_square(requests: BinaryIO) -> Square:
+    size, further_views = SQUARE.unpack(requests.read(SQUARE.size))
+    packed = requests.read(further_views * FURTHER_VIEW.size)
+    return Square(
+        size,
+        [
+            Distortion(side, left, top, mirrored, brightness=1.0)
+            for side, left, top, mirrored in FURTHER_VIEW.iter_unpack(packed)
+        ],
+    )
+
+
+def _joined(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    return pictures[0] if len(pictures) == 1 else np.concatenate([picture.reshape(-1) for picture in pictures])
 
 
 def _limit_memory(num_bytes: int) -> None:

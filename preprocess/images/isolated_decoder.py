@@ -34,7 +34,7 @@ from typing import IO, get_args
 
 import numpy as np
 
-from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS, ImageError, ImageErrorReason
+from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS, ImageError, ImageErrorReason, Square
 from preprocess.images.decode_worker import (
     CONFINED,
     FURTHER_VIEW,
@@ -44,13 +44,15 @@ from preprocess.images.decode_worker import (
     PIXELS,
     REPLY,
     REQUEST,
+    SQUARE,
     UNCONFINED,
     write_all,
 )
+from preprocess.images.pixel_layout import PixelLayout
 from preprocess.machine.deadlines import DeadlineWatch
 from preprocess.machine.import_path import import_path
 from preprocess.machine.machine_faults import MachineFault, in_one_line
-from preprocess.records.views import Distortion, Views
+from preprocess.records.views import Views
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -174,9 +176,16 @@ class _Child:
         return self._process.poll() is None
 
     def ask(
-        self, data: bytes, distortions: Sequence[Distortion], *, max_pixels: int, size: int, deadline_sec: float
+        self, data: bytes, squares: Sequence[Square], *, max_pixels: int, shape: tuple[int, ...], deadline_sec: float
     ) -> tuple[int, np.ndarray | bytes]:
         """Sends an image to the child; returns the status of the reply with the pixels, or with reason and message.
+
+        Args:
+          data: the encoded image.
+          squares: what is made of it.
+          max_pixels: as `IsolatedDecoder`'s.
+          shape: of the array with the pixels of all squares.
+          deadline_sec: as `IsolatedDecoder`'s.
 
         Raises:
           _ChildEnded: the child ended instead of replying.
@@ -184,7 +193,7 @@ class _Child:
         """
         clock = self._watch.start(deadline_sec, self._end_late)
         try:
-            return self._ask(data, distortions, max_pixels, size)
+            return self._ask(data, squares, max_pixels, shape)
         except _ChildEnded as ended:
             ended.late = not self._watch.end(clock)
             ended.was_stopped = self._was_stopped
@@ -197,14 +206,11 @@ class _Child:
         self._process.kill()
 
     def _ask(
-        self, data: bytes, distortions: Sequence[Distortion], max_pixels: int, size: int
+        self, data: bytes, squares: Sequence[Square], max_pixels: int, shape: tuple[int, ...]
     ) -> tuple[int, np.ndarray | bytes]:
         tag = _new_tag()
         header_of_request = b"".join(
-            (
-                REQUEST.pack(tag, len(data), max_pixels, size, len(distortions)),
-                *(FURTHER_VIEW.pack(one.side, one.left, one.top, one.mirrored) for one in distortions),
-            )
+            (REQUEST.pack(tag, len(data), max_pixels, len(squares)), *(_packed(square) for square in squares))
         )
         try:
             write_all(self._requests.fileno(), header_of_request, data)
@@ -216,8 +222,7 @@ class _Child:
         if replied_tag != tag:
             raise _NoAnswer
         if status == PIXELS:
-            shape = (1 + len(distortions), size, size, 3)
-            pixels = np.empty(shape if distortions else shape[1:], np.uint8)
+            pixels = np.empty(shape, np.uint8)
             if num_bytes != pixels.nbytes:
                 raise _NoAnswer
             self._read_into(pixels.reshape(-1).data)
@@ -248,6 +253,15 @@ class _Child:
         # The thread has ended. If the attribute is missing, no process was started.
         if hasattr(self, "_replies"):
             self.end()
+
+
+def _packed(square: Square) -> bytes:
+    return b"".join(
+        (
+            SQUARE.pack(square.size, len(square.distortions)),
+            *(FURTHER_VIEW.pack(one.side, one.left, one.top, one.mirrored) for one in square.distortions),
+        )
+    )
 
 
 def _enlarge_pipe(descriptor: int) -> None:
@@ -303,24 +317,31 @@ _child_of_thread = _ChildOfThread()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IsolatedDecoder:
-    """`preprocess.images.decode.decode_views` in a child process of the calling thread. Picklable.
+    """`preprocess.images.decode.decode_squares` in a child process of the calling thread. Picklable.
 
     Attributes:
       max_pixels: the largest accepted width x height, as declared in the file's header.
       deadline_sec: seconds that decoding one image may take, more than 0.
       size: the side of the square that the backbone takes.
       views: the views that are made of each image; None for one.
+      further_sizes: the sides of further squares that are made of the same image, which is decoded once.
     """
 
     max_pixels: int = MAX_IMAGE_PIXELS
     deadline_sec: float = DEFAULT_DEADLINE_SEC
     size: int = IMAGE_SIZE
     views: Views | None = None
+    further_sizes: tuple[int, ...] = ()
     _module: str = _WORKER_MODULE
 
     def __post_init__(self) -> None:
         if not self.deadline_sec > 0:
             raise ValueError(f"deadline_sec must be more than 0. Received: {self.deadline_sec}")
+
+    @functools.cached_property
+    def layout(self) -> PixelLayout:
+        """Where the squares and their views lie in the pixels of an image."""
+        return PixelLayout(sizes=(self.size, *self.further_sizes), views=1 if self.views is None else self.views.count)
 
     def __call__(self, data: bytes, image_sha256: bytes = b"") -> np.ndarray:
         """Decodes an encoded image.
@@ -330,18 +351,22 @@ class IsolatedDecoder:
           image_sha256: the SHA-256 of `data`, 32 bytes, which decides the further views. Without views it is not used.
 
         Returns:
-          uint8 [size, size, 3]: rows from the top, columns from the left, RGB. With views [views, size, size, 3].
+          uint8 [size, size, 3]: rows from the top, columns from the left, RGB. With views [views, size, size, 3]. With
+          further sizes all squares in one flat array, as `layout` says.
 
         Raises:
           ImageError: with the reasons of `decode_image`; or "decoder_crashed" if the process ended through its own
             fault; "deadline" if decoding took longer than `deadline_sec` twice; "out_of_memory" if it needed more
             memory than `preprocess.images.decode_worker` allows.
           MachineFault: the decoder process does not start, or another process has stopped or ended it.
-          RuntimeError: `decode_views` has a bug.
+          RuntimeError: `decode_squares` has a bug.
         """
-        distortions = () if self.views is None else self.views.distortions(image_sha256, size=self.size)
+        squares = [
+            Square(size, () if self.views is None else self.views.distortions(image_sha256, size=size))
+            for size in self.layout.sizes
+        ]
         try:
-            return self._decode(data, distortions)
+            return self._decode(data, squares)
         except _ChildEnded as ended:
             # The image gets a second attempt if the child was late, because the machine may be busy, or if the child
             # ended before it received the request.
@@ -350,17 +375,21 @@ class IsolatedDecoder:
         except _NoAnswer:
             pass  # An earlier image may have taken the child over, so this image gets a second attempt.
         try:
-            return self._decode(data, distortions)
+            return self._decode(data, squares)
         except _ChildEnded as ended:
             raise self._verdict(ended) from None
         except _NoAnswer:
             raise ImageError("decoder_crashed", "the decoder gave an answer that is none") from None
 
-    def _decode(self, data: bytes, distortions: Sequence[Distortion]) -> np.ndarray:
+    def _decode(self, data: bytes, squares: Sequence[Square]) -> np.ndarray:
         child = _child_of_thread.get(self._module)
         try:
             status, reply = child.ask(
-                data, distortions, max_pixels=self.max_pixels, size=self.size, deadline_sec=self.deadline_sec
+                data,
+                squares,
+                max_pixels=self.max_pixels,
+                shape=self.layout.shape,
+                deadline_sec=self.deadline_sec,
             )
             if isinstance(reply, np.ndarray):
                 return reply

@@ -51,11 +51,13 @@ class LoadedImage:
     """An image, with the time that it took.
 
     Attributes:
-      pixels: uint8 [height, width, 3]; of several views [views, height, width, 3].
+      pixels: uint8 [height, width, 3]; of several views [views, height, width, 3]; of several sizes as
+        `images.pixel_layout` says.
       digest: the SHA-256 of the encoded bytes, 32 bytes.
       num_bytes: the number of encoded bytes.
-      read_sec: seconds for reading, for the digest and for looking up an embedding.
+      read_sec: seconds for reading, for the digest and for looking up embeddings.
       decode_sec: seconds for decoding.
+      embeddings: what looking up gave, if some of several embeddings are known; else empty.
     """
 
     pixels: np.ndarray
@@ -63,21 +65,22 @@ class LoadedImage:
     num_bytes: int
     read_sec: float
     decode_sec: float
+    embeddings: tuple[np.ndarray | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class KnownImage:
-    """An image whose embedding was found by its digest, so it was not decoded.
+    """An image whose embeddings were found by its digest, so it was not decoded.
 
     Attributes:
-      embedding: float32 [n]; of several views [views, n].
+      embeddings: of each backbone float32 [n]; of several views [views, n].
       digest: the SHA-256 of the encoded bytes, 32 bytes.
       num_bytes: the number of encoded bytes.
-      read_sec: seconds for reading, for the digest and for looking up the embedding.
+      read_sec: seconds for reading, for the digest and for looking up the embeddings.
       is_repeated: `recall` found it: an earlier image of this run has the same bytes.
     """
 
-    embedding: np.ndarray
+    embeddings: tuple[np.ndarray, ...]
     digest: bytes
     num_bytes: int
     read_sec: float
@@ -85,6 +88,10 @@ class KnownImage:
 
 
 Outcome = LoadedImage | KnownImage | RowFailure
+# Looks up the embeddings of an image by the SHA-256 of its file: one for each backbone, None for those not known.
+FindEmbeddings = Callable[[bytes], tuple[np.ndarray | None, ...]]
+# The same for what is in memory: the embeddings of all backbones, or None if one of them is not there.
+RecallEmbeddings = Callable[[bytes], tuple[np.ndarray, ...] | None]
 
 
 _threads: tuple[int, int] | None = None
@@ -125,10 +132,10 @@ class ImageLoader:
       max_ahead: the number of images that are loaded ahead.
       max_encoded_bytes: no read starts while the images that wait for a decoder have this many bytes.
       deadline_sec: a read that takes longer counts as a fault of the machine, and its thread is replaced.
-      find_embedding: looks up an embedding, float32 [n] or [views, n], by the digest of the image (SHA-256, 32 bytes);
-        returns None if it is not known. It runs in threads.
-      look_up_deadline_sec: if looking up takes longer, the embedding counts as not known.
-      recall: as `find_embedding`, in memory; it is asked first, and must not wait or fail.
+      find_embeddings: looks up the embeddings of the image, float32 [n] or [views, n] for each backbone, by its digest
+        (SHA-256, 32 bytes). An image is decoded unless all are known. It runs in threads.
+      look_up_deadline_sec: if looking up takes longer, the embeddings count as not known.
+      recall: looks them up in memory: all of them, or None. It is asked first, and must not wait or fail.
       try_again: how long an image is tried again after a fault of the machine, without the time of the attempts.
       connections_per_host: how many images of one web host are read at once.
     """
@@ -142,15 +149,15 @@ class ImageLoader:
         max_ahead: int,
         max_encoded_bytes: int = MAX_ENCODED_BYTES,
         deadline_sec: float = DEFAULT_DEADLINE_SEC,
-        find_embedding: Callable[[bytes], np.ndarray | None] | None = None,
+        find_embeddings: FindEmbeddings | None = None,
         look_up_deadline_sec: float = LOOK_UP_DEADLINE_SEC,
-        recall: Callable[[bytes], np.ndarray | None] | None = None,
+        recall: RecallEmbeddings | None = None,
         try_again: RetryPolicy = TRY_AGAIN,
         connections_per_host: int = DEFAULT_CONNECTIONS_PER_HOST,
     ):
         queues = _host_queues(connections_per_host)
         self._how = _How(
-            read, decode, decodes_views, find_embedding, deadline_sec, look_up_deadline_sec, recall, try_again, queues
+            read, decode, decodes_views, find_embeddings, deadline_sec, look_up_deadline_sec, recall, try_again, queues
         )
         self._max_ahead = max_ahead
         self._budget = _ByteBudget(max_encoded_bytes)
@@ -225,10 +232,10 @@ class _How:
     read: Callable[[str], bytes]
     decode: Callable[..., np.ndarray]
     decodes_views: bool
-    find_embedding: Callable[[bytes], np.ndarray | None] | None
+    find_embeddings: FindEmbeddings | None
     deadline_sec: float
     look_up_deadline_sec: float
-    recall: Callable[[bytes], np.ndarray | None] | None
+    recall: RecallEmbeddings | None
     try_again: RetryPolicy
     queues: HostQueues[_LoadTask]
 
@@ -238,6 +245,7 @@ class _Encoded:
     data: bytes
     digest: bytes
     read_sec: float
+    embeddings: tuple[np.ndarray | None, ...] = ()
 
 
 class _LoadTask:
@@ -289,8 +297,8 @@ class _LoadTask:
                 self.future.set_result(
                     KnownImage(recalled, read.digest, len(read.data), read.read_sec, is_repeated=True)
                 )
-            elif self._how.find_embedding:
-                return _LookUpTask(self, read, self._how.find_embedding, self._how.look_up_deadline_sec)
+            elif self._how.find_embeddings:
+                return _LookUpTask(self, read, self._how.find_embeddings, self._how.look_up_deadline_sec)
             else:
                 self.decode(read)
         elif isinstance(read, RowFailure):
@@ -366,21 +374,21 @@ class _LoadTask:
                 if wait_sec is None:
                     raise self._persistent(error) from error
             else:
-                return LoadedImage(pixels, encoded.digest, len(encoded.data), encoded.read_sec, decode_sec)
+                return LoadedImage(
+                    pixels, encoded.digest, len(encoded.data), encoded.read_sec, decode_sec, encoded.embeddings
+                )
             time.sleep(wait_sec)
 
 
 class _LookUpTask:
-    """The `TimedTask` that looks up the embedding of an image. If that fails or hangs, the image is decoded."""
+    """The `TimedTask` that looks up the embeddings of an image. If that fails or hangs, the image is decoded."""
 
-    def __init__(
-        self, image: _LoadTask, encoded: _Encoded, find: Callable[[bytes], np.ndarray | None], deadline_sec: float
-    ):
+    def __init__(self, image: _LoadTask, encoded: _Encoded, find: FindEmbeddings, deadline_sec: float):
         self._image = image
         self._encoded = encoded
         self._find = find
         self._deadline_sec = deadline_sec
-        self._embedding: np.ndarray | None = None
+        self._embeddings: tuple[np.ndarray | None, ...] = ()
         self._sec = 0.0
 
     @property
@@ -393,16 +401,18 @@ class _LookUpTask:
     def run(self) -> None:
         started = time.perf_counter()
         with contextlib.suppress(Exception):
-            self._embedding = self._find(self._encoded.digest)
+            self._embeddings = self._find(self._encoded.digest)
         self._sec = time.perf_counter() - started
 
     def finish(self) -> None:
         encoded = self._encoded
         read_sec = encoded.read_sec + self._sec
-        if self._embedding is None:
-            self._image.decode(dataclasses.replace(encoded, read_sec=read_sec))
+        known = tuple(embedding for embedding in self._embeddings if embedding is not None)
+        if not known or len(known) < len(self._embeddings):
+            found = self._embeddings if known else ()
+            self._image.decode(dataclasses.replace(encoded, read_sec=read_sec, embeddings=found))
             return
-        self._image.future.set_result(KnownImage(self._embedding, encoded.digest, len(encoded.data), read_sec))
+        self._image.future.set_result(KnownImage(known, encoded.digest, len(encoded.data), read_sec))
 
     def give_up(self, error: OSError | None) -> None:
         self._image.decode(self._encoded)

@@ -17,13 +17,13 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 import numpy as np
 
 from preprocess.engines.base import Engine
-from preprocess.images.loader import ImageLoader, KnownImage, LoadedImage
-from preprocess.images.parallel_loader import ParallelLoader
+from preprocess.images.loader import KnownImage, LoadedImage, Outcome
 from preprocess.jobs.block_results import COMPUTED, COPIED, FROM_CACHE, FROM_EARLIER_RUN, BlockResult
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.recent_embeddings import RecentEmbeddings
@@ -84,12 +84,23 @@ class _PendingBatch:
         return of_views[0] if len(of_views) == 1 else np.stack(of_views, axis=1)
 
 
+class Loader(Protocol):
+    """Loads images in the order in which their locations are added, as `ImageLoader` and `ParallelLoader` do."""
+
+    def add(self, locations: Iterable[str]) -> None:
+        """Adds images to the end of the queue."""
+
+    def next(self) -> Outcome:
+        """Waits for the next image; returns it, or its failure. Raises as `ImageLoader.next`."""
+
+
 class BlockEmbedder:
     """Embeds blocks in the order in which they are submitted.
 
     `submit` starts to read images ahead. `complete_next` finishes the oldest block, and starts with the blocks after it
     meanwhile. The caller submits the next block before it completes the one before it, so that the machine is never
-    idle between them. All calls come from one thread.
+    idle between them. All calls come from one thread. `jobs.joint_embedder` drives several of them, a step of one and a
+    step of another in turn.
 
     Args:
       loader: reads and decodes images in threads.
@@ -107,7 +118,7 @@ class BlockEmbedder:
     def __init__(
         self,
         *,
-        loader: ImageLoader | ParallelLoader,
+        loader: Loader,
         engine: Engine,
         open_writer: Callable[[RowBlock], BlockWriter],
         batch_size: int,
@@ -160,19 +171,46 @@ class BlockEmbedder:
         Raises:
           Exception: the engine or storage raised it; all submitted blocks are abandoned.
         """
-        block = self._blocks[0]
         try:
-            while block.rows_left or block.batches_pending:
-                if len(self._pending) < self._max_pending and self._start_batch():
-                    continue
-                self._finish_batch()
-            result = block.writer.finish()
+            while not self.next_is_done:
+                self.step()
+            return self.finish_next()
         except BaseException as error:
-            for unfinished in self._blocks:
-                unfinished.writer.abandon(error)
+            self.abandon(error)
             raise
+
+    @property
+    def next_is_done(self) -> bool:
+        """Whether all rows of the block that was submitted first have reached their outcome."""
+        block = self._blocks[0]
+        return not block.rows_left and not block.batches_pending
+
+    @property
+    def rows_left(self) -> int:
+        """Rows of the submitted blocks that are not taken yet."""
+        return sum(block.rows_left for block in self._blocks)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has something to do."""
+        return bool(self._pending) or any(block.rows_left for block in self._blocks)
+
+    def step(self) -> None:
+        """Gives the next batch to the engine if it takes one, otherwise waits for the oldest batch and writes it."""
+        if len(self._pending) < self._max_pending and self._start_batch():
+            return
+        self._finish_batch()
+
+    def finish_next(self) -> BlockResult:
+        """The result of the block that was submitted first, all of whose rows are done."""
+        result = self._blocks[0].writer.finish()
         self._blocks.popleft()
         return result
+
+    def abandon(self, error: BaseException) -> None:
+        """Stops writing all submitted blocks because of `error`."""
+        for unfinished in self._blocks:
+            unfinished.writer.abandon(error)
 
     def _start_batch(self) -> bool:
         """Gives the next batch to the engine. Returns False if no submitted row is left."""
@@ -247,8 +285,9 @@ class BlockEmbedder:
         if isinstance(image, KnownImage):
             writer.read_sec += image.read_sec
             writer.read_bytes += image.num_bytes
-            self._recent.keep(image.digest, image.embedding)
-            return _KnownEmbedding(image.embedding, image.digest, COPIED if image.is_repeated else FROM_CACHE)
+            (embedding,) = image.embeddings
+            self._recent.keep(image.digest, embedding)
+            return _KnownEmbedding(embedding, image.digest, COPIED if image.is_repeated else FROM_CACHE)
         if isinstance(image, LoadedImage):
             writer.read_sec += image.read_sec
             writer.read_bytes += image.num_bytes

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import posixpath
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,8 @@ class Job:
         compares.
       input_formats: how each list is read; empty if all are read as rows `image_uri,label[,label...]`.
       views: the views of each image; None for one.
+      backbone_name: what tells the set from those that other backbones make in the same run; empty if there are none.
+      together_with: prefixes of those other sets.
       rows_expected: the number of rows that were counted before the start; the job must read as many.
       started: the time at which this run was started, UTC.
       versions: of the software that runs the job, for the report.
@@ -85,6 +88,14 @@ class Job:
     planned_cost: PlannedCost | None = None
     input_formats: tuple[ListFormat, ...] = ()
     views: Views | None = None
+    backbone_name: str = ""
+    together_with: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the set, for messages: that of its files, with the backbone if the run makes several sets."""
+        name = posixpath.basename(self.output_prefix)
+        return f"{name} ({self.backbone_name})" if self.backbone_name else name
 
     @property
     def key(self) -> str:

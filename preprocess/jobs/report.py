@@ -125,6 +125,8 @@ def make_report(
         "records_per_label": {name: label_counts.get(label_id, 0) for label_id, name in enumerate(job.labels)},
         "records_without_label": sum(result.unlabeled for result in results),
         "views": 1 if job.views is None else job.views.count,
+        # Sets that other backbones made in the same run: each image was read and decoded once for all of them.
+        "together_with": list(job.together_with),
         "started": job.started.isoformat(timespec="seconds"),
         "wall_sec": round(wall_sec, 3),
         # Of the images that were embedded anew, over the whole time. Of few images most of that is the start.

@@ -59,6 +59,7 @@ class RunNote:
     ):
         self._path = f"{folder}/{NOTE_NAME}"
         self._storage = storage
+        self._forgotten = False
         self._content: dict[str, Any] = {
             "module": module,
             "arguments": _without_secrets(arguments),
@@ -80,6 +81,8 @@ class RunNote:
           how: ERROR, SIGNAL or BUG.
           message: one line.
         """
+        if self._forgotten:
+            return
         self._content["ended"] = {"how": how, "message": " ".join(message.split())[:_MAX_MESSAGE], "time": _now()}
         self._write(create=False)
 
@@ -95,7 +98,8 @@ class RunNote:
                 self.end(ERROR, message)
 
     def forget(self) -> None:
-        """Deletes the note, because the work is finished."""
+        """Deletes the note, because the work is finished. What ends the run later is not noted."""
+        self._forgotten = True
         with contextlib.suppress(Exception):
             self._storage.delete_file(self._path)
 

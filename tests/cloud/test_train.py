@@ -117,6 +117,13 @@ def test_unfinished_records(gcs):
     )
 
 
+def test_records_of_several_networks_are_in_a_folder_each(gcs):
+    gcs.put("bucket", "hugs_1/net/preproc/_train/manifest.json", b"{}")
+    said = refusal()
+    assert f"{JOB_DIR}: has the records of several networks, each in a folder. Train on one of them" in said
+    assert f"hugs_train.sh gs://bucket {JOB_DIR}/net" in said
+
+
 @pytest.mark.parametrize("split", ["eval", "test"])
 def test_records_of_another_network(gcs, split):
     put_records(gcs, "train", "eval", "test")

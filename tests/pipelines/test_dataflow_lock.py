@@ -92,5 +92,5 @@ def test_workers_whose_output_another_run_has_taken_over_finish_nothing(cloud, m
     # The run here has finished the set, and deleted the results of the job's workers.
     results = [StoredResult("_train/parts-0123456789ab/00000-0000000-01234567-0123456789ab.result.json")]
     with pytest.raises(InputError, match="this run has lost .* its lock is gone"):
-        list(last.process(None, results))
+        list(last.process(None, [(result,) for result in results]))
     assert {name: gcs.get("bucket", name) for name in gcs.names("bucket")} == before

@@ -11,7 +11,7 @@ from apache_beam.runners.dataflow import dataflow_runner
 from configs.errors import InputError
 from configs.printed_commands import program_command, program_words
 from pipelines import embed, preproc
-from tests.support.dataflow_job import QUICK
+from tests.support.dataflow_job import QUICK, pipeline_of, run_embed, stages_of
 
 
 def run_preproc(service, *flags, prepare=embed.prepare):
@@ -114,3 +114,27 @@ def test_a_local_dry_run_makes_no_folder(photos, tmp_path, capsys):
     assert preproc.main(argv) == 0
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr().out.count(program_command("embed", "--input_path")) == 2
+
+
+def test_several_backbones_are_one_job_for_each_list(cloud, capsys):
+    gcs, service = cloud
+    backbones = ["--backbone", "inception_v3,mobilenet_1.0_224"]
+    assert run_preproc(service, *backbones, *QUICK) == 0
+    assert [job.name.rpartition("-")[0] for job in service.jobs] == [
+        "job-inception-v3-mobilenet-1-0-224-train",
+        "job-inception-v3-mobilenet-1-0-224-eval",
+    ]
+    told = capsys.readouterr().out
+    stage = stages_of(pipeline_of(gcs, service.jobs[0]))["EmbedLists/EmbedImages"]
+    for made, name, size in zip(stage._sets, ("inception_v3", "mobilenet_1.0_224"), (299, 224), strict=True):
+        output = f"gs://bucket/job/{name}/preproc/train"
+        assert (made.job.output_prefix, made.job.backbone_name, made.size) == (output, name, size)
+        assert made.load_engine.backbone.architecture == name
+        assert f"  records   {output}-*\n" in told
+        assert told.count(f"hugs_train.sh gs://bucket gs://bucket/job/{name}\n") == 1
+        # Each output is locked for this job until it is over.
+        assert gcs.get("bucket", f"job/{name}/preproc/_train/.lock")
+    with pytest.raises(InputError, match="job_name: .* is still running"):
+        run_preproc(service, *backbones, *QUICK)
+    with pytest.raises(InputError, match="gs://bucket/job/inception_v3/preproc/train' is being written by"):
+        run_embed(service, *QUICK, output="gs://bucket/job/inception_v3/preproc/train")

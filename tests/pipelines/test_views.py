@@ -13,7 +13,7 @@ from pipelines import embed, plan, preproc, why
 from pipelines.checks.embed_flags import read_flags
 from pipelines.diagnosis.look import Look
 from pipelines.diagnosis.next_commands import command_of_definition, command_of_job_dir
-from pipelines.embedding.next_step import next_step
+from pipelines.embedding.next_step import next_steps
 from preprocess.backbones.backbone import BackboneSpec, load_keras_backbone
 from preprocess.beam.image_source import ImageSource
 from preprocess.beam.transforms import EngineLoader
@@ -298,10 +298,10 @@ def test_the_next_command_after_the_training_list_has_no_views(folder, use_engin
     assert run(folder, *FLAGS) == 0
     paths = ["--input_path", f"{folder}/train.csv", "--input_dict", f"{folder}/dict.txt"]
     paths += ["--output_path", f"{folder}/out/train", *WEIGHTS]
-    command = next_step([*paths, *FLAGS], LocalStorage())
+    (command,) = next_steps([*paths, *FLAGS], LocalStorage())
     assert "eval.csv" in command and not any(f"--{name}" in command for name in VIEW_OPTIONS)
     (folder / "my.yaml").write_text(RECIPE)
-    command = next_step([*paths, "--recipe", f"{folder}/my.yaml"], LocalStorage())
+    (command,) = next_steps([*paths, "--recipe", f"{folder}/my.yaml"], LocalStorage())
     assert read_flags(command.split(" embed ")[1].split()).options.views == 1
 
 

@@ -40,6 +40,12 @@ def test_what_is_baked_is_found_without_loading_anything(cache, monkeypatch, cap
         load_network(BackboneSpec(architecture=tiny_network.NAME, weights=weights), ModelCache())
 
 
+def test_each_of_several_networks_is_baked(cache, capsys):
+    several = f"{tiny_network.NAME},mobilenet_0.25_128"
+    assert bake.main(["--backbone", several, "--weights", "random", "--weights_only"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == several.split(",")
+
+
 def test_weights_alone_keep_no_network(cache, capsys):
     assert bake.main(["--backbone", tiny_network.NAME, "--weights", "random", "--weights_only"]) == 0
     assert "RANDOM weights (seed 0): sha256:" in capsys.readouterr().out

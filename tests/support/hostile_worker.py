@@ -71,7 +71,9 @@ ATTEMPTS = {
 }
 
 
-def decode(data, distortions, *, max_pixels, size):
+def decode(data, squares, *, max_pixels):
+    (square,) = squares
+    size = square.size
     pixels = np.full((size, size, 3), len(data) % 251, np.uint8)
     word = data[:20]
     if word == b"crash":
@@ -116,7 +118,7 @@ def decode(data, distortions, *, max_pixels, size):
         pixels[0, :4, 0] = np.frombuffer(os.getpid().to_bytes(4, "little"), np.uint8)
     if word == b"max_pixels":
         pixels[0, 0, 0] = max_pixels
-    return [pixels] * (1 + len(distortions))
+    return [pixels] * (1 + len(square.distortions))
 
 
 if __name__ == "__main__":

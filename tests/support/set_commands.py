@@ -122,7 +122,8 @@ def give(command, storage, monkeypatch):
     outcome = Outcome("finished")
     job = _job(command, f"run-{next(_numbers)}")
 
-    def run_here(job, transform, *, storage, **_):
+    def run_here(jobs, transform, *, storage, **_):
+        (job,) = jobs
         try:
             report = _embed(job, command, storage, outcome)
         except Exception as error:

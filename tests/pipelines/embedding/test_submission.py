@@ -46,7 +46,7 @@ class Result:
 
 def run_of(job, *, outlives_us=True, **result):
     return RemoteRun(
-        job=job,
+        jobs=[job],
         result=Result(**result),
         storage=LocalStorage(),
         where="https://console/jobs/7",
@@ -165,7 +165,7 @@ def test_a_job_server_that_is_not_there_is_one_line(job, labels, flags, words):
         job=job, labels=labels, options=EmbedOptions(unknown_labels="fail", load_engine=load_stand_in)
     )
     with pytest.raises(InputError) as caught:
-        submit(job, transform, runner=make_runner(options), beam_options=options, storage=LocalStorage())
+        submit([job], transform, runner=make_runner(options), beam_options=options, storage=LocalStorage())
     assert words in str(caught.value)
 
 
@@ -177,7 +177,7 @@ def test_a_scheduler_of_dask_that_is_not_there_is_one_line(job, labels):
         job=job, labels=labels, options=EmbedOptions(unknown_labels="fail", load_engine=load_stand_in)
     )
     with pytest.raises(InputError, match=r"dask could not be started \(.*9") as caught:
-        submit(job, transform, runner=make_runner(options), beam_options=options, storage=LocalStorage())
+        submit([job], transform, runner=make_runner(options), beam_options=options, storage=LocalStorage())
     assert "\n" not in str(caught.value)
 
 
@@ -204,7 +204,7 @@ def test_of_a_job_service_of_ours_the_traceback_is_shown_if_it_is_a_bug(job, mon
     monkeypatch.setattr(submission, "submit", lambda *_, **__: run)
     options = PipelineOptions(["--runner=PortableRunner", "--job_endpoint=embed"])
     with pytest.raises(InputError, match="the job ended in state FAILED"):
-        run_remotely(job, None, runner=None, beam_options=options, storage=LocalStorage())
+        run_remotely([job], None, runner=None, beam_options=options, storage=LocalStorage())
     traceback = "Traceback (most recent call last):\n  File \"transforms.py\", line 1, in process\nKeyError: 'x'\n"
     assert capsys.readouterr().err == (traceback if shown else "")
 

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -15,7 +16,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from configs.errors import InputError
 from preprocess.beam import image_source, source_digest, transforms
 from preprocess.beam.image_source import ImageSource
-from preprocess.beam.transforms import EmbedLists, EmbedOptions
+from preprocess.beam.transforms import BackboneSet, EmbedLists, EmbedOptions
 from preprocess.jobs import faults, progress
 from preprocess.lists.blocks import Spread
 from preprocess.lists.labels import LabelDict
@@ -40,6 +41,7 @@ def make_pipeline(
     load_engine=load_stand_in,
     spread=Spread(),  # noqa: B008 (frozen)
     images=ImageSource(read=read_stand_in, decode=decode_stand_in),  # noqa: B008 (frozen)
+    further=(),
     **job_changes,
 ):
     paths = []
@@ -67,7 +69,15 @@ def make_pipeline(
         spread=spread,
     )
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_flags)))
-    _ = pipeline | EmbedLists(job=job, labels=LABELS, options=options)
+    sets = [
+        BackboneSet(
+            job=dataclasses.replace(job, output_prefix=f"{tmp_path}/{name}/train", backbone_name=name),
+            load_engine=load,
+            size=images.size,
+        )
+        for name, load in further
+    ]
+    _ = pipeline | EmbedLists(job=job, labels=LABELS, options=options, further=sets)
     return pipeline
 
 
@@ -121,10 +131,33 @@ def test_several_workers_give_the_bytes_of_one(tmp_path, second_from, engine):
     assert shards[0] == shards[1]
 
 
+@pytest.mark.parametrize(
+    "beam_flags", [[], ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]], ids=["here", "workers"]
+)
+def test_several_sets_of_one_reading_have_the_bytes_of_one(tmp_path, beam_flags):
+    texts = [
+        "".join(f"{i % 250}.jpg,a\n" for i in range(1, 60)),
+        "".join(f"missing{i}.jpg\n{i}.jpg\n" for i in range(20)),
+    ]
+    spread = Spread(rows_per_element=14 if beam_flags else 1000)
+    (tmp_path / "alone").mkdir()
+    make_pipeline(tmp_path / "alone", texts, rows_per_shard=7).run().wait_until_finish()
+    further = [("b", load_stand_in), ("c", load_gpu_stand_in)]
+    pipeline = make_pipeline(tmp_path, texts, rows_per_shard=7, beam_flags=beam_flags, spread=spread, further=further)
+    result = pipeline.run()
+    result.wait_until_finish()
+    alone = {path.name: path.read_bytes() for path in (tmp_path / "alone/out").glob("train-*")}
+    for name in ("out", "b", "c"):
+        assert {path.name: path.read_bytes() for path in (tmp_path / name).glob("train-*")} == alone
+    counters = {c.key.metric.name: c.committed for c in result.metrics().query()["counters"]}
+    assert counters["rows"] == counters["b_rows"] == counters["c_rows"] == 99
+    assert counters["c_failed_not_found"] == 20
+
+
 @pytest.mark.parametrize("spread", [Spread(), Spread(rows_per_element=14), Spread(rows_per_element=1, readers=3)])
 def test_a_runner_that_drops_what_finish_bundle_gives_loses_no_row(tmp_path, monkeypatch, spread):
     # Beam's DaskRunner is one.
-    for stage in (transforms._ReadRowBlocks, transforms._EmbedRowBlocks, transforms._FinishRecordSet):
+    for stage in (transforms._ReadRowBlocks, transforms._EmbedRowBlocks, transforms._FinishRecordSets):
 
         def finish_for_nothing(self, finish=stage.finish_bundle):
             list(finish(self) or ())

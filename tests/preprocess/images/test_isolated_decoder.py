@@ -161,7 +161,7 @@ pixels = 2000 * 1500
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 data = sys.stdin.buffer.read()
 worker._limit_memory(int(status["VmData"].split()[0]) * 1024 + 2 * len(data) + worker._BYTES_PER_PIXEL * pixels)
-print(worker.decode_views(data, ())[0].shape)
+print(worker.decode_squares(data, [worker.Square(299)])[0].shape)
 """
     data = encode(photo(2000, 1500, mode), format)
     command = [sys.executable, "-c", program]
@@ -370,7 +370,9 @@ opened = set()
 sys.addaudithook(lambda event, values: opened.add(str(values[0])) if event == "open" else None)
 for data in samples:
     try:
-        preprocess.images.decode_worker.decode_views(data, (), max_pixels=1 << 22)
+        preprocess.images.decode_worker.decode_squares(
+            data, [preprocess.images.decode_worker.Square(299)], max_pixels=1 << 22
+        )
     except preprocess.images.decode_worker.ImageError as error:
         assert not isinstance(error.__cause__, ImportError), error
 print(len(samples), sorted(opened))

@@ -139,11 +139,11 @@ def test_an_image_whose_embedding_is_known_is_not_decoded():
         decoded.append(data)
         return decode(data)
 
-    loader = ImageLoader(read=str.encode, decode=note, max_ahead=4, find_embedding=known.get)
+    loader = ImageLoader(read=str.encode, decode=note, max_ahead=4, find_embeddings=lambda digest: (known.get(digest),))
     loader.add(["new", "known", "new again"])
     outcomes = [loader.next() for _ in range(3)]
     assert [type(outcome) for outcome in outcomes] == [LoadedImage, KnownImage, LoadedImage]
-    assert outcomes[1].embedding.tolist() == [0, 1, 2]
+    assert outcomes[1].embeddings[0].tolist() == [0, 1, 2]
     assert outcomes[1].digest in known and outcomes[1].read_sec > 0
     assert sorted(decoded) == [b"new", b"new again"]
 
@@ -152,7 +152,7 @@ def test_a_look_up_that_fails_costs_nothing():
     def find(digest):
         raise KeyError("cache")
 
-    loader = ImageLoader(read=str.encode, decode=decode, max_ahead=4, find_embedding=find)
+    loader = ImageLoader(read=str.encode, decode=decode, max_ahead=4, find_embeddings=find)
     loader.add(["a"])
     assert isinstance(loader.next(), LoadedImage)
 
@@ -165,7 +165,7 @@ def test_look_ups_that_hang_cost_no_row_however_many_hang(own_pools):
         gate.wait(20)
 
     loader = ImageLoader(
-        read=str.encode, decode=decode, max_ahead=4, find_embedding=find, look_up_deadline_sec=0.05, deadline_sec=9
+        read=str.encode, decode=decode, max_ahead=4, find_embeddings=find, look_up_deadline_sec=0.05, deadline_sec=9
     )
     loader.add("abcdef")
     assert all(isinstance(loader.next(), LoadedImage) for _ in range(6))

@@ -233,7 +233,7 @@ def test_a_gpu_on_a_machine_with_many_cores_gets_its_images_from_several_process
     monkeypatch, device, many_cores, looked_up, parallel
 ):
     monkeypatch.setattr(image_source, "is_worthwhile", lambda: many_cores)
-    loader = ImageSource().make_loader(looked_up, engine=StandIn(Info(device)))
+    loader = ImageSource().make_loader(looked_up, engines=[StandIn(Info(device))])
     assert isinstance(loader, ParallelLoader) == parallel
     # The decoders go on while a batch is put together.
     assert loader._max_ahead >= 2 * 300

@@ -31,8 +31,12 @@ def make_embedder(
     tmp_path, engine=None, read=read_stand_in, max_ahead=4, on_rows_done=lambda rows: None, decode=decode_stand_in
 ):
     engine, recent = engine or StandInEngine(), RecentEmbeddings()
+    def recall(digest):
+        embedding = recent.find(digest)
+        return None if embedding is None else (embedding,)
+
     return BlockEmbedder(
-        loader=ImageLoader(read=read, decode=decode, max_ahead=max_ahead, recall=recent.find),
+        loader=ImageLoader(read=read, decode=decode, max_ahead=max_ahead, recall=recall),
         engine=engine,
         open_writer=lambda block: BlockWriter(
             block, storage=LocalStorage(), parts_dir=str(tmp_path), compression="none", engine=engine
