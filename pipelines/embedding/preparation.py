@@ -20,6 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 from configs.activity import doing
 from configs.errors import InputError
 from configs.option import definition_of, time_deciding
+from pipelines.checks.earlier_versions import as_begun, with_hashes
 from pipelines.checks.embed_flags import EmbedFlags, JobOptions
 from pipelines.checks.output_claim import Output, check_prefix
 from pipelines.checks.preflight import (
@@ -153,6 +154,7 @@ def prepare_job(
             _planned_cost(options, target, lists, storage),
             _weights_sha256(flags, target, spec, storage),
         )
+        job = as_begun(with_hashes(job), storage, overwrite=options.overwrite)
     if target.on_dataflow or options.dry_run:
         # A fault at one of several outputs must be found before the first job is submitted.
         output = Output(job, storage)

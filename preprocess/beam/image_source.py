@@ -14,7 +14,7 @@ from preprocess.engines.base import Engine
 from preprocess.images.decode import IMAGE_SIZE, MAX_IMAGE_PIXELS
 from preprocess.images.host_queues import DEFAULT_CONNECTIONS_PER_HOST
 from preprocess.images.isolated_decoder import IsolatedDecoder
-from preprocess.images.loader import ImageLoader
+from preprocess.images.loader import FoundEmbedding, ImageLoader
 from preprocess.images.parallel_loader import ParallelLoader, is_worthwhile
 from preprocess.images.read import DEFAULT_MAX_IMAGE_BYTES, read_image_bytes
 from preprocess.images.web_images import WebImages
@@ -135,13 +135,18 @@ class ImageSource:
         return max(-(-pictures // self.views.count), _FEWEST_BATCHES_OF_IMAGES * batch_size)
 
     def make_loader(
-        self, find_embedding: Callable[[bytes], np.ndarray | None] | None = None, *, engine: Engine | None = None
+        self,
+        find_embedding: Callable[[bytes], FoundEmbedding | None] | None = None,
+        *,
+        engine: Engine | None = None,
+        wants_hashes: bool = False,
     ) -> ImageLoader | ParallelLoader:
         """Makes the loader of images.
 
         Args:
           find_embedding: looks up an embedding by the SHA-256 of an image file.
           engine: what the images are loaded for, which decides how far ahead and in how many processes.
+          wants_hashes: an image whose embedding is found without its hash is decoded for its hash.
         """
         decode = self.decode or IsolatedDecoder(
             max_pixels=self.max_pixels, deadline_sec=self.deadline_sec, size=self.size, views=self.views
@@ -162,6 +167,7 @@ class ImageSource:
             max_ahead=max_ahead,
             deadline_sec=deadline_sec,
             find_embedding=find_embedding,
+            wants_hashes=wants_hashes,
             try_again=self.try_again,
             connections_per_host=self.connections_per_host,
         )

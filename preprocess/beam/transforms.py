@@ -210,12 +210,15 @@ class _EmbedRowBlocks(DoFnOfThisCode):
 
     def start_bundle(self) -> None:
         self._embedder = BlockEmbedder(
-            loader=self._options.images.make_loader(self._cache.find if self._cache else None, engine=self._engine),
+            loader=self._options.images.make_loader(
+                self._cache.find if self._cache else None, engine=self._engine, wants_hashes=self._job.image_hashes
+            ),
             engine=self._engine,
             open_writer=self._open_writer,
             batch_size=self._options.batch_size or self._engine.batch_size,
             on_rows_done=progress.notify,
             views=self._options.images.views,
+            image_hashes=self._job.image_hashes,
             **({"keep_embedding": self._cache.keep} if self._cache else {}),
         )
 

@@ -26,6 +26,7 @@ import numpy as np
 from configs.errors import InputError
 from preprocess.images.decode import ImageError
 from preprocess.images.host_queues import DEFAULT_CONNECTIONS_PER_HOST, HostQueues
+from preprocess.images.perceptual_hash import perceptual_hashes
 from preprocess.lists.outcomes import RowFailure, Stage
 from preprocess.machine.cores import available_cores
 from preprocess.machine.machine_faults import TRY_AGAIN, MachineFault, Patience, in_one_line, is_machine_fault
@@ -66,20 +67,35 @@ class LoadedImage:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class KnownImage:
-    """An image whose embedding was found by its digest, so it was not decoded.
+class FoundEmbedding:
+    """An embedding that was looked up.
 
     Attributes:
       embedding: float32 [n]; of several views [views, n].
-      digest: the SHA-256 of the encoded bytes, 32 bytes.
-      num_bytes: the number of encoded bytes.
-      read_sec: seconds for reading, for the digest and for looking up the embedding.
+      image_hash: the perceptual hash of the image; empty if only the embedding is known.
     """
 
     embedding: np.ndarray
+    image_hash: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class KnownImage:
+    """An image whose embedding was found by its digest. It was decoded only if its hash is wanted and was not found.
+
+    Attributes:
+      found: what was found, completed by the hash if that is wanted.
+      digest: the SHA-256 of the encoded bytes, 32 bytes.
+      num_bytes: the number of encoded bytes.
+      read_sec: seconds for reading, for the digest and for looking up the embedding.
+      decode_sec: seconds for decoding; 0 if it was not decoded.
+    """
+
+    found: FoundEmbedding
     digest: bytes
     num_bytes: int
     read_sec: float
+    decode_sec: float = 0.0
 
 
 Outcome = LoadedImage | KnownImage | RowFailure
@@ -123,8 +139,9 @@ class ImageLoader:
       max_ahead: the number of images that are loaded ahead.
       max_encoded_bytes: no read starts while the images that wait for a decoder have this many bytes.
       deadline_sec: a read that takes longer counts as a fault of the machine, and its thread is replaced.
-      find_embedding: looks up an embedding, float32 [n] or [views, n], by the digest of the image (SHA-256, 32 bytes);
-        returns None if it is not known. It runs in threads.
+      find_embedding: looks up an embedding by the digest of the image (SHA-256, 32 bytes); returns None if it is not
+        known. It runs in threads.
+      wants_hashes: an image whose embedding is found without its hash is decoded for its hash.
       look_up_deadline_sec: if looking up takes longer, the embedding counts as not known.
       try_again: how long an image is tried again after a fault of the machine, without the time of the attempts.
       connections_per_host: how many images of one web host are read at once.
@@ -139,14 +156,23 @@ class ImageLoader:
         max_ahead: int,
         max_encoded_bytes: int = MAX_ENCODED_BYTES,
         deadline_sec: float = DEFAULT_DEADLINE_SEC,
-        find_embedding: Callable[[bytes], np.ndarray | None] | None = None,
+        find_embedding: Callable[[bytes], FoundEmbedding | None] | None = None,
+        wants_hashes: bool = False,
         look_up_deadline_sec: float = LOOK_UP_DEADLINE_SEC,
         try_again: RetryPolicy = TRY_AGAIN,
         connections_per_host: int = DEFAULT_CONNECTIONS_PER_HOST,
     ):
         queues = _host_queues(connections_per_host)
         self._how = _How(
-            read, decode, decodes_views, find_embedding, deadline_sec, look_up_deadline_sec, try_again, queues
+            read,
+            decode,
+            decodes_views,
+            find_embedding,
+            wants_hashes,
+            deadline_sec,
+            look_up_deadline_sec,
+            try_again,
+            queues,
         )
         self._max_ahead = max_ahead
         self._budget = _ByteBudget(max_encoded_bytes)
@@ -221,7 +247,8 @@ class _How:
     read: Callable[[str], bytes]
     decode: Callable[..., np.ndarray]
     decodes_views: bool
-    find_embedding: Callable[[bytes], np.ndarray | None] | None
+    find_embedding: Callable[[bytes], FoundEmbedding | None] | None
+    wants_hashes: bool
     deadline_sec: float
     look_up_deadline_sec: float
     try_again: RetryPolicy
@@ -233,6 +260,7 @@ class _Encoded:
     data: bytes
     digest: bytes
     read_sec: float
+    found: FoundEmbedding | None = None
 
 
 class _LoadTask:
@@ -258,6 +286,11 @@ class _LoadTask:
     @property
     def deadline_sec(self) -> float:
         return self._how.deadline_sec + (_WEB_EXTRA_SEC if self._host is not None else 0.0)
+
+    @property
+    def wants_hash(self) -> bool:
+        """Whether the image is decoded if its embedding is found without its hash."""
+        return self._how.wants_hashes
 
     def prepare(self) -> None:
         if self._wait_sec:  # Even sleep(0) releases the interpreter's lock.
@@ -355,7 +388,12 @@ class _LoadTask:
                 if wait_sec is None:
                     raise self._persistent(error) from error
             else:
-                return LoadedImage(pixels, encoded.digest, len(encoded.data), encoded.read_sec, decode_sec)
+                sizes = (encoded.digest, len(encoded.data), encoded.read_sec, decode_sec)
+                if encoded.found is None:
+                    return LoadedImage(pixels, *sizes)
+                view_0 = pixels[:1] if self._how.decodes_views else pixels[np.newaxis]
+                image_hash = perceptual_hashes(view_0).tobytes()
+                return KnownImage(dataclasses.replace(encoded.found, image_hash=image_hash), *sizes)
             time.sleep(wait_sec)
 
 
@@ -363,13 +401,13 @@ class _LookUpTask:
     """The `TimedTask` that looks up the embedding of an image. If that fails or hangs, the image is decoded."""
 
     def __init__(
-        self, image: _LoadTask, encoded: _Encoded, find: Callable[[bytes], np.ndarray | None], deadline_sec: float
+        self, image: _LoadTask, encoded: _Encoded, find: Callable[[bytes], FoundEmbedding | None], deadline_sec: float
     ):
         self._image = image
         self._encoded = encoded
         self._find = find
         self._deadline_sec = deadline_sec
-        self._embedding: np.ndarray | None = None
+        self._found: FoundEmbedding | None = None
         self._sec = 0.0
 
     @property
@@ -382,16 +420,16 @@ class _LookUpTask:
     def run(self) -> None:
         started = time.perf_counter()
         with contextlib.suppress(Exception):
-            self._embedding = self._find(self._encoded.digest)
+            self._found = self._find(self._encoded.digest)
         self._sec = time.perf_counter() - started
 
     def finish(self) -> None:
-        encoded = self._encoded
+        encoded, found = self._encoded, self._found
         read_sec = encoded.read_sec + self._sec
-        if self._embedding is None:
-            self._image.decode(dataclasses.replace(encoded, read_sec=read_sec))
+        if found is None or (self._image.wants_hash and not found.image_hash):
+            self._image.decode(dataclasses.replace(encoded, read_sec=read_sec, found=found))
             return
-        self._image.future.set_result(KnownImage(self._embedding, encoded.digest, len(encoded.data), read_sec))
+        self._image.future.set_result(KnownImage(found, encoded.digest, len(encoded.data), read_sec))
 
     def give_up(self, error: OSError | None) -> None:
         self._image.decode(self._encoded)

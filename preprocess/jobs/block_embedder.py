@@ -25,6 +25,7 @@ import numpy as np
 from preprocess.engines.base import Engine
 from preprocess.images.loader import ImageLoader, KnownImage, LoadedImage
 from preprocess.images.parallel_loader import ParallelLoader
+from preprocess.images.perceptual_hash import perceptual_hashes
 from preprocess.jobs.block_results import COMPUTED, FROM_CACHE, FROM_EARLIER_RUN, BlockResult
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.resume import NOTHING_KNOWN, ResumedBlock
@@ -33,6 +34,9 @@ from preprocess.lists.outcomes import RowFailure, RowSkip
 from preprocess.lists.rows import Row
 from preprocess.records.views import Views
 from preprocess.storage.uris import resolve_uri
+
+# The embeddings of one view of a batch, and the hashes of its images if they are wanted.
+_OfBatch = tuple[np.ndarray, np.ndarray | None]
 
 # The largest number of rows with known embeddings that are written together with a batch.
 _MAX_KNOWN_ROWS = 256
@@ -55,6 +59,7 @@ class _KnownEmbedding:
     embedding: np.ndarray
     digest: bytes
     source: str
+    image_hash: bytes
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -62,16 +67,17 @@ class _PendingBatch:
     """A batch of rows in order, each with its known embedding or, if the engine computes it, the image's digest.
 
     The embeddings of the images are in one batch of the engine for each view, which all have the order of the rows.
+    With those of view 0 come the hashes of the images, uint8 [n, 32], or None.
     """
 
     block: _OpenBlock
     rows: list[tuple[Row, _KnownEmbedding | bytes]]
-    views: list[concurrent.futures.Future[np.ndarray]]
+    views: list[concurrent.futures.Future[_OfBatch]]
 
-    def embeddings(self) -> np.ndarray:
+    def embeddings(self) -> _OfBatch:
         """Waits for the engine: float32 [n, embedding_size], with several views [n, views, embedding_size]."""
-        of_views = [view.result() for view in self.views]
-        return of_views[0] if len(of_views) == 1 else np.stack(of_views, axis=1)
+        of_views, hashes = zip(*(view.result() for view in self.views), strict=True)
+        return of_views[0] if len(of_views) == 1 else np.stack(of_views, axis=1), hashes[0]
 
 
 class BlockEmbedder:
@@ -90,7 +96,8 @@ class BlockEmbedder:
       views: the views that the loader gives of each image; None for one. A batch has one view of its images, so that
         the batches of view 0 are those of a job without views.
       on_rows_done: is called with the number of rows that have reached their outcome since the last call.
-      keep_embedding: is called with the digest and the embedding of each image whose embedding was computed.
+      keep_embedding: is called with the digest, the embedding and the hash of each image of which one was computed.
+      image_hashes: whether records have the perceptual hashes of their images; else hashes are empty.
     """
 
     def __init__(
@@ -101,7 +108,8 @@ class BlockEmbedder:
         open_writer: Callable[[RowBlock], BlockWriter],
         batch_size: int,
         on_rows_done: Callable[[int], None],
-        keep_embedding: Callable[[bytes, np.ndarray], None] = lambda digest, embedding: None,
+        keep_embedding: Callable[[bytes, np.ndarray, bytes], None] = lambda digest, embedding, image_hash: None,
+        image_hashes: bool = False,
         views: Views | None = None,
     ):
         self._loader = loader
@@ -110,6 +118,7 @@ class BlockEmbedder:
         self._batch_size = batch_size
         self._on_rows_done = on_rows_done
         self._keep_embedding = keep_embedding
+        self._image_hashes = image_hashes
         self._views = views
         # One that is finished, and others that keep the engine busy meanwhile, each with a batch for each view.
         self._max_pending = 1 + math.ceil((engine.max_pending - 1) / (1 if views is None else views.count))
@@ -184,14 +193,12 @@ class BlockEmbedder:
             self._pending.append(_PendingBatch(block, rows, self._start_views(images, digests)))
         return True
 
-    def _start_views(
-        self, images: list[np.ndarray], digests: list[bytes]
-    ) -> list[concurrent.futures.Future[np.ndarray]]:
+    def _start_views(self, images: list[np.ndarray], digests: list[bytes]) -> list[concurrent.futures.Future[_OfBatch]]:
         """Gives the images of a batch to the engine, once for each view."""
         if not images:
             return []
         if self._views is None:
-            return [self._batches.submit(self._embed, images)]
+            return [self._batches.submit(self._embed, images, hashes=self._image_hashes)]
         started = []
         for view in range(self._views.count):
             brightness = None
@@ -200,10 +207,13 @@ class BlockEmbedder:
                 drawn = [self._views.distortion(digest, view, size=size).brightness for digest in digests]
                 brightness = np.array(drawn, np.float32)
             pixels = [image[view] for image in images]
-            started.append(self._batches.submit(self._embed, pixels, brightness))
+            hashes = self._image_hashes and view == 0
+            started.append(self._batches.submit(self._embed, pixels, brightness, hashes=hashes))
         return started
 
-    def _embed(self, images: list[np.ndarray], brightness: np.ndarray | None = None) -> np.ndarray:
+    def _embed(
+        self, images: list[np.ndarray], brightness: np.ndarray | None = None, *, hashes: bool = False
+    ) -> _OfBatch:
         """The embeddings of a batch. Runs in a thread for each batch: copying the pixels of 256 images takes 30 ms."""
         # Used again: the kernel takes longer to provide 70 MB of new memory than the pixels take to be copied.
         buffer = None
@@ -214,9 +224,11 @@ class BlockEmbedder:
         pixels = np.stack(images, out=buffer[: len(images)])
         images.clear()  # Their memory may be wanted for the next ones.
         factors = () if brightness is None else (brightness,)
-        embeddings = self._engine.start(pixels, *factors).result()
+        started = self._engine.start(pixels, *factors)
+        found = perceptual_hashes(pixels) if hashes else None
+        embeddings = started.result()
         self._buffers.append(buffer)
-        return embeddings
+        return embeddings, found
 
     def _next_image(self, writer: BlockWriter) -> LoadedImage | _KnownEmbedding | RowFailure:
         started = time.perf_counter()
@@ -225,7 +237,11 @@ class BlockEmbedder:
         if isinstance(image, KnownImage):
             writer.read_sec += image.read_sec
             writer.read_bytes += image.num_bytes
-            return _KnownEmbedding(image.embedding, image.digest, FROM_CACHE)
+            writer.decode_sec += image.decode_sec
+            found = image.found
+            if image.decode_sec:
+                self._keep_embedding(image.digest, found.embedding, found.image_hash)
+            return _KnownEmbedding(found.embedding, image.digest, FROM_CACHE, found.image_hash)
         if isinstance(image, LoadedImage):
             writer.read_sec += image.read_sec
             writer.read_bytes += image.num_bytes
@@ -239,19 +255,26 @@ class BlockEmbedder:
         computed: Iterator[Any] = iter(())
         if batch.views:
             started = time.perf_counter()
-            embeddings = batch.embeddings()
+            embeddings, hashes = batch.embeddings()
             writer.waited_for_engine_sec += time.perf_counter() - started
             writer.last_batch_at = time.time()
             if not writer.first_batch_at:
                 writer.first_batch_at, writer.first_batch_images = writer.last_batch_at, len(embeddings)
             # Of each row, or of each view of each row.
             finite_rows = np.asarray(np.isfinite(embeddings).all(axis=-1))
-            computed = zip(embeddings, finite_rows, np.asarray(embeddings.any(axis=-1)), strict=True)
+            each = [b""] * len(embeddings) if hashes is None else [of_one.tobytes() for of_one in hashes]
+            computed = zip(embeddings, each, finite_rows, np.asarray(embeddings.any(axis=-1)), strict=True)
         for row, known in batch.rows:
             if isinstance(known, _KnownEmbedding):
-                writer.write_record(row, known.embedding, image_sha256=known.digest, source=known.source)
+                writer.write_record(
+                    row,
+                    known.embedding,
+                    image_sha256=known.digest,
+                    source=known.source,
+                    image_hash=known.image_hash if self._image_hashes else b"",
+                )
                 continue
-            embedding, finite, nonzero = next(computed)
+            embedding, image_hash, finite, nonzero = next(computed)
             if not finite.all():
                 words = f"The embedding{_of_view(finite)} holds NaN or infinity."
                 writer.write_outcome(row, RowFailure("embed", "not_finite", words))
@@ -259,8 +282,8 @@ class BlockEmbedder:
                 words = f"The embedding{_of_view(nonzero)} is all zero."
                 writer.write_outcome(row, RowFailure("embed", "all_zero", words))
             else:
-                writer.write_record(row, embedding, image_sha256=known, source=COMPUTED)
-                self._keep_embedding(known, embedding)
+                writer.write_record(row, embedding, image_sha256=known, source=COMPUTED, image_hash=image_hash)
+                self._keep_embedding(known, embedding, image_hash)
         batch.block.batches_pending -= 1
         self._on_rows_done(len(batch.rows))
 
@@ -278,4 +301,6 @@ def _known(row: Row, earlier: ResumedBlock) -> _KnownEmbedding | RowFailure | Ro
     if failure is not None:
         return failure
     record = earlier.records.get(row.uri)
-    return _KnownEmbedding(record.embeddings, record.image_sha256, FROM_EARLIER_RUN) if record is not None else None
+    if record is None:
+        return None
+    return _KnownEmbedding(record.embeddings, record.image_sha256, FROM_EARLIER_RUN, record.image_hash)

@@ -58,6 +58,7 @@ class Job:
         compares.
       input_formats: how each list is read; empty if all are read as rows `image_uri,label[,label...]`.
       views: the views of each image; None for one.
+      image_hashes: whether the records have the perceptual hashes of their images.
       rows_expected: the number of rows that were counted before the start; the job must read as many.
       started: the time at which this run was started, UTC.
       versions: of the software that runs the job, for the report.
@@ -85,6 +86,7 @@ class Job:
     planned_cost: PlannedCost | None = None
     input_formats: tuple[ListFormat, ...] = ()
     views: Views | None = None
+    image_hashes: bool = False
 
     @property
     def key(self) -> str:
