@@ -65,6 +65,7 @@ ROOMS = {
     "insight.neighbours": set(),
     "insight.data": {"trainer.data", "trainer.storage", "preprocess.records"},
     "insight.pages": {"trainer.data", "trainer.storage"},
+    "insight.copies": {"insight.data", "insight.neighbours", "preprocess.images", "preprocess.records"},
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.images", "preprocess.storage"},

@@ -10,7 +10,7 @@ import pytest
 from pipelines.checks import earlier_versions
 from pipelines.embedding import preparation
 from preprocess.beam import transforms
-from tests.pipelines.test_embed import photo, records, report_of, run
+from tests.pipelines.test_embed import photo, report_of, run
 
 
 @pytest.fixture
