@@ -137,8 +137,8 @@ def limits_in_words(photos: EmbeddedPhotos, found: Twins) -> list[str]:
         lines.append(f"hashes: {counted(without, 'photo')} of {len(photos):,} have none, so mirrored copies may lack")
     if found.least_score is not None:
         lines.append(
-            f"embeddings: a score of at least {found.least_score:.2f}, which by chance about "
-            f"{100 * found.false_share:g} % of all photos reach"
+            f"embeddings: a score of at least {found.least_score:.2f}, which by chance at most about "
+            f"{100 * found.false_share:g} % of all photos reach, as estimated from these photos"
         )
     else:
         lines.append("embeddings: not compared, so crops are not found")

@@ -68,7 +68,7 @@ ROOMS = {
     "insight.copies": {"insight.data", "insight.neighbours", "preprocess.images", "preprocess.records"},
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
-    "pipelines.splits": {"preprocess.images", "preprocess.storage"},
+    "pipelines.splits": {"preprocess.images", "preprocess.records", "preprocess.storage"},
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
     "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
     "pipelines.diagnosis": {"pipelines.checks", "preprocess.answers", *_PIPELINE} - {"preprocess.beam"},

@@ -108,22 +108,18 @@ def find_hash_pairs(hashes: np.ndarray, most_bits: int) -> HashPairs:
     """
     if most_bits > MOST_BITS:
         raise ValueError(f"most_bits must be at most {MOST_BITS}. Received: {most_bits}")
-    known = np.flatnonzero(hashes.any(axis=1))
+    known = np.flatnonzero(hashes.any(axis=1)).astype(np.int32)
     words = _words(hashes[known])
     turned = _words(mirrored(hashes[known]))
     found: list[np.ndarray] = [np.empty(0, np.int64)]
-    candidates = _all_pairs(len(known)) if len(known) <= _FEW else _candidates(words, turned)
-    for first, second in candidates:
-        for start in range(0, len(first), _AT_ONCE):
-            some, others = first[start : start + _AT_ONCE], second[start : start + _AT_ONCE]
-            near = _differing(words[some], words[others]) <= most_bits
-            near |= _differing(turned[some], words[others]) <= most_bits
-            low, high = np.minimum(some[near], others[near]), np.maximum(some[near], others[near])
-            found.append((low * len(known) + high)[low < high])
-        if len(found) > 64:
-            found = [np.unique(np.concatenate(found))]
+    for asking, asked in ((words, words), (turned, words)):
+        pairs = _near_of_all if len(known) <= _FEW else _near_in_bands
+        for first, second in pairs(asking, asked, most_bits):
+            found.append(first.astype(np.int64) * len(known) + second)
+            if len(found) > 64:
+                found = [np.unique(np.concatenate(found))]
     low, high = np.divmod(np.unique(np.concatenate(found)), max(1, len(known)))
-    rows, other_rows = known[low], known[high]
+    rows, other_rows = known[low].astype(np.int64), known[high].astype(np.int64)
     bits, is_mirrored = hash_distances(hashes[rows], hashes[other_rows])
     return HashPairs(first=rows, second=other_rows, bits=bits, is_mirrored=is_mirrored)
 
@@ -136,55 +132,79 @@ def _differing(words: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.asarray(np.bitwise_count(words ^ others).sum(axis=1, dtype=np.int64))
 
 
-def _all_pairs(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    rows = np.arange(count)
-    for start in range(0, count, 256):
-        block = rows[start : start + 256]
-        yield np.repeat(block, count), np.tile(rows, len(block))
+def _near_of_all(asking: np.ndarray, asked: np.ndarray, most_bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each two rows i < j, those of which hash i of `asking` is near hash j of `asked`: uint64 [n, 4] both."""
+    for row in range(len(asking) - 1):
+        near = np.flatnonzero(_differing(asking[row], asked[row + 1 :]) <= most_bits)
+        if len(near):
+            yield np.full(len(near), row), near + row + 1
 
 
-def _candidates(words: np.ndarray, turned: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of hashes, and of mirrored hashes and hashes, that agree in a band but for at most one bit."""
-    of_bands, of_turned = _band_values(words), _band_values(turned)
+def _near_in_bands(asking: np.ndarray, asked: np.ndarray, most_bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same, but only of hashes that agree in a band but for at most one bit."""
+    is_same = asking is asked
     with doing("comparing the hashes of photos", total=_BANDS, unit="band") as progress:
         for band in range(_BANDS):
             width = len(range(band, _BITS, _BANDS))
-            values = of_bands[band]
-            order = np.argsort(values, kind="stable")
-            ends = np.cumsum(np.bincount(values, minlength=1 << width))
-            starts = np.concatenate([[0], ends[:-1]])
+            # In the order of their cells, so that what is compared lies side by side in memory.
+            cells = _Cells(asked, band)
+            probes = cells if is_same else _Cells(asking, band)
             for flipped in (0, *(1 << bit for bit in range(width))):
-                for probes in (values, of_turned[band]):
-                    yield from _in_cells(probes ^ flipped, order, starts, ends)
+                yield from _near_in_cells(probes, cells, flipped, most_bits)
             progress.advance(1)
 
 
-def _in_cells(
-    cells: np.ndarray, order: np.ndarray, starts: np.ndarray, ends: np.ndarray
+class _Cells:
+    """The hashes in the order of their values in a band.
+
+    Attributes:
+      rows: int32 [n]: of the hashes.
+      values: int32 [n]: ascending.
+      halves: uint64 [n, 2], twice: the two halves of each hash.
+      starts: int32 [2 ** width + 1]: hashes `starts[value]` to `starts[value + 1]` have this value.
+    """
+
+    def __init__(self, words: np.ndarray, band: int):
+        bits = range(band, _BITS, _BANDS)
+        content = words.view(np.uint8)
+        values = np.zeros(len(words), np.int32)
+        for bit in bits:  # Neighbouring bits are in different bands.
+            values = values << 1 | (content[:, bit // 8] >> (7 - bit % 8) & 1)
+        self.rows = np.argsort(values, kind="stable").astype(np.int32)
+        self.values = values[self.rows]
+        self.halves = np.ascontiguousarray(words[self.rows, :2]), np.ascontiguousarray(words[self.rows, 2:])
+        counts = np.bincount(self.values, minlength=1 << len(bits))
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+
+
+def _near_in_cells(
+    probes: _Cells, cells: _Cells, flipped: int, most_bits: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each row, the rows of the cell that it asks for."""
-    first, sizes = starts[cells], (ends - starts)[cells]
-    sizes = np.where(sizes > _LARGEST_CELL, 0, sizes)
-    asking = np.flatnonzero(sizes)
+    """Of the rows i < j where j is in the cell of i, with one bit flipped, those that are near."""
+    wanted = probes.values ^ flipped
+    first = cells.starts[wanted]
+    sizes = cells.starts[wanted + 1] - first
+    asking = np.flatnonzero((sizes > 0) & (sizes <= _LARGEST_CELL)).astype(np.int32)
     first, sizes = first[asking], sizes[asking]
-    pieces = np.searchsorted(np.cumsum(sizes), np.arange(_AT_ONCE, int(sizes.sum()) + _AT_ONCE, _AT_ONCE), side="right")
+    ends = np.cumsum(sizes, dtype=np.int64)
     begin = 0
-    for end in [*pieces.tolist(), len(asking)]:
-        if end > begin:
-            of_piece = sizes[begin:end]
-            before = np.cumsum(of_piece) - of_piece
-            places = np.arange(int(of_piece.sum())) - np.repeat(before - first[begin:end], of_piece)
-            yield np.repeat(asking[begin:end], of_piece), order[places]
-        begin = max(begin, end)
-
-
-def _band_values(words: np.ndarray) -> list[np.ndarray]:
-    """The bits of each band as a number: int64 [n] for each. Neighbouring bits are in different bands."""
-    bits = np.unpackbits(words.view(np.uint8), axis=1)
-    found = []
-    for band in range(_BANDS):
-        values = np.zeros(len(words), np.int64)
-        for bit in range(band, _BITS, _BANDS):
-            values = values << 1 | bits[:, bit]
-        found.append(values)
-    return found
+    while begin < len(asking):
+        before = ends[begin - 1] if begin else 0
+        # At least one, and then as many as fit.
+        end = max(begin + 1, int(np.searchsorted(ends, before + _AT_ONCE, side="right")))
+        some = slice(begin, end)
+        places = np.arange(int(ends[end - 1] - before)) + np.repeat(
+            first[some] - (ends[some] - sizes[some] - before), sizes[some]
+        )
+        own = np.repeat(asking[some], sizes[some])
+        once = np.flatnonzero(probes.rows[own] < cells.rows[places])
+        own, places = own[once], places[once]
+        # Half of the bits are enough to refuse nearly all.
+        bits = np.bitwise_count(probes.halves[0][own] ^ cells.halves[0][places]).sum(axis=1, dtype=np.uint16)
+        near = np.flatnonzero(bits <= most_bits)
+        own, places, bits = own[near], places[near], bits[near]
+        bits += np.bitwise_count(probes.halves[1][own] ^ cells.halves[1][places]).sum(axis=1, dtype=np.uint16)
+        near = bits <= most_bits
+        if near.any():
+            yield probes.rows[own[near]], cells.rows[places[near]]
+        begin = end

@@ -8,12 +8,14 @@ for photos that are not nearer than the neighbours of either. Distances are 1 - 
 all embeddings is subtracted.
 
 The threshold comes from the set itself: the best score of each photo, where no twin of it is left in the set, is taken
-as normally distributed, with the median and the lower decile of those that were measured.
+as normally distributed, with the median and the lower decile of those that were measured. Pairs of one class are among
+them: they are more alike than those of different classes, which only say from where on pairs are left out as twins.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from statistics import NormalDist
 
 import numpy as np
@@ -25,11 +27,18 @@ _NEIGHBOURS = 15
 _COPIES = 5
 # With fewer photos there are no neighbours to compare with.
 FEWEST_PHOTOS = 2 * _NEIGHBOURS
-# Which share of all photos may be taken for a twin of another by chance.
-FALSE_SHARE = 0.001
-# The first guess, from the scores of pairs of different classes, which are less alike than those of one class.
-_GUESS_SHARE = 0.0001
+# The share of a normal distribution that is above the threshold. Best scores have a heavier tail than the normal
+# distribution that has their lower quantiles: among random vectors up to 1.4 % of the photos exceed it.
+_TAIL_SHARE = 0.0001
+FALSE_SHARE = 0.02
+# Scores above this share of the distribution that a cut is made of are not looked at.
+_CUT_SHARE = 0.0001
+_MOST_SENSIBLE = 0.9
 _QUANTILES = (0.1, 0.5)
+_GAP_RATIO = sum(1 / k for k in range(1, _COPIES)) / sum(1 / k for k in range(_COPIES, _NEIGHBOURS))
+# The fit of a distribution that is cut converges at once if little is cut off, and means nothing if most is.
+_ROUNDS = 20
+_LEAST_BELOW_CUT = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,25 +90,47 @@ def _threshold(rows: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> flo
     apart = (classes[rows] != classes[:, np.newaxis]) & (classes[rows] >= 0) & (classes[:, np.newaxis] >= 0)
     apart_best = np.where(apart, scores, -np.inf).max(axis=1)
     apart_best = apart_best[np.isfinite(apart_best)]
+    # What the best score would be without copies, from the gap between the 5th and the 15th: if scores have an
+    # exponential tail, the gap between the k-th and the m-th best is as 1/k + ... + 1/(m - 1).
+    fifth = scores[:, _COPIES - 1]
+    cuts = [fifth + _GAP_RATIO * np.median(fifth - scores[:, -1]), fifth]
     if len(apart_best) >= FEWEST_PHOTOS:
-        guess = _upper_bound(apart_best, _GUESS_SHARE)
-    else:
-        # Most copies are nearer than the last neighbour that may be one.
-        guess = _upper_bound(scores[:, _COPIES - 1], _GUESS_SHARE)
-    # Of photos that the guess takes for twins only the first stays, so that what is measured are different photos.
+        cuts.insert(0, apart_best)
+    for values in cuts:
+        found = _bound_without_twins(rows, scores, cut_at=_upper_bound(values, _CUT_SHARE))
+        # Where most photos have many copies, they pass for its neighbours, and the next cut is a lower one.
+        if found <= _MOST_SENSIBLE:
+            return found
+    return _MOST_SENSIBLE
+
+
+def _bound_without_twins(rows: np.ndarray, scores: np.ndarray, *, cut_at: float) -> float:
+    """The score that few photos reach whose twins are left out: pairs above `cut_at` are taken for twins."""
     is_left = np.ones(len(rows), bool)
-    for query, place in zip(*np.nonzero(scores > guess), strict=True):
+    for query, place in zip(*np.nonzero(scores > cut_at), strict=True):
         if rows[query, place] < query and is_left[rows[query, place]]:
             is_left[query] = False
     alone = np.where(is_left[rows], scores, -np.inf)[is_left].max(axis=1)
     alone = alone[np.isfinite(alone)]
     if len(alone) < FEWEST_PHOTOS:
-        return guess
-    return max(guess, _upper_bound(alone, FALSE_SHARE))
+        return math.inf
+    return _upper_bound(alone, _TAIL_SHARE, cut_at=cut_at)
 
 
-def _upper_bound(values: np.ndarray, share: float) -> float:
-    """What this share of a normal distribution exceeds, which has two quantiles of the values."""
+def _upper_bound(values: np.ndarray, share: float, *, cut_at: float = math.inf) -> float:
+    """What this share of a normal distribution exceeds, which has two quantiles of the values.
+
+    Args:
+      values: [n], n > 0.
+      share: from 0 to 1.
+      cut_at: the values are those of the distribution that are not larger, so their quantiles are others of it.
+    """
+    normal = NormalDist()
     low, median = np.quantile(values, _QUANTILES)
-    deviation = (median - low) / -NormalDist().inv_cdf(_QUANTILES[0])
-    return float(min(median + deviation * NormalDist().inv_cdf(1 - share), 0.99))
+    below_cut = 1.0
+    for _ in range(_ROUNDS):
+        low_z, median_z = (normal.inv_cdf(quantile * below_cut) for quantile in _QUANTILES)
+        deviation = max(float(median - low) / (median_z - low_z), 1e-9)
+        mean = float(median) - deviation * median_z
+        below_cut = max(normal.cdf((cut_at - mean) / deviation), _LEAST_BELOW_CUT)
+    return mean + deviation * normal.inv_cdf(1 - share)
