@@ -66,6 +66,10 @@ ROOMS = {
     "insight.data": {"trainer.data", "trainer.storage", "preprocess.records"},
     "insight.pages": {"trainer.data", "trainer.storage"},
     "insight.copies": {"insight.data", "insight.neighbours", "preprocess.images", "preprocess.records"},
+    # It needs the description of the model that the sketch belongs to.
+    "insight.label_errors": set(),
+    "insight.selection": {"insight.label_errors", "insight.neighbours"},
+    "insight.drifting": {"insight.data", "trainer.data", "trainer.export", "preprocess.images"},
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.images", "preprocess.records", "preprocess.storage"},
