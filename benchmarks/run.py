@@ -47,6 +47,7 @@ BENCHMARKS = (
     "accuracy",
     "drift",
     "label_next",
+    "twins",
 )
 _WITH_PHOTOS = {
     "startup",
@@ -62,6 +63,7 @@ _WITH_PHOTOS = {
     "serving",
     "drift",
     "label_next",
+    "twins",
 }
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")

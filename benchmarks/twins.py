@@ -195,9 +195,8 @@ def million_hashes(count: int) -> list[Figure]:
     found = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     wanted = list(zip(np.minimum(originals, copies).tolist(), np.maximum(originals, copies).tolist(), strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    say(
-        f"{count:,} hashes: {len(pairs):,} pairs, {len(found - set(wanted))} of them not planted; {wall_sec:.1f} s of wall"
-    )
+    false = len(found - set(wanted))
+    say(f"{count:,} hashes: {len(pairs):,} pairs, {false} of them not planted; {wall_sec:.1f} s of wall")
     return [
         limit(f"{count:,} hashes: time of one core", cpu_sec, _MAX_SEC, unit="s", at_most=True),
         limit(f"{count:,} hashes: peak memory of the process", peak, _MAX_BYTES, unit="bytes", at_most=True),
@@ -260,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if peer is not None:
             for what, count in _judged(_pairs_of_peer(both), both.bases, kinds, natural).items():
                 peers[what].append(count)
-        say(f"seed {seed}: {dict((what, counts[-1]) for what, counts in ours.items())}")
+        say(f"seed {seed}: " + ", ".join(f"{what} {counts[-1]}" for what, counts in ours.items()))
     figures += _figures("hugs twins", ours, with_targets=True)
     figures += _figures(f"imagehash, {_PEER_BITS} bits", peers, with_targets=False)
     finish("twins", figures, photos=photo_set.name, seeds=args.seeds, natural_pairs=len(natural), argv=sys.argv[1:])
