@@ -50,6 +50,7 @@ BENCHMARKS = (
     "accuracy",
     "drift",
     "label_next",
+    "twins",
 )
 _WITH_PHOTOS = {
     "startup",
@@ -68,6 +69,7 @@ _WITH_PHOTOS = {
     "drift",
     "label_next",
     "serving_memory",
+    "twins",
 }
 
 

@@ -27,6 +27,7 @@ PROGRAMS = {
     "serve": ("serving.serve", "answers requests with a model: a web page, and an API for programs"),
     "images_to_json": ("cloud.images_to_json", "writes photos as the JSON that an endpoint takes"),
     "classify": ("preprocess.classify", "says which of ImageNet's classes photos show, without training"),
+    "twins": ("insight.twins", "finds photos that are copies of each other, within a set and across sets"),
     "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
     "next": ("insight.next", "says which unlabelled photos to label next, and what that would bring"),
     "drift": ("insight.drift", "says whether new photos are like those that a model was trained on"),

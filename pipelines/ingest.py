@@ -44,7 +44,7 @@ from preprocess.locks.file_lock import FileLock
 from preprocess.locks.lease import Lease
 from preprocess.locks.lock_holder import this_process
 from preprocess.locks.output_lock import fenced, locked
-from preprocess.storage.base import LocalStorage, Storage
+from preprocess.storage.base import LocalStorage, Storage, read_file
 from preprocess.storage.uris import has_scheme, is_in_bucket
 
 _PERCENT = 10.0
@@ -72,7 +72,8 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="parent|REGEX|FILE",
         help="keep all photos of one thing in one list. parent: the photos of a folder below the class folder; REGEX: "
         "those with the same text in its first group (or match), searched in the path below --image_dir; FILE: those "
-        "of one group in a CSV file of rows photo,group. name and path: each photo by itself, known by its file name, "
+        "of one group in a CSV file of rows photo,group, or copies by the twins.csv that `hugs twins` wrote (it reads "
+        "the photos, to find them by content). name and path: each photo by itself, known by its file name, "
         "or by its path below --image_dir (default: by its name, or its path where there are few names)",
     )
     parser.add_argument(
@@ -319,8 +320,12 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
     if not is_listable(prefix):
         raise InputError(f"--image_dir: a path in a list is UTF-8 without line breaks. Received: {prefix!r}.")
     eval_percent, test_percent = _percents(args, given)
+    photo_storage = storage if storage and has_scheme(image_dir) else _storage_for(image_dir)
     groups = PhotoGroups(
-        args.group_by, {folder: classes.images[folder] for folder in labels}, lambda uri: storage or _storage_for(uri)
+        args.group_by,
+        {folder: classes.images[folder] for folder in labels},
+        lambda uri: storage or _storage_for(uri),
+        lambda path: read_file(photo_storage, f"{image_dir.rstrip('/')}/{path}"),
     )
     with doing("choosing the list of each photo"):
         photos, of_group = _split(

@@ -247,6 +247,15 @@ class TrainingOptions(TrainOptions, DataOptions):
         held_as=SEARCHED,
         metavar="SEC",
     )
+    twins: str | None = option(
+        None,
+        Path("a file", "read"),
+        help="the twins.csv that `hugs twins` wrote: evaluation and test photos that are copies of training photos "
+        "count as shared, and the metrics and the report have the accuracy without them",
+        decides="neither",
+        metavar="FILE",
+        default_words="none: only equal files count as shared",
+    )
     seeds: int = option(
         1,
         Whole(1),
@@ -325,6 +334,8 @@ class TrainingOptions(TrainOptions, DataOptions):
     def _check_data(self) -> None:
         if self.evaluates_only and not (self.eval_data_paths or self.test_data_paths):
             raise FieldError("--eval_data_paths", "or --test_data_paths must name what the model is to be evaluated on")
+        if self.evaluates_only and self.twins is not None:
+            raise FieldError("--twins", "compares with the training set, so it goes with --train_data_paths")
         for field in () if self.evaluates_only else ("train_data_paths", "eval_data_paths"):
             if not getattr(self, field):
                 raise FieldError(f"--{field}", "must name at least one file or glob")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from trainer.data.dataset import EmbeddingDataset
     from trainer.data.photos import Photo
-    from trainer.data.shared_images import SharedImages
+    from trainer.data.shared_images import SharedImages, TwinGroups
     from trainer.evaluation.metrics import Evaluation
     from trainer.export.output_folder import OutputFolder
     from trainer.training.loop import TrainingResult
@@ -176,6 +176,31 @@ def _read_data(options: TrainingOptions, sets: dict[str, tuple[RecordSet, ...]])
     return read_datasets(
         sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled, draw_views=options.draw_views
     )
+
+
+def _read_twins(path: str | None, data: dict[str, EmbeddingDataset]) -> TwinGroups | None:
+    """The table of copies that the user named.
+
+    Raises:
+      InputError: it cannot be read, or it names none of the photos of the run.
+    """
+    if path is None:
+        return None
+    from preprocess.records.twin_groups import parse_twin_groups
+    from trainer.data.shared_images import count_named
+    from trainer.storage.files import cause_of
+
+    try:
+        content = storage().read(path)
+    except OSError as error:
+        raise InputError(f"--twins: cannot read {path}: {cause_of(error)}.") from error
+    twins = parse_twin_groups(content, path=path, flag="twins")
+    if len(twins) and not any(count_named(dataset, twins) for dataset in data.values()):
+        raise InputError(
+            f"--twins: {path} names none of the photos of this run. Give the table that `hugs twins` wrote for these "
+            "very sets."
+        )
+    return twins
 
 
 def _load_backbone(record_set: RecordSet, weights: str | None) -> tuple[keras.Model | None, BackboneIdentity]:
@@ -369,7 +394,8 @@ def _train_and_export(
     data = in_label_mode(data, options.label_mode)
     require_trainable(data["train"])
     with doing("looking for images that the sets share"):
-        shared, findings = find_shared_images(data), embedding_findings(sets)
+        twins = _read_twins(options.twins, data)
+        shared, findings = find_shared_images(data, twins), embedding_findings(sets)
     left_out = {name: images.rows for name, images in shared.items()}
     origins = record_origins(sets)
     warnings = _warnings(sets, data, backbone, shared, findings, origins)
@@ -384,6 +410,9 @@ def _train_and_export(
     with doing("evaluating the model"):
         calibration, threshold = calibrate(logits_of, data["eval"], min_precision=options.min_precision)
         evaluations = assess(logits_of, data, calibration, train_support=data["train"].support(), left_out=left_out)
+    for name, images in shared.items():
+        if images.knows_twins and len(images.rows):
+            evaluations[name].numbers["without_shared_images"]["twins"] = images.num_twins
     metrics = run_metrics(options, sets, data, backbone, result, evaluations, calibration, threshold, warnings)
     metrics |= {
         "shared_images": {name: images.to_json() for name, images in shared.items()},

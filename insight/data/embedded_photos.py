@@ -10,6 +10,7 @@ import numpy as np
 from configs.activity import doing
 from configs.counts import counted
 from configs.errors import InputError
+from preprocess.records.example import HASH_BYTES
 from trainer.data.memory import MemoryBudget
 from trainer.data.record_sets import RecordSet, find_record_sets, require_agreement
 from trainer.data.shard_reader import read_shards
@@ -28,6 +29,7 @@ class EmbeddedPhotos:
       label_splits: int64, shape [n + 1]: record i has `label_ids[label_splits[i]:label_splits[i + 1]]`, maybe none.
       labels: the dictionary: the name of each id.
       image_digests: uint8, shape [n, 16]: the first bytes of the SHA-256 of each image file; 0 if it is not known.
+      image_hashes: uint8, shape [n, 32]: the perceptual hash of each image; 0 if it is not known.
       set_numbers: int32, shape [n]: the place in `sets` of the set that each record belongs to.
       sets: the record sets.
     """
@@ -38,6 +40,7 @@ class EmbeddedPhotos:
     label_splits: np.ndarray
     labels: tuple[str, ...]
     image_digests: np.ndarray
+    image_hashes: np.ndarray
     set_numbers: np.ndarray
     sets: tuple[RecordSet, ...]
 
@@ -83,6 +86,7 @@ class EmbeddedPhotos:
             label_ids=self.label_ids[np.repeat(starts, counts) + within],
             label_splits=splits,
             image_digests=self.image_digests[rows],
+            image_hashes=self.image_hashes[rows],
             set_numbers=self.set_numbers[rows],
         )
 
@@ -113,6 +117,7 @@ def read_embedded_photos(paths: Sequence[str], *, flag: str, input_dict: str | N
     embeddings = np.empty((total, size), np.float32)
     uris = np.empty(total, object)
     digests = np.empty((total, 16), np.uint8)
+    hashes = np.empty((total, HASH_BYTES), np.uint8)
     label_ids: list[np.ndarray] = []
     label_counts = np.empty(total, np.int64)
     filled = 0
@@ -124,6 +129,7 @@ def read_embedded_photos(paths: Sequence[str], *, flag: str, input_dict: str | N
                 embeddings[place] = records.embeddings
                 uris[place] = records.uris
                 digests[place] = records.image_digests
+                hashes[place] = records.image_hashes
                 label_counts[place] = records.label_counts
                 label_ids.append(records.label_ids)
                 filled += len(records)
@@ -135,6 +141,7 @@ def read_embedded_photos(paths: Sequence[str], *, flag: str, input_dict: str | N
         label_splits=np.concatenate([[0], np.cumsum(label_counts)]).astype(np.int64),
         labels=sets[0].manifest.labels,
         image_digests=digests,
+        image_hashes=hashes,
         set_numbers=np.repeat(np.arange(len(sets), dtype=np.int32), [found.manifest.records for found in sets]),
         sets=sets,
     )

@@ -21,6 +21,7 @@ from configs.activity import doing
 from configs.errors import InputError
 from configs.option import definition_of, time_deciding
 from configs.several_backbones import path_for, path_of_each
+from pipelines.checks.earlier_versions import as_begun, with_hashes
 from pipelines.checks.embed_flags import EmbedFlags, JobOptions, of_each_backbone
 from pipelines.checks.output_claim import Output, check_prefix
 from pipelines.checks.preflight import (
@@ -166,6 +167,7 @@ def prepare_job(
                 images=images,
                 expects=expects,
                 is_alone=len(each) == 1,
+                storage=storage,
             )
             for name, of_one in each.items()
         ]
@@ -215,9 +217,11 @@ def _set_of(
     images: ImageSource,
     expects: BackboneIdentity | None,
     is_alone: bool,
+    storage: Storage,
 ) -> BackboneSet:
     """The set that one backbone makes; `is_alone` if the run makes no other."""
     job = _job_of(options, spec, lists, labels, planned_cost, weights_sha256)
+    job = as_begun(with_hashes(job), storage, overwrite=options.overwrite)
     size = spec.image.size
     return BackboneSet(
         job=job if is_alone else dataclasses.replace(job, backbone_name=name),

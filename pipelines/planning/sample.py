@@ -22,7 +22,7 @@ from preprocess.images.loader import LoadedImage
 from preprocess.jobs.estimate import Estimate, mean_of, share_of
 from preprocess.lists.outcomes import RowFailure
 from preprocess.machine.cores import available_cores
-from preprocess.records.example import encode_example
+from preprocess.records.example import HASH_BYTES, encode_example
 from preprocess.records.tfrecord import frame_record
 
 # The number of decoded images that are kept for the engine, 0.27 MB each.
@@ -233,6 +233,7 @@ def record_bytes(sample: SampledImages, engine: EngineCost, *, views: int) -> in
         embedding=np.zeros(engine.embedding_size, np.float32),
         label_ids=(0,),
         image_sha256=_UNKNOWN_DIGEST,
+        image_hash=bytes(HASH_BYTES),
         view_embeddings=further_views if views > 1 else None,
     )
     return len(frame_record(example))

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from configs.counts import counted
 from configs.errors import InputError
+from pipelines.splits.photo_twins import twin_keys
+from preprocess.records.twin_groups import TwinGroups, has_twin_columns, parse_twin_groups
 from preprocess.storage.base import Storage
 
 NAME, PATH, PARENT = "name", "path", "parent"
@@ -51,9 +53,11 @@ class PhotoGroups:
     """Gives each photo the key of its group.
 
     Args:
-      group_by: None, "name", "path", "parent", a regular expression, or the path of a CSV file `photo,group`.
+      group_by: None, "name", "path", "parent", a regular expression, or the path of a CSV file: `photo,group`, or the
+        twins.csv of `hugs twins`.
       classes: paths of the photos below the folder of photos, by class folder.
       storage: opens the file.
+      read: reads a photo by its path, to find it in twins.csv.
 
     Attributes:
       by_path: whether paths, not names, identify photos.
@@ -67,7 +71,13 @@ class PhotoGroups:
       InputError: `group_by` is wrong, or groups none of the photos.
     """
 
-    def __init__(self, group_by: str | None, classes: Mapping[str, Sequence[str]], storage: Callable[[str], Storage]):
+    def __init__(
+        self,
+        group_by: str | None,
+        classes: Mapping[str, Sequence[str]],
+        storage: Callable[[str], Storage],
+        read: Callable[[str], bytes],
+    ):
         self._classes = classes
         self.num_photos = sum(map(len, classes.values()))
         self.num_names = len({path.rpartition("/")[2] for paths in classes.values() for path in paths})
@@ -77,10 +87,31 @@ class PhotoGroups:
         self.num_versions = 0
         self.masks: list[str] = []
         self._each_by_itself = group_by in (NAME, PATH)
-        self._group_of = None if group_by in (None, NAME, PATH) else _grouping(group_by, storage)
         self.num_ungrouped = 0
-        if self._group_of is not None:
+        self._twin_keys: dict[str, str] | None = None
+        grouping = None if group_by in (None, NAME, PATH) else _grouping(group_by, storage)
+        self._group_of = None if isinstance(grouping, TwinGroups) else grouping
+        if isinstance(grouping, TwinGroups):
+            self._join_twins(grouping, read, path=str(group_by))
+        elif self._group_of is not None:
             self._check_that_it_groups(group_by)
+
+    def _join_twins(self, twins: TwinGroups, read: Callable[[str], bytes], *, path: str) -> None:
+        photos = (
+            (photo, self._key_by_name(photo, version_key))
+            for paths in self._classes.values()
+            for photo, version_key in zip(paths, _version_keys(paths), strict=True)
+        )
+        self._twin_keys, named = twin_keys(photos, twins, read, total=self.num_photos)
+        if not named and len(twins):
+            raise InputError(
+                f"--group_by: {path} names none of the {counted(self.num_photos, 'photo')} here by the SHA-256 of its "
+                "file. Give the table that `hugs twins` wrote for records of these photos."
+            )
+
+    def _key_by_name(self, path: str, version_key: str) -> str:
+        parent, slash, _ = path.rpartition("/")
+        return f"{parent}{slash}{version_key}" if self.by_path else version_key
 
     def _check_that_it_groups(self, group_by: str | None) -> None:
         assert self._group_of is not None
@@ -99,7 +130,7 @@ class PhotoGroups:
     @property
     def are_chosen(self) -> bool:
         """Whether the user says which photos belong together."""
-        return self._group_of is not None
+        return self._group_of is not None or self._twin_keys is not None
 
     @property
     def nested(self) -> tuple[int, int]:
@@ -116,8 +147,8 @@ class PhotoGroups:
         """For each photo of a class: what identifies it, and the key of its group."""
         paths = self._classes[folder]
         for path, version_key in zip(paths, _version_keys(paths), strict=True):
-            parent, slash, name = path.rpartition("/")
-            own, key = (path, f"{parent}{slash}{version_key}") if self.by_path else (name, version_key)
+            name = path.rpartition("/")[2]
+            own, key = path if self.by_path else name, self._key_by_name(path, version_key)
             group = self._group_of(folder, path) if self._group_of else None
             if group is not None:
                 key = group
@@ -127,7 +158,7 @@ class PhotoGroups:
                 self.num_versions += 1
                 if _MASK.search(_stem(name)):
                     self.masks.append(path)
-            yield own, key
+            yield own, key if self._twin_keys is None else self._twin_keys.get(key, key)
 
 
 def _version_keys(paths: Sequence[str]) -> Iterator[str]:
@@ -182,7 +213,7 @@ def _below_class(folder: str, path: str) -> str:
     return f"/{path}".partition(f"/{folder}/")[2]
 
 
-def _grouping(group_by: str | None, storage: Callable[[str], Storage]) -> Callable[[str, str], str | None]:
+def _grouping(group_by: str | None, storage: Callable[[str], Storage]) -> Callable[[str, str], str | None] | TwinGroups:
     """The function from a class folder and a path to the group of the photo; None for photos of no group."""
     assert group_by is not None
     if group_by == PARENT:
@@ -210,11 +241,17 @@ def _grouping(group_by: str | None, storage: Callable[[str], Storage]) -> Callab
     return search
 
 
-def _from_file(list_path: str, storage: Storage) -> Callable[[str, str], str | None]:
-    """The groups of a CSV file. A photo is named by its path below the folder of photos, or by its file name."""
+def _from_file(list_path: str, storage: Storage) -> Callable[[str, str], str | None] | TwinGroups:
+    """The groups of a CSV file. A photo is named by its path below the folder of photos, or by its file name.
+
+    The table of `hugs twins` names photos by the digests of their files.
+    """
     try:
         with storage.open(list_path) as stream:
-            rows = list(csv.reader(io.StringIO(stream.read().decode("utf-8-sig"), newline="")))
+            data = stream.read()
+        if has_twin_columns(data):
+            return parse_twin_groups(data, path=list_path, flag="group_by")
+        rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"--group_by: {list_path} cannot be read as a CSV file photo,group ({error}).") from error
     groups: dict[str, str] = {}

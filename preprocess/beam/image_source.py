@@ -148,6 +148,7 @@ class ImageSource:
         *,
         recall: RecallEmbeddings | None = None,
         engines: Sequence[Engine] = (),
+        wants_hashes: bool = False,
     ) -> ImageLoader | ParallelLoader:
         """Makes the loader of images.
 
@@ -155,6 +156,7 @@ class ImageSource:
           find_embeddings: looks up the embeddings of an image by the SHA-256 of its file.
           recall: the same, of the embeddings that are in memory. Helper processes do not ask it.
           engines: what the images are loaded for, which decides how far ahead and in how many processes.
+          wants_hashes: an image is decoded, too, if an embedding is found without the hash of the image.
         """
         decode = self.decode or IsolatedDecoder(
             max_pixels=self.max_pixels,
@@ -180,6 +182,7 @@ class ImageSource:
             deadline_sec=deadline_sec,
             find_embeddings=find_embeddings,
             recall=recall,
+            wants_hashes=wants_hashes,
             try_again=self.try_again,
             connections_per_host=self.connections_per_host,
         )

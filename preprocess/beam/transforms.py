@@ -23,7 +23,7 @@ from preprocess.beam.image_source import ImageSource
 from preprocess.beam.source_digest import check_same_code, source_digest
 from preprocess.engines.base import Engine, EngineInfo
 from preprocess.engines.select import EngineSpec, load_engine
-from preprocess.images.loader import LoadedImage
+from preprocess.images.loader import FoundEmbedding, LoadedImage
 from preprocess.jobs import faults, progress
 from preprocess.jobs.block_embedder import BlockEmbedder, Loader
 from preprocess.jobs.block_results import BlockResult, StoredResult, stored_name
@@ -237,22 +237,23 @@ class _EmbedRowBlocks(DoFnOfThisCode):
                 self._find_embeddings if any(member.cache for member in self._members) else None,
                 recall=self._recall,
                 engines=[member.engine for member in self._members],
+                wants_hashes=any(member.made.job.image_hashes for member in self._members),
             ),
             layout=images.layout,
             sizes=sizes,
             make_embedder=self._make_embedder,
         )
 
-    def _find_embeddings(self, digest: bytes) -> tuple[np.ndarray | None, ...]:
+    def _find_embeddings(self, digest: bytes) -> tuple[FoundEmbedding | None, ...]:
         return tuple(member.cache.find(digest) if member.cache else None for member in self._members)
 
-    def _recall(self, digest: bytes) -> tuple[np.ndarray, ...] | None:
+    def _recall(self, digest: bytes) -> tuple[FoundEmbedding, ...] | None:
         found = []
         for member in self._members:
-            embedding = member.recent.find(digest)
-            if embedding is None:
+            one = member.recent.find(digest)
+            if one is None or (member.made.job.image_hashes and not one.image_hash):
                 return None
-            found.append(embedding)
+            found.append(one)
         return tuple(found)
 
     def _make_embedder(self, number: int, loader: Loader) -> BlockEmbedder:
@@ -276,6 +277,7 @@ class _EmbedRowBlocks(DoFnOfThisCode):
             on_rows_done=progress.notify,
             views=self._options.images.views,
             recent=member.recent,
+            image_hashes=member.made.job.image_hashes,
             **({"keep_embedding": member.cache.keep} if member.cache else {}),
         )
 

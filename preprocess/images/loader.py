@@ -47,6 +47,19 @@ _decoded_again = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class FoundEmbedding:
+    """An embedding that was looked up.
+
+    Attributes:
+      embedding: float32 [n]; of several views [views, n].
+      image_hash: the perceptual hash of the image; empty if only the embedding is known.
+    """
+
+    embedding: np.ndarray
+    image_hash: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class LoadedImage:
     """An image, with the time that it took.
 
@@ -57,7 +70,7 @@ class LoadedImage:
       num_bytes: the number of encoded bytes.
       read_sec: seconds for reading, for the digest and for looking up embeddings.
       decode_sec: seconds for decoding.
-      embeddings: what looking up gave, if some of several embeddings are known; else empty.
+      found: what looking up gave for each backbone, if it gave something, but not all that is wanted; else empty.
     """
 
     pixels: np.ndarray
@@ -65,7 +78,7 @@ class LoadedImage:
     num_bytes: int
     read_sec: float
     decode_sec: float
-    embeddings: tuple[np.ndarray | None, ...] = ()
+    found: tuple[FoundEmbedding | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -73,14 +86,14 @@ class KnownImage:
     """An image whose embeddings were found by its digest, so it was not decoded.
 
     Attributes:
-      embeddings: of each backbone float32 [n]; of several views [views, n].
+      found: what was found, for each backbone.
       digest: the SHA-256 of the encoded bytes, 32 bytes.
       num_bytes: the number of encoded bytes.
       read_sec: seconds for reading, for the digest and for looking up the embeddings.
       is_repeated: `recall` found it: an earlier image of this run has the same bytes.
     """
 
-    embeddings: tuple[np.ndarray, ...]
+    found: tuple[FoundEmbedding, ...]
     digest: bytes
     num_bytes: int
     read_sec: float
@@ -89,9 +102,9 @@ class KnownImage:
 
 Outcome = LoadedImage | KnownImage | RowFailure
 # Looks up the embeddings of an image by the SHA-256 of its file: one for each backbone, None for those not known.
-FindEmbeddings = Callable[[bytes], tuple[np.ndarray | None, ...]]
+FindEmbeddings = Callable[[bytes], tuple[FoundEmbedding | None, ...]]
 # The same for what is in memory: the embeddings of all backbones, or None if one of them is not there.
-RecallEmbeddings = Callable[[bytes], tuple[np.ndarray, ...] | None]
+RecallEmbeddings = Callable[[bytes], tuple[FoundEmbedding, ...] | None]
 
 
 _threads: tuple[int, int] | None = None
@@ -132,8 +145,9 @@ class ImageLoader:
       max_ahead: the number of images that are loaded ahead.
       max_encoded_bytes: no read starts while the images that wait for a decoder have this many bytes.
       deadline_sec: a read that takes longer counts as a fault of the machine, and its thread is replaced.
-      find_embeddings: looks up the embeddings of the image, float32 [n] or [views, n] for each backbone, by its digest
-        (SHA-256, 32 bytes). An image is decoded unless all are known. It runs in threads.
+      find_embeddings: looks up the embeddings of the image for each backbone by its digest (SHA-256, 32 bytes). An
+        image is decoded unless all are known. It runs in threads.
+      wants_hashes: an image is decoded, too, if an embedding is found without the hash of the image.
       look_up_deadline_sec: if looking up takes longer, the embeddings count as not known.
       recall: looks them up in memory: all of them, or None. It is asked first, and must not wait or fail.
       try_again: how long an image is tried again after a fault of the machine, without the time of the attempts.
@@ -150,6 +164,7 @@ class ImageLoader:
         max_encoded_bytes: int = MAX_ENCODED_BYTES,
         deadline_sec: float = DEFAULT_DEADLINE_SEC,
         find_embeddings: FindEmbeddings | None = None,
+        wants_hashes: bool = False,
         look_up_deadline_sec: float = LOOK_UP_DEADLINE_SEC,
         recall: RecallEmbeddings | None = None,
         try_again: RetryPolicy = TRY_AGAIN,
@@ -157,7 +172,16 @@ class ImageLoader:
     ):
         queues = _host_queues(connections_per_host)
         self._how = _How(
-            read, decode, decodes_views, find_embeddings, deadline_sec, look_up_deadline_sec, recall, try_again, queues
+            read,
+            decode,
+            decodes_views,
+            find_embeddings,
+            wants_hashes,
+            deadline_sec,
+            look_up_deadline_sec,
+            recall,
+            try_again,
+            queues,
         )
         self._max_ahead = max_ahead
         self._budget = _ByteBudget(max_encoded_bytes)
@@ -233,6 +257,7 @@ class _How:
     decode: Callable[..., np.ndarray]
     decodes_views: bool
     find_embeddings: FindEmbeddings | None
+    wants_hashes: bool
     deadline_sec: float
     look_up_deadline_sec: float
     recall: RecallEmbeddings | None
@@ -245,7 +270,7 @@ class _Encoded:
     data: bytes
     digest: bytes
     read_sec: float
-    embeddings: tuple[np.ndarray | None, ...] = ()
+    found: tuple[FoundEmbedding | None, ...] = ()
 
 
 class _LoadTask:
@@ -271,6 +296,11 @@ class _LoadTask:
     @property
     def deadline_sec(self) -> float:
         return self._how.deadline_sec + (_WEB_EXTRA_SEC if self._host is not None else 0.0)
+
+    @property
+    def wants_hash(self) -> bool:
+        """Whether the image is decoded if its embedding is found without its hash."""
+        return self._how.wants_hashes
 
     def prepare(self) -> None:
         if self._wait_sec:  # Even sleep(0) releases the interpreter's lock.
@@ -375,7 +405,7 @@ class _LoadTask:
                     raise self._persistent(error) from error
             else:
                 return LoadedImage(
-                    pixels, encoded.digest, len(encoded.data), encoded.read_sec, decode_sec, encoded.embeddings
+                    pixels, encoded.digest, len(encoded.data), encoded.read_sec, decode_sec, encoded.found
                 )
             time.sleep(wait_sec)
 
@@ -388,7 +418,7 @@ class _LookUpTask:
         self._encoded = encoded
         self._find = find
         self._deadline_sec = deadline_sec
-        self._embeddings: tuple[np.ndarray | None, ...] = ()
+        self._found: tuple[FoundEmbedding | None, ...] = ()
         self._sec = 0.0
 
     @property
@@ -401,16 +431,19 @@ class _LookUpTask:
     def run(self) -> None:
         started = time.perf_counter()
         with contextlib.suppress(Exception):
-            self._embeddings = self._find(self._encoded.digest)
+            self._found = self._find(self._encoded.digest)
         self._sec = time.perf_counter() - started
 
     def finish(self) -> None:
-        encoded = self._encoded
+        encoded, found = self._encoded, self._found
         read_sec = encoded.read_sec + self._sec
-        known = tuple(embedding for embedding in self._embeddings if embedding is not None)
-        if not known or len(known) < len(self._embeddings):
-            found = self._embeddings if known else ()
-            self._image.decode(dataclasses.replace(encoded, read_sec=read_sec, embeddings=found))
+        known = tuple(one for one in found if one is not None)
+        if (
+            not known
+            or len(known) < len(found)
+            or (self._image.wants_hash and not all(one.image_hash for one in known))
+        ):
+            self._image.decode(dataclasses.replace(encoded, read_sec=read_sec, found=found if known else ()))
             return
         self._image.future.set_result(KnownImage(known, encoded.digest, len(encoded.data), read_sec))
 

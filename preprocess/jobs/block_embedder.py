@@ -23,7 +23,8 @@ from typing import Protocol
 import numpy as np
 
 from preprocess.engines.base import Engine
-from preprocess.images.loader import KnownImage, LoadedImage, Outcome
+from preprocess.images.loader import FoundEmbedding, KnownImage, LoadedImage, Outcome
+from preprocess.images.perceptual_hash import perceptual_hashes
 from preprocess.jobs.block_results import COMPUTED, COPIED, FROM_CACHE, FROM_EARLIER_RUN, BlockResult
 from preprocess.jobs.block_writer import BlockWriter
 from preprocess.jobs.recent_embeddings import RecentEmbeddings
@@ -33,6 +34,9 @@ from preprocess.lists.outcomes import RowFailure, RowSkip
 from preprocess.lists.rows import Row
 from preprocess.records.views import Views
 from preprocess.storage.uris import resolve_uri
+
+# The embeddings of one view of a batch, and the hashes of its images if they are wanted.
+_OfBatch = tuple[np.ndarray, np.ndarray | None]
 
 # The largest number of rows with known embeddings that are written together with a batch.
 _MAX_KNOWN_ROWS = 256
@@ -55,6 +59,7 @@ class _KnownEmbedding:
     embedding: np.ndarray
     digest: bytes
     source: str
+    image_hash: bytes
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -63,6 +68,7 @@ class _Computing:
 
     digest: bytes
     outcome: np.ndarray | RowFailure | None = None
+    image_hash: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -70,18 +76,19 @@ class _PendingBatch:
     """A batch of rows in order, each with its known embedding or its image.
 
     The image of a row may be one of an earlier row, in this batch or in one before it. `computing` are the images of
-    this batch; their embeddings are in one batch of the engine for each view, which all have the same order.
+    this batch; their embeddings are in one batch of the engine for each view, which all have the same order. With those
+    of view 0 come the hashes of the images, uint8 [n, 32], or None.
     """
 
     block: _OpenBlock
     rows: list[tuple[Row, _KnownEmbedding | _Computing]]
     computing: list[_Computing]
-    views: list[concurrent.futures.Future[np.ndarray]]
+    views: list[concurrent.futures.Future[_OfBatch]]
 
-    def embeddings(self) -> np.ndarray:
+    def embeddings(self) -> _OfBatch:
         """Waits for the engine: float32 [n, embedding_size], with several views [n, views, embedding_size]."""
-        of_views = [view.result() for view in self.views]
-        return of_views[0] if len(of_views) == 1 else np.stack(of_views, axis=1)
+        of_views, hashes = zip(*(view.result() for view in self.views), strict=True)
+        return of_views[0] if len(of_views) == 1 else np.stack(of_views, axis=1), hashes[0]
 
 
 class Loader(Protocol):
@@ -111,7 +118,8 @@ class BlockEmbedder:
       views: the views that the loader gives of each image; None for one. A batch has one view of its images, so that
         the batches of view 0 are those of a job without views.
       on_rows_done: is called with the number of rows that have reached their outcome since the last call.
-      keep_embedding: is called with the digest and the embedding of each image whose embedding was computed.
+      keep_embedding: is called with the digest, the embedding and the hash of each image of which one was computed.
+      image_hashes: whether records have the perceptual hashes of their images; else hashes are empty.
       recent: the embeddings of this run in this process; new ones are added. None for those of this embedder.
     """
 
@@ -123,7 +131,8 @@ class BlockEmbedder:
         open_writer: Callable[[RowBlock], BlockWriter],
         batch_size: int,
         on_rows_done: Callable[[int], None],
-        keep_embedding: Callable[[bytes, np.ndarray], None] = lambda digest, embedding: None,
+        keep_embedding: Callable[[bytes, np.ndarray, bytes], None] = lambda digest, embedding, image_hash: None,
+        image_hashes: bool = False,
         views: Views | None = None,
         recent: RecentEmbeddings | None = None,
     ):
@@ -133,6 +142,7 @@ class BlockEmbedder:
         self._batch_size = batch_size
         self._on_rows_done = on_rows_done
         self._keep_embedding = keep_embedding
+        self._image_hashes = image_hashes
         self._views = views
         self._recent = recent or RecentEmbeddings()
         # The images that the engine has, by digest. No other thread's: it could wait for this one in turn.
@@ -161,7 +171,7 @@ class BlockEmbedder:
         rows = [(row, _known(row, earlier)) for row in block.rows]
         for _, known in rows:
             if isinstance(known, _KnownEmbedding):
-                self._recent.keep(known.digest, known.embedding)
+                self._recent.keep(known.digest, known.embedding, known.image_hash)
         self._blocks.append(_OpenBlock(writer, iter(rows), len(rows)))
         self._loader.add(resolve_uri(row.uri, block.list_path) for row, known in rows if known is None)
 
@@ -244,14 +254,12 @@ class BlockEmbedder:
             self._pending.append(_PendingBatch(block, rows, computing, views))
         return True
 
-    def _start_views(
-        self, images: list[np.ndarray], digests: list[bytes]
-    ) -> list[concurrent.futures.Future[np.ndarray]]:
+    def _start_views(self, images: list[np.ndarray], digests: list[bytes]) -> list[concurrent.futures.Future[_OfBatch]]:
         """Gives the images of a batch to the engine, once for each view."""
         if not images:
             return []
         if self._views is None:
-            return [self._batches.submit(self._embed, images)]
+            return [self._batches.submit(self._embed, images, hashes=self._image_hashes)]
         started = []
         for view in range(self._views.count):
             brightness = None
@@ -260,10 +268,13 @@ class BlockEmbedder:
                 drawn = [self._views.distortion(digest, view, size=size).brightness for digest in digests]
                 brightness = np.array(drawn, np.float32)
             pixels = [image[view] for image in images]
-            started.append(self._batches.submit(self._embed, pixels, brightness))
+            hashes = self._image_hashes and view == 0
+            started.append(self._batches.submit(self._embed, pixels, brightness, hashes=hashes))
         return started
 
-    def _embed(self, images: list[np.ndarray], brightness: np.ndarray | None = None) -> np.ndarray:
+    def _embed(
+        self, images: list[np.ndarray], brightness: np.ndarray | None = None, *, hashes: bool = False
+    ) -> _OfBatch:
         """The embeddings of a batch. Runs in a thread for each batch: copying the pixels of 256 images takes 30 ms."""
         # Used again: the kernel takes longer to provide 70 MB of new memory than the pixels take to be copied.
         buffer = None
@@ -274,9 +285,11 @@ class BlockEmbedder:
         pixels = np.stack(images, out=buffer[: len(images)])
         images.clear()  # Their memory may be wanted for the next ones.
         factors = () if brightness is None else (brightness,)
-        embeddings = self._engine.start(pixels, *factors).result()
+        started = self._engine.start(pixels, *factors)
+        found = perceptual_hashes(pixels) if hashes else None
+        embeddings = started.result()
         self._buffers.append(buffer)
-        return embeddings
+        return embeddings, found
 
     def _next_image(self, writer: BlockWriter) -> LoadedImage | _KnownEmbedding | _Computing | RowFailure:
         started = time.perf_counter()
@@ -285,9 +298,10 @@ class BlockEmbedder:
         if isinstance(image, KnownImage):
             writer.read_sec += image.read_sec
             writer.read_bytes += image.num_bytes
-            (embedding,) = image.embeddings
-            self._recent.keep(image.digest, embedding)
-            return _KnownEmbedding(embedding, image.digest, COPIED if image.is_repeated else FROM_CACHE)
+            (found,) = image.found
+            self._recent.keep(image.digest, found.embedding, found.image_hash)
+            source = COPIED if image.is_repeated else FROM_CACHE
+            return _KnownEmbedding(found.embedding, image.digest, source, found.image_hash)
         if isinstance(image, LoadedImage):
             writer.read_sec += image.read_sec
             writer.read_bytes += image.num_bytes
@@ -297,9 +311,21 @@ class BlockEmbedder:
             if computing is not None:
                 return computing
             recent = self._recent.find(image.digest)
-            if recent is not None:
-                return _KnownEmbedding(recent, image.digest, COPIED)
+            if recent is not None and (recent.image_hash or not self._image_hashes):
+                return _KnownEmbedding(recent.embedding, image.digest, COPIED, recent.image_hash)
+            if image.found and image.found[0] is not None:
+                return self._completed(image, image.found[0])
         return image
+
+    def _completed(self, image: LoadedImage, found: FoundEmbedding) -> _KnownEmbedding:
+        """An embedding that was found for an image that was decoded all the same, with the hash of the image."""
+        image_hash = found.image_hash
+        if self._image_hashes and not image_hash:
+            view_0 = image.pixels[np.newaxis] if self._views is None else image.pixels[:1]
+            image_hash = perceptual_hashes(view_0).tobytes()
+            self._keep_embedding(image.digest, found.embedding, image_hash)
+        self._recent.keep(image.digest, found.embedding, image_hash)
+        return _KnownEmbedding(found.embedding, image.digest, FROM_CACHE, image_hash)
 
     def _finish_batch(self) -> None:
         """Waits for the oldest batch in the engine, and writes its records."""
@@ -307,7 +333,7 @@ class BlockEmbedder:
         writer = batch.block.writer
         if batch.views:
             started = time.perf_counter()
-            embeddings = batch.embeddings()
+            embeddings, hashes = batch.embeddings()
             writer.waited_for_engine_sec += time.perf_counter() - started
             writer.last_batch_at = time.time()
             if not writer.first_batch_at:
@@ -315,16 +341,25 @@ class BlockEmbedder:
             # Of each row, or of each view of each row.
             finite_rows = np.asarray(np.isfinite(embeddings).all(axis=-1))
             nonzero_rows = np.asarray(embeddings.any(axis=-1))
-            for image, *numbers in zip(batch.computing, embeddings, finite_rows, nonzero_rows, strict=True):
-                image.outcome = _outcome(*numbers)
+            each = [b""] * len(embeddings) if hashes is None else [of_one.tobytes() for of_one in hashes]
+            for image, image_hash, *numbers in zip(
+                batch.computing, each, embeddings, finite_rows, nonzero_rows, strict=True
+            ):
+                image.outcome, image.image_hash = _outcome(*numbers), image_hash
                 del self._computing[image.digest]
                 if not isinstance(image.outcome, RowFailure):
-                    self._recent.keep(image.digest, image.outcome)
-                    self._keep_embedding(image.digest, image.outcome)
+                    self._recent.keep(image.digest, image.outcome, image_hash)
+                    self._keep_embedding(image.digest, image.outcome, image_hash)
         computed = set(batch.computing)
         for row, known in batch.rows:
             if isinstance(known, _KnownEmbedding):
-                writer.write_record(row, known.embedding, image_sha256=known.digest, source=known.source)
+                writer.write_record(
+                    row,
+                    known.embedding,
+                    image_sha256=known.digest,
+                    source=known.source,
+                    image_hash=known.image_hash if self._image_hashes else b"",
+                )
                 continue
             # Batches are finished in the order in which they were started, so each image has its outcome by now.
             assert known.outcome is not None
@@ -333,7 +368,9 @@ class BlockEmbedder:
             else:
                 source = COMPUTED if known in computed else COPIED
                 computed.discard(known)
-                writer.write_record(row, known.outcome, image_sha256=known.digest, source=source)
+                writer.write_record(
+                    row, known.outcome, image_sha256=known.digest, source=source, image_hash=known.image_hash
+                )
         batch.block.batches_pending -= 1
         self._on_rows_done(len(batch.rows))
 
@@ -366,4 +403,6 @@ def _known(row: Row, earlier: ResumedBlock) -> _KnownEmbedding | RowFailure | Ro
     if failure is not None:
         return failure
     record = earlier.records.get(row.uri)
-    return _KnownEmbedding(record.embeddings, record.image_sha256, FROM_EARLIER_RUN) if record is not None else None
+    if record is None:
+        return None
+    return _KnownEmbedding(record.embeddings, record.image_sha256, FROM_EARLIER_RUN, record.image_hash)

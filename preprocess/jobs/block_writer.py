@@ -206,7 +206,14 @@ class BlockWriter:
             self._skipped_ledger.write(self._json_line_of(row, rule=skip.rule, message=skip.message))
 
     def write_record(
-        self, row: Row, embedding: np.ndarray, *, image_sha256: bytes, source: str, content_sha256: bytes | None = None
+        self,
+        row: Row,
+        embedding: np.ndarray,
+        *,
+        image_sha256: bytes,
+        source: str,
+        content_sha256: bytes | None = None,
+        image_hash: bytes = b"",
     ) -> None:
         """Writes the record of a row.
 
@@ -216,6 +223,7 @@ class BlockWriter:
           image_sha256: SHA-256 of the image file, 32 bytes; empty if the image was not read.
           source: the source of the embedding, one of those that `BlockResult.sources` counts.
           content_sha256: of what tells whether two records are of one image, if the image was not read.
+          image_hash: the perceptual hash of the image, 32 bytes; empty for a record without one.
         """
         has_views = embedding.ndim == 2
         example = encode_example(
@@ -223,6 +231,7 @@ class BlockWriter:
             embedding=embedding[0] if has_views else embedding,
             label_ids=row.label_ids,
             image_sha256=image_sha256,
+            image_hash=image_hash,
             view_embeddings=embedding[1:] if has_views else None,
         )
         self._shard.write(frame_record(example))

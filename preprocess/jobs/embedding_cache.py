@@ -2,17 +2,18 @@
 
 The key of an embedding is the SHA-256 of the image file's bytes together with everything that decides its numbers: the
 backbone's identity, the precision, the versions of libraries (`preprocess.engines.libraries`), and the views of the
-image, if it has several; then an entry holds the embeddings of all views, one after the other. An entry is one small
-file, on local disks and in object stores:
+image, if it has several; then an entry holds the embeddings of all views, one after the other. Beside the embedding an
+entry holds the perceptual hash of the image, which entries of earlier versions do not have. An entry is one small file,
+on local disks and in object stores:
 
     FOLDER/<identity, 16 hex digits>/identity.json                      what the embeddings beside it were made with
-    FOLDER/<identity, 16 hex digits>/<2 hex digits>/<62>.embedding      magic, identity, digest, floats, CRC-32C
+    FOLDER/<identity, 16 hex digits>/<2 hex digits>/<62>.embedding      magic, identity, digest[, hash], floats, CRC-32C
 
 Several jobs may use one folder at the same time. An entry appears complete under its name. A bad entry (damaged,
 truncated, foreign, not finite) counts as a miss: the image is embedded again, and the entry is replaced. Faults of
 storage cost only a little time: if storage does not answer for ten seconds, the cache does not ask it until it answers,
 and a job does not wait for it at its end. The cache deletes nothing, and users may delete any of its files at any time.
-An embedding of 2048 floats takes 8,268 bytes. A crash may leave a file `*.partial`, which nothing reads.
+An embedding of 2048 floats takes 8,300 bytes. A crash may leave a file `*.partial`, which nothing reads.
 
 Measured on a local disk (ext4), 2 cores, 2048 floats, for each second: 60,000 hits in one thread, 12,000 or more in 32
 threads, 250,000 misses, and 4,500 to 10,000 writes; ext4 needs most of that time to create the files.
@@ -40,13 +41,16 @@ import numpy as np
 
 from configs.errors import InputError
 from preprocess.engines.base import EngineInfo
+from preprocess.images.loader import FoundEmbedding
 from preprocess.machine.deadlines import start_thread
 from preprocess.records.backbone_identity import BackboneIdentity
+from preprocess.records.example import HASH_BYTES
 from preprocess.records.views import Views
 from preprocess.storage.base import Storage, TooLarge, is_file, read_file, write_file
 from preprocess.storage.uris import has_scheme
 
 _MAGIC = b"HUGSEMB1"
+_MAGIC_WITH_HASH = b"HUGSEMB2"
 _DIGEST_BYTES = 32
 _CRC = struct.Struct("<I")
 
@@ -136,26 +140,26 @@ class EmbeddingCache:
         self._hits = self._misses = self._faults = self._faults_in_a_row = 0
         self._first_fault: str | None = None
 
-    def find(self, digest: bytes) -> np.ndarray | None:
+    def find(self, digest: bytes) -> FoundEmbedding | None:
         """Looks an embedding up.
 
         Args:
           digest: SHA-256 of the image file, 32 bytes.
 
         Returns:
-          float32 [embedding_size], of several views [views, embedding_size], a copy for the caller; None if there is no
-          valid entry or storage failed.
+          The embedding, float32 [embedding_size], of several views [views, embedding_size], a copy for the caller, with
+          the hash if the entry has it; None if there is no valid entry or storage failed.
 
         Raises:
           ValueError: `digest` has another length.
         """
         path = self._path(digest)
-        embedding = None
+        found = None
         if not self._given_up():
             try:
                 with self._timed():
-                    raw = self._storage.read(path, max_bytes=self._entry_bytes)
-                embedding = self._decode(digest, raw)
+                    raw = self._storage.read(path, max_bytes=self._entry_bytes + HASH_BYTES)
+                found = self._decode(digest, raw)
             except (FileNotFoundError, TooLarge):
                 self._answered()
             except Exception as error:  # Cloud clients raise exceptions of their own types.
@@ -163,13 +167,13 @@ class EmbeddingCache:
             else:
                 self._answered()
         with self._lock:
-            if embedding is None:
+            if found is None:
                 self._misses += 1
             else:
                 self._hits += 1
-        return embedding
+        return found
 
-    def keep(self, digest: bytes, embedding: np.ndarray) -> None:
+    def keep(self, digest: bytes, embedding: np.ndarray, image_hash: bytes = b"") -> None:
         """Queues an embedding to be written. It waits only if 1024 others are queued, and at most ten seconds.
 
         An embedding that is not finite or all zero is not kept, since `find` would not return it.
@@ -177,14 +181,15 @@ class EmbeddingCache:
         Args:
           digest: SHA-256 of the image file, 32 bytes.
           embedding: float32 [embedding_size], of several views [views, embedding_size]; may be changed afterwards.
+          image_hash: the perceptual hash of the image, 32 bytes; empty if it is not known.
 
         Raises:
-          ValueError: `digest` has another length, or `embedding` another shape.
+          ValueError: `digest` or `image_hash` has another length, or `embedding` another shape.
         """
-        if len(digest) != _DIGEST_BYTES or embedding.shape != self._shape:
+        if len(digest) != _DIGEST_BYTES or embedding.shape != self._shape or len(image_hash) not in (0, HASH_BYTES):
             raise ValueError(
-                f"a digest of {_DIGEST_BYTES} bytes and an embedding {list(self._shape)} are wanted. "
-                f"Received: {len(digest)} bytes and {list(embedding.shape)}"
+                f"a digest of {_DIGEST_BYTES} bytes, an embedding {list(self._shape)} and a hash of {HASH_BYTES} bytes "
+                f"or 0 are wanted. Received: {len(digest)} bytes, {list(embedding.shape)} and {len(image_hash)} bytes"
             )
         if not _is_sound(embedding) or self._given_up():
             return
@@ -204,7 +209,7 @@ class EmbeddingCache:
                 self._failed(RuntimeError("no thread can be started that writes"))
         if self._has_writers:
             with contextlib.suppress(queue.Full):
-                write = functools.partial(self._write, digest, self._encode(digest, embedding))
+                write = functools.partial(self._write, digest, self._encode(digest, embedding, image_hash))
                 self._queue.put(write, timeout=_DEADLINE_SEC)
 
     def flush(self) -> None:
@@ -251,20 +256,23 @@ class EmbeddingCache:
         name = digest.hex()
         return f"{self._folder}/{name[:2]}/{name[2:]}.embedding"
 
-    def _encode(self, digest: bytes, embedding: np.ndarray) -> bytes:
-        entry = b"".join((_MAGIC, self._identity_digest, digest, embedding.astype("<f4").tobytes()))
+    def _encode(self, digest: bytes, embedding: np.ndarray, image_hash: bytes) -> bytes:
+        magic = _MAGIC_WITH_HASH if image_hash else _MAGIC
+        entry = b"".join((magic, self._identity_digest, digest, image_hash, embedding.astype("<f4").tobytes()))
         return entry + _CRC.pack(google_crc32c.value(entry))
 
-    def _decode(self, digest: bytes, raw: bytes) -> np.ndarray | None:
-        """The embedding in an entry; None if the entry is not what `_encode` gives for a valid embedding."""
-        header = _MAGIC + self._identity_digest + digest
-        if len(raw) != self._entry_bytes or not raw.startswith(header):
+    def _decode(self, digest: bytes, raw: bytes) -> FoundEmbedding | None:
+        """What is in an entry; None if the entry is not what `_encode` gives for a valid embedding."""
+        hash_bytes = HASH_BYTES if raw.startswith(_MAGIC_WITH_HASH) else 0
+        header = (_MAGIC_WITH_HASH if hash_bytes else _MAGIC) + self._identity_digest + digest
+        if len(raw) != self._entry_bytes + hash_bytes or not raw.startswith(header):
             return None
         if raw[-_CRC.size :] != _CRC.pack(google_crc32c.value(raw[: -_CRC.size])):
             return None
-        floats = np.frombuffer(raw, "<f4", math.prod(self._shape), len(header)).astype(np.float32)
+        first_float = len(header) + hash_bytes
+        floats = np.frombuffer(raw, "<f4", math.prod(self._shape), first_float).astype(np.float32)
         embedding = floats.reshape(self._shape)
-        return embedding if _is_sound(embedding) else None
+        return FoundEmbedding(embedding, raw[len(header) : first_float]) if _is_sound(embedding) else None
 
     def _write_queued(self) -> None:
         while True:

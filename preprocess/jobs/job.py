@@ -61,6 +61,7 @@ class Job:
       views: the views of each image; None for one.
       backbone_name: what tells the set from those that other backbones make in the same run; empty if there are none.
       together_with: prefixes of those other sets.
+      image_hashes: whether the records have the perceptual hashes of their images.
       rows_expected: the number of rows that were counted before the start; the job must read as many.
       started: the time at which this run was started, UTC.
       versions: of the software that runs the job, for the report.
@@ -88,6 +89,7 @@ class Job:
     planned_cost: PlannedCost | None = None
     input_formats: tuple[ListFormat, ...] = ()
     views: Views | None = None
+    image_hashes: bool = False
     backbone_name: str = ""
     together_with: tuple[str, ...] = ()
 

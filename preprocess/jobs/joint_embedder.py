@@ -154,11 +154,9 @@ class _Part:
         while slot.outcome is None:
             self._load_next()
         image = slot.outcome
-        if isinstance(image, LoadedImage | KnownImage) and image.embeddings:
-            embedding = image.embeddings[self._number]
-            if embedding is not None:
-                repeated = isinstance(image, KnownImage) and image.is_repeated
-                return KnownImage((embedding,), image.digest, image.num_bytes, image.read_sec, is_repeated=repeated)
+        if isinstance(image, KnownImage):
+            return dataclasses.replace(image, found=(image.found[self._number],))
         if isinstance(image, LoadedImage):
-            return dataclasses.replace(image, pixels=self._layout.square(image.pixels, self._size), embeddings=())
+            found = (image.found[self._number],) if image.found else ()
+            return dataclasses.replace(image, pixels=self._layout.square(image.pixels, self._size), found=found)
         return image

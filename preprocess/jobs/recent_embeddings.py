@@ -13,6 +13,7 @@ import weakref
 import numpy as np
 
 from preprocess.engines.base import EmbeddingSource
+from preprocess.images.loader import FoundEmbedding
 
 # 8192 embeddings of 2048 floats, which are those of 8 blocks of the default length.
 MAX_BYTES = 64 * 1024 * 1024
@@ -32,31 +33,32 @@ class RecentEmbeddings:
     def __init__(self, max_bytes: int = MAX_BYTES):
         self._max_bytes = max_bytes
         self._held_bytes = 0
-        self._embeddings: collections.OrderedDict[bytes, np.ndarray] = collections.OrderedDict()
+        self._embeddings: collections.OrderedDict[bytes, FoundEmbedding] = collections.OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, digest: bytes) -> np.ndarray | None:
+    def find(self, digest: bytes) -> FoundEmbedding | None:
         """Looks an embedding up.
 
         Args:
           digest: SHA-256 of the image file, 32 bytes.
 
         Returns:
-          float32 [embedding_size], of several views [views, embedding_size], which must not be changed; None if it is
-          not held.
+          The embedding, float32 [embedding_size], of several views [views, embedding_size], which must not be changed,
+          with the hash of the image if that is known; None if it is not held.
         """
         with self._lock:
-            embedding = self._embeddings.get(digest)
-            if embedding is not None:
+            found = self._embeddings.get(digest)
+            if found is not None:
                 self._embeddings.move_to_end(digest)
-            return embedding
+            return found
 
-    def keep(self, digest: bytes, embedding: np.ndarray) -> None:
+    def keep(self, digest: bytes, embedding: np.ndarray, image_hash: bytes = b"") -> None:
         """Holds a copy of an embedding.
 
         Args:
           digest: SHA-256 of the image file, 32 bytes. Records of earlier versions have none: they are not held.
           embedding: float32 [embedding_size], of several views [views, embedding_size].
+          image_hash: the perceptual hash of the image; empty if it is not known.
         """
         if len(digest) != DIGEST_BYTES or embedding.nbytes > self._max_bytes:
             return
@@ -65,10 +67,10 @@ class RecentEmbeddings:
                 self._embeddings.move_to_end(digest)
                 return
             # A copy, because a row of a batch would hold the whole batch.
-            self._embeddings[digest] = embedding.copy()
+            self._embeddings[digest] = FoundEmbedding(embedding.copy(), image_hash)
             self._held_bytes += embedding.nbytes
             while self._held_bytes > self._max_bytes:
-                self._held_bytes -= self._embeddings.popitem(last=False)[1].nbytes
+                self._held_bytes -= self._embeddings.popitem(last=False)[1].embedding.nbytes
 
 
 _of_runs: weakref.WeakValueDictionary[tuple[str, int], RecentEmbeddings] = weakref.WeakValueDictionary()

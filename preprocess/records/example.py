@@ -1,11 +1,12 @@
-"""The schema of one record: a `tf.Example` with `image_uri`, `embedding`, `label`, `image_sha256`, `view_embeddings`.
+"""The schema of one record: a `tf.Example` of `image_uri`, `embedding`, `label` and what else is known of the image.
 
 The first three have the names and types of the published flowers/hugs sample, so both can read each other's data sets.
-The fourth identifies an image by its content: with it embeddings are found again and duplicates are detected. The fifth
-is in records of several views (`records.views`) only: the embeddings of views 1 and further, one after the other.
-`embedding` is always that of view 0, so who knows nothing of views reads the records as ever. Records are encoded
-without TensorFlow or protobuf objects, because the bytes of an embedding are already the packed float field of the wire
-format.
+`image_sha256` identifies an image by its content: with it embeddings are found again and duplicates are detected.
+`image_phash` (`images.perceptual_hash`) finds copies that are not equal byte for byte; records of earlier versions and
+imported ones do not have it. `view_embeddings` is in records of several views (`records.views`) only: the embeddings of
+views 1 and further, one after the other. `embedding` is always that of view 0, so who knows nothing of views reads the
+records as ever. Records are encoded without TensorFlow or protobuf objects, because the bytes of an embedding are
+already the packed float field of the wire format.
 
 Whatever depends on the layout of a record is here: `encode_example` writes one, `decode_example` reads a single one,
 and `RecordLayout` reads millions of them.
@@ -33,9 +34,11 @@ URI_FEATURE = "image_uri"
 EMBEDDING_FEATURE = "embedding"
 LABEL_FEATURE = "label"
 SHA256_FEATURE = "image_sha256"
+HASH_FEATURE = "image_phash"
 VIEWS_FEATURE = "view_embeddings"
 
 SHA256_BYTES = 32
+HASH_BYTES = 32
 _MAX_CACHED_LABELS = 4096
 
 # Field numbers of tensorflow/core/example/{example,feature}.proto.
@@ -72,6 +75,7 @@ def encode_example(
     embedding: np.ndarray,
     label_ids: Sequence[int],
     image_sha256: bytes = b"",
+    image_hash: bytes = b"",
     view_embeddings: np.ndarray | None = None,
 ) -> bytes:
     """Serializes one record as a `tf.Example`.
@@ -81,6 +85,7 @@ def encode_example(
       embedding: float32, shape [embedding_size].
       label_ids: ids by position in dict.txt, in the order of the row; may be empty. Non-negative.
       image_sha256: SHA-256 of the image file, 32 bytes; left out if empty.
+      image_hash: the perceptual hash of the image, 32 bytes; left out if empty.
       view_embeddings: float32, shape [views - 1, embedding_size], of views 1 and further; None for one view.
 
     Returns:
@@ -94,6 +99,7 @@ def encode_example(
             (
                 _before_floats(EMBEDDING_FEATURE, len(floats)),
                 floats,
+                bytes_entry(HASH_FEATURE, image_hash) if image_hash else b"",
                 bytes_entry(SHA256_FEATURE, image_sha256) if image_sha256 else b"",
                 bytes_entry(URI_FEATURE, image_uri.encode()),
                 _label_entry(tuple(label_ids)),
@@ -113,12 +119,14 @@ class DecodedExample:
       embedding: float32 [embedding_size].
       image_sha256: SHA-256 of the image file; empty if the record has none.
       view_embeddings: float32 [views - 1, embedding_size], of views 1 and further; None if the record has one view.
+      image_hash: the perceptual hash of the image; empty if the record has none.
     """
 
     image_uri: str
     embedding: np.ndarray
     image_sha256: bytes
     view_embeddings: np.ndarray | None = None
+    image_hash: bytes = b""
 
     @property
     def embeddings(self) -> np.ndarray:
@@ -129,7 +137,7 @@ class DecodedExample:
 
 
 def decode_example(data: bytes) -> DecodedExample:
-    """Reads the URI, the embeddings and the digest of a record that `encode_example` made.
+    """Reads the URI, the embeddings, the digest and the hash of a record that `encode_example` made.
 
     Raises:
       ValueError: it is another `tf.Example`, or none.
@@ -152,6 +160,7 @@ def decode_example(data: bytes) -> DecodedExample:
             embedding,
             bytes(entries.get(SHA256_FEATURE, b"")),
             None if views is None else views.reshape(-1, len(embedding)),
+            bytes(entries.get(HASH_FEATURE, b"")),
         )
     except (IndexError, KeyError) as error:
         raise ValueError(f"not a record of this pipeline ({error!r})") from error
@@ -161,7 +170,7 @@ class RecordLayout:
     """Where the parts of a record stand that `encode_example` made, for embeddings of one size.
 
     This is the fast way to read records: most of one is compared with bytes that are the same in all of them, and
-    nothing is copied but the URI and the digest.
+    nothing is copied but the URI, the digest and the hash.
 
     Attributes:
       before_floats: what stands before the floats in the entry of the embedding.
@@ -172,7 +181,9 @@ class RecordLayout:
         self.before_floats = _before_floats(EMBEDDING_FEATURE, self._floats_bytes)
         # What stands before the embeddings of further views, by the number of bytes with them.
         self._before_views: dict[int, bytes] = {}
-        # Digests all have one length, so what stands before one is always the same, too. A record may have none.
+        # Hashes and digests have one length, so what stands before one is always the same. A record may have none.
+        self._before_hash = bytes_entry(HASH_FEATURE, bytes(HASH_BYTES))[:-HASH_BYTES]
+        self._hash_entry_bytes = len(self._before_hash) + HASH_BYTES
         self._before_digest = bytes_entry(SHA256_FEATURE, bytes(SHA256_BYTES))[:-SHA256_BYTES]
         self._digest_entry_bytes = len(self._before_digest) + SHA256_BYTES
         self._before_uri, self._before_label = (
@@ -180,20 +191,20 @@ class RecordLayout:
         )
         self._label_entries: dict[bytes, tuple[int, ...]] = {}
 
-    def find(self, data: bytes, start: int, end: int) -> tuple[int, bytes, str, tuple[int, ...]] | None:
+    def find(self, data: bytes, start: int, end: int) -> tuple[int, bytes, bytes, str, tuple[int, ...]] | None:
         """Finds the parts of the record `data[start:end]`.
 
         Returns:
-          The position of the first float, the SHA-256 of the image file (empty if the record has none), the URI and the
-          label ids; None if it is not laid out as our records are. The embeddings of further views, if there are any,
-          end where the record ends.
+          The position of the first float, the perceptual hash of the image and the SHA-256 of its file (each empty if
+          the record has none), the URI and the label ids; None if it is not laid out as our records are. The embeddings
+          of further views, if there are any, end where the record ends.
         """
         try:
             return self._find(data, start, end)
         except (IndexError, UnicodeDecodeError):
             return None
 
-    def _find(self, data: bytes, start: int, end: int) -> tuple[int, bytes, str, tuple[int, ...]] | None:
+    def _find(self, data: bytes, start: int, end: int) -> tuple[int, bytes, bytes, str, tuple[int, ...]] | None:
         if data[start] != _FIELD_1:
             return None
         length, at = decode_varint(data, start + 1)
@@ -201,7 +212,10 @@ class RecordLayout:
             return None
         first_float = at + len(self.before_floats)
         at = first_float + self._floats_bytes
-        digest = b""
+        image_hash = digest = b""
+        if data.startswith(self._before_hash, at):
+            at += self._hash_entry_bytes
+            image_hash = data[at - HASH_BYTES : at]
         if data.startswith(self._before_digest, at):
             at += self._digest_entry_bytes
             digest = data[at - SHA256_BYTES : at]
@@ -226,7 +240,7 @@ class RecordLayout:
         if label_end != end and not self._is_of_views(data, label_end, end):
             return None
         label_ids = self.labels_of(data[uri_end:label_end])
-        return None if label_ids is None else (first_float, digest, data[at:uri_end].decode(), label_ids)
+        return None if label_ids is None else (first_float, image_hash, digest, data[at:uri_end].decode(), label_ids)
 
     def _is_of_views(self, data: bytes, start: int, end: int) -> bool:
         """Whether `data[start:end]` is the entry of the embeddings of one or more further views."""
@@ -283,8 +297,8 @@ def feature_spec(embedding_size: int, *, views: int = 1) -> dict[str, Any]:
 
     Returns:
       `image_uri`: string scalar; `embedding`: float32 [embedding_size]; `label`: int64, varying length
-      (0 to n labels a record); `image_sha256`: string, varying length, because records made elsewhere do not have it;
-      with several views `view_embeddings`: float32 [views - 1, embedding_size].
+      (0 to n labels a record); `image_sha256` and `image_phash`: string, varying length, because records made elsewhere
+      do not have them; with several views `view_embeddings`: float32 [views - 1, embedding_size].
     """
     import tensorflow as tf
 
@@ -295,4 +309,5 @@ def feature_spec(embedding_size: int, *, views: int = 1) -> dict[str, Any]:
         EMBEDDING_FEATURE: tf.io.FixedLenFeature([embedding_size], tf.float32),
         LABEL_FEATURE: tf.io.RaggedFeature(tf.int64),
         SHA256_FEATURE: tf.io.RaggedFeature(tf.string),
+        HASH_FEATURE: tf.io.RaggedFeature(tf.string),
     }

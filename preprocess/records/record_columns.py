@@ -12,7 +12,15 @@ import functools
 
 import numpy as np
 
-from preprocess.records.example import SHA256_BYTES, SHA256_FEATURE, URI_FEATURE, RecordLayout, bytes_entry
+from preprocess.records.example import (
+    HASH_BYTES,
+    HASH_FEATURE,
+    SHA256_BYTES,
+    SHA256_FEATURE,
+    URI_FEATURE,
+    RecordLayout,
+    bytes_entry,
+)
 from preprocess.records.wire_format import encode_varint, field_tag
 
 _FIELD_1 = field_tag(1)[0]
@@ -28,12 +36,14 @@ class RecordColumns:
       uris: of the images.
       embeddings: float32 [n, embedding_size].
       digests: uint8 [n, 32], SHA-256 of the image files.
+      hashes: uint8 [n, 32], perceptual hashes of the images; 0 for records without one.
       label_ids: of each record.
     """
 
     uris: list[str]
     embeddings: np.ndarray
     digests: np.ndarray
+    hashes: np.ndarray
     label_ids: list[tuple[int, ...]]
 
 
@@ -67,6 +77,7 @@ class ColumnReader:
         self._layout = layout
         self._floats_bytes = 4 * embedding_size
         self._before_floats = np.frombuffer(layout.before_floats, np.uint8)
+        self._before_hash = bytes_entry(HASH_FEATURE, bytes(HASH_BYTES))[:-HASH_BYTES]
         self._before_digest = np.frombuffer(bytes_entry(SHA256_FEATURE, bytes(SHA256_BYTES))[:-SHA256_BYTES], np.uint8)
 
     def read(self, data: bytes, spans: list[tuple[int, int]]) -> RecordColumns | None:
@@ -74,9 +85,13 @@ class ColumnReader:
         bounds = np.array(spans, np.int64).reshape(-1, 2)
         starts, ends = bounds[:, 0], bounds[:, 1]
         content = np.frombuffer(data, np.uint8)
-        fixed = len(self._before_floats) + self._floats_bytes + len(self._before_digest) + SHA256_BYTES
         head = 1 + len(encode_varint(int((ends - starts).max(initial=0))))
         heads, head_bytes, uri_bytes_of = _uri_headers()
+        # Records of one set are of one kind: all have a hash, or none has one.
+        to_hash = head + len(self._before_floats) + self._floats_bytes
+        has_hash = bool(spans) and data.startswith(self._before_hash, spans[0][0] + to_hash)
+        hash_bytes = len(self._before_hash) + HASH_BYTES if has_hash else 0
+        fixed = to_hash - head + hash_bytes + len(self._before_digest) + SHA256_BYTES
         uri_entries = starts + head + fixed
         if not len(starts) or (uri_entries + heads.shape[1] > ends).any():
             return None
@@ -89,6 +104,12 @@ class ColumnReader:
         at = at + len(self._before_floats)
         floats = _parts(content, at, self._floats_bytes)
         at = at + self._floats_bytes
+        hashes = np.zeros((len(starts), HASH_BYTES), np.uint8)
+        if has_hash:
+            if not _is_each(content, at, np.frombuffer(self._before_hash, np.uint8)):
+                return None
+            hashes = _parts(content, at + len(self._before_hash), HASH_BYTES)
+        at = at + hash_bytes
         if not _is_each(content, at, self._before_digest):
             return None
         digests = _parts(content, at + len(self._before_digest), SHA256_BYTES)
@@ -114,7 +135,7 @@ class ColumnReader:
             return None
         if None in labels:
             return None
-        return RecordColumns(uris, floats.view("<f4"), digests, labels)  # type: ignore[arg-type]
+        return RecordColumns(uris, floats.view("<f4"), digests, hashes, labels)  # type: ignore[arg-type]
 
 
 def _parts(content: np.ndarray, starts: np.ndarray, size: int) -> np.ndarray:

@@ -37,6 +37,7 @@ def write_record_set(
     compression: Compression = "none",
     contents: Sequence[object] | None = None,
     uris: Sequence[str] | None = None,
+    image_hashes: np.ndarray | None = None,
 ) -> str:
     """Writes a set and returns its prefix.
 
@@ -50,6 +51,7 @@ def write_record_set(
       compression: of the shards.
       contents: stand for the image files: equal ones have equal digests, and None has no digest.
       uris: of the images; None for numbered ones.
+      image_hashes: uint8, shape [n, 32], the perceptual hashes; None for records without them.
     """
     contents = [(prefix, row) for row in range(len(embeddings))] if contents is None else contents
     os.makedirs(os.path.dirname(prefix), exist_ok=True)
@@ -65,6 +67,7 @@ def write_record_set(
                     image_sha256=b""
                     if contents[row] is None
                     else hashlib.sha256(repr(contents[row]).encode()).digest(),
+                    image_hash=b"" if image_hashes is None else image_hashes[row].tobytes(),
                 )
             )
             for row in rows.tolist()

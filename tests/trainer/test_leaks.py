@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
+from configs.errors import InputError
 from preprocess.records.record_set import REPORT_NAME, sidecar_path
 from trainer import task
 
@@ -188,3 +190,57 @@ def test_what_embedding_found_is_passed_on(without_network, folder, capsys):
     again = json.loads((place / "again" / "evaluation.json").read_text())
     # The training set takes no part in this run, so what embedding found about it is all that is known.
     assert len([warning for warning in again["warnings"] if warning.startswith("embedding found")]) == 2
+
+
+def twins_file(folder, *groups):
+    """A table of groups of the contents that stand for the photos, as `write_set` makes their digests."""
+    lines = ["image_uri,image_sha256,group"]
+    for number, group in enumerate(groups):
+        lines += [f"x,{hashlib.sha256(repr(content).encode()).hexdigest()[:32]},{number}" for content in group]
+    (folder / "twins.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "twins.csv")
+
+
+def test_copies_of_training_photos_count_as_shared_if_a_table_names_them(mean_colour_backbone, folder, capsys):
+    place = folder(evaluation=[*range(5), *range(1000, 1020)], test=[7, 2000, 2001])
+    # 1000 is a copy of a training photo, 2000 of one for evaluation; 3 is a training photo itself, 50 and 51 are both.
+    table = twins_file(place, (10, 1000), (1005, 2000, 2001), (3, 4, 1001), (50, 51))
+    task.main(arguments(place, "--twins", table))
+    printed = capsys.readouterr()
+    assert "warning: 2 of the 25 evaluation images are copies of training images: the accuracy" in printed.err
+    assert "warning: 5 of the 25 evaluation images are also training images" in printed.err
+    metrics = metrics_of(place)
+    assert metrics["shared_images"] == {
+        "eval": {"train": {"shared": 5, "unchecked": 0, "twins": 2}},
+        "test": {
+            "train": {"shared": 1, "unchecked": 0, "twins": 0},
+            "eval": {"shared": 0, "unchecked": 0, "twins": 2},
+        },
+    }
+    rest = metrics["eval"]["without_shared_images"]
+    assert (rest["left_out"], rest["twins"], rest["examples"]) == (7, 2, 18)
+    assert metrics["test"]["without_shared_images"]["left_out"] == 3
+    assert "without the 7 images that other sets have too (2 of them as copies): accuracy" in printed.out
+    assert "(2 of them as a copy that was changed)" in (place / "training" / "report.html").read_text()
+    pairs = {(pair["uri"], pair["also_in"]): (pair["other_uri"], pair["compared_by"]) for pair in pairs_of(place)}
+    assert pairs["eval/5.jpg", "train"] == ("train/10.jpg", "twins")
+    assert pairs["eval/6.jpg", "train"] == ("train/3.jpg", "twins")
+    assert pairs["test/1.jpg", "eval"] == ("eval/10.jpg", "twins")
+    assert pairs["eval/3.jpg", "train"] == ("train/3.jpg", "content")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"--twins: cannot read .*twins.csv"),
+        ("a,b\n", r"--twins: .*twins.csv:1: the header has no column 'image_sha256'"),
+        (f"image_sha256,group\n{'0' * 32},1\n", r"--twins: .* names none of the photos of this run"),
+    ],
+)
+def test_a_table_of_twins_that_cannot_be_used_is_one_line(mean_colour_backbone, folder, text, message):
+    place = folder(evaluation=range(1000, 1010))
+    if text is not None:
+        (place / "twins.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        task.main(arguments(place, "--twins", str(place / "twins.csv")))
+    assert not (place / "training" / "model").exists()

@@ -191,6 +191,7 @@ def _usable(records: Records, default_id: int | None) -> Records:
             label_ids=records.label_ids,
             label_counts=records.label_counts[labelled],
             image_digests=records.image_digests[labelled],
+            image_hashes=records.image_hashes[labelled],
         )
     places = np.cumsum(records.label_counts)[~labelled]
     return dataclasses.replace(

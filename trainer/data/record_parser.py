@@ -18,6 +18,8 @@ import numpy as np
 from preprocess.records.duplicates import DIGEST_BYTES
 from preprocess.records.example import (
     EMBEDDING_FEATURE,
+    HASH_BYTES,
+    HASH_FEATURE,
     LABEL_FEATURE,
     SHA256_BYTES,
     SHA256_FEATURE,
@@ -31,6 +33,7 @@ from preprocess.records.tfrecord import MalformedRecordError
 from trainer.data.view_records import ViewsLayout
 
 _NO_DIGEST = bytes(DIGEST_BYTES)
+_NO_HASH = bytes(HASH_BYTES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class Records:
       label_ids: int64, the label ids of all records, one record after the other.
       label_counts: int64, shape [n]: how many labels each record has.
       image_digests: uint8, shape [n, 16]: the first bytes of the SHA-256 of each image file; 0 if it is not known.
+      image_hashes: uint8, shape [n, 32]: the perceptual hash of each image; 0 if it is not known.
     """
 
     uris: list[str]
@@ -50,6 +54,7 @@ class Records:
     label_ids: np.ndarray
     label_counts: np.ndarray
     image_digests: np.ndarray
+    image_hashes: np.ndarray
 
     @property
     def embeddings(self) -> np.ndarray:
@@ -92,6 +97,7 @@ class RecordParser:
                 label_ids=np.array(list(itertools.chain.from_iterable(columns.label_ids)), np.int64),
                 label_counts=np.array([len(ids) for ids in columns.label_ids], np.int64),
                 image_digests=np.ascontiguousarray(columns.digests[:, :DIGEST_BYTES]),
+                image_hashes=columns.hashes,
             )
         views = np.empty((len(spans), self._views, self._size), np.float32)
         embeddings = views[:, 0]
@@ -99,6 +105,7 @@ class RecordParser:
         ids: list[int] = []
         counts: list[int] = []
         digests: list[bytes] = []
+        hashes: list[bytes] = []
         for row, (start, end) in enumerate(spans):
             record = data
             if self._views_layout is None:
@@ -108,7 +115,7 @@ class RecordParser:
                 found = self._layout.find(record, 0, len(record))
             if found is None:
                 return self._any_layout([data[start:end] for start, end in spans])
-            first_float, digest, uri, label_ids = found
+            first_float, image_hash, digest, uri, label_ids = found
             embeddings[row] = np.frombuffer(record, "<f4", self._size, first_float)
             if self._views > 1:
                 others = np.frombuffer(data, "<f4", (self._views - 1) * self._size, first_view)
@@ -117,12 +124,14 @@ class RecordParser:
             ids.extend(label_ids)
             counts.append(len(label_ids))
             digests.append(digest[:DIGEST_BYTES] or _NO_DIGEST)
+            hashes.append(image_hash or _NO_HASH)
         return Records(
             uris=uris,
             views=views,
             label_ids=np.array(ids, np.int64),
             label_counts=np.array(counts, np.int64),
-            image_digests=_as_array(digests),
+            image_digests=_as_array(digests, DIGEST_BYTES),
+            image_hashes=_as_array(hashes, HASH_BYTES),
         )
 
     def _any_layout(self, records: list[bytes]) -> Records:
@@ -143,14 +152,19 @@ class RecordParser:
             found[0][:DIGEST_BYTES] if len(found) == 1 and len(found[0]) == SHA256_BYTES else _NO_DIGEST
             for found in parsed[SHA256_FEATURE].to_list()
         ]
+        hashes = [
+            found[0] if len(found) == 1 and len(found[0]) == HASH_BYTES else _NO_HASH
+            for found in parsed[HASH_FEATURE].to_list()
+        ]
         return Records(
             uris=[uri.decode("utf-8", "replace") for uri in parsed[URI_FEATURE].numpy()],
             views=views,
             label_ids=labels.values.numpy(),
             label_counts=labels.row_lengths().numpy().astype(np.int64),
-            image_digests=_as_array(digests),
+            image_digests=_as_array(digests, DIGEST_BYTES),
+            image_hashes=_as_array(hashes, HASH_BYTES),
         )
 
 
-def _as_array(digests: list[bytes]) -> np.ndarray:
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
+def _as_array(values: list[bytes], num_bytes: int) -> np.ndarray:
+    return np.frombuffer(b"".join(values), np.uint8).reshape(-1, num_bytes)

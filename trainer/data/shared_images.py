@@ -2,7 +2,8 @@
 
 Two images are the same if their files are equal byte for byte: the records hold the SHA-256 of the files. Records
 without this digest (made elsewhere) are compared by their URIs, but only if these are absolute. A relative URI says
-nothing without its list: "1.jpg" may be another photo in another folder.
+nothing without its list: "1.jpg" may be another photo in another folder. Copies that are not equal byte for byte are
+known only where the user names the table that `hugs twins` wrote.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from preprocess.records.duplicates import DIGEST_BYTES, find_shared
+from preprocess.records.twin_groups import TwinGroups
 from preprocess.storage.uris import has_scheme
 
 if TYPE_CHECKING:  # It imports TensorFlow, and the names of files here are needed before that.
@@ -36,12 +38,24 @@ class Overlap:
       other_rows: int64 [k]: for each, the first example of the other set with that image.
       by_content: bool [k]: True if the files are equal, False if only the URIs are.
       num_unchecked: how many examples could not be compared with all of the other set.
+      is_twin: bool [k]: True if the images are copies of each other by the table of twins, and not equal.
     """
 
     rows: np.ndarray
     other_rows: np.ndarray
     by_content: np.ndarray
     num_unchecked: int
+    is_twin: np.ndarray
+
+    @property
+    def num_equal(self) -> int:
+        """How many examples have an image that is equal to one of the other set."""
+        return int(np.count_nonzero(~self.is_twin))
+
+    @property
+    def num_twins(self) -> int:
+        """How many examples have an image of which only a copy is in the other set."""
+        return int(np.count_nonzero(self.is_twin))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,11 +66,19 @@ class SharedImages:
       name: "eval" or "test".
       num_examples: the size of the held-out set.
       overlaps: by the name of the other set.
+      knows_twins: whether the user gave a table of twins.
     """
 
     name: str
     num_examples: int
     overlaps: Mapping[str, Overlap]
+    knows_twins: bool = False
+
+    @property
+    def num_twins(self) -> int:
+        """How many examples have no equal image in any other set, but a copy."""
+        equal = [overlap.rows[~overlap.is_twin] for overlap in self.overlaps.values()]
+        return len(np.setdiff1d(self.rows, np.concatenate(equal)))
 
     @property
     def rows(self) -> np.ndarray:
@@ -64,9 +86,13 @@ class SharedImages:
         return np.unique(np.concatenate([overlap.rows for overlap in self.overlaps.values()]))
 
     def to_json(self) -> dict[str, dict[str, int]]:
-        """Counts, for metrics.json: for each other set, the `shared` and the `unchecked` examples of this set."""
+        """Counts, for metrics.json: for each other set, the `shared` and the `unchecked` examples of this set.
+
+        With a table of twins also the `twins`, which are not among the shared ones.
+        """
         return {
-            other: {"shared": len(overlap.rows), "unchecked": overlap.num_unchecked}
+            other: {"shared": overlap.num_equal, "unchecked": overlap.num_unchecked}
+            | ({"twins": overlap.num_twins} if self.knows_twins else {})
             for other, overlap in self.overlaps.items()
         }
 
@@ -99,10 +125,36 @@ def _pairs_by_content(
     return rows[found], other_rows[partners[places]]
 
 
-def find_overlap(examples: LabeledExamples, others: LabeledExamples) -> Overlap:
-    """Finds the images of one data set that another one has too.
+def _twin_groups(examples: LabeledExamples, twins: TwinGroups) -> dict[int, str]:
+    """The group of each example that the table of twins names, by row."""
+    found = {}
+    if examples.image_digests is not None and twins.by_digest:
+        digests = examples.image_digests
+        table = np.frombuffer(b"".join(twins.by_digest), np.uint8).reshape(-1, DIGEST_BYTES)
+        known = np.flatnonzero(_known_digests(examples))
+        for row in known[find_shared(digests[known], table)].tolist():
+            found[row] = twins.by_digest[digests[row].tobytes()]
+    if twins.by_uri:
+        for row in np.flatnonzero(~_known_digests(examples)).tolist():
+            if (group := twins.by_uri.get(examples.uris[row])) is not None:
+                found[row] = group
+    return found
+
+
+def count_named(examples: LabeledExamples, twins: TwinGroups) -> int:
+    """How many examples a table of twins names."""
+    return len(_twin_groups(examples, twins))
+
+
+def find_overlap(examples: LabeledExamples, others: LabeledExamples, twins: TwinGroups | None = None) -> Overlap:
+    """Finds the images of one data set that another one has too, or of which it has copies.
 
     For sets of n and m examples with digests this takes some bytes for each example, besides the data sets.
+
+    Args:
+      examples: the data set.
+      others: the other one.
+      twins: which images are copies of each other; None if that is not known.
     """
     known, other_known = _known_digests(examples), _known_digests(others)
     partner = np.full(len(examples), -1, np.int64)
@@ -136,17 +188,33 @@ def find_overlap(examples: LabeledExamples, others: LabeledExamples) -> Overlap:
             absolute & other_absolute.all(),
         )
         num_unchecked = int(np.count_nonzero(~comparable & (partner < 0)))
+    is_twin = np.zeros(len(examples), bool)
+    if twins is not None:
+        first_of_group: dict[str, int] = {}
+        for row, group in _twin_groups(others, twins).items():
+            first_of_group[group] = min(row, first_of_group.get(group, row))
+        for row, group in _twin_groups(examples, twins).items():
+            if partner[row] < 0 and group in first_of_group:
+                partner[row] = first_of_group[group]
+                is_twin[row] = True
     rows = np.flatnonzero(partner >= 0)
-    return Overlap(rows=rows, other_rows=partner[rows], by_content=by_content[rows], num_unchecked=num_unchecked)
+    return Overlap(
+        rows=rows,
+        other_rows=partner[rows],
+        by_content=by_content[rows],
+        num_unchecked=num_unchecked,
+        is_twin=is_twin[rows],
+    )
 
 
-def find_shared_images(data: Mapping[str, LabeledExamples]) -> dict[str, SharedImages]:
+def find_shared_images(data: Mapping[str, LabeledExamples], twins: TwinGroups | None = None) -> dict[str, SharedImages]:
     """Compares the held-out sets of a run, "eval" and "test", with the sets that they must not share images with."""
     return {
         name: SharedImages(
             name=name,
             num_examples=len(data[name]),
-            overlaps={other: find_overlap(data[name], data[other]) for other in others if other in data},
+            overlaps={other: find_overlap(data[name], data[other], twins) for other in others if other in data},
+            knows_twins=twins is not None,
         )
         for name, others in _COMPARED.items()
         if name in data
@@ -155,11 +223,18 @@ def find_shared_images(data: Mapping[str, LabeledExamples]) -> dict[str, SharedI
 
 def shared_image_warnings(shared: Mapping[str, SharedImages]) -> list[str]:
     """Warnings about images that two sets share, the gravest first; sentences."""
-    found, unchecked = [], []
+    found, copies, unchecked = [], [], []
     for name, images in shared.items():
         for other, overlap in images.overlaps.items():
             these = f"of the {images.num_examples} {SET_WORDS[name]} images"
-            if count := len(overlap.rows):
+            if count := overlap.num_twins:
+                are = (
+                    f"is a copy of one of the {SET_WORDS[other]}" if count == 1 else f"are copies of {SET_WORDS[other]}"
+                )
+                copies.append(
+                    f"{count} {these} {are} images: the accuracy looks too good. {SHARED_IMAGES_NAME} names the pairs"
+                )
+            if count := overlap.num_equal:
                 are = (
                     f"is also one of the {SET_WORDS[other]} images"
                     if count == 1
@@ -174,7 +249,7 @@ def shared_image_warnings(shared: Mapping[str, SharedImages]) -> list[str]:
                     "without image_sha256 are compared by their URIs, and these are relative. If both sets hold the "
                     "same photos, the accuracy looks too good"
                 )
-    return [*found, *unchecked]
+    return [*found, *copies, *unchecked]
 
 
 def image_numbers(examples: LabeledExamples) -> np.ndarray:

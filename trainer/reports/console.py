@@ -115,8 +115,10 @@ def without_shared_line(evaluation: dict[str, Any]) -> str | None:
     rest = evaluation.get("without_shared_images")
     if rest is None:
         return None
-    count = rest["left_out"]
+    count, copies = rest["left_out"], rest.get("twins", 0)
     these = "1 image that another set has too" if count == 1 else f"{count} images that other sets have too"
+    if copies:
+        these += f" ({copies} of them as {'a copy' if copies == 1 else 'copies'})"
     if not rest["examples"]:
         return f"  without the {these}: none is left, so this accuracy says nothing about new images"
     low, high = rest["accuracy_interval"]

@@ -20,8 +20,8 @@ def write_shared_images(
 
     Columns: `set`, `uri` and `label` of the held-out image; `also_in`: the other set ("train" or "eval"); `other_uri`
     and `other_label`: the first example there with this image; `compared_by`: "content" if the files are equal, "uri"
-    if at least one of the records has no digest; `location` and `other_location`: where the two photos lie, empty if
-    not known. Several labels are separated by " | ".
+    if at least one of the records has no digest, "twins" if the table of twins says that they are copies; `location`
+    and `other_location`: where the two photos lie, empty if not known. Several labels are separated by " | ".
 
     Args:
       path: a local path.
@@ -35,8 +35,12 @@ def write_shared_images(
         writer.writerow([*header, "location", "other_location"])
         for name, images in shared.items():
             for other, overlap in images.overlaps.items():
-                for row, other_row, by_content in zip(
-                    overlap.rows.tolist(), overlap.other_rows.tolist(), overlap.by_content.tolist(), strict=True
+                for row, other_row, by_content, is_twin in zip(
+                    overlap.rows.tolist(),
+                    overlap.other_rows.tolist(),
+                    overlap.by_content.tolist(),
+                    overlap.is_twin.tolist(),
+                    strict=True,
                 ):
                     writer.writerow(
                         [
@@ -46,7 +50,7 @@ def write_shared_images(
                             other,
                             data[other].uris[other_row],
                             LABEL_SEPARATOR.join(data[other].labels_of(other_row)),
-                            "content" if by_content else "uri",
+                            "twins" if is_twin else "content" if by_content else "uri",
                             photos[name].location(data[name].uris[row]),
                             photos[other].location(data[other].uris[other_row]),
                         ]

@@ -14,7 +14,7 @@ from preprocess.storage.base import LocalStorage
 
 
 def keys(*paths: str, group_by: str | None = None) -> dict[str, str]:
-    groups = PhotoGroups(group_by, {"c": paths}, lambda uri: LocalStorage())
+    groups = PhotoGroups(group_by, {"c": paths}, lambda uri: LocalStorage(), lambda path: b"")
     return {path: key for path, (_, key) in zip(paths, groups.keys("c"), strict=True)}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from configs.errors import InputError
 from preprocess.images.decode import ImageError
-from preprocess.images.loader import READ_THREADS, ImageLoader, KnownImage, LoadedImage
+from preprocess.images.loader import READ_THREADS, FoundEmbedding, ImageLoader, KnownImage, LoadedImage
 from preprocess.lists.outcomes import RowFailure
 from preprocess.machine.machine_faults import MachineFault
 from preprocess.machine.timed_threads import DaemonThreads, TimedThreads
@@ -132,7 +132,7 @@ def test_the_digest_of_the_encoded_bytes_comes_along():
 
 
 def test_an_image_whose_embedding_is_known_is_not_decoded():
-    known = {hashlib.sha256(b"known").digest(): np.arange(3, dtype=np.float32)}
+    known = {hashlib.sha256(b"known").digest(): FoundEmbedding(np.arange(3, dtype=np.float32))}
     decoded = []
 
     def note(data):
@@ -143,9 +143,40 @@ def test_an_image_whose_embedding_is_known_is_not_decoded():
     loader.add(["new", "known", "new again"])
     outcomes = [loader.next() for _ in range(3)]
     assert [type(outcome) for outcome in outcomes] == [LoadedImage, KnownImage, LoadedImage]
-    assert outcomes[1].embeddings[0].tolist() == [0, 1, 2]
+    assert outcomes[1].found[0].embedding.tolist() == [0, 1, 2]
     assert outcomes[1].digest in known and outcomes[1].read_sec > 0
     assert sorted(decoded) == [b"new", b"new again"]
+
+
+def test_an_image_whose_embedding_is_known_is_decoded_for_its_hash_only_if_that_is_wanted_and_not_known():
+    known = {
+        hashlib.sha256(data).digest(): FoundEmbedding(np.arange(3, dtype=np.float32), image_hash)
+        for data, image_hash in ((b"old", b""), (b"new", b"h" * 32))
+    }
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
+    for views in (False, True):
+
+        def decode_once(data, *_, views=views):
+            assert data == b"old"
+            return np.stack([pixels, 255 - pixels]) if views else pixels
+
+        loader = ImageLoader(
+            read=str.encode,
+            decode=decode_once,
+            decodes_views=views,
+            max_ahead=4,
+            find_embeddings=lambda digest: (known.get(digest),),
+            wants_hashes=True,
+        )
+        loader.add(["old", "new"])
+        old, new = loader.next(), loader.next()
+        assert isinstance(old, LoadedImage) and old.found == (known[old.digest],) and old.decode_sec > 0
+        assert isinstance(new, KnownImage) and new.found == (known[new.digest],)
+    unwanted = ImageLoader(
+        read=str.encode, decode=lambda data: 1 / 0, max_ahead=4, find_embeddings=lambda found: (known.get(found),)
+    )
+    unwanted.add(["old"])
+    assert unwanted.next().found[0].image_hash == b""
 
 
 def test_a_look_up_that_fails_costs_nothing():

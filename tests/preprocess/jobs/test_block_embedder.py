@@ -31,6 +31,7 @@ def make_embedder(
     tmp_path, engine=None, read=read_stand_in, max_ahead=4, on_rows_done=lambda rows: None, decode=decode_stand_in
 ):
     engine, recent = engine or StandInEngine(), RecentEmbeddings()
+
     def recall(digest):
         embedding = recent.find(digest)
         return None if embedding is None else (embedding,)

@@ -113,11 +113,25 @@ def test_an_embedding_is_found_by_content(folder, tmp_path):
     later = open_cache(folder, storage=storage)
     for number in range(50):
         found = later.find(digest_of(number))
-        assert found.dtype == np.float32
-        assert found.flags.writeable
-        np.testing.assert_array_equal(found, embedding_of(number))
+        assert found.embedding.dtype == np.float32
+        assert found.embedding.flags.writeable
+        assert found.image_hash == b""
+        np.testing.assert_array_equal(found.embedding, embedding_of(number))
     assert later.find(digest_of(50)) is None
     assert later.counts() == CacheCounts(hits=50, misses=1, faults=0, first_fault=None)
+
+
+def test_a_hash_is_kept_with_its_embedding_and_entries_of_earlier_versions_have_none(cache, tmp_path):
+    cache.keep(digest_of(2), embedding_of(2), b"h" * 32)
+    cache.keep(digest_of(1), embedding_of(1), b"g" * 32)
+    cache.flush()
+    for number, image_hash in ((1, b"g" * 32), (2, b"h" * 32)):
+        found = open_cache(tmp_path).find(digest_of(number))
+        assert found.image_hash == image_hash
+        np.testing.assert_array_equal(found.embedding, embedding_of(number))
+    assert {len(entry.read_bytes()) for entry in entries(tmp_path)} == {8 + 32 + 32 + 32 + 4 * SIZE + 4}
+    with pytest.raises(ValueError, match="a hash of 32 bytes or 0"):
+        cache.keep(digest_of(3), embedding_of(3), b"short")
 
 
 def test_entries_lie_where_the_docstring_says(cache, tmp_path):
@@ -304,7 +318,7 @@ def test_caches_of_several_jobs_share_a_folder(tmp_path):
             found = cache.find(digest_of(number))
             if found is None:
                 cache.keep(digest_of(number), embedding_of(number))
-            elif not np.array_equal(found, embedding_of(number)):
+            elif not np.array_equal(found.embedding, embedding_of(number)):
                 wrong.append(number)
         cache.flush()
 

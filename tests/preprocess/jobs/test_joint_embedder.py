@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preprocess.images.loader import ImageLoader
+from preprocess.images.loader import FoundEmbedding, ImageLoader
 from preprocess.images.pixel_layout import PixelLayout
 from preprocess.jobs.block_embedder import BlockEmbedder
 from preprocess.jobs.block_writer import BlockWriter
@@ -104,8 +104,8 @@ def test_no_backbone_gets_far_ahead_of_another(tmp_path):
         return take()
 
     joint.loader.next = next_image
-    results = joint.complete(blocks_of("".join(f"{number % 100}.jpg,a\n" for number in range(300)), 150))
-    assert [[result.embedded for result in block] for block in results] == [[150, 150]] * 2
+    results = joint.complete(blocks_of("".join(f"{number}.jpg,a\n" for number in range(150)), 75))
+    assert [[result.embedded for result in block] for block in results] == [[75, 75]] * 2
     # Both take a batch at least; more than a few batches would be images without bound in memory.
     assert max(waiting) <= 2 * 30 + 4
 
@@ -175,7 +175,7 @@ def test_a_fault_of_the_machine_abandons_the_blocks_of_all(tmp_path):
 
 def test_embeddings_that_are_known_for_some_backbones_are_taken_and_the_others_computed(tmp_path):
     def find(digest):
-        return np.full(3, 42, np.float32), None, np.full(3, 43, np.float32)
+        return FoundEmbedding(np.full(3, 42, np.float32)), None, FoundEmbedding(np.full(3, 43, np.float32))
 
     joint = Joint(tmp_path, find_embeddings=find)
     (results,) = joint.complete(blocks_of("1.jpg,a\n2.jpg,a\n", 100))

@@ -14,7 +14,7 @@ def test_the_memory_is_bounded_and_what_was_not_asked_for_the_longest_goes():
     recent = RecentEmbeddings(max_bytes=4 * 3 * 10)
     for number in range(1000):
         recent.keep(digest(number), np.full(3, number, np.float32))
-        assert recent.find(digest(0))[0] == 0  # A picture that stands for missing ones stays.
+        assert recent.find(digest(0)).embedding[0] == 0  # A picture that stands for missing ones stays.
     held = [number for number in range(1000) if recent.find(digest(number)) is not None]
     assert held == [0, *range(991, 1000)]
 
@@ -23,8 +23,8 @@ def test_an_embedding_is_a_copy_and_does_not_hold_its_batch():
     recent, batch = RecentEmbeddings(), np.ones((8, 3), np.float32)
     recent.keep(digest(1), batch[1])
     batch[:] = 2
-    assert recent.find(digest(1)).tolist() == [1, 1, 1]
-    assert recent.find(digest(1)).base is None
+    assert recent.find(digest(1)).embedding.tolist() == [1, 1, 1]
+    assert recent.find(digest(1)).embedding.base is None
 
 
 def test_records_without_a_digest_are_not_taken_for_one_image_and_what_has_no_room_is_not_held():

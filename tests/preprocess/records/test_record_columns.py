@@ -9,7 +9,7 @@ from preprocess.records.example import RecordLayout, encode_example
 from preprocess.records.record_columns import ColumnReader
 
 
-def examples(size, uris, labels, *, digest=True):
+def examples(size, uris, labels, *, digest=True, image_hash=False):
     source = random.Random(0)
     return [
         encode_example(
@@ -17,6 +17,7 @@ def examples(size, uris, labels, *, digest=True):
             embedding=np.random.RandomState(number).rand(size).astype(np.float32),
             label_ids=ids,
             image_sha256=source.randbytes(32) if digest else b"",
+            image_hash=source.randbytes(32) if image_hash else b"",
         )
         for number, (uri, ids) in enumerate(zip(uris, labels, strict=True))
     ]
@@ -33,10 +34,13 @@ def joined(records):
 
 def one_by_one(layout, size, data, spans):
     found = [layout.find(data, start, end) for start, end in spans]
-    if any(one is None or not one[1] for one in found):
+    if any(one is None or not one[2] for one in found):
         return None
     floats = [np.frombuffer(data, "<f4", size, one[0]) for one in found]
-    return [(uri, row.tobytes(), digest, ids) for row, (_, digest, uri, ids) in zip(floats, found, strict=True)]
+    return [
+        (uri, row.tobytes(), hashed or bytes(32), digest, ids)
+        for row, (_, hashed, digest, uri, ids) in zip(floats, found, strict=True)
+    ]
 
 
 def at_once(layout, size, data, spans):
@@ -44,8 +48,8 @@ def at_once(layout, size, data, spans):
     if columns is None:
         return None
     assert columns.embeddings.dtype == np.dtype("<f4") and columns.embeddings.shape == (len(spans), size)
-    parts = zip(columns.uris, columns.embeddings, columns.digests, columns.label_ids, strict=True)
-    return [(uri, row.tobytes(), digest.tobytes(), ids) for uri, row, digest, ids in parts]
+    parts = zip(columns.uris, columns.embeddings, columns.hashes, columns.digests, columns.label_ids, strict=True)
+    return [(uri, row.tobytes(), hashed.tobytes(), digest.tobytes(), ids) for uri, row, hashed, digest, ids in parts]
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,9 +72,10 @@ def test_records_together_are_those_one_by_one(size, rows):
         assert found is not None or min(map(len, records)) < 140
 
 
+@pytest.mark.parametrize("image_hash", [False, True])
 @pytest.mark.parametrize("length", [0, 60, 96, 97, 98, 99, 100, 108, 109, 110, 111, 112, 113, 114, 127, 128, 500, 2047])
-def test_uris_of_each_length_are_read(length):
-    data, spans = joined(examples(16, ["u" * length, "v" * length], [(1,), ()]))
+def test_uris_of_each_length_are_read(length, image_hash):
+    data, spans = joined(examples(16, ["u" * length, "v" * length], [(1,), ()], image_hash=image_hash))
     layout = RecordLayout(16)
     assert at_once(layout, 16, data, spans) == one_by_one(layout, 16, data, spans) is not None
 
@@ -97,6 +102,7 @@ def test_records_that_end_early_are_not_read(cut):
 
 
 def test_records_without_a_digest_and_long_uris_are_left_to_the_layout():
-    for records in (examples(2, ["a"], [()], digest=False), examples(2, ["u" * 5000], [()])):
+    some = examples(2, ["a"], [()], image_hash=True) + examples(2, ["b"], [()])
+    for records in (examples(2, ["a"], [()], digest=False), examples(2, ["u" * 5000], [()]), some):
         data, spans = joined(records)
         assert ColumnReader(RecordLayout(2), 2).read(data, spans) is None

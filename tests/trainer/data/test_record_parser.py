@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.records.example import encode_example
+from preprocess.records.example import decode_example, encode_example
 from preprocess.records.tfrecord import MalformedRecordError, frame_record, split_frames
 from trainer.data.record_parser import RecordParser
 
@@ -101,3 +101,46 @@ def test_the_digest_of_the_image_is_read_from_every_layout(ours):
     assert records.image_digests.dtype == np.uint8
     assert records.image_digests[0].tobytes() == digest[:16]
     assert not records.image_digests[1:].any()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize("views", [1, 3])
+def test_the_hash_of_the_image_is_read_from_every_layout(ours, views):
+    image_hash, digest = bytes(range(100, 132)), bytes(range(32))
+    others = np.arange(3 * (views - 1), dtype=np.float32).reshape(views - 1, 3) if views > 1 else None
+    kinds = [
+        {},
+        {"image_hash": image_hash},
+        {"image_sha256": digest},
+        {"image_hash": image_hash, "image_sha256": digest},
+    ]
+    written = [
+        encode_example(image_uri=str(row), embedding=EMBEDDING + row, label_ids=[row], view_embeddings=others, **kind)
+        for row, kind in enumerate(kinds)
+    ]
+    if not ours:
+        # The same features in another order, so all of the piece are read by TensorFlow.
+        example = tf.train.Example.FromString(written[-1])
+        entries = sorted(example.features.feature.items(), reverse=True)
+        last = b"".join(
+            tf.train.Features(feature={name: feature}).SerializeToString(deterministic=True)
+            for name, feature in entries
+        )
+        written[-1] = b"\x0a" + _varint(len(last)) + last
+    parser = RecordParser(3, stored_views=views, all_views=True)
+    if ours:
+        parser._any_layout = None  # type: ignore[assignment,method-assign]  # It must not be needed.
+    (records,) = parse(*written, chunk=1 << 20, parser=parser)
+    assert records.image_hashes.dtype == np.uint8
+    assert [found.tobytes() for found in records.image_hashes] == [bytes(32), image_hash, bytes(32), image_hash]
+    assert [found.tobytes() for found in records.image_digests] == [bytes(16)] * 2 + [digest[:16]] * 2
+    assert records.views.shape == (4, views, 3)
+    np.testing.assert_array_equal(records.embeddings, [EMBEDDING + row for row in range(4)])
+    for row, kind in enumerate(kinds):
+        decoded = decode_example(written[row])
+        assert decoded.image_hash == kind.get("image_hash", b"")
+        assert decoded.image_sha256 == kind.get("image_sha256", b"")
+
+
+def _varint(number: int) -> bytes:
+    return bytes([number & 0x7F | 0x80, number >> 7]) if number > 0x7F else bytes([number])

@@ -1,0 +1,205 @@
+"""Finds photos that are copies of each other, within a record set and across sets.
+
+Usage: python -m insight.twins --data_paths 'out/preproc/train*,out/preproc/eval*' --output_path out/twins
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from configs.activity import doing
+from configs.counts import counted
+from configs.errors import EXIT_OK, InputError
+from configs.option import option
+from configs.program import run_program
+from configs.rules import OneOf
+from insight.options import PageOptions, parse_options
+from preprocess.records.twin_groups import TWINS_NAME
+
+if TYPE_CHECKING:
+    from insight.copies.find import Twins
+    from insight.copies.twin_table import Group, Leak
+    from insight.data.embedded_photos import EmbeddedPhotos
+    from trainer.data.photos import PhotoFinder
+
+PAGE_NAME = "twins.html"
+# Comparing all embeddings of more photos than this takes longer than a quarter of an hour of two cores.
+_MOST_COMPARED = 200_000
+# What the page shows. The table has all of it.
+_GROUPS_SHOWN, _PHOTOS_SHOWN, _THUMBNAILS = 200, 12, 600
+_SIDE = 112
+_LEAKS_PRINTED = 12
+
+Embeddings = Literal["auto", "on", "off"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwinsOptions(PageOptions):
+    """What `hugs twins` reads and writes."""
+
+    embeddings: Embeddings = option(
+        "auto",
+        OneOf.of(Embeddings),
+        help="whether embeddings are compared, too: they find crops, and copies in sets without hashes. auto: in up to "
+        f"{_MOST_COMPARED:,} photos, since each is compared with all others",
+        decides="neither",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program.
+
+    Raises:
+      InputError: the flags, the record sets or the output folder are wrong.
+    """
+    options = parse_options(
+        argv,
+        TwinsOptions,
+        module="insight.twins",
+        description="Finds photos that are copies of each other, within a record set and across sets: re-encoded, "
+        "resized, brightened, mirrored, cropped, or shots of one burst. Writes twins.csv, which `hugs train --twins` "
+        "and `hugs ingest --group_by` take, and a page.",
+    )
+    from insight.copies.find import find_twins  # here: without it, --help does not wait for NumPy
+    from insight.copies.twin_table import find_leaks, in_order_of_interest, twin_table
+    from insight.data.embedded_photos import read_embedded_photos
+    from insight.pages.output_folder import OutputFolder
+
+    output = OutputFolder(options.output_path, (TWINS_NAME, PAGE_NAME), overwrite=options.overwrite)
+    photos = read_embedded_photos(options.data_paths, flag="data_paths", input_dict=options.input_dict)
+    by_embedding = options.embeddings == "on" or (options.embeddings == "auto" and len(photos) <= _MOST_COMPARED)
+    if not by_embedding and not photos.image_hashes.any():
+        raise InputError(
+            "--embeddings: the records of these sets have no perceptual hashes, because an earlier version made them, "
+            f"so only embeddings can be compared, of {counted(len(photos), 'photo')} with each other. Pass "
+            "--embeddings on, or make the sets again with --overwrite and --embedding_cache."
+        )
+    found = find_twins(photos, by_embedding=by_embedding)
+    groups = in_order_of_interest(photos, found.groups)
+    leaks = find_leaks(photos, groups)
+    output.write(TWINS_NAME, twin_table(photos, groups))
+    output.write(PAGE_NAME, _page(photos, found, groups, leaks, options))
+    print("\n".join([*_summary(photos, found, groups, leaks), f"{output.path(TWINS_NAME)}", output.path(PAGE_NAME)]))
+    return EXIT_OK
+
+
+def _summary(photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leaks: Sequence[Leak]) -> list[str]:
+    from insight.copies.find import Kind
+    from insight.copies.twin_table import labels_differ
+
+    number = sum(map(len, groups))
+    lines = [
+        f"{counted(number, 'photo')} of {len(photos):,} in {counted(len(groups), 'group')} of copies"
+        if groups
+        else f"no copies among {counted(len(photos), 'photo')}"
+    ]
+    words = {
+        Kind.EQUAL: "equal files",
+        Kind.COPY: "re-encoded, resized or brightened",
+        Kind.MIRRORED: "mirrored",
+        Kind.SIMILAR: "cropped or otherwise alike",
+    }
+    for kind, what in words.items():
+        if count := sum(twin.kind is kind for group in groups for twin in group):
+            lines.append(f"  {count:>7,}  {what}")
+    if contradicting := sum(labels_differ(photos, group) for group in groups):
+        have = "has" if contradicting == 1 else "have"
+        lines.append(f"warning: {counted(contradicting, 'group')} {have} photos with different labels")
+    for leak in leaks[:_LEAKS_PRINTED]:
+        one, other = (photos.uris[twin.row] for twin in leak.example)
+        lines.append(
+            f"warning: {leak.sets[0]} and {leak.sets[1]} share photos: {leak.photos[0]:,} of {leak.sets[0]} and "
+            f"{leak.photos[1]:,} of {leak.sets[1]}, such as {one} and {other}"
+        )
+    if len(leaks) > _LEAKS_PRINTED:
+        lines.append(f"warning: … and {len(leaks) - _LEAKS_PRINTED} more pairs of sets share photos")
+    if leaks:
+        lines.append(
+            f"`hugs train --twins {TWINS_NAME}` gives the accuracy without them; `hugs ingest --group_by {TWINS_NAME}` "
+            "puts all photos of a group in one list"
+        )
+    return [*lines, *limits_in_words(photos, found)]
+
+
+def limits_in_words(photos: EmbeddedPhotos, found: Twins) -> list[str]:
+    """What was compared and from where on two photos count as copies."""
+    lines = []
+    if found.most_bits is not None:
+        lines.append(
+            f"hashes: at most {found.most_bits} of 256 bits differ"
+            if found.most_bits >= 0
+            else "hashes: they say nothing here, because different photos of these sets have nearly the same one"
+        )
+    if found.num_hashed < len(photos):
+        without = len(photos) - found.num_hashed
+        lines.append(f"hashes: {counted(without, 'photo')} of {len(photos):,} have none, so mirrored copies may lack")
+    if found.least_score is not None:
+        lines.append(
+            f"embeddings: a score of at least {found.least_score:.2f}, which by chance at most about "
+            f"{100 * found.false_share:g} % of all photos reach, as estimated from these photos"
+        )
+    else:
+        lines.append("embeddings: not compared, so crops are not found")
+    return lines
+
+
+def _page(
+    photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leaks: Sequence[Leak], options: TwinsOptions
+) -> str:
+    from insight.copies.twin_table import labels_differ, set_names, sets_of
+    from insight.pages.html_page import render_page
+    from trainer.data.photos import finder_of_sets
+
+    names = set_names(photos)
+    finders = [finder_of_sets([record_set], options.photo_dirs) for record_set in photos.sets]
+    left = _THUMBNAILS
+    shown = []
+    with doing("making thumbnails", total=min(left, sum(map(len, groups))), unit="photo") as progress:
+        for number, group in enumerate(groups[:_GROUPS_SHOWN], start=1):
+            cards = []
+            for twin in group[:_PHOTOS_SHOWN]:
+                left -= 1
+                finder = finders[int(photos.set_numbers[twin.row])]
+                cards.append(_card(photos, twin, finder if left >= 0 else None, names))
+                progress.advance(1)
+            shown.append(
+                {
+                    "number": number,
+                    "size": len(group),
+                    "cards": cards,
+                    "labels_differ": labels_differ(photos, group),
+                    "sets": [names[index] for index in sets_of(photos, group)],
+                }
+            )
+    return render_page(
+        "twins.html",
+        title="Photos that are copies of each other",
+        groups=shown,
+        num_groups=len(groups),
+        num_twins=sum(map(len, groups)),
+        num_photos=len(photos),
+        num_contradicting=sum(labels_differ(photos, group) for group in groups),
+        leaks=[{"sets": leak.sets, "photos": leak.photos} for leak in leaks],
+        limits=limits_in_words(photos, found),
+        table_name=TWINS_NAME,
+    )
+
+
+def _card(photos: EmbeddedPhotos, twin: Any, finder: PhotoFinder | None, names: Sequence[str]) -> dict[str, Any]:
+    uri = str(photos.uris[twin.row])
+    thumbnail = finder.thumbnail(uri, photos.digest_of(twin.row), side=_SIDE) if finder is not None else None
+    return {
+        "uri": uri,
+        "thumbnail": thumbnail,
+        "labels": photos.labels_of(twin.row),
+        "set": names[int(photos.set_numbers[twin.row])],
+        "kind": twin.kind.value,
+        "bits": twin.bits,
+        "similarity": twin.similarity,
+    }
+
+
+if __name__ == "__main__":
+    run_program(main)
