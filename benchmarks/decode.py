@@ -15,7 +15,7 @@ The rates of 500 x 375 photos, as JPEG and as PNG, are images per second of one 
 
 The bound of one core for JPEGs is libjpeg-turbo's own decoder at the same scale (simplejpeg, slow DCT, full upsampling)
 and a resize with SIMD (OpenCV, bilinear without a wider filter). Its pixels are other ones: no library resizes with
-SIMD to Pillow's pixels. It needs `pip install simplejpeg opencv-python-headless`, and is left out without them. Both
+SIMD to Pillow's pixels. It needs the packages simplejpeg and opencv-python-headless, and is left out without them. All
 are measured in turns. "Isolated" counts the CPU time of this thread and of its decoder process.
 """
 
