@@ -12,6 +12,11 @@ figure is the ratio of the medians. A line for each photo shows where the time i
 0.
 
 The rates of 500 x 375 photos, as JPEG and as PNG, are images per second of one core (CPU time of reading and decoding).
+
+The bound of one core for JPEGs is libjpeg-turbo's own decoder at the same scale (simplejpeg, slow DCT, full upsampling)
+and a resize with SIMD (OpenCV, bilinear without a wider filter). Its pixels are other ones: no library resizes with
+SIMD to Pillow's pixels. It needs the packages simplejpeg and opencv-python-headless, and is left out without them. All
+are measured in turns. "Isolated" counts the CPU time of this thread and of its decoder process.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import io
 import pathlib
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from unittest import mock
@@ -35,7 +41,8 @@ from configs.errors import EXIT_OK
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
 from preprocess.images import decode
-from preprocess.images.decode import IMAGE_SIZE, decode_image
+from preprocess.images.decode import IMAGE_SIZE, decode_image, jpeg_reduced_side
+from preprocess.images.isolated_decoder import IsolatedDecoder
 
 _LARGE = (4000, 3000)
 _NEVER_REDUCED = 10**6
@@ -84,6 +91,57 @@ def core_seconds_per_image(paths: Sequence[str], size: int = IMAGE_SIZE) -> floa
     for path in paths:
         decode_image(read_and_note(path), size=size)
     return (time.thread_time() - started) / len(paths)
+
+
+def _bound() -> Callable[[bytes], np.ndarray] | None:
+    """What no decoder and resize of one core is faster than; None if its libraries are not installed."""
+    try:
+        import cv2  # type: ignore[import-not-found]
+        import simplejpeg  # type: ignore[import-not-found]
+    except ImportError as error:
+        say(f"the bound of one core is left out ({error})")
+        return None
+    cv2.setNumThreads(1)
+    side = jpeg_reduced_side(IMAGE_SIZE)
+
+    def decode_and_resize(data: bytes) -> np.ndarray:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side, fastdct=False, fastupsample=False)
+        resized: np.ndarray = cv2.resize(pixels, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_LINEAR)
+        return resized
+
+    return decode_and_resize
+
+
+def _core_figures(paths: Sequence[str], *, rounds: int) -> list[Figure]:
+    """JPEGs as one core reads and decodes them: in this process, in a decoder process, and the bound of both."""
+    bound, isolated = _bound(), IsolatedDecoder()
+    ways: dict[str, Callable[[bytes], object]] = {"here": decode_image, "isolated": isolated}
+    if bound is not None:
+        ways["bound"] = bound
+    isolated(read_and_note(paths[0]))  # This starts the process.
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, decode_one in ways.items():
+            started = time.thread_time() + _children_cpu_sec()
+            for path in paths:
+                decode_one(read_and_note(path))
+            spent[name].append((time.thread_time() + _children_cpu_sec() - started) / len(paths))
+    sec = {name: statistics.median(values) for name, values in spent.items()}
+    say(f"core-ms a photo: {', '.join(f'{name} {1e3 * value:.2f}' for name, value in sec.items())}")
+    more = "core-ms a photo that isolation adds to reading and decoding a JPEG"
+    rows = [Figure(figure=more, ours=f"{1e3 * (sec['isolated'] - sec['here']):.2f} ms of {1e3 * sec['isolated']:.2f}")]
+    if "bound" in sec:
+        name = "photos as JPEG by one core, against libjpeg-turbo and a SIMD resize (which has other pixels)"
+        rows.append(at_least(name, 1 / sec["here"], 1 / sec["bound"], 0.8, unit="images/s"))
+    return rows
+
+
+def _children_cpu_sec() -> float:
+    """The CPU time of the processes that this thread has started, in seconds; Linux counts it in nanoseconds."""
+    total = 0
+    for pid in pathlib.Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split():
+        total += int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+    return total / 1e9
 
 
 def _largest_difference(path: str) -> int:
@@ -145,6 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = pathlib.Path(temporary)
         rows = _large_photo_figures(paths[0], folder, size=tuple(args.size), repeats=3 if args.quick else 15)
         rows += _web_photo_figures(paths, folder)
+    rows += _core_figures(paths, rounds=3 if args.quick else 9)
     finish("decode", rows, photos=photos.name)
     return EXIT_OK
 

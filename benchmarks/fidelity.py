@@ -1,6 +1,6 @@
 """How close embeddings of lower precision are to those of float32, and how much accuracy a head loses with them.
 
-    python -m benchmarks.fidelity [--photos DIR] [--count N] [--seeds N] [--quick]
+    python -m benchmarks.fidelity [--photos DIR] [--count N] [--seeds N] [--backbone NAME] [--quick]
 
 The same photos, decoded once, are embedded in float32 (with OpenVINO if available, else TensorFlow), in bfloat16 and in
 int8 (calibrated, as in the pipeline, on a sample of these photos). Each photo's embedding is compared with its float32
@@ -28,6 +28,7 @@ from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, limit, say
 from configs.errors import EXIT_OK, InputError
 from configs.program import run_program
+from preprocess.backbones.backbone import BackboneSpec
 from preprocess.engines.fidelity import centred_cosines, embed_all
 
 _REFERENCES = ("openvino/float32", "tensorflow/float32")
@@ -90,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_photos_flag(parser)
     parser.add_argument("--count", type=int, default=500, help="photos (default: 500)")
     parser.add_argument("--seeds", type=int, default=5, help="draws of the folds (default: 5)")
+    parser.add_argument(
+        "--backbone", metavar="NAME", help="a network with its ImageNet weights (default: Inception v3, random weights)"
+    )
     parser.add_argument("--quick", action="store_true", help="100 photos, 2 seeds")
     args = parser.parse_args(argv)
     if args.quick:
@@ -99,13 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     photos = photo_set.photos[: args.count]
     paths = [path for path, _ in photos]
     labels = np.array([photo_set.classes.index(label) for _, label in photos])
-    pixels = engines.read_pixels(paths)
-    name = next((choice for choice in _REFERENCES if engines.load(choice, paths)), None)
+    backbone = engines.BACKBONE if args.backbone is None else BackboneSpec.asked_for(args.backbone)
+    pixels = engines.read_pixels(paths, backbone.image.size)
+    name = next((choice for choice in _REFERENCES if engines.load(choice, paths, backbone)), None)
     if name is None:
         raise InputError("No engine runs in float32.")
     embeddings = {}
     for choice in (name, *_PRECISIONS):
-        engine = engines.load(choice, paths)
+        engine = engines.load(choice, paths, backbone)
         if engine is not None:
             started = time.perf_counter()
             embeddings[choice] = embed_all(engine, pixels)
@@ -114,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for choice in _PRECISIONS:
         if choice in embeddings:
             rows += compare(choice, embeddings[choice], embeddings[name], labels, num_seeds=args.seeds)
-    finish("fidelity", rows, photos=photo_set.name, reference=name, weights=engines.BACKBONE.weights)
+    finish("fidelity", rows, photos=photo_set.name, reference=name, network=f"{backbone.name}, {backbone.weights}")
     return EXIT_OK
 
 

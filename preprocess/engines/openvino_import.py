@@ -21,6 +21,11 @@ def has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
+def has_nncf() -> bool:
+    """True if NNCF, which makes int8 networks, is installed; imports nothing."""
+    return importlib.util.find_spec("nncf") is not None
+
+
 def import_openvino() -> ModuleType:
     """Imports OpenVINO without its telemetry.
 
