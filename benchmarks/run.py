@@ -46,6 +46,8 @@ BENCHMARKS = (
     "serving",
     "serving_hostile",
     "accuracy",
+    "drift",
+    "label_next",
 )
 _WITH_PHOTOS = {
     "startup",
@@ -60,6 +62,8 @@ _WITH_PHOTOS = {
     "training_on_views",
     "views",
     "serving",
+    "drift",
+    "label_next",
 }
 
 
