@@ -10,11 +10,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 from configs.activity import doing
 from configs.console import write_standard_error
 from configs.large_imports import without_garbage_collection
+from preprocess.machine.cores import cores_of_quota
 
 # The messages that TensorFlow 2.21 prints regardless of TF_CPP_MIN_LOG_LEVEL: notes (I, W), that there is no GPU, and
 # that Eigen transposes bytes.
@@ -67,10 +68,19 @@ def _without_what_is_not_needed() -> Iterator[None]:
             del sys.modules[name]
 
 
+def obey_quota(tf: Any) -> None:
+    """Gives TensorFlow, which has not started yet, no more threads than the control groups of this process allow."""
+    cores = cores_of_quota()
+    if cores is not None:
+        tf.config.threading.set_intra_op_parallelism_threads(cores)
+        tf.config.threading.set_inter_op_parallelism_threads(cores)
+
+
 def import_tensorflow(*, start: bool = True) -> ModuleType:
     """Imports and starts TensorFlow without its notes. If TF_CPP_MIN_LOG_LEVEL is 0, all notes are printed.
 
-    The first call takes seconds, so programs call it only after they have checked their arguments.
+    The first call takes seconds, so programs call it only after they have checked their arguments. In a container that
+    may use fewer cores than the machine has, TensorFlow gets as many threads as these cores.
 
     Args:
       start: whether to start TensorFlow. False if the caller must set something up before the start.
@@ -83,6 +93,7 @@ def import_tensorflow(*, start: bool = True) -> ModuleType:
         with _without_what_is_not_needed(), without_garbage_collection():
             import tensorflow as tf
 
+        obey_quota(tf)
         if start:
             # Looks for devices now, because that prints messages too.
             tf.config.list_logical_devices()

@@ -32,11 +32,13 @@ def group_folders(controller: str, *, root: str = "") -> Iterator[tuple[int, str
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":
-            version, mount = 2, f"{root}/sys/fs/cgroup"
+            version, names = 2, [""]
         elif controller in controllers.split(","):
-            version, mount = 1, f"{root}/sys/fs/cgroup/{controller}"
+            # Where controllers share a mount, such as "cpu,cpuacct", there may be no link with the name of each.
+            version, names = 1, [f"/{name}" for name in dict.fromkeys((controller, controllers))]
         else:
             continue
         parts = [part for part in path.split("/") if part]
-        for depth in range(len(parts) + 1):
-            yield version, "/".join([mount, *parts[:depth]])
+        for name in names:
+            for depth in range(len(parts) + 1):
+                yield version, "/".join([f"{root}/sys/fs/cgroup{name}", *parts[:depth]])

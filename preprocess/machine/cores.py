@@ -16,14 +16,26 @@ def available_cores(*, root: str = "") -> int:
     Args:
       root: a prefix for the paths of the kernel's files, for tests.
     """
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        cores = os.cpu_count() or 1
     quotas = [
         math.ceil(quota) for version, folder in group_folders("cpu", root=root) if (quota := _quota(version, folder))
     ]
-    return max(1, min([cores, *quotas]))
+    return max(1, min([_cores_of_affinity(), *quotas]))
+
+
+def cores_of_quota() -> int | None:
+    """The cores of this process if the quota of its control groups allows fewer than its affinity mask; else None.
+
+    Libraries look at the mask. With a thread for each of 64 cores and a quota of 2, most threads wait most of the time.
+    """
+    cores = available_cores()
+    return cores if cores < _cores_of_affinity() else None
+
+
+def _cores_of_affinity() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
 
 
 def _quota(version: int, folder: str) -> float | None:
