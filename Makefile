@@ -11,7 +11,7 @@ STAMPS := $(VENV)/installed $(VENV)/project $(VENV)/demo-photos
 FORGOTTEN := $(if $(wildcard $(STAMPS)),$(shell "$(PYTHON)" scripts/install_environment.py $(VENV) --forget $(STAMPS)))
 LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate \
   --custom-compile-command "make lock"
-SOURCES := configs preprocess pipelines trainer serving cloud commands demo benchmarks tests scripts setup.py
+SOURCES := configs preprocess pipelines trainer serving insight cloud commands demo benchmarks tests scripts setup.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo bench test cluster cluster-test lint format lock clean

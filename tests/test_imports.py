@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-OURS = {"configs", "preprocess", "pipelines", "trainer", "serving", "cloud", "commands"}
+OURS = {"configs", "preprocess", "pipelines", "trainer", "serving", "insight", "cloud", "commands"}
 OURS |= {"demo", "benchmarks", "scripts", "tests"}
 MAY_IMPORT = {
     "configs": {"configs"},
@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "pipelines": {"pipelines", "trainer", "preprocess", "configs"},
     "trainer": {"trainer", "preprocess", "configs"},
     "serving": {"serving", "trainer", "preprocess", "configs"},
+    "insight": {"insight", "trainer", "preprocess", "configs"},
     "cloud": {"cloud", "trainer", "preprocess", "configs"},
     # It imports programs by name, when they are asked for.
     "commands": {"commands", "configs"},
@@ -60,6 +61,14 @@ ROOMS = {
         "preprocess.locks",
         "preprocess.records",
     },
+    # What the embeddings say of the data. It reads records and photos, and embeds nothing.
+    "insight.neighbours": set(),
+    "insight.data": {"trainer.data", "trainer.storage", "preprocess.records"},
+    "insight.pages": {"trainer.data", "trainer.storage"},
+    # It needs the description of the model that the sketch belongs to.
+    "insight.label_errors": set(),
+    "insight.selection": {"insight.label_errors", "insight.neighbours"},
+    "insight.drifting": {"insight.data", "trainer.data", "trainer.export", "preprocess.images"},
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.images", "preprocess.storage"},
@@ -80,6 +89,7 @@ ROOMS = {
 }
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
+    "insight.pages": {"trainer.reports.page_templates"},
     "cloud.checkup": {"cloud.gcloud", "cloud.hub_images"},
     "trainer.storage": {"trainer.options"},
     "trainer.training": {"trainer.options"},
@@ -228,7 +238,7 @@ def reached_from(package: str) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("package", ["trainer", "serving", "cloud"])
+@pytest.mark.parametrize("package", ["trainer", "serving", "insight", "cloud"])
 def test_what_reaches_no_beam_module(package):
     seen = reached_from(package)
     assert "preprocess.records.record_set" in seen

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGES = ("configs", "preprocess", "pipelines", "trainer", "serving", "cloud", "commands")
+PACKAGES = ("configs", "preprocess", "pipelines", "trainer", "serving", "insight", "cloud", "commands")
 
 
 def run(*command, cwd):

@@ -163,7 +163,7 @@ def test_every_test_that_the_promises_name_is_there():
 def test_the_module_map_has_every_module_in_its_place():
     text = (ROOT / "ARCHITECTURE.md").read_text()
     text = text[text.index("## Module map") : text.index("## Words")]
-    for package in ("preprocess", "trainer", "serving", "pipelines"):
+    for package in ("preprocess", "trainer", "serving", "insight", "pipelines"):
         for folder in (ROOT / package, *sorted(path.parent for path in (ROOT / package).glob("*/__init__.py"))):
             modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
             name = f"**`{folder.relative_to(ROOT).as_posix()}/`**"

@@ -45,9 +45,15 @@ def _shown(value: object) -> object:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def page_environment(package: str) -> jinja2.Environment:
+    """The templates of a package, and those of the report, such as its style sheet and its pieces.
+
+    Args:
+      package: a package with a folder `templates`.
+    """
+    packages = dict.fromkeys((package, "trainer.reports"))
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer.reports"),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in packages]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_shown,
@@ -70,12 +76,12 @@ def _environment() -> jinja2.Environment:
 
 def template_names() -> list[str]:
     """The names of all templates."""
-    return _environment().list_templates()
+    return page_environment("trainer.reports").list_templates()
 
 
 def load(template: str) -> jinja2.Template:
     """A template, compiled."""
-    return _environment().get_template(template)
+    return page_environment("trainer.reports").get_template(template)
 
 
 def render(template: str, **values: Any) -> str:

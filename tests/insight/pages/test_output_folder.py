@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from configs.errors import InputError
+from insight.pages.html_page import json_for_script
+from insight.pages.output_folder import OutputFolder
+
+
+def test_files_are_written_whole_and_never_replaced_unasked(tmp_path):
+    folder = OutputFolder(str(tmp_path / "new" / "out"), ["a.csv", "b.html"], overwrite=False)
+    folder.write("a.csv", "ä\n")
+    assert (tmp_path / "new" / "out" / "a.csv").read_bytes() == "ä\n".encode()
+    with pytest.raises(InputError, match=r"--output_path: .*/a\.csv is there already\. Pass --overwrite"):
+        OutputFolder(folder.path(""), ["b.html", "a.csv"], overwrite=False)
+    OutputFolder(folder.path(""), ["b.html"], overwrite=False)
+    OutputFolder(folder.path(""), ["a.csv"], overwrite=True).write("a.csv", b"2")
+    assert (tmp_path / "new" / "out" / "a.csv").read_bytes() == b"2"
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = OutputFolder(str(tmp_path / "file" / "out"), ["a"], overwrite=False)
+    with pytest.raises(InputError, match="--output_path: cannot write"):
+        folder.write("a", b"")
+
+
+def test_json_in_a_page_cannot_end_its_script():
+    text = json_for_script({"uri": "</script><!--\u2028&"})
+    assert not {"<", ">", "&", "\u2028"} & set(text)
