@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from preprocess.images.decode import IMAGE_SIZE
@@ -55,3 +56,28 @@ def models_loaded_once(monkeypatch, load_once):
 def write_set() -> Callable[..., str]:
     """See `tests.support.written_sets`."""
     return write_record_set
+
+
+@pytest.fixture
+def colour_sets(tmp_path, write_set) -> tuple[str, str]:
+    """Globs of a training and an evaluation set: mean colours of reddish, greenish and bluish images."""
+    globs = []
+    for name, count, seed in (("train", 90, 0), ("eval", 30, 1)):
+        rng = np.random.default_rng(seed)
+        classes = np.arange(count) % 3
+        embeddings = rng.normal(-0.5, 0.2, (count, 3)).astype(np.float32)
+        embeddings[np.arange(count), classes] += 0.9
+        prefix = write_set(str(tmp_path / "preproc" / name), embeddings, [[int(c)] for c in classes])
+        globs.append(f"{prefix}*")
+    return globs[0], globs[1]
+
+
+@pytest.fixture
+def task_arguments(tmp_path, colour_sets) -> list[str]:
+    """Arguments of a training run that takes a second."""
+    train, evaluation = colour_sets
+    return [
+        *("--train_data_paths", train, "--eval_data_paths", evaluation),
+        *("--output_path", str(tmp_path / "training"), "--max_steps", "60", "--eval_every_steps", "20"),
+        *("--hidden_units", "16", "--batch_size", "30", "--learning_rate", "0.03"),
+    ]
