@@ -30,6 +30,9 @@ async def body_of(
       RefusedError: it is too large or too slow, or there is no room for it now.
       ClientDisconnect: the client has gone.
     """
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        # A small body could stand for any number of bytes; photos are compressed already.
+        raise RefusedError(415, "The body must not be compressed: send it without Content-Encoding.")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)

@@ -96,9 +96,9 @@ def _columns_of_rows(instances: Any, signature: str) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
     wanted: set[str] = set()
     for number, instance in enumerate(instances):
-        # With one input, its name may be left out: {"b64": ...} or a list of numbers.
-        if len(names) == 1 and not (isinstance(instance, dict) and names[0] in instance):
-            instance = {names[0]: instance}
+        # The name of the only input that is needed may be left out: {"b64": ...} or a list of numbers.
+        if not (isinstance(instance, dict) and names[-1] in instance) and (len(names) == 1 or _is_bytes(instance)):
+            instance = {names[-1]: instance}
         if not isinstance(instance, dict) or names[-1] not in instance or not set(instance) <= set(names):
             raise RefusedError(400, f"Instance {number} must be an object of {' and '.join(map(repr, names))}.")
         wanted = wanted or set(instance)
@@ -107,6 +107,10 @@ def _columns_of_rows(instances: Any, signature: str) -> dict[str, list[Any]]:
         for name, value in instance.items():
             columns.setdefault(name, []).append(value)
     return columns
+
+
+def _is_bytes(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"b64"}
 
 
 def _columns(inputs: Any, signature: str) -> dict[str, list[Any]]:
@@ -121,7 +125,7 @@ def _columns(inputs: Any, signature: str) -> dict[str, list[Any]]:
 
 
 def _bytes_of(value: Any, number: int) -> bytes:
-    encoded = value.get("b64") if isinstance(value, dict) and len(value) == 1 else None
+    encoded = value["b64"] if _is_bytes(value) else None
     if not isinstance(encoded, str):
         raise RefusedError(
             400, f'The image of instance {number} must be its bytes: {{"b64": "..."}}. No file or address is opened.'
@@ -131,7 +135,8 @@ def _bytes_of(value: Any, number: int) -> bytes:
         text = encoded.translate(_STANDARD_ALPHABET).rstrip("=")
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise RefusedError(400, f"The image of instance {number} is not base64.") from None
+        hint = " Leave out what stands before the comma." if encoded.startswith("data:") else ""
+        raise RefusedError(400, f"The image of instance {number} is not base64.{hint}") from None
 
 
 _STANDARD_ALPHABET = str.maketrans({"-": "+", "_": "/", "\n": "", "\r": ""})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import time
 
 import httpx
@@ -97,6 +98,22 @@ def test_the_signature_without_keys_takes_bare_bytes(server, expected):
         same_row(response.json()["predictions"][0], expected[1])
 
 
+def test_the_key_and_with_it_the_name_of_the_image_may_be_left_out(server, expected):
+    photo = b64(PHOTOS[0])
+    rows = ask(server, {"instances": [photo, {"image_bytes": photo}]}).json()["predictions"]
+    for row in rows:
+        same_row(row, expected[0])
+        assert "key" not in row
+
+
+def test_a_compressed_body_is_refused_and_not_unpacked(server):
+    packed = gzip.compress(b'{"instances": []}')
+    for path in ("/predict", "/v1/models/hugs:predict"):
+        answer = httpx.post(f"{server.url}{path}", content=packed, headers={"Content-Encoding": "gzip"})
+        assert answer.status_code == 415
+        assert "without Content-Encoding" in answer.json()["error"]
+
+
 def test_columns(server, expected):
     inputs = {"key": ["a", "b"], "image_bytes": [b64(PHOTOS[0]), b64(PHOTOS[1])]}
     outputs = ask(server, {"inputs": inputs}).json()["outputs"]
@@ -128,6 +145,8 @@ def test_embeddings_come_and_go(server, expected):
         ({"instances": [{"image_bytes": {"uri": "gs://bucket/a.jpg"}}]}, "No file or address is opened"),
         ({"instances": [{"image_bytes": {"b64": "!"}}]}, "not base64"),
         ({"instances": [{"image_bytes": {"b64": "ä"}}]}, "not base64"),
+        ({"instances": [{"b64": "data:image/jpeg;base64,/9j/4AA="}]}, "Leave out what stands before the comma"),
+        ({"instances": [{"b64": ""}, {"image_bytes": {"b64": ""}, "key": "a"}]}, "Instance 1"),
         ({"instances": [{"image_bytes": {"b64": 3}}]}, "must be its bytes"),
         ({"instances": [{"image_bytes": {"b64": ""}, "key": 3}]}, "'key' must be text"),
         ({"instances": [{"image_bytes": {"b64": ""}, "key": "a"}, {"image_bytes": {"b64": ""}}]}, "Instance 1"),
