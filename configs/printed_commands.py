@@ -28,6 +28,8 @@ PROGRAMS = {
     "images_to_json": ("cloud.images_to_json", "writes photos as the JSON that an endpoint takes"),
     "classify": ("preprocess.classify", "says which of ImageNet's classes photos show, without training"),
     "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
+    "next": ("insight.next", "says which unlabelled photos to label next, and what that would bring"),
+    "drift": ("insight.drift", "says whether new photos are like those that a model was trained on"),
     "doctor": ("cloud.doctor", "says what a project in the cloud lacks for the jobs, and how to mend it"),
     "backbones": ("preprocess.list_backbones", "lists the networks that make embeddings"),
     "graph": ("trainer.graph", "prints the layers of a network or a model, and writes its graph for TensorBoard"),

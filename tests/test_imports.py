@@ -65,6 +65,10 @@ ROOMS = {
     "insight.neighbours": set(),
     "insight.data": {"trainer.data", "trainer.storage", "preprocess.records"},
     "insight.pages": {"trainer.data", "trainer.storage"},
+    # It needs the description of the model that the sketch belongs to.
+    "insight.label_errors": set(),
+    "insight.selection": {"insight.label_errors", "insight.neighbours"},
+    "insight.drifting": {"insight.data", "trainer.data", "trainer.export", "preprocess.images"},
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.images", "preprocess.storage"},
