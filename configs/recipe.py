@@ -28,7 +28,7 @@ from configs.cloud import CloudOptions, DataflowOptions, DeployOptions, VertexOp
 from configs.errors import InputError, did_you_mean
 from configs.file_uris import path_argument
 from configs.list_names import DICT_NAME
-from configs.option import Options, option
+from configs.option import Options, option, options_of, same_option
 from configs.page import PageOptions
 from configs.rules import HeaderText, Number, OneOf, PathText, Text, Whole
 from configs.section import FieldError, Section
@@ -74,11 +74,10 @@ class BackboneOptions(Options):
         "inception_v3",
         PathText(anything=False),
         help="network that makes the embeddings: a name that `hugs backbones` lists, or the path of a frozen graph, of "
-        "the folder of a SavedModel or TF Hub module, or of a .keras file. Several, with commas between them, make "
-        "a set each when lists are embedded; each image is read and decoded once",
+        "the folder of a SavedModel or TF Hub module, or of a .keras file",
         decides="records",
         decides_time=True,
-        metavar="NAME|PATH[,...]",
+        metavar="NAME|PATH",
     )
     weights: str = option(
         "imagenet",
@@ -136,6 +135,13 @@ class PreprocessOptions(ViewOptions, BackboneOptions):
     can be tried again.
     """
 
+    backbone: str = same_option(
+        BackboneOptions,
+        "backbone",
+        help=f"{options_of(BackboneOptions)['backbone'].help}. Several, with commas between them, make a set each, "
+        "from one read and one decode of each image",
+        metavar="NAME|PATH[,...]",
+    )
     engine: EngineName = option(
         "auto",
         OneOf.of(EngineName),

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from configs.arguments import OneLineParser
 from configs.errors import EXIT_OK, InputError
-from configs.option import add_flags, given_values, option, options_of
+from configs.option import add_flags, given_values, option, options_of, same_option
 from configs.program import run_program
 from configs.recipe import BackboneOptions
 from configs.rules import Switch
@@ -29,6 +29,9 @@ class BakeOptions(BackboneOptions):
     # recognize ClassVar and make a field of it.
     prefix = "--"
 
+    backbone: str = same_option(
+        BackboneOptions, "backbone", help="the network, as for pipelines.embed, or several", metavar="NAME|PATH[,...]"
+    )
     weights_only: bool = option(
         False,
         Switch(can_be_unset=False),
