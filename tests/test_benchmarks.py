@@ -29,6 +29,7 @@ from benchmarks import (
     startup,
     training,
     training_on_views,
+    twins,
 )
 from benchmarks.report import Figure, at_least, finish, limit
 from benchmarks.stand_ins import StandInEngine
@@ -196,6 +197,15 @@ def test_fidelity(photo_folder, stand_in_engines, capsys):
     result = result_of(capsys)
     assert len(result["rows"]) == 6
     assert all(row["met"] is not None for row in result["rows"])
+
+
+def test_twins(photo_folder, monkeypatch, capsys):
+    monkeypatch.setattr(engines, "load", lambda *_: SlowEngine())
+    twins.main(["--photos", str(photo_folder), "--quick", "--hashes", "5000"])
+    rows = {row["figure"]: row for row in result_of(capsys)["rows"]}
+    assert rows["5,000 hashes: recall, up to 40 bits at random places"]["met"]
+    for kind in ("re-encoded", "brightened", "mirrored"):
+        assert rows[f"hugs twins: recall, {kind}"]["ours"].startswith("1.0000 (5/5;")
 
 
 def test_decode(photo_folder, capsys):

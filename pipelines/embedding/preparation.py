@@ -106,6 +106,7 @@ def prepare_job(
     labels: LabelDict | None = None,
     expects: BackboneIdentity | None = None,
     unsaid: Sequence[str] = (),
+    keeps_finished: bool = False,
 ) -> PreparedJob:
     """Checks everything that can be checked before a job starts.
 
@@ -114,6 +115,7 @@ def prepare_job(
       labels: the dictionary; None for the one that the flags name.
       expects: the only network that may embed; None for the one that the flags name, whatever its weights are.
       unsaid: lists that no person wrote; how they are read is not said.
+      keeps_finished: records of the same job that are finished are kept, also with `overwrite`.
 
     Raises:
       InputError: something that the user gave is wrong.
@@ -154,7 +156,7 @@ def prepare_job(
             _planned_cost(options, target, lists, storage),
             _weights_sha256(flags, target, spec, storage),
         )
-        job = as_begun(with_hashes(job), storage, overwrite=options.overwrite)
+        job = as_begun(with_hashes(job), storage, overwrite=options.overwrite and not keeps_finished)
     if target.on_dataflow or options.dry_run:
         # A fault at one of several outputs must be found before the first job is submitted.
         output = Output(job, storage)
