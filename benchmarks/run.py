@@ -70,9 +70,6 @@ _WITH_PHOTOS = {
     "label_next",
     "serving_memory",
     "twins",
-    "serving_memory",
-    "drift",
-    "label_next",
 }
 
 

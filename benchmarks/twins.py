@@ -26,7 +26,6 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from benchmarks import engines
-from benchmarks.fidelity import embed_all
 from benchmarks.photos import add_photos_flag, find_photos
 from benchmarks.report import Figure, finish, limit, say
 from configs.errors import EXIT_OK, InputError
@@ -35,6 +34,7 @@ from insight.copies.find import find_twins
 from insight.copies.hash_pairs import chance_threshold, find_hash_pairs
 from insight.data.embedded_photos import EmbeddedPhotos
 from preprocess.backbones.backbone import BackboneSpec
+from preprocess.engines.fidelity import embed_all
 from preprocess.images.decode import decode_image
 from preprocess.images.perceptual_hash import perceptual_hashes
 
@@ -219,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a seed, five copies of each kind, 20,000 hashes")
     args = parser.parse_args(argv)
     if args.quick:
-        args.seeds, args.copies, args.hashes = 1, 5, 20_000
+        args.seeds, args.copies, args.hashes = 1, 5, min(args.hashes, 20_000)
     figures = million_hashes(args.hashes)
     photo_set = find_photos(args.photos)
     say(photo_set.describe())

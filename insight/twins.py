@@ -134,7 +134,9 @@ def limits_in_words(photos: EmbeddedPhotos, found: Twins) -> list[str]:
         )
     if found.num_hashed < len(photos):
         without = len(photos) - found.num_hashed
-        lines.append(f"hashes: {counted(without, 'photo')} of {len(photos):,} have none, so mirrored copies may lack")
+        lines.append(
+            f"hashes: {counted(without, 'photo')} of {len(photos):,} have none, so mirrored copies may be missing"
+        )
     if found.least_score is not None:
         lines.append(
             f"embeddings: a score of at least {found.least_score:.2f}, which by chance at most about "

@@ -34,6 +34,7 @@ from benchmarks import (
     training,
     training_on_views,
     training_profile,
+    twins,
 )
 from benchmarks.report import Figure, at_least, finish, limit
 from benchmarks.stand_ins import StandInEngine
@@ -208,6 +209,16 @@ def test_fidelity(photo_folder, stand_in_engines, capsys):
     result = result_of(capsys)
     assert len(result["rows"]) == 6
     assert all(row["met"] is not None for row in result["rows"])
+
+
+def test_twins(photo_folder, monkeypatch, capsys):
+    monkeypatch.setattr(engines, "load", lambda *_: SlowEngine())
+    twins.main(["--photos", str(photo_folder), "--quick", "--hashes", "5000"])
+    rows = {row["figure"]: row for row in result_of(capsys)["rows"]}
+    assert rows["5,000 hashes: recall, up to 40 bits at random places"]["met"]
+    # The photos are noise, and so are the numbers of this engine. So it is only seen whether all is counted.
+    assert all("/5; lowest" in rows[f"hugs twins: recall, {kind}"]["ours"] for kind in twins.KINDS)
+    assert "hugs twins: precision of pairs" in rows
 
 
 def test_decode(photo_folder, capsys):

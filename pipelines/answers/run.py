@@ -229,6 +229,8 @@ def _prepare_job(
             labels=labels,
             expects=answerer.identity if answerer.verified else None,
             unsaid=() if lists.made is None else (lists.made,),
+            # `overwrite` is said of the answers.
+            keeps_finished=True,
         )
         if options.plan is None:
             # The list of a trial has another place, so nothing can be said about the photos that it names.

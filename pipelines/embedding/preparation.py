@@ -107,6 +107,7 @@ def prepare_job(
     labels: LabelDict | None = None,
     expects: BackboneIdentity | None = None,
     unsaid: Sequence[str] = (),
+    keeps_finished: bool = False,
 ) -> PreparedJob:
     """Checks everything that can be checked before a job starts.
 
@@ -115,6 +116,7 @@ def prepare_job(
       labels: the dictionary; None for the one that the flags name.
       expects: the only network that may embed; None for the one that the flags name, whatever its weights are.
       unsaid: lists that no person wrote; how they are read is not said.
+      keeps_finished: records of the same job that are finished are kept, also with `overwrite`.
 
     Raises:
       InputError: something that the user gave is wrong.
@@ -168,6 +170,7 @@ def prepare_job(
                 expects=expects,
                 is_alone=len(each) == 1,
                 storage=storage,
+                replaces=options.overwrite and not keeps_finished,
             )
             for name, of_one in each.items()
         ]
@@ -218,10 +221,11 @@ def _set_of(
     expects: BackboneIdentity | None,
     is_alone: bool,
     storage: Storage,
+    replaces: bool,
 ) -> BackboneSet:
-    """The set that one backbone makes; `is_alone` if the run makes no other."""
+    """The set that one backbone makes; `is_alone` if the run makes no other, `replaces` if a finished one is replaced."""
     job = _job_of(options, spec, lists, labels, planned_cost, weights_sha256)
-    job = as_begun(with_hashes(job), storage, overwrite=options.overwrite)
+    job = as_begun(with_hashes(job), storage, overwrite=replaces)
     size = spec.image.size
     return BackboneSet(
         job=job if is_alone else dataclasses.replace(job, backbone_name=name),

@@ -20,6 +20,7 @@ from pipelines import embed, predict, why
 from pipelines.answers import run as answer_run
 from pipelines.answers import shard_answers
 from pipelines.answers.transforms import AnswerRecordSets
+from pipelines.embedding import preparation
 from preprocess.backbones.backbone import BackboneSpec
 from preprocess.beam.transforms import EngineLoader
 from preprocess.engines.select import EngineSpec
@@ -208,6 +209,21 @@ def test_what_is_finished_is_said_and_what_is_other_is_refused(data, model, answ
     answering(*changed, "--overwrite", "--format", "jsonl")
     assert not list(tmp_path.glob("answers-*.csv"))
     assert rows_of(tmp_path, kind="jsonl").keys() == first.keys()
+
+
+def test_records_of_an_earlier_version_are_answered_again_and_not_embedded_again(
+    data, model, answering, tmp_path, monkeypatch
+):
+    words = ("--model_dir", model, "--input_path", data / "train.csv", "--output_path", tmp_path / "out" / "answers")
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "with_hashes", lambda job: job)
+        answering(*words)
+    before = rows_of(tmp_path / "out")
+    monkeypatch.setattr(EngineLoader, "__call__", lambda self: pytest.fail("a network was loaded"))
+    assert answering(*words) == 0
+    assert answering(*words, "--overwrite", "--top_k", "2") == 0
+    rows = rows_of(tmp_path / "out")
+    assert {name: row["score"] for name, row in rows.items()} == {name: row["score"] for name, row in before.items()}
 
 
 def test_failed_photos_are_tried_again(data, model, answering, tmp_path):
