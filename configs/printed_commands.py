@@ -27,6 +27,8 @@ PROGRAMS = {
     "serve": ("serving.serve", "answers requests with a model: a web page, and an API for programs"),
     "images_to_json": ("cloud.images_to_json", "writes photos as the JSON that an endpoint takes"),
     "classify": ("preprocess.classify", "says which of ImageNet's classes photos show, without training"),
+    "audit": ("insight.audit", "finds labels that are probably wrong, for a person to decide about"),
+    "relabel": ("insight.relabel", "applies corrections to a list of labelled images"),
     "twins": ("insight.twins", "finds photos that are copies of each other, within a set and across sets"),
     "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
     "next": ("insight.next", "says which unlabelled photos to label next, and what that would bring"),

@@ -178,6 +178,16 @@ class DataOptions(Options):
         held_as=("training data", "evaluation data"),
         metavar="FILE",
     )
+    corrections: str | None = option(
+        None,
+        Path("a file", "read"),
+        help="CSV of corrected labels, as the page of `hugs audit` downloads it: labels are changed and records left "
+        "out as they are read, in all sets",
+        decides="model",
+        held_as=("training data", "evaluation data"),
+        metavar="FILE",
+        default_words="none",
+    )
     photo_dirs: tuple[str, ...] = option(
         (),
         Paths("allowed"),
@@ -277,6 +287,12 @@ class TrainingOptions(TrainOptions, DataOptions):
         metavar="JSON",
         default_words="the recipe's",
     )
+    compare_corrections: bool = option(
+        True,
+        Switch(),
+        help="measure what --corrections brought: three heads or --seeds of them, with the labels before and after",
+        decides="neither",
+    )
     learning_curve: bool = option(False, Switch(), help="measure how much more examples would help", decides="neither")
     # Every run chooses the threshold again after training.
     min_precision: float = option(
@@ -339,6 +355,12 @@ class TrainingOptions(TrainOptions, DataOptions):
         for field in () if self.evaluates_only else ("train_data_paths", "eval_data_paths"):
             if not getattr(self, field):
                 raise FieldError(f"--{field}", "must name at least one file or glob")
+        if self.corrections is not None and self.evaluates_only:
+            raise FieldError(
+                "--corrections",
+                "goes with a training; the numbers of an existing model are those of the labels in the records. "
+                f"Received: {self.corrections!r}.",
+            )
         if self.model_dir is not None and not self.write_predictions:
             raise FieldError(
                 "--model_dir",

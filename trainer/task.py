@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from preprocess.lists.corrections import Corrections
     from trainer.data.dataset import EmbeddingDataset
     from trainer.data.photos import Photo
     from trainer.data.shared_images import SharedImages, TwinGroups
@@ -138,6 +139,7 @@ def read_datasets(
     max_memory_mb: int | None,
     unlabeled: Unlabeled = "drop",
     draw_views: bool = True,
+    corrections: Corrections | None = None,
 ) -> dict[str, EmbeddingDataset]:
     """Reads the data of a run into memory if they fit, and prints a line if they do not.
 
@@ -149,6 +151,7 @@ def read_datasets(
       max_memory_mb: as in the options.
       unlabeled: as in the options.
       draw_views: as in the options.
+      corrections: of labels; None for none.
 
     Raises:
       InputError: see `read_dataset`.
@@ -162,7 +165,12 @@ def read_datasets(
     for name in sorted(sets, key=["eval", "train", "test"].index):
         all_views = name == "train" and draw_views
         data[name] = read_dataset(
-            sets[name], flag=f"{name}_data_paths", budget=budget, unlabeled=unlabeled, all_views=all_views
+            sets[name],
+            flag=f"{name}_data_paths",
+            budget=budget,
+            unlabeled=unlabeled,
+            all_views=all_views,
+            corrections=corrections,
         )
         if views := next((found.manifest.views for found in sets[name] if found.manifest.views), None):
             use = "each step draws one of them" if all_views else "only view 0, the undistorted one, is used"
@@ -172,9 +180,15 @@ def read_datasets(
     return {name: data[name] for name in sets}
 
 
-def _read_data(options: TrainingOptions, sets: dict[str, tuple[RecordSet, ...]]) -> dict[str, EmbeddingDataset]:
+def _read_data(
+    options: TrainingOptions, sets: dict[str, tuple[RecordSet, ...]], corrections: Corrections | None = None
+) -> dict[str, EmbeddingDataset]:
     return read_datasets(
-        sets, max_memory_mb=options.max_memory_mb, unlabeled=options.unlabeled, draw_views=options.draw_views
+        sets,
+        max_memory_mb=options.max_memory_mb,
+        unlabeled=options.unlabeled,
+        draw_views=options.draw_views,
+        corrections=corrections,
     )
 
 
@@ -201,6 +215,45 @@ def _read_twins(path: str | None, data: dict[str, EmbeddingDataset]) -> TwinGrou
             "very sets."
         )
     return twins
+
+
+def _read_corrections(options: TrainingOptions, sets: dict[str, tuple[RecordSet, ...]]) -> Corrections | None:
+    if options.corrections is None:
+        return None
+    from trainer.data.corrected import read_corrections
+
+    return read_corrections(options.corrections, labels=next(iter(sets.values()))[0].manifest.labels)
+
+
+def _corrections_in_metrics(
+    options: TrainingOptions,
+    sets: dict[str, tuple[RecordSet, ...]],
+    data: dict[str, EmbeddingDataset],
+    corrections: Corrections,
+    *,
+    left_out: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """What the corrections changed, and what that brought, if the options ask for it and anything was changed."""
+    from trainer.data.corrected import correction_counts
+    from trainer.data.dataset import in_label_mode
+    from trainer.search.correction_comparison import compare_corrections
+    from trainer.search.paired_comparison import num_trainings
+
+    applied = [one for dataset in data.values() for one in dataset.corrections]
+    found: dict[str, Any] = {
+        "file": corrections.path,
+        "changes": len(corrections),
+        "keep": corrections.num_kept,
+        "unsure": corrections.num_unsure,
+        "records": correction_counts(applied),
+    }
+    if options.compare_corrections and not all(one.changes_nothing for one in applied):
+        number = num_trainings(options)
+        _say(f"measuring what the corrections brought, with {number} trainings; --no-compare_corrections leaves it out")
+        read = _read_data(options, {name: part for name, part in sets.items() if name != "test"})
+        before = in_label_mode(read, data["train"].label_mode)
+        found["gain"] = compare_corrections(before, data, options, left_out=left_out)
+    return found
 
 
 def _load_backbone(record_set: RecordSet, weights: str | None) -> tuple[keras.Model | None, BackboneIdentity]:
@@ -261,7 +314,8 @@ def _train(
         _say(f"training with {options.seeds} seeds")
         extras["seeds"] = over_seeds(train, evaluation, data.get("test"), options, left_out=left_out)
     if train.embeddings.num_views > 1 and options.compare_views:
-        from trainer.search.view_comparison import compare_views, num_trainings
+        from trainer.search.paired_comparison import num_trainings
+        from trainer.search.view_comparison import compare_views
 
         number = num_trainings(options)
         _say(f"measuring what the views brought, with {number} more trainings; --no-compare_views leaves it out")
@@ -305,7 +359,7 @@ def train_as_worker(options: TrainingOptions, exchange: GradientExchange) -> Non
     from trainer.training.checkpoints import Saving
     from trainer.training.loop import train_head
 
-    data = _read_data(options, sets)
+    data = _read_data(options, sets, _read_corrections(options, sets))
     data = in_label_mode(data, options.label_mode)
     train_head(
         data["train"], data["eval"], options, saving=Saving(writes=False, resumes=True), say=_say, exchange=exchange
@@ -364,6 +418,13 @@ def _train_and_export(
     import_tensorflow()  # This takes seconds, so paths are checked before it.
 
     from preprocess.images.decode import IMAGE_SIZE
+    from trainer.data.corrected import (
+        LEDGER_NAME,
+        correction_counts,
+        correction_warnings,
+        counts_in_words,
+        write_ledger,
+    )
     from trainer.data.dataset import in_label_mode
     from trainer.data.embedding_findings import embedding_findings
     from trainer.data.photos import finder_of_sets
@@ -387,10 +448,11 @@ def _train_and_export(
     from trainer.vertex_trial import report_trial
 
     require_formats(options.export_formats)
+    corrections = _read_corrections(options, sets)
     # Loaded now and not at the export: if the network is not available, no training time is lost.
     with doing("loading the network that the model will contain"):
         network, backbone = _load_backbone(sets["train"][0], options.weights)
-    data = _read_data(options, sets)
+    data = _read_data(options, sets, corrections)
     data = in_label_mode(data, options.label_mode)
     require_trainable(data["train"])
     with doing("looking for images that the sets share"):
@@ -399,9 +461,15 @@ def _train_and_export(
     left_out = {name: images.rows for name, images in shared.items()}
     origins = record_origins(sets)
     warnings = _warnings(sets, data, backbone, shared, findings, origins)
+    if corrections is not None:
+        applied = [one for dataset in data.values() for one in dataset.corrections]
+        warnings = [*correction_warnings(corrections, applied), *warnings]
+        _say(f"corrections: {counts_in_words(correction_counts(applied))}")
     _warn(warnings)
 
     options, result, extras = _train(options, data, exchange, left_out=left_out)
+    if corrections is not None:
+        extras["corrections"] = _corrections_in_metrics(options, sets, data, corrections, left_out=left_out)
 
     def logits_of(piece: np.ndarray) -> np.ndarray:
         return predict_logits(result.head, [piece])
@@ -489,6 +557,8 @@ def _train_and_export(
             )
     if options.write_predictions:
         files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration, photos_of)
+    if corrections is not None:
+        files[LEDGER_NAME] = lambda path: write_ledger(path, applied)
     if any(len(rows) for rows in left_out.values()):
         files[SHARED_IMAGES_NAME] = lambda path: write_shared_images(path, shared, data, photos_of)
     with doing("writing the report, the metrics and the model"):

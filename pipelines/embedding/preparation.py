@@ -223,7 +223,7 @@ def _set_of(
     storage: Storage,
     replaces: bool,
 ) -> BackboneSet:
-    """The set that one backbone makes; `is_alone` if the run makes no other, `replaces` if a finished one is replaced."""
+    """The set of one backbone; `is_alone` if the run makes no other, `replaces` if a finished one is replaced."""
     job = _job_of(options, spec, lists, labels, planned_cost, weights_sha256)
     job = as_begun(with_hashes(job), storage, overwrite=replaces)
     size = spec.image.size

@@ -14,7 +14,9 @@ from configs.activity import doing
 from configs.choices import RequestedLabelMode, Unlabeled
 from configs.counts import counted
 from configs.errors import InputError
+from preprocess.lists.corrections import Corrections
 from preprocess.records.record_set import Shard
+from trainer.data.corrected import AppliedCorrection, corrected
 from trainer.data.embeddings import Embeddings, MemoryEmbeddings, MemoryViews, StreamedEmbeddings
 from trainer.data.feature_statistics import FeatureStatistics
 from trainer.data.label_mode import LabelMode
@@ -142,10 +144,12 @@ class EmbeddingDataset(LabeledExamples):
     Attributes:
       embeddings: the embeddings of the n examples.
       source: a digest of the files that the examples were read from; empty if they come from elsewhere.
+      corrections: the corrections that were applied to the records.
     """
 
     embeddings: Embeddings
     source: str = ""
+    corrections: tuple[AppliedCorrection, ...] = ()
 
     def digest(self) -> str:
         """A digest of all that training can learn from: the examples and their order, the labels and the mode.
@@ -201,10 +205,11 @@ def _usable(records: Records, default_id: int | None) -> Records:
     )
 
 
-def _source(record_sets: Sequence[RecordSet], unlabeled: str) -> str:
+def _source(record_sets: Sequence[RecordSet], unlabeled: str, corrections: Corrections | None) -> str:
     network = record_sets[0].manifest.backbone.network
     shards = [shard.sha256 for record_set in record_sets for shard in record_set.manifest.shards]
-    return hashlib.sha256(repr((sorted(network.items()), shards, unlabeled)).encode()).hexdigest()
+    described = (sorted(network.items()), shards, unlabeled, *(() if corrections is None else (corrections.sha256,)))
+    return hashlib.sha256(repr(described).encode()).hexdigest()
 
 
 def read_dataset(
@@ -214,6 +219,7 @@ def read_dataset(
     budget: MemoryBudget | None = None,
     unlabeled: Unlabeled = "drop",
     all_views: bool = False,
+    corrections: Corrections | None = None,
 ) -> EmbeddingDataset:
     """Reads whole record sets once, in the order of sets, shards and records.
 
@@ -227,6 +233,7 @@ def read_dataset(
         This label is added as the last one unless the dictionary already has it.
       all_views: whether to read all views of each image, which are then the same in all sets; else only view 0, that of
         the undistorted image, is read.
+      corrections: change labels and remove records, here and whenever embeddings are read again; None for none.
 
     Raises:
       InputError: a shard is damaged, or does not hold as many records as the manifest says; a record has a label id
@@ -249,6 +256,8 @@ def read_dataset(
     label_ids: list[np.ndarray] = []
     label_counts: list[np.ndarray] = []
     image_digests: list[np.ndarray] = []
+    applied: list[AppliedCorrection] = []
+    data_set = flag.removesuffix("_data_paths")
     filled = 0  # Rows of the array that are filled; records that are left out take no row.
     parts = [(record_set, shard) for record_set in record_sets for shard in record_set.manifest.shards]
     first_rows = [0]
@@ -256,7 +265,11 @@ def read_dataset(
         # What is streamed later needs only view 0 now, but damage in any view is found before training.
         for shard_records in read_shards(parts, all_views=all_views):
             for records in shard_records:
-                usable = _usable(records, default_id)
+                right = records
+                if corrections is not None:
+                    right, found = corrected(records, corrections, labels, data_set=data_set)
+                    applied += found
+                usable = _usable(right, default_id)
                 if keep:
                     array[:, filled : filled + len(usable)] = usable.views.swapaxes(0, 1)
                 else:
@@ -279,13 +292,15 @@ def read_dataset(
         pool_rows = max(_MIN_POOL_ROWS, budget.left // 2 // row_bytes)
         budget.take(min(pool_rows * row_bytes, budget.left))
         embeddings = StreamedEmbeddings(
-            functools.partial(_read_parts, parts, first_rows, default_id, False),
+            functools.partial(_read_parts, parts, first_rows, default_id, corrections, False),
             num_parts=len(parts),
             shape=(filled, size),
             statistics=statistics,
             pool_rows=pool_rows,
             num_views=num_views,
-            read_views=functools.partial(_read_parts, parts, first_rows, default_id, True) if num_views > 1 else None,
+            read_views=functools.partial(_read_parts, parts, first_rows, default_id, corrections, True)
+            if num_views > 1
+            else None,
         )
     return EmbeddingDataset(
         uris=np.array(uris, dtype=object),
@@ -293,9 +308,10 @@ def read_dataset(
         label_ids=np.concatenate(label_ids),
         label_splits=np.concatenate([[0], np.cumsum(np.concatenate(label_counts))]).astype(np.int64),
         labels=labels,
-        num_unlabeled=total - filled,
+        num_unlabeled=total - filled - sum(one.correction.action == "remove" for one in applied),
         image_digests=np.concatenate(image_digests),
-        source=_source(record_sets, unlabeled),
+        source=_source(record_sets, unlabeled, corrections),
+        corrections=tuple(applied),
     )
 
 
@@ -315,6 +331,7 @@ def _read_parts(
     parts: Sequence[tuple[RecordSet, Shard]],
     first_rows: Sequence[int],
     default_id: int | None,
+    corrections: Corrections | None,
     all_views: bool,
     order: np.ndarray,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -326,6 +343,8 @@ def _read_parts(
     for number, shard_records in zip(order, shards, strict=True):
         row = first_rows[number]
         for records in shard_records:
+            if corrections is not None:
+                records, _ = corrected(records, corrections, parts[number][0].manifest.labels)
             usable = _usable(records, default_id)
             if len(usable):
                 yield np.arange(row, row + len(usable)), usable.views if all_views else usable.embeddings

@@ -11,6 +11,7 @@ from typing import Any
 
 from configs.errors import InputError
 from preprocess.locks.output_lock import confirm_held
+from trainer.data.corrected import LEDGER_NAME
 from trainer.data.shared_images import SHARED_IMAGES_NAME
 from trainer.export.model_info import MODEL_INFO_PATH
 from trainer.storage.files import cause_of
@@ -24,7 +25,7 @@ PREDICTIONS_NAME = "predictions.csv"
 REFUSED_NAME = "refused"
 # If a folder holds this file, TensorFlow treats the folder as a model.
 GRAPH_NAME = "saved_model.pb"
-_ABOUT_THE_MODEL = (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME, SHARED_IMAGES_NAME)
+_ABOUT_THE_MODEL = (METRICS_NAME, REPORT_NAME, PREDICTIONS_NAME, SHARED_IMAGES_NAME, LEDGER_NAME)
 _PARTIAL_MODEL = "model.partial"
 _PREVIOUS_MODEL = "model.previous"
 

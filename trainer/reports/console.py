@@ -9,6 +9,7 @@ from configs.counts import counted
 from configs.printed_commands import program_command, tool_command
 from trainer.data.record_origins import engine_words
 from trainer.data.shared_images import SHARED_IMAGES_NAME
+from trainer.reports.correction_words import correction_words
 from trainer.reports.view_words import views_words
 
 _MAX_MATRIX_CLASSES = 12
@@ -202,6 +203,8 @@ def summary(
     ]
     if "seeds" in metrics:
         lines += [seeds_line(metrics["seeds"]), ""]
+    if corrections := correction_words(metrics):
+        lines += [*corrections, ""]
     if views := views_words(metrics):
         lines += [*views, ""]
     if metrics["backbone"]["random_weights"]:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from trainer.data.record_origins import engine_words
 from trainer.evaluation.ranking import ThresholdCounts
+from trainer.reports.correction_words import correction_words
 from trainer.reports.html_evaluation import SET_NAMES, Thumbnails, shown_evaluation
 from trainer.reports.page_templates import render
 from trainer.reports.svg_charts import Line, line_chart, shortened
@@ -87,6 +88,7 @@ def html_report(
         records_by={name: engine_words(origins) for name, origins in metrics.get("record_origins", {}).items()},
         model_engine=f"{model['libraries'][0]} in {model['precision']}" if "libraries" in model else "",
         views=views_words(metrics),
+        corrections=correction_words(metrics),
         class_names=", ".join(shortened(label, 24) for label in metrics["labels"]),
         max_warnings=_MAX_WARNINGS,
         created=created,

@@ -8,9 +8,10 @@ import pytest
 
 from tests.support.embedded_clusters import clusters, dataset, in_views, small_options
 from trainer.data.embeddings import MemoryViews
-from trainer.search import view_comparison
+from trainer.search import paired_comparison
 from trainer.search.cross_validation import fit
-from trainer.search.view_comparison import compare_views, num_trainings, paired_interval
+from trainer.search.paired_comparison import num_trainings, paired_interval
+from trainer.search.view_comparison import compare_views
 from trainer.training.head import head_digest
 
 
@@ -74,7 +75,7 @@ def test_the_heads_without_views_are_those_of_a_training_on_view_0_and_the_other
         heads.append(fit(*arguments))
         return heads[-1]
 
-    monkeypatch.setattr(view_comparison, "fit", spy)
+    monkeypatch.setattr(paired_comparison, "fit", spy)
     compare_views(viewed, evaluation, None, options)
     digests = [head_digest(result.head) for result in heads]
     assert len(digests) == num_trainings(options) == 8

@@ -1,0 +1,228 @@
+"""Judges the labels of photos: which are probably wrong, and what the photos show instead.
+
+1. Heads (logistic regressions) are trained in cross-validation; a photo, and every photo of its group, is scored by
+   heads
+   that did not see it. The scores of several divisions into folds are averaged.
+2. From these scores and the labels: how probable each label is to be the true one (`label_noise`). These probabilities
+   are the targets of new heads, again in cross-validation. So wrong labels hardly teach the second heads.
+3. The nearest photos of other groups vouch for the labels that are probably theirs, by their similarity.
+4. Heads and neighbours together are made as sure as they are right (temperature), and `label_noise` decides again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from configs.activity import doing
+from configs.errors import InputError
+from insight.label_errors.features import principal_features
+from insight.label_errors.folds import NOT_TESTED, grouped_folds
+from insight.label_errors.label_noise import true_label_scores
+from insight.label_errors.regression import fit_regression, log_softmax, logits_of
+from insight.neighbours.exact import nearest, unit_vectors
+
+NUM_NEIGHBOURS = 20
+_FOLDS = 5
+# Penalties that are tried, from simple to flexible, by the loss on the folds that a head did not see.
+_PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
+_MORE_FLEXIBLE = 0.1
+# How fast the voice of a neighbour fades: at a similarity that is lower by this than the nearest one's, to 37 %.
+_FADING = 0.1
+# What neighbours count beside the heads, whose logarithms of scores count 1. Chosen with benchmarks.audit, other seeds.
+_NEIGHBOUR_WEIGHT = 0.4
+_TEMPERATURES = np.exp(np.linspace(-1.2, 1.2, 25))
+# Above this many photos one division into folds is used: the scores of so many hardly depend on it.
+_MANY = 20_000
+# A head is trained on at most so many photos, and neighbours are looked for among at most so many.
+_MAX_TRAINED_ON, _MAX_CANDIDATES = 50_000, 100_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Judgement:
+    """What is known of the labels of n photos.
+
+    Attributes:
+      wrong: float64, shape [n]: the probability that no label of the photo is right; NaN where it cannot be judged,
+        because its class has no photo of another group.
+      order: int64, shape [n]: the photos, those with the highest probability first, those that are not judged last.
+      scores: float64, shape [n, classes]: the probability of each label to be the true one, the label that was given
+        included.
+      unseen_scores: float64, shape [n, classes]: the same without any knowledge of the label that was given.
+      neighbours: int64, shape [n, k]: the nearest photos of other groups, the nearest first; -1 where there are fewer.
+      similarities: float32, shape [n, k]: their cosine similarities, of standardized embeddings.
+      confusions: float64, shape [true class, label]: the estimated share of photos of a class that have each label.
+    """
+
+    wrong: np.ndarray
+    order: np.ndarray
+    scores: np.ndarray
+    unseen_scores: np.ndarray
+    neighbours: np.ndarray
+    similarities: np.ndarray
+    confusions: np.ndarray
+
+
+def judge_labels(
+    embeddings: np.ndarray, given: np.ndarray, groups: np.ndarray, *, num_divisions: int = 3, seed: int = 0
+) -> Judgement:
+    """Judges the labels of photos by their embeddings.
+
+    For n photos of `size` numbers and c classes, up to 5,000 photos take some 10 to 60 seconds of a core. Above that a
+    head sees at most 50,000 photos of 512 numbers, and neighbours are looked for among at most 100,000 photos. So the
+    time grows with n: a million photos of 1,280 numbers and 100 classes take hours, most of it for neighbours.
+
+    Args:
+      embeddings: float32, shape [n, size].
+      given: float, shape [n, classes]: the labels of each photo in equal parts; each row adds up to 1.
+      groups: int64, shape [n]: the number of the group of each photo. Photos of one group never vouch for each other.
+      num_divisions: how many divisions into folds are averaged; 1 above 20,000 photos.
+      seed: the same seed gives the same judgement.
+
+    Raises:
+      InputError: there are fewer than two classes with photos of two groups, so there is nothing to compare.
+    """
+    label_ids = given.argmax(axis=1)
+    present = np.flatnonzero(given.any(axis=0))
+    num_divisions = 1 if len(given) > _MANY else num_divisions
+    divisions = [grouped_folds(label_ids, groups, _FOLDS, seed=seed + number) for number in range(2 * num_divisions)]
+    judged = divisions[0] != NOT_TESTED
+    if len(np.unique(label_ids[judged])) < 2:
+        raise InputError(
+            "--data_paths: an audit compares classes, and fewer than two classes have photos of two groups. Give "
+            "records of two or more classes."
+        )
+    targets = given[:, present].astype(np.float64)
+    features = principal_features(embeddings, seed=seed)
+    penalty = _best_penalty(features, targets, divisions[0], seed)
+    with doing("scoring photos by heads that did not see them", total=2 * _FOLDS * num_divisions, unit="head") as heads:
+        first = _unseen_logs(features, targets, divisions[:num_divisions], penalty, seed, heads.advance)
+        cleaned, _ = true_label_scores(first, targets)
+        # Where no head could judge, the label stands.
+        cleaned[~judged] = targets[~judged]
+        logs = _unseen_logs(features, cleaned, divisions[num_divisions:], penalty, seed, heads.advance)
+    neighbours, similarities = _neighbours(features, groups, seed)
+    logs += _NEIGHBOUR_WEIGHT * _voices(cleaned, neighbours, similarities)
+    logs = _as_sure_as_right(logs, targets, judged)
+    scores, confusions = true_label_scores(logs, targets)
+    own = np.where(targets > 0, scores, 0).sum(axis=1)
+    other = np.where(targets > 0, 0, scores).sum(axis=1)  # not 1 - own, which loses the order of the smallest numbers
+    wrong = np.where(judged, other / (own + other), np.nan)
+    # Of equally probable ones, those whose label has the lower score come first.
+    order = np.lexsort((own, -np.where(judged, wrong, -1.0)))
+    classes = given.shape[1]
+    all_confusions = np.eye(classes)
+    all_confusions[np.ix_(present, present)] = confusions
+    return Judgement(
+        wrong=wrong,
+        order=order,
+        scores=_of_all_classes(scores, present, classes),
+        unseen_scores=_of_all_classes(np.exp(logs), present, classes),
+        neighbours=neighbours,
+        similarities=similarities,
+        confusions=all_confusions,
+    )
+
+
+def _of_all_classes(scores: np.ndarray, present: np.ndarray, classes: int) -> np.ndarray:
+    if len(present) == classes:
+        return scores
+    whole = np.zeros((len(scores), classes))
+    whole[:, present] = scores
+    return whole
+
+
+def _trained_on(rows: np.ndarray, seed: int) -> np.ndarray:
+    """The rows that a head is trained on: all, or a sample of very many."""
+    if len(rows) <= _MAX_TRAINED_ON:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, _MAX_TRAINED_ON, replace=False))
+
+
+def _best_penalty(features: np.ndarray, targets: np.ndarray, folds: np.ndarray, seed: int) -> float:
+    """A tenth of the penalty with the lowest loss on photos that a head did not see.
+
+    The head with the lowest loss is too cautious here: it takes wrong labels into account by being less sure of all
+    photos, and confuses classes that a more flexible head tells apart. On hard classes (the embeddings of styles in
+    benchmarks.audit) a tenth finds far more, on easy ones as much. Of very many photos only the first fold is tested.
+    """
+    tested = [fold for fold in (range(_FOLDS) if len(features) <= _MANY else range(1)) if (folds == fold).any()]
+    held_out = np.flatnonzero(np.isin(folds, tested))
+    losses: list[float] = []
+    weights: dict[int, np.ndarray] = {}
+    with doing("choosing how flexible a head is"):
+        for penalty in _PENALTIES:
+            logs = np.empty((len(features), targets.shape[1]))
+            for fold in tested:
+                rows = _trained_on(np.flatnonzero(folds != fold), seed)
+                weights[fold] = fit_regression(features[rows], targets[rows], l2=penalty, start=weights.get(fold))
+                logs[folds == fold] = log_softmax(logits_of(features[folds == fold], weights[fold]))
+            losses.append(-float((targets[held_out] * logs[held_out]).sum()))
+            if len(losses) > 1 and losses[-1] > losses[-2]:
+                break
+    return _MORE_FLEXIBLE * _PENALTIES[int(np.argmin(losses))]
+
+
+def _unseen_logs(features, targets, divisions, penalty, seed, advance):  # type: ignore[no-untyped-def]
+    """float64, shape [n, classes]: mean logarithms of the scores of heads that did not see the photo's group."""
+    total = np.zeros(targets.shape)
+    for folds in divisions:
+        weights = None
+        for fold in range(_FOLDS):
+            held_out = np.flatnonzero(folds == fold)
+            if len(held_out):
+                rows = _trained_on(np.flatnonzero(folds != fold), seed)
+                weights = fit_regression(features[rows], targets[rows], l2=penalty)
+                total[held_out] += log_softmax(logits_of(features[held_out], weights))
+            advance()
+        untested = np.flatnonzero(folds == NOT_TESTED)
+        if weights is not None and len(untested):
+            total[untested] += log_softmax(logits_of(features[untested], weights))
+    return log_softmax(total / len(divisions))
+
+
+def _neighbours(features: np.ndarray, groups: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest photos of other groups; see `Judgement`."""
+    vectors = unit_vectors(features)
+    candidates = np.arange(len(vectors))
+    if len(candidates) > _MAX_CANDIDATES:
+        chosen = np.random.default_rng(seed).choice(len(candidates), _MAX_CANDIDATES, replace=False)
+        candidates = np.sort(chosen)
+    place = np.full(len(vectors), -1, np.int64)
+    place[candidates] = np.arange(len(candidates))
+    _, groups = np.unique(groups, return_inverse=True)
+    # As many more are looked for as photos of the own group may be among them, up to twice as many in all.
+    more = min(int(np.bincount(groups).max()) - 1, NUM_NEIGHBOURS)
+    rows, similarities = nearest(vectors, vectors[candidates], NUM_NEIGHBOURS + more, query_rows=place)
+    if not rows.shape[1]:
+        return rows, similarities
+    rows = candidates[rows]
+    foreign = groups[rows] != groups[:, np.newaxis]
+    order = np.argsort(~foreign, axis=1, kind="stable")[:, :NUM_NEIGHBOURS]
+    kept = np.take_along_axis(foreign, order, axis=1)
+    return (
+        np.where(kept, np.take_along_axis(rows, order, axis=1), -1),
+        np.where(kept, np.take_along_axis(similarities, order, axis=1), 0).astype(np.float32),
+    )
+
+
+def _voices(labels: np.ndarray, neighbours: np.ndarray, similarities: np.ndarray) -> np.ndarray:
+    """Logarithms of the scores that neighbours give, float64 [n, classes].
+
+    Beside them one more voice, as loud as the nearest neighbour's, says how frequent each class is.
+    """
+    known = neighbours >= 0
+    nearest_one = np.where(known, similarities, -np.inf).max(axis=1, keepdims=True, initial=-1.0)
+    loudness = np.where(known, np.exp((similarities - nearest_one) / _FADING), 0.0)
+    votes = np.tile(labels.mean(axis=0), (len(labels), 1))
+    for column in range(neighbours.shape[1]):  # one at a time: all at once would take n x k x classes numbers
+        votes += loudness[:, column : column + 1] * labels[neighbours[:, column]]
+    votes /= votes.sum(axis=1, keepdims=True)
+    return np.log(np.maximum(votes, 1e-12))
+
+
+def _as_sure_as_right(logs: np.ndarray, targets: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """The scores at the temperature at which the labels are most probable (Guo et al., 2017)."""
+    losses = [-float((targets[judged] * log_softmax(factor * logs[judged])).sum()) for factor in _TEMPERATURES]
+    return log_softmax(_TEMPERATURES[int(np.argmin(losses))] * logs)
