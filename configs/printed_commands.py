@@ -27,6 +27,8 @@ PROGRAMS = {
     "serve": ("serving.serve", "answers requests with a model: a web page, and an API for programs"),
     "images_to_json": ("cloud.images_to_json", "writes photos as the JSON that an endpoint takes"),
     "classify": ("preprocess.classify", "says which of ImageNet's classes photos show, without training"),
+    "map": ("insight.map", "draws a map of photos, with similar ones near each other, as one page"),
+    "search": ("insight.search", "finds the photos of a set that are most similar to a photo"),
     "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
     "doctor": ("cloud.doctor", "says what a project in the cloud lacks for the jobs, and how to mend it"),
     "backbones": ("preprocess.list_backbones", "lists the networks that make embeddings"),

@@ -64,7 +64,9 @@ ROOMS = {
     # What the embeddings say of the data. It reads records and photos, and embeds nothing.
     "insight.neighbours": set(),
     "insight.data": {"trainer.data", "trainer.storage", "preprocess.records"},
-    "insight.pages": {"trainer.data", "trainer.storage"},
+    "insight.layout": {"insight.data", "insight.neighbours", "preprocess.machine", "trainer.storage"},
+    # Thumbnails are made of photos as the network saw them.
+    "insight.pages": {"insight.data", "preprocess.images", "preprocess.machine", "trainer.data", "trainer.storage"},
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.images", "preprocess.storage"},
