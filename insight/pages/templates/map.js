@@ -261,6 +261,10 @@
         const i = order[k];
         if (visible[i]) paint(i, shape, pixels[i]);
       }
+      // What is wrong is what one looks for, so nothing covers it.
+      if (kind.name === "right or wrong") {
+        for (let i = 0; i < n; i++) if (visible[i] && wrong[i] === 1) paint(i, large, pixels[i]);
+      }
     }
     context.putImageData(picture, 0, 0);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
