@@ -18,3 +18,6 @@ ExportFormat = Literal["savedmodel", "litert", "onnx"]
 PageColour = Literal["green", "red", "blue", "orange", "purple", "teal", "brown", "pink"]
 
 AnswerFormat = Literal["csv", "jsonl", "parquet"]
+
+# How `hugs map` places photos.
+ReducerName = Literal["auto", "tsne", "pca"]

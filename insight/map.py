@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from configs.choices import ReducerName
 from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
 from configs.option import option
@@ -53,9 +54,9 @@ class MapOptions(PageOptions):
         decides="neither",
         metavar="FILE",
     )
-    reducer: str = option(
+    reducer: ReducerName = option(
         "auto",
-        OneOf(("auto", "tsne", "pca")),
+        OneOf.of(ReducerName),
         help="tsne shows neighbourhoods; pca is the two main directions; auto takes tsne if it is installed",
         decides="neither",
     )
@@ -104,7 +105,7 @@ def _run(options: MapOptions) -> int:
     photos = _some(every, options.max_photos)
     earlier = None if options.previous is None else earlier_positions(options.previous, photos)
     predicted, is_wrong = _compared(photos, said)
-    layout = place(photos.embeddings, reducer=options.reducer, seed=options.seed, earlier=earlier)  # type: ignore[arg-type]
+    layout = place(photos.embeddings, reducer=options.reducer, seed=options.seed, earlier=earlier)
     finders = [finder_of_sets([found], options.photo_dirs) for found in photos.sets]
     sheets = make_sheets(
         [(finders[photos.set_numbers[row]], photos.uris[row], photos.digest_of(row)) for row in range(len(photos))],

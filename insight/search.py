@@ -64,8 +64,8 @@ class SearchOptions(SetOptions):
     index: str | None = option(
         None,
         Path("a folder", "written"),
-        help="local folder of an index: made at the first use, used while the sets are the same, extended when they grow. "
-        "Without it, every search reads all records",
+        help="local folder of an index: made at the first use, used while the sets are the same, extended when they "
+        "grow. Without it, every search reads all records",
         decides="neither",
         metavar="DIR",
     )
@@ -186,7 +186,8 @@ def _about(index: Any, done: str, folder: str) -> str:
     words = f"index: {done}, {counted(index.records, 'photo')}, in {folder}"
     if index.effort is None:
         return f"{words}; a search compares all of them"
-    return f"{words}; a search finds {100 * index.effort.recall:.1f} % of the 10 nearest, as measured on photos of the sets"
+    found = f"{100 * index.effort.recall:.1f} % of the 10 nearest"
+    return f"{words}; a search finds {found}, as measured on photos of the sets"
 
 
 def _without(photos: Sequence[NearPhoto], *, uri: str | None) -> list[NearPhoto]:

@@ -20,6 +20,7 @@ FEWEST_RECORDS = 20_000
 SAMPLE = 65_536
 _DIMENSIONS = 256
 _MOST_CELLS = 2_048
+_LEAST_IN_CELL = 39  # of the sample, as faiss asks for
 _ITERATIONS = 8
 # The recall is measured with so many records in the place of queries, each without itself.
 TESTED = 200
@@ -62,7 +63,7 @@ class Cells:
 
         size = sample.shape[1]
         dimensions = min(_DIMENSIONS, size)
-        number = max(64, min(_MOST_CELLS, len(sample) // 32))
+        number = max(64, min(_MOST_CELLS, len(sample) // _LEAST_IN_CELL))
         quantizer = faiss.IndexFlatL2(dimensions)
         inverted = faiss.IndexIVFScalarQuantizer(quantizer, dimensions, number, faiss.ScalarQuantizer.QT_8bit)
         inverted.cp.niter = _ITERATIONS

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shutil
+import zipfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -84,7 +85,7 @@ class PhotoIndex:
         """Opens its files.
 
         Raises:
-          OSError, ValueError, RuntimeError: a file is missing or damaged.
+          OSError, ValueError, RuntimeError, zipfile.BadZipFile: a file is missing or damaged.
         """
         self.records = contents.records
         self.effort = contents.effort
@@ -156,7 +157,7 @@ def open_index(folder: str, sets: Sequence[RecordSet], *, flag: str = "index") -
     try:
         if known is not None and same_kind and set(known.shards) <= set(shards):
             new = [sha256 for sha256 in shards if sha256 not in known.shards]
-            with contextlib.suppress(OSError, ValueError, RuntimeError, KeyError):
+            with contextlib.suppress(OSError, ValueError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile):
                 # A file is missing or damaged: the index is made anew.
                 index = PhotoIndex(folder, known, [shards[sha256] for sha256 in known.shards])
                 done = "read"
@@ -264,12 +265,10 @@ def _write_photos(
                 shards=np.full(len(piece), shard_at[piece.shard], np.int32),
             )
     lengths, counts = np.concatenate(uri_lengths), np.concatenate(label_counts)
-    np.savez(
-        path["photos"],
-        uri_splits=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        label_splits=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        **{name: np.concatenate(arrays) for name, arrays in parts.items()},
-    )
+    whole: dict[str, Any] = {name: np.concatenate(found) for name, found in parts.items()}
+    whole["uri_splits"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    whole["label_splits"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    np.savez(path["photos"], **whole)
     return len(lengths)
 
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import typing
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from configs.activity import doing
+from configs.choices import ReducerName
 from configs.errors import InputError
 from configs.install_hint import install_hint
 from insight.layout.components import principal_components
 from insight.layout.earlier import aligned, starting_positions
 from insight.neighbours.exact import unit_vectors
 from insight.neighbours.graph import neighbour_graph
-
-ReducerName = Literal["auto", "tsne", "pca"]
-REDUCERS = typing.get_args(ReducerName)
 
 # The dimensions in which neighbours are looked for, as van der Maaten and Hinton (2008) take 30 to 50.
 _DIMENSIONS = 50

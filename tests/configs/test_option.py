@@ -31,7 +31,9 @@ from configs.option import (
 from configs.recipe import BackboneOptions, OptionalRecipe, PreprocessOptions, RecipeChoice, TrainOptions
 from configs.rules import Number, OneOf, Percent, Switch, Text, Whole
 from configs.view_options import ViewOptions
+from insight.map import MapOptions
 from insight.options import PageOptions, SetOptions
+from insight.search import SearchOptions
 from pipelines.answers.flags import AnswerOptions
 from pipelines.checks.embed_flags import BatchOptions, JobOptions, PathOptions
 from pipelines.import_bottlenecks import ImportOptions
@@ -52,7 +54,7 @@ from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptio
 from trainer.predict import PredictOptions
 
 OWNERS = (
-    *(SetOptions, PageOptions),
+    *(SetOptions, PageOptions, MapOptions, SearchOptions),
     *(BackboneOptions, ViewOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
     *(TrainOptions, DataOptions, TrainingOptions, PredictOptions, ExportFrozenOptions, ImportOptions, GraphOptions),
     *(

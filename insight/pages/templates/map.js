@@ -208,6 +208,9 @@
     tilesInView = [];
     const seen = inBox(0, 0, width, height, MOST_IN_VIEW);
     if (seen === null) return;
+    // Where there is room for one of two pictures, what somebody looks for comes first.
+    const rank = (i) => (i === pinned ? 4 : 0) + 2 * chosen[i] + (wrong && wrong[i] === 1 ? 1 : 0);
+    seen.sort((a, b) => rank(b) - rank(a));
     const taken = tilesInView;
     for (const i of seen) {
       if (!isReady(i) || (found && !found[i])) continue;
