@@ -27,6 +27,7 @@ COPY preprocess /preprocess
 COPY pipelines /pipelines
 COPY trainer /trainer
 COPY serving /serving
+COPY insight /insight
 COPY cloud /cloud
 COPY commands /commands
 

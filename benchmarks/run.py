@@ -47,6 +47,8 @@ BENCHMARKS = (
     "serving",
     "serving_hostile",
     "accuracy",
+    "drift",
+    "label_next",
 )
 _WITH_PHOTOS = {
     "startup",
@@ -60,6 +62,8 @@ _WITH_PHOTOS = {
     "training_on_views",
     "views",
     "serving",
+    "drift",
+    "label_next",
 }
 _PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")

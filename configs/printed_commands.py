@@ -30,6 +30,8 @@ PROGRAMS = {
     "map": ("insight.map", "draws a map of photos, with similar ones near each other, as one page"),
     "search": ("insight.search", "finds the photos of a set that are most similar to a photo"),
     "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
+    "next": ("insight.next", "says which unlabelled photos to label next, and what that would bring"),
+    "drift": ("insight.drift", "says whether new photos are like those that a model was trained on"),
     "doctor": ("cloud.doctor", "says what a project in the cloud lacks for the jobs, and how to mend it"),
     "backbones": ("preprocess.list_backbones", "lists the networks that make embeddings"),
     "graph": ("trainer.graph", "prints the layers of a network or a model, and writes its graph for TensorBoard"),

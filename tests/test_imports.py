@@ -79,6 +79,10 @@ ROOMS = {
     },
     # Thumbnails are made of photos as the network saw them.
     "insight.pages": {"insight.data", "preprocess.images", "preprocess.machine", "trainer.data", "trainer.storage"},
+    # It needs the description of the model that the sketch belongs to.
+    "insight.label_errors": set(),
+    "insight.selection": {"insight.label_errors", "insight.neighbours"},
+    "insight.drifting": {"insight.data", "trainer.data", "trainer.export", "preprocess.images"},
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.images", "preprocess.storage"},

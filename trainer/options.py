@@ -275,7 +275,8 @@ class TrainingOptions(TrainOptions, DataOptions):
     check_photos: int = option(
         200,
         Whole(0),
-        help="photos of each held-out set, at most, to measure the exported model itself on; 0 for none",
+        help="photos of each set, at most, to read at the end: those of held-out sets to measure the exported model "
+        "itself on, those of the training set to keep in the model how they look; 0 for none",
         decides="neither",
     )
     model_dir: str | None = option(

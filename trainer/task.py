@@ -337,11 +337,13 @@ def _train_and_export(
         output = _output_folder(options)
     import_tensorflow()  # This takes seconds, so paths are checked before it.
 
+    from preprocess.images.decode import IMAGE_SIZE
     from trainer.data.dataset import in_label_mode
     from trainer.data.embedding_findings import embedding_findings
     from trainer.data.photos import finder_of_sets
     from trainer.data.record_origins import record_origins
     from trainer.data.shared_images import SHARED_IMAGES_NAME, find_shared_images
+    from trainer.data.training_sketch import sketch_training_set
     from trainer.evaluation.assess import assess, calibrate
     from trainer.evaluation.gate import measure_gate, refusal
     from trainer.export.classifier import Classifier
@@ -349,6 +351,7 @@ def _train_and_export(
     from trainer.export.output_folder import PREDICTIONS_NAME, REPORT_NAME, copy_model
     from trainer.export.photo_check import check_on_photos
     from trainer.export.saved_model import save_model
+    from trainer.export.sketch_file import write_sketch
     from trainer.reports.console import summary
     from trainer.reports.held_out_files import write_predictions, write_report
     from trainer.reports.shared_images_csv import write_shared_images
@@ -407,6 +410,14 @@ def _train_and_export(
                 threshold=calibration.threshold,
                 backbone_verified=sets["train"][0].verified,
             )
+        with doing("writing the sketch of the training set"):
+            sketch = sketch_training_set(
+                data["train"],
+                photos_of["train"],
+                image_size=info.image.size if info.takes_images else IMAGE_SIZE,
+                max_statistics=options.check_photos,
+            )
+            write_sketch(model_dir, sketch)
         metrics["model"]["takes_images"] = info.takes_images
         metrics["exports"] = export_all(
             options.export_formats,

@@ -31,7 +31,9 @@ from configs.option import (
 from configs.recipe import BackboneOptions, OptionalRecipe, PreprocessOptions, RecipeChoice, TrainOptions
 from configs.rules import Number, OneOf, Percent, Switch, Text, Whole
 from configs.view_options import ViewOptions
+from insight.drift import DriftOptions
 from insight.map import MapOptions
+from insight.next import NextOptions
 from insight.options import PageOptions, SetOptions
 from insight.search import SearchOptions
 from pipelines.answers.flags import AnswerOptions
@@ -54,7 +56,7 @@ from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptio
 from trainer.predict import PredictOptions
 
 OWNERS = (
-    *(SetOptions, PageOptions, MapOptions, SearchOptions),
+    *(SetOptions, PageOptions, DriftOptions, NextOptions, MapOptions, SearchOptions),
     *(BackboneOptions, ViewOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
     *(TrainOptions, DataOptions, TrainingOptions, PredictOptions, ExportFrozenOptions, ImportOptions, GraphOptions),
     *(

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from configs.errors import InputError
+from insight.drift import main
+from preprocess.images.decode import IMAGE_SIZE, decode_image
+from tests.support.written_sets import COLOURS, MEAN_COLOUR, write_record_set
+from trainer.data.dataset import read_dataset
+from trainer.data.photos import finder_of_sets
+from trainer.data.record_sets import find_record_sets
+from trainer.data.training_sketch import sketch_training_set
+from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
+from trainer.export.sketch_file import SKETCH_PATH, write_sketch
+
+NUM_TRAINING, NUM_NEW = 60, 30
+
+
+def write_photos(folder, count, *, seed, change=lambda image: image):
+    """Photos of blotches in one of three colours; their embeddings, the mean colour; their paths and label ids."""
+    os.makedirs(folder)
+    random = np.random.default_rng(seed)
+    embeddings, paths, label_ids = [], [], []
+    for number in range(count):
+        label = number % 3
+        blotches = random.integers(60, 140, (8, 8, 3))
+        blotches[..., label] += 90
+        # Large blotches with grain: without the grain there is nothing that a blur could take away.
+        grain = random.integers(-20, 21, (64, 64, 1))
+        image = Image.fromarray((np.kron(blotches, np.ones((8, 8, 1))) + grain).clip(0, 255).astype(np.uint8))
+        path = f"{folder}/{number}.png"
+        change(image).save(path)
+        with open(path, "rb") as stream:
+            pixels = decode_image(stream.read(), size=IMAGE_SIZE)
+        embeddings.append(pixels.mean(axis=(0, 1)) / 255)
+        paths.append(path)
+        label_ids.append([label])
+    return np.array(embeddings, np.float32), paths, label_ids
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    embeddings, paths, label_ids = write_photos(f"{folder}/photos", NUM_TRAINING, seed=0)
+    prefix = write_record_set(f"{folder}/sets/train", embeddings, label_ids, uris=paths, contents=[None] * NUM_TRAINING)
+    sets = find_record_sets([prefix], flag="x")
+    data = read_dataset(sets, flag="x")
+    sketch = sketch_training_set(data, finder_of_sets(sets, [str(folder)]), image_size=IMAGE_SIZE, max_statistics=40)
+    assert len(sketch.statistics) == 40
+    model = folder / "model"
+    write_sketch(str(model), sketch)
+    info = ModelInfo(labels=COLOURS, backbone=MEAN_COLOUR, head_digest="sha256:0")
+    (model / MODEL_INFO_PATH).write_text(json.dumps(info.to_json()))
+    return str(model)
+
+
+@pytest.fixture
+def drift_of(model_dir, tmp_path, capsys):
+    def run(embeddings, paths, label_ids=None, *flags):
+        prefix = write_record_set(
+            str(tmp_path / "new"),
+            embeddings,
+            label_ids or [[]] * len(paths),
+            uris=paths,
+            contents=[None] * len(paths),
+            num_shards=1,
+        )
+        words = ["--model_dir", model_dir, "--data_paths", prefix, "--output_path", str(tmp_path / "out")]
+        code = main([*words, "--photo_dirs", str(tmp_path), *flags])
+        result = json.loads((tmp_path / "out" / "drift.json").read_text())
+        with open(tmp_path / "out" / "drift.csv", newline="") as stream:
+            table = list(csv.DictReader(stream))
+        return code, result, table, (tmp_path / "out" / "drift.html").read_text(), capsys.readouterr().out
+
+    return run
+
+
+def test_photos_like_those_of_the_training_are_no_drift(drift_of, tmp_path):
+    embeddings, paths, label_ids = write_photos(f"{tmp_path}/photos", NUM_NEW, seed=1)
+    code, result, table, page, printed = drift_of(embeddings, paths, label_ids, "--fail_on_drift")
+    assert code == 0 and not result["drift"] and result["cause"] is None
+    assert printed.startswith("no drift seen: the 30 new photos differ")
+    assert result["photos_read"] == NUM_NEW and set(result["p_values"]) >= {"mmd", "new_group", "photo_statistics"}
+    assert sorted(row["image_uri"] for row in table) == sorted(paths)
+    assert page.count("data:image/jpeg") == 20 and "no drift seen" in page
+
+
+CHANGES = {
+    "darker": (lambda image: image.point(lambda value: value * 0.4), "photos", "darker"),
+    "blurred": (lambda image: image.filter(ImageFilter.GaussianBlur(1)), "photos", "more blurred"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_photos_are_drift_with_the_cause(change, drift_of, tmp_path):
+    make, cause, words = CHANGES[change]
+    embeddings, paths, _ = write_photos(f"{tmp_path}/photos", NUM_NEW, seed=2, change=make)
+    code, result, table, page, printed = drift_of(embeddings, paths, None, "--fail_on_drift")
+    assert code == 1 and result["drift"] and result["cause"] == cause
+    assert words in result["cause_words"] and words in page and printed.startswith("DRIFT: ")
+    assert len(table) == NUM_NEW
+
+
+def test_a_group_of_photos_of_a_new_class_is_named_and_comes_first(drift_of, tmp_path):
+    embeddings, paths, _ = write_photos(f"{tmp_path}/photos", 2 * NUM_NEW, seed=3)
+    embeddings[:10] = [0.9, 0.9, 0.05] + 0.01 * np.random.default_rng(0).normal(size=(10, 3))
+    _, result, table, _, _ = drift_of(embeddings, paths)
+    assert result["drift"] and result["p_values"]["new_group"] <= 0.05
+    assert {row["image_uri"] for row in table[:10]} == set(paths[:10])
+
+
+def test_classes_that_became_more_frequent_are_named(drift_of, tmp_path):
+    embeddings, paths, label_ids = write_photos(f"{tmp_path}/photos", 3 * NUM_NEW, seed=4)
+    reds = [row for row, ids in enumerate(label_ids) if ids == [0]]
+    _, result, _, _, _ = drift_of(embeddings[reds], [paths[row] for row in reds])
+    assert result["drift"] and any(words.startswith("red 33% → 100%") for words in result["class_mix"])
+
+
+def test_without_photos_brightness_is_not_compared_and_that_is_said(drift_of, tmp_path):
+    embeddings, paths, _ = write_photos(f"{tmp_path}/photos", NUM_NEW, seed=1)
+    for path in paths:
+        os.remove(path)
+    _, result, _, page, printed = drift_of(embeddings, paths)
+    assert "photo_statistics" not in result["p_values"]
+    assert "brightness, blur and colours were not compared" in printed
+    assert page.count("photo not available") == 20
+
+
+def test_wrong_input_is_one_line(drift_of, model_dir, tmp_path):
+    embeddings = np.zeros((5, 3), np.float32)
+    with pytest.raises(InputError, match=r"--data_paths: there are 5 photos; to compare, 20 or more are needed"):
+        drift_of(embeddings, [f"{row}.jpg" for row in range(5)])
+    os.rename(f"{model_dir}/{SKETCH_PATH}", f"{model_dir}/gone")
+    try:
+        with pytest.raises(InputError, match=r"earlier version, which did not write .*training_sketch\.npz"):
+            drift_of(embeddings, [f"{row}.jpg" for row in range(5)])
+    finally:
+        os.rename(f"{model_dir}/gone", f"{model_dir}/{SKETCH_PATH}")

@@ -1,0 +1,59 @@
+"""Pages in a real browser: Chromium of the system, without a window, driven by Playwright."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """Starts Chromium; the test is skipped, with the reason, where it or Playwright is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def opened_file(
+    browser: Any, path: str, *, width: int = 1200, dark: bool = False, bypass_csp: bool = False
+) -> Iterator:
+    """Opens a page from the disk. Each error in it, and whatever it asks of other hosts, fails the test at the end."""
+    faults: list[str] = []
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", bypass_csp=bypass_csp
+    )
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
+    page.on(
+        "request", lambda asked: None if asked.url.startswith(("file:", "data:", "blob:")) else faults.append(asked.url)
+    )
+    page.goto(f"file://{path}")
+    yield page
+    context.close()
+    assert not faults
+
+
+def accessibility_faults(page: Any) -> dict[str, list[str]]:
+    """The rules of axe-core that a page breaks, each with the elements. Open the page with `bypass_csp`."""
+    if importlib.util.find_spec("axe_playwright_python") is None:
+        pytest.skip("axe-core is not installed (axe-playwright-python)")
+    import axe_playwright_python
+
+    page.evaluate(pathlib.Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text())
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    return {rule["id"]: [node["html"] for node in rule["nodes"]] for rule in found["violations"]}

@@ -1,0 +1,153 @@
+"""A sketch of a training set, small enough to travel with a model.
+
+With it, new photos can be compared with those that the model learned from, where these are not at hand.
+
+It holds the embeddings of some photos of the set, projected to fewer numbers and rounded to bytes, and a few numbers of
+some photos (`photo_statistics`). The projection is random and the same for all sets (Johnson and Lindenstrauss, 1984):
+it keeps distances, and it has not seen the photos, so that those of the sketch and new ones are treated alike. A
+projection that was fitted to the training set, such as its principal components, would not be fair to new photos.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+import zipfile
+
+import numpy as np
+
+from configs.errors import InputError
+from trainer.data.dataset import EmbeddingDataset
+from trainer.data.photo_statistics import PHOTO_STATISTICS, statistics_of_photo
+from trainer.data.photos import PhotoFinder
+
+_FORMAT = 1
+# Together less than 1 MB: as many photos as this, then as many numbers of each as there is room for.
+_MAX_PHOTOS = 2000
+_MAX_NUMBERS = 900_000
+_PROJECTION_SEED = 20_150_911
+_LEVELS = 127
+# After so many seconds, no further photo is read for its statistics.
+_PHOTOS_SEC = 20.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingSketch:
+    """What is kept of a training set.
+
+    Attributes:
+      embedding_size: of the network.
+      num_photos: of the whole set.
+      vectors: float32, shape [m, r]: the projected embeddings of m photos.
+      label_ids: int64, shape [m]: the first label of each of them.
+      statistics: float32, shape [p, 6]: of p photos of the set, in the order of `PHOTO_STATISTICS`; p is 0 if the
+        photos could not be read.
+    """
+
+    embedding_size: int
+    num_photos: int
+    vectors: np.ndarray
+    label_ids: np.ndarray
+    statistics: np.ndarray
+
+    def project(self, embeddings: np.ndarray) -> np.ndarray:
+        """Embeddings, float32 [n, embedding_size], as the sketch has them: float32 [n, r]."""
+        return _projected(embeddings, self.vectors.shape[1])
+
+    def to_bytes(self) -> bytes:
+        """The content of the file, less than 1 MB."""
+        scales = np.abs(self.vectors).max(axis=0, initial=0.0).astype(np.float32)
+        rounded = np.rint(self.vectors / np.maximum(scales, np.finfo(np.float32).tiny) * _LEVELS).astype(np.int8)
+        stream = io.BytesIO()
+        np.savez_compressed(
+            stream,
+            format=np.int64(_FORMAT),
+            embedding_size=np.int64(self.embedding_size),
+            num_photos=np.int64(self.num_photos),
+            vectors=rounded,
+            scales=scales,
+            label_ids=self.label_ids.astype(np.int32),
+            statistics=self.statistics.astype(np.float16),
+        )
+        return stream.getvalue()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, *, where: str) -> TrainingSketch:
+        """Reads what `to_bytes` wrote. No code in the file is run.
+
+        Raises:
+          InputError: the bytes are no sketch of this version; `where` names them in the message.
+        """
+        try:
+            with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+                if int(arrays["format"]) != _FORMAT:
+                    raise InputError(f"{where}: has another format than this version reads. Train again.")
+                sketch = cls(
+                    embedding_size=int(arrays["embedding_size"]),
+                    num_photos=int(arrays["num_photos"]),
+                    vectors=arrays["vectors"].astype(np.float32) * (arrays["scales"] / _LEVELS),
+                    label_ids=arrays["label_ids"].astype(np.int64),
+                    statistics=arrays["statistics"].astype(np.float32),
+                )
+            if sketch.vectors.ndim != 2 or sketch.label_ids.shape != sketch.vectors.shape[:1]:
+                raise ValueError
+            if sketch.statistics.shape[1:] != (len(PHOTO_STATISTICS),):
+                raise ValueError
+            return sketch
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{where}: is no sketch of a training set, or is damaged. Copy the model whole."
+            ) from error
+
+
+def _projected(embeddings: np.ndarray, size: int) -> np.ndarray:
+    embedding_size = embeddings.shape[1]
+    if size == embedding_size:
+        return embeddings.astype(np.float32)
+    # `RandomState` gives the same numbers in every version of NumPy; other generators need not.
+    matrix = np.random.RandomState(_PROJECTION_SEED).standard_normal((embedding_size, size)) / np.sqrt(size)
+    return (embeddings @ matrix.astype(np.float32)).astype(np.float32)
+
+
+def sketch_training_set(
+    dataset: EmbeddingDataset, finder: PhotoFinder, *, image_size: int, max_statistics: int
+) -> TrainingSketch:
+    """Makes the sketch of a training set.
+
+    Args:
+      dataset: the set. Its photos are chosen at random, always the same ones.
+      finder: finds the photos of the set.
+      image_size: the side of the square that the network sees, in pixels.
+      max_statistics: how many photos are read for their statistics, at most; for 20 seconds, at most.
+    """
+    count, embedding_size = dataset.embeddings.shape
+    order = np.random.RandomState(_PROJECTION_SEED).permutation(count)
+    chosen = np.sort(order[:_MAX_PHOTOS])
+    size = max(1, min(embedding_size, _MAX_NUMBERS // len(chosen)))
+    vectors = np.empty((len(chosen), size), np.float32)
+    start = filled = 0
+    for piece in dataset.embeddings.pieces():
+        inside = chosen[filled:][chosen[filled:] < start + len(piece)] - start
+        if len(inside):
+            vectors[filled : filled + len(inside)] = _projected(piece[inside], size)
+        filled += len(inside)
+        start += len(piece)
+    statistics: list[np.ndarray] = []
+    ends = time.monotonic() + _PHOTOS_SEC
+    for tried, row in enumerate(order[:max_statistics].tolist()):
+        # Where the first photos cannot be read, the others cannot either.
+        if time.monotonic() > ends or (tried >= 10 and not statistics):
+            break
+        found = statistics_of_photo(finder, dataset.uris[row], dataset.image_digest_of(row), size=image_size)
+        if found is not None:
+            statistics.append(found)
+    return TrainingSketch(
+        embedding_size=embedding_size,
+        num_photos=count,
+        vectors=vectors,
+        label_ids=dataset.first_label_ids[chosen],
+        statistics=np.array(statistics, np.float32).reshape(-1, len(PHOTO_STATISTICS)),
+    )
