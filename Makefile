@@ -78,7 +78,7 @@ format: $(VENV)/project ## rewrite the sources in the project's format
 
 lock: $(VENV)/project ## resolve the locks again; LOCK_FLAGS=--upgrade for newer versions
 	$(LOCK) $(LOCK_FLAGS) --extra pipeline --extra train --extra aws --extra export --extra openvino --extra heif \
-	  --extra weights --extra serve --extra dask --extra dev -o requirements.lock
+	  --extra weights --extra serve --extra dask --extra insight --extra dev -o requirements.lock
 	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra weights \
 	  -o requirements-worker.lock
 	$(LOCK) -c requirements.lock --extra pipeline --extra aws --extra openvino --extra heif --extra gpu --extra weights \

@@ -32,6 +32,8 @@ BENCHMARKS = (
     "overhead",
     "commit_scale",
     "list_passes",
+    "photo_map",
+    "search",
     "answers",
     "faults",
     "pipeline",

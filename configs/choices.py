@@ -20,3 +20,6 @@ PageColour = Literal["green", "red", "blue", "orange", "purple", "teal", "brown"
 NEUTRAL_COLOURS: tuple[PageColour, ...] = ("blue", "purple", "teal", "brown", "pink")
 
 AnswerFormat = Literal["csv", "jsonl", "parquet"]
+
+# How `hugs map` places photos.
+ReducerName = Literal["auto", "tsne", "pca"]

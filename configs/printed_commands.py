@@ -30,6 +30,8 @@ PROGRAMS = {
     "audit": ("insight.audit", "finds labels that are probably wrong, for a person to decide about"),
     "relabel": ("insight.relabel", "applies corrections to a list of labelled images"),
     "twins": ("insight.twins", "finds photos that are copies of each other, within a set and across sets"),
+    "map": ("insight.map", "draws a map of photos, with similar ones near each other, as one page"),
+    "search": ("insight.search", "finds the photos of a set that are most similar to a photo"),
     "why": ("pipelines.why", "tells what became of a photo, a set, a training or a job, and what goes on from there"),
     "next": ("insight.next", "says which unlabelled photos to label next, and what that would bring"),
     "drift": ("insight.drift", "says whether new photos are like those that a model was trained on"),

@@ -67,10 +67,24 @@ ROOMS = {
         "preprocess.locks",
         "preprocess.records",
     },
-    # What the embeddings say of the data. It reads records and photos, and embeds nothing.
+    # What the embeddings say of the data. It reads records and photos, and embeds nothing of a set again.
     "insight.neighbours": set(),
     "insight.data": {"trainer.data", "trainer.storage", "preprocess.records"},
-    "insight.pages": {"trainer.data", "trainer.storage"},
+    "insight.layout": {"insight.data", "insight.neighbours", "preprocess.machine", "trainer.storage"},
+    "insight.index": {"insight.data", "insight.neighbours", "preprocess.records", "trainer.data"},
+    # The photo that one searches with is embedded by the network of the set; no record of a set is.
+    "insight.queries": {
+        "preprocess.backbones",
+        "preprocess.engines",
+        "preprocess.images",
+        "preprocess.lists",
+        "preprocess.machine",
+        "preprocess.records",
+        "trainer.data",
+        "trainer.storage",
+    },
+    # Thumbnails are made of photos as the network saw them.
+    "insight.pages": {"insight.data", "preprocess.images", "preprocess.machine", "trainer.data", "trainer.storage"},
     "insight.copies": {"insight.data", "insight.neighbours", "preprocess.images", "preprocess.records"},
     # It needs the description of the model that the sketch belongs to.
     "insight.label_errors": set(),

@@ -32,8 +32,10 @@ from configs.recipe import BackboneOptions, OptionalRecipe, PreprocessOptions, R
 from configs.rules import Number, OneOf, Percent, Switch, Text, Whole
 from configs.view_options import ViewOptions
 from insight.drift import DriftOptions
+from insight.map import MapOptions
 from insight.next import NextOptions
 from insight.options import PageOptions, SetOptions
+from insight.search import SearchOptions
 from pipelines.answers.flags import AnswerOptions
 from pipelines.checks.embed_flags import BatchOptions, JobOptions, PathOptions
 from pipelines.import_bottlenecks import ImportOptions
@@ -54,7 +56,7 @@ from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptio
 from trainer.predict import PredictOptions
 
 OWNERS = (
-    *(SetOptions, PageOptions, DriftOptions, NextOptions),
+    *(SetOptions, PageOptions, DriftOptions, NextOptions, MapOptions, SearchOptions),
     *(BackboneOptions, ViewOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
     *(TrainOptions, DataOptions, TrainingOptions, PredictOptions, ExportFrozenOptions, ImportOptions, GraphOptions),
     *(

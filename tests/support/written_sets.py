@@ -26,6 +26,10 @@ MEAN_COLOUR = BackboneIdentity(
 )
 
 
+def _bytes_of(content: object) -> bytes:
+    return content if isinstance(content, bytes) else repr(content).encode()
+
+
 def write_record_set(
     prefix: str,
     embeddings: np.ndarray,
@@ -49,7 +53,7 @@ def write_record_set(
       identity: the network that the records come from.
       num_shards: how many shards to write.
       compression: of the shards.
-      contents: stand for the image files: equal ones have equal digests, and None has no digest.
+      contents: the image files, or what stands for them: equal ones have equal digests, and None has no digest.
       uris: of the images; None for numbered ones.
       image_hashes: uint8, shape [n, 32], the perceptual hashes; None for records without them.
     """
@@ -64,9 +68,7 @@ def write_record_set(
                     image_uri=f"{os.path.basename(prefix)}/{row}.jpg" if uris is None else uris[row],
                     embedding=embeddings[row],
                     label_ids=label_ids[row],
-                    image_sha256=b""
-                    if contents[row] is None
-                    else hashlib.sha256(repr(contents[row]).encode()).digest(),
+                    image_sha256=b"" if contents[row] is None else hashlib.sha256(_bytes_of(contents[row])).digest(),
                     image_hash=b"" if image_hashes is None else image_hashes[row].tobytes(),
                 )
             )

@@ -195,7 +195,7 @@ class PhotoFinder:
         encoded = io.BytesIO()
         Image.fromarray(pixels).resize((side, side)).save(encoded, "JPEG", quality=_JPEG_QUALITY)
         picture = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
-        return Thumbnail(picture=picture, link=_link_to(photo[0]))
+        return Thumbnail(picture=picture, link=link_to(photo[0]))
 
 
 def _is_absolute(location: str) -> bool:
@@ -209,7 +209,7 @@ def _is_there(path: str) -> bool:
         return False
 
 
-def _link_to(location: str) -> str:
+def link_to(location: str) -> str:
     """The address at which a browser opens a photo. For a bucket this needs the rights of the person who looks."""
     if is_in_bucket(location):
         return "https://storage.cloud.google.com/" + urllib.parse.quote(location.removeprefix("gs://"))

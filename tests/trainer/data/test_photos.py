@@ -12,7 +12,7 @@ from PIL import Image
 
 from preprocess.storage.retry import RetryPolicy
 from trainer.data import photos
-from trainer.data.photos import PhotoFinder, _link_to, finder_of_sets, lists_of_sets
+from trainer.data.photos import PhotoFinder, finder_of_sets, link_to, lists_of_sets
 from trainer.data.record_sets import RecordSet, find_record_sets
 
 
@@ -81,7 +81,7 @@ def test_a_thumbnail_links_to_its_photo(tmp_path):
     Image.new("RGB", (20, 20)).save(path)
     link = PhotoFinder().thumbnail(str(path), side=8).link
     assert link == path.as_uri()
-    assert _link_to("gs://bucket/a photo.png") == "https://storage.cloud.google.com/bucket/a%20photo.png"
+    assert link_to("gs://bucket/a photo.png") == "https://storage.cloud.google.com/bucket/a%20photo.png"
 
 
 def test_a_thumbnail_is_a_small_jpeg(tmp_path):

@@ -1,0 +1,350 @@
+"""An index of record sets in a folder, so that a search reads a few vectors and not all shards.
+
+`index.json` is written last and names the other files; each change writes new files under new names, so a search that
+reads the old ones at the same time is not disturbed. The vectors lie in a file as float16 at length 1, half as large as
+the shards; a search reads from it only what it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import shutil
+import zipfile
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from configs.activity import doing
+from configs.errors import InputError
+from insight.data.record_pieces import RecordPiece, read_pieces, shards_of
+from insight.index.cells import (
+    SAMPLE,
+    TESTED,
+    TESTED_COUNT,
+    Cells,
+    Effort,
+    measured,
+    rescored,
+    usable,
+)
+from insight.index.near_photo import NearPhoto, digest_text, label_names
+from insight.index.through_shards import no_such_photo
+from insight.neighbours.exact import unit_vectors
+from insight.neighbours.graph import has_faiss
+from insight.neighbours.streamed import BestSoFar
+from preprocess.records.backbone_identity import BackboneIdentity
+from trainer.data.record_sets import RecordSet
+
+INDEX_NAME = "index.json"
+_FORMAT = 1
+# Vectors that are read at once, where all are compared: 40 MiB at 1,280 numbers each.
+_ROWS = 8192
+# An index whose cells were learned of less than a third of its records learns them anew.
+_GROWTH = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Contents:
+    """What index.json says.
+
+    Attributes:
+      network: the fields that decide the embeddings.
+      labels: the dictionary.
+      shards: the SHA-256 of the shards, in the order of their rows.
+      records: how many there are.
+      size: of an embedding.
+      files: the names of the files, by what they hold: "vectors", "photos" and maybe "cells".
+      effort: of a query, if there are cells.
+      learned_of: of how many records the cells were learned.
+    """
+
+    network: dict[str, Any]
+    labels: tuple[str, ...]
+    shards: tuple[str, ...]
+    records: int
+    size: int
+    files: dict[str, str]
+    effort: Effort | None
+    learned_of: int
+
+
+class PhotoIndex:
+    """An index that answers.
+
+    Attributes:
+      records: how many photos it holds.
+      effort: what a query does; None if it compares all photos.
+    """
+
+    def __init__(self, folder: str, contents: _Contents, set_of_shard: Sequence[int]):
+        """Opens its files.
+
+        Raises:
+          OSError, ValueError, RuntimeError, zipfile.BadZipFile: a file is missing or damaged.
+        """
+        self.records = contents.records
+        self.effort = contents.effort
+        self._labels = contents.labels
+        path = {what: os.path.join(folder, name) for what, name in contents.files.items()}
+        self._vectors = np.memmap(path["vectors"], np.float16, "r", shape=(contents.records, contents.size))
+        with np.load(path["photos"], allow_pickle=False) as photos:
+            self._uris, self._uri_splits = photos["uris"], photos["uri_splits"]
+            self._label_ids, self._label_splits = photos["label_ids"], photos["label_splits"]
+            self._digests, self._shards = photos["image_digests"], photos["shards"]
+        if len(self._digests) != contents.records:
+            raise ValueError("its files do not belong together")
+        self._set_of_shard = set_of_shard
+        self._cells = Cells.read(path["cells"]) if contents.effort is not None else None
+
+    def nearest(self, queries: np.ndarray, count: int) -> list[list[NearPhoto]]:
+        """The most similar photos of each query; see `ThroughShards.nearest`."""
+        queries = unit_vectors(queries)
+        if self._cells is not None and self.effort is not None and count <= self.effort.candidates // 2:
+            candidates = self._cells.candidates(queries, self.effort)
+            rows, similarities = rescored(queries, candidates, self._vectors, count)
+        else:
+            rows, similarities = _compared(self._vectors, queries, count)
+        return [
+            [self._photo(row, similarity) for row, similarity in zip(near, values, strict=True) if row >= 0]
+            for near, values in zip(rows.tolist(), similarities.tolist(), strict=True)
+        ]
+
+    def embedding_of(self, uri: str) -> np.ndarray:
+        """The embedding of the record of a URI, at length 1; see `ThroughShards.embedding_of`."""
+        wanted = uri.encode("utf-8", "surrogateescape")
+        lengths = np.diff(self._uri_splits)
+        for row in np.flatnonzero(lengths == len(wanted)).tolist():
+            if self._uris[self._uri_splits[row] : self._uri_splits[row + 1]].tobytes() == wanted:
+                return self._vectors[row].astype(np.float32)
+        raise no_such_photo(uri)
+
+    def _photo(self, row: int, similarity: float) -> NearPhoto:
+        uri = self._uris[self._uri_splits[row] : self._uri_splits[row + 1]].tobytes()
+        ids = self._label_ids[self._label_splits[row] : self._label_splits[row + 1]].tolist()
+        return NearPhoto(
+            similarity=similarity,
+            uri=uri.decode("utf-8", "surrogateescape"),
+            labels=label_names(ids, self._labels),
+            set_number=self._set_of_shard[int(self._shards[row])],
+            digest=digest_text(self._digests[row].tobytes()),
+        )
+
+
+def open_index(folder: str, sets: Sequence[RecordSet], *, flag: str = "index") -> tuple[PhotoIndex, str]:
+    """The index of some sets: the one in the folder, if it is of these sets; else it is extended or made anew.
+
+    Args:
+      folder: a local folder. It need not exist.
+      sets: what is to be in the index. They agree in network and labels.
+      flag: the option that named the folder, for the messages.
+
+    Returns:
+      The index, and what was done in words: "read", "made" or "extended".
+
+    Raises:
+      InputError: the folder cannot be written or belongs to something else, or a shard is damaged.
+    """
+    identity, labels = sets[0].manifest.backbone, sets[0].manifest.labels
+    shards = shards_of(sets)
+    known = _read_contents(folder, flag)
+    same_kind = known is not None and known.network == identity.network and known.labels == labels
+    done, index = "made", None
+    try:
+        if known is not None and same_kind and set(known.shards) <= set(shards):
+            new = [sha256 for sha256 in shards if sha256 not in known.shards]
+            with contextlib.suppress(OSError, ValueError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile):
+                # A file is missing or damaged: the index is made anew.
+                index = PhotoIndex(folder, known, [shards[sha256] for sha256 in known.shards])
+                done = "read"
+                # Without faiss it was made without cells, and now there may be some.
+                gains_cells = known.effort is None and usable(known.records)
+                if new or gains_cells:
+                    pieces = read_pieces(sets, without=frozenset(known.shards), what="reading the new records")
+                    known = build(folder, pieces, [*known.shards, *new], identity, labels, base=known)
+                    index = PhotoIndex(folder, known, [shards[sha256] for sha256 in known.shards])
+                    done = "extended"
+        if index is None:
+            pieces = read_pieces(sets, what="reading the records for the index")
+            made = build(folder, pieces, list(shards), identity, labels)
+            index, done = PhotoIndex(folder, made, list(shards.values())), "made"
+    except OSError as error:
+        raise InputError(f"--{flag}: cannot write the index into {folder} ({error.strerror or error}).") from error
+    return index, done
+
+
+def build(
+    folder: str,
+    pieces: Iterable[RecordPiece],
+    shards: Sequence[str],
+    identity: BackboneIdentity,
+    labels: tuple[str, ...],
+    *,
+    base: _Contents | None = None,
+) -> _Contents:
+    """Makes an index, or a larger one from an earlier one. The earlier files are removed at the end.
+
+    Raises:
+      InputError: a shard is damaged.
+      OSError: a file cannot be written.
+    """
+    os.makedirs(folder, exist_ok=True)
+    tag = secrets.token_hex(4)
+    files = {"vectors": f"vectors-{tag}.f16", "photos": f"photos-{tag}.npz"}
+    path = {what: os.path.join(folder, name) for what, name in {**files, "cells": f"cells-{tag}.faiss"}.items()}
+    try:
+        records = _write_photos(path, pieces, shards, folder, base)
+        vectors = np.memmap(path["vectors"], np.float16, "r", shape=(records, identity.embedding_size))
+        effort, learned_of = None, 0
+        if usable(records):
+            effort, learned_of = _make_cells(path["cells"], vectors, folder, base)
+            files["cells"] = f"cells-{tag}.faiss"
+        contents = _Contents(
+            network=identity.network,
+            labels=labels,
+            shards=tuple(shards),
+            records=records,
+            size=identity.embedding_size,
+            files=files,
+            effort=effort,
+            learned_of=learned_of,
+        )
+        earlier = _read_contents(folder, "index")
+        text = json.dumps({"format": _FORMAT, **dataclasses.asdict(contents)}, indent=2, ensure_ascii=False)
+        temporary = os.path.join(folder, f".{INDEX_NAME}-{tag}")
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(text + "\n")
+        os.replace(temporary, os.path.join(folder, INDEX_NAME))
+    except BaseException:
+        _remove(path.values())
+        raise
+    if earlier is not None:
+        _remove(os.path.join(folder, name) for name in earlier.files.values() if name not in files.values())
+    return contents
+
+
+def _remove(paths: Iterable[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.remove(path)
+
+
+def _write_photos(
+    path: dict[str, str], pieces: Iterable[RecordPiece], shards: Sequence[str], folder: str, base: _Contents | None
+) -> int:
+    """Writes the files of vectors and photos. Returns how many records they hold."""
+    parts: dict[str, list[np.ndarray]] = {}
+    uri_lengths: list[np.ndarray] = []
+    label_counts: list[np.ndarray] = []
+
+    def take(**arrays: np.ndarray) -> None:
+        for name, array in arrays.items():
+            parts.setdefault(name, []).append(array)
+
+    shard_at = {sha256: number for number, sha256 in enumerate(shards)}
+    if base is not None:
+        shutil.copyfile(os.path.join(folder, base.files["vectors"]), path["vectors"])
+        with np.load(os.path.join(folder, base.files["photos"]), allow_pickle=False) as photos:
+            take(**{name: photos[name] for name in ("uris", "label_ids", "image_digests", "shards")})
+            uri_lengths.append(np.diff(photos["uri_splits"]))
+            label_counts.append(np.diff(photos["label_splits"]))
+    with open(path["vectors"], "ab" if base is not None else "wb") as stream:
+        for piece in pieces:
+            stream.write(unit_vectors(piece.embeddings).astype(np.float16).tobytes())
+            uris = [uri.encode("utf-8", "surrogateescape") for uri in piece.uris]
+            uri_lengths.append(np.fromiter(map(len, uris), np.int64, len(uris)))
+            label_counts.append(piece.label_counts)
+            take(
+                uris=np.frombuffer(b"".join(uris), np.uint8),
+                label_ids=piece.label_ids.astype(np.int32),
+                image_digests=piece.image_digests,
+                shards=np.full(len(piece), shard_at[piece.shard], np.int32),
+            )
+    lengths, counts = np.concatenate(uri_lengths), np.concatenate(label_counts)
+    whole: dict[str, Any] = {name: np.concatenate(found) for name, found in parts.items()}
+    whole["uri_splits"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    whole["label_splits"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    np.savez(path["photos"], **whole)
+    return len(lengths)
+
+
+def _compared(vectors: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    best = BestSoFar(queries, min(count, len(vectors)))
+    with doing("comparing all photos", total=len(vectors), unit="photo") as progress:
+        for start in range(0, len(vectors), _ROWS):
+            block = vectors[start : start + _ROWS].astype(np.float32)
+            best.offer(block, first_row=start)
+            progress.advance(len(block))
+    return best.rows, best.similarities
+
+
+def _make_cells(path: str, vectors: np.ndarray, folder: str, base: _Contents | None) -> tuple[Effort, int]:
+    """Writes the cells of all vectors. Returns the effort of a query, and of how many records they were learned."""
+    records = len(vectors)
+    cells, start, learned_of = None, 0, records
+    if base is not None and base.effort is not None and records < _GROWTH * base.learned_of:
+        cells = Cells.read(os.path.join(folder, base.files["cells"]))
+        start, learned_of = base.records, base.learned_of
+    if cells is None:
+        rows = np.unique(np.linspace(0, records - 1, min(SAMPLE, records)).astype(np.int64))
+        cells = Cells.learned(vectors[rows].astype(np.float32))
+    with doing("filling the cells of the index", total=records - start, unit="photo") as progress:
+        for first in range(start, records, _ROWS):
+            block = vectors[first : first + _ROWS].astype(np.float32)
+            cells.add(block)
+            progress.advance(len(block))
+    tested = np.unique(np.linspace(0, records - 1, TESTED).astype(np.int64))
+    with doing("measuring what the index finds"):
+        near, _ = _compared(vectors, vectors[tested].astype(np.float32), TESTED_COUNT + 1)
+        truth = np.stack([row[row != own][:TESTED_COUNT] for row, own in zip(near, tested, strict=True)])
+        effort = measured(cells, vectors, truth, tested)
+    cells.write(path)
+    return effort, learned_of
+
+
+def _read_contents(folder: str, flag: str) -> _Contents | None:
+    """What the index in a folder says; None if there is none, or one that has to be made anew."""
+    path = os.path.join(folder, INDEX_NAME)
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            data = json.load(stream)
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):
+            if os.path.isdir(folder):
+                ours = (".", "vectors-", "photos-", "cells-")
+                others = [name for name in sorted(os.listdir(folder)) if not name.startswith(ours)]
+                if others:
+                    raise InputError(
+                        f"--{flag}: the folder {folder} holds {others[0]} and no index. Name a folder of its own."
+                    ) from None
+        return None
+    except NotADirectoryError as error:
+        raise InputError(f"--{flag}: {folder} is a file. Name a folder for the index.") from error
+    except OSError as error:
+        raise InputError(f"--{flag}: cannot read {path} ({error.strerror}).") from error
+    except (ValueError, RecursionError):
+        return None
+    try:
+        if data.pop("format") != _FORMAT:
+            return None
+        effort = data["effort"]
+        contents = _Contents(
+            **{
+                **data,
+                "labels": tuple(data["labels"]),
+                "shards": tuple(data["shards"]),
+                "effort": None if effort is None else Effort(**effort),
+            }
+        )
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return None
+    if contents.effort is not None and not has_faiss():
+        # The vectors are there, so it answers without cells.
+        files = {what: name for what, name in contents.files.items() if what != "cells"}
+        contents = dataclasses.replace(contents, effort=None, files=files)
+    names = contents.files.values() if isinstance(contents.files, dict) else [None]
+    return contents if all(isinstance(name, str) and "/" not in name for name in names) else None
