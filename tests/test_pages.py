@@ -201,7 +201,7 @@ def test_the_calculations_of_sizes_are_right_and_use_the_rates_of_the_readme():
         assert rate == "0.2" or f"| {rate} |" in readme, rate
     measured = page[page.index("## Measured") :]
     assert all(text in measured for text in ("2.1 s; 16.6 s", "67 s", "0.48 GB"))
-    assert "$1.11" in readme
+    assert "$1.53" in readme
 
 
 def test_the_messages_that_the_readme_explains_are_printed():
