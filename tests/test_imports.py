@@ -87,7 +87,14 @@ ROOMS = {
     "insight.pages": {"insight.data", "preprocess.images", "preprocess.machine", "trainer.data", "trainer.storage"},
     "insight.copies": {"insight.data", "insight.neighbours", "preprocess.images", "preprocess.records"},
     # It needs the description of the model that the sketch belongs to.
-    "insight.label_errors": set(),
+    "insight.label_errors": {
+        "insight.data",
+        "insight.neighbours",
+        "insight.pages",
+        "preprocess.lists",
+        "trainer.data",
+        "trainer.storage",
+    },
     "insight.selection": {"insight.label_errors", "insight.neighbours"},
     "insight.drifting": {"insight.data", "trainer.data", "trainer.export", "preprocess.images"},
     "cloud.checkup": set(),
