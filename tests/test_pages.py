@@ -30,7 +30,7 @@ _PAGES = (
         "docs/formats.md",
         "docs/sizes.md",
         "docs/glossary.md",
-    "docs/insight.md",
+        "docs/insight.md",
         "docs/serving.md",
     ),
 )

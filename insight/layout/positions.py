@@ -27,6 +27,8 @@ _FEWEST = 12
 _MOST_BY_TREE = 1_500
 _MOST_BY_ONE_THREAD = 10_000
 _EARLY_STEPS, _LATE_STEPS, _UPDATE_STEPS = 200, 300, 100
+# Components of vectors of length 1 differ by at most 2. No map by t-SNE is so small.
+_WIDEST_BY_COMPONENTS = 4.0
 # The standard deviation of the first positions, from which t-SNE unfolds (openTSNE's own rule).
 _FIRST_DEVIATION = 1e-4
 
@@ -87,6 +89,9 @@ def place(
             return Layout(positions=positions, reducer="pca", why=why)
         positions = aligned(positions, earlier, with_scale=True)
         return Layout(positions=positions, reducer="pca", why=why, mean_shift=_mean_shift(positions, earlier))
+    if earlier is not None and (width := _width(earlier)) < _WIDEST_BY_COMPONENTS:
+        # A map by components is much smaller; t-SNE would have to unfold it first.
+        earlier = earlier * (len(earlier) ** 0.5 / width)
     positions = _by_tsne(reduced, seed, earlier)
     if earlier is None:
         return Layout(positions=positions, reducer="tsne")
@@ -96,8 +101,11 @@ def place(
 
 def _mean_shift(positions: np.ndarray, earlier: np.ndarray) -> float:
     known = ~np.isnan(earlier).any(axis=1)
-    width = float(np.ptp(earlier[known], axis=0).max()) or 1.0
-    return float(np.linalg.norm(positions[known] - earlier[known], axis=1).mean()) / width
+    return float(np.linalg.norm(positions[known] - earlier[known], axis=1).mean()) / _width(earlier)
+
+
+def _width(earlier: np.ndarray) -> float:
+    return float(np.ptp(earlier[~np.isnan(earlier).any(axis=1)], axis=0).max()) or 1.0
 
 
 def _by_tsne(reduced: np.ndarray, seed: int, earlier: np.ndarray | None) -> np.ndarray:

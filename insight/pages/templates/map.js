@@ -61,7 +61,8 @@
     const order = [...counts.keys()].filter((k) => counts[k]);
     if (name === "label") order.sort((a, b) => (a === 0) - (b === 0) || counts[b] - counts[a]);
     const colours = categories.map((category) => category.colour || NONE);
-    order.filter((k) => !categories[k].colour).forEach((k, place) => { colours[k] = colour(place); });
+    // By their places in the dictionary, so that a later map has the same colours.
+    categories.map((_, k) => k).filter((k) => !categories[k].colour).forEach((k, place) => { colours[k] = colour(place); });
     kinds.push({ name, categories, counts, order, of, colours, shown: new Uint8Array(categories.length).fill(1) });
   };
   addKind("label", [{ name: "(no label)", colour: NONE }, ...data.labels.map((label) => ({ name: label }))], (i, tell) => {

@@ -83,3 +83,6 @@ def test_photos_that_are_added_move_the_others_hardly(tsne):
     earlier[:110] = place(vectors[:110]).positions
     found = place(vectors, earlier=earlier)
     assert found.mean_shift < 0.05
+    # A map by components is much smaller, and is enlarged first.
+    components = place(vectors, reducer="pca").positions
+    assert place(vectors, earlier=components).mean_shift < 0.6
