@@ -76,9 +76,7 @@ class _Pictures:
         return self._places[key]
 
 
-def _of_suspect(
-    photos: EmbeddedPhotos, judgement: Judgement, suspect: Suspect, pictures: _Pictures
-) -> dict[str, Any]:
+def _of_suspect(photos: EmbeddedPhotos, judgement: Judgement, suspect: Suspect, pictures: _Pictures) -> dict[str, Any]:
     similarities = judgement.similarities[suspect.row]
     return {
         "uri": str(photos.uris[suspect.row]),
