@@ -45,7 +45,7 @@
     const suspect = data.suspects[at], decision = state.decisions[at];
     $("photo").replaceChildren(picture(suspect.picture, `the photo ${name(suspect.uri)}`));
     $("uri").textContent = suspect.uri;
-    const sure = suspect.wrong === null ? "not judged" : `wrong with ${Math.round(100 * suspect.wrong)}%`;
+    const sure = suspect.wrong === null ? "not judged" : `wrong with a probability of ${Math.round(100 * suspect.wrong)}%`;
     $("verdict").textContent = `Labelled ${quoted(suspect.labels)}, ${sure}. Proposed: “${suspect.proposal}”`;
     $("why").textContent = `${at + 1} of ${data.suspects.length}. Why: ${suspect.why}.`;
     $("accept").replaceChildren(`Change to “${suspect.proposal}”`, element("kbd", "C"));
