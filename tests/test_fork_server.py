@@ -21,6 +21,7 @@ print(json.dumps({
     "argv": sys.argv, "path": sys.path, "folder": os.getcwd(), "environment": dict(os.environ), "main": __name__,
     "group": os.getpgid(0) - os.getpid(), "session": os.getsid(0) - os.getpid(), "open": os.listdir("/proc/self/fd"),
     "orig_argv": sys.orig_argv, "flags": list(sys.flags), "executable": sys.executable,
+    "temporary": __import__("tempfile").gettempdir(),
     "streams": [[s.encoding, s.errors, s.line_buffering, s.fileno(), s.newlines] for s in
                 (sys.stdin, sys.stdout, sys.stderr)],
     "signals": [str(signal) for signal in map(__import__("signal").getsignal, (2, 13, 15))],
@@ -38,7 +39,9 @@ def forked(arguments, *more, **options):
 
 @pytest.mark.parametrize("tensorflow", [False, True])
 @pytest.mark.parametrize("option", ["-c", "-m"])
-@pytest.mark.parametrize("environment", [{}, {"HUGS_OTHER": "ü", "PYTHONPATH": f"/nowhere{os.pathsep}{ROOT}"}])
+@pytest.mark.parametrize(
+    "environment", [{}, {"HUGS_OTHER": "ü", "TMPDIR": "/var/tmp", "PYTHONPATH": f"/nowhere{os.pathsep}{ROOT}"}]
+)
 def test_a_program_finds_what_a_new_interpreter_finds(tmp_path, option, environment, tensorflow):
     (tmp_path / "program.py").write_text(SELF)
     arguments = ["-c", SELF, "a", "b c"] if option == "-c" else ["-m", "program", "--flag"]

@@ -30,6 +30,7 @@ import runpy
 import selectors
 import socket
 import sys
+import tempfile
 import traceback
 import types
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ _ROOMS = ("configs", "preprocess")
 # Variables that C code reads while it starts. What Python code reads while it is imported is noted below.
 _READ_BY_C = ("ABSL_", "BLAS", "CUDA_", "GLOG_", "GRPC_", "KMP_", "LANG", "LC_", "LD_", "MALLOC_", "MKL_", "NPY_")
 _READ_BY_C += ("OMP_", "OPENBLAS_", "PYTHON", "TF_", "TZ", "XLA_")
+# What a fork sets by itself; and what only oauth2client reads, which Beam imports and nothing here calls.
+_MAY_DIFFER = {"PYTHONPATH", "TMPDIR", "NO_GCE_CHECK"}
 
 
 @contextlib.contextmanager
@@ -148,6 +151,7 @@ class Program:
         sys.orig_argv[:] = [sys.executable, *self.arguments]
         os.environ.clear()
         os.environ.update(self.environment)
+        tempfile.tempdir = None  # It is read from TMPDIR anew.
         sys.stdin, sys.stdout, sys.stderr = map(_stream, range(3), (sys.stdin, sys.stdout, sys.stderr))
         sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
         with contextlib.suppress(KeyError):
@@ -281,7 +285,7 @@ class _Server:
                 gc.collect()
                 gc.freeze()  # So that no program looks through all that, at its end least of all.
         mine, its = self._environment, program.environment
-        different = {name for name in mine.keys() | its.keys() if mine.get(name) != its.get(name)} - {"PYTHONPATH"}
+        different = {name for name in mine.keys() | its.keys() if mine.get(name) != its.get(name)} - _MAY_DIFFER
         return bool(different & self._read) or any(name.startswith(_READ_BY_C) for name in different)
 
     def _leave(self, connection: socket.socket, program: Program, descriptors: Sequence[int]) -> None:
