@@ -84,14 +84,14 @@ class WebHost:
                     host.running += 1
                     host.most_at_once = max(host.most_at_once, host.running)
                     page = host._page(self.path)
+                time.sleep(page.delay_sec)
+                # Not after the answer: with it, the client may send its next request at once.
+                with host._lock:
+                    host.running -= 1
                 try:
-                    time.sleep(page.delay_sec)
                     self._answer(page)
                 except OSError:  # The client left.
                     self.close_connection = True
-                finally:
-                    with host._lock:
-                        host.running -= 1
 
             def _answer(self, page: Page) -> None:
                 self.send_response_only(page.status)

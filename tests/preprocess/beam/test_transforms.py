@@ -137,7 +137,7 @@ def test_several_workers_give_the_bytes_of_one(tmp_path, second_from, engine):
 def test_several_sets_of_one_reading_have_the_bytes_of_one(tmp_path, beam_flags):
     texts = [
         "".join(f"{i % 250}.jpg,a\n" for i in range(1, 60)),
-        "".join(f"missing{i}.jpg\n{i}.jpg\n" for i in range(20)),
+        "".join(f"missing{i}.jpg\n{i + 100}.jpg\n" for i in range(20)),
     ]
     spread = Spread(rows_per_element=14 if beam_flags else 1000)
     (tmp_path / "alone").mkdir()

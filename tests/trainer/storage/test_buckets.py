@@ -193,7 +193,7 @@ def test_metrics_that_are_seen_are_those_of_the_model_beside_them(gcs, sent_toge
     assert sent_together == [{info}, {"v.index"}, {graph}, {"report.html"}, {"metrics.json"}, {"old"}]
     requests = [one.request.partition("?")[0] for one in gcs.exchanges if one.request.startswith("DELETE")]
     probe, *deleted = [request.rpartition("%2F")[2] for request in requests]
-    files = ["metrics.json", "report.html", "predictions.csv", "shared_images.csv"]
+    files = ["metrics.json", "report.html", "predictions.csv", "shared_images.csv", "corrections.jsonl"]
     assert deleted == [*files, "saved_model.pb", "old"]
     order = [f"model/{MODEL_INFO_PATH}", "model/variables/v.index", "model/saved_model.pb"]
     order += ["report.html", "metrics.json"]
