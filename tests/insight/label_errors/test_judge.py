@@ -40,6 +40,7 @@ def test_flipped_labels_come_first_with_the_right_label_proposed():
     assert np.array_equal(found.scores[wrong].argmax(axis=1), right[wrong])
     assert (found.wrong[wrong] > 0.5).all()
     assert (np.delete(found.wrong, wrong) < 0.5).all()
+    assert found.wrong.sum() == pytest.approx(len(wrong), abs=0.5)  # the mistakes do not make the scores less sure
     assert found.neighbours.shape == (len(right), NUM_NEIGHBOURS) and np.allclose(found.confusions.sum(axis=1), 1)
     again = judged(embeddings, given)
     assert np.array_equal(found.wrong, again.wrong) and np.array_equal(found.order, again.order)
@@ -145,4 +146,4 @@ def test_label_noise_knows_which_class_is_taken_for_which():
     scores = 0.9 * one_hot(right) + 0.1 / 3 + random.uniform(0, 0.01, (1200, 3))
     posterior, shares = true_label_scores(np.log(scores / scores.sum(axis=1, keepdims=True)), one_hot(given))
     assert shares[0, 1] == pytest.approx(0.2, abs=0.05) and shares[1, 0] < 0.03
-    assert (posterior[:80, 0] > 0.8).all()
+    assert (posterior[:80, 0] > 0.7).all()
