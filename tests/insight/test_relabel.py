@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 
@@ -58,8 +59,6 @@ def test_with_record_sets_photos_are_found_by_content_under_another_name(folder,
         contents=[b"a", b"b", b"c", None],
         uris=[f"{folder}/{name}.jpg" for name in "abcd"],
     )
-    import hashlib
-
     digest = hashlib.sha256(b"b").hexdigest()
     corrected, ledger = run(
         folder, f"once/other.jpg,{digest},change,red,,,\ngone.jpg,,remove,,,,\n", "--data_paths", prefix
