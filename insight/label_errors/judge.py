@@ -1,12 +1,12 @@
 """Judges the labels of photos: which are probably wrong, and what the photos show instead.
 
 1. Heads (logistic regressions) are trained in cross-validation; a photo, and every photo of its group, is scored by
-   heads
-   that did not see it. The scores of several divisions into folds are averaged.
+   heads that did not see it. The scores of several divisions into folds are averaged.
 2. From these scores and the labels: how probable each label is to be the true one (`label_noise`). These probabilities
    are the targets of new heads, again in cross-validation. So wrong labels hardly teach the second heads.
 3. The nearest photos of other groups vouch for the labels that are probably theirs, by their similarity.
-4. Heads and neighbours together are made as sure as they are right (temperature), and `label_noise` decides again.
+4. Heads and neighbours together are made as sure as they are right (temperature, through the mistakes that
+   `label_noise` estimates), and `label_noise` decides again.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def judge_labels(
         logs = _unseen_logs(features, cleaned, divisions[num_divisions:], penalty, seed, heads.advance)
     neighbours, similarities = _neighbours(features, groups, seed)
     logs += _NEIGHBOUR_WEIGHT * _voices(cleaned, neighbours, similarities)
-    logs = _as_sure_as_right(logs, targets, judged)
+    logs = _as_sure_as_right(logs, targets, judged, seed)
     scores, confusions = true_label_scores(logs, targets)
     own = np.where(targets > 0, scores, 0).sum(axis=1)
     other = np.where(targets > 0, 0, scores).sum(axis=1)  # not 1 - own, which loses the order of the smallest numbers
@@ -222,7 +222,19 @@ def _voices(labels: np.ndarray, neighbours: np.ndarray, similarities: np.ndarray
     return np.log(np.maximum(votes, 1e-12))
 
 
-def _as_sure_as_right(logs: np.ndarray, targets: np.ndarray, judged: np.ndarray) -> np.ndarray:
-    """The scores at the temperature at which the labels are most probable (Guo et al., 2017)."""
-    losses = [-float((targets[judged] * log_softmax(factor * logs[judged])).sum()) for factor in _TEMPERATURES]
+def _as_sure_as_right(logs: np.ndarray, targets: np.ndarray, judged: np.ndarray, seed: int) -> np.ndarray:
+    """The scores at the temperature at which the labels are most probable (Guo et al., 2017).
+
+    The labels are those that mistakes made of the true ones. Without that, the scores would learn to be as unsure as
+    the labels are wrong, and mistakes would count twice.
+    """
+    rows = np.flatnonzero(judged)
+    if len(rows) > _MANY:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, _MANY, replace=False))
+    losses = []
+    for factor in _TEMPERATURES:
+        tempered = log_softmax(factor * logs[rows])
+        _, shares = true_label_scores(tempered, targets[rows])
+        given = np.maximum(np.exp(tempered) @ shares, np.finfo(np.float64).tiny)
+        losses.append(-float((targets[rows] * np.log(given)).sum()))
     return log_softmax(_TEMPERATURES[int(np.argmin(losses))] * logs)

@@ -31,11 +31,14 @@ from configs.option import (
 from configs.recipe import BackboneOptions, OptionalRecipe, PreprocessOptions, RecipeChoice, TrainOptions
 from configs.rules import Number, OneOf, Percent, Switch, Text, Whole
 from configs.view_options import ViewOptions
+from insight.audit import AuditOptions
 from insight.drift import DriftOptions
 from insight.map import MapOptions
 from insight.next import NextOptions
 from insight.options import PageOptions, SetOptions
+from insight.relabel import RelabelOptions
 from insight.search import SearchOptions
+from insight.twins import TwinsOptions
 from pipelines.answers.flags import AnswerOptions
 from pipelines.checks.embed_flags import BatchOptions, JobOptions, PathOptions
 from pipelines.import_bottlenecks import ImportOptions
@@ -56,7 +59,8 @@ from trainer.options import DataOptions, ListOfTexts, Path, Paths, TrainingOptio
 from trainer.predict import PredictOptions
 
 OWNERS = (
-    *(SetOptions, PageOptions, DriftOptions, NextOptions, MapOptions, SearchOptions),
+    *(SetOptions, PageOptions, AuditOptions, DriftOptions, NextOptions, MapOptions, SearchOptions, TwinsOptions),
+    RelabelOptions,
     *(BackboneOptions, ViewOptions, PreprocessOptions, PathOptions, BatchOptions, JobOptions),
     *(TrainOptions, DataOptions, TrainingOptions, PredictOptions, ExportFrozenOptions, ImportOptions, GraphOptions),
     *(

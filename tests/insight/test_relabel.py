@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+import numpy as np
+import pytest
+
+from configs.errors import InputError
+from insight.relabel import main
+from tests.support.written_sets import COLOURS, write_record_set
+
+HEADER = "image_uri,image_sha256,action,label,was,by,when\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A list of four photos with its dictionary."""
+    (tmp_path / "dict.txt").write_text("\n".join(COLOURS) + "\n")
+    (tmp_path / "list.csv").write_text("a.jpg,red\nb.jpg,green\nc.jpg,blue\nd.jpg,red,green\n")
+    return tmp_path
+
+
+def run(folder, corrections, *flags, output="right.csv"):
+    (folder / "corrections.csv").write_text(HEADER + corrections)
+    status = main(
+        [
+            *("--input_path", f"{folder}/list.csv", "--input_dict", f"{folder}/dict.txt"),
+            *("--corrections", f"{folder}/corrections.csv", "--output_path", f"{folder}/{output}", *flags),
+        ]
+    )
+    assert status == 0
+    ledger = (folder / f"{output}.corrections.jsonl").read_text().splitlines()
+    return (folder / output).read_text(), [json.loads(line) for line in ledger]
+
+
+def test_labels_change_rows_go_and_each_is_in_the_ledger(folder, capsys):
+    corrected, ledger = run(
+        folder,
+        "a.jpg,,change,blue | green,red,Ann,now\nb.jpg,,remove,,green,,\nc.jpg,,change,blue,,,\nd.jpg,,keep,,,,\n",
+        *("--by", "Bob"),
+    )
+    assert corrected == "a.jpg,blue,green\nc.jpg,blue\nd.jpg,red,green\n"
+    assert [(one["image_uri"], one["action"], one["was"], one["is"], one["by"]) for one in ledger] == [
+        ("a.jpg", "change", ["red"], ["blue", "green"], "Ann"),
+        ("b.jpg", "remove", ["green"], None, "Bob"),
+        ("c.jpg", "change", ["blue"], ["blue"], "Bob"),
+    ]
+    assert [(one["list_line"], one["line"]) for one in ledger] == [(1, 2), (2, 3), (3, 4)]
+    assert "4 rows: 1 label changed, 1 row removed, 1 label right already" in capsys.readouterr().out
+
+
+def test_with_record_sets_photos_are_found_by_content_under_another_name(folder, capsys):
+    prefix = write_record_set(
+        f"{folder}/preproc/train",
+        np.zeros((4, 3), np.float32),
+        [[0], [1], [2], [0]],
+        contents=[b"a", b"b", b"c", None],
+        uris=[f"{folder}/{name}.jpg" for name in "abcd"],
+    )
+    digest = hashlib.sha256(b"b").hexdigest()
+    corrected, ledger = run(
+        folder, f"once/other.jpg,{digest},change,red,,,\ngone.jpg,,remove,,,,\n", "--data_paths", prefix
+    )
+    assert "b.jpg,red\n" in corrected and len(ledger) == 1 and ledger[0]["image_sha256"] == digest[:32]
+    printed = capsys.readouterr()
+    assert "1 correction of" in printed.err and "line 3 (gone.jpg)" in printed.err
+
+
+def test_relative_photos_of_a_list_that_moves_keep_their_place(folder):
+    corrected, _ = run(folder, "a.jpg,,change,blue,,,\n", output="new/right.csv")
+    assert corrected.splitlines()[0] == f"{folder}/a.jpg,blue"
+
+
+def test_wrong_input_is_one_line(folder):
+    cases = [
+        ("a.jpg,,change,purple,,,\n", (), "label 'purple' is not in the dictionary"),
+        ("a.jpg,,remove,,,,\n", ("--output_path", f"{folder}/"), "--output_path: must name a file, not a folder"),
+        ("a.jpg,,remove,,,,\n", ("--corrections", f"{folder}/gone.csv"), "--corrections: cannot read"),
+        ("a.jpg,,remove,,,,\n", ("--input_path", f"{folder}/gone.csv"), "--input_path: cannot read"),
+        ("a.jpg,,remove,,,,\n", ("--input_dict", f"{folder}/gone.txt"), "--input_dict: cannot read"),
+        ("a.jpg,,remove,,,,\n", ("--data_paths", f"{folder}/gone*"), "--data_paths"),
+    ]
+    for corrections, flags, message in cases:
+        with pytest.raises(InputError, match=re.escape(message)) as caught:
+            run(folder, corrections, *flags)
+        assert "\n" not in str(caught.value)
+    run(folder, "a.jpg,,remove,,,,\n")
+    with pytest.raises(InputError, match=r"right\.csv is there already"):
+        run(folder, "a.jpg,,remove,,,,\n")
+    run(folder, "a.jpg,,remove,,,,\n", "--overwrite")
+    (folder / "list.csv").write_text("a.jpg,red\n,green\n")
+    with pytest.raises(InputError, match=r"list\.csv:2"):
+        run(folder, "a.jpg,,remove,,,,\n", "--overwrite")
