@@ -80,8 +80,15 @@ def test_a_training_applies_them_and_says_what_they_brought(task_arguments, with
     ledger = [json.loads(line) for line in (output / "corrections.jsonl").read_text().splitlines()]
     assert len(ledger) == 30
     assert ledger[1] | {"image_sha256": ""} == {
-        "set": "train", "image_uri": "train/3.jpg", "image_sha256": "", "action": "change",
-        "was": ["green"], "is": ["red"], "by": "Ann", "when": "now", "line": 2,
+        "set": "train",
+        "image_uri": "train/3.jpg",
+        "image_sha256": "",
+        "action": "change",
+        "was": ["green"],
+        "is": ["red"],
+        "by": "Ann",
+        "when": "now",
+        "line": 2,
     }
     report = (output / "report.html").read_text()
     assert "What did the corrections bring?" in report
