@@ -133,12 +133,16 @@ def _why(photos: EmbeddedPhotos, suspect: Suspect) -> str:
     if suspect.neighbours:
         of_proposal = sum(suspect.proposal in photos.labels_of(other) for other in suspect.neighbours)
         reasons.append(
-            f"of the {counted(len(suspect.neighbours), 'nearest photo')}, {suspect.neighbours_for} have the label "
-            f"'{said}' and {of_proposal} have '{suspect.proposal}'"
+            f"of the {counted(len(suspect.neighbours), 'nearest photo')}, {_have(suspect.neighbours_for)} the "
+            f"label '{said}' and {_have(of_proposal)} '{suspect.proposal}'"
         )
     if suspect.twin_labels:
         reasons.append(f"a copy of this photo has the label '{LABEL_SEPARATOR.join(suspect.twin_labels)}'")
     return "; ".join(reasons)
+
+
+def _have(count: int) -> str:
+    return f"{count} has" if count == 1 else f"{count} have"
 
 
 def suspects_csv(photos: EmbeddedPhotos, found: Sequence[Suspect]) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import pathlib
 import re
 
 import numpy as np
@@ -35,7 +36,7 @@ def folder(tmp_path_factory):
     paths = [f"{folder}/{row}.png" for row in range(len(given))]
     for row, path in enumerate(paths[: COUNT // 2]):  # of the others, the page has no pictures
         Image.fromarray(np.full((8, 8, 3), 3 * row, np.uint8)).save(path)
-    contents = [open(path, "rb").read() if row < COUNT // 2 else row for row, path in enumerate(paths)]
+    contents = [pathlib.Path(path).read_bytes() if row < COUNT // 2 else row for row, path in enumerate(paths)]
     write_record_set(f"{folder}/train", embeddings_of(right), given, uris=paths, contents=contents)
     return folder
 
