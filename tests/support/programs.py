@@ -15,6 +15,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 _SET_BY_PACKAGES = ("ENABLE_RUNTIME_UPTIME_TELEMETRY", "HDF5_PLUGIN_PATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 _SET_BY_PACKAGES += ("TF2_BEHAVIOR", "TF_CPP_MIN_LOG_LEVEL", "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION")
 _SET_BY_PACKAGES += ("TPU_SKIP_MDS_QUERY",)
+# And what our programs set for themselves, where a test runs them in its own process.
+_SET_BY_PACKAGES += ("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "OPENBLAS_NUM_THREADS")
+_SET_BY_PACKAGES += ("TF_FORCE_GPU_ALLOW_GROWTH", "XLA_PYTHON_CLIENT_PREALLOCATE")
 # And readline sets the size of the terminal, for the processes that pytest starts, too.
 _LEFT_OUT = frozenset(_SET_BY_PACKAGES) - os.environ.keys() | {"COLUMNS", "LINES"}
 
