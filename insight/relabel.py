@@ -6,7 +6,6 @@ Usage: python -m insight.relabel --input_path train.csv --input_dict dict.txt --
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.console import require_printed
 from configs.counts import counted
+from configs.csv_text import csv_writer
 from configs.errors import EXIT_OK, InputError
 from configs.option import REQUIRED, Options, option, same_option
 from configs.program import run_program
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A relative URI belongs to the folder of its list.
     moved = posixpath.dirname(options.input_path) != folder
     kept, entries = io.StringIO(newline=""), []
-    writer = csv.writer(kept, lineterminator="\n")
+    writer = csv_writer(kept)
     counts = dict.fromkeys(("rows", "changed", "removed", "already"), 0)
     for row in _rows(options.input_path, labels):
         counts["rows"] += 1

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import itertools
 import posixpath
 from collections.abc import Sequence
 
+from configs.csv_text import LABEL_SEPARATOR, csv_text
 from insight.copies.find import Twin
 from insight.data.embedded_photos import EmbeddedPhotos
 from preprocess.records.twin_groups import DIGEST_COLUMN, GROUP_COLUMN, URI_COLUMN
 
-LABEL_SEPARATOR = " | "
 Group = tuple[Twin, ...]
 
 
@@ -71,26 +69,23 @@ def twin_table(photos: EmbeddedPhotos, groups: Sequence[Group]) -> str:
     none; `similarity` of their embeddings.
     """
     names = set_names(photos)
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
+    return csv_text(
         [URI_COLUMN, DIGEST_COLUMN, GROUP_COLUMN, "set", "label", "kind", "hash_bits", "similarity"],
+        (
+            [
+                photos.uris[twin.row],
+                photos.digest_of(twin.row) or "",
+                number,
+                names[int(photos.set_numbers[twin.row])],
+                LABEL_SEPARATOR.join(photos.labels_of(twin.row)),
+                twin.kind.value,
+                "" if twin.bits is None else twin.bits,
+                f"{twin.similarity:.4f}",
+            ]
+            for number, group in enumerate(groups, start=1)
+            for twin in group
+        ),
     )
-    for number, group in enumerate(groups, start=1):
-        for twin in group:
-            writer.writerow(
-                [
-                    photos.uris[twin.row],
-                    photos.digest_of(twin.row) or "",
-                    number,
-                    names[int(photos.set_numbers[twin.row])],
-                    LABEL_SEPARATOR.join(photos.labels_of(twin.row)),
-                    twin.kind.value,
-                    "" if twin.bits is None else twin.bits,
-                    f"{twin.similarity:.4f}",
-                ]
-            )
-    return stream.getvalue()
 
 
 def find_leaks(photos: EmbeddedPhotos, groups: Sequence[Group]) -> list[Leak]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from configs.counts import counted
+from configs.csv_text import LABEL_SEPARATOR, csv_text
 from insight.data.embedded_photos import EmbeddedPhotos
 from insight.label_errors.judge import Judgement
-from preprocess.lists.corrections import LABEL_SEPARATOR
 
 SUSPECTS_NAME = "suspects.csv"
 COLUMNS = (
@@ -147,28 +145,25 @@ def _have(count: int) -> str:
 
 def suspects_csv(photos: EmbeddedPhotos, found: Sequence[Suspect]) -> str:
     """The table as CSV: a line for each suspect, in order. Probabilities have four decimals."""
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for suspect in found:
-        against = [
-            f"{photos.uris[other]} ({LABEL_SEPARATOR.join(photos.labels_of(other))})"
-            for other in suspect.neighbours
-            if set(suspect.labels).isdisjoint(photos.labels_of(other))
-        ]
-        writer.writerow(
-            [
-                photos.uris[suspect.row],
-                photos.digest_of(suspect.row) or "",
-                LABEL_SEPARATOR.join(suspect.labels),
-                suspect.proposal,
-                "" if suspect.wrong is None else f"{suspect.wrong:.4f}",
-                f"{suspect.label_score:.4f}",
-                f"{suspect.proposal_score:.4f}",
-                suspect.neighbours_for,
-                LABEL_SEPARATOR.join(against[:_NAMED_NEIGHBOURS]),
-                LABEL_SEPARATOR.join(suspect.twin_labels),
-                suspect.why,
-            ]
-        )
-    return stream.getvalue()
+    return csv_text(COLUMNS, (_line(photos, suspect) for suspect in found))
+
+
+def _line(photos: EmbeddedPhotos, suspect: Suspect) -> list[object]:
+    against = [
+        f"{photos.uris[other]} ({LABEL_SEPARATOR.join(photos.labels_of(other))})"
+        for other in suspect.neighbours
+        if set(suspect.labels).isdisjoint(photos.labels_of(other))
+    ]
+    return [
+        photos.uris[suspect.row],
+        photos.digest_of(suspect.row) or "",
+        LABEL_SEPARATOR.join(suspect.labels),
+        suspect.proposal,
+        "" if suspect.wrong is None else f"{suspect.wrong:.4f}",
+        f"{suspect.label_score:.4f}",
+        f"{suspect.proposal_score:.4f}",
+        suspect.neighbours_for,
+        LABEL_SEPARATOR.join(against[:_NAMED_NEIGHBOURS]),
+        LABEL_SEPARATOR.join(suspect.twin_labels),
+        suspect.why,
+    ]

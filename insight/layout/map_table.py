@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from configs.csv_text import LABEL_SEPARATOR, csv_text
 from configs.errors import InputError
 from insight.data.embedded_photos import EmbeddedPhotos
 from trainer.storage.files import cause_of, storage
 
-LABEL_SEPARATOR = " | "
-"""Between the labels of one photo in a cell."""
 _HEADER = ("image_uri", "image_sha256", "label", "set", "x", "y")
 
 
@@ -25,14 +24,20 @@ def table_text(photos: EmbeddedPhotos, positions: np.ndarray, *, set_names: Sequ
       positions: float32, shape [n, 2].
       set_names: a name for each set.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_HEADER)
-    for row, (x, y) in enumerate(positions.tolist()):
-        digest = photos.digest_of(row) or ""
-        labels = LABEL_SEPARATOR.join(photos.labels_of(row))
-        writer.writerow([photos.uris[row], digest, labels, set_names[photos.set_numbers[row]], f"{x:.6g}", f"{y:.6g}"])
-    return stream.getvalue()
+    return csv_text(
+        _HEADER,
+        (
+            [
+                photos.uris[row],
+                photos.digest_of(row) or "",
+                LABEL_SEPARATOR.join(photos.labels_of(row)),
+                set_names[photos.set_numbers[row]],
+                f"{x:.6g}",
+                f"{y:.6g}",
+            ]
+            for row, (x, y) in enumerate(positions.tolist())
+        ),
+    )
 
 
 def earlier_positions(path: str, photos: EmbeddedPhotos, *, flag: str = "previous") -> np.ndarray:

@@ -13,9 +13,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from configs.choices import AnswerFormat
+from configs.csv_text import LABEL_SEPARATOR
 
-LABEL_SEPARATOR = " | "
-"""Between the labels of one image in a cell."""
 MULTI_LABEL_CUT = np.float32(0.5)
 """If images may have several labels, those with at least this score are the answer."""
 

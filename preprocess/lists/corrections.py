@@ -14,13 +14,12 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 
+from configs.csv_text import LABEL_SEPARATOR
 from configs.errors import InputError, did_you_mean
 from preprocess.lists.labels import LabelDict
 
 COLUMNS = ("image_uri", "image_sha256", "action", "label", "was", "by", "when")
 ACTIONS = ("keep", "change", "remove", "unsure")
-# Between several labels of one photo, as in predictions.csv.
-LABEL_SEPARATOR = " | "
 # A record keeps so many bytes of the digest in memory.
 DIGEST_BYTES = 16
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{32,64})")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
+from configs.csv_text import LABEL_SEPARATOR, csv_writer
 from trainer.data.dataset import EmbeddingDataset
 from trainer.evaluation.metrics import MULTI_LABEL_CUT
 from trainer.evaluation.scores import scores_of
@@ -16,23 +16,7 @@ from trainer.evaluation.scores import scores_of
 # otherwise take ten gigabytes.
 MAX_SCORE_COLUMNS = 100
 _BEST = 5
-LABEL_SEPARATOR = " | "
 _ROWS_AT_A_TIME = 4096
-
-
-class _Lines:
-    """Ends lines with only a line feed. If `csv` itself did this, it would not quote carriage returns (Python 3.11)."""
-
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-
-    def write(self, line: str) -> int:
-        return self._stream.write(line.removesuffix("\r\n") + "\n")
-
-
-def csv_writer(stream: TextIO) -> Any:
-    """A writer of CSV to a stream that was opened with newline=""; its lines end with only a line feed."""
-    return csv.writer(_Lines(stream))
 
 
 class PredictionsWriter:

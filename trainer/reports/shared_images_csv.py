@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from configs.csv_text import LABEL_SEPARATOR, csv_writer
 from trainer.data.dataset import LabeledExamples
 from trainer.data.photos import PhotoFinder
 from trainer.data.shared_images import SharedImages
-from trainer.reports.predictions_csv import LABEL_SEPARATOR, csv_writer
 
 
 def write_shared_images(
