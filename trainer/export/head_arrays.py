@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from configs.errors import InputError
 from preprocess.answers.head import Dense, Head
+from trainer.export.model_files import read_model_file
 from trainer.export.model_info import ModelInfo
-from trainer.storage.files import cause_of, storage
 
 if TYPE_CHECKING:
     import keras
@@ -71,16 +70,7 @@ def read_head(model_dir: str, info: ModelInfo) -> Head:
     Raises:
       InputError: the model was exported by an earlier version, or the file is damaged or not of this model.
     """
-    path = posixpath.join(model_dir, HEAD_PATH)
-    try:
-        data = storage().read(path)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"model_dir: {model_dir} was exported by an earlier version, which did not write {HEAD_PATH}. Give the "
-            "command of the training again: it goes on from its checkpoint, so it takes seconds."
-        ) from error
-    except OSError as error:
-        raise InputError(f"model_dir: cannot read {path} ({cause_of(error)}).") from error
+    path, data = read_model_file(model_dir, HEAD_PATH)
     head = Head.from_bytes(data, where=path)
     sizes = [layer.kernel.shape for layer in head.layers]
     if not sizes or (sizes[0][0], sizes[-1][-1]) != (info.backbone.embedding_size, len(info.labels)):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import posixpath
 
 from configs.errors import InputError
 from trainer.data.training_sketch import TrainingSketch
+from trainer.export.model_files import read_model_file
 from trainer.export.model_info import ModelInfo
-from trainer.storage.files import cause_of, storage
 
 SKETCH_PATH = "assets.extra/training_sketch.npz"
 
@@ -31,16 +30,7 @@ def read_sketch(model_dir: str, info: ModelInfo) -> TrainingSketch:
     Raises:
       InputError: the model was exported by an earlier version, or the file is damaged or not of this model.
     """
-    path = posixpath.join(model_dir, SKETCH_PATH)
-    try:
-        data = storage().read(path)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"--model_dir: {model_dir} was exported by an earlier version, which did not write {SKETCH_PATH}. Give the "
-            "command of the training again: it goes on from its checkpoint, so it takes seconds."
-        ) from error
-    except OSError as error:
-        raise InputError(f"--model_dir: cannot read {path} ({cause_of(error)}).") from error
+    path, data = read_model_file(model_dir, SKETCH_PATH, flag="--model_dir")
     sketch = TrainingSketch.from_bytes(data, where=path)
     if sketch.embedding_size != info.backbone.embedding_size or sketch.label_ids.max(initial=-1) >= len(info.labels):
         raise InputError(f"{path}: is not the sketch of this model. Copy the model whole, or train again.")
