@@ -5,15 +5,14 @@ python -m insight.drift --model_dir out/training/model --data_paths 'out/new/pho
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from configs.console import require_printed
 from configs.counts import counted
+from configs.csv_text import csv_text
 from configs.errors import EXIT_OK, InputError
 from configs.option import REQUIRED, option
 from configs.printed_commands import program_command
@@ -23,6 +22,8 @@ from insight.options import PageOptions, parse_options
 from trainer.options import Path
 
 if TYPE_CHECKING:
+    from insight.data.embedded_photos import EmbeddedPhotos
+    from insight.data.photo_files import PhotoFiles
     from insight.drifting.comparison import Comparison
 
 PAGE_NAME, TABLE_NAME, RESULT_NAME = "drift.html", "drift.csv", "drift.json"
@@ -79,10 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "there are enough photos of it: the test is honest and cannot see everything.",
     )
     from insight.data.embedded_photos import read_embedded_photos
+    from insight.data.photo_files import PhotoFiles
     from insight.drifting.comparison import compare
     from insight.pages.output_folder import OutputFolder
     from preprocess.records.backbone_identity import difference_of
-    from trainer.data.photos import finder_of_sets
     from trainer.export.classifier import read_model_info
     from trainer.export.sketch_file import read_sketch
 
@@ -96,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"--data_paths: the record set {photos.sets[0].prefix} comes from another network than the model in "
             f"{options.model_dir}: {difference_of(info.backbone, made_by)}. Embed the photos with the model's network."
         )
-    finder = finder_of_sets(photos.sets, options.photo_dirs)
-    comparison = compare(sketch, photos, finder, info=info, alarm_level=options.alarm_level)
+    files = PhotoFiles(photos, options.photo_dirs)
+    comparison = compare(sketch, photos, files, info=info, alarm_level=options.alarm_level)
 
     result = {
         "model_dir": options.model_dir,
@@ -106,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "training_photos": sketch.num_photos,
         **comparison.to_json(),
     }
-    output.write(TABLE_NAME, _table(comparison, photos, finder))
-    output.write(PAGE_NAME, _page(comparison, photos, finder, options))
+    output.write(TABLE_NAME, _table(comparison, photos, files))
+    output.write(PAGE_NAME, _page(comparison, photos, files, options))
     output.write(RESULT_NAME, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     for line in comparison.lines:
         print(line)
@@ -122,34 +123,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_DRIFT if comparison.drift and options.fail_on_drift else EXIT_OK
 
 
-def _table(comparison: Comparison, photos: Any, finder: Any) -> str:
+def _table(comparison: Comparison, photos: EmbeddedPhotos, files: PhotoFiles) -> str:
     """drift.csv: all new photos that were compared, those that are behind the difference first."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["image_uri", "image_sha256", "unusual", "similarity", "like", "location"])
-    for photo in comparison.ranked:
-        row = photo.row
-        writer.writerow(
+    return csv_text(
+        ["image_uri", "image_sha256", "unusual", "similarity", "like", "location"],
+        (
             [
-                photos.uris[row],
-                photos.digest_of(row) or "",
+                photos.uris[photo.row],
+                photos.digest_of(photo.row) or "",
                 f"{photo.unusual:.4f}",
                 f"{photo.similarity:.4f}",
                 photo.like,
-                finder.location(photos.uris[row]),
+                files.location(photo.row),
             ]
-        )
-    return stream.getvalue()
+            for photo in comparison.ranked
+        ),
+    )
 
 
-def _page(comparison: Comparison, photos: Any, finder: Any, options: DriftOptions) -> str:
+def _page(comparison: Comparison, photos: EmbeddedPhotos, files: PhotoFiles, options: DriftOptions) -> str:
     from insight.pages.html_page import render_page
 
     shown = []
     for photo in comparison.ranked[:_NUM_SHOWN]:
-        uri = photos.uris[photo.row]
-        thumbnail = finder.thumbnail(uri, photos.digest_of(photo.row), side=_THUMBNAIL_SIDE)
-        shown.append({"uri": uri, "thumbnail": thumbnail, "like": photo.like, "unusual": photo.unusual})
+        thumbnail = files.thumbnail(photo.row, side=_THUMBNAIL_SIDE)
+        shown.append({"uri": photos.uris[photo.row], "thumbnail": thumbnail, "like": photo.like})
     return render_page(
         "drift.html",
         title="Are these photos like those of the training?",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from configs.choices import ReducerName
 from configs.counts import counted
+from configs.csv_text import LABEL_SEPARATOR
 from configs.errors import EXIT_OK, InputError
 from configs.option import option
 from configs.program import begins_again, run_program
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from insight.data.embedded_photos import EmbeddedPhotos
-    from trainer.data.photos import PhotoFinder
+    from insight.data.photo_files import PhotoFiles
 
 PAGE_NAME, TABLE_NAME = "map.html", "map.csv"
 # What the thumbnails may take of a page that has to stay below 20 MB: with 50,000 photos all else takes about 5 MB.
@@ -90,13 +91,13 @@ def _run(options: MapOptions) -> int:
     # Imported here so that --help and wrong flags answer at once.
     from insight.data.embedded_photos import read_embedded_photos
     from insight.data.given_predictions import read_predictions
+    from insight.data.photo_files import PhotoFiles
     from insight.layout.map_table import earlier_positions, table_text
     from insight.layout.positions import place
     from insight.pages.html_page import render_page
     from insight.pages.map_data import map_data
     from insight.pages.output_folder import OutputFolder
     from insight.pages.sprite_sheets import make_sheets
-    from trainer.data.photos import finder_of_sets
 
     # The earlier map may be the one that is replaced, so it is read before.
     folder = OutputFolder(options.output_path, [PAGE_NAME, TABLE_NAME], overwrite=options.overwrite)
@@ -106,9 +107,9 @@ def _run(options: MapOptions) -> int:
     earlier = None if options.previous is None else earlier_positions(options.previous, photos)
     predicted, is_wrong = _compared(photos, said)
     layout = place(photos.embeddings, reducer=options.reducer, seed=options.seed, earlier=earlier)
-    finders = [finder_of_sets([found], options.photo_dirs) for found in photos.sets]
+    files = PhotoFiles(photos, options.photo_dirs)
     sheets = make_sheets(
-        [(finders[photos.set_numbers[row]], photos.uris[row], photos.digest_of(row)) for row in range(len(photos))],
+        [(files.finder_of(row), photos.uris[row], photos.digest_of(row)) for row in range(len(photos))],
         _first_by_content(photos, options.thumbnails),
         max_bytes=_SHEET_BYTES,
     )
@@ -122,7 +123,7 @@ def _run(options: MapOptions) -> int:
             photos,
             layout.positions,
             set_names=names,
-            links=_links(photos, finders),
+            links=_links(photos, files),
             sheets=sheets,
             predicted=predicted,
             is_wrong=is_wrong,
@@ -186,18 +187,18 @@ def _compared(photos: EmbeddedPhotos, said: dict[str, str]) -> tuple[list[str | 
         labels = photos.labels_of(row)
         if answer is not None and labels:
             # An answer of several labels has to have all of them; one label has to be one of those of the photo.
-            right = answer in labels or set(answer.split(" | ")) == set(labels)
+            right = answer in labels or set(answer.split(LABEL_SEPARATOR)) == set(labels)
             is_wrong[row] = not right
     return predicted, is_wrong
 
 
-def _links(photos: EmbeddedPhotos, finders: Sequence[PhotoFinder]) -> list[str]:
+def _links(photos: EmbeddedPhotos, files: PhotoFiles) -> list[str]:
     from preprocess.storage.uris import is_web
     from trainer.data.photos import link_to
 
     links = []
     for row, uri in enumerate(photos.uris):
-        location = uri if is_web(uri) else finders[photos.set_numbers[row]].location(uri)
+        location = uri if is_web(uri) else files.location(row)
         links.append(location if is_web(location) else link_to(location) if location else "")
     return links
 

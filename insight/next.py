@@ -5,9 +5,7 @@ python -m insight.next --data_paths 'out/preproc/train*,out/preproc/pool*' --n 1
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.console import require_printed
 from configs.counts import counted
+from configs.csv_text import csv_text
 from configs.errors import EXIT_OK, InputError
 from configs.option import option
 from configs.printed_commands import program_command
@@ -26,9 +25,9 @@ from trainer.storage.files import cause_of, storage
 
 if TYPE_CHECKING:
     from insight.data.embedded_photos import EmbeddedPhotos
+    from insight.data.photo_files import PhotoFiles
     from insight.selection.choose import Choice
     from insight.selection.expected_gain import ExpectedGain
-    from trainer.data.photos import PhotoFinder
 
 PAGE_NAME, TABLE_NAME, RESULT_NAME = "next.html", "next.csv", "next.json"
 _THUMBNAIL_SIDE = 200
@@ -73,11 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     import numpy as np
 
     from insight.data.embedded_photos import read_embedded_photos
+    from insight.data.photo_files import PhotoFiles
     from insight.label_errors.features import principal_features
     from insight.pages.output_folder import OutputFolder
     from insight.selection.choose import choose, head_scores
     from insight.selection.expected_gain import expected_gain
-    from trainer.data.photos import finder_of_sets
 
     output = OutputFolder(options.output_path, [PAGE_NAME, TABLE_NAME, RESULT_NAME], overwrite=options.overwrite)
     before = _previous(options, output.path(RESULT_NAME))
@@ -106,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gain = expected_gain(of_labelled, label_ids, len(choice.rows), num_labels=num_labels, seed=options.seed)
     rows = unlabelled[choice.rows]
 
-    finder = finder_of_sets(photos.sets, options.photo_dirs)
+    files = PhotoFiles(photos, options.photo_dirs)
     result = {
         "labelled": len(labelled),
         "unlabelled": len(unlabelled),
@@ -117,8 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "previous": before,
     }
     lines = _lines(result, gain, before)
-    output.write(TABLE_NAME, _table(choice, rows, photos, finder))
-    output.write(PAGE_NAME, _page(choice, rows, photos, finder, lines))
+    output.write(TABLE_NAME, _table(choice, rows, photos, files))
+    output.write(PAGE_NAME, _page(choice, rows, photos, files, lines))
     output.write(RESULT_NAME, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     for line in lines:
         print(line)
@@ -204,41 +203,38 @@ def _why(choice: Choice, place: int, labels: Sequence[str]) -> str:
     return f"{first} or {second}? ({choice.scores[place]:.0%}){others}"
 
 
-def _table(choice: Choice, rows: Any, photos: EmbeddedPhotos, finder: PhotoFinder) -> str:
+def _table(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles) -> str:
     """next.csv: the chosen photos, the most wanted first. `label` is empty, to be filled in."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["image_uri", "image_sha256", "label", "proposed_label", "score", "stands_for", "why", "location"])
-    for place, row in enumerate(rows.tolist()):
-        proposed = choice.proposed[place]
-        writer.writerow(
+    return csv_text(
+        ["image_uri", "image_sha256", "label", "proposed_label", "score", "stands_for", "why", "location"],
+        (
             [
                 photos.uris[row],
                 photos.digest_of(row) or "",
                 "",
-                "" if proposed < 0 else photos.labels[proposed],
+                "" if choice.proposed[place] < 0 else photos.labels[choice.proposed[place]],
                 "" if math.isnan(choice.scores[place]) else f"{choice.scores[place]:.4f}",
                 int(choice.stands_for[place]),
                 _why(choice, place, photos.labels),
-                finder.location(photos.uris[row]),
+                files.location(row),
             ]
-        )
-    return stream.getvalue()
+            for place, row in enumerate(rows.tolist())
+        ),
+    )
 
 
-def _page(choice: Choice, rows: Any, photos: EmbeddedPhotos, finder: PhotoFinder, lines: Sequence[str]) -> str:
+def _page(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles, lines: Sequence[str]) -> str:
     from configs.activity import doing
     from insight.pages.html_page import render_page
 
     shown = []
     with doing("reading photos for the page", total=min(len(rows), _MAX_THUMBNAILS), unit="photo") as reading:
         for place, row in enumerate(rows[:_MAX_THUMBNAILS].tolist()):
-            uri, digest = photos.uris[row], photos.digest_of(row)
             shown.append(
                 {
-                    "uri": uri,
-                    "digest": digest or "",
-                    "thumbnail": finder.thumbnail(uri, digest, side=_THUMBNAIL_SIDE),
+                    "uri": photos.uris[row],
+                    "digest": photos.digest_of(row) or "",
+                    "thumbnail": files.thumbnail(row, side=_THUMBNAIL_SIDE),
                     "why": _why(choice, place, photos.labels),
                     "proposed": int(choice.proposed[place]),
                 }

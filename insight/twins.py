@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from insight.copies.find import Twins
     from insight.copies.twin_table import Group, Leak
     from insight.data.embedded_photos import EmbeddedPhotos
-    from trainer.data.photos import PhotoFinder
+    from insight.data.photo_files import PhotoFiles
 
 PAGE_NAME = "twins.html"
 # Comparing all embeddings of more photos than this takes longer than a quarter of an hour of two cores.
@@ -151,11 +151,11 @@ def _page(
     photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leaks: Sequence[Leak], options: TwinsOptions
 ) -> str:
     from insight.copies.twin_table import labels_differ, set_names, sets_of
+    from insight.data.photo_files import PhotoFiles
     from insight.pages.html_page import render_page
-    from trainer.data.photos import finder_of_sets
 
     names = set_names(photos)
-    finders = [finder_of_sets([record_set], options.photo_dirs) for record_set in photos.sets]
+    files = PhotoFiles(photos, options.photo_dirs)
     left = _THUMBNAILS
     shown = []
     with doing("making thumbnails", total=min(left, sum(map(len, groups))), unit="photo") as progress:
@@ -163,8 +163,7 @@ def _page(
             cards = []
             for twin in group[:_PHOTOS_SHOWN]:
                 left -= 1
-                finder = finders[int(photos.set_numbers[twin.row])]
-                cards.append(_card(photos, twin, finder if left >= 0 else None, names))
+                cards.append(_card(photos, twin, files if left >= 0 else None, names))
                 progress.advance(1)
             shown.append(
                 {
@@ -189,12 +188,10 @@ def _page(
     )
 
 
-def _card(photos: EmbeddedPhotos, twin: Any, finder: PhotoFinder | None, names: Sequence[str]) -> dict[str, Any]:
-    uri = str(photos.uris[twin.row])
-    thumbnail = finder.thumbnail(uri, photos.digest_of(twin.row), side=_SIDE) if finder is not None else None
+def _card(photos: EmbeddedPhotos, twin: Any, files: PhotoFiles | None, names: Sequence[str]) -> dict[str, Any]:
     return {
-        "uri": uri,
-        "thumbnail": thumbnail,
+        "uri": str(photos.uris[twin.row]),
+        "thumbnail": None if files is None else files.thumbnail(twin.row, side=_SIDE),
         "labels": photos.labels_of(twin.row),
         "set": names[int(photos.set_numbers[twin.row])],
         "kind": twin.kind.value,

@@ -14,10 +14,11 @@ import enum
 import numpy as np
 
 from configs.activity import doing
-from insight.copies.groups import join_certain, join_guarded
+from insight.copies.groups import join_guarded
 from insight.copies.hash_pairs import chance_threshold, find_hash_pairs, hash_distances
 from insight.copies.similar_pairs import FALSE_SHARE, centred, find_similar_pairs
 from insight.data.embedded_photos import EmbeddedPhotos
+from insight.data.joined_groups import equal_files
 
 # So many pairs of unlike images may be expected among those that hashes find, in the whole set.
 _FALSE_HASH_PAIRS = 0.01
@@ -82,7 +83,7 @@ def find_twins(photos: EmbeddedPhotos, *, by_embedding: bool) -> Twins:
     count = len(photos)
     classes = photos.first_label_ids
     vectors = centred(photos.embeddings)
-    groups = _equal_files(photos.image_digests)
+    groups = equal_files(photos.image_digests)
     hashed = np.flatnonzero(photos.image_hashes.any(axis=1))
     most_bits = None
     if len(hashed):
@@ -107,13 +108,6 @@ def find_twins(photos: EmbeddedPhotos, *, by_embedding: bool) -> Twins:
         false_share=FALSE_SHARE,
         num_hashed=len(hashed),
     )
-
-
-def _equal_files(digests: np.ndarray) -> np.ndarray:
-    known = np.flatnonzero(digests.any(axis=1))
-    keys = np.ascontiguousarray(digests[known]).view("S16").ravel()
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    return join_certain(len(digests), known[first[inverse]], known)
 
 
 def _products(vectors: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Joins pairs of twins to groups: certain pairs always, others only if most of the photos that they join are pairs.
+"""Joins pairs of twins to groups: only if most of the photos that they join are pairs.
 
 Without that guard one weak link joins two groups, and a chain of photos that are each a little like the next becomes
 one group.
@@ -13,24 +13,6 @@ import numpy as np
 # Two groups are joined if at least this share of the pairs between them was found: one pair does not join a photo to
 # two others.
 _SHARE_OF_PAIRS = 0.6
-
-
-def join_certain(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The group of each photo, where all pairs are joined: int64 [count], the first row of its group."""
-    parents = np.arange(count)
-
-    def root(row: int) -> int:
-        while parents[row] != row:
-            parents[row] = parents[parents[row]]
-            row = int(parents[row])
-        return row
-
-    for one, other in zip(first.tolist(), second.tolist(), strict=True):
-        low, high = sorted((root(one), root(other)))
-        parents[high] = low
-    for row in range(count):
-        parents[row] = parents[parents[row]]
-    return parents
 
 
 def join_guarded(count: int, first: np.ndarray, second: np.ndarray, scores: np.ndarray) -> np.ndarray:

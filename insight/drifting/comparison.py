@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,11 @@ from configs.activity import doing
 from configs.counts import counted
 from configs.errors import InputError
 from insight.data.embedded_photos import EmbeddedPhotos
+from insight.data.photo_files import PhotoFiles
 from insight.drifting.causes import PhotoChange, channels_look_swapped, mix_changes, photo_changes
 from insight.drifting.two_samples import EmbeddingTests, class_mix, compare_embeddings, compare_numbers
 from preprocess.images.decode import IMAGE_SIZE
-from trainer.data.photo_statistics import PHOTO_STATISTICS, statistics_of_photo
-from trainer.data.photos import PhotoFinder
+from trainer.data.photo_statistics import PHOTO_STATISTICS, statistics_of_photos
 from trainer.data.training_sketch import TrainingSketch
 from trainer.export.model_info import ModelInfo
 
@@ -129,14 +128,14 @@ def combined_p_value(embeddings: float, photo_statistics: float | None) -> float
 
 
 def compare(
-    sketch: TrainingSketch, photos: EmbeddedPhotos, finder: PhotoFinder, *, info: ModelInfo, alarm_level: float
+    sketch: TrainingSketch, photos: EmbeddedPhotos, files: PhotoFiles, *, info: ModelInfo, alarm_level: float
 ) -> Comparison:
     """Compares new photos with a training set.
 
     Args:
       sketch: of the training set.
       photos: the new photos, embedded by the same network.
-      finder: finds their files, for brightness and the like.
+      files: finds their files, for brightness and the like.
       info: of the model.
       alarm_level: the share of false alarms.
 
@@ -150,7 +149,7 @@ def compare(
     rows = np.sort(order[:_MAX_PHOTOS])
     with doing("comparing the photos with those of the training"):
         tests = compare_embeddings(sketch.vectors, sketch.project(photos.embeddings[rows]))
-    read_rows, statistics = _read_statistics(sketch, photos, finder, order, info)
+    read_rows, statistics = _read_statistics(sketch, photos, files, order, info)
     p_values = {"embeddings": tests.p_value, "mmd": tests.mmd, "new_group": tests.new_group}
     effects = np.zeros(len(PHOTO_STATISTICS))
     if len(statistics):
@@ -176,27 +175,18 @@ def compare(
 
 
 def _read_statistics(
-    sketch: TrainingSketch, photos: EmbeddedPhotos, finder: PhotoFinder, order: np.ndarray, info: ModelInfo
+    sketch: TrainingSketch, photos: EmbeddedPhotos, files: PhotoFiles, order: np.ndarray, info: ModelInfo
 ) -> tuple[np.ndarray, np.ndarray]:
     """The statistics of some new photos, and their rows; none if there are too few to compare."""
-    rows: list[int] = []
-    found: list[np.ndarray] = []
-    size = info.image.size if info.takes_images else IMAGE_SIZE
+    rows, found = np.zeros(0, np.int64), np.zeros((0, len(PHOTO_STATISTICS)), np.float32)
     if len(sketch.statistics) >= _MIN_STATISTICS:
-        ends = time.monotonic() + _READ_SEC
-        wanted = order[:_MAX_READ].tolist()
-        with doing("reading photos", total=len(wanted), unit="photo") as reading:
-            for tried, row in enumerate(wanted):
-                if time.monotonic() > ends or (tried >= 10 and not found):
-                    break
-                statistics = statistics_of_photo(finder, photos.uris[row], photos.digest_of(row), size=size)
-                if statistics is not None:
-                    rows.append(row)
-                    found.append(statistics)
-                reading.advance()
-    if len(found) < _MIN_STATISTICS:
-        return np.zeros(0, np.int64), np.zeros((0, len(PHOTO_STATISTICS)), np.float32)
-    return np.array(rows, np.int64), np.stack(found)
+        wanted = order[:_MAX_READ]
+        named = [(files.finder_of(row), photos.uris[row], photos.digest_of(row)) for row in wanted.tolist()]
+        size = info.image.size if info.takes_images else IMAGE_SIZE
+        places, statistics = statistics_of_photos(named, size=size, limit_sec=_READ_SEC)
+        if len(places) >= _MIN_STATISTICS:
+            rows, found = wanted[places], statistics
+    return rows, found
 
 
 def _mix(sketch: TrainingSketch, tests: EmbeddingTests, info: ModelInfo) -> list[str]:

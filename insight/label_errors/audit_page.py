@@ -8,10 +8,10 @@ from typing import Any
 
 from configs.activity import doing
 from insight.data.embedded_photos import EmbeddedPhotos
+from insight.data.photo_files import PhotoFiles
 from insight.label_errors.judge import Judgement
 from insight.label_errors.suspects import Suspect
 from insight.pages.html_page import render_page
-from trainer.data.photos import PhotoFinder, finder_of_sets
 
 # Sides of pictures in pixels: 200 suspects with their neighbours take about 4 MB.
 _SIDE, _NEIGHBOUR_SIDE = 224, 96
@@ -59,8 +59,7 @@ class _Pictures:
     """The small pictures of photos, each made once."""
 
     def __init__(self, photos: EmbeddedPhotos, photo_dirs: Sequence[str]):
-        self._photos = photos
-        self._finders: list[PhotoFinder] = [finder_of_sets([found], photo_dirs) for found in photos.sets]
+        self._files = PhotoFiles(photos, photo_dirs)
         self._places: dict[tuple[int, int], int | None] = {}
         self.all: list[str] = []
 
@@ -68,8 +67,7 @@ class _Pictures:
         """The place in `all` of the picture of a photo; None if the photo cannot be read here."""
         key = (row, side)
         if key not in self._places:
-            finder = self._finders[int(self._photos.set_numbers[row])]
-            made = finder.thumbnail(str(self._photos.uris[row]), self._photos.digest_of(row), side=side)
+            made = self._files.thumbnail(row, side=side)
             self._places[key] = None if made is None else len(self.all)
             if made is not None:
                 self.all.append(made.picture)

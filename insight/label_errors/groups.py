@@ -14,6 +14,7 @@ import numpy as np
 
 from configs.errors import InputError
 from insight.data.embedded_photos import EmbeddedPhotos
+from insight.data.joined_groups import equal_files, joined_groups
 from trainer.storage.files import cause_of, storage
 
 _DIGEST_DIGITS = 32
@@ -32,36 +33,24 @@ def group_numbers(photos: EmbeddedPhotos, path: str | None = None) -> tuple[np.n
     Raises:
       InputError: the file cannot be read, or is no such table, or names none of the photos.
     """
-    parent = np.arange(len(photos))
-    known = np.flatnonzero(photos.image_digests.any(axis=1))
-    keys = photos.image_digests[known].copy().view("V16").ravel()
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    parent[known] = known[first[inverse]]
+    equal = equal_files(photos.image_digests)
     if path is None:
-        return parent, 0
+        return equal, 0
     by_name = _groups_of_names(path)
     members: dict[str, int] = {}
-    matched = 0
+    pairs = []
     for row, uri in enumerate(photos.uris.tolist()):
         group = by_name.get(photos.digest_of(row) or "") or by_name.get(uri) or by_name.get(uri.rpartition("/")[2])
-        if group is None:
-            continue
-        matched += 1
-        root, other = _root(parent, row), _root(parent, members.setdefault(group, row))
-        parent[max(root, other)] = min(root, other)
-    if not matched:
+        if group is not None:
+            pairs.append((members.setdefault(group, row), row))
+    if not pairs:
         raise InputError(
             f"--group_by: {path} names none of the {len(photos):,} photos of --data_paths. It must name them by "
             "image_sha256 or by image_uri as the records have it."
         )
-    return np.array([_root(parent, row) for row in range(len(photos))]), matched
-
-
-def _root(parent: np.ndarray, row: int) -> int:
-    while parent[row] != row:
-        parent[row] = parent[parent[row]]
-        row = int(parent[row])
-    return row
+    first, second = np.array(pairs, np.int64).T
+    rows = np.arange(len(photos))
+    return joined_groups(len(photos), np.concatenate([equal, first]), np.concatenate([rows, second])), len(pairs)
 
 
 def _groups_of_names(path: str) -> dict[str, str]:

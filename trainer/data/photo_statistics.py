@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 import numpy as np
 
+from configs.activity import doing
 from preprocess.images.decode import ImageError
 from trainer.data.photos import PhotoFinder, decode_photo
 
@@ -47,15 +51,39 @@ def photo_statistics(pixels: np.ndarray) -> np.ndarray:
     )
 
 
-def statistics_of_photo(finder: PhotoFinder, uri: str, digest: str | None, *, size: int) -> np.ndarray | None:
-    """The statistics of the photo that a record names: float32 [6]; None if it cannot be read or decoded here.
+# A photo: what finds its file, its URI, and the beginning of the SHA-256 of its file in hexadecimal, None if not known.
+NamedPhoto = tuple[PhotoFinder, str, str | None]
+# Where so many photos cannot be read, the others cannot either.
+_ENOUGH_MISSING = 10
+
+
+def statistics_of_photos(photos: Sequence[NamedPhoto], *, size: int, limit_sec: float) -> tuple[list[int], np.ndarray]:
+    """The statistics of the photos that some records name, as far as they can be read and decoded here.
 
     Args:
-      finder: finds the photo.
-      uri: as the record has it.
-      digest: the beginning of the SHA-256 of its file, in hexadecimal; None if it is not known.
+      photos: in the order in which they are read.
       size: the side of the square that the network sees.
+      limit_sec: after so many seconds, no further photo is read.
+
+    Returns:
+      The places of the photos that were read, and their statistics: float32, shape [k, 6].
     """
+    places: list[int] = []
+    found: list[np.ndarray] = []
+    ends = time.monotonic() + limit_sec
+    with doing("reading photos", total=len(photos), unit="photo") as reading:
+        for place, named in enumerate(photos):
+            if time.monotonic() > ends or (place >= _ENOUGH_MISSING and not found):
+                break
+            statistics = _statistics_of_photo(*named, size=size)
+            if statistics is not None:
+                places.append(place)
+                found.append(statistics)
+            reading.advance()
+    return places, np.array(found, np.float32).reshape(-1, len(PHOTO_STATISTICS))
+
+
+def _statistics_of_photo(finder: PhotoFinder, uri: str, digest: str | None, *, size: int) -> np.ndarray | None:
     photo = finder.read(uri, digest)
     if photo is None:
         return None

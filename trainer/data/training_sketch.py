@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import time
 import zipfile
 
 import numpy as np
 
 from configs.errors import InputError
 from trainer.data.dataset import EmbeddingDataset
-from trainer.data.photo_statistics import PHOTO_STATISTICS, statistics_of_photo
+from trainer.data.photo_statistics import PHOTO_STATISTICS, statistics_of_photos
 from trainer.data.photos import PhotoFinder
 
 _FORMAT = 1
@@ -135,19 +134,12 @@ def sketch_training_set(
             vectors[filled : filled + len(inside)] = _projected(piece[inside], size)
         filled += len(inside)
         start += len(piece)
-    statistics: list[np.ndarray] = []
-    ends = time.monotonic() + _PHOTOS_SEC
-    for tried, row in enumerate(order[:max_statistics].tolist()):
-        # Where the first photos cannot be read, the others cannot either.
-        if time.monotonic() > ends or (tried >= 10 and not statistics):
-            break
-        found = statistics_of_photo(finder, dataset.uris[row], dataset.image_digest_of(row), size=image_size)
-        if found is not None:
-            statistics.append(found)
+    named = [(finder, dataset.uris[row], dataset.image_digest_of(row)) for row in order[:max_statistics].tolist()]
+    _, statistics = statistics_of_photos(named, size=image_size, limit_sec=_PHOTOS_SEC)
     return TrainingSketch(
         embedding_size=embedding_size,
         num_photos=count,
         vectors=vectors,
         label_ids=dataset.first_label_ids[chosen],
-        statistics=np.array(statistics, np.float32).reshape(-1, len(PHOTO_STATISTICS)),
+        statistics=statistics,
     )

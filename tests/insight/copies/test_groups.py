@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from insight.copies.groups import join_certain, join_guarded
+from insight.copies.groups import join_guarded
+from insight.data.joined_groups import joined_groups
 
 
 def guarded(count, pairs, scores=None):
@@ -12,8 +13,8 @@ def guarded(count, pairs, scores=None):
 
 def test_certain_pairs_join_whatever_the_chain():
     first, second = np.array([5, 3, 1]), np.array([3, 1, 0])
-    assert join_certain(7, first, second).tolist() == [0, 0, 2, 0, 4, 0, 6]
-    assert join_certain(3, first[:0], second[:0]).tolist() == [0, 1, 2]
+    assert joined_groups(7, first, second).tolist() == [0, 0, 2, 0, 4, 0, 6]
+    assert joined_groups(3, first[:0], second[:0]).tolist() == [0, 1, 2]
 
 
 def test_all_pairs_of_a_group_are_one_group():
