@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.photos import ROOT, add_photos_flag, find_photos
+from benchmarks.photos import add_photos_flag, find_photos
+from benchmarks.real_embeddings import STYLES, embedded
 from benchmarks.report import Figure, finish, say
 from configs.errors import EXIT_OK
 from configs.program import run_program
@@ -30,7 +31,6 @@ from insight.label_errors.features import principal_features
 from insight.label_errors.judge import judge_labels
 from insight.label_errors.regression import fit_regression, logits_of
 
-_BOTTLENECKS = ROOT.parent / "shared" / "data" / "inception_v3_bottlenecks" / "style.npz"
 _FLOWERS, _STYLES = "flowers", "styles"
 _SHARES, _KINDS = (0.05, 0.1), ("at random", "between confused classes")
 # Suspects that a person looks at, for each flip there is.
@@ -38,26 +38,6 @@ _LOOKED_AT = 1.5
 _RECOVERED = 0.8
 # Of the head that measures the accuracy.
 _PENALTY = 0.03
-
-
-def embeddings_of_photos(folder: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of photos, float32 [n, 1280], and the numbers of their classes, int64 [n]."""
-    from preprocess.backbones.backbone import BackboneSpec, complete_spec
-    from preprocess.beam.image_source import ImageReader, ImageSource
-    from preprocess.beam.transforms import EngineLoader
-    from preprocess.engines.fidelity import embed_all
-    from preprocess.engines.select import EngineSpec
-    from preprocess.images.decode import decode_image
-
-    found = find_photos(folder)
-    spec = complete_spec(BackboneSpec.asked_for("efficientnet_lite0"))
-    read = ImageReader()
-    pixels = np.stack([decode_image(read(path), size=spec.image.size) for path, _ in found.photos])
-    engine = EngineLoader(
-        backbone=spec, engine=EngineSpec(precision="float32"), images=ImageSource(size=spec.image.size)
-    )()
-    labels = np.array([found.classes.index(label) for _, label in found.photos])
-    return embed_all(engine, pixels), labels
 
 
 def flipped(labels: np.ndarray, share: float, kind: str, confused_with: np.ndarray, *, seed: int) -> np.ndarray:
@@ -224,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first_seed", type=int, default=100)
-    parser.add_argument("--bottlenecks", default=str(_BOTTLENECKS), metavar="FILE.npz")
+    parser.add_argument("--bottlenecks", default=str(STYLES), metavar="FILE.npz")
     parser.add_argument("--only", choices=(_FLOWERS, _STYLES))
     parser.add_argument("--quick", action="store_true", help="one seed")
     add_photos_flag(parser)
@@ -232,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     seeds = range(args.first_seed, args.first_seed + (1 if args.quick else args.seeds))
     made: list[Figure] = []
     if args.only != _STYLES:
-        made += figures(_FLOWERS, measure(_FLOWERS, *embeddings_of_photos(args.photos), seeds))
+        made += figures(_FLOWERS, measure(_FLOWERS, *embedded(find_photos(args.photos)), seeds))
     if args.only != _FLOWERS and os.path.exists(args.bottlenecks):
         with np.load(args.bottlenecks) as file:
             made += figures(_STYLES, measure(_STYLES, file["embedding"], file["label"].astype(np.int64), seeds))

@@ -16,19 +16,15 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from benchmarks.photos import add_photos_flag, find_photos
+from benchmarks.real_embeddings import BACKBONE, class_numbers, pixels_and_engine
 from benchmarks.report import Figure, finish, limit, say
 from configs.errors import EXIT_OK
 from configs.program import run_program
 from insight.drifting.comparison import combined_p_value
 from insight.drifting.two_samples import compare_embeddings, compare_numbers
-from preprocess.backbones.backbone import BackboneSpec, complete_spec
-from preprocess.beam.image_source import ImageReader
 from preprocess.engines.fidelity import embed_all
-from preprocess.engines.select import EngineSpec, load_engine
-from preprocess.images.decode import decode_image
 from trainer.data.photo_statistics import photo_statistics
 
-_BACKBONE = "efficientnet_lite0"
 _LEVEL = 0.03
 _NUM_NEW = 200
 _FEW_SPLITS = 40
@@ -130,21 +126,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="150 photos, 4 splits: does everything run?")
     args = parser.parse_args(argv)
     photo_set = find_photos(args.photos)
-    photos = photo_set.photos[:150] if args.quick else photo_set.photos
+    count = 150 if args.quick else None
     num_splits = 4 if args.quick else args.splits
     say(photo_set.describe())
-    spec = complete_spec(BackboneSpec.asked_for(_BACKBONE))
-    engine = load_engine(spec, EngineSpec(engine="auto", precision="float32"))
-    read = ImageReader()
-    pixels = np.stack([decode_image(read(path), size=spec.image.size) for path, _ in photos])
+    pixels, engine = pixels_and_engine(photo_set, count=count)
 
     def seen(these: np.ndarray) -> _Photos:
         return _Photos(embed_all(engine, these), np.stack([photo_statistics(one) for one in these]))
 
-    labels = np.array([photo_set.classes.index(label) for _, label in photos])
+    labels = class_numbers(photo_set, count=count)
     changed = {name: seen(change(pixels)) for name, change in _CHANGES.items()}
     rows = measure(seen(pixels), changed, labels, num_splits=num_splits)
-    finish("drift", rows, photos=photo_set.name, backbone=_BACKBONE)
+    finish("drift", rows, photos=photo_set.name, backbone=BACKBONE)
     return EXIT_OK
 
 

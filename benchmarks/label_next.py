@@ -15,21 +15,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.photos import ROOT, add_photos_flag, find_photos
+from benchmarks.photos import add_photos_flag, find_photos
+from benchmarks.real_embeddings import BACKBONE, STYLES, embedded
 from benchmarks.report import Figure, finish, say
 from configs.errors import EXIT_OK
 from configs.program import run_program
 from insight.label_errors.features import principal_features
 from insight.neighbours.exact import unit_vectors
 from insight.selection.choose import choose, head_scores
-from preprocess.backbones.backbone import BackboneSpec, complete_spec
-from preprocess.beam.image_source import ImageReader
-from preprocess.engines.fidelity import embed_all
-from preprocess.engines.select import EngineSpec, load_engine
-from preprocess.images.decode import decode_image
 
-_BACKBONE = "efficientnet_lite0"
-_BOTTLENECKS = os.path.join(os.path.dirname(ROOT), "shared/data/inception_v3_bottlenecks/style.npz")
 _FIRST, _STEP = 10, 10
 _SHARE_OF_FULL = 0.95
 _OURS, _RANDOM, _K_CENTER = "hugs next", "random", "k-center"
@@ -129,24 +123,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.label_next", description=(__doc__ or "").split("\n")[0])
     add_photos_flag(parser)
     parser.add_argument("--replays", type=int, default=20, help="at least 2 (default: 20)")
-    parser.add_argument("--bottlenecks", default=_BOTTLENECKS, help="npz with `embedding` and `label`")
+    parser.add_argument("--bottlenecks", default=str(STYLES), help="npz with `embedding` and `label`")
     parser.add_argument("--quick", action="store_true", help="2 replays of 3 rounds, 100 photos: does everything run?")
     args = parser.parse_args(argv)
     num_replays, num_rounds = (2, 3) if args.quick else (args.replays, 20)
     photo_set = find_photos(args.photos)
-    photos = photo_set.photos[:100] if args.quick else photo_set.photos
+    count = 100 if args.quick else None
     say(photo_set.describe())
-    spec = complete_spec(BackboneSpec.asked_for(_BACKBONE))
-    engine = load_engine(spec, EngineSpec(engine="auto", precision="float32"))
-    read = ImageReader()
-    embeddings = embed_all(engine, np.stack([decode_image(read(path), size=spec.image.size) for path, _ in photos]))
-    labels = np.array([photo_set.classes.index(label) for _, label in photos])
-    rows = measure(f"{photo_set.name}, {_BACKBONE}", embeddings, labels, num_replays=num_replays, num_rounds=num_rounds)
+    embeddings, labels = embedded(photo_set, count=count)
+    rows = measure(f"{photo_set.name}, {BACKBONE}", embeddings, labels, num_replays=num_replays, num_rounds=num_rounds)
     if os.path.exists(args.bottlenecks) and not args.quick:
         with np.load(args.bottlenecks) as stored:
             name = os.path.basename(args.bottlenecks)
             rows += measure(name, stored["embedding"], stored["label"], num_replays=num_replays, num_rounds=num_rounds)
-    finish("label_next", rows, photos=photo_set.name, backbone=_BACKBONE)
+    finish("label_next", rows, photos=photo_set.name, backbone=BACKBONE)
     return EXIT_OK
 
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
-import pathlib
-import shutil
 
 import numpy as np
 import pytest
 
 from insight.map import main
+from tests.support.browser import CHROMIUM, axe_script
 from tests.support.near_photos import write_photo_set
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium on this machine")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 # Look at the pictures of the page in this folder.
@@ -43,7 +39,7 @@ def page_path(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
 
@@ -183,11 +179,7 @@ def test_two_fingers_zoom(open_page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["1200", "390"])
 def test_it_breaks_no_rule_of_accessibility(open_page, viewport, scheme):
-    if importlib.util.find_spec("axe_playwright_python") is None:
-        pytest.skip("axe-core is not installed (axe-playwright-python)")
-    import axe_playwright_python
-
-    script = pathlib.Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
+    script = axe_script()
     # The test puts a script of its own into the page, which the policy of the page forbids.
     page = open_page(viewport, color_scheme=scheme, bypass_csp=True)
     page.locator("#canvas").focus()

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 import json
 import os
-import pathlib
 import re
-import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.browser import CHROMIUM, axe_script
 from tests.support.classifiers import jpeg
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium on this machine")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 # The answers of the tiny network with random weights, which are always the same.
@@ -33,7 +29,7 @@ _PICTURES = os.environ.get("HUGS_TEST_PICTURES")
 def browser():
     flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=_CHROMIUM, args=flags)
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield chromium
         chromium.close()
 
@@ -253,11 +249,7 @@ def test_keys_and_ears_are_enough(open_page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["1200", "390"])
 def test_it_breaks_no_rule_of_accessibility(open_page, viewport, scheme):
-    if importlib.util.find_spec("axe_playwright_python") is None:
-        pytest.skip("axe-core is not installed (axe-playwright-python)")
-    import axe_playwright_python
-
-    script = pathlib.Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
+    script = axe_script()
     # The test puts a script of its own into the page, which the policy of the page forbids.
     page = open_page(viewport, color_scheme=scheme, bypass_csp=True)
     picture(page, f"empty-{viewport['width']}-{scheme}")

@@ -48,12 +48,17 @@ def opened_file(
     assert not faults
 
 
-def accessibility_faults(page: Any) -> dict[str, list[str]]:
-    """The rules of axe-core that a page breaks, each with the elements. Open the page with `bypass_csp`."""
+def axe_script() -> str:
+    """axe-core, which looks for breaches of accessibility; where it is missing, the test is skipped with the reason."""
     if importlib.util.find_spec("axe_playwright_python") is None:
         pytest.skip("axe-core is not installed (axe-playwright-python)")
     import axe_playwright_python
 
-    page.evaluate(pathlib.Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text())
+    return pathlib.Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
+
+
+def accessibility_faults(page: Any) -> dict[str, list[str]]:
+    """The rules of axe-core that a page breaks, each with the elements. Open the page with `bypass_csp`."""
+    page.evaluate(axe_script())
     found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
     return {rule["id"]: [node["html"] for node in rule["nodes"]] for rule in found["violations"]}
