@@ -101,6 +101,11 @@ ROOMS = {
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.images", "preprocess.records", "preprocess.storage"},
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
+    "pipelines.bottlenecks": {
+        *("pipelines.checks", "pipelines.embedding", "pipelines.splits"),
+        *("preprocess.backbones", "preprocess.engines", "preprocess.images", "preprocess.jobs", "preprocess.lists"),
+        *("preprocess.locks", "preprocess.machine", "preprocess.records", "preprocess.storage"),
+    },
     "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
     "pipelines.diagnosis": {"pipelines.checks", "preprocess.answers", *_PIPELINE} - {"preprocess.beam"},
     "pipelines.answers": {

@@ -40,8 +40,8 @@ from insight.relabel import RelabelOptions
 from insight.search import SearchOptions
 from insight.twins import TwinsOptions
 from pipelines.answers.flags import AnswerOptions
+from pipelines.bottlenecks.options import ImportOptions
 from pipelines.checks.embed_flags import BatchOptions, JobOptions, PathOptions
-from pipelines.import_bottlenecks import ImportOptions
 from pipelines.plan import PlanOptions
 from pipelines.planning.file import planned_options
 from pipelines.preproc import PreprocOptions
