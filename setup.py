@@ -11,13 +11,14 @@ from setuptools import Extension, setup
 
 _SOURCE = "preprocess/images/_pixels.c"
 # So that a compiled file of another source is found out (`preprocess.images.compiled`).
-_DIGEST = hashlib.sha256(pathlib.Path(__file__).with_name("preprocess").joinpath("images", "_pixels.c").read_bytes())
+_DIGEST = hashlib.sha256((pathlib.Path(__file__).parent / _SOURCE).read_bytes())
 
 setup(
     ext_modules=[
         Extension(
             "preprocess.images._pixels",
             [_SOURCE],
+            depends=["setup.py"],
             define_macros=[("SOURCE_DIGEST", f'"{_DIGEST.hexdigest()}"')],
             # One file for every Python from 3.11 on.
             py_limited_api=True,
