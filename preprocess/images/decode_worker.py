@@ -57,6 +57,9 @@ _COPIES_OF_ENCODED = 4
 # 4096). The default is 16 MB, 4 megapixels.
 _PILLOW_BLOCK_BYTES = 1024 * 1024 * 1024
 
+# It loads the compiled resize, since no file can be opened later.
+resize_state()
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -92,7 +95,6 @@ def serve(decode: Decode = decode_squares) -> None:
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     if pi_heif is not None:
         pi_heif.options.DECODE_THREADS = 1
-    resize_state()  # It loads the compiled resize, which cannot be loaded later.
     Image.core.set_block_size(_PILLOW_BLOCK_BYTES)
     os.write(replies, CONFINED if confine(threads=pi_heif is not None) else UNCONFINED)
     try:
