@@ -308,6 +308,63 @@ shrink_two_rows_avx2(const uint8_t *row0, const uint8_t *row1, uint8_t *to0, uin
     }
 }
 
+static inline __attribute__((always_inline)) AVX2 __m128i
+two_times_4_bytes(const uint8_t *first, const uint8_t *second) {
+    int32_t bytes[2];
+    memcpy(&bytes[0], first, 4);
+    memcpy(&bytes[1], second, 4);
+    return _mm_cvtepu8_epi16(_mm_insert_epi32(_mm_cvtsi32_si128(bytes[0]), bytes[1], 1));
+}
+
+/* `shrink_row` of a grey row, OUTPUTS_AT_ONCE pixels at once, of which 4 bytes are written. */
+static AVX2 void
+shrink_grey_row_avx2(const uint8_t *row, uint8_t *to, const Axis *axis) {
+    const int taps = axis->taps;
+    int i, t;
+    for (i = 0; i < axis->outputs; i += OUTPUTS_AT_ONCE) {
+        const int32_t *pairs = &axis->pairs[(size_t)i * taps];
+        const int *first = &axis->first[i];
+        __m128i high01 = _mm_setzero_si128(), high23 = high01, low01 = high01, low23 = high01, sums;
+        int32_t bytes;
+        for (t = 0; t < taps; t += GROUP) {
+            const __m128i pixels01 = two_times_4_bytes(row + first[0] + t, row + first[1] + t);
+            const __m128i pixels23 = two_times_4_bytes(row + first[2] + t, row + first[3] + t);
+            const __m128i of_0 = _mm_loadu_si128((const __m128i *)(pairs + t));
+            const __m128i of_1 = _mm_loadu_si128((const __m128i *)(pairs + t + taps));
+            const __m128i of_2 = _mm_loadu_si128((const __m128i *)(pairs + t + 2 * taps));
+            const __m128i of_3 = _mm_loadu_si128((const __m128i *)(pairs + t + 3 * taps));
+            high01 = _mm_add_epi32(high01, _mm_madd_epi16(pixels01, _mm_unpacklo_epi64(of_0, of_1)));
+            low01 = _mm_add_epi32(low01, _mm_madd_epi16(pixels01, _mm_unpackhi_epi64(of_0, of_1)));
+            high23 = _mm_add_epi32(high23, _mm_madd_epi16(pixels23, _mm_unpacklo_epi64(of_2, of_3)));
+            low23 = _mm_add_epi32(low23, _mm_madd_epi16(pixels23, _mm_unpackhi_epi64(of_2, of_3)));
+        }
+        high01 = _mm_add_epi32(_mm_slli_epi32(high01, LOW_BITS), low01);
+        high23 = _mm_add_epi32(_mm_slli_epi32(high23, LOW_BITS), low23);
+        sums = _mm_add_epi32(_mm_hadd_epi32(high01, high23), _mm_set1_epi32(ROUND));
+        sums = _mm_packus_epi32(_mm_srli_epi32(sums, WEIGHT_BITS), sums);
+        bytes = _mm_cvtsi128_si32(_mm_packus_epi16(sums, sums));
+        memcpy(to + i, &bytes, 4);
+    }
+}
+
+/* Grey to RGB: each byte three times. */
+static AVX2 void
+triple_avx2(const uint8_t *grey, uint8_t *to, int length) {
+    const __m128i first = _mm_setr_epi8(0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5);
+    const __m128i second = _mm_setr_epi8(5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8, 9, 9, 9, 10, 10);
+    const __m128i third = _mm_setr_epi8(10, 11, 11, 11, 12, 12, 12, 13, 13, 13, 14, 14, 14, 15, 15, 15);
+    int i = 0;
+    for (; i + 16 <= length; i += 16) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(grey + i));
+        _mm_storeu_si128((__m128i *)(to + 3 * i), _mm_shuffle_epi8(bytes, first));
+        _mm_storeu_si128((__m128i *)(to + 3 * i + 16), _mm_shuffle_epi8(bytes, second));
+        _mm_storeu_si128((__m128i *)(to + 3 * i + 32), _mm_shuffle_epi8(bytes, third));
+    }
+    for (; i < length; i++) {
+        to[3 * i] = to[3 * i + 1] = to[3 * i + 2] = grey[i];
+    }
+}
+
 /* 16 bytes of `join_rows`. */
 static inline __attribute__((always_inline)) AVX2 __m128i
 join_16_bytes(const uint8_t **rows, const int32_t *pairs, int count, int at) {
@@ -392,7 +449,7 @@ resize_picture(const Picture *picture, uint8_t *to, int columns, int rows, int m
         goto end;
     }
 #else
-    simd = 0;
+    (void)simd;
 #endif
     /* A row more than an output needs is computed, where two are computed at once. */
     room = down.taps + 2;
@@ -414,7 +471,12 @@ resize_picture(const Picture *picture, uint8_t *to, int columns, int rows, int m
             const uint8_t *row = picture->pixels + row_bytes * done;
             uint8_t *shrunk = ring + stride * (done % room);
 #ifdef HAS_AVX2_CODE
-            if (simd && channels == 3 && picture->width >= across.taps) {
+            if (simd && channels == 1 && picture->width >= across.taps) {
+                shrink_grey_row_avx2(row, shrunk, &across);
+                done += 1;
+                continue;
+            }
+            if (simd && picture->width >= across.taps) {
                 const int more = done + 1 < picture->height;
                 /* Below the last row, the same row is computed again, into a row that nobody reads. */
                 shrink_two_rows_avx2(
@@ -439,8 +501,14 @@ resize_picture(const Picture *picture, uint8_t *to, int columns, int rows, int m
 #endif
             join_rows(needed, &down.weights[(size_t)i * down.taps], count, result, length, sums);
         if (channels == 1) {
+#ifdef HAS_AVX2_CODE
+            if (simd) {
+                triple_avx2(joined, target, columns);
+                continue;
+            }
+#endif
             for (t = 0; t < columns; t++) {
-                memset(target + 3 * t, joined[t], 3);
+                target[3 * t] = target[3 * t + 1] = target[3 * t + 2] = joined[t];
             }
         }
     }
