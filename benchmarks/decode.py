@@ -17,9 +17,9 @@ The bound of one core for JPEGs is libjpeg-turbo's own decoder at the same scale
 and a resize with SIMD (OpenCV, bilinear without a wider filter). Its pixels are other ones: no other library resizes
 with SIMD to Pillow's pixels. It needs the packages simplejpeg and opencv-python-headless, and is left out without them.
 "Here" is `decode_image` in this process, "Pillow resizes" the same without the compiled loops
-(`preprocess.images.resample`), and the pixels of both are compared. All are measured in turns, photo by photo, and the
-median of the rounds counts. "Isolated" counts the CPU time of this thread and of its decoder process. A line shows the
-parts of "here", and the cost of the hash.
+(`preprocess.images.resample`), and the pixels of both are compared. Each decodes all photos, in turns, and the median
+of its rounds counts. "Isolated" counts the CPU time of this thread and of its decoder process. A line shows the parts of
+"here", and the cost of the hash.
 """
 
 from __future__ import annotations
@@ -135,16 +135,11 @@ def _core_figures(paths: Sequence[str], *, rounds: int) -> list[Figure]:
     isolated(read_and_note(paths[0]))  # This starts the process.
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
-        total = dict.fromkeys(ways, 0.0)
-        for number, path in enumerate(paths):
-            order = list(ways.items())
-            first = number % len(order)  # The first one finds the file in no cache of the core.
-            for name, decode_one in order[first:] + order[:first]:
-                started = time.thread_time() + _children_cpu_sec()
+        for name, decode_one in ways.items():
+            started = time.thread_time() + _children_cpu_sec()
+            for path in paths:
                 decode_one(read_and_note(path))
-                total[name] += time.thread_time() + _children_cpu_sec() - started
-        for name, sec_of_round in total.items():
-            spent[name].append(sec_of_round / len(paths))
+            spent[name].append((time.thread_time() + _children_cpu_sec() - started) / len(paths))
     sec = {name: statistics.median(values) for name, values in spent.items()}
     say(f"core-ms a photo: {', '.join(f'{name} {1e3 * value:.2f}' for name, value in sec.items())}")
     _say_parts(paths, rounds=rounds)

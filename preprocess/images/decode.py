@@ -64,6 +64,7 @@ from PIL import (
     TgaImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
+    features,
 )
 
 from preprocess.images.formats import format_by_content, is_read_here, what_it_is
@@ -117,6 +118,10 @@ _UNKNOWN_KIND = re.compile(
     re.I,
 )
 
+
+# Whether libjpeg can write pixels as Pillow keeps them, 4 bytes each: an extension of libjpeg-turbo, which knows it for
+# the usual processes only. The pixels are the same, and Pillow need not convert them.
+_DECODES_TO_RGBX = features.check_feature("libjpeg_turbo") is True
 
 # Chunks of a PNG file that do not decide pixels here. Pillow calls a file corrupt if one of them is large or damaged;
 # the decoder of an exported model ignores them. Of an animation only the picture that every PNG reader shows is used.
@@ -379,6 +384,8 @@ def _decode(data: bytes, max_pixels: int, size: int) -> tuple[Image.Image, int, 
         image.draft(None, (side, side))
         # libjpeg gets the file in one piece. At the end of each piece it decodes a part of the picture again.
         image.decodermaxblock = len(data)
+        if image.mode == "RGB" and _DECODES_TO_RGBX and not _is_rare_jpeg(data):
+            image.tile = [image.tile[0]._replace(args=("RGBX", ""))]
     frame_box = image.tile[0].extents if image.tile else None
     image.load()
     flat: Image.Image
