@@ -18,8 +18,8 @@ and a resize with SIMD (OpenCV, bilinear without a wider filter). Its pixels are
 with SIMD to Pillow's pixels. It needs the packages simplejpeg and opencv-python-headless, and is left out without them.
 "Here" is `decode_image` in this process, "Pillow resizes" the same without the compiled loops
 (`preprocess.images.resample`), and the pixels of both are compared. Each decodes all photos, in turns, and the median
-of its rounds counts. "Isolated" counts the CPU time of this thread and of its decoder process. A line shows the parts of
-"here", and the cost of the hash.
+of its rounds counts. "Isolated" counts the CPU time of this thread and of its decoder process. A line shows the parts
+of "here", and the cost of the hash.
 """
 
 from __future__ import annotations
