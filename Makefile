@@ -25,8 +25,8 @@ $(VENV)/installed: requirements.lock
 	@$(INSTALL) --lock requirements.lock
 	@touch $@
 
-# The command hugs, and what the project says of itself.
-$(VENV)/project: pyproject.toml $(VENV)/installed
+# The command hugs, what the project says of itself, and its compiled loops over pixels.
+$(VENV)/project: pyproject.toml setup.py preprocess/images/_pixels.c $(VENV)/installed
 	@$(INSTALL) --keep --project .
 	@touch $@
 
@@ -88,4 +88,4 @@ lock: $(VENV)/project ## resolve the locks again; LOCK_FLAGS=--upgrade for newer
 	  -o requirements-server.lock
 
 clean: ## remove the environment and what the demo made
-	rm -rf $(VENV) demo/out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo/out build *.egg-info preprocess/images/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -56,6 +56,7 @@ from preprocess.beam.transforms import BackboneSet, EmbedOptions, EngineLoader
 from preprocess.engines.int8 import CALIBRATION_IMAGES
 from preprocess.engines.libraries import versions_of
 from preprocess.engines.select import EngineSpec, check_engine
+from preprocess.images.resample import resize_state
 from preprocess.jobs import embedding_cache
 from preprocess.jobs.job import Job, Retry
 from preprocess.jobs.planned_cost import PlannedCost
@@ -443,7 +444,7 @@ def _definition(options: JobOptions, spec: BackboneSpec, lists: ScannedLists, la
 
 def _versions() -> dict[str, str]:
     packages = {name: version for name in _REPORTED_PACKAGES if (version := versions_of(name)[name]) is not None}
-    return {"python": sys.version.split()[0], **packages}
+    return {"python": sys.version.split()[0], **packages, "resize": resize_state()}
 
 
 def _retry(reasons: str | None) -> Retry | None:
