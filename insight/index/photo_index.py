@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import secrets
@@ -20,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from configs.activity import doing
+from configs.counts import counted
 from configs.errors import InputError
 from insight.data.record_pieces import RecordPiece, read_pieces, shards_of
+from insight.data.writable_folder import require_writable
 from insight.index.cells import (
     SAMPLE,
     TESTED,
@@ -79,6 +82,7 @@ class PhotoIndex:
     Attributes:
       records: how many photos it holds.
       effort: what a query does; None if it compares all photos.
+      tag: 12 hexadecimal digits, which are others if a row may be another photo.
     """
 
     def __init__(self, folder: str, contents: _Contents, set_of_shard: Sequence[int]):
@@ -89,6 +93,7 @@ class PhotoIndex:
         """
         self.records = contents.records
         self.effort = contents.effort
+        self.tag = hashlib.sha256(" ".join(contents.shards).encode()).hexdigest()[:12]
         self._labels = contents.labels
         path = {what: os.path.join(folder, name) for what, name in contents.files.items()}
         self._vectors = np.memmap(path["vectors"], np.float16, "r", shape=(contents.records, contents.size))
@@ -101,16 +106,35 @@ class PhotoIndex:
         self._set_of_shard = set_of_shard
         self._cells = Cells.read(path["cells"]) if contents.effort is not None else None
 
-    def nearest(self, queries: np.ndarray, count: int) -> list[list[NearPhoto]]:
-        """The most similar photos of each query; see `ThroughShards.nearest`."""
+    def describe(self, done: str, folder: str) -> str:
+        """The index in words, for people.
+
+        Args:
+          done: what was done, as `open_index` says it.
+          folder: where it lies.
+        """
+        words = f"index: {done}, {counted(self.records, 'photo')}, in {folder}"
+        if self.effort is None:
+            return f"{words}; a search compares all of them"
+        found = f"{100 * self.effort.recall:.1f} % of the 10 nearest"
+        return f"{words}; a search finds {found}, as measured on photos of the sets"
+
+    def nearest(self, queries: np.ndarray, count: int, *, shows_progress: bool = True) -> list[list[NearPhoto]]:
+        """The most similar photos of each query; see `ThroughShards.nearest`. Thread-safe.
+
+        Args:
+          queries: float32, shape [n, embedding_size].
+          count: how many for each query.
+          shows_progress: whether a search that takes long says so on standard error.
+        """
         queries = unit_vectors(queries)
         if self._cells is not None and self.effort is not None and count <= self.effort.candidates // 2:
             candidates = self._cells.candidates(queries, self.effort)
             rows, similarities = rescored(queries, candidates, self._vectors, count)
         else:
-            rows, similarities = _compared(self._vectors, queries, count)
+            rows, similarities = _compared(self._vectors, queries, count, shows_progress=shows_progress)
         return [
-            [self._photo(row, similarity) for row, similarity in zip(near, values, strict=True) if row >= 0]
+            [self.photo(row, similarity) for row, similarity in zip(near, values, strict=True) if row >= 0]
             for near, values in zip(rows.tolist(), similarities.tolist(), strict=True)
         ]
 
@@ -123,7 +147,8 @@ class PhotoIndex:
                 return self._vectors[row].astype(np.float32)
         raise no_such_photo(uri)
 
-    def _photo(self, row: int, similarity: float) -> NearPhoto:
+    def photo(self, row: int, similarity: float = 1.0) -> NearPhoto:
+        """The photo of a row, which is below `records`."""
         uri = self._uris[self._uri_splits[row] : self._uri_splits[row + 1]].tobytes()
         ids = self._label_ids[self._label_splits[row] : self._label_splits[row + 1]].tolist()
         return NearPhoto(
@@ -132,7 +157,18 @@ class PhotoIndex:
             labels=label_names(ids, self._labels),
             set_number=self._set_of_shard[int(self._shards[row])],
             digest=digest_text(self._digests[row].tobytes()),
+            row=row,
         )
+
+
+def require_index_folder(folder: str, *, flag: str = "index") -> None:
+    """Refuses a folder that can hold no index, before any work is done. An index that is there may be read only.
+
+    Raises:
+      InputError: it belongs to something else, is a file, or cannot be written into.
+    """
+    if _read_contents(folder, flag) is None:
+        require_writable(folder, flag=flag)
 
 
 def open_index(folder: str, sets: Sequence[RecordSet], *, flag: str = "index") -> tuple[PhotoIndex, str]:
@@ -151,6 +187,7 @@ def open_index(folder: str, sets: Sequence[RecordSet], *, flag: str = "index") -
     """
     identity, labels = sets[0].manifest.backbone, sets[0].manifest.labels
     shards = shards_of(sets)
+    require_index_folder(folder, flag=flag)
     known = _read_contents(folder, flag)
     same_kind = known is not None and known.network == identity.network and known.labels == labels
     done, index = "made", None
@@ -272,13 +309,17 @@ def _write_photos(
     return len(lengths)
 
 
-def _compared(vectors: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _compared(
+    vectors: np.ndarray, queries: np.ndarray, count: int, *, shows_progress: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     best = BestSoFar(queries, min(count, len(vectors)))
-    with doing("comparing all photos", total=len(vectors), unit="photo") as progress:
+    saying = doing("comparing all photos", total=len(vectors), unit="photo")
+    with saying if shows_progress else contextlib.nullcontext() as progress:
         for start in range(0, len(vectors), _ROWS):
             block = vectors[start : start + _ROWS].astype(np.float32)
             best.offer(block, first_row=start)
-            progress.advance(len(block))
+            if progress is not None:
+                progress.advance(len(block))
     return best.rows, best.similarities
 
 
@@ -322,8 +363,8 @@ def _read_contents(folder: str, flag: str) -> _Contents | None:
                         f"--{flag}: the folder {folder} holds {others[0]} and no index. Name a folder of its own."
                     ) from None
         return None
-    except NotADirectoryError as error:
-        raise InputError(f"--{flag}: {folder} is a file. Name a folder for the index.") from error
+    except NotADirectoryError:
+        return None  # Whoever is to write says which part of the path is a file.
     except OSError as error:
         raise InputError(f"--{flag}: cannot read {path} ({error.strerror}).") from error
     except (ValueError, RecursionError):
