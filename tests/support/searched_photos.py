@@ -15,8 +15,9 @@ from tests.support.classifiers import jpeg
 from tests.support.written_sets import write_record_set
 
 LABELS = ("hugs", "not-hugs", "bear")
-# The photo whose file is gone, the one whose file is another now, and one of the web.
-GONE, REPLACED, WEB = 3, 4, 5
+# The photo whose file is so large that the page sends a smaller copy, the one whose file is gone, the one whose file is
+# another now, and one of the web.
+LARGE, GONE, REPLACED, WEB = 1, 3, 4, 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,11 @@ class SearchedPhotos:
 def write_searched_photos(folder: pathlib.Path, model_dir: str, *, web_uri: str, name: str = "train") -> SearchedPhotos:
     """Writes eight photos and their set. The URIs are relative to the list, which lies in the folder."""
     loaded = load_model(model_dir, ServeOptions(model_dir=(model_dir,), engine="tensorflow", precision="float32"))
-    files = tuple(jpeg(number, (90 + number, 70)) for number in range(8))
+    # What lies behind the end of a JPEG is no part of the picture, and makes the file large.
+    files = tuple(
+        jpeg(number, (900, 700)) + bytes(300_000) if number == LARGE else jpeg(number, (90 + number, 70))
+        for number in range(8)
+    )
     uris = [f"{name}/{number} ä.jpg" for number in range(len(files))]
     (folder / name).mkdir()
     for uri, content in zip(uris, files, strict=True):

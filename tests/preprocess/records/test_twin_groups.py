@@ -36,7 +36,7 @@ def test_each_kind_of_table_is_read():
         ("a.jpg,1\na.jpg,2\n", "groups.csv:2: 'a.jpg' is in two groups, '1' and '2'"),
         ("image_sha256,group\nxyz,1\n", "must have 32 or 64 hexadecimal digits. Received: 'xyz'"),
         ('a.jpg,"1\n', "cannot be read as a CSV file"),
-        ("\x00" * 200_000, "row must be photo,group"),
+        ("\x00" * 200_000, "cannot be read as a CSV file"),
     ],
 )
 def test_what_is_wrong_is_one_line(text, message):
