@@ -134,7 +134,7 @@ def test_wrong_options_are_one_line(folder, audited, tmp_path):
         "foreign": ("image_uri,group\nother.jpg,1\n", "names none of the 60 photos"),
         "twice": ("a.jpg,1\na.jpg,2\n", "is in two groups, '1' and '2'"),
         "wide": ("a.jpg,1,2\n", "a row must be photo,group"),
-        "empty": ("", "names none of the 60 photos"),
+        "empty": ("", "empty is empty"),
         "latin": (b"\xff", "as a CSV file"),
     }
     for name, (text, message) in tables.items():
