@@ -4,8 +4,9 @@
 
 A server for each number of records, with made-up embeddings (`benchmarks.clustered`) in a set of the model's network,
 whose weights are random. Clients ask about photos, in turns without and with `nearest=8`; a turn counts the processor
-time of all processes of the server. The pictures of the photos found are not asked for: they are made once each. The
-memory is what the process holds beside files that are mapped.
+time of all processes of the server. Other programs on the machine change two turns by as much as they differ, so the
+search is also measured alone, in one thread, by the time of that thread. The pictures of the photos found are not asked
+for: they are made once each. The memory is what the process holds beside files that are mapped.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from benchmarks.serving import export_in_child, load, processor_sec, server
 from configs.errors import EXIT_OK
 from configs.program import run_program
 
-_CLIENTS, _ROUNDS, _NEAREST = 8, 4, 8
+_CLIENTS, _ROUNDS, _NEAREST, _QUERIES = 8, 4, 8, 200
 _PATHS = {"without": "/predict", "with": f"/predict?nearest={_NEAREST}"}
 
 
@@ -68,7 +69,8 @@ def write_set(prefix: str, model_dir: str, records: int) -> None:
 
 
 def _measure(model_dir: str, prefix: str, records: int, photos: Sequence[bytes], *, seconds: float) -> list[Figure]:
-    words = ["serving.serve", "--model_dir", model_dir, "--port", "0", "--search", prefix]
+    index = f"{os.path.dirname(prefix)}-index"
+    words = ["serving.serve", "--model_dir", model_dir, "--port", "0", "--search", prefix, "--search_index", index]
     begun = time.monotonic()
     spent: dict[str, list[float]] = {name: [] for name in _PATHS}
     with server(words) as (port, process):
@@ -82,6 +84,15 @@ def _measure(model_dir: str, prefix: str, records: int, photos: Sequence[bytes],
                 assert set(seen.statuses) == {200}, seen.statuses
                 spent[name].append(1000 * (processor_sec(process) - before) / len(seen.latencies))
         memory = _anonymous_mib(process)
+    code = f"from benchmarks.serving_search import measure_search; measure_search({prefix!r}, {index!r})"
+    alone = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
     middle = {name: statistics.median(values) for name, values in spent.items()}
     added = [found - alone for alone, found in zip(spent["without"], spent["with"], strict=True)]
     name = f"{records:,} photos"
@@ -91,9 +102,32 @@ def _measure(model_dir: str, prefix: str, records: int, photos: Sequence[bytes],
             figure=f"{name}: {_NEAREST} similar photos add, median of {_ROUNDS} turns",
             ours=f"{statistics.median(added):.2f} ms ({min(added):.2f} to {max(added):.2f})",
         ),
+        Figure(figure=f"{name}: the search alone, time of its thread", ours=f"{float(alone.stdout):.2f} ms"),
         Figure(figure=f"{name}: start of the server, with making the index", ours=f"{started:.0f} s"),
         Figure(figure=f"{name}: memory of the server without mapped files", ours=f"{memory:.0f} MiB"),
     ]
+
+
+def measure_search(prefix: str, folder: str) -> None:
+    """Prints the milliseconds of a search, as the server does it, for embeddings that are new to the index."""
+    import numpy as np
+
+    from benchmarks.clustered import clustered
+    from insight.index.cells import search_on_one_core
+    from insight.index.photo_index import open_index
+    from trainer.data.record_sets import find_record_sets
+
+    search_on_one_core()
+    sets = find_record_sets([prefix], flag="search")
+    index, done = open_index(folder, sets)
+    assert done == "read", done
+    size = sets[0].manifest.backbone.embedding_size
+    queries = np.concatenate([found for found, _ in clustered(_QUERIES, size=size, seed=7)])
+    index.nearest(queries, _NEAREST, shows_progress=False)
+    begun = time.thread_time()
+    for query in queries:
+        index.nearest(query[np.newaxis], _NEAREST, shows_progress=False)
+    say(f"{1000 * (time.thread_time() - begun) / len(queries)}")
 
 
 def _anonymous_mib(process: int) -> float:

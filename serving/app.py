@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from starlette.applications import Starlette
@@ -30,8 +30,10 @@ from serving.options import ServeOptions
 from serving.page_files import page_files, page_settings
 from serving.refusals import RefusedError, refused_image
 from serving.request_log import RequestLog, note
-from serving.search.photo_search import PhotoSearch
 from serving.search.search_request import SearchRequest, read_search
+
+if TYPE_CHECKING:  # A server without --search need not import what reads record sets.
+    from serving.search.photo_search import PhotoSearch
 
 _LOGGER = logging.getLogger("serving")
 # A larger body of JSON is read in another thread, so that the other requests do not wait for it.
@@ -282,7 +284,8 @@ class Server:
 
     async def _no_such_verb(self, request: Request) -> Response:
         note(request, "v1:other")
-        raise RefusedError(400, "Malformed request: the model answers :predict.")
+        verbs = ":predict" if self.search is None else ":predict and :search"
+        raise RefusedError(400, f"Malformed request: the model answers {verbs}.")
 
     async def _metadata(self, request: Request) -> Response:
         note(request, "v1/metadata")

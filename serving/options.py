@@ -268,6 +268,8 @@ def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.en
     for name in ("search", "photo_dirs"):
         if name in values:
             values[name] = split_paths(values[name])
+            if not values[name]:
+                raise InputError(f"--{name}: names nothing. Leave it out, or name a path.")
     return ServeOptions(**with_supported_paths(values, ServeOptions))
 
 

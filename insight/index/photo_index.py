@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 import zipfile
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -49,6 +50,8 @@ _FORMAT = 1
 _ROWS = 8192
 # An index whose cells were learned of less than a third of its records learns them anew.
 _GROWTH = 3
+# Files that no index names, and that nobody has written to for so long, are of a run that was killed.
+_ABANDONED_SEC = 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -259,9 +262,18 @@ def build(
     except BaseException:
         _remove(path.values())
         raise
+    _remove_abandoned(folder, keep=files.values())
     if earlier is not None:
         _remove(os.path.join(folder, name) for name in earlier.files.values() if name not in files.values())
     return contents
+
+
+def _remove_abandoned(folder: str, *, keep: Iterable[str]) -> None:
+    """Removes the files of runs that were killed. A run that still makes an index there wrote to its files lately."""
+    names = set(os.listdir(folder)) - set(keep)
+    paths = [os.path.join(folder, name) for name in names if name.startswith(("vectors-", "photos-", "cells-"))]
+    with contextlib.suppress(OSError):
+        _remove(path for path in paths if time.time() - os.path.getmtime(path) > _ABANDONED_SEC)
 
 
 def _remove(paths: Iterable[str]) -> None:

@@ -46,14 +46,8 @@ def require_network_of_model(sets: Sequence[RecordSet], info: ModelInfo, model_d
       InputError: the model has another network.
     """
     ours, theirs = info.backbone, sets[0].manifest.backbone
-    if ours.agrees_with(theirs):
-        return
-    model, records = ours.describe(), theirs.describe()
-    if model == records:
-        difference = f"both are {model}, and {difference_of(ours, theirs)}"
-    else:
-        difference = f"the model has {model}, the records were made with {records}"
-    raise InputError(
-        f"--search: the network of the model in {model_dir} is not the one of the records of {sets[0].prefix}: "
-        f"{difference}. Name sets that were made with the network of the model."
-    )
+    if not ours.agrees_with(theirs):
+        raise InputError(
+            f"--search: the model in {model_dir} and the records of {sets[0].prefix} have different networks: "
+            f"{difference_of(ours, theirs)}. Name sets that were made with the network of the model."
+        )

@@ -11,6 +11,7 @@ import asyncio
 import collections
 import contextlib
 import functools
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -23,13 +24,15 @@ from serving.metrics import Metrics
 from serving.refusals import busy
 from trainer.data.photos import PhotoFinder, decode_photo, encode_jpeg
 
+_LOGGER = logging.getLogger("serving")
+
 # The width in pixels: twice what the page shows in a list, for screens with small pixels.
 SIDE = 256
 _KEPT_BYTES = 64 * 1024 * 1024  # about 5,000 thumbnails
 # Photos that are read, or wait for it. A browser asks for six at a time.
 _MOST_AT_ONCE = 64
-# Reading and decoding one photo. A file system that hangs must not hold up the others.
-_DEADLINE_SEC = 20.0
+# Reading and decoding one photo, with the retries of both. A file system that hangs must not hold up the others.
+_DEADLINE_SEC = 45.0
 # How long a photo that cannot be read is not looked for again, and how many of them are remembered.
 _MISSING_SEC = 30.0
 _MOST_MISSING = 10_000
@@ -127,11 +130,14 @@ class _Task:
 
     def run(self) -> None:
         """Makes the picture. A photo that is no image any more has none."""
-        # A fault of the machine, such as memory that is short, may be over when the photo is asked for again.
-        with contextlib.suppress(ImageError, MachineFault, OSError, MemoryError):
+        try:
             found = self._finder.read(self._photo.uri, self._photo.digest)
             if found is not None:
                 self._picture = encode_jpeg(decode_photo(found[1], size=SIDE), side=SIDE)
+        except (ImageError, MachineFault, OSError, MemoryError):
+            pass  # What is wrong with the machine may be over when the photo is asked for again.
+        except Exception:  # Or else this thread would end.
+            _LOGGER.exception("a thumbnail failed through a bug of the server")
 
     def finish(self) -> None:
         """Gives the picture."""

@@ -11,7 +11,10 @@ import io
 import json
 import os
 import shutil
+import signal
+import socket
 import threading
+import time
 
 import httpx
 import numpy as np
@@ -203,19 +206,20 @@ def test_sets_of_another_network_are_refused_at_start(model_dir, photos, tmp_pat
 
     ours = read_model_info(model_dir).backbone
     others = {
-        "other": (dataclasses.replace(ours, architecture="inception_v3", weights="/w.h5", seed=None), "/w.h5"),
-        "weights": (dataclasses.replace(ours, weights_digest="sha256:1", seed=1), "(seed 1)"),
-        "image": (dataclasses.replace(ours, image_definition="upright-square/1"), "upright-square/1"),
+        "other": ({"architecture": "inception_v3"}, "the network is tiny against inception_v3."),
+        "weights": ({"weights_digest": "sha256:1", "seed": 1}, "tiny with RANDOM weights (seed 0) against tiny with"),
+        "image": ({"image_definition": "upright-square/1"}, f"{ours.image_definition} against upright-square/1."),
     }
-    for name, (identity, words) in others.items():
+    for name, (changes, words) in others.items():
+        identity = dataclasses.replace(ours, **changes)
         rows = np.eye(24, dtype=np.float32)[:3]
         prefix = write_record_set(str(tmp_path / name), rows, [[0]] * 3, identity=identity)
         with (
-            pytest.raises(InputError, match=r"--search: the network of the model in .* is not the one") as refused,
+            pytest.raises(InputError, match=r"--search: the model in .* have different networks: ") as refused,
             running_server(model_dir=(model_dir,), search=(prefix,)),
         ):
             pass
-        assert words in str(refused.value) and "tiny" in str(refused.value)
+        assert words in str(refused.value)
     smaller = dataclasses.replace(ours, embedding_size=3, image_definition=ours.image_definition)
     prefix = write_record_set(str(tmp_path / "size"), np.eye(3, dtype=np.float32), [[0]] * 3, identity=smaller)
     options = {"model_dir": (model_dir,), "engine": "tensorflow", "precision": "float32"}
@@ -229,8 +233,15 @@ def test_sets_of_another_network_are_refused_at_start(model_dir, photos, tmp_pat
     prefix = write_record_set(str(tmp_path / "unknown"), rows, [[0]] * 3, identity=unknown)
     with pytest.raises(InputError, match="--search: nothing says which network made the records"):
         make_server(ServeOptions(**options, search=(prefix,)), None)
+    from serving import serve
+
+    flags = ["--model_dir", model_dir, "--port", "0", "--search"]
     with pytest.raises(InputError, match="--search: no such file"):
-        make_server(ServeOptions(**options, search=(str(tmp_path / "none"),)), None)
+        serve.main([*flags, str(tmp_path / "none")])
+    with pytest.raises(InputError, match="--search: .* is a folder. Name the shards in it"):
+        serve.main([*flags, str(tmp_path)])
+    with pytest.raises(InputError, match="--search_index: the folder .* holds .* and no index"):
+        serve.main([*flags, photos.prefix, "--search_index", os.path.dirname(photos.prefix)])
 
 
 def test_the_index_is_kept_extended_and_said(model_dir, photos, tmp_path, caplog):
@@ -331,13 +342,11 @@ def test_a_thumbnail_is_made_once_and_few_bytes_are_kept():
 
 
 def test_the_server_is_alive_and_not_ready_while_it_loads():
-    import socket
-
     from serving.loading import answering
     from serving.options import ServeOptions
     from serving.serve import _plain_server
 
-    options = ServeOptions(model_dir=("m",))
+    options, before = ServeOptions(model_dir=("m",)), signal.getsignal(signal.SIGTERM)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -348,6 +357,10 @@ def test_the_server_is_alive_and_not_ready_while_it_loads():
                 response = client.request(method, f"{url}{path}")
                 assert (response.status_code, response.json()["reason"]) == (503, "loading")
                 assert response.headers["retry-after"] == "5"
+        with pytest.raises(KeyboardInterrupt), answering(listener, lambda app: _plain_server(app, options)):
+            os.kill(os.getpid(), signal.SIGTERM)  # So what is half made is removed.
+            time.sleep(5)
+        assert signal.getsignal(signal.SIGTERM) is before
         # The next server answers who comes now.
         with socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=5):
             pass
@@ -360,6 +373,8 @@ def test_the_server_is_alive_and_not_ready_while_it_loads():
         (["--photo_dirs", "a"], "--photo_dirs: belongs to --search, and none is given"),
         (["--search", "a", "--search_index", "gs://b/c"], "--search_index: must be a folder of this machine"),
         (["--search", "ftp://a"], "opens local paths"),
+        (["--search", " ,"], "--search: names nothing"),
+        (["--search", "a", "--photo_dirs", ","], "--photo_dirs: names nothing"),
     ],
 )
 def test_wrong_flags(flags, words):

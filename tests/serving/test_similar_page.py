@@ -64,7 +64,9 @@ def open_page(browser, searching):
 def ask(page, content, name="a.jpg"):
     page.set_input_files("#files", [{"name": name, "mimeType": "image/jpeg", "buffer": content}])
     page.locator(".similar-list li").nth(7).wait_for()
-    page.wait_for_function("() => [...document.querySelectorAll('.thumbnail img:not([hidden])')].every((i) => i.complete)")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.thumbnail img:not([hidden])')].every((i) => i.complete)"
+    )
 
 
 def test_similar_photos_stand_below_the_answer_and_open_by_keys(open_page, photos):
