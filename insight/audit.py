@@ -15,7 +15,6 @@ from configs.console import require_printed
 from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
 from configs.option import option
-from configs.printed_commands import program_command
 from configs.program import run_program
 from configs.rules import Whole
 from insight.options import PageOptions, parse_options
@@ -69,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.label_errors.audit_page import audit_page
     from insight.label_errors.groups import group_numbers
     from insight.label_errors.judge import judge_labels
+    from insight.label_errors.next_commands import next_commands
     from insight.label_errors.suspects import SUSPECTS_NAME, suspects, suspects_csv
     from insight.pages.output_folder import OutputFolder
 
@@ -98,10 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"not judged      {unjudged:,}: no photo of another group has their label")
     print(f"\ntable:  {output.path(SUSPECTS_NAME)}")
     print(f"page:   {output.path(_PAGE_NAME)}   open it in a browser, decide, and download corrections.csv")
-    paths = ",".join(options.data_paths)
-    train = ("--train_data_paths", paths, "--eval_data_paths", "EVAL", "--output_path", "TRAINING")
-    print(f"then:   {program_command('train', *train, '--corrections', 'corrections.csv')}")
-    print(f"   or:  {program_command('relabel', '--corrections', 'corrections.csv', '--help')}")
+    steps = next_commands(photos.sets, input_dict=options.input_dict, output_path=options.output_path)
+    for word, step in steps:
+        print(f"{word + ':':<7} {step}")
     require_printed()
     return EXIT_OK
 

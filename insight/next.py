@@ -16,7 +16,6 @@ from configs.counts import counted
 from configs.csv_text import csv_text
 from configs.errors import EXIT_OK, InputError
 from configs.option import option
-from configs.printed_commands import program_command
 from configs.program import run_program
 from configs.rules import Whole
 from insight.options import PageOptions, parse_options
@@ -74,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.data.embedded_photos import read_embedded_photos
     from insight.data.photo_files import PhotoFiles
     from insight.label_errors.features import principal_features
+    from insight.label_errors.next_commands import training_step
     from insight.pages.output_folder import OutputFolder
     from insight.selection.choose import choose, head_scores
     from insight.selection.expected_gain import expected_gain
@@ -123,11 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(line)
     print(f"page:    {output.path(PAGE_NAME)}")
     print(f"table:   {output.path(TABLE_NAME)}")
-    sets = ",".join(options.data_paths)
-    print(
-        f"next:    label them on the page, and train with the file that it saves: "
-        f"{program_command('train', '--train_data_paths', sets, '--corrections', 'corrections.csv')} ..."
-    )
+    print("next:    label them on the page, which saves corrections.csv")
+    print(f"then:    {training_step(photos.sets, input_dict=options.input_dict, output_path=options.output_path)}")
     require_printed()
     return EXIT_OK
 

@@ -150,11 +150,12 @@ def limits_in_words(photos: EmbeddedPhotos, found: Twins) -> list[str]:
 def _page(
     photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leaks: Sequence[Leak], options: TwinsOptions
 ) -> str:
-    from insight.copies.twin_table import labels_differ, set_names, sets_of
+    from insight.copies.twin_table import labels_differ, sets_of
     from insight.data.photo_files import PhotoFiles
+    from insight.data.set_names import set_names
     from insight.pages.html_page import render_page
 
-    names = set_names(photos)
+    names = set_names(photos.sets)
     files = PhotoFiles(photos, options.photo_dirs)
     left = _THUMBNAILS
     shown = []

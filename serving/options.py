@@ -14,7 +14,8 @@ from configs.errors import InputError
 from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of, same_option
 from configs.recipe import PreprocessOptions
 from configs.rules import Number, PathText, Text, Texts, Whole
-from trainer.options import Paths, with_supported_paths
+from trainer.arguments import split_paths
+from trainer.options import DataOptions, Path, Paths, with_supported_paths
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _ROUTE = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]*")
@@ -98,6 +99,30 @@ class ServeOptions(Options):
         decides="neither",
         metavar="FILE",
         default_words="what the model says",
+    )
+    search: tuple[str, ...] = option(
+        (),
+        Paths("read"),
+        help="record sets that the network of the model made: the page shows the photos of these sets that are most "
+        "similar to a photo, to whoever reaches the server; shards, globs or prefixes; repeat or separate by commas",
+        decides="neither",
+        metavar="PATH",
+        default_words="no search",
+    )
+    search_index: str | None = option(
+        None,
+        Path("a folder", "written"),
+        help="for --search: local folder of the index, as for `hugs search --index`: made at the first start, used "
+        "while the sets are the same, extended when they grow",
+        decides="neither",
+        metavar="DIR",
+        default_words="a temporary one, made at each start",
+    )
+    photo_dirs: tuple[str, ...] = same_option(
+        DataOptions,
+        "photo_dirs",
+        help="for --search: show photos only if they lie in these folders",
+        default_words="all folders",
     )
     max_batch: int | None = option(
         None,
@@ -194,6 +219,11 @@ class ServeOptions(Options):
             )
         if self.calibrate_with and self.precision != "int8":
             raise InputError("--calibrate_with: belongs to --precision int8. Leave one out, or give both.")
+        for name in ("search_index", "photo_dirs"):
+            if getattr(self, name) and not self.search:
+                raise InputError(f"--{name}: belongs to --search, and none is given.")
+        if self.search_index is not None and "://" in self.search_index:
+            raise InputError(f"--search_index: must be a folder of this machine. Received: {self.search_index!r}.")
         for route in ("health_route", "predict_route"):
             if not _ROUTE.fullmatch(getattr(self, route)):
                 self._fail(route, "a path such as /predict")
@@ -235,6 +265,11 @@ def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.en
             values[name] = _of_variable(variable, name, text)
     values |= given_values(parser.parse_args(argv), ServeOptions)
     values.setdefault("model_dir", ())
+    for name in ("search", "photo_dirs"):
+        if name in values:
+            values[name] = split_paths(values[name])
+            if not values[name]:
+                raise InputError(f"--{name}: names nothing. Leave it out, or name a path.")
     return ServeOptions(**with_supported_paths(values, ServeOptions))
 
 

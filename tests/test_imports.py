@@ -16,7 +16,8 @@ MAY_IMPORT = {
     # `pipelines.answers` alone takes something of the trainer.
     "pipelines": {"pipelines", "trainer", "preprocess", "configs"},
     "trainer": {"trainer", "preprocess", "configs"},
-    "serving": {"serving", "trainer", "preprocess", "configs"},
+    # `serving.search` alone takes something of insight.
+    "serving": {"serving", "insight", "trainer", "preprocess", "configs"},
     "insight": {"insight", "trainer", "preprocess", "configs"},
     "cloud": {"cloud", "trainer", "preprocess", "configs"},
     # It imports programs by name, when they are asked for.
@@ -92,11 +93,23 @@ ROOMS = {
         "insight.neighbours",
         "insight.pages",
         "preprocess.lists",
+        "preprocess.records",
         "trainer.data",
         "trainer.storage",
     },
     "insight.selection": {"insight.label_errors", "insight.neighbours"},
     "insight.drifting": {"insight.data", "trainer.data", "trainer.export", "preprocess.images"},
+    # What the server answers with --search is what `hugs search` answers: the index is one, and not a copy.
+    "serving.search": {
+        "insight.data",
+        "insight.index",
+        "preprocess.images",
+        "preprocess.machine",
+        "preprocess.records",
+        "preprocess.storage",
+        "trainer.data",
+        "trainer.export",
+    },
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.images", "preprocess.records", "preprocess.storage"},
@@ -123,6 +136,7 @@ ROOMS = {
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
     "insight.pages": {"trainer.reports.page_templates"},
+    "serving.search": {"serving.decoding", "serving.metrics", "serving.refusals"},
     "cloud.checkup": {"cloud.gcloud", "cloud.hub_images"},
     "pipelines.answers": {"trainer.arguments"},
     "trainer.storage": {"trainer.options"},
@@ -141,8 +155,11 @@ TRAINER_FOR_ANSWERS = {
     "trainer.export.head_arrays",
     "trainer.export.model_info",
 }
-# The server needs the description and the head of a model, and its folder.
+# The server needs the description and the head of a model, and its folder; to search, record sets and their photos.
 TRAINER_FOR_SERVING = {
+    "trainer.arguments",
+    "trainer.data.photos",
+    "trainer.data.record_sets",
     "trainer.export.classifier",
     "trainer.export.head_arrays",
     "trainer.export.model_info",
@@ -259,6 +276,26 @@ def test_the_pipelines_know_the_trainer_only_to_answer():
 def test_the_server_knows_of_the_trainer_what_a_model_is():
     used = {name for path in MODULES if module_name(path).startswith("serving") for name in imported_modules(path)}
     assert {name for name in used if name.startswith("trainer")} == TRAINER_FOR_SERVING
+
+
+INSIGHT_FOR_SERVING = {
+    "insight.data.set_names",
+    "insight.index.cells",
+    "insight.index.near_photo",
+    "insight.index.photo_index",
+}
+
+
+def test_the_server_knows_insight_only_to_search():
+    used = {
+        (module_name(path), name)
+        for path in MODULES
+        if module_name(path).startswith("serving")
+        for name in imported_modules(path)
+        if name.startswith("insight")
+    }
+    assert {name for _, name in used} == INSIGHT_FOR_SERVING
+    assert all(module.startswith("serving.search.") for module, _ in used)
 
 
 def reached_from(package: str) -> set[str]:

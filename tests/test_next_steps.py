@@ -1,5 +1,6 @@
 """Each command that a program prints as the next step is run as it was printed, from photos to a prediction."""
 
+import csv
 import importlib
 import json
 import os
@@ -76,6 +77,7 @@ def test_from_photos_to_a_prediction(photos, capsys, monkeypatch):
     assert seen == ["embed", "embed", "embed", "train", "predict"]
     assert "a hug" in out
     check_the_end_of_the_demo(photos, capsys, monkeypatch)
+    check_what_follows_an_audit(capsys)
     report = json.loads(pathlib.Path("my data [1], all/preproc/_test/report.json").read_text())
     assert report["backbone"]["seed"] == 3
     assert report["shared_with"][0]["prefix"].endswith("my data [1], all/preproc/train")
@@ -91,6 +93,24 @@ def check_the_end_of_the_demo(photos, capsys, monkeypatch):
         run(*words, *(["--port", "0"] if words[0] == "serve" else []))
     assert [options.model_dir for options in served] == [("my data [1], all/training/model",)]
     assert capsys.readouterr().out.startswith(photo)
+
+
+def check_what_follows_an_audit(capsys):
+    """The page of an audit downloads corrections.csv; then both printed commands run."""
+    run("audit", "--data_paths", "my data [1], all/preproc/train", "--output_path", "my audit, 2")
+    printed = capsys.readouterr().out
+    with open("my audit, 2/suspects.csv", newline="") as stream:
+        suspect = next(csv.DictReader(stream))
+    with open("corrections.csv", "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image_uri", "image_sha256", "action", "label"])
+        writer.writerow([suspect["image_uri"], suspect["image_sha256"], "change", suspect["proposed_label"]])
+    train, relabel = (words_of(printed_command(printed, start)) for start in ("then:", "or:"))
+    run(*train, "--max_steps", "5")
+    assert os.path.isdir("my audit, 2/training/model")
+    run(*relabel)
+    assert "1 label changed" in capsys.readouterr().out
+    assert os.path.isfile("my data [1], all/train-corrected.csv")
 
 
 def test_all_lists_at_once(photos, capsys, monkeypatch):

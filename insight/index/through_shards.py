@@ -48,6 +48,7 @@ class ThroughShards:
                     ),
                     set_number=piece.set_number,
                     digest=digest_text(piece.image_digests[at].tobytes()),
+                    row=row,
                 )
             kept = {row: kept[row] for row in wanted.tolist() if row in kept}
             first_row += len(piece)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Sequence
 
 from configs.errors import InputError
-from trainer.storage.files import cause_of, storage
+from insight.data.writable_folder import require_writable
+from trainer.storage.files import cause_of, is_in_bucket, storage
 
 
 class OutputFolder:
@@ -22,11 +24,13 @@ class OutputFolder:
           flag: the option that named it, for the messages.
 
         Raises:
-          InputError: there is a file of one of these names already, or the folder cannot be looked into.
+          InputError: there is a file of one of these names already, the folder cannot be looked into, or no folder can
+            be there.
         """
         self._folder = path
         self._names = frozenset(names)
         self._flag = flag
+        self._require_place()
         for name in names:
             try:
                 exists = self.path(name) in storage().match(self.path(name))
@@ -37,6 +41,14 @@ class OutputFolder:
                     f"--{flag}: {self.path(name)} is there already. Pass --overwrite to replace it, or name another "
                     "folder."
                 )
+
+    def _require_place(self) -> None:
+        if is_in_bucket(self._folder):
+            return
+        require_writable(self._folder, flag=self._flag)
+        for name in sorted(self._names):
+            if os.path.isdir(self.path(name)):
+                raise InputError(f"--{self._flag}: {self.path(name)} is a folder, and a file is to be written there.")
 
     def path(self, name: str) -> str:
         """The path of a file in the folder."""

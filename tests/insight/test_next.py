@@ -55,7 +55,7 @@ def test_photos_are_chosen_with_reasons_and_the_gain_is_expected(tmp_path, capsy
     assert sum(int(row["stands_for"]) for row in table) == NUM_UNLABELLED - 1
     printed = capsys.readouterr().out
     assert "6 photos to label next, of 39 without a label (1 copy of other photos left out); 30 have one." in printed
-    assert "With 6 more labels it should be about" in printed and "train --train_data_paths" in printed
+    assert "With 6 more labels it should be about" in printed and "then:    give corrections.csv to" in printed
     page = (tmp_path / "out" / "next.html").read_text()
     assert page.count("<select") == 6 and page.count("data:image/jpeg") == 6
 
