@@ -24,24 +24,19 @@ from preprocess.backbones.tensorflow_import import import_tensorflow
 _SIZE, _HIDDEN, _CLASSES = 2048, 512, 20
 _TARGET = 0.9
 _GROUP_STEPS = 20
+_STATISTICS = (np.zeros(_SIZE, np.float32), np.ones(_SIZE, np.float32))
 
 
-def _ours(*, dropout: float, standardize: bool) -> Callable[[Any, Any], Any]:
-    """The steps of our loop, with or without two parts of the head."""
+def _steps() -> Callable[[Any, Any], Any]:
+    """The steps of our loop."""
     tf = import_tensorflow()
 
     from trainer.training.head import build_head
     from trainer.training.loop import training_steps
     from trainer.training.optimizers import make_optimizer
 
-    statistics = (np.zeros(_SIZE, np.float32), np.ones(_SIZE, np.float32))
     head = build_head(
-        embedding_size=_SIZE,
-        num_classes=_CLASSES,
-        hidden_units=_HIDDEN,
-        dropout=dropout,
-        seed=0,
-        mean_and_variance=statistics if standardize else None,
+        embedding_size=_SIZE, num_classes=_CLASSES, hidden_units=_HIDDEN, seed=0, mean_and_variance=_STATISTICS
     )
     variables = [variable.value for variable in head.trainable_variables]
     optimizer = make_optimizer("adam", variables, learning_rate=1e-3, weight_decay=0.0)
@@ -85,17 +80,22 @@ def _arithmetic(batch_size: int, *, update: bool, bfloat16: bool = False) -> Cal
     return steps
 
 
-def _groups(examples: np.ndarray, batch_size: int) -> Callable[[Any, Any], Any]:
-    """Makes a step group, as the prefetching thread does."""
+def _groups(examples: np.ndarray, batch_size: int, *, dropout: float, standardize: bool) -> Callable[[Any, Any], Any]:
+    """Makes a step group, as the prefetching thread does, with or without two parts of it."""
     from trainer.data.embeddings import MemoryEmbeddings
     from trainer.training.batches import aligned_empty, tensor_of
+    from trainer.training.inputs import TrainingInputs
 
     shuffle = MemoryEmbeddings(examples).shuffled(0)
+    inputs = TrainingInputs(mean_and_variance=_STATISTICS if standardize else None, dropout=dropout, seed=0)
 
     def make(embeddings: Any, targets: Any) -> Any:
         group = aligned_empty(_GROUP_STEPS * batch_size, _SIZE)
         shuffle.fill(group)
-        return tensor_of(group.reshape(_GROUP_STEPS, batch_size, _SIZE))
+        of_steps = group.reshape(_GROUP_STEPS, batch_size, _SIZE)
+        for step, of_step in enumerate(of_steps):
+            inputs.prepare(of_step, step=step)
+        return tensor_of(of_steps)
 
     return make
 
@@ -109,13 +109,13 @@ def profile(batch_size: int, rounds: int) -> dict[str, list[float]]:
     classes = random.integers(_CLASSES, size=(_GROUP_STEPS, batch_size))
     targets = tf.constant(np.eye(_CLASSES, dtype=np.float32)[classes])
     variants = {
-        "a step": _ours(dropout=0.5, standardize=True),
-        "a step without dropout": _ours(dropout=0.0, standardize=True),
-        "a step without standardization": _ours(dropout=0.5, standardize=False),
+        "a step": _steps(),
         "the arithmetic": _arithmetic(batch_size, update=True),
         "the matrix products": _arithmetic(batch_size, update=False),
         "the matrix products in bfloat16": _arithmetic(batch_size, update=False, bfloat16=True),
-        "making its group": _groups(examples, batch_size),
+        "making its group": _groups(examples, batch_size, dropout=0.5, standardize=True),
+        "making its group without dropout": _groups(examples, batch_size, dropout=0.0, standardize=True),
+        "making its group without standardization": _groups(examples, batch_size, dropout=0.5, standardize=False),
     }
     took: dict[str, list[float]] = {name: [] for name in variants}
     for run in variants.values():

@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path):
 
 def test_saving_takes_no_more_than_its_share_of_the_time(tmp_path):
     now = 0.0
-    size = {"embedding_size": 4, "num_classes": 2, "hidden_units": 0, "dropout": 0.0}
+    size = {"embedding_size": 4, "num_classes": 2, "hidden_units": 0}
     head = build_head(**size, seed=0, mean_and_variance=None)
 
     def clock():  # Every look at it takes two seconds.
