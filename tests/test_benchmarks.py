@@ -365,9 +365,9 @@ def test_a_training_step_is_compared_with_the_parts_of_keras():
 
 def test_a_training_step_is_compared_with_its_arithmetic():
     took = training_profile.profile(batch_size=4, rounds=2)
-    (figure,) = training_profile.figures(took)
-    assert 0 < figure.ratio < 2
-    assert figure.noise is not None
+    for figure in training_profile.figures(took):
+        assert 0 < figure.ratio < 2
+        assert figure.noise is not None
 
 
 def test_commit_scale(capfd):

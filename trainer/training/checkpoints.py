@@ -22,6 +22,7 @@ from trainer.options import TrainingOptions
 from trainer.storage.tensorflow_paths import path_for_tensorflow
 from trainer.storage.working_folder import working_folder
 from trainer.training.optimizers import Optimizer
+from trainer.training.precision import training_precision
 
 _FORMAT = 2
 # The largest share of the training time that saving may add.
@@ -99,6 +100,7 @@ def run_definition(train: EmbeddingDataset, evaluation: EmbeddingDataset, option
         **definition_of(options, "model"),
         "steps": options.num_steps(len(train)),
         "label_mode": train.label_mode,
+        "training_precision": training_precision(options),
         "training data": train.digest(),
         "evaluation data": evaluation.digest(),
     }

@@ -79,17 +79,23 @@ def build_head(
     return keras.Sequential(layers, name="head")
 
 
-def training_logits(head: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
+def training_logits(head: keras.Model, inputs: tf.Tensor, *, bfloat16: bool = False) -> tf.Tensor:
     """The logits in a training step.
 
     Args:
       head: from `build_head`.
       inputs: from `TrainingInputs`, so they are standardized already: float32 [n, embedding_size].
+      bfloat16: whether the matrix products of the hidden layer, and those of its gradient, are computed in bfloat16.
     """
-    for layer in head.layers:
-        if layer.name != _STANDARDIZE:
-            inputs = layer(inputs, training=True)
-    return inputs
+    *hidden, logits = (layer for layer in head.layers if layer.name != _STANDARDIZE)
+    for layer in hidden:
+        inputs = _in_bfloat16(layer, inputs) if bfloat16 else layer(inputs, training=True)
+    return logits(inputs)
+
+
+def _in_bfloat16(layer: keras.layers.Dense, inputs: tf.Tensor) -> tf.Tensor:
+    product = tf.matmul(tf.cast(inputs, tf.bfloat16), tf.cast(layer.kernel.value, tf.bfloat16))
+    return layer.activation(tf.cast(product, tf.float32) + layer.bias)
 
 
 def predict_logits(head: keras.Model, pieces: Iterable[np.ndarray]) -> np.ndarray:

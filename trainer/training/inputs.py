@@ -56,8 +56,9 @@ class TrainingInputs:
             np.multiply(embeddings, self._kept(embeddings.shape, step, worker), out=embeddings)
 
     def _kept(self, shape: tuple[int, ...], step: int, worker: int) -> np.ndarray:
-        """Booleans: which numbers are kept."""
+        """Bytes, 1 for each number that is kept, and 0 for the others."""
         random = np.random.default_rng([_DROPS, self._seed, step, worker]).bit_generator
         size = int(np.prod(shape))
-        words = random.random_raw(-(-size // 8))
-        return (words.view(np.uint8)[:size] >= self._dropped).reshape(shape)
+        if self._dropped == 128:  # A half: one bit is enough.
+            return np.unpackbits(random.random_raw(-(-size // 64)).view(np.uint8), count=size).reshape(shape)
+        return (random.random_raw(-(-size // 8)).view(np.uint8)[:size] >= self._dropped).reshape(shape)

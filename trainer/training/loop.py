@@ -28,6 +28,7 @@ from trainer.training.head import build_head, head_graph, predict_logits, standa
 from trainer.training.inputs import TrainingInputs
 from trainer.training.losses import ExampleLosses, example_losses, penalty
 from trainer.training.optimizers import Optimizer, make_optimizer
+from trainer.training.precision import training_precision
 
 # The loss chooses the checkpoint, and not the accuracy. Every example changes the loss, so the loss depends less on
 # chance, and the chosen head has better calibrated scores. On real ImageNet embeddings, accuracy / loss on images that
@@ -65,6 +66,7 @@ def training_steps(
     *,
     l2: float,
     exchange: GradientExchange | None,
+    bfloat16: bool = False,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Makes a function that runs a group of steps in one call, so Python runs between groups and not between steps.
 
@@ -74,6 +76,7 @@ def training_steps(
       losses_of: gives the loss of each example.
       l2: the factor of the penalty on kernels, which is added to the loss.
       exchange: exchanges gradients with other workers; None if there are no others.
+      bfloat16: whether the matrix products of the hidden layer are computed in bfloat16.
 
     Returns:
       A function of inputs from `TrainingInputs`, float32 [steps, n, embedding_size], and targets, float32
@@ -85,7 +88,7 @@ def training_steps(
 
     def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(losses_of(training_logits(head, inputs), targets))
+            loss = tf.reduce_mean(losses_of(training_logits(head, inputs, bfloat16=bfloat16), targets))
             if l2:
                 loss += penalty(kernels, l2)
         gradients = tape.gradient(loss, variables)
@@ -307,6 +310,7 @@ class _Fit:
             example_losses(train, options),
             l2=0.0 if options.optimizer == "adamw" else options.l2,
             exchange=exchange,
+            bfloat16=training_precision(options) == "bfloat16",
         )
 
     def run(
