@@ -282,7 +282,7 @@ def test_what_a_worker_with_a_gpu_costs_is_known_and_how_long_it_takes_is_not(da
     assert list(run_plan(data_dir, "--recipe", str(recipe))["dataflow"]) == ["why_not"]
     printed = capsys.readouterr().out
     # 4 vCPUs for $0.056, 16 GB for $0.003557, an L4 for $0.672, and a disk.
-    assert "nothing was ever measured on one. A worker costs $0.97 an hour, $0.67 of it for the GPU, at" in printed
+    assert "nothing was ever measured on one. A worker costs $0.96 an hour, $0.67 of it for the GPU, at" in printed
 
 
 def test_where_nothing_is_known_no_number_is_given(data_dir, capsys):

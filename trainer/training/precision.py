@@ -14,11 +14,13 @@ from trainer.options import TrainingOptions
 
 
 def training_precision(options: TrainingOptions) -> Literal["float32", "bfloat16"]:
-    """The precision of a training on this machine.
+    """The precision of a training on this machine; a head without a ReLU layer has nothing in bfloat16.
 
     "auto" is float32 if the embeddings are not standardized: with a large common mean, the 8 bits of bfloat16 would say
     little of how they differ.
     """
+    if not options.hidden_units:
+        return "float32"
     if options.training_precision != "auto":
         return options.training_precision
-    return "bfloat16" if options.hidden_units and options.standardize and processor_has_bfloat16() else "float32"
+    return "bfloat16" if options.standardize and processor_has_bfloat16() else "float32"

@@ -18,6 +18,7 @@ from trainer.training.precision import training_precision
         ({}, True, "bfloat16"),
         ({}, False, "float32"),
         ({"hidden_units": 0}, True, "float32"),
+        ({"hidden_units": 0, "training_precision": "bfloat16"}, True, "float32"),
         ({"standardize": False}, True, "float32"),
         ({"training_precision": "float32"}, True, "float32"),
         ({"training_precision": "bfloat16"}, False, "bfloat16"),
