@@ -32,9 +32,9 @@ class TrainingInputs:
         """
         self._dropped = min(round(256 * dropout), 255)
         self._seed = seed
-        self._mean: np.ndarray | None = None
         scale = np.float32(256 / (256 - self._dropped))
-        self._scale: np.ndarray | None = scale if self._dropped else None
+        self._mean: np.ndarray | None = None
+        self._scale: np.ndarray | np.float32 | None = scale if self._dropped else None
         if mean_and_variance is not None:
             self._mean, variance = mean_and_variance
             # As `keras.layers.Normalization` computes it, with which the head standardizes after training.
