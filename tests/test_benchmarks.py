@@ -336,16 +336,16 @@ def test_a_benchmark_that_fails_is_a_row_of_the_table(monkeypatch, tmp_path, cap
 
 
 def test_the_cost_shows_its_arithmetic_and_a_vcpu_is_half_a_core():
-    n2, c3 = costs.MACHINES
+    n2, c3, c3d = costs.MACHINES
     line = costs.cost_of_a_million("openvino/bfloat16", 60.0, 2, c3)
     assert "60.0 images/s / 2 cores = 30.00 a core" in line
     assert "4.63 machine-hours" in line  # 1,000,000 / 60 / 3600
-    assert "**$0.93**" in line  # 4.6296 h x 0.2016
+    assert "**$0.93**, as a Spot VM x $0.0315 = $0.15" in line  # 4.6296 h x 0.2016 and x 0.0315
     assert line.endswith("x $0.2809 = $1.30")  # 4.6296 h x (4 x 0.056 + 16 x 0.003557)
     measured = [{"choice": f"openvino/{precision}", "ours": 60.0} for precision in ("float32", "bfloat16", "int8")]
     lines = costs.cost_lines([{"measured": measured, "cores": 2}], ["avx512f"])
     assert sum(n2.name in line for line in lines) == 2  # It has no bfloat16.
-    assert sum(c3.name in line for line in lines) == 3
+    assert sum(c3.name in line for line in lines) == sum(c3d.name in line for line in lines) == 3
     assert "lacks AMX" in lines[-1]
     assert costs.cost_lines([{"rows": []}], []) == []
 
@@ -360,14 +360,14 @@ def test_faults(photo_folder):
 def test_a_training_step_is_compared_with_the_parts_of_keras():
     row = training.step_row(batch_size=4, steps=2, rounds=1)
     assert row["ratio"] == pytest.approx(row["peer"] / row["ours"], rel=0.05)
-    assert row["keras_dropout_ms"] > 0 and row["keras_optimizer_ms"] > 0
+    assert row["keras_layers_ms"] > 0 and row["keras_optimizer_ms"] > 0
 
 
 def test_a_training_step_is_compared_with_its_arithmetic():
     took = training_profile.profile(batch_size=4, rounds=2)
-    (figure,) = training_profile.figures(took)
-    assert 0 < figure.ratio < 2
-    assert figure.noise is not None
+    for figure in training_profile.figures(took):
+        assert 0 < figure.ratio < 2
+        assert figure.noise is not None
 
 
 def test_commit_scale(capfd):

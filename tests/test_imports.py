@@ -54,7 +54,13 @@ ROOMS = {
     "trainer.storage": {"preprocess.locks", "preprocess.storage"},
     "trainer.data": {"trainer.storage", *_JOBS, "preprocess.backbones"} - {"preprocess.engines"},
     "trainer.evaluation": {"trainer.data"},
-    "trainer.training": {"trainer.data", "trainer.evaluation", "trainer.storage", "preprocess.storage"},
+    "trainer.training": {
+        "trainer.data",
+        "trainer.evaluation",
+        "trainer.storage",
+        "preprocess.machine",
+        "preprocess.storage",
+    },
     "trainer.search": {"trainer.data", "trainer.evaluation", "trainer.training"},
     "trainer.reports": {"trainer.data", "trainer.evaluation", "trainer.storage", "trainer.training"},
     "trainer.export": {
