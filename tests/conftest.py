@@ -1,6 +1,7 @@
 """What all tests share: their order, and a cache of models that does not depend on what a machine has kept."""
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import hypothesis
 import pytest
 
 from tests.support.forked_program import SOCKET
-from tests.support.programs import ROOT, environment_of_programs
+from tests.support.programs import ROOT, environment_of_programs, note_variable, set_variable
 
 # The time that an example may take says how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -18,15 +19,31 @@ hypothesis.settings.load_profile("untimed")
 
 # Three tests run at a time, on two cores: more threads within TensorFlow only get into each other's way.
 for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+    set_variable(_name, os.environ.get(_name, "1"))
 
 # Tests compare what programs print. Lines about what takes long would depend on how busy the machine is.
-os.environ["HUGS_PROGRESS"] = "0"
+set_variable("HUGS_PROGRESS", "0")
 
 # Bytecode is kept, whatever the environment says: without it each process of pytest compiles all tests anew for many
 # seconds, and each program the modules of the project.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+set_variable("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+
+def _noting(change):
+    """A method of MonkeyPatch that lets programs have the variables that tests set and remove with it."""
+
+    @functools.wraps(change)
+    def method(patch, dictionary, name, *more, **options):
+        if dictionary is os.environ:
+            note_variable(name)
+        change(patch, dictionary, name, *more, **options)
+
+    return method
+
+
+pytest.MonkeyPatch.setitem = _noting(pytest.MonkeyPatch.setitem)  # setenv and delenv call them.
+pytest.MonkeyPatch.delitem = _noting(pytest.MonkeyPatch.delitem)
 
 # The files that take longest come first, so that at the end no process waits for the last file of the other.
 _FIRST = (
@@ -82,9 +99,6 @@ def model_cache_of_the_session(tmp_path_factory):
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "model_cache"
     folder.mkdir(exist_ok=True)
     before = os.environ.get("HUGS_CACHE_DIR")
-    os.environ["HUGS_CACHE_DIR"] = str(folder)
+    set_variable("HUGS_CACHE_DIR", str(folder))
     yield
-    if before is None:
-        del os.environ["HUGS_CACHE_DIR"]
-    else:
-        os.environ["HUGS_CACHE_DIR"] = before
+    set_variable("HUGS_CACHE_DIR", before)
