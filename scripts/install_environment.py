@@ -314,9 +314,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if elsewhere:
         # Another checkout may use it, and the first step of making an environment is to delete all that the folder has.
         raise InstallError(
-            f"{args.folder} is a link to {elsewhere}, and make would change and may empty the environment there. Remove "
-            f"the link with `rm {shlex.quote(args.folder)}`: make then makes an environment here. Or run the programs "
-            f"in {os.path.join(args.folder, 'bin')} without make."
+            f"{args.folder} is a link to {elsewhere}, and make would change and may empty the environment there. "
+            f"Remove the link with `rm {shlex.quote(args.folder)}`: make then makes an environment here. Or run the "
+            f"programs in {os.path.join(args.folder, 'bin')} without make."
         )
     if args.check:
         return

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.support.forked_program import SOCKET, ForkedProgram
-from tests.support.programs import ROOT, end_program, start_program
+from tests.support.programs import ROOT, end_program, environment_of_programs, start_program
 
 pytestmark = pytest.mark.skipif(SOCKET not in os.environ, reason="there is no fork server")
 
@@ -137,6 +137,20 @@ def test_a_variable_that_is_read_at_the_start_gets_a_new_interpreter(environment
     process = start_program(["-c", "pass"], environment)
     assert isinstance(process, subprocess.Popen)
     end_program(process)
+
+
+def test_what_packages_set_in_the_process_of_the_tests_stays_there_and_what_tests_set_does_not(monkeypatch):
+    os.environ["TF_LEAKED"] = "1"
+    try:
+        monkeypatch.setenv("HUGS_SET", "2")
+        process = forked(["-c", "import os; print(*map(os.environ.get, ('TF_LEAKED', 'HUGS_SET')))"])
+    finally:
+        del os.environ["TF_LEAKED"]
+    assert end_program(process)[0] == "None 2\n"
+    monkeypatch.delenv("HUGS_PROGRESS")
+    assert "HUGS_PROGRESS" not in environment_of_programs()
+    monkeypatch.undo()
+    assert environment_of_programs()["HUGS_PROGRESS"] == "0" and "HUGS_SET" not in environment_of_programs()
 
 
 def test_other_options_of_python_get_a_new_interpreter(tmp_path):
