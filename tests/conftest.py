@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import hypothesis
 import pytest
 
 from tests.support.forked_program import SOCKET
+from tests.support.made_once import SHARED_FOLDER
 from tests.support.programs import ROOT, environment_of_programs, note_variable, set_variable
 
 # The time that an example may take says how busy the machine is.
@@ -71,11 +73,17 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_configure(config):
-    """Starts the fork server, one for all processes of pytest; it imports nothing before a test starts a program."""
-    if hasattr(config, "workerinput") or not hasattr(os, "pidfd_open"):
+    """Makes what all processes of pytest share: a folder, and the fork server, which imports nothing before it must."""
+    if hasattr(config, "workerinput"):
         return
     stack = contextlib.ExitStack()
-    path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="tests-")), "socket")
+    config.add_cleanup(stack.close)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tests-"))
+    os.environ[SHARED_FOLDER] = folder
+    stack.callback(os.environ.pop, SHARED_FOLDER)
+    if not hasattr(os, "pidfd_open"):
+        return
+    path = os.path.join(folder, "socket")
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.support.fork_server", path],
         cwd=ROOT,
@@ -87,9 +95,16 @@ def pytest_configure(config):
     )
     stack.callback(server.communicate)  # The server ends with its standard input.
     if server.stdout.readline():
-        os.environ[SOCKET] = path
-        stack.callback(os.environ.pop, SOCKET)
-    config.add_cleanup(stack.close)
+        set_variable(SOCKET, path)
+        stack.callback(set_variable, SOCKET, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs):
+    """Lets the processes of pytest be forks as well: each would import Beam and TensorFlow for six seconds."""
+    if SOCKET in os.environ and os.path.samefile(os.getcwd(), ROOT):
+        for spec in specs:
+            spec.python = f"{shlex.quote(sys.executable)} -m tests.support.fork_client --tensorflow"
 
 
 @pytest.fixture(scope="session", autouse=True)
