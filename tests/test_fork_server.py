@@ -40,7 +40,8 @@ def forked(arguments, *more, **options):
 @pytest.mark.parametrize("tensorflow", [False, True])
 @pytest.mark.parametrize("option", ["-c", "-m"])
 @pytest.mark.parametrize(
-    "environment", [{}, {"HUGS_OTHER": "ü", "TMPDIR": "/var/tmp", "PYTHONPATH": f"/nowhere{os.pathsep}{ROOT}"}]
+    "environment",
+    [{}, {"HUGS_OTHER": "ü", "TMPDIR": "/var/tmp", "TF_CONFIG": "{}", "PYTHONPATH": f"/nowhere{os.pathsep}{ROOT}"}],
 )
 def test_a_program_finds_what_a_new_interpreter_finds(tmp_path, option, environment, tensorflow):
     (tmp_path / "program.py").write_text(SELF)

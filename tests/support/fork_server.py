@@ -56,8 +56,9 @@ _ROOMS = ("configs", "preprocess")
 # Variables that C code reads while it starts. What Python code reads while it is imported is noted below.
 _READ_BY_C = ("ABSL_", "BLAS", "CUDA_", "GLOG_", "GRPC_", "KMP_", "LANG", "LC_", "LD_", "MALLOC_", "MKL_", "NPY_")
 _READ_BY_C += ("OMP_", "OPENBLAS_", "PYTHON", "TF_", "TZ", "XLA_")
-# What a fork sets by itself; and what only oauth2client reads, which Beam imports and nothing here calls.
-_MAY_DIFFER = {"PYTHONPATH", "TMPDIR", "NO_GCE_CHECK"}
+# What a fork sets by itself; what is read by programs alone; and what only oauth2client reads, which Beam imports and
+# nothing here calls.
+_MAY_DIFFER = {"PYTHONPATH", "TMPDIR", "TF_CONFIG", "NO_GCE_CHECK"}
 
 
 @contextlib.contextmanager
