@@ -14,6 +14,7 @@ import pytest
 from tests.support.forked_program import SOCKET
 from tests.support.made_once import SHARED_FOLDER
 from tests.support.programs import ROOT, environment_of_programs, note_variable, set_variable
+from tests.support.quick_beam import quicken_beam
 
 # The time that an example may take says how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -97,6 +98,11 @@ def pytest_configure(config):
     if server.stdout.readline():
         set_variable(SOCKET, path)
         stack.callback(set_variable, SOCKET, None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    quicken_beam()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -35,6 +35,8 @@ import traceback
 import types
 from collections.abc import Sequence
 
+from tests.support.quick_beam import quicken_beam
+
 ENDED = b"ended"
 REFUSED = b"refused"
 MOST_BYTES = 1 << 17
@@ -105,6 +107,7 @@ def _import_beam() -> None:
     for name in _PACKAGES:
         with contextlib.suppress(ImportError):  # Not all is installed everywhere.
             importlib.import_module(name)
+    quicken_beam()
 
 
 def _import_tensorflow() -> None:
@@ -147,7 +150,7 @@ class Program:
         option, what, *words = self.arguments
         sys.path[:] = ["" if option == "-c" else os.getcwd(), *names, *_LIBRARIES]
         sys.path_importer_cache.clear()
-        for name in ("tests", "tests.support"):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
             del sys.modules[name]
         sys.orig_argv[:] = [sys.executable, *self.arguments]
         os.environ.clear()
