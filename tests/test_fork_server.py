@@ -88,7 +88,7 @@ def test_standard_streams_are_those_of_the_client():
         ("raise SystemExit(-1)", 255),
         ("import sys; sys.exit()", 0),
         ("import sys; sys.stdout.write('no end of line'); sys.stderr.write('é')", 0),
-        ("import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); print('lost')", 120),
+        ("import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); print('lost')", None),  # 1 or 120.
         ("import sys; sys.stdout.close(); sys.stderr.close()", 0),
         ("import atexit, sys; atexit.register(lambda: print('x' * 9)); atexit.register(sys.exit, 3); sys.exit(4)", 4),
         ("import threading; threading.Thread(target=__import__('time').sleep, args=[99], daemon=True).start()", 0),
@@ -107,7 +107,7 @@ def test_the_end_is_that_of_a_new_interpreter(program, code):
         stdout, stderr = process.communicate(timeout=60)
         ends.append((process.returncode, stdout, stderr.splitlines()[-1:]))
     assert ends[0] == ends[1]
-    assert ends[0][0] == code
+    assert code in (None, ends[0][0])
 
 
 def test_it_is_stopped_killed_and_gone_like_a_child():
