@@ -317,6 +317,8 @@ class _Server:
                 gc.freeze()  # So that no program looks through all that, at its end least of all.
         mine, its = self._environment, program.environment
         different = {name for name in mine.keys() | its.keys() if mine.get(name) != its.get(name)} - _MAY_DIFFER
+        # Modules of the project are imported by the program itself, which reads its own then.
+        different = {name for name in different if not name.startswith("HUGS_")}
         return bool(different & self._read) or any(name.startswith(_READ_BY_C) for name in different)
 
     def _leave(self, connection: socket.socket, program: Program, descriptors: Sequence[int]) -> None:
