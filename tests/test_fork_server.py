@@ -148,6 +148,21 @@ def test_a_variable_that_is_read_at_the_start_gets_a_new_interpreter(environment
     end_program(process)
 
 
+def test_a_program_of_a_shell_is_a_fork_with_its_streams_and_its_exit_code():
+    """As tests/test_streams.py starts jobs: the parent of the program is the server."""
+    code = "import os, sys; print(open(f'/proc/{os.getppid()}/cmdline').read()); sys.stderr.write('é'); sys.exit(7)"
+    script = 'cd /; cd - >/dev/null; "$@" | tr "\\0" " "; exit ${PIPESTATUS[0]}'
+    command = ["bash", "-c", script, "-", sys.executable, "-m", "tests.support.fork_client", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment_of_programs(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (7, "é")
+    assert "-m tests.support.fork_server" in done.stdout
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there is one process of pytest")
+def test_processes_of_pytest_are_forks():
+    assert "tests.support.fork_server" in pathlib.Path(f"/proc/{os.getppid()}/cmdline").read_text()
+
+
 def test_what_packages_set_in_the_process_of_the_tests_stays_there_and_what_tests_set_does_not(monkeypatch):
     os.environ["TF_LEAKED"] = "1"
     try:

@@ -62,6 +62,8 @@ _READ_BY_C += ("OMP_", "OPENBLAS_", "PYTHON", "TF_", "TZ", "XLA_")
 # What a fork sets by itself; what is read by programs alone; and what only oauth2client reads, which Beam imports and
 # nothing here calls.
 _MAY_DIFFER = {"PYTHONPATH", "TMPDIR", "TF_CONFIG", "NO_GCE_CHECK"}
+# What shells set for each program that they start, and readline. (Some package looks at all variables.)
+_MAY_DIFFER |= {"_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL"}
 
 
 # That of the program of this process, as soon as it is known.
