@@ -68,6 +68,7 @@ def cosines(a, b):
 def test_the_exported_model_embeds_files_as_the_pipeline_does(engine, samples, exported, from_files, tmp_path):
     if engine == "openvino":
         pytest.importorskip("openvino")
+        samples, from_files = samples[::2], from_files[::2]  # What is decoded is the same for all engines.
     manifest, embeddings = embed_with_pipeline(samples, tmp_path, "--engine", engine, "--precision", "float32")
     model, identity = exported
     assert manifest.backbone == identity

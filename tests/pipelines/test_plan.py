@@ -2,11 +2,8 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -21,6 +18,7 @@ from pipelines.planning.file import RunMachines, find_planned_cost, runs_on
 from pipelines.runners.beam_options import parse_beam_options
 from preprocess.storage.base import LocalStorage
 from tests.support import tiny_network
+from tests.support.programs import end_program, start_program
 from tests.support.stand_ins import INFO, StandInEngine
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -159,10 +157,8 @@ def test_lists_and_images_in_a_bucket(data_dir):
         for path in data_dir.iterdir():
             gcs.put("bucket", path.name, path.read_bytes())
         before = set(gcs.names("bucket"))
-        command = [sys.executable, "-m", "tests.support.tiny_program", "pipelines.plan", "--data_dir", "gs://bucket"]
-        subprocess.run(
-            [*command, *NETWORK, "--sample", "10"], cwd=ROOT, check=True, env=os.environ | gcs.environment, timeout=200
-        )
+        command = ["-m", "tests.support.tiny_program", "pipelines.plan", "--data_dir", "gs://bucket"]
+        end_program(start_program([*command, *NETWORK, "--sample", "10"], gcs.environment, tensorflow=True))
         assert set(gcs.names("bucket")) - before == {"hugs_plan.json"}
         made = json.loads(gcs.get("bucket", "hugs_plan.json"))
         images_read = sum("jpg" in exchange.request for exchange in gcs.exchanges)

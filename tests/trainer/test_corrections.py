@@ -52,7 +52,7 @@ def train(folder, *more):
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_training_corrects_labels_leaves_out_records_and_says_what_that_brought(
-    folder, capsys, mean_colour_backbone, monkeypatch, streamed
+    folder, capsys, without_network, monkeypatch, streamed
 ):
     if streamed:
         monkeypatch.setattr("trainer.data.memory.MemoryBudget.take", lambda *_: False)
@@ -75,7 +75,7 @@ def test_a_training_corrects_labels_leaves_out_records_and_says_what_that_brough
     assert "What did the corrections bring?" in (folder / "training" / "report.html").read_text()
 
 
-def test_another_training_without_corrections_does_not_go_on_from_the_corrected_one(folder, mean_colour_backbone):
+def test_another_training_without_corrections_does_not_go_on_from_the_corrected_one(folder, without_network):
     (folder / "c.csv").write_text(f"{HEADER},{digest('t0')},change,red,,,\n")
     assert not train(folder, "--corrections", str(folder / "c.csv"), "--no-compare_corrections")
     assert "gain" not in json.loads((folder / "training" / "metrics.json").read_text())["corrections"]

@@ -193,7 +193,7 @@ def test_a_result_is_printed_before_the_next_photo_is_there(model_dir, tmp_path)
     missing, slow = str(tmp_path / "missing.png"), str(tmp_path / "slow.png")
     flags, shown = ["--json", "--model_dir", model_dir], {"HUGS_PROGRESS": ""}
     process = start_program(
-        ["-m", "tests.support.slow_predict", slow, *flags, *photos, missing, slow, photos[0]], shown
+        ["-m", "tests.support.slow_predict", slow, *flags, *photos, missing, slow, photos[0]], shown, tensorflow=True
     )
     try:
         lines = [json.loads(process.stdout.readline())["image"] for _ in photos]

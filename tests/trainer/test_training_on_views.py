@@ -38,7 +38,7 @@ def metrics_of(arguments: list[str]) -> dict:
     return json.loads(output(arguments, "metrics.json"))
 
 
-def test_a_run_draws_views_and_says_what_they_brought(mean_colour_backbone, view_arguments, capsys, monkeypatch):
+def test_a_run_draws_views_and_says_what_they_brought(without_network, view_arguments, capsys, monkeypatch):
     assert task.main(view_arguments) == 0
     metrics = metrics_of(view_arguments)
     assert metrics["views"] == {
