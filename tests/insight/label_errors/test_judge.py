@@ -95,7 +95,7 @@ def test_large_sets_use_samples_of_the_same_definition(monkeypatch):
 
     for name, value in (("_MANY", 50), ("_MAX_TRAINED_ON", 60), ("_MAX_CANDIDATES", 70)):
         monkeypatch.setattr(judge, name, value)
-    for name, value in (("_EXACT_ROWS", 50), ("_SAMPLE", 80), ("_AXES", 10), ("_BLOCK", 32)):
+    for name, value in (("EXACT_ROWS", 50), ("_SAMPLE", 80), ("MOST_AXES", 10), ("_BLOCK", 32)):
         monkeypatch.setattr(features_module, name, value)
     embeddings, right = photos(noise=0.5)
     given = right.copy()
