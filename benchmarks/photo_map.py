@@ -1,6 +1,6 @@
 """`hugs map` with 50,000 photos: its time, the size of its page, and how far a map with more photos moves the others.
 
-    python -m benchmarks.photo_map [--photos 50000] [--quick]
+    python -m benchmarks.photo_map [--photos N] [--all] [--quick]
 
 The records hold made-up embeddings of 1,280 numbers (`benchmarks.clustered`), and there are no files of photos, as for
 photos in a bucket that is not at hand. The time is that of the whole command, with reading the shards. Then a twentieth
@@ -28,7 +28,7 @@ from configs.errors import EXIT_OK, InputError
 from configs.install_hint import install_hint
 from configs.program import run_program
 
-_PHOTOS, _QUICK_PHOTOS = 50_000, 5_000
+_PHOTOS, _QUICK_PHOTOS, _ALL_PHOTOS = 20_000, 5_000, 50_000
 _SIZE, _CLASSES = 1280, 20
 
 
@@ -101,11 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--photos", type=int, default=None, help="photos on the map")
+    parser.add_argument("--all", action="store_true", help=f"{_ALL_PHOTOS:,} photos, as the figures of the pages have")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK_PHOTOS:,} photos")
     args = parser.parse_args(argv)
     if importlib.util.find_spec("openTSNE") is None:
         raise InputError(f"benchmarks.photo_map needs openTSNE. {install_hint('insight')}")
-    photos = args.photos or (_QUICK_PHOTOS if args.quick else _PHOTOS)
+    photos = args.photos or (_QUICK_PHOTOS if args.quick else _ALL_PHOTOS if args.all else _PHOTOS)
     name = f"map of {photos:,} photos"
     with tempfile.TemporaryDirectory() as folder:
         first, more = _write_sets(folder, photos)
