@@ -4,8 +4,10 @@
    heads that did not see it. The scores of several divisions into folds are averaged.
 2. From these scores and the labels: how probable each label is to be the true one (`label_noise`). These probabilities
    are the targets of new heads, again in cross-validation. So wrong labels hardly teach the second heads.
-3. The nearest photos of other groups vouch for the labels that are probably theirs, by their similarity.
-4. Heads and neighbours together are made as sure as they are right (temperature, through the mistakes that
+3. A kernel regression scores each photo by all others (`kernel_scores`), and learns a second time from such
+   probabilities, too. Of more than 5,000 photos it would take too long, and is left out.
+4. The nearest photos of other groups vouch for the labels that are probably theirs, by their similarity.
+5. Heads, kernel and neighbours together are made as sure as they are right (temperature, through the mistakes that
    `label_noise` estimates), and `label_noise` decides again.
 """
 
@@ -20,6 +22,7 @@ from configs.activity import doing
 from configs.errors import InputError
 from insight.label_errors.features import EXACT_ROWS, MOST_AXES, principal_features
 from insight.label_errors.folds import NOT_TESTED, grouped_folds
+from insight.label_errors.kernel_scores import KernelScores
 from insight.label_errors.label_noise import true_label_scores
 from insight.label_errors.regression import fit_regression, log_softmax, logits_of
 from insight.label_errors.row_blocks import row_blocks
@@ -107,6 +110,8 @@ def judge_labels(
         # Where no head could judge, the label stands.
         cleaned[~judged] = targets[~judged]
         logs = _unseen_logs(features, cleaned, divisions[num_divisions:], penalty, seed, heads.advance)
+    if len(features) <= EXACT_ROWS:
+        logs += _kernel_logs(features, targets, groups, judged)
     neighbours, similarities = _neighbours(features, groups, seed)
     _add_voices(logs, cleaned, neighbours, similarities)
     del cleaned
@@ -127,6 +132,15 @@ def judge_labels(
         similarities=similarities,
         confusions=all_confusions,
     )
+
+
+def _kernel_logs(features: np.ndarray, targets: np.ndarray, groups: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    with doing("scoring each photo by all others"):
+        kernel = KernelScores(features, groups)
+        kernel.choose_ridge(targets)
+        cleaned, _ = true_label_scores(kernel.unseen_logs(targets), targets)
+        cleaned[~judged] = targets[~judged]
+        return kernel.unseen_logs(cleaned)
 
 
 def bytes_needed(count: int, size: int, classes: int) -> int:
