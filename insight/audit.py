@@ -127,7 +127,7 @@ def _given(photos: EmbeddedPhotos) -> np.ndarray:
             f"--data_paths: {several:,} of the {counted(len(photos), 'record')} have several labels. An audit compares "
             "classes of which one is right for a photo. Make a list for each label, with two classes, yes and no."
         )
-    needed = bytes_needed(*photos.embeddings.shape, len(photos.labels))
+    needed = bytes_needed(len(photos), photos.embeddings.shape[1], len(photos.labels))
     budget = MemoryBudget(None)
     if not budget.take(needed):
         raise InputError(

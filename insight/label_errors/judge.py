@@ -5,7 +5,7 @@
 2. From these scores and the labels: how probable each label is to be the true one (`label_noise`). These probabilities
    are the targets of new heads, again in cross-validation. So wrong labels hardly teach the second heads.
 3. A kernel regression scores each photo by all others (`kernel_scores`), and learns a second time from such
-   probabilities, too. Of more than 5,000 photos it would take too long, and is left out.
+   probabilities, too. Of more than 3,000 photos it would take too long, and is left out.
 4. The nearest photos of other groups vouch for the labels that are probably theirs, by their similarity.
 5. Heads, kernel and neighbours together are made as sure as they are right (temperature, through the mistakes that
    `label_noise` estimates), and `label_noise` decides again.
@@ -42,6 +42,8 @@ _TEMPERATURES = np.exp(np.linspace(-1.2, 1.2, 25))
 _MANY = 20_000
 # A head is trained on at most so many photos, and neighbours are looked for among at most so many.
 _MAX_TRAINED_ON, _MAX_CANDIDATES = 50_000, 100_000
+# Of more photos, the kernel would take gigabytes and minutes.
+_MAX_KERNEL = 3000
 # Neighbours of very many photos are looked for by the axes that differ most.
 _NEIGHBOUR_AXES = 128
 
@@ -110,7 +112,7 @@ def judge_labels(
         # Where no head could judge, the label stands.
         cleaned[~judged] = targets[~judged]
         logs = _unseen_logs(features, cleaned, divisions[num_divisions:], penalty, seed, heads.advance)
-    if len(features) <= EXACT_ROWS:
+    if len(features) <= _MAX_KERNEL:
         logs += _kernel_logs(features, targets, groups, judged)
     neighbours, similarities = _neighbours(features, groups, seed)
     _add_voices(logs, cleaned, neighbours, similarities)
@@ -146,8 +148,9 @@ def _kernel_logs(features: np.ndarray, targets: np.ndarray, groups: np.ndarray, 
 def bytes_needed(count: int, size: int, classes: int) -> int:
     """The memory that `judge_labels` takes at most beside its arguments, for so many photos, numbers and classes."""
     number = 8 if count <= _MANY else 4
+    kernel = 5 * 8 * count**2 if count <= _MAX_KERNEL else 0
     # The labels, cleaned labels, logarithms, scores, and one more while a step makes the next; and all features.
-    return count * number * (5 * classes + 2 * min(size, MOST_AXES if count > EXACT_ROWS else count))
+    return kernel + count * number * (5 * classes + 2 * min(size, MOST_AXES if count > EXACT_ROWS else count))
 
 
 def _order(scores: np.ndarray, targets: np.ndarray, judged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

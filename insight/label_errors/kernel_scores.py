@@ -26,7 +26,7 @@ class KernelScores:
     """Scores by the Gaussian kernel of cosine distances, whose width is their median."""
 
     def __init__(self, features: np.ndarray, groups: np.ndarray):
-        """Decomposes the kernel: some n³ operations, and memory for 3 n² numbers.
+        """Decomposes the kernel: some n³ operations, and memory for 5 n² numbers.
 
         Args:
           features: float, shape [n, size].
