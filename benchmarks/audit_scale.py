@@ -31,7 +31,7 @@ from benchmarks.report import Figure, finish, say
 from configs.errors import EXIT_OK
 from configs.program import run_program
 
-_RECORDS, _QUICK_RECORDS, _ALL_RECORDS = (25_000,), (6_000,), (100_000, 1_000_000)
+_RECORDS, _QUICK_RECORDS, _ALL_RECORDS = (6_000,), (1_500,), (100_000, 1_000_000)
 _SIZE, _CLASSES, _FLIPPED = 1280, 100, 0.05
 _RECORDS_A_SHARD = 4096
 _LOOKED_AT = 1.5
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--records", type=int, nargs="+", default=None, help="numbers of records, one after the other")
     parser.add_argument("--folder", help="where the set is written for a while; default: the folder for such files")
     parser.add_argument("--all", action="store_true", help="100,000 and a million records")
-    parser.add_argument("--quick", action="store_true", help="6,000 records: does everything run?")
+    parser.add_argument("--quick", action="store_true", help="1,500 records: does everything run?")
     args = parser.parse_args(argv)
     numbers = args.records or (_QUICK_RECORDS if args.quick else _ALL_RECORDS if args.all else _RECORDS)
     runs, rows = [], []
