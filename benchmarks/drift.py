@@ -1,6 +1,6 @@
 """False alarms and power of `hugs drift`, on photos of flowers through a network with real weights.
 
-Usage: python -m benchmarks.drift [--splits 200] [--photos DIR] [--quick]
+Usage: python -m benchmarks.drift [--splits N] [--all] [--photos DIR] [--quick]
 
 Each split draws the training photos and 200 new ones at random. The new ones are left as they are (each alarm is a
 false one), made darker, blurred, or their red and blue are exchanged; or a class is left out of the training photos,
@@ -28,6 +28,7 @@ from trainer.data.photo_statistics import photo_statistics
 _LEVEL = 0.03
 _NUM_NEW = 200
 _FEW_SPLITS = 40
+_SPLITS, _ALL_SPLITS = 50, 200
 _STATISTICS = 200
 
 
@@ -122,12 +123,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drift", description=(__doc__ or "").split("\n")[0])
     add_photos_flag(parser)
-    parser.add_argument("--splits", type=int, default=200, help="splits for the false alarms (default: 200)")
+    parser.add_argument("--splits", type=int, default=_SPLITS, help=f"splits for the false alarms (default: {_SPLITS})")
+    parser.add_argument("--all", action="store_true", help=f"{_ALL_SPLITS} splits, as the figures of the pages have")
     parser.add_argument("--quick", action="store_true", help="150 photos, 4 splits: does everything run?")
     args = parser.parse_args(argv)
     photo_set = find_photos(args.photos)
     count = 150 if args.quick else None
-    num_splits = 4 if args.quick else args.splits
+    num_splits = 4 if args.quick else _ALL_SPLITS if args.all else args.splits
     say(photo_set.describe())
     pixels, engine = pixels_and_engine(photo_set, count=count)
 

@@ -14,6 +14,8 @@ from PIL import Image
 
 from benchmarks import (
     answers,
+    audit,
+    audit_scale,
     clusters,
     commit_scale,
     costs,
@@ -298,6 +300,7 @@ def helps():
 def test_every_benchmark_takes_the_flags_that_run_passes_on(helps, name):
     assert name in helps[name].partition("\n")[0]
     assert "--quick" in helps[name]
+    assert ("--all " in helps[name]) == (name in run._WITH_ALL)
 
 
 def test_run_puts_results_into_one_table_and_keeps_them_with_the_machine(tmp_path, capsys):
@@ -310,6 +313,21 @@ def test_run_puts_results_into_one_table_and_keeps_them_with_the_machine(tmp_pat
     assert out.splitlines()[-1] == str(table.with_suffix(".json"))
     assert json.loads(text)["machine"]["cores"] > 0
     assert socket.gethostname() not in text + table.read_text()
+
+
+def test_the_share_of_accuracy_that_is_back_has_an_error():
+    lost, back = np.array([[0.02, 0.04], [0.03, 0.01]]), np.array([[0.01, 0.03], [0.03, 0.01]])
+    share, error = audit.share_back(lost, back)
+    assert share == pytest.approx(0.08 / 0.1)
+    assert error == pytest.approx(0.0)  # 4 of 5 points are back with either seed
+    assert audit.share_back(lost, back * [0.5, 1.5])[1] > 0.3
+    assert np.isnan(audit.share_back(lost[:, :1], back[:, :1])[1]) and np.isnan(audit.share_back(-lost, back)[0])
+
+
+def test_an_audit_of_a_written_set_is_measured(tmp_path, capfd):
+    measured = audit_scale.audited(400, str(tmp_path))
+    assert measured.core_seconds > 0 and measured.peak_mib > 50 and measured.found > 0.3
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_figures_of_a_number_of_cores_hold_the_chosen_streams_against_the_best():

@@ -85,6 +85,19 @@ def test_another_training_without_corrections_does_not_go_on_from_the_corrected_
     assert "corrections" not in metrics and not (folder / "training" / "corrections.jsonl").exists()
 
 
+def test_the_numbers_of_a_refused_model_have_the_ledger_beside_them(folder, without_network):
+    (folder / "c.csv").write_text(f"{HEADER},{digest('t0')},change,red,,Ada,\n")
+    refused = ["--no-compare_corrections", "--check_photos", "0", "--assert_accuracy_at_least", "1"]
+    for corrections in (["--corrections", str(folder / "c.csv")], []):
+        with pytest.raises(InputError, match="the model is not exported"):
+            train(folder, *corrections, *refused)
+        ledger = folder / "training" / "refused" / "corrections.jsonl"
+        # The ledger of the first run says nothing of the second.
+        assert ledger.exists() == bool(corrections)
+        assert not corrections or json.loads(ledger.read_text())["by"] == "Ada"
+        assert not (folder / "training" / "corrections.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 import math
 import posixpath
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -185,6 +188,8 @@ def train_head(
     checkpoints = None
     if saving.writes or saving.resumes:
         definition = run_definition(train, evaluation, options)
+        if exchange:
+            _require_one_definition(definition, exchange)
         checkpoints = Checkpoints(
             options.checkpoint_folder,
             definition,
@@ -273,6 +278,18 @@ def _first_state(
     if checkpoints and discard:
         checkpoints.discard()
     return RunState()
+
+
+def _require_one_definition(definition: Mapping[str, Any], exchange: GradientExchange) -> None:
+    """Raises InputError unless all workers have the same data and options; else their mean gradient means nothing."""
+    # As float32, bytes and their means are exact enough to tell all of them apart.
+    mine = list(hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).digest()[:8])
+    means = tf.function(lambda: exchange.run(lambda: exchange.mean([tf.constant(mine, tf.float32)])[0]))()
+    if max(abs(means.numpy() - mine)) > 1 / (2 * exchange.cluster.count):
+        raise InputError(
+            "TF_CONFIG: the workers do not train the same model: their records, corrections or options differ. Start "
+            "all of them with the same command."
+        )
 
 
 def _require_agreement(step: int, exchange: GradientExchange) -> None:
