@@ -96,7 +96,7 @@ ROOMS = {
         "trainer.storage",
     },
     "insight.selection": {"insight.label_errors", "insight.neighbours"},
-    "insight.drifting": {"insight.data", "trainer.data", "trainer.export", "preprocess.images"},
+    "insight.drifting": {"insight.data", "insight.queries", "trainer.data", "trainer.export"},
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.images", "preprocess.records", "preprocess.storage"},
@@ -118,6 +118,7 @@ ROOMS = {
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
     "insight.pages": {"trainer.reports.page_templates"},
+    "insight.queries": {"trainer.photo_reader"},
     "cloud.checkup": {"cloud.gcloud", "cloud.hub_images"},
     "pipelines.answers": {"trainer.arguments"},
     "trainer.storage": {"trainer.options"},

@@ -6,9 +6,7 @@ it is right for any distribution and any number of photos (Phipson and Smyth, 20
 computed from both groups alike, and needs no labels.
 
 - `mmd`: the maximum mean discrepancy with a Gaussian kernel (Gretton et al., 2012). It sees a change of all photos.
-- `new_group`: new photos whose nearest neighbours are new too, as in the test of Schilling (1986), but summed over the
-  tenth or twentieth of the new photos where this is most so: it sees a group of few photos, such as those of an unseen
-  class.
+- `new_group`: the scan statistic of `group_scan`. It sees a group of few photos, such as those of an unseen class.
 
 Where several statistics are asked, the smallest of their p-values is compared with the smallest ones of the random
 choices, so that asking more does not make more false alarms (Westfall and Young, 1993).
@@ -20,11 +18,11 @@ import dataclasses
 
 import numpy as np
 
+from insight.data.principal_axes import principal_axes
+from insight.drifting.group_scan import scan_for_group
+
 _PERMUTATIONS = 999
 _COMPONENTS = 64
-# A group may be tight or loose, small or large.
-_GROUP_NEIGHBOURS = (5, 8, 12)
-_GROUP_SHARES = (0.05, 0.1)
 _NEIGHBOURS = 8
 
 
@@ -36,18 +34,22 @@ class EmbeddingTests:
       p_value: of both tests together.
       mmd: the p-value of the maximum mean discrepancy.
       new_group: the p-value of the search for a group of new photos.
+      group: int64: the new photos of the group that stands out most, those nearest to its centre first.
       unusual: float64, shape [n]: for each new photo how much more near it are new photos than training photos: the
         share of new ones among its nearest neighbours, less what chance gives.
       reference_neighbours: int64, shape [n, k]: the nearest training photos of each new photo, the nearest first.
       similarity: float64, shape [n]: to the nearest training photo; at most 1.
+      reference_similarity: float64, shape [m]: of each training photo to the nearest other training photo.
     """
 
     p_value: float
     mmd: float
     new_group: float
+    group: np.ndarray
     unusual: np.ndarray
     reference_neighbours: np.ndarray
     similarity: np.ndarray
+    reference_similarity: np.ndarray
 
 
 def _features(vectors: np.ndarray) -> np.ndarray:
@@ -59,14 +61,7 @@ def _features(vectors: np.ndarray) -> np.ndarray:
     centred = vectors.astype(np.float64) - vectors.mean(axis=0)
     deviation = centred.std(axis=0)
     centred /= np.where(deviation > 0, deviation, 1)
-    # The eigenvectors of the smaller of both Gram matrices.
-    if centred.shape[1] <= len(centred):
-        values, directions = np.linalg.eigh(centred.T @ centred)
-        scores = centred @ directions[:, ::-1][:, :_COMPONENTS]
-    else:
-        values, directions = np.linalg.eigh(centred @ centred.T)
-        strongest = np.maximum(values[::-1][:_COMPONENTS], 0)
-        scores = directions[:, ::-1][:, :_COMPONENTS] * np.sqrt(strongest)
+    scores = centred @ principal_axes(centred, count=_COMPONENTS)
     scores /= np.sqrt(np.maximum(np.linalg.norm(scores, axis=0), 1e-12))
     lengths = np.linalg.norm(scores, axis=1, keepdims=True)
     return scores / np.maximum(lengths, 1e-12)
@@ -112,41 +107,29 @@ def compare_embeddings(reference: np.ndarray, new: np.ndarray, *, seed: int = 0)
     """
     total, chosen = len(reference) + len(new), len(new)
     features = _features(np.concatenate([reference, new]))
-    similarities = features @ features.T
-    np.fill_diagonal(similarities, -np.inf)
     choices = _choices(total, chosen, seed)
-    count = min(max(_GROUP_NEIGHBOURS), total - 1)
-    neighbours = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
-    statistics = []
-    summed = np.zeros_like(choices)
-    unusual = np.zeros(chosen)
-    for place in range(count):
-        summed += choices[:, neighbours[:, place]]
-        if place + 1 in _GROUP_NEIGHBOURS or place + 1 == count:
-            of_chosen = np.where(choices > 0, summed, -1)
-            for share in _GROUP_SHARES:
-                group = max(1, round(share * chosen))
-                statistics.append(-np.partition(-of_chosen, group - 1, axis=1)[:, :group].sum(axis=1))
-        if place + 1 == min(_NEIGHBOURS, count):
-            unusual = summed[0, len(reference) :] / (place + 1) - (chosen - 1) / (total - 1)
-    group_values = _smallest(np.stack(statistics, axis=1))
-
+    scan = scan_for_group(features, choices)
+    similarities = features @ features.T
     distances = 2 - 2 * similarities
-    np.fill_diagonal(distances, 0)
     kernel = np.exp(-distances / max(float(np.median(distances)), 1e-12))
     np.fill_diagonal(kernel, 0)
     weights = choices / chosen - (1 - choices) / max(1, total - chosen)
     discrepancy = np.einsum("pi,pi->p", weights @ kernel.astype(np.float32), weights)
 
+    np.fill_diagonal(similarities, -np.inf)
+    count = min(_NEIGHBOURS, total - 1)
+    of_new = np.argpartition(-similarities[len(reference) :], count - 1, axis=1)[:, :count]
     to_reference = similarities[len(reference) :, : len(reference)]
     nearest = np.argsort(-to_reference, axis=1, kind="stable")[:, :_NEIGHBOURS]
     return EmbeddingTests(
-        p_value=_p_value(_smallest(np.stack([discrepancy, group_values], axis=1))),
+        p_value=_p_value(_smallest(np.stack([discrepancy, scan.values], axis=1))),
         mmd=_p_value(discrepancy),
-        new_group=_p_value(group_values),
-        unusual=unusual,
+        new_group=_p_value(scan.values),
+        group=scan.group[scan.group >= len(reference)] - len(reference),
+        unusual=(of_new >= len(reference)).mean(axis=1) - (chosen - 1) / (total - 1),
         reference_neighbours=nearest,
         similarity=to_reference.max(axis=1),
+        reference_similarity=similarities[: len(reference), : len(reference)].max(axis=1),
     )
 
 
