@@ -35,5 +35,5 @@ def test_a_group_of_few_new_photos_is_found_whole():
     for number, choice in enumerate(choices):
         choice[random.permutation(200)[:80] if number else np.arange(120, 200)] = 1
     found = scan_for_group(features, choices)
-    assert found.values.shape == (200,) and found.values[0] > np.sort(found.values[1:])[-2]
+    assert found.values.shape == (200,) and (found.values[1:] >= found.values[0]).mean() <= 0.03
     assert len(set(found.group.tolist()) & set(range(190, 200))) >= 9
