@@ -117,7 +117,7 @@ def likelihood_ratios(size: int, *, new: int, total: int) -> np.ndarray:
     return np.where((inside * total > new * size) & (outside >= 0), ratio, 0.0)
 
 
-def _share_terms(part: np.ndarray, whole: int) -> np.ndarray:
+def _share_terms(part: np.ndarray | np.float64, whole: int) -> np.ndarray:
     """The logarithm of the likelihood of `part` of `whole` at the share that makes it largest; 0 log 0 is 0."""
     share = np.clip(part / whole, 0, 1)
     return part * np.log(np.maximum(share, 1e-300)) + (whole - part) * np.log(np.maximum(1 - share, 1e-300))
