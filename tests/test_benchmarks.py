@@ -290,7 +290,7 @@ for name in json.loads(sys.argv[1]):
 @pytest.fixture(scope="module")
 def helps():
     """What each benchmark prints for `--help`, by its name."""
-    command = [sys.executable, "-c", _HELP, json.dumps(run.BENCHMARKS)]
+    command = [sys.executable, "-c", _HELP, json.dumps(list(run.BENCHMARKS))]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     texts = [text.partition("==\n") for text in f"\n{printed}".split("\n==")[1:]]
     return {name: text for name, _, text in texts}
@@ -299,8 +299,10 @@ def helps():
 @pytest.mark.parametrize("name", run.BENCHMARKS)
 def test_every_benchmark_takes_the_flags_that_run_passes_on(helps, name):
     assert name in helps[name].partition("\n")[0]
-    assert "--quick" in helps[name]
-    assert ("--all " in helps[name]) == (name in run._WITH_ALL)
+    for quick, all_sizes in ((True, False), (False, False), (False, True)):
+        flags = run.flags_of(name, quick=quick, all_sizes=all_sizes)
+        assert all(f"{flag} " in helps[name] for flag in flags if flag.startswith("--")), flags
+    assert ("--photos DIR" in helps[name]) == run.BENCHMARKS[name].takes_photos
 
 
 def test_run_puts_results_into_one_table_and_keeps_them_with_the_machine(tmp_path, capsys):
@@ -347,7 +349,7 @@ def test_the_figures_of_a_number_of_cores_hold_the_chosen_streams_against_the_be
 
 
 def test_a_benchmark_that_fails_is_a_row_of_the_table(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(run, "BENCHMARKS", ("absent",))
+    monkeypatch.setattr(run, "BENCHMARKS", {"absent": run.Benchmark()})
     assert run.main(["--results", str(tmp_path)]) == 1
     (table,) = tmp_path.glob("*.md")
     assert "**failed**" in table.read_text()
