@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,6 +137,22 @@ def test_a_client_that_is_gone_leaves_no_zombie():
     process.stdin.close()
     while os.path.exists(f"/proc/{pid}"):
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("leaves", ["at once", "after it has asked", "with an answer that it has not read"])
+def test_a_client_that_is_killed_does_not_end_the_server(leaves):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(os.environ[SOCKET])
+        if leaves != "at once":
+            program = {"arguments": ["-c", "pass"], "folder": "/", "environment": environment_of_programs()}
+            asked = json.dumps({**program, "streams": [], "tensorflow": False})
+            connection.send(asked.encode())
+        if leaves == "with an answer that it has not read":
+            pid = int(connection.recv(100))
+            while "\nState:\tZ" not in pathlib.Path(f"/proc/{pid}/status").read_text():
+                time.sleep(0.01)
+            time.sleep(0.1)  # The server says that the program has ended.
+    assert end_program(forked(["-c", "print(1)"])) == ("1\n", "")
 
 
 @pytest.mark.parametrize(

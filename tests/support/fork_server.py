@@ -236,7 +236,8 @@ class _Child:
 
     def _asked(self, _connection: socket.socket) -> None:
         """The client asks for the exit code, or is gone."""
-        self._connection.recv(MOST_BYTES)
+        with contextlib.suppress(OSError):  # It was killed.
+            self._connection.recv(MOST_BYTES)
         if self._has_ended:
             code = os.waitstatus_to_exitcode(os.waitpid(self._process, 0)[1])
             with contextlib.suppress(OSError):
@@ -283,7 +284,9 @@ class _Server:
 
     def _start(self, connection: socket.socket) -> Program | None:
         self._selector.unregister(connection)
-        data, descriptors, _, _ = socket.recv_fds(connection, MOST_BYTES, 3)
+        data, descriptors = b"", []
+        with contextlib.suppress(OSError):  # A client may be killed at any moment, and all others need the server.
+            data, descriptors, _, _ = socket.recv_fds(connection, MOST_BYTES, 3)
         if not data:
             connection.close()
             return None
@@ -300,11 +303,11 @@ class _Server:
             os.close(descriptor)
         if process == 0:
             return program
+        with contextlib.suppress(OSError):
+            connection.send(REFUSED if process is None else str(process).encode())
         if process is None:
-            connection.send(REFUSED)
             connection.close()
         else:
-            connection.send(str(process).encode())
             _Child(process, connection, self._selector)
         return None
 
