@@ -1,6 +1,6 @@
 """Says which unlabelled photos to label next, and what that would bring.
 
-python -m insight.next --data_paths 'out/preproc/train*,out/preproc/pool*' --n 100 --output_path out/next
+python -m insight.next --data_paths 'data/preproc/train*,data/preproc/pool*' --n 100 --output_path out/next
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.data.embedded_photos import read_embedded_photos
     from insight.data.photo_files import PhotoFiles
     from insight.label_errors.features import principal_features
-    from insight.label_errors.next_commands import training_step
+    from insight.next_commands import training_step
     from insight.pages.output_folder import OutputFolder
     from insight.selection.choose import choose, head_scores
     from insight.selection.expected_gain import expected_gain

@@ -1,15 +1,17 @@
 """Finds photos that are copies of each other, within a record set and across sets.
 
-Usage: python -m insight.twins --data_paths 'out/preproc/train*,out/preproc/eval*' --output_path out/twins
+Usage: python -m insight.twins --data_paths 'data/preproc/train*,data/preproc/eval*' --output_path out/twins
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from configs.activity import doing
+from configs.console import require_printed
 from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
 from configs.option import option
@@ -81,8 +83,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     leaks = find_leaks(photos, groups)
     output.write(TWINS_NAME, twin_table(photos, groups))
     output.write(PAGE_NAME, _page(photos, found, groups, leaks, options))
-    print("\n".join([*_summary(photos, found, groups, leaks), f"{output.path(TWINS_NAME)}", output.path(PAGE_NAME)]))
+    print("\n".join(_summary(photos, found, groups, leaks)))
+    print(f"table:  {output.path(TWINS_NAME)}")
+    print(f"page:   {output.path(PAGE_NAME)}")
+    for word, step in _next_steps(photos, groups, leaks, table=output.path(TWINS_NAME), options=options):
+        print(f"{word + ':':<7} {step}")
+    require_printed()
     return EXIT_OK
+
+
+def _next_steps(
+    photos: EmbeddedPhotos, groups: Sequence[Group], leaks: Sequence[Leak], *, table: str, options: TwinsOptions
+) -> Iterator[tuple[str, str]]:
+    """What to do about sets that share photos, and about different labels; each with a word before it."""
+    from insight.copies.twin_table import labels_differ
+    from insight.next_commands import audit_step, training_step
+
+    where = {"input_dict": options.input_dict, "output_path": options.output_path}
+    if leaks:
+        yield "next", training_step(photos.sets, flag="twins", table=table, **where)
+        # Nothing says from which folder of photos the lists were made.
+        yield (
+            "or",
+            f"make the lists again as before, with --group_by {shlex.quote(table)} added to the flags of `hugs ingest`: "
+            "all photos of a group are then in one list",
+        )
+    if any(labels_differ(photos, group) for group in groups):
+        yield "labels", audit_step(photos.sets, group_by=table, **where)
 
 
 def _summary(photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leaks: Sequence[Leak]) -> list[str]:
@@ -115,11 +142,6 @@ def _summary(photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leak
         )
     if len(leaks) > _LEAKS_PRINTED:
         lines.append(f"warning: … and {len(leaks) - _LEAKS_PRINTED} more pairs of sets share photos")
-    if leaks:
-        lines.append(
-            f"`hugs train --twins {TWINS_NAME}` gives the accuracy without them; `hugs ingest --group_by {TWINS_NAME}` "
-            "puts all photos of a group in one list"
-        )
     return [*lines, *limits_in_words(photos, found)]
 
 
