@@ -222,7 +222,7 @@ def _table(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles)
 
 def _page(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles, lines: Sequence[str]) -> str:
     from configs.activity import doing
-    from insight.pages.html_page import render_page
+    from insight.pages.html_page import page_id, render_page
 
     shown = []
     with doing("reading photos for the page", total=min(len(rows), _MAX_THUMBNAILS), unit="photo") as reading:
@@ -230,20 +230,20 @@ def _page(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles, 
             shown.append(
                 {
                     "uri": photos.uris[row],
-                    "digest": photos.digest_of(row) or "",
+                    "sha256": photos.digest_of(row) or "",
                     "thumbnail": files.thumbnail(row, side=_THUMBNAIL_SIDE),
                     "why": _why(choice, place, photos.labels),
-                    "proposed": int(choice.proposed[place]),
                 }
             )
             reading.advance()
     return render_page(
         "next.html",
         title="Photos to label next",
-        script="next.js",
+        scripts=["decisions.js", "next.js"],
         data={
+            "id": page_id([list(photos.labels), [one["uri"] for one in shown]]),
             "labels": list(photos.labels),
-            "photos": [{key: one[key] for key in ("uri", "digest", "proposed")} for one in shown],
+            "photos": [{key: one[key] for key in ("uri", "sha256")} for one in shown],
         },
         lines=lines,
         shown=shown,

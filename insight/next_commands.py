@@ -1,4 +1,4 @@
-"""What to do with the tables of these programs: commands that run as they are printed, or words that say what is needed."""
+"""What to do with the tables of these programs: commands that run as they are printed, or words that say what to do."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def training_step(
     evaluation, test = (_set_beside(sets, name, input_dict) for name in (_EVALUATION, _TEST))
     if not training or evaluation is None:
         lacks = (
-            f"no finished set named {_EVALUATION} lies beside them"
+            f"no set named {_EVALUATION} lies beside them"
             if training
             else f"none of them has another name than {_EVALUATION} or {_TEST}"
         )

@@ -105,7 +105,7 @@ def _next_steps(
         # Nothing says from which folder of photos the lists were made.
         yield (
             "or",
-            f"make the lists again as before, with --group_by {shlex.quote(table)} added to the flags of `hugs ingest`: "
+            f"make the lists again as before, and add --group_by {shlex.quote(table)} to the flags of `hugs ingest`: "
             "all photos of a group are then in one list",
         )
     if any(labels_differ(photos, group) for group in groups):
@@ -134,6 +134,11 @@ def _summary(photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leak
     if contradicting := sum(labels_differ(photos, group) for group in groups):
         have = "has" if contradicting == 1 else "have"
         lines.append(f"warning: {counted(contradicting, 'group')} {have} photos with different labels")
+    if only_similar := sum(map(_only_similar, groups)):
+        lines.append(
+            f"{counted(only_similar, 'group is', 'groups are')} alike only by what the network sees: look at the page, "
+            "they may be different photos"
+        )
     for leak in leaks[:_LEAKS_PRINTED]:
         one, other = (photos.uris[twin.row] for twin in leak.example)
         lines.append(
@@ -180,6 +185,7 @@ def _page(
     names = set_names(photos.sets)
     files = PhotoFiles(photos, options.photo_dirs)
     left = _THUMBNAILS
+    only_similar = [_only_similar(group) for group in groups]
     shown = []
     with doing("making thumbnails", total=min(left, sum(map(len, groups))), unit="photo") as progress:
         for number, group in enumerate(groups[:_GROUPS_SHOWN], start=1):
@@ -193,6 +199,7 @@ def _page(
                     "number": number,
                     "size": len(group),
                     "cards": cards,
+                    "only_similar": only_similar[number - 1],
                     "labels_differ": labels_differ(photos, group),
                     "sets": [names[index] for index in sets_of(photos, group)],
                 }
@@ -204,11 +211,19 @@ def _page(
         num_groups=len(groups),
         num_twins=sum(map(len, groups)),
         num_photos=len(photos),
+        num_only_similar=sum(only_similar),
         num_contradicting=sum(labels_differ(photos, group) for group in groups),
         leaks=[{"sets": leak.sets, "photos": leak.photos} for leak in leaks],
         limits=limits_in_words(photos, found),
         table_name=TWINS_NAME,
     )
+
+
+def _only_similar(group: Group) -> bool:
+    """Whether nothing but the embeddings says that the photos of a group are copies."""
+    from insight.copies.find import Kind
+
+    return all(twin.kind in (Kind.FIRST, Kind.SIMILAR) for twin in group)
 
 
 def _card(photos: EmbeddedPhotos, twin: Any, files: PhotoFiles | None, names: Sequence[str]) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from configs.console import printable
 from configs.counts import counted
@@ -37,6 +38,13 @@ def _end_of(uri: str) -> str:
     """The file and its folder. They say more than the beginning of the path."""
     end = "/".join(uri.split("/")[-2:])
     return uri if end == uri else f"…/{end}"
+
+
+def _breakable(text: str) -> Markup:
+    """Text with places where a line may end: after / _ - and before the last dot, so a file keeps its ending."""
+    stem, dot, ending = printable(text).rpartition(".")
+    pieces = [escape(piece) for piece in re.split(r"(?<=[/_-])", stem)]
+    return Markup("<wbr>").join([*pieces, escape(dot + ending)] if dot else [*pieces[:-1], pieces[-1] + escape(ending)])
 
 
 def _shown(value: object) -> object:
@@ -69,6 +77,7 @@ def page_environment(package: str) -> jinja2.Environment:
         "python_text": repr,
         "shell_word": shlex.quote,
         "shortened": _short,
+        "breakable": _breakable,
         "end_of": _end_of,
     }
     return environment
