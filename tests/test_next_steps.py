@@ -121,6 +121,7 @@ def check_what_follows_an_audit(capsys):
     assert "--test_data_paths" in train  # It is beside the sets, so the training measures what the first one did.
     run(*train, "--max_steps", "5")
     assert os.path.isdir("my audit, 2/training/model")
+    capsys.readouterr()
     for relabel in relabels:
         run(*relabel)
     assert capsys.readouterr().out.count("1 label changed") == 1
@@ -135,7 +136,7 @@ def check_what_follows_twins(capsys):
     train, audit = (words_of(printed_command(printed, start)) for start in ("next:", "labels:"))
     assert train[train.index("--train_data_paths") + 1] == "my data [1], all/preproc/train"
     assert "add --group_by 'my twins, 2/twins.csv' to the flags of `hugs ingest`" in printed
-    run(*train, "--max_steps", "5")
+    run(*train, "--max_steps", "1", "--check_photos", "0")
     metrics = json.loads(pathlib.Path("my twins, 2/training/metrics.json").read_text())
     assert metrics["shared_images"]["eval"]["train"]["shared"]
     run(*audit)
@@ -167,7 +168,8 @@ def check_what_follows_next(photos, capsys):
                 [chosen["image_uri"], chosen["image_sha256"], "change", "not a hug"],
             ]
         )
-    run(*words_of(printed_command(printed, "then:")), "--max_steps", "5")
+    quick = ("--max_steps", "1", "--check_photos", "0", "--no-compare_corrections")
+    run(*words_of(printed_command(printed, "then:")), *quick)
     assert os.path.isdir("my next, 2/training/model")
 
 

@@ -42,9 +42,7 @@ def _end_of(uri: str) -> str:
 
 def _breakable(text: str) -> Markup:
     """Text with places where a line may end: after / _ - and before the last dot, so a file keeps its ending."""
-    stem, dot, ending = printable(text).rpartition(".")
-    pieces = [escape(piece) for piece in re.split(r"(?<=[/_-])", stem)]
-    return Markup("<wbr>").join([*pieces, escape(dot + ending)] if dot else [*pieces[:-1], pieces[-1] + escape(ending)])
+    return Markup("<wbr>").join(map(escape, re.split(r"(?<=[/_-])|(?=\.[^./]+$)", printable(text))))
 
 
 def _shown(value: object) -> object:
