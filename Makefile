@@ -14,12 +14,16 @@ LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --python-version 3.11 --univ
 SOURCES := configs preprocess pipelines trainer serving insight cloud commands demo benchmarks tests scripts setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench bench-compare test cluster cluster-test lint format lock clean
+.PHONY: help setup demo bench bench-compare test cluster cluster-test lint format lock clean no-link
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
 
-$(VENV)/installed: requirements.lock
+# Whoever links .venv to the environment of another checkout must not lose that one.
+no-link:
+	@! test -L $(VENV) || $(INSTALL) --check
+
+$(VENV)/installed: requirements.lock | no-link
 	@command -v "$(PYTHON)" >/dev/null || \
 	  { echo "error: Python 3.11 is needed, and there is no '$(PYTHON)'. Pass PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(INSTALL) --lock requirements.lock

@@ -1,6 +1,6 @@
 """Runs all benchmarks, each in its own process, and puts their figures into one table.
 
-    python -m benchmarks.run [--only NAME ...] [--photos DIR] [--quick]
+    python -m benchmarks.run [--only NAME ...] [--photos DIR] [--quick] [--all]
 
 It prints the table, the machine, and the cost of a million images. It writes the same, and the figures as JSON, to
 `benchmarks/results/`, under the date, the processor and its cores. `benchmarks.compare` compares two runs.
@@ -51,6 +51,7 @@ BENCHMARKS = (
     "serving_memory",
     "accuracy",
     "audit",
+    "audit_scale",
     "drift",
     "label_next",
     "twins",
@@ -75,6 +76,8 @@ _WITH_PHOTOS = {
     "serving_memory",
     "twins",
 }
+# With `--all` they take much longer, some of them for hours: the figures of docs/insight.md are of such runs.
+_WITH_ALL = {"audit", "audit_scale", "drift", "label_next", "photo_map", "search", "twins"}
 
 
 def _run(name: str, flags: Sequence[str]) -> dict[str, Any]:
@@ -156,13 +159,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_photos_flag(parser)
     parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
     parser.add_argument(
+        "--all", action="store_true", help="the large sizes and all seeds, where the usual ones are fewer: takes hours"
+    )
+    parser.add_argument(
         "--results", type=pathlib.Path, default=results_files.FOLDER, metavar="DIR", help="default: benchmarks/results"
     )
     args = parser.parse_args(argv)
     facts = machine()
     results = []
     for name in args.only or BENCHMARKS:
-        flags = ["--quick"] if args.quick else []
+        flags = ["--quick"] if args.quick else ["--all"] if args.all and name in _WITH_ALL else []
         if args.photos and name in _WITH_PHOTOS:
             flags += ["--photos", args.photos]
         results.append(_run(name, flags))

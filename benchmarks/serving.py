@@ -167,7 +167,6 @@ def export(model_dir: str, backbone: str) -> None:
         embedding_size=identity.embedding_size,
         num_classes=2,
         hidden_units=512,
-        dropout=0.5,
         seed=0,
         mean_and_variance=None,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import json
 import os
 import posixpath
@@ -112,22 +111,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     lookup = _Lookup(corrections, digests, options.input_path)
     # A relative URI belongs to the folder of its list.
     moved = posixpath.dirname(options.input_path) != folder
-    kept, entries = io.StringIO(newline=""), []
-    writer = csv_writer(kept)
+    entries = []
     counts = dict.fromkeys(("rows", "changed", "removed", "already"), 0)
-    for row in _rows(options.input_path, labels):
-        counts["rows"] += 1
-        found = lookup.find(row)
-        said = row.labels
-        if found is not None:
-            already = found.action == "change" and set(found.labels) == set(row.labels)
-            counts["already" if already else "removed" if found.action == "remove" else "changed"] += 1
-            entries.append(_entry(row, found, digests.get(resolve_uri(row.uri, options.input_path))))
-            if found.action == "remove":
-                continue
-            said = found.labels
-        writer.writerow([_moved(row.uri, options.input_path, folder) if moved else row.uri, *said])
-    output.write(name, kept.getvalue())
+    with output.text(name) as stream:
+        writer = csv_writer(stream)
+        for row in _rows(options.input_path, labels):
+            counts["rows"] += 1
+            found = lookup.find(row)
+            said = row.labels
+            if found is not None:
+                already = found.action == "change" and set(found.labels) == set(row.labels)
+                counts["already" if already else "removed" if found.action == "remove" else "changed"] += 1
+                entries.append(_entry(row, found, digests.get(resolve_uri(row.uri, options.input_path))))
+                if found.action == "remove":
+                    continue
+                said = found.labels
+            writer.writerow([_moved(row.uri, options.input_path, folder) if moved else row.uri, *said])
     output.write(ledger, "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries))
     unmatched = lookup.unmatched()
     if unmatched:
@@ -238,17 +237,18 @@ def _rows(path: str, labels: LabelDict) -> Iterator[Row]:
     from preprocess.lists.rows import parse_rows
 
     try:
-        opened = open_list(io.BytesIO(_read(path, "input_path")), list_path=path, labels=labels)
+        with storage().open(path) as stream:
+            opened = open_list(stream, list_path=path, labels=labels)
+            rows = parse_rows(
+                opened.content, list_path=path, labels=labels, unknown_labels="fail", list_format=opened.list_format
+            )
+            for row in rows:
+                if isinstance(row.outcome, RowFailure):
+                    raise InputError(f"{row.outcome.message.rstrip('.')}. Correct this row first.")
+                if row.outcome is None:
+                    yield row
     except OSError as error:
         raise InputError(f"--input_path: cannot read {path}: {cause_of(error)}.") from error
-    rows = parse_rows(
-        opened.content, list_path=path, labels=labels, unknown_labels="fail", list_format=opened.list_format
-    )
-    for row in rows:
-        if isinstance(row.outcome, RowFailure):
-            raise InputError(f"{row.outcome.message.rstrip('.')}. Correct this row first.")
-        if row.outcome is None:
-            yield row
 
 
 def _digests(paths: Sequence[str], list_path: str) -> dict[str, bytes]:

@@ -178,7 +178,13 @@ def _photo_queries(
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     if size and not photos:
         return [], [], [], False
-    engine = engine_of(sets[0], weights=options.weights)
+    engine = engine_of(
+        identity,
+        weights=options.weights,
+        flag="data_paths",
+        whose=f"the records of {sets[0].prefix}",
+        otherwise="Search with --image_uri, which names a photo of the set.",
+    )
     embeddings = embed(photos, engine)
     digests: list[str | None] = [photo.digest for photo in photos]
     return [photo.path for photo in photos], digests, list(embeddings), len(photos) == len(options.photos)

@@ -54,7 +54,13 @@ ROOMS = {
     "trainer.storage": {"preprocess.locks", "preprocess.storage"},
     "trainer.data": {"trainer.storage", *_JOBS, "preprocess.backbones"} - {"preprocess.engines"},
     "trainer.evaluation": {"trainer.data"},
-    "trainer.training": {"trainer.data", "trainer.evaluation", "trainer.storage", "preprocess.storage"},
+    "trainer.training": {
+        "trainer.data",
+        "trainer.evaluation",
+        "trainer.storage",
+        "preprocess.machine",
+        "preprocess.storage",
+    },
     "trainer.search": {"trainer.data", "trainer.evaluation", "trainer.training"},
     "trainer.reports": {"trainer.data", "trainer.evaluation", "trainer.storage", "trainer.training"},
     "trainer.export": {
@@ -98,7 +104,7 @@ ROOMS = {
         "trainer.storage",
     },
     "insight.selection": {"insight.label_errors", "insight.neighbours"},
-    "insight.drifting": {"insight.data", "trainer.data", "trainer.export", "preprocess.images"},
+    "insight.drifting": {"insight.data", "insight.queries", "trainer.data", "trainer.export"},
     # What the server answers with --search is what `hugs search` answers: the index is one, and not a copy.
     "serving.search": {
         "insight.data",
@@ -136,6 +142,7 @@ ROOMS = {
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
     "insight.pages": {"trainer.reports.page_templates"},
+    "insight.queries": {"trainer.photo_reader"},
     "serving.search": {"serving.decoding", "serving.metrics", "serving.refusals"},
     "cloud.checkup": {"cloud.gcloud", "cloud.hub_images"},
     "pipelines.answers": {"trainer.arguments"},

@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from configs.printed_commands import PROGRAMS
-from preprocess.backbones import backbone
 from preprocess.images.decode import decode_image
 from tests.support import tiny_network
 
@@ -74,7 +73,7 @@ def patch():
     with pytest.MonkeyPatch.context() as patch:
         tiny_network.install(patch)
         # For an example that does not name the network.
-        patch.setitem(backbone.ARCHITECTURES, "inception_v3", backbone.ARCHITECTURES[tiny_network.NAME])
+        tiny_network.stand_for(patch, "inception_v3")
         yield patch
 
 

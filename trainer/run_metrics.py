@@ -17,6 +17,7 @@ from trainer.evaluation.metrics import Evaluation
 from trainer.options import TrainingOptions
 from trainer.training.head import head_digest
 from trainer.training.loop import CHECKPOINT_RULE, TrainingResult
+from trainer.training.precision import training_precision
 
 # Format 2 has intervals, calibration, ranking measures and mistakes; its `loss` is the loss after the temperature.
 METRICS_FORMAT = 2
@@ -76,6 +77,7 @@ def run_metrics(
         "stopped_early": result.stopped_early,
         "resumed_step": result.resumed_step,
         "train_sec": round(result.wall_sec, 3),
+        "training_precision": training_precision(options),
         "labels": list(data["train"].labels),
         "label_mode": data["train"].label_mode,
         "backbone": backbone.to_json(),

@@ -541,6 +541,8 @@ def _train_and_export(
         metrics["wall_sec"] = round(time.monotonic() - started, 3)  # It includes the export.
 
     files = {REPORT_NAME: lambda path: write_report(path, metrics, evaluations, photos)}
+    if corrections is not None:
+        files[LEDGER_NAME] = lambda path: write_ledger(path, applied)
     if options.assert_accuracy_at_least is not None:
         metrics["gate"] = measure_gate(metrics, options.assert_accuracy_at_least)
         if not metrics["gate"]["passed"]:
@@ -557,8 +559,6 @@ def _train_and_export(
             )
     if options.write_predictions:
         files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration, photos_of)
-    if corrections is not None:
-        files[LEDGER_NAME] = lambda path: write_ledger(path, applied)
     if any(len(rows) for rows in left_out.values()):
         files[SHARED_IMAGES_NAME] = lambda path: write_shared_images(path, shared, data, photos_of)
     with doing("writing the report, the metrics and the model"):

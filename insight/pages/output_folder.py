@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, TextIO
 
 from configs.errors import InputError
 from insight.data.writable_folder import require_writable
@@ -60,9 +63,27 @@ class OutputFolder:
         Raises:
           InputError: it cannot be written.
         """
+        with self._created(name) as stream:
+            stream.write(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
+
+    @contextlib.contextmanager
+    def text(self, name: str) -> Iterator[TextIO]:
+        """A file to write text to as it is made, as UTF-8; it appears when it is complete.
+
+        Raises:
+          InputError: it cannot be written.
+        """
+        with self._created(name) as stream:
+            encoded = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
+            yield encoded
+            encoded.flush()
+            encoded.detach()  # Closing is for `create`, which makes the file appear.
+
+    @contextlib.contextmanager
+    def _created(self, name: str) -> Iterator[BinaryIO]:
         assert name in self._names, name
         try:
             with storage().create(self.path(name)) as stream:
-                stream.write(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
+                yield stream
         except OSError as error:
             raise InputError(f"--{self._flag}: cannot write {self.path(name)}: {cause_of(error)}.") from error

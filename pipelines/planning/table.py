@@ -93,10 +93,12 @@ def _dataflow_lines(dataflow: dict[str, Any], *, check_sec: float) -> Iterator[s
     if dataflow["why_not"]:
         yield f"on Dataflow: no prediction: {dataflow['why_not']}"
         return
+    of_gpus = dataflow["hourly_price_of_gpus"]
     yield (
         f"on Dataflow ({dataflow['machine_type']}: {dataflow['vcpus']} vCPUs and {dataflow['memory_gb']:g} GB for "
-        f"{amounts.dollars(dataflow['hourly_price'])} an hour at the prices of {dataflow['region']}; "
-        f"{dataflow['engine']['name']})"
+        f"{amounts.dollars(dataflow['hourly_price'])} an hour"
+        f"{f', {amounts.dollars(of_gpus)} of it for its GPU,' if of_gpus else ''} at the prices of "
+        f"{dataflow['region']}; {dataflow['engine']['name']})"
     )
     rows = [("", "workers a list", "time", "cost")]
     rows += [

@@ -99,7 +99,8 @@ def test_sigterm_answers_what_is_there_and_ends(model_dir):
         [
             *("-m", "tests.support.tiny_program", "serving.serve", "--model_dir", model_dir, "--port", "0"),
             *("--engine", "tensorflow", "--precision", "float32"),
-        ]
+        ],
+        tensorflow=True,
     )
     try:
         line = process.stdout.readline()

@@ -40,7 +40,6 @@ def export_tiny_model(
         embedding_size=embeddings.shape[1],
         num_classes=len(labels),
         hidden_units=8,
-        dropout=0.5,
         seed=seed,
         mean_and_variance=(embeddings.mean(0), embeddings.var(0) + 1e-6),
     )

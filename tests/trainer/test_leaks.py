@@ -201,7 +201,7 @@ def twins_file(folder, *groups):
     return str(folder / "twins.csv")
 
 
-def test_copies_of_training_photos_count_as_shared_if_a_table_names_them(mean_colour_backbone, folder, capsys):
+def test_copies_of_training_photos_count_as_shared_if_a_table_names_them(without_network, folder, capsys):
     place = folder(evaluation=[*range(5), *range(1000, 1020)], test=[7, 2000, 2001])
     # 1000 is a copy of a training photo, 2000 of one for evaluation; 3 is a training photo itself, 50 and 51 are both.
     table = twins_file(place, (10, 1000), (1005, 2000, 2001), (3, 4, 1001), (50, 51))
@@ -237,7 +237,7 @@ def test_copies_of_training_photos_count_as_shared_if_a_table_names_them(mean_co
         (f"image_sha256,group\n{'0' * 32},1\n", r"--twins: .* names none of the photos of this run"),
     ],
 )
-def test_a_table_of_twins_that_cannot_be_used_is_one_line(mean_colour_backbone, folder, text, message):
+def test_a_table_of_twins_that_cannot_be_used_is_one_line(without_network, folder, text, message):
     place = folder(evaluation=range(1000, 1010))
     if text is not None:
         (place / "twins.csv").write_text(text)

@@ -66,6 +66,7 @@ def metrics_of(evaluation, **changes):
         "exported_checkpoint": {"step": 50, "rule": "lowest eval loss"},
         "steps": 50,
         "train_sec": 1.25,
+        "training_precision": "bfloat16",
         "labels": labels,
         "backbone": {
             "architecture": "inception_v3",
