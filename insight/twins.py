@@ -99,9 +99,17 @@ def _next_steps(
     from insight.copies.twin_table import labels_differ
     from insight.next_commands import audit_step, training_step
 
-    where = {"input_dict": options.input_dict, "output_path": options.output_path}
     if leaks:
-        yield "next", training_step(photos.sets, flag="twins", table=table, **where)
+        yield (
+            "next",
+            training_step(
+                photos.sets,
+                input_dict=options.input_dict,
+                output_path=options.output_path,
+                flag="twins",
+                table=table,
+            ),
+        )
         # Nothing says from which folder of photos the lists were made.
         yield (
             "or",
@@ -109,7 +117,10 @@ def _next_steps(
             "all photos of a group are then in one list",
         )
     if any(labels_differ(photos, group) for group in groups):
-        yield "labels", audit_step(photos.sets, group_by=table, **where)
+        yield (
+            "labels",
+            audit_step(photos.sets, input_dict=options.input_dict, group_by=table, output_path=options.output_path),
+        )
 
 
 def _summary(photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leaks: Sequence[Leak]) -> list[str]:

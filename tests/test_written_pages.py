@@ -19,6 +19,7 @@ from PIL import Image
 from configs.printed_commands import PROGRAMS
 from preprocess.images.decode import decode_image
 from tests.support import tiny_network
+from tests.support.read_for_training import read_for_training
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Packages that examples may need and that are in no lock.
@@ -40,7 +41,6 @@ _ALSO = {
 }
 _ALSO_INSIGHT = {
     "embed": "--backbone tiny --weights random --engine tensorflow --precision float32",
-    "train": "--max_steps 1 --check_photos 0 --no-compare_corrections",
     "search": "--count 3",
 }
 _INSIGHT_COMMANDS = [
@@ -132,8 +132,8 @@ def test_the_commands_of_the_page_on_insight_run_after_those_of_the_readme(workf
     """As they are written, in their order, in the folder that the commands of the README left."""
     (workflow / "new_photos").mkdir()
     random = np.random.RandomState(1)
-    for number in range(4):
-        write_photo(workflow / "new_photos" / f"{number}.jpg", 60 * number, random)
+    for number in range(12):
+        write_photo(workflow / "new_photos" / f"{number}.jpg", 20 * number, random)
     uri = next(csv.reader((workflow / "data" / "train.csv").open()))[0]
     corrected = "image_uri,image_sha256,action,label\n" + f'"{uri}",,change,hugs\nnew_photos/0.jpg,,change,hugs\n'
     (workflow / "corrections.csv").write_text(corrected)  # what the pages of audit and next download
@@ -143,13 +143,14 @@ def test_the_commands_of_the_page_on_insight_run_after_those_of_the_readme(workf
         if words[0] == "ls":
             subprocess.run(command, shell=True, cwd=workflow, check=True)
             continue
-        if words[1] == "drift":
-            continue  # tests/insight/test_drift.py
         seen.append(words[1])
+        if words[1] == "train":
+            assert "test" in read_for_training(words[2:])
+            continue
         more = _ALSO_INSIGHT.get(words[1], "").split()
         assert not importlib.import_module(PROGRAMS[words[1]][0]).main(words[2:] + more), command
-    assert set(seen) == {"audit", "train", "relabel", "embed", "next", "twins", "ingest", "map", "search"}
-    for name in ("audit/audit.html", "next/next.html", "twins/twins.csv", "map/map.html", "audit/training/model"):
+    assert set(seen) == {"audit", "train", "relabel", "embed", "next", "drift", "twins", "ingest", "map", "search"}
+    for name in ("audit/audit.html", "next/next.html", "twins/twins.csv", "map/map.html", "drift/drift.html"):
         assert (workflow / "out" / name).exists(), name
 
 
