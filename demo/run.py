@@ -194,12 +194,30 @@ def _print_summary(
         _say("RANDOM weights: these numbers show that everything works, not what a model with ImageNet weights can do.")
 
 
-def next_steps(model: pathlib.Path, photo: str) -> dict[str, str]:
-    """The commands that go on from here, by what they do."""
+def next_steps(job: pathlib.Path, photo: str) -> dict[str, str]:
+    """The commands that go on from here, by what they do.
+
+    Args:
+      job: the folder with the records in `preproc` and the model in `training/model`.
+      photo: one to answer for.
+    """
+    model = str(job / "training" / "model")
+    sets = [str(job / "preproc" / split) for split in SPLITS]
+    sets = [prefix for prefix in sets if os.path.exists(sidecar_path(prefix, MANIFEST_NAME))]
     return {
-        "a web page that answers for photos": program_command("serve", "--model_dir", str(model)),
-        "answers for photos of yours": program_command("predict", "--model_dir", str(model), photo),
+        "a web page that answers for photos": program_command("serve", "--model_dir", model),
+        "the same answer again; name photos of yours instead": program_command("predict", "--model_dir", model, photo),
+        "which labels are probably wrong": _look(job, "audit", sets),
+        "which photos are copies of each other": _look(job, "twins", sets),
+        "a map on which similar photos lie together": _look(job, "map", sets),
     }
+
+
+def _look(job: pathlib.Path, name: str, sets: Sequence[str]) -> str:
+    """A command that makes a page of the records, in a folder of the job; again if it is there already."""
+    out = job / name
+    again = ["--overwrite"] if out.exists() else []
+    return program_command(name, "--data_paths", ",".join(sets), "--output_path", str(out), *again)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -263,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"demo: it embedded, trained and evaluated, but did not predict; all results are in {out}")
         return EXIT_INPUT_ERROR
     _say("")
-    for what, command in next_steps(training / "model", photo).items():
+    for what, command in next_steps(job, photo).items():
         _say(f"next:    {command}  ({what})")
     _say(f"demo: done; it embedded, trained, evaluated and predicted, and all results are in {out}")
     return EXIT_OK

@@ -1,6 +1,6 @@
 """Finds labels that are probably wrong, and makes a page on which a person decides about them.
 
-Usage: python -m insight.audit --data_paths 'out/preproc/train*' --output_path out/audit
+Usage: python -m insight.audit --data_paths 'data/preproc/train*' --output_path out/audit
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.label_errors.audit_page import audit_page
     from insight.label_errors.groups import group_numbers
     from insight.label_errors.judge import judge_labels
-    from insight.label_errors.next_commands import next_commands
     from insight.label_errors.suspects import COLUMNS, SUSPECTS_NAME, suspect_lines, suspects
+    from insight.next_commands import steps_with_corrections
     from insight.pages.output_folder import OutputFolder
 
     output = OutputFolder(options.output_path, [SUSPECTS_NAME, _PAGE_NAME], overwrite=options.overwrite)
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"not judged      {unjudged:,}: no photo of another group has their label")
     print(f"\ntable:  {output.path(SUSPECTS_NAME)}")
     print(f"page:   {output.path(_PAGE_NAME)}   open it in a browser, decide, and download corrections.csv")
-    steps = next_commands(photos.sets, input_dict=options.input_dict, output_path=options.output_path)
+    steps = steps_with_corrections(photos.sets, input_dict=options.input_dict, output_path=options.output_path)
     for word, step in steps:
         print(f"{word + ':':<7} {step}")
     require_printed()

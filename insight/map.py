@@ -118,7 +118,7 @@ def _run(options: MapOptions) -> int:
     page = render_page(
         "map.html",
         title="Map of photos",
-        script="map.js",
+        scripts=["map.js"],
         data=map_data(
             photos,
             layout.positions,

@@ -19,6 +19,7 @@ from PIL import Image
 from configs.printed_commands import PROGRAMS
 from preprocess.images.decode import decode_image
 from tests.support import tiny_network
+from tests.support.read_for_training import read_for_training
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Packages that examples may need and that are in no lock.
@@ -38,6 +39,15 @@ _ALSO = {
     "predict": "",
     "predict_all": "--engine tensorflow --precision float32",
 }
+_ALSO_INSIGHT = {
+    "embed": "--backbone tiny --weights random --engine tensorflow --precision float32",
+    "search": "--count 3",
+}
+_INSIGHT_COMMANDS = [
+    command
+    for block in re.findall(r"(?ms)^```bash\n(.*?)^```", (ROOT / "docs" / "insight.md").read_text())
+    for command in block.replace("\\\n", " ").splitlines()
+]
 _COMMANDS = [command.replace("\\\n", " ") for command in re.findall(r"(?m)^hugs ((?:\\\n|.)*)$", _README)]
 # An old graph is not one that the commands before it make.
 _COMMANDS = [command for command in _COMMANDS if "--graph" not in command]
@@ -116,6 +126,32 @@ def test_the_commands_of_the_readme_lead_to_a_prediction(workflow, capsys):
     run("predict_all")
     answers = (workflow / "out" / "answers-00000-of-00001.csv").read_text().splitlines()
     assert len(answers) == 1 + len(list((workflow / "my_photos").rglob("*.jpg")))
+
+
+def test_the_commands_of_the_page_on_insight_run_after_those_of_the_readme(workflow, patch):
+    """As they are written, in their order, in the folder that the commands of the README left."""
+    (workflow / "new_photos").mkdir()
+    random = np.random.RandomState(1)
+    for number in range(12):
+        write_photo(workflow / "new_photos" / f"{number}.jpg", 20 * number, random)
+    uri = next(csv.reader((workflow / "data" / "train.csv").open()))[0]
+    corrected = "image_uri,image_sha256,action,label\n" + f'"{uri}",,change,hugs\nnew_photos/0.jpg,,change,hugs\n'
+    (workflow / "corrections.csv").write_text(corrected)  # what the pages of audit and next download
+    seen = []
+    for command in _INSIGHT_COMMANDS:
+        words = shlex.split(command.replace("../my_photos/hugs/kitten.jpg", shlex.quote(uri)))
+        if words[0] == "ls":
+            subprocess.run(command, shell=True, cwd=workflow, check=True)
+            continue
+        seen.append(words[1])
+        if words[1] == "train":
+            assert "test" in read_for_training(words[2:])
+            continue
+        more = _ALSO_INSIGHT.get(words[1], "").split()
+        assert not importlib.import_module(PROGRAMS[words[1]][0]).main(words[2:] + more), command
+    assert set(seen) == {"audit", "train", "relabel", "embed", "next", "drift", "twins", "ingest", "map", "search"}
+    for name in ("audit/audit.html", "next/next.html", "twins/twins.csv", "map/map.html", "drift/drift.html"):
+        assert (workflow / "out" / name).exists(), name
 
 
 def optional_package(example):

@@ -37,7 +37,7 @@ from insight.index.cells import (
     usable,
 )
 from insight.index.near_photo import NearPhoto, digest_text, label_names
-from insight.index.through_shards import no_such_photo
+from insight.index.through_shards import end_of, no_such_photo
 from insight.neighbours.exact import unit_vectors
 from insight.neighbours.graph import has_faiss
 from insight.neighbours.streamed import BestSoFar
@@ -158,7 +158,12 @@ class PhotoIndex:
         for row in np.flatnonzero(lengths == len(wanted)).tolist():
             if self._uris[self._uri_splits[row] : self._uri_splits[row + 1]].tobytes() == wanted:
                 return self._vectors[row].astype(np.float32)
-        raise no_such_photo(uri)
+        end = end_of(uri).encode("utf-8", "surrogateescape")
+        for row in np.flatnonzero(lengths >= len(end)).tolist():
+            stop = self._uri_splits[row + 1]
+            if self._uris[stop - len(end) : stop].tobytes() == end:
+                raise no_such_photo(uri, self.photo(row).uri)
+        raise no_such_photo(uri, None)
 
     def photo(self, row: int, similarity: float = 1.0) -> NearPhoto:
         """The photo of a row, which is below `records`."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 
@@ -73,6 +74,44 @@ def test_with_record_sets_photos_are_found_by_content_under_another_name(folder,
 def test_relative_photos_of_a_list_that_moves_keep_their_place(folder):
     corrected, _ = run(folder, "a.jpg,,change,blue,,,\n", output="new/right.csv")
     assert corrected.splitlines()[0] == f"{folder}/a.jpg,blue"
+
+
+@pytest.mark.parametrize(
+    ("list_path", "output", "moved"),
+    [
+        ("data/list.csv", "right.csv", ["my photos/a.jpg", "data/b.jpg"]),
+        ("data/list.csv", "other/right.csv", ["../my photos/a.jpg", "../data/b.jpg"]),
+        ("data/list.csv", "data/right.csv", ["../my photos/a.jpg", "b.jpg"]),
+        ("data/list.csv", "data/../data/right.csv", ["../my photos/a.jpg", "b.jpg"]),
+        ("data/list.csv", "{here}/right.csv", ["{here}/my photos/a.jpg", "{here}/data/b.jpg"]),
+        ("link/list.csv", "right.csv", ["{here}/link/../my photos/a.jpg", "link/b.jpg"]),
+        ("data/list.csv", "link/right.csv", ["{here}/data/../my photos/a.jpg", "{here}/data/b.jpg"]),
+    ],
+)
+def test_a_list_in_another_folder_names_the_same_photos_by_short_paths(tmp_path, monkeypatch, list_path, output, moved):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "other", "deep/inner", "my photos", "deep/my photos"):
+        os.makedirs(name)
+    os.symlink("deep/inner", "link")
+    always = ["https://example.com/c.jpg", "/d.jpg"]
+    with open(list_path, "w") as stream:
+        stream.write("".join(f"{uri},red\n" for uri in ("../my photos/a.jpg", "b.jpg", *always)))
+    with open("dict.txt", "w") as stream:
+        stream.write("red\n")
+    with open("corrections.csv", "w") as stream:
+        stream.write(HEADER + "b.jpg,,keep,,,,\n")
+    output = output.format(here=tmp_path)
+    flags = ["--input_path", list_path, "--input_dict", "dict.txt", "--corrections", "corrections.csv"]
+    assert main([*flags, "--output_path", output]) == 0
+    with open(output) as stream:
+        written = [line.removesuffix(",red\n") for line in stream]
+    assert written == [uri.format(here=tmp_path) for uri in moved] + always
+    for uri, before in zip(written, ("../my photos/a.jpg", "b.jpg"), strict=False):
+        places = (
+            os.path.realpath(os.path.join(os.path.dirname(path), found))
+            for path, found in ((output, uri), (list_path, before))
+        )
+        assert len(set(places)) == 1
 
 
 def test_wrong_input_is_one_line(folder):
