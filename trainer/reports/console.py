@@ -120,6 +120,9 @@ def without_shared_line(evaluation: dict[str, Any]) -> str | None:
     these = "1 image that another set has too" if count == 1 else f"{count} images that other sets have too"
     if copies:
         these += f" ({copies} of them as {'a copy' if copies == 1 else 'copies'})"
+    if differing := rest.get("labels_differ", 0):
+        there = "has another label" if differing == 1 else "have other labels"
+        these += f" ({'it' if count == 1 else f'{differing} of them'} {there} there)"
     if not rest["examples"]:
         return f"  without the {these}: none is left, so this accuracy says nothing about new images"
     low, high = rest["accuracy_interval"]
