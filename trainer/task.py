@@ -485,14 +485,14 @@ def _train_and_export(
 
     _say("evaluating and exporting the model")
     with doing("evaluating the model"):
-        calibration, threshold = calibrate(logits_of, data["eval"], min_precision=options.min_precision)
+        calibration, threshold, choice = calibrate(logits_of, data["eval"], min_precision=options.min_precision)
         evaluations = assess(logits_of, data, calibration, train_support=data["train"].support(), left_out=left_out)
     for name, images in shared.items():
         if images.knows_twins and len(images.rows):
             evaluations[name].numbers["without_shared_images"]["twins"] = images.num_twins
         if images.num_labels_differ:
             evaluations[name].numbers["without_shared_images"]["labels_differ"] = images.num_labels_differ
-    metrics = run_metrics(options, sets, data, backbone, result, evaluations, calibration, threshold, warnings)
+    metrics = run_metrics(options, sets, data, backbone, result, evaluations, calibration, threshold, choice, warnings)
     metrics |= {
         "shared_images": {name: images.to_json() for name, images in shared.items()},
         "embedding_found": findings,

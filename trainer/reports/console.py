@@ -103,12 +103,18 @@ def calibration_line(evaluation: dict[str, Any]) -> str:
     calibration = evaluation["calibration"]
     before, after = calibration["error_before"], calibration["error_after"]
     worse = " (worse)" if after > before + _NOTICED else ""
-    macro = evaluation["macro"]["f1"]
+    temperature, macro = calibration["temperature"], evaluation["macro"]["f1"]
+    scaled = "" if temperature == 1.0 else f", with temperature {temperature:.2f} {_percent(after)}{worse}"
     return (
-        f"  macro F1 {'–' if macro is None else f'{macro:.3f}'}; calibration error "
-        f"{_percent(before)}, with temperature {calibration['temperature']:.2f} {_percent(after)}{worse}; "
+        f"  macro F1 {'–' if macro is None else f'{macro:.3f}'}; calibration error {_percent(before)}{scaled}; "
         f"{confidence_words(evaluation['answers'])}"
     )
+
+
+def temperature_line(model: dict[str, Any]) -> str | None:
+    """Why the model has its temperature; None if that is not known, as for an existing model."""
+    choice = model.get("temperature_choice")
+    return f"  {choice['reason']}" if choice else None
 
 
 def without_shared_line(evaluation: dict[str, Any]) -> str | None:
@@ -160,6 +166,7 @@ def _held_out(metrics: dict[str, Any], name: str) -> list[str]:
     lines = [
         without_shared_line(metrics[name]),
         calibration_line(metrics[name]),
+        temperature_line(metrics["model"]) if name == "eval" else None,
         exported_model_line(
             metrics.get("exported_model_on_photos", {}).get(name),
             engine_words(metrics.get("record_origins", {}).get(name, ())),
