@@ -23,6 +23,12 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}%"
 
 
+def _interval(measured: dict[str, Any]) -> str:
+    """The interval of an accuracy, worded the same way wherever it stands."""
+    low, high = measured["accuracy_interval"]
+    return f"95% interval {100 * low:.1f} to {100 * high:.1f}%"
+
+
 def confidence_words(answers: dict[str, Any]) -> str:
     """The effect of the threshold on the predictions, in words."""
     threshold = answers["threshold"]
@@ -86,14 +92,13 @@ def confusion_table(evaluation: dict[str, Any]) -> str:
 
 def accuracy_line(name: str, evaluation: dict[str, Any]) -> str:
     """Accuracy with its interval, and the accuracy of always predicting the most common class."""
-    low, high = (f"{100 * bound:.1f}" for bound in evaluation["accuracy_interval"])
     measure, baseline = "accuracy", "always answering"
     majority = f"{evaluation['majority_class']!r}: {_percent(evaluation['majority_share'])}"
     if evaluation["label_mode"] == "multi":
         measure, baseline = "exactly the right labels", "share of"
     return (
         f"{name}: {measure} {_percent(evaluation['accuracy'])} on {counted(evaluation['examples'], 'image')}, "
-        f"95% interval {low} to {high} ({baseline} {majority}), "
+        f"{_interval(evaluation)} ({baseline} {majority}), "
         f"loss {evaluation['loss']:.3f}"
     )
 
@@ -131,10 +136,9 @@ def without_shared_line(evaluation: dict[str, Any]) -> str | None:
         these += f" ({'it' if count == 1 else f'{differing} of them'} {there} there)"
     if not rest["examples"]:
         return f"  without the {these}: none is left, so this accuracy says nothing about new images"
-    low, high = rest["accuracy_interval"]
     return (
         f"  without the {these}: accuracy {_percent(rest['accuracy'])} of {counted(rest['examples'], 'image')} "
-        f"(95% interval {100 * low:.1f}–{100 * high:.1f}%)"
+        f"({_interval(rest)})"
     )
 
 
@@ -152,12 +156,11 @@ def exported_model_line(check: dict[str, Any] | None, records_by: str) -> str | 
         return (
             f"  these numbers come from the records{by}; the exported model was not run on photos: {check['why_not']}"
         )
-    low, high = (f"{100 * bound:.1f}" for bound in check["accuracy_interval"])
     answers = "1 answer differs" if check["different_answers"] == 1 else f"{check['different_answers']} answers differ"
     return (
-        f"  the exported model itself, run on {check['photos']} of these {counted(check['of'], 'photo')}: accuracy "
-        f"{_percent(check['accuracy'])} ({low} to {high}), their records{by} {_percent(check['accuracy_of_records'])}; "
-        f"{answers}, largest score difference {check['largest_score_difference']:.2g}"
+        f"  the exported model itself, run on {check['photos']} of these {counted(check['of'], 'image')}: accuracy "
+        f"{_percent(check['accuracy'])} ({_interval(check)}), their records{by} "
+        f"{_percent(check['accuracy_of_records'])}; {answers}, largest score difference {check['largest_score_difference']:.2g}"
         + ("; the time was over before all photos" if check["ran_out_of_time"] else "")
     )
 
