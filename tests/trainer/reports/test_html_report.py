@@ -304,6 +304,7 @@ def test_a_temperature_that_makes_the_scores_worse_is_said(temperature):
     worse = temperature == 9.0
     assert ("On this set the temperature makes the scores worse" in page.text) == worse
     assert ("here the temperature made it larger" in page.text) == worse
+    assert ("calibration error before and after temperature scaling" in page.text) == worse
 
 
 def test_two_seeds_have_no_spread():
