@@ -160,7 +160,8 @@ def exported_model_line(check: dict[str, Any] | None, records_by: str) -> str | 
     return (
         f"  the exported model itself, run on {check['photos']} of these {counted(check['of'], 'image')}: accuracy "
         f"{_percent(check['accuracy'])} ({_interval(check)}), their records{by} "
-        f"{_percent(check['accuracy_of_records'])}; {answers}, largest score difference {check['largest_score_difference']:.2g}"
+        f"{_percent(check['accuracy_of_records'])}; {answers}, "
+        f"largest score difference {check['largest_score_difference']:.2g}"
         + ("; the time was over before all photos" if check["ran_out_of_time"] else "")
     )
 
