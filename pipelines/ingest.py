@@ -28,6 +28,7 @@ from configs.file_uris import path_argument
 from configs.list_names import DICT_NAME, SPLITS
 from configs.printed_commands import program_command
 from configs.program import begins_again, run_program
+from configs.recipe import PreprocessOptions
 from pipelines.splits.assign import name_share, split_of, stratified
 from pipelines.splits.earlier_lists import moved_message, read_earlier_lists
 from pipelines.splits.given_split import CLASSES, KEEP, POOL, GivenSplit, find_given_split
@@ -48,6 +49,8 @@ from preprocess.storage.base import LocalStorage, Storage, read_file
 from preprocess.storage.uris import has_scheme, is_in_bucket
 
 _PERCENT = 10.0
+# Its weights are installed with the project (the extra `weights`).
+_INSTALLED = "efficientnet_lite0"
 
 # A photo of a list: (share of what identifies it, URI, label). Sorted, such rows are in the order of the list.
 _Photo = tuple[float, str, str]
@@ -297,6 +300,24 @@ def _storage_for(uri: str) -> Storage:
     return others
 
 
+def _backbone_here() -> tuple[list[str], str]:
+    """The flag for a network whose ImageNet weights are on this machine, and why it is given; nothing for the default.
+
+    Nothing is asked of the network: the default network may well be downloaded later.
+    """
+    from preprocess.backbones.architectures import ARCHITECTURES
+
+    default = PreprocessOptions.backbone
+    if default in ARCHITECTURES and ARCHITECTURES[default].imagenet.find():
+        return [], ""
+    if not ARCHITECTURES[_INSTALLED].imagenet.find():
+        return [], ""
+    return ["--backbone", _INSTALLED], (
+        f"{_INSTALLED}: its weights are on this machine, those of {default} are not. With a network, leave the flag "
+        "out of all commands, and they are downloaded once"
+    )
+
+
 @begins_again()
 def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -> int:
     """Runs the program; `storage` replaces the filesystem of URIs with a scheme.
@@ -380,8 +401,11 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
         "--input_dict": written[0],
         "--output_path": os.path.join(output_dir, "preproc", "train"),
     }
-    print("next:    " + program_command("embed", *(word for pair in flags.items() for word in pair)))
-    print(f"         or all lists at once: {program_command('preproc', '--data_dir', output_dir)}")
+    backbone, why = _backbone_here()
+    print("next:    " + program_command("embed", *(word for pair in flags.items() for word in pair), *backbone))
+    print(f"         or all lists at once: {program_command('preproc', '--data_dir', output_dir, *backbone)}")
+    if why:
+        print(f"         ({why})")
     return EXIT_OK
 
 

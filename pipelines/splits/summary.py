@@ -176,8 +176,8 @@ def say_doubts(labels: Sequence[str], counts: Counts, *, eval_percent: float, is
         if percents and (max(percents) > 1.5 * eval_percent or 1.5 * min(percents) < eval_percent):
             _say(
                 "note",
-                f"to evaluate on are from {min(percents):.0f} to {max(percents):.0f} % of the images of a class; "
-                f"--stratify takes {eval_percent:g} % of each.",
+                f"eval.csv has between {min(percents):.0f} and {max(percents):.0f} % of the images of a class; with "
+                f"--stratify it has {eval_percent:g} % of each.",
             )
 
 
