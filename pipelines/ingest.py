@@ -31,7 +31,7 @@ from configs.program import begins_again, run_program
 from configs.recipe import PreprocessOptions
 from pipelines.splits.assign import name_share, split_of, stratified
 from pipelines.splits.earlier_lists import moved_message, read_earlier_lists
-from pipelines.splits.given_split import CLASSES, KEEP, POOL, GivenSplit, find_given_split
+from pipelines.splits.given_split import CLASSES, KEEP, POOL, GivenSplit, find_given_split, parent_folders
 from pipelines.splits.photo_groups import PhotoGroups
 from pipelines.splits.summary import say_doubts, say_given_split, say_groups, say_left_out, say_odd_folders, table
 from preprocess.images.class_folders import (
@@ -373,9 +373,10 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
     if folders is not None:
         say_given_split(folders, mode=args.split_folders, eval_percent=eval_percent, test_percent=test_percent)
     elif args.split_folders != CLASSES:
-        say_odd_folders(classes)
-    say_left_out(classes)
-    say_groups(groups, chosen=args.group_by, of_group=of_group, is_split=given is not None)
+        say_odd_folders(classes, args.image_dir)
+    has_parents = folders is None and args.split_folders != CLASSES and bool(parent_folders(classes))
+    say_left_out(classes, has_parents=has_parents)
+    say_groups(groups, chosen=args.group_by, of_group=of_group, is_split=given is not None, has_parents=has_parents)
     say_doubts(names, counts, eval_percent=eval_percent, is_split=given is not None, stratify=args.stratify)
     moved = moved_message(earlier, photos)
     if moved is not None:
