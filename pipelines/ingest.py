@@ -403,10 +403,10 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
         "--output_path": os.path.join(output_dir, "preproc", "train"),
     }
     backbone, why = _backbone_here()
+    if why:
+        print(f"network: {why}.")
     print("next:    " + program_command("embed", *(word for pair in flags.items() for word in pair), *backbone))
     print(f"         or all lists at once: {program_command('preproc', '--data_dir', output_dir, *backbone)}")
-    if why:
-        print(f"         ({why})")
     return EXIT_OK
 
 
