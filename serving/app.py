@@ -21,6 +21,7 @@ from preprocess.images.decode import ImageError
 from preprocess.machine.machine_faults import MachineFault
 from serving import tensorflow_api
 from serving.admission import Admission
+from serving.allowed_hosts import AllowedHosts, listens_on_loopback
 from serving.batching import NetworkOutput
 from serving.bodies import body_of, file_of, parse_json
 from serving.decoding import WaitedTooLongError
@@ -87,7 +88,13 @@ class Server:
             lifespan=self._lifespan,
         )
         app.router.redirect_slashes = False  # A redirect would lead to the host that the request names.
-        return RequestLog(app, self._metrics)
+        return RequestLog(self._for_known_hosts(app), self._metrics)
+
+    def _for_known_hosts(self, app: Any) -> Any:
+        options = self._options
+        if options.allowed_hosts or listens_on_loopback(options.host):
+            return AllowedHosts(app, options.allowed_hosts)
+        return app
 
     async def _waited_too_long(self, request: Request, error: Exception) -> Response:
         return await _refusal(request, self.admission.busy())

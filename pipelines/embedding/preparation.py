@@ -151,6 +151,8 @@ def prepare_job(
         unsaid=unsaid,
     )
     check_web_hosts(lists, connections_per_host=options.connections_per_host, from_here=target.is_here)
+    if target.is_here:
+        check_reachable(lists.bucket_images)
     with doing("checking the weights and the output"):
         weights_folders = {name: _check_weights(flags, target, spec, storage) for name, spec in specs.items()}
         specs = {name: complete_spec(spec, storage) for name, spec in specs.items()}
@@ -315,8 +317,6 @@ def _check_services(
     Raises:
       InputError: one of them denies access, or Beam refuses its options.
     """
-    if target.on_dataflow:
-        check_credentials(target.beam_options)
     paths = [*dictionary]
     for options in each:
         predictions = [options.prediction] if options.prediction else []
@@ -324,7 +324,10 @@ def _check_services(
         paths += [*options.embedding_caches, *options.against, *predictions]
     for path in dict.fromkeys(paths):
         storage.require_scheme(path)
+    # First: without a network, the login is not what is missing.
     check_reachable(paths)
+    if target.on_dataflow:
+        check_credentials(target.beam_options)
     if not target.is_here:
         check_options(target.runner, target.beam_options)
     if target.on_dataflow:

@@ -303,7 +303,7 @@ def test_what_the_prices_and_the_recipe_leave_open_is_said(data_dir, capsys):
     assert "has no prices for europe-west4: those of us-central1 are used" in printed
     assert "may wait up to six hours before it starts: not counted" in printed
     assert "a disk of type pd-balanced costs what pd-ssd does" in printed
-    assert "of 30 workers, 5 can work at a time" in printed
+    assert "at most 5 workers of 30 can work at the same time" in printed
     assert [cost["workers"] for cost in made["dataflow"]["by_workers"]] == [1, 2, 5]
 
 
