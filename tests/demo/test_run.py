@@ -76,8 +76,9 @@ def test_photos_that_cannot_be_read_and_odd_links_are_no_reason_to_stop(tmp_path
     assert first == str(broken) != second
     said = capsys.readouterr().out
     assert "failed.jsonl" in said and "demo: done" in said
-    last = [line.split()[1:3] for line in said.splitlines() if line.startswith("next:")][-2:]
-    assert [(os.path.basename(program), name) for program, name in last] == [("hugs", "serve"), ("hugs", "predict")]
+    last = [line.split()[1:3] for line in said.splitlines() if line.startswith("next:")]
+    programs = [name for program, name in last if os.path.basename(program) == "hugs"]
+    assert programs[-5:] == ["serve", "predict", "audit", "twins", "map"]
     assert f"{workflow[1]}: a (75.0%, NOT SURE: below its threshold of 90.0%); its folder says" in said
     assert not [path for path in (tmp_path / "demo" / "out").iterdir() if set(path.name) & set('[],*? `"')]
 
@@ -173,7 +174,8 @@ def test_a_folder_that_is_not_there(tmp_path):
 @pytest.mark.parametrize("name", ["photos [2023]", 'a"b', "it's", "`touch x`", "a;b"])
 def test_make_demo_gives_the_folder_to_the_program_as_it_is(tmp_path, name):
     shutil.copy(os.path.join(ROOT, "Makefile"), tmp_path)
-    for needed in ("pyproject.toml", "requirements.lock"):
+    for needed in ("pyproject.toml", "setup.py", "requirements.lock", "preprocess/images/_pixels.c"):
+        (tmp_path / needed).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / needed).touch()
     command = ["make", "-n", "demo", f"DATA={name}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
