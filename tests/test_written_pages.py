@@ -133,10 +133,11 @@ def test_the_commands_of_the_readme_lead_to_a_prediction(workflow, capsys):
 
 def test_the_commands_of_the_page_on_insight_run_after_those_of_the_readme(workflow, patch):
     """As they are written, in their order, in the folder that the commands of the README left."""
+    patch.setattr("insight.drifting.comparison._MIN_PHOTOS", 8)  # The training set has fewer than are needed.
     (workflow / "new_photos").mkdir()
     random = np.random.RandomState(1)
-    for number in range(12):
-        write_photo(workflow / "new_photos" / f"{number}.jpg", 20 * number, random)
+    for number in range(24):
+        write_photo(workflow / "new_photos" / f"{number}.jpg", 10 * number, random)
     uri = next(csv.reader((workflow / "data" / "train.csv").open()))[0]
     corrected = "image_uri,image_sha256,action,label\n" + f'"{uri}",,change,hugs\nnew_photos/0.jpg,,change,hugs\n'
     (workflow / "corrections.csv").write_text(corrected)  # what the pages of audit and next download
