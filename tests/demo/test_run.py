@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -16,7 +15,7 @@ from configs.errors import InputError
 from demo import run as demo
 from pipelines import ingest, preproc
 from tests.pipelines.conftest import engine  # noqa: F401 (a fixture)
-from tests.support.programs import ROOT
+from tests.support.makefile import copy_makefile
 
 
 @pytest.fixture
@@ -173,10 +172,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("name", ["photos [2023]", 'a"b', "it's", "`touch x`", "a;b"])
 def test_make_demo_gives_the_folder_to_the_program_as_it_is(tmp_path, name):
-    shutil.copy(os.path.join(ROOT, "Makefile"), tmp_path)
-    for needed in ("pyproject.toml", "setup.py", "requirements.lock", "preprocess/images/_pixels.c"):
-        (tmp_path / needed).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / needed).touch()
+    copy_makefile(tmp_path)
     command = ["make", "-n", "demo", f"DATA={name}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     line = next(line for line in done.stdout.splitlines() if "demo.run" in line)

@@ -20,6 +20,7 @@ import zipfile
 import pytest
 
 from scripts.install_environment import entries, link_to_elsewhere, uv_variables
+from tests.support.makefile import copy_makefile
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = ROOT / "scripts" / "install_environment.py"
@@ -273,9 +274,7 @@ def test_make_refuses_a_link_to_the_environment_of_another_checkout(tmp_path):
     for name in ("installed", "project", "kept"):
         (elsewhere / ".venv" / name).touch()
     shutil.copy(PROGRAM, here / "scripts")
-    shutil.copy(ROOT / "Makefile", here)
-    for name in ("requirements.lock", "pyproject.toml"):  # Newer than the stamps: without the link, make installs.
-        (here / name).touch()
+    copy_makefile(here)  # Without the link, make would install.
     (here / ".venv").symlink_to("../elsewhere/.venv")
     # (Not those of the make that runs the tests.)
     clean = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
