@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.label_errors.audit_page import audit_page
     from insight.label_errors.groups import group_numbers
     from insight.label_errors.judge import judge_labels
-    from insight.label_errors.suspects import COLUMNS, SUSPECTS_NAME, suspect_lines, suspects
+    from insight.label_errors.suspects import COLUMNS, SUSPECTS_NAME, all_labels, suspect_lines, suspects
     from insight.next_commands import steps_with_corrections
     from insight.pages.output_folder import OutputFolder
 
@@ -85,10 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     groups, grouped = group_numbers(photos, options.group_by)
     judgement = judge_labels(photos.embeddings, _given(photos), groups, seed=options.seed)
     # Of a million photos, the table takes a gigabyte: it is written while it is made.
-    found = suspects(photos, judgement, groups)
+    labels = all_labels(photos)
+    found = suspects(photos, labels, judgement, groups)
     shown = list(itertools.islice(found, options.most))
     with output.text(SUSPECTS_NAME) as stream:
-        write_csv(stream, COLUMNS, suspect_lines(photos, itertools.chain(shown, found)))
+        write_csv(stream, COLUMNS, suspect_lines(photos, labels, itertools.chain(shown, found)))
     output.write(_PAGE_NAME, audit_page(photos, judgement, shown, photo_dirs=options.photo_dirs))
     print(f"photos          {len(photos):,} of {counted(len(photos.sets), 'set')}")
     if unlabelled:

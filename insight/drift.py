@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from configs.console import require_printed
 from configs.counts import counted
@@ -18,7 +18,7 @@ from configs.errors import EXIT_OK, InputError
 from configs.option import REQUIRED, option, same_option
 from configs.printed_commands import program_command
 from configs.program import begins_again, run_program
-from configs.rules import Number, PathTexts, Switch
+from configs.rules import Number, RepeatedPaths, Switch
 from insight.options import PageOptions, SetOptions, parse_options
 from trainer.options import Path
 
@@ -35,13 +35,6 @@ _NUM_SHOWN = 20
 _THUMBNAIL_SIDE = 150
 # So many photos that cannot be read are printed; drift.json names all.
 _NUM_PRINTED = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class _Photos(PathTexts):
-    """Any number of paths: the flag may be repeated, and takes all that a shell makes of a glob without quotes."""
-
-    flag: ClassVar[dict[str, Any]] = {"action": "extend", "nargs": "+"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +54,7 @@ class DriftOptions(PageOptions):
     )
     input_path: tuple[str, ...] = option(
         (),
-        _Photos(),
+        RepeatedPaths(),
         help="new photos: image files, folders and globs of them, or lists with the image in the first column; local, "
         "gs:// or s3://. They are embedded here, by the model's network; of more than 2,000 so many are sampled",
         decides="neither",

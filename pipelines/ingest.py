@@ -370,11 +370,13 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
         earlier = read_earlier_lists(output_dir, list_storage)
         written, removed = _write_lists(output_dir, names, photos, fenced(list_storage, lock))
     counts = _counts(names, photos)
+    parents: dict[str, list[str]] = {}
     if folders is not None:
         say_given_split(folders, mode=args.split_folders, eval_percent=eval_percent, test_percent=test_percent)
     elif args.split_folders != CLASSES:
-        say_odd_folders(classes, args.image_dir)
-    has_parents = folders is None and args.split_folders != CLASSES and bool(parent_folders(classes))
+        parents = parent_folders(classes)
+        say_odd_folders(classes, parents, args.image_dir)
+    has_parents = bool(parents)
     say_left_out(classes, has_parents=has_parents)
     say_groups(groups, chosen=args.group_by, of_group=of_group, is_split=given is not None, has_parents=has_parents)
     say_doubts(names, counts, eval_percent=eval_percent, is_split=given is not None, stratify=args.stratify)

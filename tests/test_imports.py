@@ -263,26 +263,29 @@ def test_beam_appears_only_where_it_may(path):
         assert name.startswith(BEAM)
 
 
+def used_by(package: str, *, of: str) -> set[tuple[str, str]]:
+    """Each module of a package with each module of another one that it imports."""
+    return {
+        (module_name(path), name)
+        for path in MODULES
+        if module_name(path).startswith(package)
+        for name in imported_modules(path)
+        if name.startswith(of)
+    }
+
+
 def test_the_cloud_knows_the_trainer_by_its_contracts():
-    used = {name for path in MODULES if module_name(path).startswith("cloud") for name in imported_modules(path)}
-    assert {name for name in used if name.startswith("trainer")} == TRAINER_FOR_CLOUD
+    assert {name for _, name in used_by("cloud", of="trainer")} == TRAINER_FOR_CLOUD
 
 
 def test_the_pipelines_know_the_trainer_only_to_answer():
-    used = {
-        (module_name(path), name)
-        for path in MODULES
-        if module_name(path).startswith("pipelines")
-        for name in imported_modules(path)
-        if name.startswith("trainer")
-    }
+    used = used_by("pipelines", of="trainer")
     assert {name for _, name in used} == TRAINER_FOR_ANSWERS
     assert all(module.startswith("pipelines.answers.") for module, _ in used)
 
 
 def test_the_server_knows_of_the_trainer_what_a_model_is():
-    used = {name for path in MODULES if module_name(path).startswith("serving") for name in imported_modules(path)}
-    assert {name for name in used if name.startswith("trainer")} == TRAINER_FOR_SERVING
+    assert {name for _, name in used_by("serving", of="trainer")} == TRAINER_FOR_SERVING
 
 
 INSIGHT_FOR_SERVING = {
@@ -294,13 +297,7 @@ INSIGHT_FOR_SERVING = {
 
 
 def test_the_server_knows_insight_only_to_search():
-    used = {
-        (module_name(path), name)
-        for path in MODULES
-        if module_name(path).startswith("serving")
-        for name in imported_modules(path)
-        if name.startswith("insight")
-    }
+    used = used_by("serving", of="insight")
     assert {name for _, name in used} == INSIGHT_FOR_SERVING
     assert all(module.startswith("serving.search.") for module, _ in used)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -131,10 +130,12 @@ def read_embedded_photos(
     with doing(f"reading the records of --{flag}", total=total, unit="record") as reading:
         for number, shard_records in zip(numbers, read_shards(parts), strict=True):
             for records in shard_records:
-                kept = records.label_counts > 0 if only_labelled else np.ones(len(records), bool)
-                place = slice(filled, filled + int(kept.sum()))
+                # A slice, where all are kept, copies nothing.
+                kept = np.flatnonzero(records.label_counts > 0) if only_labelled else slice(0, len(records))
+                count = len(kept) if isinstance(kept, np.ndarray) else len(records)
+                place = slice(filled, filled + count)
                 embeddings[place] = records.embeddings[kept]
-                uris[place] = list(itertools.compress(records.uris, kept))
+                uris[place] = np.asarray(records.uris, object)[kept]
                 digests[place] = records.image_digests[kept]
                 hashes[place] = records.image_hashes[kept]
                 label_counts[place] = records.label_counts[kept]

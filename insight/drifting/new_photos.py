@@ -10,6 +10,7 @@ import numpy as np
 from insight.data.embedded_photos import EmbeddedPhotos
 from insight.data.photo_files import PhotoFiles
 from insight.queries.named_photos import NamedPhotos, UnreadPhoto
+from trainer.data.distinct_photos import first_of_each
 from trainer.data.photo_statistics import PHOTO_STATISTICS, statistics_of_photos
 from trainer.data.photos import PhotoFinder, Thumbnail
 
@@ -121,15 +122,3 @@ def photos_of_files(found: NamedPhotos, named: Sequence[tuple[str, str]], *, tot
         repeated=len(found.digests) - len(kept),
         unread=tuple(found.unread),
     )
-
-
-def first_of_each(digests: Sequence[str | None]) -> np.ndarray:
-    """The places of the photos but those whose digest an earlier one has: int64. Copies would look like a group."""
-    seen: set[str] = set()
-    kept = []
-    for place, digest in enumerate(digests):
-        if digest is None or digest not in seen:
-            kept.append(place)
-        if digest is not None:
-            seen.add(digest)
-    return np.array(kept, np.int64)

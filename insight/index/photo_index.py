@@ -205,8 +205,9 @@ def open_index(folder: str, sets: Sequence[RecordSet], *, flag: str = "index") -
     """
     identity, labels = sets[0].manifest.backbone, sets[0].manifest.labels
     shards = shards_of(sets)
-    require_index_folder(folder, flag=flag)
     known = _read_contents(folder, flag)
+    if known is None:
+        require_writable(folder, flag=flag)
     same_kind = known is not None and known.network == identity.network and known.labels == labels
     done, index = "made", None
     try:

@@ -60,7 +60,6 @@ class Judgement:
         included.
       unseen_scores: float, shape [n, classes]: the same without any knowledge of the label that was given.
       neighbours: int64, shape [n, k]: the nearest photos of other groups, the nearest first; -1 where there are fewer.
-      similarities: float32, shape [n, k]: their cosine similarities, of standardized embeddings.
       confusions: float64, shape [true class, label]: the estimated share of photos of a class that have each label.
     """
 
@@ -69,7 +68,6 @@ class Judgement:
     scores: np.ndarray
     unseen_scores: np.ndarray
     neighbours: np.ndarray
-    similarities: np.ndarray
     confusions: np.ndarray
 
 
@@ -131,7 +129,6 @@ def judge_labels(
         scores=_of_all_classes(scores, present, classes),
         unseen_scores=_of_all_classes(np.exp(logs, out=logs), present, classes),
         neighbours=neighbours,
-        similarities=similarities,
         confusions=all_confusions,
     )
 

@@ -64,15 +64,17 @@ class Suspect:
     why: str
 
 
-def suspects(photos: EmbeddedPhotos, judgement: Judgement, groups: np.ndarray) -> Iterator[Suspect]:
+def suspects(
+    photos: EmbeddedPhotos, labels: Sequence[tuple[str, ...]], judgement: Judgement, groups: np.ndarray
+) -> Iterator[Suspect]:
     """What is said of each photo, the most suspicious one first.
 
     Args:
       photos: n photos with at least one label each.
+      labels: those of each photo, from `all_labels`.
       judgement: of their labels.
       groups: int64, shape [n]: the number of the group of each photo.
     """
-    labels = all_labels(photos)
     number_of = {name: number for number, name in enumerate(photos.labels)}
     twins = _labels_of_groups(labels, groups)
     for row in judgement.order.tolist():
@@ -154,9 +156,10 @@ def _have(count: int) -> str:
     return f"{count} has" if count == 1 else f"{count} have"
 
 
-def suspect_lines(photos: EmbeddedPhotos, found: Iterable[Suspect]) -> Iterator[list[object]]:
+def suspect_lines(
+    photos: EmbeddedPhotos, labels: Sequence[tuple[str, ...]], found: Iterable[Suspect]
+) -> Iterator[list[object]]:
     """The lines of the table below `COLUMNS`, one for each suspect, in order. Probabilities have four decimals."""
-    labels = all_labels(photos)
     with doing("writing the table", total=len(photos), unit="photo") as progress:
         for suspect in found:
             yield _line(photos, labels, suspect)

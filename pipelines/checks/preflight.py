@@ -16,6 +16,7 @@ from configs.arguments import require_utf8
 from configs.choices import UnknownLabels
 from configs.counts import counted
 from configs.errors import InputError
+from configs.network_faults import NO_NETWORK
 from configs.printed_commands import program_command
 from preprocess.images.hash_sample import HashSample
 from preprocess.jobs.set_files import read_block_results
@@ -111,7 +112,7 @@ def _advice(error: OSError) -> str:
     # A machine that refuses was found, so there is a network.
     if isinstance(error, ConnectionRefusedError):
         return "Check this address and the network"
-    return "There seems to be no network here: check the connection, set https_proxy if there is a proxy"
+    return f"{NO_NETWORK}, set https_proxy if there is a proxy"
 
 
 def check_remote(paths: Mapping[str, Iterable[str]]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from configs.counts import counted
 from configs.list_names import SPLITS
-from pipelines.splits.given_split import POOL, GivenSplit, parent_folders, same_folders, training_folders
+from pipelines.splits.given_split import POOL, GivenSplit, same_folders, training_folders
 from pipelines.splits.photo_groups import NAME, PARENT, PATH, PhotoGroups
 from preprocess.images.class_folders import ClassFolders, few_of, formats_hint
 
@@ -52,8 +52,14 @@ def say_left_out(found: ClassFolders, *, has_parents: bool = False) -> None:
         _say("warning", f"{counted(len(empty), 'folder')} without an image, not a class: {few_of(empty)}.")
 
 
-def say_odd_folders(found: ClassFolders, image_dir: str) -> None:
-    """Prints on standard error whether folders below the class folders may be the classes."""
+def say_odd_folders(found: ClassFolders, parents: Mapping[str, Sequence[str]], image_dir: str) -> None:
+    """Prints on standard error whether folders below the class folders may be the classes.
+
+    Args:
+      found: the class folders.
+      parents: those that look like parents of class folders, from `parent_folders`.
+      image_dir: the folder that holds the class folders.
+    """
     same = same_folders(found)
     if same:
         _say(
@@ -68,8 +74,8 @@ def say_odd_folders(found: ClassFolders, image_dir: str) -> None:
             f"{few_of(training)} is a class with folders of its own. If those are the classes, let --image_dir be that "
             "folder.",
         )
-    parents = {} if same else {name: inside for name, inside in parent_folders(found).items() if name not in training}
-    for name, inside in list(parents.items())[:_MAX_PARENTS]:
+    others = {} if same else {name: inside for name, inside in parents.items() if name not in training}
+    for name, inside in list(others.items())[:_MAX_PARENTS]:
         _say(
             "warning",
             f"{few_of([name])} looks like the parent of class folders: it holds no photo of its own, only folders "

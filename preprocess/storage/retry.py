@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from configs.network_faults import network_fault
+from configs.network_faults import NO_NETWORK, network_fault
 
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -177,11 +177,7 @@ def _not_reached(error: Exception, tried: str) -> NotReached:
         or f"cannot reach the service ({first_line(error)})"
     )
     # A machine that refuses was found, so there is a network.
-    advice = (
-        "Check its address and the network"
-        if "refuses connections" in fault
-        else "There seems to be no network here: check the connection"
-    )
+    advice = "Check its address and the network" if "refuses connections" in fault else NO_NETWORK
     return NotReached(f"{fault}, {tried}. {advice}, or set https_proxy if there is a proxy")
 
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.support.browser import accessibility_faults, chromium
+from tests.support.browser import accessibility_faults, chromium, pages_of_server
 from tests.support.searched_photos import GONE, LARGE, WEB, write_searched_photos
 
 pytestmark = pytest.mark.usefixtures("with_extra")
@@ -38,27 +38,10 @@ def browser():
 @pytest.fixture
 def open_page(browser, searching):
     """Opens the page; whatever it asks of other hosts, and each error in it, fails the test."""
-    contexts, faults = [], []
-
-    def open_page(width=1200, scheme="light"):
-        context = browser.new_context(
+    with pages_of_server(browser, searching.url) as open_page:
+        yield lambda width=1200, scheme="light": open_page(
             viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=scheme == "dark"
         )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda line: faults.append(line.text) if "Content Security Policy" in line.text else None)
-        own = (f"{searching.url}/", f"blob:{searching.url}/")
-        page.on("request", lambda asked: None if asked.url.startswith(own) else faults.append(asked.url))
-        page.goto(f"{searching.url}/")
-        page.get_by_role("heading", name="Can I hug that?").wait_for()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert faults == []
 
 
 def ask(page, content, name="a.jpg"):

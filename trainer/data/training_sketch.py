@@ -20,6 +20,7 @@ import numpy as np
 
 from configs.errors import InputError
 from trainer.data.dataset import EmbeddingDataset
+from trainer.data.distinct_photos import first_of_each
 from trainer.data.photo_statistics import PHOTO_STATISTICS, statistics_of_photos
 from trainer.data.photos import PhotoFinder
 
@@ -155,7 +156,8 @@ def sketch_training_set(
     """
     count, embedding_size = dataset.embeddings.shape
     order = np.random.RandomState(_PROJECTION_SEED).permutation(count)
-    chosen = np.sort(_some_without_copies(dataset, order))
+    distinct = first_of_each(map(dataset.image_digest_of, order.tolist()), most=_MAX_PHOTOS)
+    chosen = np.sort(order[distinct])
     size = max(1, min(embedding_size, _MAX_NUMBERS // len(chosen)))
     vectors = np.empty((len(chosen), size), np.float32)
     start = filled = 0
@@ -170,18 +172,3 @@ def sketch_training_set(
     return TrainingSketch.of_vectors(
         vectors, dataset.first_label_ids[chosen], statistics, embedding_size=embedding_size, num_photos=count
     )
-
-
-def _some_without_copies(dataset: EmbeddingDataset, order: np.ndarray) -> np.ndarray:
-    """The first rows of an order, at most as many as a sketch holds, without files that an earlier one is equal to."""
-    kept: list[int] = []
-    seen: set[str] = set()
-    for row in order.tolist():
-        if len(kept) == _MAX_PHOTOS:
-            break
-        digest = dataset.image_digest_of(row)
-        if digest is None or digest not in seen:
-            kept.append(row)
-        if digest is not None:
-            seen.add(digest)
-    return np.array(kept, np.int64)
