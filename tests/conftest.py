@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.forked_program import SOCKET
 from tests.support.made_once import SHARED_FOLDER
-from tests.support.programs import ROOT, environment_of_programs, note_variable, set_variable
+from tests.support.programs import ROOT, environment_of_programs, give_variable, give_variable_back, set_variable
 from tests.support.quick_beam import quicken_beam
 
 # The time that an example may take says how busy the machine is.
@@ -34,19 +34,30 @@ sys.dont_write_bytecode = False
 
 
 def _noting(change):
-    """A method of MonkeyPatch that lets programs have the variables that tests set and remove with it."""
+    """A method of MonkeyPatch that changes a dictionary; of the environment, it lets programs have the change."""
 
     @functools.wraps(change)
     def method(patch, dictionary, name, *more, **options):
-        if dictionary is os.environ:
-            note_variable(name)
         change(patch, dictionary, name, *more, **options)
+        if dictionary is os.environ:
+            patch.__dict__.setdefault("given", []).append(give_variable(name, os.environ.get(name)))
+
+    return method
+
+
+def _giving_back(undo):
+    @functools.wraps(undo)
+    def method(patch):
+        undo(patch)
+        while patch.__dict__.get("given"):
+            give_variable_back(*patch.given.pop())
 
     return method
 
 
 pytest.MonkeyPatch.setitem = _noting(pytest.MonkeyPatch.setitem)  # setenv and delenv call them.
 pytest.MonkeyPatch.delitem = _noting(pytest.MonkeyPatch.delitem)
+pytest.MonkeyPatch.undo = _giving_back(pytest.MonkeyPatch.undo)
 
 # The files that take longest come first, so that at the end no process waits for the last file of the other.
 _FIRST = (

@@ -181,6 +181,8 @@ def test_processes_of_pytest_are_forks():
 
 
 def test_what_packages_set_in_the_process_of_the_tests_stays_there_and_what_tests_set_does_not(monkeypatch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TF_LEAKED", "0")  # What one test has set is no matter of the tests after it.
     os.environ["TF_LEAKED"] = "1"
     try:
         monkeypatch.setenv("HUGS_SET", "2")

@@ -15,17 +15,29 @@ ROOT = pathlib.Path(__file__).parents[2]
 # packages and our programs set in the process of the tests, no user has, so no program gets it. readline sets the size
 # of the terminal, for the processes that pytest starts, too.
 _AT_START = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-_SET_BY_TESTS: set[str] = set()
+# The values that tests have set; None for what they have removed.
+_SET_BY_TESTS: dict[str, str | None] = {}
+_NOT_SET = object()
 
 
-def note_variable(name):
-    """Lets programs have a variable that a test sets or removes in `os.environ`, for as long as it is so."""
-    _SET_BY_TESTS.add(name)
+def give_variable(name, value):
+    """Lets programs have a variable, or None lets them not have it. Gives what `give_variable_back` takes."""
+    before = _SET_BY_TESTS.get(name, _NOT_SET)
+    _SET_BY_TESTS[name] = value
+    return name, before
+
+
+def give_variable_back(name, before):
+    """Programs have of a variable what they had before `give_variable`, whatever packages have made of it meanwhile."""
+    if before is _NOT_SET:
+        _SET_BY_TESTS.pop(name, None)
+    else:
+        _SET_BY_TESTS[name] = before
 
 
 def set_variable(name, value):
     """Sets a variable of this process and of the programs that it starts from now on; removes it if `value` is None."""
-    note_variable(name)
+    give_variable(name, value)
     if value is None:
         os.environ.pop(name, None)
     else:
@@ -34,9 +46,8 @@ def set_variable(name, value):
 
 def environment_of_programs(more=None):
     """The environment of the tests, with more, as a program of a user would have it."""
-    environment = {name: value for name, value in _AT_START.items() if name not in _SET_BY_TESTS}
-    environment |= {name: os.environ[name] for name in _SET_BY_TESTS if name in os.environ}
-    return environment | (more or {})
+    environment = {**_AT_START, **_SET_BY_TESTS, **(more or {})}
+    return {name: value for name, value in environment.items() if value is not None}
 
 
 def start_program(
