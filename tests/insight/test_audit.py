@@ -168,6 +168,7 @@ def test_decisions_by_keys_are_downloaded_as_corrections(folder, audited):
             page.get_by_label("your name").fill('Ann "A", B')
             page.keyboard.press("k")  # in the field, a letter is a letter
             page.keyboard.press("Backspace")
+            page.get_by_role("status").get_by_text("5 of 8 decided").wait_for()
             page.reload()
             page.get_by_role("status").get_by_text("5 of 8 decided").wait_for()  # the browser has kept them
             assert page.get_by_label("your name").input_value() == 'Ann "A", B'

@@ -11,10 +11,8 @@ import io
 import json
 import os
 import shutil
-import signal
 import socket
 import threading
-import time
 
 import httpx
 import numpy as np
@@ -23,6 +21,7 @@ from PIL import Image
 
 from configs.errors import InputError
 from tests.support.classifiers import jpeg
+from tests.support.programs import end_program, start_program
 from tests.support.searched_photos import GONE, LABELS, REPLACED, WEB, write_searched_photos
 from tests.support.written_sets import write_record_set
 
@@ -346,7 +345,7 @@ def test_the_server_is_alive_and_not_ready_while_it_loads():
     from serving.options import ServeOptions
     from serving.serve import _plain_server
 
-    options, before = ServeOptions(model_dir=("m",)), signal.getsignal(signal.SIGTERM)
+    options = ServeOptions(model_dir=("m",))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -357,13 +356,30 @@ def test_the_server_is_alive_and_not_ready_while_it_loads():
                 response = client.request(method, f"{url}{path}")
                 assert (response.status_code, response.json()["reason"]) == (503, "loading")
                 assert response.headers["retry-after"] == "5"
-        with pytest.raises(KeyboardInterrupt), answering(listener, lambda app: _plain_server(app, options)):
-            os.kill(os.getpid(), signal.SIGTERM)  # So what is half made is removed.
-            time.sleep(5)
-        assert signal.getsignal(signal.SIGTERM) is before
         # The next server answers who comes now.
         with socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=5):
             pass
+
+
+def test_sigterm_ends_what_loads_as_ctrl_c_does():
+    code = """
+import os, signal, socket, time
+from serving.loading import answering
+from serving.options import ServeOptions
+from serving.serve import _plain_server
+
+options = ServeOptions(model_dir=("m",))
+with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    try:
+        with answering(listener, lambda app: _plain_server(app, options)):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+    except KeyboardInterrupt:
+        print("what is half made is removed", flush=True)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+"""
+    assert end_program(start_program(["-c", code])) == ("what is half made is removed\n", "")
 
 
 @pytest.mark.parametrize(
