@@ -26,6 +26,7 @@ class TrainingProgress:
         self._max_steps = max_steps
         self._next_line_step = max(1, max_steps // _LINES_PER_RUN)
         self._bar: tqdm.tqdm | None = None
+        self._has_begun = False
         self._lines = contextlib.ExitStack()
 
     def __enter__(self) -> TrainingProgress:
@@ -59,7 +60,14 @@ class TrainingProgress:
                 self._bar.set_postfix(
                     {"loss": f"{loss:.3f}", "eval accuracy": f"{measures.accuracy:.3f}"}, refresh=False
                 )
-            self._bar.update(step - self._bar.n)  # More than 1 if a run goes on from a checkpoint.
+            if not self._has_begun:
+                # What is left is estimated from here on: the first step is compiled first, and those before a
+                # checkpoint took no time now.
+                self._has_begun = True
+                self._bar.n = self._bar.initial = step
+                self._bar.unpause()
+                self._bar.refresh()
+            self._bar.update(step - self._bar.n)
         elif measures is not None and (step >= self._next_line_step or step == self._max_steps):
             print(
                 f"step {step}/{self._max_steps}  loss {loss:.3f}  eval loss {measures.loss:.3f}  "

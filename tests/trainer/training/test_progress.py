@@ -11,6 +11,13 @@ class Terminal(io.StringIO):
         return True
 
 
+class Clock:
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
 def follow(stream: io.StringIO, *, max_steps: int, every: int) -> str:
     with TrainingProgress(max_steps, stream=stream) as progress:
         for step in range(1, max_steps + 1):
@@ -34,3 +41,20 @@ def test_a_bar_on_a_terminal():
     assert "training 100%" in shown
     assert "40/40" in shown
     assert "eval accuracy=0.500" in shown
+
+
+def test_the_estimate_leaves_out_the_compilation_and_the_steps_of_an_earlier_run():
+    """An hour until the first step, which is step 500; then a step a second: 400 steps are left after 100 more."""
+    stream, clock = Terminal(), Clock()
+    with TrainingProgress(1000, stream=stream) as progress:
+        bar = progress._bar
+        bar._time = clock.time
+        bar.start_t = bar.last_print_t = clock.now
+        clock.now += 3600
+        progress.update(500, 0.75, None)
+        assert bar.format_dict["n"] == 500
+        for step in range(501, 601):
+            clock.now += 1
+            progress.update(step, 0.75, None)
+        bar.refresh()
+    assert "600/1000 [01:40<06:40" in stream.getvalue()
