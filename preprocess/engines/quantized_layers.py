@@ -70,18 +70,21 @@ def find_layers(network: Any) -> list[Layer]:
     """The layers of an `ov.Model` that can be quantized, in the order in which they run."""
     found = []
     for node in network.get_ordered_ops():
-        if node.get_type_name() not in _LAYERS or node.get_attributes().get("transpose_a"):
-            continue
-        constant = node.input_value(1).get_node()
-        if constant.get_type_name() != "Constant" or constant.get_element_type().get_type_name() != "f32":
-            continue
-        weights = constant.get_data()
-        if node.get_type_name() == "MatMul" and (
-            weights.ndim != 2 or node.input(0).get_partial_shape().rank.is_dynamic
-        ):
-            continue
-        found.append(Layer(node=node, weights=weights))
+        if node.get_type_name() in _LAYERS:
+            constant, rank = node.input_value(1).get_node(), node.input(0).get_partial_shape().rank
+            is_constant = (
+                constant.get_type_name() == "Constant" and constant.get_element_type().get_type_name() == "f32"
+            )
+            if is_constant and rank.is_static and _has_channels(node, rank.get_length()):
+                found.append(Layer(node=node, weights=constant.get_data()))
     return found
+
+
+def _has_channels(node: Any, rank: int) -> bool:
+    """Whether the channels of the input and of the weights are where `Layer` takes them from."""
+    if node.get_type_name() != "MatMul":
+        return True
+    return rank >= 2 and len(node.input(1).get_shape()) == 2 and not node.get_attributes()["transpose_a"]
 
 
 def find_tensors(layers: Iterable[Layer]) -> list[list[Tensor]]:
@@ -138,11 +141,12 @@ class _Search:
 def _moved_inputs(node: Any) -> list[Any]:
     """The inputs whose values an operation only moves or selects; empty if it computes other values."""
     kind = node.get_type_name()
+    moved = []
     if kind == "Concat":
-        return list(node.inputs())
-    if kind == "MaxPool" or (kind == "Pad" and _pads_with_zeros(node)):
-        return [node.input(0)]
-    return []
+        moved = list(node.inputs())
+    elif kind == "MaxPool" or (kind == "Pad" and _pads_with_zeros(node)):
+        moved = [node.input(0)]
+    return moved if all(one.get_partial_shape().rank.is_static for one in moved) else []
 
 
 def _pads_with_zeros(pad: Any) -> bool:
@@ -174,14 +178,25 @@ def quantize_weights(layer: Layer, means: np.ndarray) -> None:
     floats = opset13.convert(opset13.constant(integers), "f32")
     layer.node.input(1).replace_source_output(opset13.multiply(floats, opset13.constant(scales)).output(0))
     change = _outputs_of_means(layer, integers * scales - weights, means)
-    outputs = layer.node.output(0)
-    readers = outputs.get_target_inputs()
-    shape = [1] * len(outputs.get_partial_shape())
+    shape = [1] * len(layer.node.output(0).get_partial_shape())
     shape[layer.input_channel_axis] = -1
-    shift = opset13.constant(-change.reshape(shape).astype(np.float32))
-    corrected = opset13.add(outputs, shift).output(0)
+    _add(layer.node.output(0), -change.reshape(shape))
+
+
+def _add(output: Any, values: np.ndarray) -> None:
+    """Adds constants to an output: to those that are added to it already, because OpenVINO does that in the layer."""
+    from openvino import opset13
+
+    readers = list(output.get_target_inputs())
+    if len(readers) == 1 and readers[0].get_node().get_type_name() == "Add":
+        other = readers[0].get_node().input(1 - readers[0].get_index())
+        added = other.get_source_output().get_node()
+        if added.get_type_name() == "Constant":
+            other.replace_source_output(opset13.constant((added.get_data() + values).astype(np.float32)).output(0))
+            return
+    sums = opset13.add(output, opset13.constant(values.astype(np.float32))).output(0)
     for reader in readers:
-        reader.replace_source_output(corrected)
+        reader.replace_source_output(sums)
 
 
 def _outputs_of_means(layer: Layer, weights: np.ndarray, means: np.ndarray) -> np.ndarray:
