@@ -1,8 +1,9 @@
 """Makes int8 networks: weights and activations of 8 bits, with ranges calibrated on some of the user's images.
 
-It is done here and not by NNCF, the tool of Intel, which took 26 core-seconds for Inception v3 and ours 5: NNCF runs the
-network several times, an image at a time, and compiles a small network for each layer to correct its bias. What both do
-is the same: the mean range over images, integers for weights with a scale a channel, and a correction of biases.
+It is done here and not by NNCF, the tool of Intel: for Inception v3 that took 26 core-seconds, and this takes 7 (48
+images, a busy machine). NNCF runs the network several times, an image at a time, and compiles a small network for each
+layer to correct its bias. Here one pass of batches gives all that is needed. Embeddings are also closer to those of
+float32: EfficientNet-Lite0 with its ImageNet weights 0.998 in place of 0.992 (median cosine).
 """
 
 from __future__ import annotations
