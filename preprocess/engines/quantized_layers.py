@@ -174,7 +174,8 @@ def quantize_weights(layer: Layer, means: np.ndarray) -> None:
     summed = tuple(axis for axis in range(weights.ndim) if axis not in axes)
     scales = np.abs(weights).max(axis=summed, keepdims=True) / _LARGEST_WEIGHT
     scales[scales == 0] = 1
-    integers = np.rint(weights / scales).astype(np.int8)
+    # Clipped, because the quotient of the tiniest floats, which some channels of real networks consist of, is inexact.
+    integers = np.clip(np.rint(weights / scales), -_LARGEST_WEIGHT, _LARGEST_WEIGHT).astype(np.int8)
     floats = opset13.convert(opset13.constant(integers), "f32")
     layer.node.input(1).replace_source_output(opset13.multiply(floats, opset13.constant(scales)).output(0))
     change = _outputs_of_means(layer, integers * scales - weights, means)

@@ -151,3 +151,12 @@ def test_layers_without_weights_of_their_own_are_left_alone():
     data = opset13.parameter([1, 5, 5])
     network = network_of(opset13.matmul(opset13.matmul(data, data, True, False), data, False, True), data)
     assert find_layers(network) == []
+
+
+def test_the_tiniest_weights_keep_their_signs():
+    data = opset13.parameter([1, 4])
+    network = network_of(opset13.matmul(data, np.float32([[1.9e-43], [-1.9e-43], [1e-43], [0]]), False, False), data)
+    (layer,) = find_layers(network)
+    quantize_weights(layer, np.zeros(4))
+    integers = layer.node.input_value(1).get_node().input_value(0).get_node().input_value(0).get_node().get_data()
+    assert np.sign(integers).ravel().tolist() == [1, -1, 1, 0]
