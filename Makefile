@@ -14,19 +14,23 @@ LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --python-version 3.11 --univ
 SOURCES := configs preprocess pipelines trainer serving insight cloud commands demo benchmarks tests scripts setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench bench-compare test cluster cluster-test lint format lock clean
+.PHONY: help setup demo bench bench-compare test cluster cluster-test lint format lock clean no-link
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
 
-$(VENV)/installed: requirements.lock
+# Whoever links .venv to the environment of another checkout must not lose that one.
+no-link:
+	@! test -L $(VENV) || $(INSTALL) --check
+
+$(VENV)/installed: requirements.lock | no-link
 	@command -v "$(PYTHON)" >/dev/null || \
 	  { echo "error: Python 3.11 is needed, and there is no '$(PYTHON)'. Pass PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(INSTALL) --lock requirements.lock
 	@touch $@
 
-# The command hugs, and what the project says of itself.
-$(VENV)/project: pyproject.toml $(VENV)/installed
+# The command hugs, what the project says of itself, and its compiled loops over pixels.
+$(VENV)/project: pyproject.toml setup.py preprocess/images/_pixels.c $(VENV)/installed
 	@$(INSTALL) --keep --project .
 	@touch $@
 
@@ -88,4 +92,4 @@ lock: $(VENV)/project ## resolve the locks again; LOCK_FLAGS=--upgrade for newer
 	  -o requirements-server.lock
 
 clean: ## remove the environment and what the demo made
-	rm -rf $(VENV) demo/out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo/out build *.egg-info preprocess/images/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

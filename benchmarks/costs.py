@@ -21,6 +21,8 @@ class RentedMachine:
       vcpus: hardware threads.
       memory_gb: of the whole machine.
       dollars_per_hour: the list price on demand in us-central1.
+      spot_dollars_per_hour: the price as a Spot VM there, which changes. Such a machine may be taken back
+        at any time; the same command then goes on with another one.
       precisions: those that its processor computes in hardware.
     """
 
@@ -28,6 +30,7 @@ class RentedMachine:
     vcpus: int
     memory_gb: float
     dollars_per_hour: float
+    spot_dollars_per_hour: float
     precisions: tuple[str, ...]
 
     @property
@@ -36,13 +39,35 @@ class RentedMachine:
         return self.vcpus * DATAFLOW_DOLLARS_PER_VCPU_HOUR + self.memory_gb * DATAFLOW_DOLLARS_PER_GB_HOUR
 
 
-# Prices: written down in November 2026, not from Google's own pages, which could not be read. c3: the catalog v8 of
-# skypilot-org/skypilot-catalog on GitHub (c3-standard-22: $1.10884, so $0.0504 a vCPU). n2: several public tables that
-# agree. Check them against https://cloud.google.com/compute/all-pricing.
+_ALL = ("float32", "bfloat16", "int8")
+# Prices: written down in November 2026, not from Google's own pages, which could not be read, but from the catalog v8
+# of skypilot-org/skypilot-catalog on GitHub. There, machines of a family cost as much for each vCPU: n2-standard-48
+# $2.33083, as a Spot VM $0.76205; c3-standard-44 $2.21769 and $0.34663; c3d-standard-90 $4.08591 and $0.61758. Check
+# them against https://cloud.google.com/compute/all-pricing.
 MACHINES = (
-    RentedMachine(name="n2-standard-4", vcpus=4, memory_gb=16, dollars_per_hour=0.1942, precisions=("float32", "int8")),
     RentedMachine(
-        name="c3-standard-4", vcpus=4, memory_gb=16, dollars_per_hour=0.2016, precisions=("float32", "bfloat16", "int8")
+        name="n2-standard-4",
+        vcpus=4,
+        memory_gb=16,
+        dollars_per_hour=0.1942,
+        spot_dollars_per_hour=0.0635,
+        precisions=("float32", "int8"),
+    ),
+    RentedMachine(
+        name="c3-standard-4",
+        vcpus=4,
+        memory_gb=16,
+        dollars_per_hour=0.2016,
+        spot_dollars_per_hour=0.0315,
+        precisions=_ALL,
+    ),
+    RentedMachine(
+        name="c3d-standard-4",
+        vcpus=4,
+        memory_gb=16,
+        dollars_per_hour=0.1816,
+        spot_dollars_per_hour=0.0274,
+        precisions=_ALL,
     ),
 )
 
@@ -64,6 +89,7 @@ def cost_of_a_million(choice: str, images_per_sec: float, num_cores: int, machin
         f"x {machine.vcpus} vCPUs / {VCPUS_A_CORE} = {per_core * cores:.1f} images/s a machine; "
         f"1,000,000 / {per_core * cores:.1f} / 3600 = {hours:.2f} machine-hours; "
         f"x ${machine.dollars_per_hour:g} = **${hours * machine.dollars_per_hour:.2f}**, "
+        f"as a Spot VM x ${machine.spot_dollars_per_hour:g} = ${hours * machine.spot_dollars_per_hour:.2f}, "
         f"as a worker of Dataflow x ${machine.dataflow_dollars_per_hour:.4f} = "
         f"${hours * machine.dataflow_dollars_per_hour:.2f}"
     )
@@ -95,5 +121,5 @@ def cost_lines(results: Sequence[dict[str, Any]], arithmetic: Sequence[str]) -> 
         "",
         f"This takes a core there to be worth a core here (the processor here {amx}), and a vCPU to be half a core. It "
         "counts the steady state only: no start of machines, no disk, no shuffle, no network. The prices are list "
-        "prices; check them.",
+        "prices; check them. Those of Spot VMs change, and such a machine may be taken back at any time.",
     ]

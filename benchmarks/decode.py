@@ -14,9 +14,12 @@ figure is the ratio of the medians. A line for each photo shows where the time i
 The rates of 500 x 375 photos, as JPEG and as PNG, are images per second of one core (CPU time of reading and decoding).
 
 The bound of one core for JPEGs is libjpeg-turbo's own decoder at the same scale (simplejpeg, slow DCT, full upsampling)
-and a resize with SIMD (OpenCV, bilinear without a wider filter). Its pixels are other ones: no library resizes with
-SIMD to Pillow's pixels. It needs the packages simplejpeg and opencv-python-headless, and is left out without them. All
-are measured in turns. "Isolated" counts the CPU time of this thread and of its decoder process.
+and a resize with SIMD (OpenCV, bilinear without a wider filter). Its pixels are other ones: no other library resizes
+with SIMD to Pillow's pixels. It needs the packages simplejpeg and opencv-python-headless, and is left out without them.
+"Here" is `decode_image` in this process, "Pillow resizes" the same without the compiled loops
+(`preprocess.images.resample`), and the pixels of both are compared. Each decodes all photos, in turns, and the median
+of its rounds counts. "Isolated" counts the CPU time of this thread and of its decoder process. A line shows the parts
+of "here", and the cost of the hash.
 """
 
 from __future__ import annotations
@@ -40,9 +43,10 @@ from benchmarks.report import Figure, at_least, finish, say
 from configs.errors import EXIT_OK
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
-from preprocess.images import decode
+from preprocess.images import decode, perceptual_hash, resample
 from preprocess.images.decode import IMAGE_SIZE, decode_image, jpeg_reduced_side
 from preprocess.images.isolated_decoder import IsolatedDecoder
+from preprocess.images.perceptual_hash import perceptual_hashes
 
 _LARGE = (4000, 3000)
 _NEVER_REDUCED = 10**6
@@ -112,10 +116,20 @@ def _bound() -> Callable[[bytes], np.ndarray] | None:
     return decode_and_resize
 
 
+def _decode_without_loops(data: bytes) -> np.ndarray:
+    with mock.patch.object(resample, "_loops", lambda: (None, "")):
+        return decode_image(data)
+
+
 def _core_figures(paths: Sequence[str], *, rounds: int) -> list[Figure]:
     """JPEGs as one core reads and decodes them: in this process, in a decoder process, and the bound of both."""
+    say(f"what resizes: {resample.resize_state()}")
     bound, isolated = _bound(), IsolatedDecoder()
-    ways: dict[str, Callable[[bytes], object]] = {"here": decode_image, "isolated": isolated}
+    ways: dict[str, Callable[[bytes], object]] = {
+        "here": decode_image,
+        "Pillow resizes": _decode_without_loops,
+        "isolated": isolated,
+    }
     if bound is not None:
         ways["bound"] = bound
     isolated(read_and_note(paths[0]))  # This starts the process.
@@ -128,12 +142,50 @@ def _core_figures(paths: Sequence[str], *, rounds: int) -> list[Figure]:
             spent[name].append((time.thread_time() + _children_cpu_sec() - started) / len(paths))
     sec = {name: statistics.median(values) for name, values in spent.items()}
     say(f"core-ms a photo: {', '.join(f'{name} {1e3 * value:.2f}' for name, value in sec.items())}")
+    _say_parts(paths, rounds=rounds)
+    differing = sum(
+        not np.array_equal(decode_image(data), _decode_without_loops(data)) for data in map(read_and_note, paths)
+    )
     more = "core-ms a photo that isolation adds to reading and decoding a JPEG"
-    rows = [Figure(figure=more, ours=f"{1e3 * (sec['isolated'] - sec['here']):.2f} ms of {1e3 * sec['isolated']:.2f}")]
+    same = f"of {len(paths)} photos, those with other pixels if Pillow resizes"
+    rows = [
+        Figure(figure=more, ours=f"{1e3 * (sec['isolated'] - sec['here']):.2f} ms of {1e3 * sec['isolated']:.2f}"),
+        Figure(figure=same, ours=str(differing), target="0", met=differing == 0),
+    ]
     if "bound" in sec:
         name = "photos as JPEG by one core, against libjpeg-turbo and a SIMD resize (which has other pixels)"
         rows.append(at_least(name, 1 / sec["here"], 1 / sec["bound"], 0.8, unit="images/s"))
     return rows
+
+
+def _say_parts(paths: Sequence[str], *, rounds: int) -> None:
+    """Where the time of `decode_image` goes, and what the hash of a photo costs beside it."""
+    parts: dict[str, list[float]] = {}
+
+    def note(name: str, seconds: float) -> None:
+        parts.setdefault(name, []).append(seconds)
+
+    for _ in range(rounds):
+        for path in paths:
+            data = b""
+
+            def read(path: str = path) -> None:
+                nonlocal data
+                data = read_and_note(path)
+
+            note("read", _seconds(read))
+            note("open", _seconds(lambda: decode._open(data, 10**9)))  # noqa: B023
+            pictures: list[Image.Image] = []
+            note("open + libjpeg", _seconds(lambda: pictures.append(decode._decode(data, 10**9, IMAGE_SIZE)[0])))  # noqa: B023
+            note("resize", _seconds(lambda: resample.resize(pictures[0], IMAGE_SIZE)))  # noqa: B023
+    pixels = np.stack([decode_image(read_and_note(path)) for path in paths[:8]])
+    perceptual_hashes(pixels)
+    for _ in range(3 * rounds):
+        note("hash", _seconds(lambda: perceptual_hashes(pixels)) / len(pixels))
+        with mock.patch.object(perceptual_hash, "compiled_loops", lambda: None):
+            note("hash by NumPy", _seconds(lambda: perceptual_hashes(pixels)) / len(pixels))
+    medians = ", ".join(f"{name} {1e3 * statistics.median(values):.3f}" for name, values in parts.items())
+    say(f"medians of its parts in core-ms: {medians}")
 
 
 def _children_cpu_sec() -> float:

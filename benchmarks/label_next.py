@@ -1,6 +1,6 @@
 """Labels that `hugs next` needs for nearly full accuracy, beside a random choice and k-center, on real photos.
 
-Usage: python -m benchmarks.label_next [--replays 20] [--photos DIR] [--bottlenecks FILE.npz] [--quick]
+Usage: python -m benchmarks.label_next [--replays N] [--all] [--photos DIR] [--bottlenecks FILE.npz] [--quick]
 
 Each replay keeps three tenths of the photos for testing, begins with ten random labels, and adds ten labels at a time,
 chosen by each method. The head and its features are the same for all. "Full accuracy" is that of all labels. k-center
@@ -25,6 +25,7 @@ from insight.neighbours.exact import unit_vectors
 from insight.selection.choose import choose, head_scores
 
 _FIRST, _STEP = 10, 10
+_REPLAYS, _ALL_REPLAYS = 5, 20
 _SHARE_OF_FULL = 0.95
 _OURS, _RANDOM, _K_CENTER = "hugs next", "random", "k-center"
 
@@ -122,11 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.label_next", description=(__doc__ or "").split("\n")[0])
     add_photos_flag(parser)
-    parser.add_argument("--replays", type=int, default=20, help="at least 2 (default: 20)")
+    parser.add_argument("--replays", type=int, default=_REPLAYS, help=f"at least 2 (default: {_REPLAYS})")
+    parser.add_argument("--all", action="store_true", help=f"{_ALL_REPLAYS} replays, as the figures of the pages have")
     parser.add_argument("--bottlenecks", default=str(STYLES), help="npz with `embedding` and `label`")
     parser.add_argument("--quick", action="store_true", help="2 replays of 3 rounds, 100 photos: does everything run?")
     args = parser.parse_args(argv)
-    num_replays, num_rounds = (2, 3) if args.quick else (args.replays, 20)
+    num_replays, num_rounds = (2, 3) if args.quick else (_ALL_REPLAYS if args.all else args.replays, 20)
     photo_set = find_photos(args.photos)
     count = 100 if args.quick else None
     say(photo_set.describe())

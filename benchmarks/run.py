@@ -1,6 +1,6 @@
 """Runs all benchmarks, each in its own process, and puts their figures into one table.
 
-    python -m benchmarks.run [--only NAME ...] [--photos DIR] [--quick]
+    python -m benchmarks.run [--only NAME ...] [--photos DIR] [--quick] [--all]
 
 It prints the table, the machine, and the cost of a million images. It writes the same, and the figures as JSON, to
 `benchmarks/results/`, under the date, the processor and its cores. `benchmarks.compare` compares two runs.
@@ -9,6 +9,7 @@ It prints the table, the machine, and the cost of a million images. It writes th
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -25,56 +26,62 @@ from benchmarks.report import say
 from configs.errors import EXIT_OK
 from configs.program import run_program
 
-BENCHMARKS = (
-    "startup",
-    "decode",
-    "hostile",
-    "overhead",
-    "commit_scale",
-    "list_passes",
-    "photo_map",
-    "search",
-    "answers",
-    "faults",
-    "pipeline",
-    "streams",
-    "networks",
-    "fidelity",
-    "backbones",
-    "views",
-    "several_backbones",
-    "training",
-    "training_profile",
-    "training_on_views",
-    "serving",
-    "serving_hostile",
-    "serving_memory",
-    "accuracy",
-    "audit",
-    "drift",
-    "label_next",
-    "twins",
-)
-_WITH_PHOTOS = {
-    "startup",
-    "decode",
-    "hostile",
-    "faults",
-    "pipeline",
-    "streams",
-    "networks",
-    "fidelity",
-    "backbones",
-    "training_on_views",
-    "views",
-    "several_backbones",
-    "serving",
-    "audit",
-    "drift",
-    "label_next",
-    "serving_memory",
-    "twins",
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """A benchmark as it takes part in the run of all.
+
+    Attributes:
+      usual: its flags in the usual run, which is to end within 20 minutes on 2 cores: fewer rounds, shorter lists.
+      all: its flags with `--all`: as the figures of the pages were measured.
+      takes_photos: it measures with the photos of `--photos`.
+    """
+
+    usual: str = ""
+    all: str = ""
+    takes_photos: bool = False
+
+
+BENCHMARKS = {
+    "startup": Benchmark(takes_photos=True),
+    "decode": Benchmark(takes_photos=True),
+    "hostile": Benchmark(takes_photos=True),
+    "overhead": Benchmark(usual="--rows 10000 100000"),
+    "commit_scale": Benchmark(usual="--rows 100000 1000000"),
+    "list_passes": Benchmark(usual="--rows 100000 500000"),
+    "photo_map": Benchmark(all="--all"),
+    "search": Benchmark(all="--all"),
+    "serving_search": Benchmark(usual="--records 500,20000", takes_photos=True),
+    "answers": Benchmark(usual="--rows 30000 --turns 2"),
+    "faults": Benchmark(takes_photos=True),
+    "pipeline": Benchmark(usual="--rounds 1 --rows 256 --seconds 8 --peer_images 64", takes_photos=True),
+    "streams": Benchmark(usual="--rounds 1 --seconds 2", takes_photos=True),
+    "networks": Benchmark(usual="--rounds 1 --rows 128 --seconds 3 --peer_images 64", takes_photos=True),
+    "fidelity": Benchmark(usual="--count 200 --seeds 3", takes_photos=True),
+    "backbones": Benchmark(usual="--count 200 --seeds 3", takes_photos=True),
+    "views": Benchmark(usual="--count 64 --rounds 3", takes_photos=True),
+    "several_backbones": Benchmark(usual="--count 100 --rounds 3", takes_photos=True),
+    "training": Benchmark(usual="--examples 20000 --epochs 10"),
+    "training_profile": Benchmark(),
+    "training_on_views": Benchmark(usual="--steps 300", takes_photos=True),
+    "serving": Benchmark(usual="--quick", takes_photos=True),
+    "serving_hostile": Benchmark(),
+    "serving_memory": Benchmark(usual="--requests 2000", takes_photos=True),
+    "accuracy": Benchmark(usual="--splits 2 --trials 4"),
+    "audit": Benchmark(all="--all", takes_photos=True),
+    "audit_scale": Benchmark(all="--all"),
+    "drift": Benchmark(all="--all", takes_photos=True),
+    "label_next": Benchmark(all="--all", takes_photos=True),
+    "twins": Benchmark(all="--all", takes_photos=True),
 }
+
+
+def flags_of(name: str, *, quick: bool, all_sizes: bool) -> list[str]:
+    """The flags that the run of all gives to a benchmark."""
+    benchmark = BENCHMARKS[name]
+    if quick:
+        return ["--quick"]
+    return (benchmark.all if all_sizes else benchmark.usual).split()
 
 
 def _run(name: str, flags: Sequence[str]) -> dict[str, Any]:
@@ -156,14 +163,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_photos_flag(parser)
     parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
     parser.add_argument(
+        "--all", action="store_true", help="the sizes, rounds and seeds of the figures in the pages: takes hours"
+    )
+    parser.add_argument(
         "--results", type=pathlib.Path, default=results_files.FOLDER, metavar="DIR", help="default: benchmarks/results"
     )
     args = parser.parse_args(argv)
     facts = machine()
     results = []
     for name in args.only or BENCHMARKS:
-        flags = ["--quick"] if args.quick else []
-        if args.photos and name in _WITH_PHOTOS:
+        flags = flags_of(name, quick=args.quick, all_sizes=args.all)
+        if args.photos and BENCHMARKS[name].takes_photos:
             flags += ["--photos", args.photos]
         results.append(_run(name, flags))
     text = summary(results, facts)

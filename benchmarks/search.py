@@ -1,6 +1,6 @@
 """Searching many photos by `hugs search --index`: recall, time and memory, with made-up embeddings.
 
-    python -m benchmarks.search [--records 1000000] [--quick]
+    python -m benchmarks.search [--records N] [--all] [--quick]
 
 A process makes an index of so many embeddings of 1,280 numbers (`benchmarks.clustered`) and asks it for the 10 nearest
 of 200 new ones, one at a time and warm. The truth is an exact search of the same vectors. The embeddings come from
@@ -26,7 +26,7 @@ from configs.errors import EXIT_OK, InputError
 from configs.install_hint import install_hint
 from configs.program import run_program
 
-_RECORDS, _QUICK_RECORDS = 1_000_000, 60_000
+_RECORDS, _QUICK_RECORDS, _ALL_RECORDS = 100_000, 25_000, 1_000_000
 _SIZE = 1280
 _QUERIES, _NEAREST = 200, 10
 _READ_RECORDS = 20_000
@@ -162,11 +162,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--records", type=int, default=None, help="embeddings in the index")
+    parser.add_argument(
+        "--all", action="store_true", help=f"{_ALL_RECORDS:,} embeddings, as the figures of the pages have"
+    )
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK_RECORDS:,} embeddings")
     args = parser.parse_args(argv)
     if importlib.util.find_spec("faiss") is None:
         raise InputError(f"benchmarks.search needs faiss. {install_hint('insight')}")
-    records = args.records or (_QUICK_RECORDS if args.quick else _RECORDS)
+    records = args.records or (_QUICK_RECORDS if args.quick else _ALL_RECORDS if args.all else _RECORDS)
     with tempfile.TemporaryDirectory() as folder:
         rows = _measure(records, f"{folder}/index")
         rows.append(_reading_rate(folder))

@@ -167,7 +167,6 @@ def export(model_dir: str, backbone: str) -> None:
         embedding_size=identity.embedding_size,
         num_classes=2,
         hidden_units=512,
-        dropout=0.5,
         seed=0,
         mean_and_variance=None,
     )
@@ -214,7 +213,15 @@ class Load:
         return 1000 * float(np.percentile(self.latencies, percent)) if self.latencies else float("inf")
 
 
-def load(port: int, bodies: Sequence[bytes], *, clients: int, seconds: float, at_most: int | None = None) -> Load:
+def load(
+    port: int,
+    bodies: Sequence[bytes],
+    *,
+    clients: int,
+    seconds: float,
+    at_most: int | None = None,
+    path: str = "/predict",
+) -> Load:
     """Asks from several clients at once, each again as soon as it has its answer.
 
     Args:
@@ -223,6 +230,7 @@ def load(port: int, bodies: Sequence[bytes], *, clients: int, seconds: float, at
       clients: how many ask at once.
       seconds: how long they ask.
       at_most: how many requests they send, at most; None for no limit.
+      path: the address that is asked.
     """
     latencies: list[float] = []
     statuses: dict[int, int] = {}
@@ -239,7 +247,7 @@ def load(port: int, bodies: Sequence[bytes], *, clients: int, seconds: float, at
                 if at_most is not None and number >= at_most:
                     return
                 sent = time.perf_counter()
-                connection.request("POST", "/predict", bodies[number % len(bodies)])
+                connection.request("POST", path, bodies[number % len(bodies)])
                 response = connection.getresponse()
                 response.read()
                 with lock:

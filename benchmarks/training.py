@@ -8,7 +8,9 @@ The last printed line is one JSON object; with --json it is the only line on sta
 
 Accuracy is compared with two logistic regressions on the same splits. The head needs examples to choose its checkpoint,
 and a regression does not. The first regression learns from the head's training part, and chooses C on the part on which
-the head chooses its checkpoint. The second learns from both parts together, and chooses C by cross-validation.
+the head chooses its checkpoint. The second learns from both parts together, and chooses C by cross-validation. The head
+is trained in bfloat16, as the trainer does where the processor has it, and compared with the same head trained in
+float32.
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.training_profile import GROUP_STEPS, arithmetic
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.images.decode import IMAGE_DEFINITION
+from preprocess.machine.processor import processor_has_bfloat16
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.records.example import EMBEDDING_FEATURE, LABEL_FEATURE, encode_example
 from preprocess.records.record_set import MANIFEST_NAME, Manifest, Shard, shard_name, sidecar_path
@@ -175,40 +179,19 @@ def train_naive(folder: str, *, epochs: int, batch_size: int) -> Timing:
     return Timing(total, 0.0, float(head.evaluate(batches("eval").batch(batch_size), verbose=0)[1]))
 
 
-def arithmetic_sec(*, batch_size: int, hidden_units: int = 512, repeats: int = 50) -> float:
+def arithmetic_sec(*, batch_size: int, bfloat16: bool, repeats: int = 10) -> float:
     """Seconds of the arithmetic of one step: the matrix products of the large layer, and Adam's update.
 
-    It is the time of the fastest of `repeats` steps. Their data may be in the processor's caches, so it is a lower
-    bound.
+    It is that of the fastest of `repeats` groups of steps, so it is a lower bound.
     """
     tf = import_tensorflow()
-    embeddings = tf.random.normal([batch_size, _SIZE])
-    outputs = tf.random.normal([batch_size, hidden_units])
-    weights, momentum, velocity = (tf.Variable(tf.random.uniform([_SIZE, hidden_units])) for _ in range(3))
-
-    @tf.function(autograph=False)
-    def step() -> Any:
-        forward = tf.matmul(embeddings, weights)
-        gradient = tf.matmul(embeddings, outputs, transpose_a=True)
-        tf.raw_ops.ResourceApplyAdam(
-            var=weights.handle,
-            m=momentum.handle,
-            v=velocity.handle,
-            beta1_power=0.9,
-            beta2_power=0.999,
-            lr=1e-3,
-            beta1=0.9,
-            beta2=0.999,
-            epsilon=1e-7,
-            grad=gradient,
-        )
-        return forward[0, 0]
-
+    run = arithmetic(batch_size, update=True, bfloat16=bfloat16)
+    embeddings = tf.random.normal([GROUP_STEPS, batch_size, _SIZE])
     seconds = []
-    for _ in range(repeats):
+    for _ in range(1 + repeats):  # The first one traces it.
         started = time.perf_counter()
-        step().numpy()
-        seconds.append(time.perf_counter() - started)
+        run(embeddings, None).numpy()
+        seconds.append((time.perf_counter() - started) / GROUP_STEPS)
     return min(seconds)
 
 
@@ -227,29 +210,34 @@ class _KerasAdam:
         self._optimizer.apply(gradients, self._variables)
 
 
-def _steps_of(*, keras_dropout: bool, keras_optimizer: bool) -> Callable[[Any, Any], Any]:
-    """The steps of our loop for a default head, with our own parts or with those of Keras."""
+def _steps_of(*, keras_layers: bool, keras_optimizer: bool) -> Callable[[np.ndarray, Any], Any]:
+    """The steps of our loop for a default head, with our own parts or with those of Keras.
+
+    Args:
+      keras_layers: standardizes and drops by layers of the head. Else NumPy does it, and its time is part of the steps,
+        although in a training another thread does it.
+      keras_optimizer: uses Adam of Keras.
+    """
     tf = import_tensorflow()
     import keras
 
-    from trainer.training.head import FastDropout, build_head
+    from trainer.training.batches import aligned_empty, tensor_of
+    from trainer.training.head import build_head
+    from trainer.training.inputs import TrainingInputs
     from trainer.training.loop import training_steps
     from trainer.training.optimizers import make_optimizer
 
+    statistics = (np.zeros(_SIZE, np.float32), np.ones(_SIZE, np.float32))
     head = build_head(
-        embedding_size=_SIZE,
-        num_classes=_CLASSES,
-        hidden_units=512,
-        dropout=0.5,
-        seed=0,
-        mean_and_variance=(np.zeros(_SIZE, np.float32), np.ones(_SIZE, np.float32)),
+        embedding_size=_SIZE, num_classes=_CLASSES, hidden_units=512, seed=0, mean_and_variance=statistics
     )
-    if keras_dropout:
-        layers = [
-            keras.layers.Dropout(layer.rate, seed=0) if isinstance(layer, FastDropout) else layer
-            for layer in head.layers
-        ]
-        head = keras.Sequential([keras.layers.Input((_SIZE,)), *layers])
+    inputs = TrainingInputs(mean_and_variance=statistics, dropout=0.5, seed=0)
+    if keras_layers:
+        _, *dense = head.layers
+        mean, variance = statistics
+        standardize = keras.layers.Normalization(mean=mean, variance=variance)
+        dropout = keras.layers.Dropout(0.5, seed=0)
+        head = keras.Sequential([keras.layers.Input((_SIZE,)), standardize, dropout, *dense])
     optimizer: Any = _KerasAdam(head)
     if not keras_optimizer:
         variables = [variable.value for variable in head.trainable_variables]
@@ -258,11 +246,22 @@ def _steps_of(*, keras_dropout: bool, keras_optimizer: bool) -> Callable[[Any, A
     def losses_of(logits: Any, targets: Any) -> Any:
         return tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits)
 
-    return training_steps(head, optimizer, losses_of, l2=0.0, exchange=None)
+    steps = training_steps(head, optimizer, losses_of, l2=0.0, exchange=None)
+
+    def run(embeddings: np.ndarray, targets: Any) -> Any:
+        count, batch_size, size = embeddings.shape
+        group = aligned_empty(count * batch_size, size).reshape(embeddings.shape)
+        np.copyto(group, embeddings)
+        if not keras_layers:
+            for step, of_step in enumerate(group):
+                inputs.prepare(of_step, step=step)
+        return steps(tensor_of(group), targets)
+
+    return run
 
 
 def step_row(*, batch_size: int, steps: int = 20, rounds: int = 30) -> dict[str, Any]:
-    """Measures a step of our loop with its own dropout and optimizer, and with those of Keras.
+    """Measures a step of our loop with its own parts, and with those of Keras.
 
     All run in turns, some steps at a time, so other programs on the machine slow all of them down. The medians are
     compared.
@@ -271,10 +270,10 @@ def step_row(*, batch_size: int, steps: int = 20, rounds: int = 30) -> dict[str,
     embeddings = random.random((steps, batch_size, _SIZE), np.float32)
     targets = np.eye(_CLASSES, dtype=np.float32)[random.integers(_CLASSES, size=(steps, batch_size))]
     variants = {
-        "ours": _steps_of(keras_dropout=False, keras_optimizer=False),
-        "Keras's dropout": _steps_of(keras_dropout=True, keras_optimizer=False),
-        "Keras's Adam": _steps_of(keras_dropout=False, keras_optimizer=True),
-        "both of Keras": _steps_of(keras_dropout=True, keras_optimizer=True),
+        "ours": _steps_of(keras_layers=False, keras_optimizer=False),
+        "Keras's layers": _steps_of(keras_layers=True, keras_optimizer=False),
+        "Keras's Adam": _steps_of(keras_layers=False, keras_optimizer=True),
+        "both of Keras": _steps_of(keras_layers=True, keras_optimizer=True),
     }
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for run in variants.values():
@@ -294,8 +293,8 @@ def step_row(*, batch_size: int, steps: int = 20, rounds: int = 30) -> dict[str,
         "ratio": round(ratio, 2),
         "target": ">= 1.1x",
         "met": ratio >= 1.1,
-        "peer_is": "the same loop with keras.layers.Dropout and keras.optimizers.Adam",
-        "keras_dropout_ms": round(milliseconds["Keras's dropout"], 2),
+        "peer_is": "the same loop with keras.layers.Normalization and Dropout and keras.optimizers.Adam",
+        "keras_layers_ms": round(milliseconds["Keras's layers"], 2),
         "keras_optimizer_ms": round(milliseconds["Keras's Adam"], 2),
     }
 
@@ -331,9 +330,10 @@ def speed_row(args: argparse.Namespace) -> dict[str, Any]:
         f"({first.total_sec + second.total_sec:.1f} s); accuracy after {naive_epochs - naive_epochs // 2 or 1} of them "
         f"{second.accuracy:.3f}"
     )
-    least_sec = arithmetic_sec(batch_size=args.batch_size) * per_epoch * args.epochs
+    precision = "bfloat16" if processor_has_bfloat16() else "float32"  # As "auto" takes it.
+    least_sec = arithmetic_sec(batch_size=args.batch_size, bfloat16=precision == "bfloat16") * per_epoch * args.epochs
     say(
-        f"least  {least_sec:7.1f} s for the arithmetic of these steps alone, in float32: at most "
+        f"least  {least_sec:7.1f} s for the arithmetic of these steps alone, in {precision} as ours: at most "
         f"{naive_sec / least_sec:.1f} times as fast as the plain loop; ours is {naive_sec / ours.total_sec:.1f} times"
     )
     return {
@@ -346,6 +346,7 @@ def speed_row(args: argparse.Namespace) -> dict[str, Any]:
         "peer_is": f"Keras fit on TFRecordDataset, {ran} epochs extrapolated to {args.epochs}",
         "ours_read_sec": round(ours.read_sec, 2),
         "arithmetic_sec": round(least_sec, 2),
+        "arithmetic_in": precision,
     }
 
 
@@ -422,40 +423,47 @@ def regression_accuracies(
 
 
 def accuracy_rows(path: str) -> list[dict[str, Any]]:
-    """Measures the head and both regressions on the same splits."""
+    """Measures the head, the same head trained in float32, and both regressions on the same splits."""
     with np.load(path) as stored:
         embeddings, labels = stored["embedding"], stored["label"]
-    say(f"{len(labels)} embeddings of {os.path.basename(path)}, {len(np.unique(labels))} classes, {_SEEDS} splits")
-    ours, peers = [], []
+    name = os.path.basename(path)
+    say(f"{len(labels)} embeddings of {name}, {len(np.unique(labels))} classes, {_SEEDS} splits")
+    ours: list[float] = []
+    regression = "scikit-learn LogisticRegression, standardized, taught"
+    peers: dict[str, tuple[list[float], str]] = {
+        "the same head trained in float32": ([], "--training_precision float32"),
+        "logistic regression of the same 60 % of the examples": ([], f"{regression} the same 60 % of the examples"),
+        "logistic regression of 80 % of the examples": ([], f"{regression} 80 % of the examples"),
+    }
     for seed in range(_SEEDS):
         parts = split(labels, seed=seed)
-        ours.append(head_accuracy(embeddings, labels, parts, seed=seed))
-        peers.append(regression_accuracies(embeddings, labels, parts))
-        say(
-            f"split {seed}: default head {ours[-1]:.3f}, logistic regression {peers[-1][0]:.3f} "
-            f"(of the same 60 % of the examples), {peers[-1][1]:.3f} (of 80 %)"
-        )
+        ours.append(head_accuracy(embeddings, labels, parts, seed=seed, training_precision="bfloat16"))
+        in_float32 = head_accuracy(embeddings, labels, parts, seed=seed, training_precision="float32")
+        measured = (in_float32, *regression_accuracies(embeddings, labels, parts))
+        for (accuracies, _), accuracy in zip(peers.values(), measured, strict=True):
+            accuracies.append(accuracy)
+        words = ", ".join(f"{accuracy:.3f} {peer}" for peer, accuracy in zip(peers, measured, strict=True))
+        say(f"split {seed}: {ours[-1]:.3f} default head in bfloat16, {words}")
     rows = []
-    for peer, taught in zip(np.transpose(peers), ("the same 60 % of", "80 % of"), strict=True):
-        difference = float(np.mean(ours) - np.mean(peer))
-        standard_error = float(np.std(np.subtract(ours, peer), ddof=1) / _SEEDS**0.5)
+    for peer, (accuracies, peer_is) in peers.items():
+        difference = float(np.mean(ours) - np.mean(accuracies))
+        standard_error = float(np.std(np.subtract(ours, accuracies), ddof=1) / _SEEDS**0.5)
         say(
-            f"mean ± deviation: {np.mean(ours):.3f} ± {np.std(ours, ddof=1):.3f} against {np.mean(peer):.3f} ± "
-            f"{np.std(peer, ddof=1):.3f} of {taught} the examples; "
-            f"difference {difference:+.3f}, standard error {standard_error:.3f}"
+            f"mean ± deviation: {np.mean(ours):.3f} ± {np.std(ours, ddof=1):.3f} against {np.mean(accuracies):.3f} ± "
+            f"{np.std(accuracies, ddof=1):.3f} of {peer}; difference {difference:+.3f}, standard error "
+            f"{standard_error:.3f}"
         )
         rows.append(
             {
-                "figure": f"accuracy of the default head, {os.path.basename(path)}, {_SEEDS} splits, against logistic "
-                f"regression of {taught} the examples",
+                "figure": f"accuracy of the default head in bfloat16, {name}, {_SEEDS} splits, against {peer}",
                 "ours": round(float(np.mean(ours)), 4),
-                "peer": round(float(np.mean(peer)), 4),
-                "ratio": round(float(np.mean(ours) / np.mean(peer)), 3),
+                "peer": round(float(np.mean(accuracies)), 4),
+                "ratio": round(float(np.mean(ours) / np.mean(accuracies)), 3),
                 "target": "not below by more than two standard errors of the paired difference",
                 "met": difference >= -2 * standard_error,
-                "peer_is": f"scikit-learn LogisticRegression, standardized, taught {taught} the examples",
+                "peer_is": peer_is,
                 "ours_deviation": round(float(np.std(ours, ddof=1)), 4),
-                "peer_deviation": round(float(np.std(peer, ddof=1)), 4),
+                "peer_deviation": round(float(np.std(accuracies, ddof=1)), 4),
                 "difference": round(difference, 4),
                 "difference_standard_error": round(standard_error, 4),
             }

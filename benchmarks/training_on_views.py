@@ -128,6 +128,7 @@ def distorting_loop(
     tf = import_tensorflow()
     from preprocess.images.decode_graph import scale_pixels
     from trainer.training.head import build_head
+    from trainer.training.inputs import TrainingInputs
     from trainer.training.loop import training_steps
     from trainer.training.optimizers import make_optimizer
 
@@ -135,9 +136,7 @@ def distorting_loop(
     image = backbone.image
     distort = Distortion(size=image.size, flip_left_right=True, crop=_CROP, scale=_SCALE, brightness=_BRIGHTNESS)
     size, num_classes = network.output_shape[-1], int(labels.max()) + 1
-    head = build_head(
-        embedding_size=size, num_classes=num_classes, hidden_units=512, dropout=0.5, seed=0, mean_and_variance=None
-    )
+    head = build_head(embedding_size=size, num_classes=num_classes, hidden_units=512, seed=0, mean_and_variance=None)
     optimizer = make_optimizer(
         "adam", [variable.value for variable in head.trainable_variables], learning_rate=1e-3, weight_decay=0.0
     )
@@ -146,6 +145,7 @@ def distorting_loop(
         return tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits)
 
     train = training_steps(head, optimizer, losses_of, l2=0.0, exchange=None)
+    inputs = TrainingInputs(mean_and_variance=None, dropout=0.5, seed=0)
     random = np.random.default_rng(0)
     rows = random.integers(len(photos), size=(steps + 1, batch_size))
     images = tf.data.Dataset.from_tensor_slices(
@@ -157,6 +157,7 @@ def distorting_loop(
     for step, pixels in enumerate(batches):
         embeddings = network.predict_on_batch(scale_pixels(pixels, image.scaling))
         embed_sec.append(time.perf_counter() - started)
+        inputs.prepare(embeddings, step=step)
         train(embeddings[np.newaxis], np.eye(num_classes, dtype=np.float32)[labels[rows[step]]][np.newaxis]).numpy()
         now = time.perf_counter()
         step_sec.append(now - started)

@@ -37,6 +37,8 @@ from preprocess.storage.base import LocalStorage
 _DIGEST_LABEL, _BUCKET_LABEL = "hugs_model", "hugs_bucket"
 _MAX_NAME = 128
 _REQUEST_NAME = "request.json"
+# For a look at a photo before the model, which decides the size, is known.
+_ANY_SIZE = 8
 # Fields of an endpoint that cannot be asked through the address that all endpoints share, which is what gcloud asks. Of
 # the first, the API's reference says: "you won't be able to send request to the shared DNS"
 # (https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints).
@@ -272,7 +274,8 @@ def main(argv: Sequence[str] | None = None, *, run: Runner = run_command) -> int
     version = name if options.version_name is None else options.version_name
     gcloud = options.gcloud(recipe, run)
     photo, key = _read_photo(options.image), options.image or "a drawn picture"
-    prediction_request(photo, key=key)  # What is no image is refused before anything is asked for.
+    # What is no image is refused before anything is asked for.
+    prediction_request(photo, key=key, size=_ANY_SIZE)
     image = recipe.deploy.image or hub_image(SERVING_IMAGE, project=gcloud.project, region=gcloud.region)
     if not options.dry_run:
         gcloud.require_new_enough()

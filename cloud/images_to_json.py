@@ -1,6 +1,6 @@
 """Writes photos as the JSON that an endpoint takes, for `gcloud ai endpoints predict --json-request`.
 
-python -m cloud.images_to_json photo.jpg ... -o request.json [-r]
+python -m cloud.images_to_json photo.jpg ... -o request.json [-r --model_dir data/training/model]
 
 The lab of 2016 had a program of this name and with these flags, also by their short names. It wrote a line an image.
 """
@@ -11,9 +11,10 @@ import base64
 import dataclasses
 import json
 import os
+import posixpath
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.arguments import OneLineParser
 from configs.console import require_printed
@@ -21,6 +22,10 @@ from configs.errors import EXIT_OK, InputError
 from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of
 from configs.program import run_program
 from configs.rules import Arguments, PathText, Switch, Whole
+from trainer.options import Path
+
+if TYPE_CHECKING:
+    from trainer.export.model_info import ModelInfo
 
 # https://cloud.google.com/vertex-ai/docs/quotas: "Maximum size of an online prediction request".
 _MAX_REQUEST_BYTES = 1_500_000
@@ -41,17 +46,39 @@ class ImagesToJsonOptions(Options):
     resize: bool = option(
         False,
         Switch(can_be_unset=False),
-        help="make photos smaller first: send the pixels that the network takes, which gives the same answer",
+        help="make photos smaller first: send the pixels that the network takes, which gives the same answer. It needs "
+        "--model_dir or --image_size",
         decides="neither",
         short="r",
     )
-    image_size: int = option(
-        299,
-        Whole(8),
-        help="with --resize: the side of the network's images (model.json has it in image_definition)",
+    model_dir: str | None = option(
+        None,
+        Path("a folder", "read"),
+        help="with --resize: the model that answers, as trainer.task exported it, local or in a bucket. It says which "
+        "size its network takes",
+        decides="neither",
+        metavar="DIR",
+    )
+    image_size: int | None = option(
+        None,
+        Whole(8, 1024),
+        help="with --resize, in place of --model_dir: the side of the network's images (299 for inception_v3, 224 for "
+        "efficientnet_lite0)",
         decides="neither",
         metavar="PIXELS",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resize and self.model_dir is None and self.image_size is None:
+            raise InputError(
+                "--resize: the network decides the size, and another size gives another answer. Pass --model_dir DIR, "
+                "the folder of the model that answers, or --image_size PIXELS."
+            )
+        if not self.resize:
+            for flag in ("model_dir", "image_size"):
+                if getattr(self, flag) is not None:
+                    raise InputError(f"--{flag}: it is used with --resize (-r) only, and that is missing.")
 
 
 def instance_of(photo: bytes, *, key: str, size: int | None) -> dict[str, Any]:
@@ -93,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_flags(parser, options_of(ImagesToJsonOptions))
     given = ImagesToJsonOptions(**given_values(parser.parse_args(argv), ImagesToJsonOptions))
-    size = given.image_size if given.resize else None
+    size = _size(given) if given.resize else None
     instances = [instance_of(_read(path), key=path, size=size) for path in given.photos]
     request = json.dumps({"instances": instances}, ensure_ascii=False) + "\n"
     if given.output == "-":
@@ -102,12 +129,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         _write(given.output, request)
     if len(request) > _MAX_REQUEST_BYTES:
-        hint = "give fewer photos" if given.resize else "-r makes photos smaller"
+        hint = "give fewer photos" if given.resize else "-r --model_dir MODEL makes photos smaller"
         print(
             f"warning: the request has {len(request) / 1e6:.1f} MB, and Vertex AI takes 1.5 MB at most: {hint}.",
             file=sys.stderr,
         )
     return EXIT_OK
+
+
+def _size(given: ImagesToJsonOptions) -> int:
+    """The side of the square that the network takes.
+
+    Raises:
+      InputError: there is no model that takes photos, or it takes another size than --image_size says.
+    """
+    if given.model_dir is None:
+        assert given.image_size is not None
+        return given.image_size
+    info, where = _model_info(given.model_dir)
+    if not info.takes_images:
+        raise InputError(f"--model_dir: the model in {where} takes embeddings and no photos.")
+    if given.image_size not in (None, info.image.size):
+        raise InputError(
+            f"--image_size: the network of the model in {where} takes {info.image.size}. Received: {given.image_size}. "
+            "Leave it out."
+        )
+    return info.image.size
+
+
+def _model_info(folder: str) -> tuple[ModelInfo, str]:
+    """The description of a model, and its folder: the given one, or the folder `model` in it."""
+    from cloud.job_storage import job_storage, read_file
+    from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
+
+    storage = job_storage()
+    for model_dir in (folder, posixpath.join(folder, "model")):
+        path = posixpath.join(model_dir, MODEL_INFO_PATH)
+        if (raw := read_file(path, storage)) is not None:
+            return ModelInfo.from_bytes(raw, where=path), model_dir
+    raise InputError(
+        f"--model_dir: {folder} holds no model exported by trainer.task (there is no {MODEL_INFO_PATH}). Give the "
+        "folder that `hugs train` names as the model."
+    )
 
 
 def _read(path: str) -> bytes:

@@ -11,7 +11,7 @@ from configs.errors import InputError, cause_in_one_line
 from configs.network_faults import network_fault
 from configs.service_refusals import bucket_remedy
 from preprocess.storage.base import Storage
-from preprocess.storage.retry import RetryPolicy
+from preprocess.storage.retry import NotReached, RetryPolicy
 
 _COPY_BYTES = 1024 * 1024
 _RETRY_LIMIT_SEC = 30.0  # Short, because a person waits.
@@ -30,6 +30,8 @@ def faults_of(uri: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error, NotReached):
+            raise InputError(f"{error}.") from error
         if fault := network_fault(str(error)):
             raise InputError(f"{uri}: {fault}. Check the network.") from error
         cause = cause_in_one_line(error).removeprefix(f"{uri}: ").rstrip(".")

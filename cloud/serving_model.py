@@ -114,7 +114,7 @@ def find_model(folder: str, *, image: str, is_own: bool, storage: Storage) -> Se
     return ServingModel(model_dir=model_dir, info=info, digest=digest.hexdigest()[:_DIGEST_LENGTH])
 
 
-def prediction_request(photo: bytes | None, *, key: str, size: int = 299) -> dict[str, Any]:
+def prediction_request(photo: bytes | None, *, key: str, size: int) -> dict[str, Any]:
     """The request for one photo. The photo is made smaller first, because Vertex AI accepts at most 1.5 MB.
 
     Args:

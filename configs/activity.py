@@ -30,6 +30,8 @@ _TICK_SEC = 0.25
 _FIRST_DISTANCE_SEC, _LAST_DISTANCE_SEC = 4.0, 15.0
 # The rate is that of the last so many seconds. So it does not contain the start, and the time left is believable.
 _RATE_OF_LAST_SEC = 30.0
+# The rate is shown if those of the two halves of that time differ by less than this factor.
+_STEADY = 4
 
 
 class Activity:
@@ -81,6 +83,21 @@ class Activity:
         (first, done_first), (last, done_last) = self._samples[0], self._samples[-1]
         return (done_last - done_first) / (last - first) or None
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the rate of the second half of its time is like that of the first, so that it says when work ends.
+
+        It does not while a program starts: a training compiles before its first steps, and once more before its first
+        evaluation.
+        """
+        if len(self._samples) < 2:
+            return False
+        (first, done_first), (last, done_last) = self._samples[0], self._samples[-1]
+        in_middle = max(done for at, done in self._samples if at <= (first + last) / 2)
+        halves = in_middle - done_first, done_last - in_middle
+        # 1: where few things are done, one more says nothing.
+        return done_last > done_first and max(halves) <= _STEADY * min(halves) + 1
+
     def line(self, now: float) -> str:
         """The state as a line of a log."""
         from tqdm import tqdm  # here: programs whose work is short do not need it
@@ -91,7 +108,7 @@ class Activity:
         if not self.total:
             return f"{self.what}: {counted(self.done, self._unit)}, {elapsed}"
         words = f"{self.what}: {self.done} of {counted(self.total, self._unit)} ({100 * self.done / self.total:.0f} %)"
-        if self.rate:
+        if self.rate and self.is_steady:
             left = tqdm.format_interval(max(self.total - self.done, 0) / self.rate)
             words += f", {self.rate:.1f} {self._unit}s/s, {left} left"
         return words
@@ -113,6 +130,7 @@ class Activity:
                 prefix=self.what,
                 unit=f" {self._unit}s",
                 rate=self.rate,
+                bar_format=None if self.is_steady else "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}]",
             )
         )
 

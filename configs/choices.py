@@ -9,6 +9,7 @@ PrecisionName = Literal["auto", "float32", "bfloat16", "int8"]
 Compression = Literal["none", "gzip"]
 UnknownLabels = Literal["fail", "skip", "unlabeled"]
 
+TrainingPrecisionName = Literal["auto", "float32", "bfloat16"]
 OptimizerName = Literal["adam", "adamw", "sgd", "rmsprop"]
 ClassWeights = Literal["none", "balanced"]
 RequestedLabelMode = Literal["auto", "single", "multi"]

@@ -26,10 +26,15 @@ def csv_writer(stream: TextIO) -> Any:
     return csv.writer(_Lines(stream))
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A whole table as CSV."""
-    stream = io.StringIO(newline="")
+def write_csv(stream: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a whole table as CSV to a stream that was opened with newline=""."""
     writer = csv_writer(stream)
     writer.writerow(header)
     writer.writerows(rows)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A whole table as CSV."""
+    stream = io.StringIO(newline="")
+    write_csv(stream, header, rows)
     return stream.getvalue()

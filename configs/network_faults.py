@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+# How advice begins where no host at all can be reached.
+NO_NETWORK = "There seems to be no network here: check the connection"
 # Google Cloud's machines ask this server for their credentials. Elsewhere there is none.
 _METADATA = re.compile(r"metadata\.google\.internal|169\.254\.169\.254|[Mm]etadata ?[Ss]erver")
 _HOSTS = (

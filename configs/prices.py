@@ -26,6 +26,8 @@ class Prices(Section):
       dataflow_memory_gb_hour: a GB of its memory.
       flexrs_vcpu_hour: a vCPU with FlexRS.
       flexrs_memory_gb_hour: a GB of memory with FlexRS.
+      dataflow_t4_hour: its GPU, an NVIDIA T4.
+      dataflow_l4_hour: its GPU, an NVIDIA L4.
       disk_standard_gb_hour: a GB of its persistent disk, of type pd-standard.
       disk_ssd_gb_hour: a GB of its persistent disk, of type pd-ssd.
       shuffle_gb: a GB that passes Dataflow Shuffle.
@@ -37,6 +39,8 @@ class Prices(Section):
     dataflow_memory_gb_hour: float
     flexrs_vcpu_hour: float
     flexrs_memory_gb_hour: float
+    dataflow_t4_hour: float
+    dataflow_l4_hour: float
     disk_standard_gb_hour: float
     disk_ssd_gb_hour: float
     shuffle_gb: float

@@ -21,6 +21,7 @@ from configs.choices import (
     OptimizerName,
     PrecisionName,
     RequestedLabelMode,
+    TrainingPrecisionName,
     UnknownLabels,
     Unlabeled,
 )
@@ -261,6 +262,14 @@ class TrainOptions(Options):
         OneOf.of(OptimizerName),
         help="rule by which training changes the weights; sgd has a momentum of 0.9",
         decides="model",
+    )
+    training_precision: TrainingPrecisionName = option(
+        "auto",
+        OneOf.of(TrainingPrecisionName),
+        help="precision of the ReLU layer's matrix products in training: auto takes bfloat16 if the processor has it "
+        "(AVX512-BF16, AMX) and the embeddings are standardized, else float32; the model itself is always float32",
+        decides="model",
+        held_as=("training_precision",),
     )
     learning_rate: float = option(0.001, Number(above=0), help="learning rate of the optimizer", decides="model")
     batch_size: int = option(100, Whole(1), help="examples in a training step", decides="model")

@@ -218,6 +218,13 @@ class PathTexts(Texts):
 
 
 @dataclasses.dataclass(frozen=True)
+class RepeatedPaths(PathTexts):
+    """Any number of paths: the flag may be repeated, and takes all that a shell makes of a glob without quotes."""
+
+    flag: ClassVar[dict[str, Any]] = {"action": "extend", "nargs": "+"}
+
+
+@dataclasses.dataclass(frozen=True)
 class Switch(Rule):
     """Yes or no.
 

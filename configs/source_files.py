@@ -7,7 +7,7 @@ import tomllib
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _BESIDE_PACKAGES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
-_SUFFIXES = (".py", ".yaml", ".txt", ".typed", ".html", ".css", ".json.gz")
+_SUFFIXES = (".py", ".c", ".yaml", ".txt", ".typed", ".html", ".css", ".json.gz")
 
 
 def source_files(root: str = REPOSITORY) -> list[str]:

@@ -21,6 +21,7 @@ from typing import Any
 
 from configs.activity import doing
 from configs.arguments import OneLineParser
+from configs.counts import counted
 from configs.errors import EXIT_INPUT_ERROR, EXIT_OK, InputError
 from configs.file_uris import path_argument
 from configs.list_names import SPLITS
@@ -28,6 +29,7 @@ from configs.printed_commands import module_words, program_command
 from configs.program import run_program
 from demo import solar_cells
 from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_FORMAT, REPORT_NAME, sidecar_path
+from trainer.data.shared_images import SHARED_IMAGES_NAME
 from trainer.reports.console import confusion_table
 
 # Its weights come from the package index, as all that `make setup` installs.
@@ -129,14 +131,28 @@ def _embed(data: pathlib.Path, job: pathlib.Path, flags: Sequence[str]) -> None:
 
 
 def _held_out_photo(data: pathlib.Path, job: pathlib.Path) -> tuple[str, str]:
-    """The first photo that training never saw and that could be read, and its label."""
+    """The first photo that training never saw, not even as a copy, and that could be read, and its label.
+
+    If there is none, it is the first photo of the held-out list.
+    """
     split = "test" if (data / "test.csv").exists() else "eval"
+    copies = _photos_of_other_sets(data, job, split)
     failed_path = pathlib.Path(sidecar_path(str(job / "preproc" / split), FAILED_NAME))
     failed = set()
     if failed_path.exists():
         failed = {json.loads(line)["line"] for line in failed_path.read_text(encoding="utf-8").splitlines()}
     rows = enumerate(_rows(data / f"{split}.csv"), start=1)
-    return next((row for number, row in rows if number not in failed), next(_rows(data / f"{split}.csv")))
+    unseen = (row for number, row in rows if number not in failed and row[0] not in copies)
+    return next(unseen, next(_rows(data / f"{split}.csv")))
+
+
+def _photos_of_other_sets(data: pathlib.Path, job: pathlib.Path, split: str) -> set[str]:
+    """The paths of the photos of a held-out set that the trainer found in another set too."""
+    path = job / "training" / SHARED_IMAGES_NAME
+    if not path.exists():
+        return set()
+    with path.open(newline="", encoding="utf-8") as stream:
+        return {os.path.normpath(data / row["uri"]) for row in csv.DictReader(stream) if row["set"] == split}
 
 
 def _prediction(model: pathlib.Path, photo: str) -> dict[str, Any] | None:
@@ -158,6 +174,39 @@ def _rate(report: dict[str, Any]) -> str:
     return "–" if rate is None else f"{rate:.1f}"
 
 
+def accuracy_lines(split: str, result: dict[str, Any]) -> list[str]:
+    """The accuracy on a held-out set, on the photos that no other set has, and how far it can be trusted.
+
+    Args:
+      split: "eval" or "test".
+      result: its evaluation, as in metrics.json.
+    """
+    always = f"always predicting {result['majority_class']!r}: {result['majority_share']:.1%}"
+    rest = result.get("without_shared_images")
+    if not rest:
+        return [f"{split:<5} accuracy {_of_photos(result)} that no other set has ({always})"]
+    if not rest["examples"]:
+        return [f"{split:<5} all its photos are in other sets too, so it says nothing about new photos ({always})"]
+    differing = rest.get("labels_differ", 0)
+    there = f", {differing} of them with another label" if differing else ""
+    return [
+        f"{split:<5} accuracy {_of_photos(rest)} that no other set has",
+        f"      with the {rest['left_out']} that other sets have too{there}: {_of_photos(result)} ({always})",
+    ]
+
+
+def _of_photos(result: dict[str, Any]) -> str:
+    return f"{result['accuracy']:.1%} on {counted(result['examples'], 'photo')}"
+
+
+def answer_line(prediction: dict[str, Any], label: str) -> str:
+    """What the model says of a photo, whether it is sure of it, and what the folder of the photo says."""
+    best = prediction["predictions"][0]
+    unsure = "" if prediction["confident"] else f", NOT SURE: below its threshold of {prediction['threshold']:.1%}"
+    right = "the same" if best["label"] == label else f"{label}, so it is wrong"
+    return f"{prediction['image']}: {best['label']} ({best['score']:.1%}{unsure}); its folder says {right}"
+
+
 def _print_summary(
     name: str, *, job: pathlib.Path, model: pathlib.Path, label: str, prediction: dict[str, Any] | None, seconds: float
 ) -> None:
@@ -177,29 +226,45 @@ def _print_summary(
     for split in ("eval", "test"):
         result = metrics.get(split)
         if result:
-            _say(
-                f"{split:<5} accuracy {result['accuracy']:.1%} on {result['examples']} photos that training never saw "
-                f"(always predicting {result['majority_class']!r}: {result['majority_share']:.1%})"
-            )
+            for line in accuracy_lines(split, result):
+                _say(line)
+    _say("eval chose the step, the temperature and the threshold, so its numbers are slightly too good.")
     held_out = "test" if metrics.get("test") else "eval"
     _say(f"\nof the {held_out} set:")
     for line in confusion_table(metrics[held_out]).splitlines():
         _say(line.removeprefix("  "))
     if prediction is not None:
-        best = prediction["predictions"][0]
-        _say(f"\n{prediction['image']}: {best['label']} ({best['score']:.1%}); its folder says {label}")
+        _say(f"\n{answer_line(prediction, label)}")
     _say(f"\nreport   {job / 'training' / 'report.html'}  (open it in a browser)")
     _say(f"records  {job / 'preproc'}\nmetrics  {job / 'training' / 'metrics.json'}\nmodel    {model}")
     if metrics["backbone"]["random_weights"]:
         _say("RANDOM weights: these numbers show that everything works, not what a model with ImageNet weights can do.")
 
 
-def next_steps(model: pathlib.Path, photo: str) -> dict[str, str]:
-    """The commands that go on from here, by what they do."""
+def next_steps(job: pathlib.Path, photo: str) -> dict[str, str]:
+    """The commands that go on from here, by what they do.
+
+    Args:
+      job: the folder with the records in `preproc` and the model in `training/model`.
+      photo: one to answer for.
+    """
+    model = str(job / "training" / "model")
+    sets = [str(job / "preproc" / split) for split in SPLITS]
+    sets = [prefix for prefix in sets if os.path.exists(sidecar_path(prefix, MANIFEST_NAME))]
     return {
-        "a web page that answers for photos": program_command("serve", "--model_dir", str(model)),
-        "answers for photos of yours": program_command("predict", "--model_dir", str(model), photo),
+        "a web page that answers for photos": program_command("serve", "--model_dir", model),
+        "the same answer again; name photos of yours instead": program_command("predict", "--model_dir", model, photo),
+        "which labels are probably wrong": _look(job, "audit", sets),
+        "which photos are copies of each other": _look(job, "twins", sets),
+        "a map on which similar photos lie together": _look(job, "map", sets),
     }
+
+
+def _look(job: pathlib.Path, name: str, sets: Sequence[str]) -> str:
+    """A command that makes a page of the records, in a folder of the job; again if it is there already."""
+    out = job / name
+    again = ["--overwrite"] if out.exists() else []
+    return program_command(name, "--data_paths", ",".join(sets), "--output_path", str(out), *again)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -263,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"demo: it embedded, trained and evaluated, but did not predict; all results are in {out}")
         return EXIT_INPUT_ERROR
     _say("")
-    for what, command in next_steps(training / "model", photo).items():
+    for what, command in next_steps(job, photo).items():
         _say(f"next:    {command}  ({what})")
     _say(f"demo: done; it embedded, trained, evaluated and predicted, and all results are in {out}")
     return EXIT_OK

@@ -1,11 +1,12 @@
 """Finds labels that are probably wrong, and makes a page on which a person decides about them.
 
-Usage: python -m insight.audit --data_paths 'out/preproc/train*' --output_path out/audit
+Usage: python -m insight.audit --data_paths 'data/preproc/train*' --output_path out/audit
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,9 @@ import numpy as np
 
 from configs.console import require_printed
 from configs.counts import counted
+from configs.csv_text import write_csv
 from configs.errors import EXIT_OK, InputError
 from configs.option import option
-from configs.printed_commands import program_command
 from configs.program import run_program
 from configs.rules import Whole
 from insight.options import PageOptions, parse_options
@@ -69,24 +70,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.label_errors.audit_page import audit_page
     from insight.label_errors.groups import group_numbers
     from insight.label_errors.judge import judge_labels
-    from insight.label_errors.suspects import SUSPECTS_NAME, suspects, suspects_csv
+    from insight.label_errors.suspects import COLUMNS, SUSPECTS_NAME, all_labels, suspect_lines, suspects
+    from insight.next_commands import steps_with_corrections
     from insight.pages.output_folder import OutputFolder
 
     output = OutputFolder(options.output_path, [SUSPECTS_NAME, _PAGE_NAME], overwrite=options.overwrite)
-    photos = read_embedded_photos(options.data_paths, flag="data_paths", input_dict=options.input_dict)
-    labelled = np.flatnonzero(photos.label_counts > 0)
-    unlabelled = len(photos) - len(labelled)
-    if not len(labelled):
-        raise InputError(
-            f"--data_paths: none of the {counted(len(photos), 'record')} has a label, so none can be wrong."
-        )
-    if unlabelled:
-        photos = photos.at(labelled)
+    photos = read_embedded_photos(
+        options.data_paths, flag="data_paths", input_dict=options.input_dict, only_labelled=True
+    )
+    records = sum(record_set.manifest.records for record_set in photos.sets)
+    unlabelled = records - len(photos)
+    if not len(photos):
+        raise InputError(f"--data_paths: none of the {counted(records, 'record')} has a label, so none can be wrong.")
     groups, grouped = group_numbers(photos, options.group_by)
     judgement = judge_labels(photos.embeddings, _given(photos), groups, seed=options.seed)
-    found = list(suspects(photos, judgement, groups))
-    output.write(SUSPECTS_NAME, suspects_csv(photos, found))
-    output.write(_PAGE_NAME, audit_page(photos, judgement, found[: options.most], photo_dirs=options.photo_dirs))
+    # Of a million photos, the table takes a gigabyte: it is written while it is made.
+    labels = all_labels(photos)
+    found = suspects(photos, labels, judgement, groups)
+    shown = list(itertools.islice(found, options.most))
+    with output.text(SUSPECTS_NAME) as stream:
+        write_csv(stream, COLUMNS, suspect_lines(photos, labels, itertools.chain(shown, found)))
+    output.write(_PAGE_NAME, audit_page(photos, judgement, shown, photo_dirs=options.photo_dirs))
     print(f"photos          {len(photos):,} of {counted(len(photos.sets), 'set')}")
     if unlabelled:
         print(f"without label   {unlabelled:,}, left out")
@@ -98,10 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"not judged      {unjudged:,}: no photo of another group has their label")
     print(f"\ntable:  {output.path(SUSPECTS_NAME)}")
     print(f"page:   {output.path(_PAGE_NAME)}   open it in a browser, decide, and download corrections.csv")
-    paths = ",".join(options.data_paths)
-    train = ("--train_data_paths", paths, "--eval_data_paths", "EVAL", "--output_path", "TRAINING")
-    print(f"then:   {program_command('train', *train, '--corrections', 'corrections.csv')}")
-    print(f"   or:  {program_command('relabel', '--corrections', 'corrections.csv', '--help')}")
+    steps = steps_with_corrections(photos.sets, input_dict=options.input_dict, output_path=options.output_path)
+    for word, step in steps:
+        print(f"{word + ':':<7} {step}")
     require_printed()
     return EXIT_OK
 
@@ -112,6 +115,7 @@ def _given(photos: EmbeddedPhotos) -> np.ndarray:
     Raises:
       InputError: the photos may have several labels each; or the array does not fit in memory.
     """
+    from insight.label_errors.judge import bytes_needed
     from trainer.data.memory import MemoryBudget
 
     distinct = np.unique(np.repeat(np.arange(len(photos)), photos.label_counts) * len(photos.labels) + photos.label_ids)
@@ -123,13 +127,13 @@ def _given(photos: EmbeddedPhotos) -> np.ndarray:
             f"--data_paths: {several:,} of the {counted(len(photos), 'record')} have several labels. An audit compares "
             "classes of which one is right for a photo. Make a list for each label, with two classes, yes and no."
         )
-    # The scores of heads, of neighbours, both posteriors and what is made of them.
-    needed = 8 * 8 * len(photos) * len(photos.labels)
+    needed = bytes_needed(len(photos), photos.embeddings.shape[1], len(photos.labels))
     budget = MemoryBudget(None)
     if not budget.take(needed):
         raise InputError(
-            f"--data_paths: the scores of {counted(len(photos), 'record')} and {len(photos.labels):,} classes take "
-            f"{needed >> 20:,} MiB of memory, and {budget.left >> 20:,} MiB may be used here. Audit one set at a time."
+            f"--data_paths: to judge {counted(len(photos), 'record')} of {len(photos.labels):,} classes takes "
+            f"{needed >> 20:,} MiB of memory, and {budget.left >> 20:,} MiB may be used here, half of what is "
+            "available. Audit one set at a time, or use a machine with more memory."
         )
     given = np.zeros((len(photos), len(photos.labels)), np.float32)
     given[owners, ids] = 1 / counts[owners]

@@ -6,7 +6,6 @@ hugs map --data_paths 'data/preproc/train*' --output_path data/map
 from __future__ import annotations
 
 import dataclasses
-import posixpath
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -92,6 +91,7 @@ def _run(options: MapOptions) -> int:
     from insight.data.embedded_photos import read_embedded_photos
     from insight.data.given_predictions import read_predictions
     from insight.data.photo_files import PhotoFiles
+    from insight.data.set_names import set_names
     from insight.layout.map_table import earlier_positions, table_text
     from insight.layout.positions import place
     from insight.pages.html_page import render_page
@@ -113,12 +113,12 @@ def _run(options: MapOptions) -> int:
         _first_by_content(photos, options.thumbnails),
         max_bytes=_SHEET_BYTES,
     )
-    names = _set_names([found.prefix for found in photos.sets])
+    names = set_names(photos.sets)
     shift = None if layout.mean_shift is None else f"{100 * layout.mean_shift:.1f} %"
     page = render_page(
         "map.html",
         title="Map of photos",
-        script="map.js",
+        scripts=["map.js"],
         data=map_data(
             photos,
             layout.positions,
@@ -201,15 +201,6 @@ def _links(photos: EmbeddedPhotos, files: PhotoFiles) -> list[str]:
         location = uri if is_web(uri) else files.location(row)
         links.append(location if is_web(location) else link_to(location) if location else "")
     return links
-
-
-def _set_names(prefixes: Sequence[str]) -> list[str]:
-    """The names of sets, with as much of their folders as tells them apart."""
-    for parts in range(1, max(prefix.count("/") for prefix in prefixes) + 2):
-        names = [posixpath.join(*prefix.split("/")[-parts:]) for prefix in prefixes]
-        if len(set(names)) == len(names):
-            return names
-    return list(prefixes)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Says which unlabelled photos to label next, and what that would bring.
 
-python -m insight.next --data_paths 'out/preproc/train*,out/preproc/pool*' --n 100 --output_path out/next
+python -m insight.next --data_paths 'data/preproc/train*,data/preproc/pool*' --n 100 --output_path out/next
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from configs.counts import counted
 from configs.csv_text import csv_text
 from configs.errors import EXIT_OK, InputError
 from configs.option import option
-from configs.printed_commands import program_command
 from configs.program import run_program
 from configs.rules import Whole
 from insight.options import PageOptions, parse_options
@@ -74,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.data.embedded_photos import read_embedded_photos
     from insight.data.photo_files import PhotoFiles
     from insight.label_errors.features import principal_features
+    from insight.next_commands import training_step
     from insight.pages.output_folder import OutputFolder
     from insight.selection.choose import choose, head_scores
     from insight.selection.expected_gain import expected_gain
@@ -123,11 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(line)
     print(f"page:    {output.path(PAGE_NAME)}")
     print(f"table:   {output.path(TABLE_NAME)}")
-    sets = ",".join(options.data_paths)
-    print(
-        f"next:    label them on the page, and train with the file that it saves: "
-        f"{program_command('train', '--train_data_paths', sets, '--corrections', 'corrections.csv')} ..."
-    )
+    print("next:    label them on the page, which saves corrections.csv")
+    print(f"then:    {training_step(photos.sets, input_dict=options.input_dict, output_path=options.output_path)}")
     require_printed()
     return EXIT_OK
 
@@ -225,7 +222,7 @@ def _table(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles)
 
 def _page(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles, lines: Sequence[str]) -> str:
     from configs.activity import doing
-    from insight.pages.html_page import render_page
+    from insight.pages.html_page import page_id, render_page
 
     shown = []
     with doing("reading photos for the page", total=min(len(rows), _MAX_THUMBNAILS), unit="photo") as reading:
@@ -233,20 +230,20 @@ def _page(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles, 
             shown.append(
                 {
                     "uri": photos.uris[row],
-                    "digest": photos.digest_of(row) or "",
+                    "sha256": photos.digest_of(row) or "",
                     "thumbnail": files.thumbnail(row, side=_THUMBNAIL_SIDE),
                     "why": _why(choice, place, photos.labels),
-                    "proposed": int(choice.proposed[place]),
                 }
             )
             reading.advance()
     return render_page(
         "next.html",
         title="Photos to label next",
-        script="next.js",
+        scripts=["decisions.js", "next.js"],
         data={
+            "id": page_id([list(photos.labels), [one["uri"] for one in shown]]),
             "labels": list(photos.labels),
-            "photos": [{key: one[key] for key in ("uri", "digest", "proposed")} for one in shown],
+            "photos": [{key: one[key] for key in ("uri", "sha256")} for one in shown],
         },
         lines=lines,
         shown=shown,

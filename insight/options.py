@@ -24,7 +24,7 @@ class SetOptions(Options):
     data_paths: tuple[str, ...] = option(
         REQUIRED,
         Paths("read"),
-        help="shards, globs ('out/preproc/train*') or set prefixes to read; repeat or separate by commas",
+        help="shards, globs ('data/preproc/train*') or set prefixes to read; repeat or separate by commas",
         decides="neither",
         metavar="PATH",
     )

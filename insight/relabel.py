@@ -1,14 +1,15 @@
 """Applies corrections to a list of labelled images, so that the next embedding and every other tool reads right labels.
 
-Usage: python -m insight.relabel --input_path train.csv --input_dict dict.txt --corrections corrections.csv
---output_path train-corrected.csv --data_paths 'out/preproc/train*'
+Usage: python -m insight.relabel --input_path data/train.csv --input_dict data/dict.txt --corrections corrections.csv
+--output_path data/train-corrected.csv --data_paths 'data/preproc/train*'
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
+import functools
 import json
+import os
 import posixpath
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from configs.option import REQUIRED, Options, option, same_option
 from configs.program import run_program
 from configs.rules import Text
 from insight.options import PageOptions, SetOptions, parse_options
-from preprocess.storage.uris import resolve_uri
+from preprocess.storage.uris import has_scheme, resolve_uri
 from trainer.options import Path
 from trainer.storage.files import cause_of, storage
 
@@ -110,22 +111,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     lookup = _Lookup(corrections, digests, options.input_path)
     # A relative URI belongs to the folder of its list.
     moved = posixpath.dirname(options.input_path) != folder
-    kept, entries = io.StringIO(newline=""), []
-    writer = csv_writer(kept)
+    entries = []
     counts = dict.fromkeys(("rows", "changed", "removed", "already"), 0)
-    for row in _rows(options.input_path, labels):
-        counts["rows"] += 1
-        found = lookup.find(row)
-        said = row.labels
-        if found is not None:
-            already = found.action == "change" and set(found.labels) == set(row.labels)
-            counts["already" if already else "removed" if found.action == "remove" else "changed"] += 1
-            entries.append(_entry(row, found, digests.get(resolve_uri(row.uri, options.input_path))))
-            if found.action == "remove":
-                continue
-            said = found.labels
-        writer.writerow([resolve_uri(row.uri, options.input_path) if moved else row.uri, *said])
-    output.write(name, kept.getvalue())
+    with output.text(name) as stream:
+        writer = csv_writer(stream)
+        for row in _rows(options.input_path, labels):
+            counts["rows"] += 1
+            found = lookup.find(row)
+            said = row.labels
+            if found is not None:
+                already = found.action == "change" and set(found.labels) == set(row.labels)
+                counts["already" if already else "removed" if found.action == "remove" else "changed"] += 1
+                entries.append(_entry(row, found, digests.get(resolve_uri(row.uri, options.input_path))))
+                if found.action == "remove":
+                    continue
+                said = found.labels
+            writer.writerow([_moved(row.uri, options.input_path, folder) if moved else row.uri, *said])
     output.write(ledger, "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries))
     unmatched = lookup.unmatched()
     if unmatched:
@@ -145,6 +146,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"written: {output.path(name)}, {output.path(ledger)}")
     require_printed()
     return EXIT_OK
+
+
+def _moved(uri: str, list_path: str, folder: str) -> str:
+    """The URI by which a list in another folder names a photo of a list. A URI that is not relative stays as it is."""
+    location = resolve_uri(uri, list_path)
+    if has_scheme(uri) or uri.startswith("/") or has_scheme(location):
+        return uri if uri.startswith("/") else location
+    parent, name = posixpath.split(location)
+    return posixpath.join(_seen_from(folder, parent, list_path), name)
+
+
+@functools.lru_cache(maxsize=4096)  # Lists have few folders and many photos.
+def _seen_from(folder: str, parent: str, list_path: str) -> str:
+    """The shortest path from a folder to that of a photo: relative if those of both lists are; "" for the same one."""
+    if any(has_scheme(path) or posixpath.isabs(path) for path in (folder, list_path)):
+        shortest, whole = posixpath.abspath(parent), posixpath.abspath(parent)
+    else:
+        shortest = posixpath.relpath(parent or ".", folder or ".")
+        whole = posixpath.join(folder, shortest)
+    # ".." leads elsewhere after a link to a folder.
+    if posixpath.realpath(whole) != posixpath.realpath(parent):
+        return posixpath.join(os.getcwd(), parent)
+    return "" if shortest == "." else shortest
 
 
 class _Lookup:
@@ -213,17 +237,18 @@ def _rows(path: str, labels: LabelDict) -> Iterator[Row]:
     from preprocess.lists.rows import parse_rows
 
     try:
-        opened = open_list(io.BytesIO(_read(path, "input_path")), list_path=path, labels=labels)
+        with storage().open(path) as stream:
+            opened = open_list(stream, list_path=path, labels=labels)
+            rows = parse_rows(
+                opened.content, list_path=path, labels=labels, unknown_labels="fail", list_format=opened.list_format
+            )
+            for row in rows:
+                if isinstance(row.outcome, RowFailure):
+                    raise InputError(f"{row.outcome.message.rstrip('.')}. Correct this row first.")
+                if row.outcome is None:
+                    yield row
     except OSError as error:
         raise InputError(f"--input_path: cannot read {path}: {cause_of(error)}.") from error
-    rows = parse_rows(
-        opened.content, list_path=path, labels=labels, unknown_labels="fail", list_format=opened.list_format
-    )
-    for row in rows:
-        if isinstance(row.outcome, RowFailure):
-            raise InputError(f"{row.outcome.message.rstrip('.')}. Correct this row first.")
-        if row.outcome is None:
-            yield row
 
 
 def _digests(paths: Sequence[str], list_path: str) -> dict[str, bytes]:

@@ -119,7 +119,7 @@ def _run(options: SearchOptions) -> int:
     # Imported here so that --help and wrong flags answer at once.
     import numpy as np
 
-    from insight.index.photo_index import PhotoIndex, open_index
+    from insight.index.photo_index import PhotoIndex, open_index, require_index_folder
     from insight.index.through_shards import ThroughShards
     from insight.pages.output_folder import OutputFolder
     from trainer.data.record_sets import find_record_sets, require_agreement
@@ -127,6 +127,8 @@ def _run(options: SearchOptions) -> int:
     folder = None
     if options.output_path is not None:
         folder = OutputFolder(options.output_path, [PAGE_NAME], overwrite=options.overwrite)
+    if options.index is not None:
+        require_index_folder(options.index)
     sets = find_record_sets(options.data_paths, flag="data_paths", input_dict=options.input_dict)
     require_agreement(sets)
     # Wrong photos and a missing network are found before records are read.
@@ -135,7 +137,7 @@ def _run(options: SearchOptions) -> int:
     if options.index is not None:
         searched, done = open_index(options.index, sets)
         if done != "read":
-            print(_about(searched, done, options.index), file=sys.stderr)
+            print(searched.describe(done, options.index), file=sys.stderr)
     for uri in options.image_uri:
         queries.append(searched.embedding_of(uri))
         names.append(uri)
@@ -176,18 +178,16 @@ def _photo_queries(
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     if size and not photos:
         return [], [], [], False
-    engine = engine_of(sets[0], weights=options.weights)
+    engine = engine_of(
+        identity,
+        weights=options.weights,
+        flag="data_paths",
+        whose=f"the records of {sets[0].prefix}",
+        otherwise="Search with --image_uri, which names a photo of the set.",
+    )
     embeddings = embed(photos, engine)
     digests: list[str | None] = [photo.digest for photo in photos]
     return [photo.path for photo in photos], digests, list(embeddings), len(photos) == len(options.photos)
-
-
-def _about(index: Any, done: str, folder: str) -> str:
-    words = f"index: {done}, {counted(index.records, 'photo')}, in {folder}"
-    if index.effort is None:
-        return f"{words}; a search compares all of them"
-    found = f"{100 * index.effort.recall:.1f} % of the 10 nearest"
-    return f"{words}; a search finds {found}, as measured on photos of the sets"
 
 
 def _without(photos: Sequence[NearPhoto], *, uri: str | None) -> list[NearPhoto]:
@@ -220,17 +220,18 @@ def _page(
     sets: Sequence[RecordSet],
     options: SearchOptions,
 ) -> str:
+    from insight.data.set_names import set_names
     from insight.pages.html_page import render_page
     from trainer.data.photos import PhotoFinder, finder_of_sets
 
     finders = [finder_of_sets([record_set], options.photo_dirs) for record_set in sets]
-    own = PhotoFinder()
+    own, set_name = PhotoFinder(), set_names(sets)
     searches = []
     for name, digest, photos in zip(names, digests, found, strict=True):
         cards = [
             {
                 "near": photo,
-                "set": sets[photo.set_number].prefix,
+                "set": set_name[photo.set_number],
                 "same": digest is not None and photo.digest == digest,
                 "thumbnail": finders[photo.set_number].thumbnail(photo.uri, photo.digest, side=224),
             }

@@ -1,15 +1,17 @@
 """Finds photos that are copies of each other, within a record set and across sets.
 
-Usage: python -m insight.twins --data_paths 'out/preproc/train*,out/preproc/eval*' --output_path out/twins
+Usage: python -m insight.twins --data_paths 'data/preproc/train*,data/preproc/eval*' --output_path out/twins
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from configs.activity import doing
+from configs.console import require_printed
 from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
 from configs.option import option
@@ -81,8 +83,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     leaks = find_leaks(photos, groups)
     output.write(TWINS_NAME, twin_table(photos, groups))
     output.write(PAGE_NAME, _page(photos, found, groups, leaks, options))
-    print("\n".join([*_summary(photos, found, groups, leaks), f"{output.path(TWINS_NAME)}", output.path(PAGE_NAME)]))
+    print("\n".join(_summary(photos, found, groups, leaks)))
+    print(f"table:  {output.path(TWINS_NAME)}")
+    print(f"page:   {output.path(PAGE_NAME)}")
+    for word, step in _next_steps(photos, groups, leaks, table=output.path(TWINS_NAME), options=options):
+        print(f"{word + ':':<7} {step}")
+    require_printed()
     return EXIT_OK
+
+
+def _next_steps(
+    photos: EmbeddedPhotos, groups: Sequence[Group], leaks: Sequence[Leak], *, table: str, options: TwinsOptions
+) -> Iterator[tuple[str, str]]:
+    """What to do about sets that share photos, and about different labels; each with a word before it."""
+    from insight.copies.twin_table import labels_differ
+    from insight.next_commands import audit_step, training_step
+
+    if leaks:
+        yield (
+            "next",
+            training_step(
+                photos.sets,
+                input_dict=options.input_dict,
+                output_path=options.output_path,
+                flag="twins",
+                table=table,
+            ),
+        )
+        # Nothing says from which folder of photos the lists were made.
+        yield (
+            "or",
+            f"make the lists again as before, and add --group_by {shlex.quote(table)} to the flags of `hugs ingest`: "
+            "all photos of a group are then in one list",
+        )
+    if any(labels_differ(photos, group) for group in groups):
+        yield (
+            "labels",
+            audit_step(photos.sets, input_dict=options.input_dict, group_by=table, output_path=options.output_path),
+        )
 
 
 def _summary(photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leaks: Sequence[Leak]) -> list[str]:
@@ -107,6 +145,11 @@ def _summary(photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leak
     if contradicting := sum(labels_differ(photos, group) for group in groups):
         have = "has" if contradicting == 1 else "have"
         lines.append(f"warning: {counted(contradicting, 'group')} {have} photos with different labels")
+    if only_similar := sum(map(_only_similar, groups)):
+        lines.append(
+            f"{counted(only_similar, 'group is', 'groups are')} alike only by what the network sees: look at the page, "
+            "they may be different photos"
+        )
     for leak in leaks[:_LEAKS_PRINTED]:
         one, other = (photos.uris[twin.row] for twin in leak.example)
         lines.append(
@@ -115,11 +158,6 @@ def _summary(photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leak
         )
     if len(leaks) > _LEAKS_PRINTED:
         lines.append(f"warning: … and {len(leaks) - _LEAKS_PRINTED} more pairs of sets share photos")
-    if leaks:
-        lines.append(
-            f"`hugs train --twins {TWINS_NAME}` gives the accuracy without them; `hugs ingest --group_by {TWINS_NAME}` "
-            "puts all photos of a group in one list"
-        )
     return [*lines, *limits_in_words(photos, found)]
 
 
@@ -150,13 +188,15 @@ def limits_in_words(photos: EmbeddedPhotos, found: Twins) -> list[str]:
 def _page(
     photos: EmbeddedPhotos, found: Twins, groups: Sequence[Group], leaks: Sequence[Leak], options: TwinsOptions
 ) -> str:
-    from insight.copies.twin_table import labels_differ, set_names, sets_of
+    from insight.copies.twin_table import labels_differ, sets_of
     from insight.data.photo_files import PhotoFiles
+    from insight.data.set_names import set_names
     from insight.pages.html_page import render_page
 
-    names = set_names(photos)
+    names = set_names(photos.sets)
     files = PhotoFiles(photos, options.photo_dirs)
     left = _THUMBNAILS
+    only_similar = [_only_similar(group) for group in groups]
     shown = []
     with doing("making thumbnails", total=min(left, sum(map(len, groups))), unit="photo") as progress:
         for number, group in enumerate(groups[:_GROUPS_SHOWN], start=1):
@@ -170,6 +210,7 @@ def _page(
                     "number": number,
                     "size": len(group),
                     "cards": cards,
+                    "only_similar": only_similar[number - 1],
                     "labels_differ": labels_differ(photos, group),
                     "sets": [names[index] for index in sets_of(photos, group)],
                 }
@@ -181,11 +222,19 @@ def _page(
         num_groups=len(groups),
         num_twins=sum(map(len, groups)),
         num_photos=len(photos),
+        num_only_similar=sum(only_similar),
         num_contradicting=sum(labels_differ(photos, group) for group in groups),
         leaks=[{"sets": leak.sets, "photos": leak.photos} for leak in leaks],
         limits=limits_in_words(photos, found),
         table_name=TWINS_NAME,
     )
+
+
+def _only_similar(group: Group) -> bool:
+    """Whether nothing but the embeddings says that the photos of a group are copies."""
+    from insight.copies.find import Kind
+
+    return all(twin.kind in (Kind.FIRST, Kind.SIMILAR) for twin in group)
 
 
 def _card(photos: EmbeddedPhotos, twin: Any, files: PhotoFiles | None, names: Sequence[str]) -> dict[str, Any]:

@@ -28,9 +28,10 @@ from configs.file_uris import path_argument
 from configs.list_names import DICT_NAME, SPLITS
 from configs.printed_commands import program_command
 from configs.program import begins_again, run_program
+from configs.recipe import PreprocessOptions
 from pipelines.splits.assign import name_share, split_of, stratified
 from pipelines.splits.earlier_lists import moved_message, read_earlier_lists
-from pipelines.splits.given_split import CLASSES, KEEP, POOL, GivenSplit, find_given_split
+from pipelines.splits.given_split import CLASSES, KEEP, POOL, GivenSplit, find_given_split, parent_folders
 from pipelines.splits.photo_groups import PhotoGroups
 from pipelines.splits.summary import say_doubts, say_given_split, say_groups, say_left_out, say_odd_folders, table
 from preprocess.images.class_folders import (
@@ -48,6 +49,8 @@ from preprocess.storage.base import LocalStorage, Storage, read_file
 from preprocess.storage.uris import has_scheme, is_in_bucket
 
 _PERCENT = 10.0
+# Its weights are installed with the project (the extra `weights`).
+_INSTALLED = "efficientnet_lite0"
 
 # A photo of a list: (share of what identifies it, URI, label). Sorted, such rows are in the order of the list.
 _Photo = tuple[float, str, str]
@@ -297,6 +300,24 @@ def _storage_for(uri: str) -> Storage:
     return others
 
 
+def _backbone_here() -> tuple[list[str], str]:
+    """The flag for a network whose ImageNet weights are on this machine, and why it is given; nothing for the default.
+
+    Nothing is asked of the network: the default network may well be downloaded later.
+    """
+    from preprocess.backbones.architectures import ARCHITECTURES
+
+    default = PreprocessOptions.backbone
+    if default in ARCHITECTURES and ARCHITECTURES[default].imagenet.find():
+        return [], ""
+    if not ARCHITECTURES[_INSTALLED].imagenet.find():
+        return [], ""
+    return ["--backbone", _INSTALLED], (
+        f"{_INSTALLED}: its weights are on this machine, those of {default} are not. With a network, leave the flag "
+        "out of all commands, and they are downloaded once"
+    )
+
+
 @begins_again()
 def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -> int:
     """Runs the program; `storage` replaces the filesystem of URIs with a scheme.
@@ -349,12 +370,15 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
         earlier = read_earlier_lists(output_dir, list_storage)
         written, removed = _write_lists(output_dir, names, photos, fenced(list_storage, lock))
     counts = _counts(names, photos)
+    parents: dict[str, list[str]] = {}
     if folders is not None:
         say_given_split(folders, mode=args.split_folders, eval_percent=eval_percent, test_percent=test_percent)
     elif args.split_folders != CLASSES:
-        say_odd_folders(classes)
-    say_left_out(classes)
-    say_groups(groups, chosen=args.group_by, of_group=of_group, is_split=given is not None)
+        parents = parent_folders(classes)
+        say_odd_folders(classes, parents, args.image_dir)
+    has_parents = bool(parents)
+    say_left_out(classes, has_parents=has_parents)
+    say_groups(groups, chosen=args.group_by, of_group=of_group, is_split=given is not None, has_parents=has_parents)
     say_doubts(names, counts, eval_percent=eval_percent, is_split=given is not None, stratify=args.stratify)
     moved = moved_message(earlier, photos)
     if moved is not None:
@@ -380,8 +404,11 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
         "--input_dict": written[0],
         "--output_path": os.path.join(output_dir, "preproc", "train"),
     }
-    print("next:    " + program_command("embed", *(word for pair in flags.items() for word in pair)))
-    print(f"         or all lists at once: {program_command('preproc', '--data_dir', output_dir)}")
+    backbone, why = _backbone_here()
+    if why:
+        print(f"network: {why}.")
+    print("next:    " + program_command("embed", *(word for pair in flags.items() for word in pair), *backbone))
+    print(f"         or all lists at once: {program_command('preproc', '--data_dir', output_dir, *backbone)}")
     return EXIT_OK
 
 

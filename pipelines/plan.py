@@ -138,6 +138,7 @@ def _plan(
         )
         scan_sec = time.perf_counter() - started
         check_web_hosts(scanned, connections_per_host=options.connections_per_host, from_here=True)
+        check_reachable(scanned.bucket_images)
         lists.append(PlannedList(split=entry.split, input_path=entry.input_path, scanned=scanned, scan_sec=scan_sec))
     plan = make_plan(
         recipe, prices, lists, specs=specs, data_dir=data_dir, sample_size=sample_size, batch_size=batch_size

@@ -153,9 +153,10 @@ def _storage_for(uri: str, beam_flags: Sequence[str]) -> Storage:
     from preprocess.beam.beam_storage import BeamStorage
 
     options = PipelineOptions(list(beam_flags))
+    # First: without a network, the login is not what is missing.
+    check_reachable([uri])
     if uses_dataflow(beam_flags):
         check_credentials(options)
-    check_reachable([uri])
     FileSystems.set_options(options)
     return BeamStorage()
 

@@ -17,6 +17,7 @@ import ast
 import contextlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -249,6 +250,13 @@ def made_here(folder: str) -> bool:
         return False
 
 
+def link_to_elsewhere(folder: str) -> str:
+    """The folder to which the folder of an environment is a link, unless that is in the same checkout; else nothing."""
+    folder = os.path.abspath(folder)
+    here, real = os.path.realpath(os.path.dirname(folder)), os.path.realpath(folder)
+    return real if os.path.islink(folder) and os.path.commonpath([here, real]) != here else ""
+
+
 def entries(lock: str) -> Iterator[tuple[str, str]]:
     """The packages of a lock.
 
@@ -286,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Makes an environment, installs the project into an existing one, or deletes the stamps of a moved one.
 
     Raises:
-      InstallError: a package could not be installed.
+      InstallError: a package could not be installed, or the folder is a link to elsewhere.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", help="folder of the environment")
@@ -294,12 +302,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--project", help="folder of the checkout, whose commands are installed as well")
     parser.add_argument("--keep", action="store_true", help="add to an existing environment")
     parser.add_argument("--forget", metavar="STAMP", nargs="+", help="delete these if the folder was made elsewhere")
+    parser.add_argument("--check", action="store_true", help="only check that it may be made in the folder")
     parser.add_argument("--installer", choices=("auto", "uv", "pip"), default="auto")
     args = parser.parse_args(argv)
+    elsewhere = link_to_elsewhere(args.folder)
     if args.forget:
-        if not made_here(args.folder):
+        if not elsewhere and not made_here(args.folder):
             for stamp in filter(os.path.exists, args.forget):
                 os.remove(stamp)
+        return
+    if elsewhere:
+        # Another checkout may use it, and the first step of making an environment is to delete all that the folder has.
+        raise InstallError(
+            f"{args.folder} is a link to {elsewhere}, and make would change and may empty the environment there. "
+            f"Remove the link with `rm {shlex.quote(args.folder)}`: make then makes an environment here. Or run the "
+            f"programs in {os.path.join(args.folder, 'bin')} without make."
+        )
+    if args.check:
         return
     if sys.version_info[:2] not in PYTHON_VERSIONS:
         wanted = ", ".join(f"{major}.{minor}" for major, minor in PYTHON_VERSIONS)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -19,6 +21,8 @@ from preprocess.images.decode import ImageError
 from preprocess.machine.machine_faults import MachineFault
 from serving import tensorflow_api
 from serving.admission import Admission
+from serving.allowed_hosts import AllowedHosts, listens_on_loopback
+from serving.batching import NetworkOutput
 from serving.bodies import body_of, file_of, parse_json
 from serving.decoding import WaitedTooLongError
 from serving.metrics import CONTENT_TYPE, Metrics
@@ -27,6 +31,10 @@ from serving.options import ServeOptions
 from serving.page_files import page_files, page_settings
 from serving.refusals import RefusedError, refused_image
 from serving.request_log import RequestLog, note
+from serving.search.search_request import SearchRequest, read_search
+
+if TYPE_CHECKING:  # A server without --search need not import what reads record sets.
+    from serving.search.photo_search import PhotoSearch
 
 _LOGGER = logging.getLogger("serving")
 # A larger body of JSON is read in another thread, so that the other requests do not wait for it.
@@ -43,12 +51,21 @@ class Server:
 
     Attributes:
       models: the models that are served.
+      search: finds similar photos; None if the server does not search.
       admission: lets in as much as the server takes at once.
       is_draining: whether the server ends: it answers the requests that are there, and says that it is not ready.
     """
 
-    def __init__(self, options: ServeOptions, models: Models, metrics: Metrics, page: PageOptions | None):
+    def __init__(
+        self,
+        options: ServeOptions,
+        models: Models,
+        metrics: Metrics,
+        page: PageOptions | None,
+        search: PhotoSearch | None = None,
+    ):
         self.models = models
+        self.search = search
         self.is_draining = False
         self._options = options
         self._metrics = metrics
@@ -71,7 +88,13 @@ class Server:
             lifespan=self._lifespan,
         )
         app.router.redirect_slashes = False  # A redirect would lead to the host that the request names.
-        return RequestLog(app, self._metrics)
+        return RequestLog(self._for_known_hosts(app), self._metrics)
+
+    def _for_known_hosts(self, app: Any) -> Any:
+        options = self._options
+        if options.allowed_hosts or listens_on_loopback(options.host):
+            return AllowedHosts(app, options.allowed_hosts)
+        return app
 
     async def _waited_too_long(self, request: Request, error: Exception) -> Response:
         return await _refusal(request, self.admission.busy())
@@ -92,7 +115,14 @@ class Server:
             routes.insert(0, Route(options.health_route, self._ready, methods=get))
         if options.predict_route != "/predict":
             routes.insert(0, Route(options.predict_route, self._predict, methods=post))
+        if self.search is not None:
+            routes += [
+                Route("/search", self._search_photo, methods=post),
+                Route("/search/photos/{tag}/{row}", self._photo_of_set, methods=get),
+            ]
         for path in (model, version):
+            if self.search is not None:
+                routes.append(Route(f"{path}:search", self._search_rows, methods=post))
             routes += [
                 Route(f"{path}:predict", self._predict_rows, methods=post),
                 Route(f"{path}:{{verb}}", self._no_such_verb, methods=post),
@@ -135,8 +165,12 @@ class Server:
     async def _settings(self, request: Request) -> Response:
         note(request, "page")
         served = self._version(None)
+        searches = self.search is not None and self.search.fits(served.info)
         settings = page_settings(
-            self._page or served.info.page, served.info, max_body_bytes=self._options.max_body_bytes
+            self._page or served.info.page,
+            served.info,
+            max_body_bytes=self._options.max_body_bytes,
+            searched=self.search.records if self.search is not None and searches else None,
         )
         return JSONResponse(settings, headers={"Cache-Control": "no-cache"})
 
@@ -156,14 +190,84 @@ class Server:
             return await self._answer_rows(request, self._version(None))
         served = self._version(None)
         top_k = _top_k(request)
+        asked = read_search(request, parameter="nearest") if "nearest" in request.query_params else None
+        found: dict[str, Any] = {}
         async with self._body(request) as body:
             image = file_of(body, kind)
             note(request, images=1, served=f"{served.name}/{served.number}")
             with self.admission.images_in_flight(1):
-                prediction = await served.predict(image)
+                output = await served.run(image)
+                if asked is not None and not isinstance(output, ImageError):
+                    found = await self._also_nearest(served, output, image, asked)
+        prediction = served.prediction_of(output)
         if prediction.error:
             raise refused_image(prediction.error)
-        return JSONResponse(prediction.to_json(served.info, top_k))
+        return JSONResponse({**prediction.to_json(served.info, top_k), **found})
+
+    async def _also_nearest(
+        self, served: ServedVersion, output: NetworkOutput, image: bytes, asked: SearchRequest
+    ) -> dict[str, Any]:
+        """What an answer also says of similar photos. Without them, the prediction is still one."""
+        try:
+            search = self._search_for(served)
+        except RefusedError as error:
+            return {"nearest": None, "nearest_error": error.message}
+        (near,) = await search.nearest(output.embedding[np.newaxis], asked.count)
+        return {"nearest": search.to_json(near, asked.digest_of(image))}
+
+    def _search_for(self, served: ServedVersion) -> PhotoSearch:
+        """The search, for a version. Raises RefusedError if there is none, or it is of another network."""
+        if self.search is None:
+            raise RefusedError(400, "This server does not search: it was started without --search.", reason="no_search")
+        if not self.search.fits(served.info):
+            raise RefusedError(
+                400,
+                "Similar photos cannot be found with this version of the model: it has another network than the one "
+                "that made the records of the photos.",
+                reason="other_network",
+            )
+        return self.search
+
+    async def _search_photo(self, request: Request) -> Response:
+        """One photo in the body or in a form; or JSON in rows."""
+        note(request, "search")
+        served = self._version(None)
+        kind = request.headers.get("content-type", "")
+        if kind.partition(";")[0].strip().lower() == "application/json":
+            return await self._answer_search(request, served)
+        asked, search = read_search(request, parameter="count"), self._search_for(served)
+        async with self._body(request) as body:
+            image = file_of(body, kind)
+            note(request, images=1, served=f"{served.name}/{served.number}")
+            with self.admission.images_in_flight(1):
+                output = await served.run(image)
+                if isinstance(output, ImageError):
+                    raise refused_image(str(output))
+                (near,) = await search.nearest(output.embedding[np.newaxis], asked.count)
+        return JSONResponse({"nearest": search.to_json(near, asked.digest_of(image))})
+
+    async def _search_rows(self, request: Request) -> Response:
+        note(request, "v1:search")
+        return await self._answer_search(request, self._version(*_model_of(request)))
+
+    async def _answer_search(self, request: Request, served: ServedVersion) -> Response:
+        wanted, search = read_search(request, parameter="count"), self._search_for(served)
+        async with self._body(request) as body:
+            asked = await _rows_asked(body, served)
+            note(request, images=asked.size, served=f"{served.name}/{served.number}")
+            with self.admission.images_in_flight(asked.size):
+                rows = await _searched_rows(search, served, asked, wanted)
+        return JSONResponse(tensorflow_api.response_of(rows, asked))
+
+    async def _photo_of_set(self, request: Request) -> Response:
+        note(request, "search/photos")
+        row = request.path_params["row"]
+        picture = None
+        if self.search is not None and row.isascii() and row.isdigit() and len(row) < 12:
+            picture = await self.search.thumbnail(request.path_params["tag"], int(row))
+        if picture is None:
+            raise RefusedError(404, "This photo cannot be shown here.", reason="no_photo")
+        return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     async def _predict_rows(self, request: Request) -> Response:
         note(request, "v1:predict")
@@ -171,10 +275,7 @@ class Server:
 
     async def _answer_rows(self, request: Request, served: ServedVersion) -> Response:
         async with self._body(request) as body:
-            if len(body) < _LARGE_JSON_BYTES:
-                asked = tensorflow_api.read_request(parse_json(body), served.info)
-            else:
-                asked = await asyncio.to_thread(lambda: tensorflow_api.read_request(parse_json(body), served.info))
+            asked = await _rows_asked(body, served)
             note(request, images=asked.size, served=f"{served.name}/{served.number}")
             with self.admission.images_in_flight(asked.size):
                 rows = await _rows(served, asked)
@@ -190,7 +291,8 @@ class Server:
 
     async def _no_such_verb(self, request: Request) -> Response:
         note(request, "v1:other")
-        raise RefusedError(400, "Malformed request: the model answers :predict.")
+        verbs = ":predict" if self.search is None else ":predict and :search"
+        raise RefusedError(400, f"Malformed request: the model answers {verbs}.")
 
     async def _metadata(self, request: Request) -> Response:
         note(request, "v1/metadata")
@@ -203,6 +305,31 @@ class Server:
         if model is None:
             raise tensorflow_api.no_such_version("?", number)
         return JSONResponse(tensorflow_api.status_of(model, number))
+
+
+async def _rows_asked(body: bytes, served: ServedVersion) -> tensorflow_api.PredictRequest:
+    if len(body) < _LARGE_JSON_BYTES:
+        return tensorflow_api.read_request(parse_json(body), served.info)
+    return await asyncio.to_thread(lambda: tensorflow_api.read_request(parse_json(body), served.info))
+
+
+async def _searched_rows(
+    search: PhotoSearch, served: ServedVersion, asked: tensorflow_api.PredictRequest, wanted: SearchRequest
+) -> list[dict[str, Any]]:
+    if asked.embeddings is not None:
+        found = await search.nearest(asked.embeddings, wanted.count)
+        return [{"nearest": search.to_json(near, None), "error": ""} for near in found]
+    outputs = await _together(map(served.run, asked.images))
+    rows: list[dict[str, Any]] = [
+        {"nearest": [], "error": str(output) if isinstance(output, ImageError) else ""} for output in outputs
+    ]
+    embeddings = [output.embedding for output in outputs if not isinstance(output, ImageError)]
+    found = await search.nearest(np.stack(embeddings), wanted.count) if embeddings else []
+    good = [number for number, row in enumerate(rows) if not row["error"]]
+    for number, near in zip(good, found, strict=True):
+        digest = hashlib.sha256(asked.images[number]).hexdigest()
+        rows[number]["nearest"] = search.to_json(near, digest)
+    return rows
 
 
 async def _rows(served: ServedVersion, asked: tensorflow_api.PredictRequest) -> list[dict[str, Any]]:

@@ -30,9 +30,13 @@ class Metrics:
             ("outcome",),
             registry=self._registry,
         )
+        self._searches = Counter(
+            "hugs_searches", "Photos that similar ones were looked for, with --search.", registry=self._registry
+        )
         self._stages = Histogram(
             "hugs_stage_seconds",
-            "Seconds of an image in decode or wait, of a batch in network.",
+            "Seconds of an image in decode or wait, of a batch in network; with --search of a request in search, of a "
+            "photo in thumbnail.",
             ("stage",),
             registry=self._registry,
             buckets=_SECONDS,
@@ -57,6 +61,11 @@ class Metrics:
     def stage(self, stage: str, seconds: float) -> None:
         """Notes the time of a stage."""
         self._stages.labels(stage).observe(seconds)
+
+    def search(self, photos: int, seconds: float) -> None:
+        """Notes a search for photos like each of some."""
+        self._searches.inc(photos)
+        self.stage("search", seconds)
 
     def batch(self, size: int, seconds: float) -> None:
         """Notes a batch."""

@@ -13,13 +13,14 @@ import numpy as np
 from configs.errors import InputError, cause_in_one_line
 from preprocess.engines.select import forget_engine
 from preprocess.images.decode import ImageError
+from preprocess.records.backbone_identity import BackboneIdentity
 from serving.batching import Batcher, NetworkOutput
 from serving.decoding import ImageDecoder
 from serving.loaded_model import LoadedModel, load_model
 from serving.metrics import Metrics
 from serving.options import ServeOptions
 from serving.versions import VersionFinder
-from trainer.export.classifier import Prediction
+from trainer.export.classifier import Prediction, read_model_info
 from trainer.export.model_info import ModelInfo
 
 _LOGGER = logging.getLogger("serving")
@@ -73,7 +74,10 @@ class ServedVersion:
           MachineFault: this machine cannot decode now.
           WaitedTooLongError: its turn did not come in time.
         """
-        output = await self.run(image)
+        return self.prediction_of(await self.run(image))
+
+    def prediction_of(self, output: NetworkOutput | ImageError) -> Prediction:
+        """The answer that follows from what `run` gave."""
         if isinstance(output, ImageError):
             return Prediction.of_error(str(output), self.info)
         prediction = Prediction.of_scores(output.scores, self.info)
@@ -111,10 +115,20 @@ class Model:
       model_dir: the folder of the model or of its versions.
       options: of the server.
       metrics: of the server.
+      searched: the network of the record sets that are searched; None if the server does not search.
     """
 
-    def __init__(self, name: str, model_dir: str, options: ServeOptions, metrics: Metrics):
+    def __init__(
+        self,
+        name: str,
+        model_dir: str,
+        options: ServeOptions,
+        metrics: Metrics,
+        *,
+        searched: BackboneIdentity | None = None,
+    ):
         self.name = name
+        self._searched = searched
         self._options = options
         self._metrics = metrics
         self._finder = VersionFinder(model_dir)
@@ -137,6 +151,15 @@ class Model:
         if self._loading is not None:
             found.setdefault(self._loading, VersionState(self._loading, "LOADING"))
         return [found[number] for number in sorted(found, reverse=True)]
+
+    def newest_info(self) -> ModelInfo:
+        """The description of the newest version on the disk, without loading it.
+
+        Raises:
+          InputError: there is none.
+        """
+        found = self._finder.find()
+        return read_model_info(found[max(found)][0])
 
     def load_first(self) -> None:
         """Loads the versions that are there when the server starts.
@@ -204,6 +227,12 @@ class Model:
         )
         if loaded.info.warning:
             _LOGGER.warning("model %s: %s", self.name, loaded.info.warning)
+        if self._searched is not None and not loaded.info.backbone.agrees_with(self._searched):
+            _LOGGER.warning(
+                "model %s: no similar photos are found with version %d, whose network is not the one of --search",
+                self.name,
+                number,
+            )
         if before is not None:
             self._let_go(before)
 
@@ -221,10 +250,10 @@ class Model:
 class Models:
     """All models of a server, by name."""
 
-    def __init__(self, options: ServeOptions, metrics: Metrics):
+    def __init__(self, options: ServeOptions, metrics: Metrics, *, searched: BackboneIdentity | None = None):
         self._options = options
         self._by_name = {
-            name: Model(name, model_dir, options, metrics)
+            name: Model(name, model_dir, options, metrics, searched=searched)
             for name, model_dir in zip(options.names, options.model_dir, strict=True)
         }
 

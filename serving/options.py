@@ -14,7 +14,9 @@ from configs.errors import InputError
 from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of, same_option
 from configs.recipe import PreprocessOptions
 from configs.rules import Number, PathText, Text, Texts, Whole
-from trainer.options import Paths, with_supported_paths
+from serving.allowed_hosts import host_name
+from trainer.arguments import split_paths
+from trainer.options import DataOptions, Path, Paths, with_supported_paths
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _ROUTE = re.compile(r"/[A-Za-z0-9._~/:@!$&'()*+,;=-]*")
@@ -73,6 +75,16 @@ class ServeOptions(Options):
         decides="neither",
         metavar="ADDRESS",
     )
+    allowed_hosts: tuple[str, ...] = option(
+        (),
+        Texts(),
+        help="answer also to requests that name these hosts, for a proxy on this machine that passes the name on; "
+        "repeat or separate by commas. On a loopback address only loopback names are answered, so that no web page "
+        "reads from the server through a name of its own. On another address all names are answered without this flag",
+        decides="neither",
+        metavar="NAME",
+        default_words="none",
+    )
     port: int = option(8080, Whole(0), help="the port to listen on; 0 for any that is free", decides="neither")
     engine: EngineName = same_option(PreprocessOptions, "engine", decides="neither", decides_time=False)
     precision: PrecisionName = same_option(
@@ -98,6 +110,30 @@ class ServeOptions(Options):
         decides="neither",
         metavar="FILE",
         default_words="what the model says",
+    )
+    search: tuple[str, ...] = option(
+        (),
+        Paths("read"),
+        help="record sets that the network of the model made: the page shows the photos of these sets that are most "
+        "similar to a photo, to whoever reaches the server; shards, globs or prefixes; repeat or separate by commas",
+        decides="neither",
+        metavar="PATH",
+        default_words="no search",
+    )
+    search_index: str | None = option(
+        None,
+        Path("a folder", "written"),
+        help="for --search: local folder of the index, as for `hugs search --index`: made at the first start, used "
+        "while the sets are the same, extended when they grow",
+        decides="neither",
+        metavar="DIR",
+        default_words="a temporary one, made at each start",
+    )
+    photo_dirs: tuple[str, ...] = same_option(
+        DataOptions,
+        "photo_dirs",
+        help="for --search: show photos only if they lie in these folders",
+        default_words="all folders",
     )
     max_batch: int | None = option(
         None,
@@ -194,6 +230,17 @@ class ServeOptions(Options):
             )
         if self.calibrate_with and self.precision != "int8":
             raise InputError("--calibrate_with: belongs to --precision int8. Leave one out, or give both.")
+        for name in ("search_index", "photo_dirs"):
+            if getattr(self, name) and not self.search:
+                raise InputError(f"--{name}: belongs to --search, and none is given.")
+        if self.search_index is not None and "://" in self.search_index:
+            raise InputError(f"--search_index: must be a folder of this machine. Received: {self.search_index!r}.")
+        for name in self.allowed_hosts:
+            if host_name(f"[{name}]" if ":" in name else name) != name:
+                raise InputError(
+                    "--allowed_hosts: must be names of hosts or addresses, such as photos.example.org. Received: "
+                    f"{name!r}."
+                )
         for route in ("health_route", "predict_route"):
             if not _ROUTE.fullmatch(getattr(self, route)):
                 self._fail(route, "a path such as /predict")
@@ -235,6 +282,17 @@ def parse_options(argv: Sequence[str] | None, environ: Mapping[str, str] = os.en
             values[name] = _of_variable(variable, name, text)
     values |= given_values(parser.parse_args(argv), ServeOptions)
     values.setdefault("model_dir", ())
+    if "allowed_hosts" in values:
+        names = (name.strip() for text in values["allowed_hosts"] for name in text.split(","))
+        # As the header may have it, with a port and capitals.
+        values["allowed_hosts"] = tuple(host_name(name) or name for name in names if name)
+        if not values["allowed_hosts"]:
+            raise InputError("--allowed_hosts: names nothing. Leave it out, or name a host.")
+    for name in ("search", "photo_dirs"):
+        if name in values:
+            values[name] = split_paths(values[name])
+            if not values[name]:
+                raise InputError(f"--{name}: names nothing. Leave it out, or name a path.")
     return ServeOptions(**with_supported_paths(values, ServeOptions))
 
 

@@ -12,6 +12,8 @@ from configs.choices import NEUTRAL_COLOURS
 from configs.page import PageOptions
 from trainer.export.model_info import ModelInfo
 
+# Similar photos below an answer: two rows of four on a wide page.
+_SIMILAR_PHOTOS = 8
 _MEDIA_TYPES = {
     "html": "text/html",
     "css": "text/css",
@@ -41,13 +43,16 @@ def page_files() -> dict[str, PageFile]:
     return files
 
 
-def page_settings(page: PageOptions, info: ModelInfo, *, max_body_bytes: int) -> dict[str, Any]:
+def page_settings(
+    page: PageOptions, info: ModelInfo, *, max_body_bytes: int, searched: int | None = None
+) -> dict[str, Any]:
     """What the page is told.
 
     Args:
       page: the texts and colours of the recipe or of the model.
       info: of the model.
       max_body_bytes: the largest photo that the server takes.
+      searched: how many photos are searched for similar ones; None if the server does not search.
     """
     # Which answer is good and which is bad, only somebody can say who knows what they are for.
     neutral = [colour for colour in NEUTRAL_COLOURS if colour not in page.colours.values()] or NEUTRAL_COLOURS
@@ -57,6 +62,7 @@ def page_settings(page: PageOptions, info: ModelInfo, *, max_body_bytes: int) ->
         "title": page.title,
         "labels": [
             {
+                "name": label,
                 "text": page.texts.get(label, label),
                 "colour": colours[label],
             }
@@ -67,6 +73,7 @@ def page_settings(page: PageOptions, info: ModelInfo, *, max_body_bytes: int) ->
         "image_size": info.image.size,
         "max_body_bytes": max_body_bytes,
         "warning": _warning(info),
+        "search": None if searched is None else {"photos": searched, "count": _SIMILAR_PHOTOS},
     }
 
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from configs.activity import doing
 from configs.errors import EXIT_OK, InputError
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import uvicorn
 
     from serving.app import Server
+    from serving.metrics import Metrics
+    from serving.models import Models
+    from serving.search.photo_search import PhotoSearch
 
 _BACKLOG = 1024
 _KEEP_ALIVE_SEC = 75
@@ -83,7 +86,11 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _serve(options: ServeOptions, page: PageOptions | None, listener: socket.socket) -> int:
     with _logging():
-        with doing("loading the model"):
+        with contextlib.ExitStack() as loading:
+            if options.search:
+                from serving.loading import answering
+
+                loading.enter_context(answering(listener, lambda app: _plain_server(app, options)))
             server = make_server(options, page)
         # A request of many small values would start the search for garbage, in all objects of the libraries.
         gc.freeze()
@@ -94,32 +101,70 @@ def _serve(options: ServeOptions, page: PageOptions | None, listener: socket.soc
 
 
 def make_server(options: ServeOptions, page: PageOptions | None) -> uvicorn.Server:
-    """Loads the models and makes a server, which does not listen yet.
+    """Loads the models and what is searched, and makes a server, which does not listen yet.
 
     Args:
       options: of the server.
       page: the texts and colours of the web page; None for those of the model.
 
     Raises:
-      InputError: a model or its network cannot be loaded.
+      InputError: a model or its network cannot be loaded; or the record sets cannot be searched with it.
     """
-    from uvicorn import Config
-
     from serving.app import Server
-    from serving.http_protocol import BoundedProtocol
     from serving.metrics import Metrics
     from serving.models import Models
-    from serving.request_log import MAX_HEAD_BYTES
 
     metrics = Metrics()
-    models = Models(options, metrics)
-    models.load_first()
-    server = Server(options, models, metrics, page)
-    config = Config(
-        server.app(),
+    if options.search:
+        models, search = _with_search(options, metrics)
+    else:
+        models, search = Models(options, metrics), None
+        with doing("loading the model"):
+            models.load_first()
+    server = Server(options, models, metrics, page, search)
+    return _draining_server(_config(server.app(), options, lifespan="on"), server)
+
+
+def _with_search(options: ServeOptions, metrics: Metrics) -> tuple[Models, PhotoSearch]:
+    """The models, and the search of the network of the first one, whose answers are those of the page."""
+    from serving.models import Models
+    from serving.search.photo_search import open_photo_search
+    from serving.search.searched_sets import find_searched_sets, require_network_of_model
+
+    # What takes no time may be what is wrong.
+    sets = find_searched_sets(options.search, index_folder=options.search_index)
+    models = Models(options, metrics, searched=sets[0].manifest.backbone)
+    require_network_of_model(sets, models.all[0].newest_info(), options.model_dir[0])
+    with doing("loading the model"):
+        models.load_first()
+    search = open_photo_search(
+        sets,
+        folder=options.search_index,
+        photo_dirs=options.photo_dirs,
+        max_wait_sec=options.max_wait_sec,
+        metrics=metrics,
+    )
+    return models, search
+
+
+def _plain_server(app: Any, options: ServeOptions) -> uvicorn.Server:
+    """A server of uvicorn that does nothing else than answer."""
+    import uvicorn
+
+    return uvicorn.Server(_config(app, options, lifespan="off"))
+
+
+def _config(app: Any, options: ServeOptions, *, lifespan: Literal["on", "off"]) -> uvicorn.Config:
+    from uvicorn import Config
+
+    from serving.http_protocol import BoundedProtocol
+    from serving.request_log import MAX_HEAD_BYTES
+
+    return Config(
+        app,
         http=BoundedProtocol,
         ws="none",
-        lifespan="on",
+        lifespan=lifespan,
         loop="asyncio",
         log_config=None,
         access_log=False,
@@ -131,7 +176,6 @@ def make_server(options: ServeOptions, page: PageOptions | None) -> uvicorn.Serv
         timeout_graceful_shutdown=max(1, round(options.drain_sec)),
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
     )
-    return _draining_server(config, server)
 
 
 def _address(listener: socket.socket) -> str:

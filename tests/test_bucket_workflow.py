@@ -149,7 +149,9 @@ def test_the_model_answers_from_the_bucket_as_from_a_disk(bucket, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bucket.get("bucket", name))
     contents = [bucket.get("bucket", uri.removeprefix("gs://bucket/")) for uri in photos]
-    on_disk = Classifier(str(tmp_path)).predict([normalize_photo(data) for data in contents])
+    classifier = Classifier(str(tmp_path))
+    size = classifier.info.image.size
+    on_disk = classifier.predict([normalize_photo(data, size=size) for data in contents])
     for answer, prediction in zip(answers, on_disk, strict=True):
         scores = {row["id"]: row["score"] for row in answer["predictions"]}
         assert [scores[i] for i in range(2)] == pytest.approx(prediction.scores.tolist(), abs=1e-6)

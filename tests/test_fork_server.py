@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from tests.support.forked_program import SOCKET, ForkedProgram
-from tests.support.programs import ROOT, end_program, start_program
+from tests.support.programs import ROOT, end_program, environment_of_programs, start_program
 
 pytestmark = pytest.mark.skipif(SOCKET not in os.environ, reason="there is no fork server")
 
@@ -40,7 +41,8 @@ def forked(arguments, *more, **options):
 @pytest.mark.parametrize("tensorflow", [False, True])
 @pytest.mark.parametrize("option", ["-c", "-m"])
 @pytest.mark.parametrize(
-    "environment", [{}, {"HUGS_OTHER": "ü", "TMPDIR": "/var/tmp", "PYTHONPATH": f"/nowhere{os.pathsep}{ROOT}"}]
+    "environment",
+    [{}, {"HUGS_OTHER": "ü", "TMPDIR": "/var/tmp", "TF_CONFIG": "{}", "PYTHONPATH": f"/nowhere{os.pathsep}{ROOT}"}],
 )
 def test_a_program_finds_what_a_new_interpreter_finds(tmp_path, option, environment, tensorflow):
     (tmp_path / "program.py").write_text(SELF)
@@ -83,6 +85,14 @@ def test_standard_streams_are_those_of_the_client():
     [
         ("pass", 0),
         ("raise SystemExit(7)", 7),
+        ("raise SystemExit('why')", 1),
+        ("raise SystemExit(-1)", 255),
+        ("import sys; sys.exit()", 0),
+        ("import sys; sys.stdout.write('no end of line'); sys.stderr.write('é')", 0),
+        ("import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); print('lost')", None),  # 1 or 120.
+        ("import sys; sys.stdout.close(); sys.stderr.close()", 0),
+        ("import atexit, sys; atexit.register(lambda: print('x' * 9)); atexit.register(sys.exit, 3); sys.exit(4)", 4),
+        ("import threading; threading.Thread(target=__import__('time').sleep, args=[99], daemon=True).start()", 0),
         ("import os; os._exit(9)", 9),
         ("raise ValueError('x')", 1),
         ("import atexit; atexit.register(print, 'at the end'); print('first')", 0),
@@ -98,7 +108,7 @@ def test_the_end_is_that_of_a_new_interpreter(program, code):
         stdout, stderr = process.communicate(timeout=60)
         ends.append((process.returncode, stdout, stderr.splitlines()[-1:]))
     assert ends[0] == ends[1]
-    assert ends[0][0] == code
+    assert code in (None, ends[0][0])
 
 
 def test_it_is_stopped_killed_and_gone_like_a_child():
@@ -129,6 +139,22 @@ def test_a_client_that_is_gone_leaves_no_zombie():
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("leaves", ["at once", "after it has asked", "with an answer that it has not read"])
+def test_a_client_that_is_killed_does_not_end_the_server(leaves):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(os.environ[SOCKET])
+        if leaves != "at once":
+            program = {"arguments": ["-c", "pass"], "folder": "/", "environment": environment_of_programs()}
+            asked = json.dumps({**program, "streams": [], "tensorflow": False})
+            connection.send(asked.encode())
+        if leaves == "with an answer that it has not read":
+            pid = int(connection.recv(100))
+            while "\nState:\tZ" not in pathlib.Path(f"/proc/{pid}/status").read_text():
+                time.sleep(0.01)
+            time.sleep(0.1)  # The server says that the program has ended.
+    assert end_program(forked(["-c", "print(1)"])) == ("1\n", "")
+
+
 @pytest.mark.parametrize(
     "environment",
     [{"PYTHONUTF8": "0"}, {"TF_ENABLE_ONEDNN_OPTS": "0"}, {"LC_ALL": "C"}, {"GCE_METADATA_ROOT": "127.0.0.1:1"}],
@@ -137,6 +163,37 @@ def test_a_variable_that_is_read_at_the_start_gets_a_new_interpreter(environment
     process = start_program(["-c", "pass"], environment)
     assert isinstance(process, subprocess.Popen)
     end_program(process)
+
+
+def test_a_program_of_a_shell_is_a_fork_with_its_streams_and_its_exit_code():
+    """As tests/test_streams.py starts jobs: the parent of the program is the server."""
+    code = "import os, sys; print(open(f'/proc/{os.getppid()}/cmdline').read()); sys.stderr.write('é'); sys.exit(7)"
+    script = 'cd /; cd - >/dev/null; "$@" | tr "\\0" " "; exit ${PIPESTATUS[0]}'
+    command = ["bash", "-c", script, "-", sys.executable, "-m", "tests.support.fork_client", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment_of_programs(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (7, "é")
+    assert "-m tests.support.fork_server" in done.stdout
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there is one process of pytest")
+def test_processes_of_pytest_are_forks():
+    assert "tests.support.fork_server" in pathlib.Path(f"/proc/{os.getppid()}/cmdline").read_text()
+
+
+def test_what_packages_set_in_the_process_of_the_tests_stays_there_and_what_tests_set_does_not(monkeypatch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TF_LEAKED", "0")  # What one test has set is no matter of the tests after it.
+    os.environ["TF_LEAKED"] = "1"
+    try:
+        monkeypatch.setenv("HUGS_SET", "2")
+        process = forked(["-c", "import os; print(*map(os.environ.get, ('TF_LEAKED', 'HUGS_SET')))"])
+    finally:
+        del os.environ["TF_LEAKED"]
+    assert end_program(process)[0] == "None 2\n"
+    monkeypatch.delenv("HUGS_PROGRESS")
+    assert "HUGS_PROGRESS" not in environment_of_programs()
+    monkeypatch.undo()
+    assert environment_of_programs()["HUGS_PROGRESS"] == "0" and "HUGS_SET" not in environment_of_programs()
 
 
 def test_other_options_of_python_get_a_new_interpreter(tmp_path):

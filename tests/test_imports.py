@@ -16,7 +16,8 @@ MAY_IMPORT = {
     # `pipelines.answers` alone takes something of the trainer.
     "pipelines": {"pipelines", "trainer", "preprocess", "configs"},
     "trainer": {"trainer", "preprocess", "configs"},
-    "serving": {"serving", "trainer", "preprocess", "configs"},
+    # `serving.search` alone takes something of insight.
+    "serving": {"serving", "insight", "trainer", "preprocess", "configs"},
     "insight": {"insight", "trainer", "preprocess", "configs"},
     "cloud": {"cloud", "trainer", "preprocess", "configs"},
     # It imports programs by name, when they are asked for.
@@ -53,7 +54,13 @@ ROOMS = {
     "trainer.storage": {"preprocess.locks", "preprocess.storage"},
     "trainer.data": {"trainer.storage", *_JOBS, "preprocess.backbones"} - {"preprocess.engines"},
     "trainer.evaluation": {"trainer.data"},
-    "trainer.training": {"trainer.data", "trainer.evaluation", "trainer.storage", "preprocess.storage"},
+    "trainer.training": {
+        "trainer.data",
+        "trainer.evaluation",
+        "trainer.storage",
+        "preprocess.machine",
+        "preprocess.storage",
+    },
     "trainer.search": {"trainer.data", "trainer.evaluation", "trainer.training"},
     "trainer.reports": {"trainer.data", "trainer.evaluation", "trainer.storage", "trainer.training"},
     "trainer.export": {
@@ -92,15 +99,32 @@ ROOMS = {
         "insight.neighbours",
         "insight.pages",
         "preprocess.lists",
+        "preprocess.records",
         "trainer.data",
         "trainer.storage",
     },
     "insight.selection": {"insight.label_errors", "insight.neighbours"},
-    "insight.drifting": {"insight.data", "trainer.data", "trainer.export", "preprocess.images"},
+    "insight.drifting": {"insight.data", "insight.queries", "trainer.data", "trainer.export"},
+    # What the server answers with --search is what `hugs search` answers: the index is one, and not a copy.
+    "serving.search": {
+        "insight.data",
+        "insight.index",
+        "preprocess.images",
+        "preprocess.machine",
+        "preprocess.records",
+        "preprocess.storage",
+        "trainer.data",
+        "trainer.export",
+    },
     "cloud.checkup": set(),
     "pipelines.runners": {"preprocess.storage"},
     "pipelines.splits": {"preprocess.images", "preprocess.records", "preprocess.storage"},
     "pipelines.checks": {*_PIPELINE} - {"preprocess.beam"},
+    "pipelines.bottlenecks": {
+        *("pipelines.checks", "pipelines.embedding", "pipelines.splits"),
+        *("preprocess.backbones", "preprocess.engines", "preprocess.images", "preprocess.jobs", "preprocess.lists"),
+        *("preprocess.locks", "preprocess.machine", "preprocess.records", "preprocess.storage"),
+    },
     "pipelines.planning": {"pipelines.checks", "pipelines.runners", *_PIPELINE},
     "pipelines.diagnosis": {"pipelines.checks", "preprocess.answers", *_PIPELINE} - {"preprocess.beam"},
     "pipelines.answers": {
@@ -118,6 +142,8 @@ ROOMS = {
 # What a sub-package may take from beside the sub-packages.
 FROM_THE_ROOT = {
     "insight.pages": {"trainer.reports.page_templates"},
+    "insight.queries": {"trainer.photo_reader"},
+    "serving.search": {"serving.decoding", "serving.metrics", "serving.refusals"},
     "cloud.checkup": {"cloud.gcloud", "cloud.hub_images"},
     "pipelines.answers": {"trainer.arguments"},
     "trainer.storage": {"trainer.options"},
@@ -136,8 +162,11 @@ TRAINER_FOR_ANSWERS = {
     "trainer.export.head_arrays",
     "trainer.export.model_info",
 }
-# The server needs the description and the head of a model, and its folder.
+# The server needs the description and the head of a model, and its folder; to search, record sets and their photos.
 TRAINER_FOR_SERVING = {
+    "trainer.arguments",
+    "trainer.data.photos",
+    "trainer.data.record_sets",
     "trainer.export.classifier",
     "trainer.export.head_arrays",
     "trainer.export.model_info",
@@ -234,26 +263,43 @@ def test_beam_appears_only_where_it_may(path):
         assert name.startswith(BEAM)
 
 
+def used_by(package: str, *, of: str) -> set[tuple[str, str]]:
+    """Each module of a package with each module of another one that it imports."""
+    return {
+        (module_name(path), name)
+        for path in MODULES
+        if module_name(path).startswith(package)
+        for name in imported_modules(path)
+        if name.startswith(of)
+    }
+
+
 def test_the_cloud_knows_the_trainer_by_its_contracts():
-    used = {name for path in MODULES if module_name(path).startswith("cloud") for name in imported_modules(path)}
-    assert {name for name in used if name.startswith("trainer")} == TRAINER_FOR_CLOUD
+    assert {name for _, name in used_by("cloud", of="trainer")} == TRAINER_FOR_CLOUD
 
 
 def test_the_pipelines_know_the_trainer_only_to_answer():
-    used = {
-        (module_name(path), name)
-        for path in MODULES
-        if module_name(path).startswith("pipelines")
-        for name in imported_modules(path)
-        if name.startswith("trainer")
-    }
+    used = used_by("pipelines", of="trainer")
     assert {name for _, name in used} == TRAINER_FOR_ANSWERS
     assert all(module.startswith("pipelines.answers.") for module, _ in used)
 
 
 def test_the_server_knows_of_the_trainer_what_a_model_is():
-    used = {name for path in MODULES if module_name(path).startswith("serving") for name in imported_modules(path)}
-    assert {name for name in used if name.startswith("trainer")} == TRAINER_FOR_SERVING
+    assert {name for _, name in used_by("serving", of="trainer")} == TRAINER_FOR_SERVING
+
+
+INSIGHT_FOR_SERVING = {
+    "insight.data.set_names",
+    "insight.index.cells",
+    "insight.index.near_photo",
+    "insight.index.photo_index",
+}
+
+
+def test_the_server_knows_insight_only_to_search():
+    used = used_by("serving", of="insight")
+    assert {name for _, name in used} == INSIGHT_FOR_SERVING
+    assert all(module.startswith("serving.search.") for module, _ in used)
 
 
 def reached_from(package: str) -> set[str]:

@@ -32,7 +32,7 @@ def samples():
 def exported(tmp_path_factory):
     """A SavedModel with the whole workflow in it, loaded again; and its backbone's identity."""
     backbone, identity = load_keras_backbone(BackboneSpec(weights="random"))
-    head = build_head(embedding_size=2048, num_classes=2, hidden_units=8, dropout=0.5, seed=0, mean_and_variance=None)
+    head = build_head(embedding_size=2048, num_classes=2, hidden_units=8, seed=0, mean_and_variance=None)
     folder = str(tmp_path_factory.mktemp("model") / "model")
     save_model(folder, backbone=backbone, head=head, labels=LABELS, identity=identity)
     return tf.saved_model.load(folder), identity
@@ -68,6 +68,7 @@ def cosines(a, b):
 def test_the_exported_model_embeds_files_as_the_pipeline_does(engine, samples, exported, from_files, tmp_path):
     if engine == "openvino":
         pytest.importorskip("openvino")
+        samples, from_files = samples[::2], from_files[::2]  # What is decoded is the same for all engines.
     manifest, embeddings = embed_with_pipeline(samples, tmp_path, "--engine", engine, "--precision", "float32")
     model, identity = exported
     assert manifest.backbone == identity
@@ -116,7 +117,7 @@ def test_a_backbone_of_another_size_and_scaling(backbone, samples, tmp_path):
     manifest, embeddings = embed_with_pipeline(samples, tmp_path, "--precision", "float32", backbone=flags, size=size)
     # As the trainer does: the network that the manifest names.
     model = load_backbone_of_records(manifest.backbone, weights=None)
-    head = build_head(embedding_size=size, num_classes=2, hidden_units=0, dropout=0, seed=0, mean_and_variance=None)
+    head = build_head(embedding_size=size, num_classes=2, hidden_units=0, seed=0, mean_and_variance=None)
     info = save_model(str(tmp_path / "model"), backbone=model, head=head, labels=LABELS, identity=manifest.backbone)
     exported = tf.saved_model.load(str(tmp_path / "model")).signatures["embed_images"]
     found = exported(image_bytes=tf.constant([sample.data for sample in samples]))["embeddings"].numpy()

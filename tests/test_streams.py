@@ -12,7 +12,7 @@ import pytest
 from configs.console import printable
 from tests.pipelines.test_stopped_jobs import files
 from tests.support.photos import write_photos
-from tests.support.programs import ROOT
+from tests.support.programs import ROOT, environment_of_programs
 
 # What a shell does to the streams of the command in "$@"; the exit code is that of the command.
 STREAMS = {
@@ -31,7 +31,7 @@ def in_shell(streams: str, *command: str, **environment: str) -> subprocess.Comp
     return subprocess.run(
         ["bash", "-c", STREAMS.get(streams, streams), "-", *command],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=environment_of_programs(environment),
         capture_output=True,
         text=True,
         timeout=300,
@@ -39,8 +39,9 @@ def in_shell(streams: str, *command: str, **environment: str) -> subprocess.Comp
     )
 
 
-def embed(data, out, *flags: str) -> list[str]:
-    command = [sys.executable, "-m", "tests.support.slow_job", "0.0", "--weights", "random", *flags]
+def embed(data, out, *flags: str, forked: bool = True) -> list[str]:
+    client = ["-m", "tests.support.fork_client"] if forked else []
+    command = [sys.executable, *client, "-m", "tests.support.slow_job", "0.0", "--weights", "random", *flags]
     command += ["--input_path", str(data / "train.csv"), "--input_dict", str(data / "dict.txt")]
     return [*command, "--output_path", str(out / "train")]
 
@@ -53,7 +54,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed")
-    assert in_shell('"$@"', *embed(data, out)).returncode == 0
+    assert in_shell('"$@"', *embed(data, out, forked=False)).returncode == 0
     return files(out)
 
 

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -17,11 +18,13 @@ import pytest
 from PIL import Image
 
 from configs.printed_commands import PROGRAMS
-from preprocess.backbones import backbone
 from preprocess.images.decode import decode_image
 from tests.support import tiny_network
+from tests.support.read_for_training import read_for_training
 
 ROOT = pathlib.Path(__file__).parents[1]
+# What the network takes, unlike Inception v3: an example that assumes the default's size fails.
+_SIZE = 224
 # Packages that examples may need and that are in no lock.
 _OPTIONAL = ("pandas", "torch")
 
@@ -39,6 +42,15 @@ _ALSO = {
     "predict": "",
     "predict_all": "--engine tensorflow --precision float32",
 }
+_ALSO_INSIGHT = {
+    "embed": "--backbone tiny --weights random --engine tensorflow --precision float32",
+    "search": "--count 3",
+}
+_INSIGHT_COMMANDS = [
+    command
+    for block in re.findall(r"(?ms)^```bash\n(.*?)^```", (ROOT / "docs" / "insight.md").read_text())
+    for command in block.replace("\\\n", " ").splitlines()
+]
 _COMMANDS = [command.replace("\\\n", " ") for command in re.findall(r"(?m)^hugs ((?:\\\n|.)*)$", _README)]
 # An old graph is not one that the commands before it make.
 _COMMANDS = [command for command in _COMMANDS if "--graph" not in command]
@@ -62,9 +74,9 @@ def write_photo(path, level, random, size=(30, 40), **options):
 @pytest.fixture(scope="module")
 def patch():
     with pytest.MonkeyPatch.context() as patch:
-        tiny_network.install(patch)
+        tiny_network.install(patch, size=_SIZE)
         # For an example that does not name the network.
-        patch.setitem(backbone.ARCHITECTURES, "inception_v3", backbone.ARCHITECTURES[tiny_network.NAME])
+        tiny_network.stand_for(patch, "inception_v3")
         yield patch
 
 
@@ -119,6 +131,33 @@ def test_the_commands_of_the_readme_lead_to_a_prediction(workflow, capsys):
     assert len(answers) == 1 + len(list((workflow / "my_photos").rglob("*.jpg")))
 
 
+def test_the_commands_of_the_page_on_insight_run_after_those_of_the_readme(workflow, patch):
+    """As they are written, in their order, in the folder that the commands of the README left."""
+    patch.setattr("insight.drifting.comparison._MIN_PHOTOS", 8)  # The training set has fewer than are needed.
+    (workflow / "new_photos").mkdir()
+    random = np.random.RandomState(1)
+    for number in range(24):
+        write_photo(workflow / "new_photos" / f"{number}.jpg", 10 * number, random)
+    uri = next(csv.reader((workflow / "data" / "train.csv").open()))[0]
+    corrected = "image_uri,image_sha256,action,label\n" + f'"{uri}",,change,hugs\nnew_photos/0.jpg,,change,hugs\n'
+    (workflow / "corrections.csv").write_text(corrected)  # what the pages of audit and next download
+    seen = []
+    for command in _INSIGHT_COMMANDS:
+        words = shlex.split(command.replace("../my_photos/hugs/kitten.jpg", shlex.quote(uri)))
+        if words[0] == "ls":
+            subprocess.run(command, shell=True, cwd=workflow, check=True)
+            continue
+        seen.append(words[1])
+        if words[1] == "train":
+            assert "test" in read_for_training(words[2:])
+            continue
+        more = _ALSO_INSIGHT.get(words[1], "").split()
+        assert not importlib.import_module(PROGRAMS[words[1]][0]).main(words[2:] + more), command
+    assert set(seen) == {"audit", "train", "relabel", "embed", "next", "drift", "twins", "ingest", "map", "search"}
+    for name in ("audit/audit.html", "next/next.html", "twins/twins.csv", "map/map.html", "drift/drift.html"):
+        assert (workflow / "out" / name).exists(), name
+
+
 def optional_package(example):
     """The package that an example needs and no lock has; None if there is none."""
     names = re.findall(r"(?m)^(?:import|from) (\w+)", example)
@@ -144,7 +183,9 @@ def test_the_examples_run(workflow, capfd, number):
     if "print(" in example:
         assert capfd.readouterr().out.strip()
     if "pixels" in names:
-        assert (names["pixels"] == decode_image((workflow / "photo.jpg").read_bytes())).all()
+        assert (names["pixels"] == decode_image((workflow / "photo.jpg").read_bytes(), size=_SIZE)).all()
+    if "normalize_photo" in names:
+        assert Image.open(io.BytesIO(names["photo"])).size == (_SIZE, _SIZE)
 
 
 def test_records_are_read_without_tensorflow(workflow):

@@ -1,12 +1,10 @@
-"""Reads and decodes the photos of `trainer.predict` ahead of the model, and reports those that cannot be read."""
+"""Reads and decodes the photos that somebody names ahead of the network, and reports those that cannot be read."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
-
-import numpy as np
+from collections.abc import Callable, Iterator, Sequence
 
 from configs.counts import counted
 from configs.errors import InputError
@@ -88,6 +86,12 @@ class _BadPhoto:
     is_machine_fault: bool = False
 
 
+def print_bad_photo(path: str, message: str) -> None:
+    """Prints a line on standard error about a photo that cannot be read."""
+    words = message if shown(path) in message else f"{path}: {message}"
+    print(f"error: {' '.join(words.split())}", file=sys.stderr)
+
+
 class PhotoReader:
     """Reads and decodes photos ahead, and gives them in their order. A photo that cannot be read is reported.
 
@@ -98,13 +102,15 @@ class PhotoReader:
       num_left: how many photos were not given out or reported yet.
     """
 
-    def __init__(self, paths: Sequence[str], size: int):
+    def __init__(self, paths: Sequence[str], size: int, on_bad: Callable[[str, str], None] = print_bad_photo):
         """Starts to read.
 
         Args:
           paths: of the photos.
           size: the width and the height of the model's images, in pixels.
+          on_bad: is called with the path of each photo that cannot be read, and why.
         """
+        self._on_bad = on_bad
         self.num_bad = 0
         self.num_left = len(paths)
         self._paths = iter(paths)
@@ -119,7 +125,11 @@ class PhotoReader:
         self._loader.add(local_path_of(path) for path in paths)
 
     def next_batch(self, size: int) -> list[tuple[str, bytes]]:
-        """The paths of the next photos, with a PNG of the pixels that the model gets.
+        """As `next_images`, with a PNG of the pixels that the model gets."""
+        return [(path, encode_png(image.pixels)) for path, image in self.next_images(size)]
+
+    def next_images(self, size: int) -> list[tuple[str, LoadedImage]]:
+        """The paths of the next photos, with the pixels that the model gets.
 
         It waits for one photo, and takes others only if they are ready. So no result waits for a slow photo after it.
 
@@ -132,7 +142,7 @@ class PhotoReader:
         Raises:
           InputError: the machine or its storage failed for many photos in a row.
         """
-        batch: list[tuple[str, bytes]] = []
+        batch: list[tuple[str, LoadedImage]] = []
         while self.num_left and len(batch) < size and (not batch or self._loader.next_is_ready):
             photo = self._next_photo()
             if isinstance(photo, _BadPhoto):
@@ -142,11 +152,10 @@ class PhotoReader:
                 self.report_held()
             else:
                 self.num_left -= 1
-                path, pixels = photo
-                batch.append((path, encode_png(pixels)))
+                batch.append(photo)
         return batch
 
-    def _next_photo(self) -> tuple[str, np.ndarray] | _BadPhoto:
+    def _next_photo(self) -> tuple[str, LoadedImage] | _BadPhoto:
         path = next(self._paths)
         try:
             image = self._loader.next()
@@ -154,7 +163,7 @@ class PhotoReader:
             return _BadPhoto(path, str(error), is_machine_fault=isinstance(error, MachineFault))
         if isinstance(image, LoadedImage):
             self._faults_in_a_row = 0
-            return path, image.pixels
+            return path, image
         assert isinstance(image, RowFailure)
         return _BadPhoto(path, f"{image.message.rstrip('.')} ({image.reason})")
 
@@ -170,8 +179,7 @@ class PhotoReader:
         self._report(_BadPhoto(path, message))
 
     def _report(self, bad: _BadPhoto) -> None:
-        message = bad.message if shown(bad.path) in bad.message else f"{bad.path}: {bad.message}"
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        self._on_bad(bad.path, bad.message)
         self.num_bad += 1
         self._faults_in_a_row = self._faults_in_a_row + 1 if bad.is_machine_fault else 0
         if self._faults_in_a_row == _MAX_FAULTS and self.num_left:

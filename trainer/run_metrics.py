@@ -14,9 +14,11 @@ from trainer.data.record_sets import RecordSet
 from trainer.evaluation.assess import Calibration
 from trainer.evaluation.calibration import Threshold
 from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.temperature_choice import TemperatureChoice
 from trainer.options import TrainingOptions
 from trainer.training.head import head_digest
 from trainer.training.loop import CHECKPOINT_RULE, TrainingResult
+from trainer.training.precision import training_precision
 
 # Format 2 has intervals, calibration, ranking measures and mistakes; its `loss` is the loss after the temperature.
 METRICS_FORMAT = 2
@@ -43,6 +45,7 @@ def run_metrics(
     evaluations: Mapping[str, Evaluation],
     calibration: Calibration,
     threshold: Threshold,
+    choice: TemperatureChoice,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
     """The metrics of a run, as JSON.
@@ -56,6 +59,7 @@ def run_metrics(
       evaluations: the evaluation of each data set.
       calibration: the calibration of the exported model.
       threshold: the effect of the threshold on the set that it was chosen on.
+      choice: why the calibration has this temperature.
       warnings: sentences.
     """
     trained = evaluations["train"].numbers
@@ -76,6 +80,7 @@ def run_metrics(
         "stopped_early": result.stopped_early,
         "resumed_step": result.resumed_step,
         "train_sec": round(result.wall_sec, 3),
+        "training_precision": training_precision(options),
         "labels": list(data["train"].labels),
         "label_mode": data["train"].label_mode,
         "backbone": backbone.to_json(),
@@ -85,6 +90,7 @@ def run_metrics(
         "model": {
             "head_digest": head_digest(result.head),
             "temperature": calibration.temperature,
+            "temperature_choice": choice.to_json(),
             "threshold": {"min_precision": options.min_precision, "on_eval": dataclasses.asdict(threshold)},
             **engine_of_models(),
         },

@@ -18,6 +18,7 @@ from configs.choices import Unlabeled
 from configs.counts import counted
 from configs.errors import EXIT_OK, InputError
 from configs.page import PageOptions
+from configs.printed_commands import program_command
 from configs.program import run_program
 from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.locks.lock_holder import LockLost
@@ -87,7 +88,15 @@ def _output_folder(options: TrainingOptions) -> OutputFolder:
     return output
 
 
+def _twins_command(options: TrainingOptions, sets: Mapping[str, tuple[RecordSet, ...]]) -> str:
+    """The command that shows the photos that the sets of a run share."""
+    words = ["--data_paths", ",".join(record_set.prefix for part in sets.values() for record_set in part)]
+    words += [] if options.input_dict is None else ["--input_dict", options.input_dict]
+    return program_command("twins", *words, "--output_path", posixpath.join(options.output_path, "twins"))
+
+
 def _warnings(
+    options: TrainingOptions,
     sets: dict[str, tuple[RecordSet, ...]],
     data: dict[str, EmbeddingDataset],
     backbone: BackboneIdentity,
@@ -125,7 +134,7 @@ def _warnings(
             warnings += data_warnings(data["train"], data[name], held_out_name=name)
     warnings = [
         # The first warnings are those about images that were trained on: they are printed whatever else there is.
-        *shared_image_warnings(shared),
+        *shared_image_warnings(shared, look=_twins_command(options, sets)),
         *finding_warnings(findings, (record_set for part in sets.values() for record_set in part)),
         *origin_warnings(origins),
         *warnings,
@@ -460,7 +469,7 @@ def _train_and_export(
         shared, findings = find_shared_images(data, twins), embedding_findings(sets)
     left_out = {name: images.rows for name, images in shared.items()}
     origins = record_origins(sets)
-    warnings = _warnings(sets, data, backbone, shared, findings, origins)
+    warnings = _warnings(options, sets, data, backbone, shared, findings, origins)
     if corrections is not None:
         applied = [one for dataset in data.values() for one in dataset.corrections]
         warnings = [*correction_warnings(corrections, applied), *warnings]
@@ -476,12 +485,14 @@ def _train_and_export(
 
     _say("evaluating and exporting the model")
     with doing("evaluating the model"):
-        calibration, threshold = calibrate(logits_of, data["eval"], min_precision=options.min_precision)
+        calibration, threshold, choice = calibrate(logits_of, data["eval"], min_precision=options.min_precision)
         evaluations = assess(logits_of, data, calibration, train_support=data["train"].support(), left_out=left_out)
     for name, images in shared.items():
         if images.knows_twins and len(images.rows):
             evaluations[name].numbers["without_shared_images"]["twins"] = images.num_twins
-    metrics = run_metrics(options, sets, data, backbone, result, evaluations, calibration, threshold, warnings)
+        if images.num_labels_differ:
+            evaluations[name].numbers["without_shared_images"]["labels_differ"] = images.num_labels_differ
+    metrics = run_metrics(options, sets, data, backbone, result, evaluations, calibration, threshold, choice, warnings)
     metrics |= {
         "shared_images": {name: images.to_json() for name, images in shared.items()},
         "embedding_found": findings,
@@ -541,6 +552,8 @@ def _train_and_export(
         metrics["wall_sec"] = round(time.monotonic() - started, 3)  # It includes the export.
 
     files = {REPORT_NAME: lambda path: write_report(path, metrics, evaluations, photos)}
+    if corrections is not None:
+        files[LEDGER_NAME] = lambda path: write_ledger(path, applied)
     if options.assert_accuracy_at_least is not None:
         metrics["gate"] = measure_gate(metrics, options.assert_accuracy_at_least)
         if not metrics["gate"]["passed"]:
@@ -557,8 +570,6 @@ def _train_and_export(
             )
     if options.write_predictions:
         files[PREDICTIONS_NAME] = lambda path: write_predictions(path, logits_of, held_out, calibration, photos_of)
-    if corrections is not None:
-        files[LEDGER_NAME] = lambda path: write_ledger(path, applied)
     if any(len(rows) for rows in left_out.values()):
         files[SHARED_IMAGES_NAME] = lambda path: write_shared_images(path, shared, data, photos_of)
     with doing("writing the report, the metrics and the model"):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import posixpath
 from collections.abc import Sequence
 
 from configs.csv_text import LABEL_SEPARATOR, csv_text
 from insight.copies.find import Twin
 from insight.data.embedded_photos import EmbeddedPhotos
+from insight.data.set_names import set_names
 from preprocess.records.twin_groups import DIGEST_COLUMN, GROUP_COLUMN, URI_COLUMN
 
 Group = tuple[Twin, ...]
@@ -28,12 +28,6 @@ class Leak:
     sets: tuple[str, str]
     photos: tuple[int, int]
     example: tuple[Twin, Twin]
-
-
-def set_names(photos: EmbeddedPhotos) -> tuple[str, ...]:
-    """What the sets are called: the ends of their prefixes, or the whole prefixes if two have the same end."""
-    ends = [posixpath.basename(found.prefix) for found in photos.sets]
-    return tuple(ends if len(set(ends)) == len(ends) else [found.prefix for found in photos.sets])
 
 
 def labels_differ(photos: EmbeddedPhotos, group: Group) -> bool:
@@ -68,7 +62,7 @@ def twin_table(photos: EmbeddedPhotos, groups: Sequence[Group]) -> str:
     first one of its group (`find.Kind`); `hash_bits`, in how many of 256 bits their hashes differ, empty if one has
     none; `similarity` of their embeddings.
     """
-    names = set_names(photos)
+    names = set_names(photos.sets)
     return csv_text(
         [URI_COLUMN, DIGEST_COLUMN, GROUP_COLUMN, "set", "label", "kind", "hash_bits", "similarity"],
         (
@@ -90,7 +84,7 @@ def twin_table(photos: EmbeddedPhotos, groups: Sequence[Group]) -> str:
 
 def find_leaks(photos: EmbeddedPhotos, groups: Sequence[Group]) -> list[Leak]:
     """For each two sets that share photos: which ones."""
-    names = set_names(photos)
+    names = set_names(photos.sets)
     counts: dict[tuple[int, int], list[int]] = {}
     examples: dict[tuple[int, int], tuple[Twin, Twin]] = {}
     for group in groups:

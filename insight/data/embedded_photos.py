@@ -91,13 +91,16 @@ class EmbeddedPhotos:
         )
 
 
-def read_embedded_photos(paths: Sequence[str], *, flag: str, input_dict: str | None = None) -> EmbeddedPhotos:
+def read_embedded_photos(
+    paths: Sequence[str], *, flag: str, input_dict: str | None = None, only_labelled: bool = False
+) -> EmbeddedPhotos:
     """Reads all records of the sets that some paths name, with their embeddings.
 
     Args:
       paths: shard files, globs, or prefixes of sets; local or gs://.
       flag: the option that named them, for the messages.
       input_dict: the dict.txt of sets that were made elsewhere.
+      only_labelled: leaves out records without a label while they are read, which takes less memory than `at`.
 
     Raises:
       InputError: a path names no whole set; sets come from different backbones or have different labels; a shard is
@@ -120,28 +123,34 @@ def read_embedded_photos(paths: Sequence[str], *, flag: str, input_dict: str | N
     hashes = np.empty((total, HASH_BYTES), np.uint8)
     label_ids: list[np.ndarray] = []
     label_counts = np.empty(total, np.int64)
+    set_numbers = np.empty(total, np.int32)
     filled = 0
     parts = [(record_set, shard) for record_set in sets for shard in record_set.manifest.shards]
+    numbers = [number for number, record_set in enumerate(sets) for _ in record_set.manifest.shards]
     with doing(f"reading the records of --{flag}", total=total, unit="record") as reading:
-        for shard_records in read_shards(parts):
+        for number, shard_records in zip(numbers, read_shards(parts), strict=True):
             for records in shard_records:
-                place = slice(filled, filled + len(records))
-                embeddings[place] = records.embeddings
-                uris[place] = records.uris
-                digests[place] = records.image_digests
-                hashes[place] = records.image_hashes
-                label_counts[place] = records.label_counts
+                # A slice, where all are kept, copies nothing.
+                kept = np.flatnonzero(records.label_counts > 0) if only_labelled else slice(0, len(records))
+                count = len(kept) if isinstance(kept, np.ndarray) else len(records)
+                place = slice(filled, filled + count)
+                embeddings[place] = records.embeddings[kept]
+                uris[place] = np.asarray(records.uris, object)[kept]
+                digests[place] = records.image_digests[kept]
+                hashes[place] = records.image_hashes[kept]
+                label_counts[place] = records.label_counts[kept]
                 label_ids.append(records.label_ids)
-                filled += len(records)
+                set_numbers[place] = number
+                filled = place.stop
                 reading.advance(len(records))
     return EmbeddedPhotos(
-        uris=uris,
-        embeddings=embeddings,
+        uris=uris[:filled],
+        embeddings=embeddings[:filled],
         label_ids=np.concatenate(label_ids),
-        label_splits=np.concatenate([[0], np.cumsum(label_counts)]).astype(np.int64),
+        label_splits=np.concatenate([[0], np.cumsum(label_counts[:filled])]).astype(np.int64),
         labels=sets[0].manifest.labels,
-        image_digests=digests,
-        image_hashes=hashes,
-        set_numbers=np.repeat(np.arange(len(sets), dtype=np.int32), [found.manifest.records for found in sets]),
+        image_digests=digests[:filled],
+        image_hashes=hashes[:filled],
+        set_numbers=set_numbers[:filled],
         sets=sets,
     )

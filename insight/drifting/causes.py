@@ -19,6 +19,9 @@ _WORDS = {
     "greenness": ("more purple", "greener"),
     "colourfulness": ("greyer", "more colourful"),
 }
+# Photos of a class that the training has are as near to its photos as these are to each other: half of them are nearer
+# than the median. Of a new class, hardly any are.
+_NOVEL_QUANTILE = 0.35
 # A class counts as more or less frequent if its share differs by this many standard errors.
 _CLEAR_ERRORS = 3.0
 
@@ -71,6 +74,16 @@ def channels_look_swapped(reference: np.ndarray, new: np.ndarray) -> bool:
     before, now = np.median(reference[:, warmth]), np.median(new[:, warmth])
     spread = np.median(np.abs(reference[:, warmth] - before)) + 1e-6
     return bool(abs(now - before) > spread and abs(-now - before) < 0.5 * abs(now - before))
+
+
+def is_new_class(group: np.ndarray, reference: np.ndarray) -> bool:
+    """Whether a group of new photos is unlike the training photos, rather than many photos of a class that they have.
+
+    Args:
+      group: float64 [g]: the similarity of each photo of the group to the nearest training photo.
+      reference: float64 [m]: of each training photo to the nearest other one.
+    """
+    return bool(len(group) >= 2 and np.median(group) < np.quantile(reference, _NOVEL_QUANTILE))
 
 
 def mix_changes(

@@ -10,22 +10,19 @@ import numpy as np
 from configs.activity import doing
 from configs.counts import counted
 from configs.errors import InputError
-from insight.data.embedded_photos import EmbeddedPhotos
-from insight.data.photo_files import PhotoFiles
-from insight.drifting.causes import PhotoChange, channels_look_swapped, mix_changes, photo_changes
+from insight.drifting.causes import PhotoChange, channels_look_swapped, is_new_class, mix_changes, photo_changes
+from insight.drifting.new_photos import NewPhotos
 from insight.drifting.two_samples import EmbeddingTests, class_mix, compare_embeddings, compare_numbers
-from preprocess.images.decode import IMAGE_SIZE
-from trainer.data.photo_statistics import PHOTO_STATISTICS, statistics_of_photos
+from trainer.data.photo_statistics import PHOTO_STATISTICS
 from trainer.data.training_sketch import TrainingSketch
 from trainer.export.model_info import ModelInfo
 
 _MIN_PHOTOS = 20
-# More new photos than this are sampled: what so many do not show is no change that matters.
-_MAX_PHOTOS = 2000
-_MAX_READ = 300
-_READ_SEC = 60.0
 _MIN_STATISTICS = 20
-_SAMPLE_SEED = 7
+# The share of the false alarms that each of both questions has, that about the embeddings and that about brightness
+# and the like. The first one has more, since what it asks for is harder to see.
+_EMBEDDING_SHARE, _STATISTICS_SHARE = 0.8, 0.2
+_GROUP_LEVEL = 0.05
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,14 +30,14 @@ class RankedPhoto:
     """A new photo and how much it is behind the difference.
 
     Attributes:
-      row: of the new photos.
+      place: of the new photos that were compared.
       unusual: how many more of its nearest photos are new ones than chance would give, as a share; with photos that
         changed in brightness and the like, how far it is beyond the training photos, in ranks.
       similarity: to the nearest training photo, at most 1.
       like: the class of the training photos that are nearest.
     """
 
-    row: int
+    place: int
     unusual: float
     similarity: float
     like: str
@@ -123,33 +120,42 @@ class Comparison:
 
 
 def combined_p_value(embeddings: float, photo_statistics: float | None) -> float:
-    """The p-value of both questions together. Where two are asked, each has half of the false alarms (Bonferroni)."""
-    return embeddings if photo_statistics is None else min(1.0, 2 * min(embeddings, photo_statistics))
+    """The p-value of both questions together (a weighted Bonferroni test: Genovese, Roeder and Wasserman, 2006)."""
+    if photo_statistics is None:
+        return embeddings
+    return min(1.0, embeddings / _EMBEDDING_SHARE, photo_statistics / _STATISTICS_SHARE)
 
 
-def compare(
-    sketch: TrainingSketch, photos: EmbeddedPhotos, files: PhotoFiles, *, info: ModelInfo, alarm_level: float
-) -> Comparison:
+def require_enough(count: int, whose: str) -> None:
+    """Raises InputError if there are too few photos to say anything; `whose` begins the message."""
+    if count < _MIN_PHOTOS:
+        raise InputError(f"{whose} {counted(count, 'photo')}; to compare, {_MIN_PHOTOS} or more are needed.")
+
+
+def compare(sketch: TrainingSketch, photos: NewPhotos, *, info: ModelInfo, alarm_level: float) -> Comparison:
     """Compares new photos with a training set.
 
     Args:
       sketch: of the training set.
       photos: the new photos, embedded by the same network.
-      files: finds their files, for brightness and the like.
       info: of the model.
       alarm_level: the share of false alarms.
 
     Raises:
       InputError: there are too few photos to say anything.
     """
-    for count, whose in ((len(photos), "--data_paths: there are"), (len(sketch.vectors), "--model_dir: the model has")):
-        if count < _MIN_PHOTOS:
-            raise InputError(f"{whose} {counted(count, 'photo')}; to compare, {_MIN_PHOTOS} or more are needed.")
-    order = np.random.RandomState(_SAMPLE_SEED).permutation(len(photos))
-    rows = np.sort(order[:_MAX_PHOTOS])
+    if photos.unread and len(photos) < _MIN_PHOTOS:
+        raise InputError(
+            f"{counted(len(photos.unread), 'photo')} could not be read, and {counted(len(photos), 'photo')} could; to "
+            f"compare, {_MIN_PHOTOS} or more are needed. The first: {photos.unread[0].message}"
+        )
+    require_enough(len(photos), "there are, without those of the same content,")
+    require_enough(len(sketch.vectors), "--model_dir: the model has")
     with doing("comparing the photos with those of the training"):
-        tests = compare_embeddings(sketch.vectors, sketch.project(photos.embeddings[rows]))
-    read_rows, statistics = _read_statistics(sketch, photos, files, order, info)
+        tests = compare_embeddings(sketch.vectors, sketch.project(photos.embeddings))
+    statistics, read_places = photos.statistics, photos.read_places
+    if min(len(sketch.statistics), len(statistics)) < _MIN_STATISTICS:
+        statistics, read_places = statistics[:0], read_places[:0]
     p_values = {"embeddings": tests.p_value, "mmd": tests.mmd, "new_group": tests.new_group}
     effects = np.zeros(len(PHOTO_STATISTICS))
     if len(statistics):
@@ -159,7 +165,7 @@ def compare(
     mix = _mix(sketch, tests, info)
     cause, words = None, ""
     if smallest <= alarm_level:
-        cause, words = _cause(sketch, statistics, p_values, changes, mix, tests)
+        cause, words = _cause(sketch, statistics, p_values, changes, mix, tests, info)
     return Comparison(
         p_value=smallest,
         alarm_level=alarm_level,
@@ -168,25 +174,18 @@ def compare(
         cause_words=words,
         changes=changes,
         mix=tuple(mix),
-        num_compared=len(rows),
+        num_compared=len(photos),
         num_read=len(statistics),
-        ranked=_ranked(sketch, tests, rows, info, read_rows, statistics, changes if cause == "photos" else ()),
+        ranked=_ranked(
+            sketch,
+            tests,
+            info,
+            read_places,
+            statistics,
+            changes=changes if cause == "photos" else (),
+            first=tests.group if cause == "new_class" else tests.group[:0],
+        ),
     )
-
-
-def _read_statistics(
-    sketch: TrainingSketch, photos: EmbeddedPhotos, files: PhotoFiles, order: np.ndarray, info: ModelInfo
-) -> tuple[np.ndarray, np.ndarray]:
-    """The statistics of some new photos, and their rows; none if there are too few to compare."""
-    rows, found = np.zeros(0, np.int64), np.zeros((0, len(PHOTO_STATISTICS)), np.float32)
-    if len(sketch.statistics) >= _MIN_STATISTICS:
-        wanted = order[:_MAX_READ]
-        named = [(files.finder_of(row), photos.uris[row], photos.digest_of(row)) for row in wanted.tolist()]
-        size = info.image.size if info.takes_images else IMAGE_SIZE
-        places, statistics = statistics_of_photos(named, size=size, limit_sec=_READ_SEC)
-        if len(places) >= _MIN_STATISTICS:
-            rows, found = wanted[places], statistics
-    return rows, found
 
 
 def _mix(sketch: TrainingSketch, tests: EmbeddingTests, info: ModelInfo) -> list[str]:
@@ -206,6 +205,7 @@ def _cause(
     changes: tuple[PhotoChange, ...],
     mix: list[str],
     tests: EmbeddingTests,
+    info: ModelInfo,
 ) -> tuple[str, str]:
     """The likely cause and a sentence about it."""
     if changes and p_values["photo_statistics"] <= 0.5 * max(p_values["embeddings"], 0.02):
@@ -217,13 +217,15 @@ def _cause(
             f"the new photos are {words} than those of the training ({first.statistic}: median {first.before:.3g} "
             f"before, {first.now:.3g} now)."
         )
-    if p_values["new_group"] <= p_values["mmd"] or not mix:
-        group = int((tests.unusual > 0.5).sum())
-        if p_values["new_group"] <= 0.05 and group >= 2:
-            return "new_class", (
-                f"{counted(group, 'photo')} form a group of their own that the training photos hardly have: perhaps a "
-                "class that the model does not know."
-            )
+    if p_values["new_group"] <= _GROUP_LEVEL and is_new_class(
+        tests.similarity[tests.group], tests.reference_similarity
+    ):
+        like = np.bincount(sketch.label_ids[tests.reference_neighbours[tests.group, 0]]).argmax()
+        return "new_class", (
+            f"{counted(len(tests.group), 'photo')} form a group of their own that the training photos hardly have: "
+            "perhaps a class that the model does not know. Of the classes that it knows, they are most like "
+            f"{info.labels[int(like)]}."
+        )
     if mix:
         return "class_mix", f"classes became more or less frequent: {', '.join(mix[:4])}."
     return "unknown", "not known. The photos on the page are those that are least like the training photos."
@@ -232,29 +234,32 @@ def _cause(
 def _ranked(
     sketch: TrainingSketch,
     tests: EmbeddingTests,
-    rows: np.ndarray,
     info: ModelInfo,
-    read_rows: np.ndarray,
+    read_places: np.ndarray,
     statistics: np.ndarray,
+    *,
     changes: tuple[PhotoChange, ...],
+    first: np.ndarray,
 ) -> tuple[RankedPhoto, ...]:
-    """All photos that were compared, the most unusual first; of equal ones that least like a training photo."""
-    unusual = tests.unusual.copy()
+    """All photos that were compared: those of `first` in their order, then the most unusual ones.
+
+    Of equally unusual ones, that comes first which is least like a training photo.
+    """
+    unusual = tests.unusual
     if changes:
         # How far each photo that was read is on the side to which the photos moved.
         column = PHOTO_STATISTICS.index(changes[0].statistic)
         ordered = np.sort(sketch.statistics[:, column])
         beyond = np.searchsorted(ordered, statistics[:, column], side="left") / len(ordered) - 0.5
-        unusual = np.full(len(rows), -1.0)
-        places = np.searchsorted(rows, read_rows)
-        inside = places < len(rows)
-        inside[inside] = rows[places[inside]] == read_rows[inside]
-        unusual[places[inside]] = (beyond * np.sign(changes[0].effect))[inside]
+        unusual = np.full(len(tests.unusual), -1.0)
+        unusual[read_places] = beyond * np.sign(changes[0].effect)
     nearest = sketch.label_ids[tests.reference_neighbours[:, 0]]
-    order = np.lexsort((rows, tests.similarity, -unusual))
+    rank = np.full(len(unusual), len(first))
+    rank[first] = np.arange(len(first))
+    order = np.lexsort((tests.similarity, -unusual, rank))
     return tuple(
         RankedPhoto(
-            row=int(rows[place]),
+            place=place,
             unusual=float(unusual[place]),
             similarity=float(tests.similarity[place]),
             like=info.labels[int(nearest[place])],

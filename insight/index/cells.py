@@ -101,6 +101,14 @@ class Cells:
         return rows
 
 
+def search_on_one_core() -> None:
+    """Searches of the calling thread use one core, for a program that searches in several threads."""
+    if has_faiss():
+        import faiss
+
+        faiss.omp_set_num_threads(1)
+
+
 def usable(records: int) -> bool:
     """Whether so many records are worth cells, and faiss is installed."""
     return records >= FEWEST_RECORDS and has_faiss()

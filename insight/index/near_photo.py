@@ -16,6 +16,7 @@ class NearPhoto:
       labels: the names of its labels.
       set_number: the place of its set among the sets that are searched.
       digest: the first 16 bytes of the SHA-256 of its file, in hexadecimal; None if it is not known.
+      row: the number of the record among those that were searched.
     """
 
     similarity: float
@@ -23,6 +24,7 @@ class NearPhoto:
     labels: tuple[str, ...]
     set_number: int
     digest: str | None
+    row: int
 
     def to_json(self, set_prefix: str) -> dict[str, Any]:
         """For programs; `set_prefix` names the set."""

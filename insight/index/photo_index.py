@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import secrets
 import shutil
+import time
 import zipfile
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,8 +22,10 @@ from typing import Any
 import numpy as np
 
 from configs.activity import doing
+from configs.counts import counted
 from configs.errors import InputError
 from insight.data.record_pieces import RecordPiece, read_pieces, shards_of
+from insight.data.writable_folder import require_writable
 from insight.index.cells import (
     SAMPLE,
     TESTED,
@@ -33,7 +37,7 @@ from insight.index.cells import (
     usable,
 )
 from insight.index.near_photo import NearPhoto, digest_text, label_names
-from insight.index.through_shards import no_such_photo
+from insight.index.through_shards import end_of, no_such_photo
 from insight.neighbours.exact import unit_vectors
 from insight.neighbours.graph import has_faiss
 from insight.neighbours.streamed import BestSoFar
@@ -44,8 +48,13 @@ INDEX_NAME = "index.json"
 _FORMAT = 1
 # Vectors that are read at once, where all are compared: 40 MiB at 1,280 numbers each.
 _ROWS = 8192
+# Vectors of so many bytes as float32 are held in memory where all are compared again and again: to convert 500 of 1,280
+# numbers for each search takes 3 ms, and to compare them a tenth of that.
+_HELD_BYTES = 128 * 1024 * 1024
 # An index whose cells were learned of less than a third of its records learns them anew.
 _GROWTH = 3
+# Files that no index names, and that nobody has written to for so long, are of a run that was killed.
+_ABANDONED_SEC = 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +88,7 @@ class PhotoIndex:
     Attributes:
       records: how many photos it holds.
       effort: what a query does; None if it compares all photos.
+      tag: 12 hexadecimal digits, which are others if a row may be another photo.
     """
 
     def __init__(self, folder: str, contents: _Contents, set_of_shard: Sequence[int]):
@@ -89,6 +99,7 @@ class PhotoIndex:
         """
         self.records = contents.records
         self.effort = contents.effort
+        self.tag = hashlib.sha256(" ".join(contents.shards).encode()).hexdigest()[:12]
         self._labels = contents.labels
         path = {what: os.path.join(folder, name) for what, name in contents.files.items()}
         self._vectors = np.memmap(path["vectors"], np.float16, "r", shape=(contents.records, contents.size))
@@ -99,20 +110,46 @@ class PhotoIndex:
         if len(self._digests) != contents.records:
             raise ValueError("its files do not belong together")
         self._set_of_shard = set_of_shard
+        self._held: np.ndarray | None = None
         self._cells = Cells.read(path["cells"]) if contents.effort is not None else None
 
-    def nearest(self, queries: np.ndarray, count: int) -> list[list[NearPhoto]]:
-        """The most similar photos of each query; see `ThroughShards.nearest`."""
+    def describe(self, done: str, folder: str) -> str:
+        """The index in words, for people.
+
+        Args:
+          done: what was done, as `open_index` says it.
+          folder: where it lies.
+        """
+        words = f"index: {done}, {counted(self.records, 'photo')}, in {folder}"
+        if self.effort is None:
+            return f"{words}; a search compares all of them"
+        found = f"{100 * self.effort.recall:.1f} % of the 10 nearest"
+        return f"{words}; a search finds {found}, as measured on photos of the sets"
+
+    def nearest(self, queries: np.ndarray, count: int, *, shows_progress: bool = True) -> list[list[NearPhoto]]:
+        """The most similar photos of each query; see `ThroughShards.nearest`. Thread-safe.
+
+        Args:
+          queries: float32, shape [n, embedding_size].
+          count: how many for each query.
+          shows_progress: whether a search that takes long says so on standard error.
+        """
         queries = unit_vectors(queries)
         if self._cells is not None and self.effort is not None and count <= self.effort.candidates // 2:
             candidates = self._cells.candidates(queries, self.effort)
             rows, similarities = rescored(queries, candidates, self._vectors, count)
         else:
-            rows, similarities = _compared(self._vectors, queries, count)
+            rows, similarities = _compared(self._compared_vectors(), queries, count, shows_progress=shows_progress)
         return [
-            [self._photo(row, similarity) for row, similarity in zip(near, values, strict=True) if row >= 0]
+            [self.photo(row, similarity) for row, similarity in zip(near, values, strict=True) if row >= 0]
             for near, values in zip(rows.tolist(), similarities.tolist(), strict=True)
         ]
+
+    def _compared_vectors(self) -> np.ndarray:
+        """All vectors: float32 in memory if they are few, else float16 in their file."""
+        if self._held is None and 4 * self._vectors.size <= _HELD_BYTES:
+            self._held = np.array(self._vectors, np.float32)
+        return self._vectors if self._held is None else self._held
 
     def embedding_of(self, uri: str) -> np.ndarray:
         """The embedding of the record of a URI, at length 1; see `ThroughShards.embedding_of`."""
@@ -121,9 +158,15 @@ class PhotoIndex:
         for row in np.flatnonzero(lengths == len(wanted)).tolist():
             if self._uris[self._uri_splits[row] : self._uri_splits[row + 1]].tobytes() == wanted:
                 return self._vectors[row].astype(np.float32)
-        raise no_such_photo(uri)
+        end = end_of(uri).encode("utf-8", "surrogateescape")
+        for row in np.flatnonzero(lengths >= len(end)).tolist():
+            stop = self._uri_splits[row + 1]
+            if self._uris[stop - len(end) : stop].tobytes() == end:
+                raise no_such_photo(uri, self.photo(row).uri)
+        raise no_such_photo(uri, None)
 
-    def _photo(self, row: int, similarity: float) -> NearPhoto:
+    def photo(self, row: int, similarity: float = 1.0) -> NearPhoto:
+        """The photo of a row, which is below `records`."""
         uri = self._uris[self._uri_splits[row] : self._uri_splits[row + 1]].tobytes()
         ids = self._label_ids[self._label_splits[row] : self._label_splits[row + 1]].tolist()
         return NearPhoto(
@@ -132,7 +175,18 @@ class PhotoIndex:
             labels=label_names(ids, self._labels),
             set_number=self._set_of_shard[int(self._shards[row])],
             digest=digest_text(self._digests[row].tobytes()),
+            row=row,
         )
+
+
+def require_index_folder(folder: str, *, flag: str = "index") -> None:
+    """Refuses a folder that can hold no index, before any work is done. An index that is there may be read only.
+
+    Raises:
+      InputError: it belongs to something else, is a file, or cannot be written into.
+    """
+    if _read_contents(folder, flag) is None:
+        require_writable(folder, flag=flag)
 
 
 def open_index(folder: str, sets: Sequence[RecordSet], *, flag: str = "index") -> tuple[PhotoIndex, str]:
@@ -152,6 +206,8 @@ def open_index(folder: str, sets: Sequence[RecordSet], *, flag: str = "index") -
     identity, labels = sets[0].manifest.backbone, sets[0].manifest.labels
     shards = shards_of(sets)
     known = _read_contents(folder, flag)
+    if known is None:
+        require_writable(folder, flag=flag)
     same_kind = known is not None and known.network == identity.network and known.labels == labels
     done, index = "made", None
     try:
@@ -222,9 +278,18 @@ def build(
     except BaseException:
         _remove(path.values())
         raise
+    _remove_abandoned(folder, keep=files.values())
     if earlier is not None:
         _remove(os.path.join(folder, name) for name in earlier.files.values() if name not in files.values())
     return contents
+
+
+def _remove_abandoned(folder: str, *, keep: Iterable[str]) -> None:
+    """Removes the files of runs that were killed. A run that still makes an index there wrote to its files lately."""
+    names = set(os.listdir(folder)) - set(keep)
+    paths = [os.path.join(folder, name) for name in names if name.startswith(("vectors-", "photos-", "cells-"))]
+    with contextlib.suppress(OSError):
+        _remove(path for path in paths if time.time() - os.path.getmtime(path) > _ABANDONED_SEC)
 
 
 def _remove(paths: Iterable[str]) -> None:
@@ -272,13 +337,17 @@ def _write_photos(
     return len(lengths)
 
 
-def _compared(vectors: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _compared(
+    vectors: np.ndarray, queries: np.ndarray, count: int, *, shows_progress: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     best = BestSoFar(queries, min(count, len(vectors)))
-    with doing("comparing all photos", total=len(vectors), unit="photo") as progress:
+    saying = doing("comparing all photos", total=len(vectors), unit="photo")
+    with saying if shows_progress else contextlib.nullcontext() as progress:
         for start in range(0, len(vectors), _ROWS):
-            block = vectors[start : start + _ROWS].astype(np.float32)
+            block = vectors[start : start + _ROWS].astype(np.float32, copy=False)
             best.offer(block, first_row=start)
-            progress.advance(len(block))
+            if progress is not None:
+                progress.advance(len(block))
     return best.rows, best.similarities
 
 
@@ -322,8 +391,8 @@ def _read_contents(folder: str, flag: str) -> _Contents | None:
                         f"--{flag}: the folder {folder} holds {others[0]} and no index. Name a folder of its own."
                     ) from None
         return None
-    except NotADirectoryError as error:
-        raise InputError(f"--{flag}: {folder} is a file. Name a folder for the index.") from error
+    except NotADirectoryError:
+        return None  # Whoever is to write says which part of the path is a file.
     except OSError as error:
         raise InputError(f"--{flag}: cannot read {path} ({error.strerror}).") from error
     except (ValueError, RecursionError):

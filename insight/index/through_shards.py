@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,6 +49,7 @@ class ThroughShards:
                     ),
                     set_number=piece.set_number,
                     digest=digest_text(piece.image_digests[at].tobytes()),
+                    row=row,
                 )
             kept = {row: kept[row] for row in wanted.tolist() if row in kept}
             first_row += len(piece)
@@ -62,18 +64,30 @@ class ThroughShards:
         Raises:
           InputError: no record has this URI, or a shard cannot be read.
         """
+        meant = None
         for piece in read_pieces(self._sets, what="looking for the photo among the records"):
-            if uri in piece.uris:
-                return np.array(piece.embeddings[list(piece.uris).index(uri)])
-        raise no_such_photo(uri)
+            uris = list(piece.uris)
+            if uri in uris:
+                return np.array(piece.embeddings[uris.index(uri)])
+            if meant is None:
+                meant = next((one for one in uris if one.endswith(end_of(uri))), None)
+        raise no_such_photo(uri, meant)
 
 
-def no_such_photo(uri: str) -> InputError:
-    """The error that says that no record has a URI."""
-    return InputError(
-        f"--image_uri: no record of --data_paths has the URI {uri!r}. Give it as the list has it, or pass the photo "
-        "itself."
-    )
+def end_of(uri: str) -> str:
+    """What the URI of a record ends with if it is meant by one that is seen from another folder."""
+    return "/" + re.sub(r"^(?:\.{0,2}/)+", "", uri)
+
+
+def no_such_photo(uri: str, meant: str | None) -> InputError:
+    """The error that says that no record has a URI.
+
+    Args:
+      uri: that was given.
+      meant: the URI of a record that ends with it; None if there is none.
+    """
+    hint = "Give it as the list has it" if meant is None else f"Do you mean {meant!r}, as the list has it? Give that"
+    return InputError(f"--image_uri: no record of --data_paths has the URI {uri!r}. {hint}, or pass the photo itself.")
 
 
 def _with(photo: NearPhoto, similarity: float) -> NearPhoto:

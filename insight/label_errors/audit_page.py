@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ from insight.data.embedded_photos import EmbeddedPhotos
 from insight.data.photo_files import PhotoFiles
 from insight.label_errors.judge import Judgement
 from insight.label_errors.suspects import Suspect
-from insight.pages.html_page import render_page
+from insight.neighbours.exact import unit_vectors
+from insight.pages.html_page import page_id, render_page
 
 # Sides of pictures in pixels: 200 suspects with their neighbours take about 4 MB.
 _SIDE, _NEIGHBOUR_SIDE = 224, 96
@@ -31,13 +31,12 @@ def audit_page(
     """
     pictures = _Pictures(photos, photo_dirs)
     shown = []
-    with doing("making small pictures", total=len(found), unit="suspect") as progress:
+    with doing("making small pictures", total=len(found), unit="photo") as progress:
         for suspect in found:
-            shown.append(_of_suspect(photos, judgement, suspect, pictures))
+            shown.append(_of_suspect(photos, suspect, pictures))
             progress.advance()
     data = {
-        # Of another audit, decisions that a browser has kept do not count.
-        "id": hashlib.sha256(repr([(entry["uri"], entry["labels"]) for entry in shown]).encode()).hexdigest()[:16],
+        "id": page_id([(entry["uri"], entry["labels"]) for entry in shown]),
         "labels": sorted(photos.labels, key=str.casefold),
         "suspects": shown,
         "pictures": pictures.all,
@@ -45,7 +44,7 @@ def audit_page(
     return render_page(
         "audit.html",
         title="Which labels are wrong?",
-        script="audit.js",
+        scripts=["decisions.js", "audit.js"],
         data=data,
         num_photos=len(photos),
         num_shown=len(shown),
@@ -74,8 +73,10 @@ class _Pictures:
         return self._places[key]
 
 
-def _of_suspect(photos: EmbeddedPhotos, judgement: Judgement, suspect: Suspect, pictures: _Pictures) -> dict[str, Any]:
-    similarities = judgement.similarities[suspect.row]
+def _of_suspect(photos: EmbeddedPhotos, suspect: Suspect, pictures: _Pictures) -> dict[str, Any]:
+    neighbours = list(suspect.neighbours[:_NEIGHBOURS])
+    # As `hugs search` gives it. The audit compares standardized embeddings, by which they are in order.
+    vectors = unit_vectors(photos.embeddings[[suspect.row, *neighbours]])
     return {
         "uri": str(photos.uris[suspect.row]),
         "sha256": photos.digest_of(suspect.row) or "",
@@ -88,9 +89,9 @@ def _of_suspect(photos: EmbeddedPhotos, judgement: Judgement, suspect: Suspect, 
             {
                 "uri": str(photos.uris[other]),
                 "labels": photos.labels_of(other),
-                "similarity": round(float(similarities[place]), 3),
+                "similarity": round(float(vectors[0] @ vectors[1 + place]), 3),
                 "picture": pictures.place(other, _NEIGHBOUR_SIDE),
             }
-            for place, other in enumerate(suspect.neighbours[:_NEIGHBOURS])
+            for place, other in enumerate(neighbours)
         ],
     }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from insight.data.principal_axes import principal_axes
+
 # Up to so many photos all axes are kept, which changes no distance. Of more, the first axes keep nearly all there is.
-_EXACT_ROWS = 5000
-_AXES = 512
+EXACT_ROWS = 5000
+MOST_AXES = 512
 # The axes of more photos are computed from a sample.
 _SAMPLE = 20_000
 _BLOCK = 16_384
@@ -34,14 +36,8 @@ def principal_features(embeddings: np.ndarray, *, seed: int = 0) -> np.ndarray:
     # A feature that is the same in all photos says nothing; it must not be divided by nearly zero.
     scale = np.where(deviation > 1e-6 * max(float(deviation.max()), 1e-30), deviation, np.inf)
     standardized = (sample - mean) / scale
-    exact = len(embeddings) <= _EXACT_ROWS
-    if len(sample) < embeddings.shape[1]:  # Fewer photos than features: the axes of the photos are computed by photos.
-        values, vectors = np.linalg.eigh(standardized @ standardized.T)
-        kept = values > 1e-9 * max(float(values[-1]), 1e-30)
-        axes = standardized.T @ (vectors[:, kept] / np.sqrt(values[kept]))
-    else:
-        _, axes = np.linalg.eigh(standardized.T @ standardized)
-    axes = axes[:, ::-1] if exact else axes[:, ::-1][:, :_AXES]
+    exact = len(embeddings) <= EXACT_ROWS
+    axes = principal_axes(standardized, count=None if exact else MOST_AXES)
     if exact:
         return standardized @ axes
     turned = np.empty((len(embeddings), axes.shape[1]), np.float32)

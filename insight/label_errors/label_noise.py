@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from insight.label_errors.row_blocks import row_blocks
+
 # The prior weighs as much as this many records of each class. Chosen with benchmarks.audit on other seeds.
 _PRIOR_RECORDS = 50.0
 _ITERATIONS = 20
@@ -24,26 +26,29 @@ def true_label_scores(logs: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, 
       given: float, shape [n, classes]: the labels of each record in equal parts; each row adds up to 1.
 
     Returns:
-      The probabilities, float64 [n, classes]; and the share of the records of each true class that have each label,
-      float64 [true class, label], whose rows add up to 1.
+      The probabilities, shape [n, classes], of the type of `logs`; and the share of the records of each true class that
+      have each label, float64 [true class, label], whose rows add up to 1.
     """
     classes = logs.shape[1]
     if classes == 1:
         return np.ones_like(logs), np.ones((1, 1))
-    scores = np.exp(logs)
     shares = np.full((classes, classes), _FIRST_SHARE / (classes - 1))
     np.fill_diagonal(shares, 1 - _FIRST_SHARE)
     for _ in range(_ITERATIONS):
-        posterior = _posterior(scores, given, shares)
-        counts = posterior.T @ given
+        counts = np.zeros((classes, classes))
+        for block in row_blocks(len(logs)):
+            counts += _posterior(logs[block], given[block], shares).T @ given[block]
         wrong = 1 - np.trace(counts) / counts.sum()
         prior = np.full((classes, classes), wrong / (classes - 1))
         np.fill_diagonal(prior, 1 - wrong)
         counts += _PRIOR_RECORDS * prior
         shares = counts / counts.sum(axis=1, keepdims=True)
-    return _posterior(scores, given, shares), shares
+    posterior = np.empty_like(logs)
+    for block in row_blocks(len(logs)):
+        posterior[block] = _posterior(logs[block], given[block], shares)
+    return posterior, shares
 
 
-def _posterior(scores: np.ndarray, given: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    joint = scores * (given @ shares.T)
+def _posterior(logs: np.ndarray, given: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    joint = np.exp(logs, dtype=np.float64) * (given @ shares.T)
     return joint / np.maximum(joint.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from configs.activity import doing
 from configs.counts import counted
-from configs.csv_text import LABEL_SEPARATOR, csv_text
+from configs.csv_text import LABEL_SEPARATOR
 from insight.data.embedded_photos import EmbeddedPhotos
 from insight.label_errors.judge import Judgement
 
@@ -62,30 +64,40 @@ class Suspect:
     why: str
 
 
-def suspects(photos: EmbeddedPhotos, judgement: Judgement, groups: np.ndarray) -> Iterator[Suspect]:
+def suspects(
+    photos: EmbeddedPhotos, labels: Sequence[tuple[str, ...]], judgement: Judgement, groups: np.ndarray
+) -> Iterator[Suspect]:
     """What is said of each photo, the most suspicious one first.
 
     Args:
       photos: n photos with at least one label each.
+      labels: those of each photo, from `all_labels`.
       judgement: of their labels.
       groups: int64, shape [n]: the number of the group of each photo.
     """
-    twins = _labels_of_groups(photos, groups)
+    number_of = {name: number for number, name in enumerate(photos.labels)}
+    twins = _labels_of_groups(labels, groups)
     for row in judgement.order.tolist():
-        labels = photos.labels_of(row)
-        own = (
-            [photos.labels.index(label) for label in labels] if len(labels) > 1 else [int(photos.first_label_ids[row])]
-        )
-        yield _suspect(photos, judgement, row, labels, own, twins.get(int(groups[row]), Counter()))
+        yield _suspect(photos, judgement, row, labels, number_of, twins.get(int(groups[row]), Counter()))
 
 
-def _labels_of_groups(photos: EmbeddedPhotos, groups: np.ndarray) -> dict[int, Counter[str]]:
+def all_labels(photos: EmbeddedPhotos) -> list[tuple[str, ...]]:
+    """The names of the labels of each photo. Most photos of a class share one tuple, so a million take little."""
+    of_one = [(name,) for name in photos.labels]
+    first, counts = photos.first_label_ids.tolist(), photos.label_counts
+    found = [of_one[label_id] for label_id in first]
+    for row in np.flatnonzero(counts > 1).tolist():
+        found[row] = tuple(photos.labels_of(row))
+    return found
+
+
+def _labels_of_groups(labels: Sequence[tuple[str, ...]], groups: np.ndarray) -> dict[int, Counter[str]]:
     """How often each label is in each group of several photos."""
     numbers, counts = np.unique(groups, return_counts=True)
     several = np.flatnonzero(np.isin(groups, numbers[counts > 1]))
     found: dict[int, Counter[str]] = {}
     for row in several.tolist():
-        found.setdefault(int(groups[row]), Counter()).update(photos.labels_of(row))
+        found.setdefault(int(groups[row]), Counter()).update(labels[row])
     return found
 
 
@@ -93,34 +105,36 @@ def _suspect(
     photos: EmbeddedPhotos,
     judgement: Judgement,
     row: int,
-    labels: Sequence[str],
-    own: Sequence[int],
+    labels: Sequence[tuple[str, ...]],
+    number_of: Mapping[str, int],
     labels_of_group: Counter[str],
 ) -> Suspect:
+    said = labels[row]
+    own = [number_of[label] for label in said]
     scores, unseen = judgement.scores[row].copy(), judgement.unseen_scores[row]
-    scores[list(own)] = -1
+    scores[own] = -1
     proposal = int(scores.argmax())
-    neighbours = [int(other) for other in judgement.neighbours[row] if other >= 0]
-    agree = sum(not set(labels).isdisjoint(photos.labels_of(other)) for other in neighbours)
-    twin_labels = tuple(sorted(set(labels_of_group) - set(labels)))
+    neighbours = [other for other in judgement.neighbours[row].tolist() if other >= 0]
+    agree = sum(not set(said).isdisjoint(labels[other]) for other in neighbours)
+    of_proposal = sum(photos.labels[proposal] in labels[other] for other in neighbours)
     wrong = None if np.isnan(judgement.wrong[row]) else float(judgement.wrong[row])
     suspect = Suspect(
         row=row,
-        labels=tuple(labels),
+        labels=said,
         proposal=photos.labels[proposal],
         wrong=wrong,
-        label_score=float(unseen[list(own)].sum()),
+        label_score=float(unseen[own].sum()),
         proposal_score=float(unseen[proposal]),
         neighbours=tuple(neighbours),
         neighbours_for=agree,
         neighbours_against=len(neighbours) - agree,
-        twin_labels=twin_labels,
+        twin_labels=tuple(sorted(set(labels_of_group) - set(said))),
         why="",
     )
-    return dataclasses.replace(suspect, why=_why(photos, suspect))
+    return dataclasses.replace(suspect, why=_why(suspect, of_proposal))
 
 
-def _why(photos: EmbeddedPhotos, suspect: Suspect) -> str:
+def _why(suspect: Suspect, of_proposal: int) -> str:
     said = LABEL_SEPARATOR.join(suspect.labels)
     if suspect.wrong is None:
         return f"not judged: no photo of another group is labelled '{said}', so nothing can vouch for it"
@@ -129,7 +143,6 @@ def _why(photos: EmbeddedPhotos, suspect: Suspect) -> str:
         f"{100 * suspect.proposal_score:.0f}% and '{said}' {100 * suspect.label_score:.0f}%"
     ]
     if suspect.neighbours:
-        of_proposal = sum(suspect.proposal in photos.labels_of(other) for other in suspect.neighbours)
         reasons.append(
             f"of the {counted(len(suspect.neighbours), 'nearest photo')}, {_have(suspect.neighbours_for)} the "
             f"label '{said}' and {_have(of_proposal)} '{suspect.proposal}'"
@@ -143,16 +156,21 @@ def _have(count: int) -> str:
     return f"{count} has" if count == 1 else f"{count} have"
 
 
-def suspects_csv(photos: EmbeddedPhotos, found: Sequence[Suspect]) -> str:
-    """The table as CSV: a line for each suspect, in order. Probabilities have four decimals."""
-    return csv_text(COLUMNS, (_line(photos, suspect) for suspect in found))
+def suspect_lines(
+    photos: EmbeddedPhotos, labels: Sequence[tuple[str, ...]], found: Iterable[Suspect]
+) -> Iterator[list[object]]:
+    """The lines of the table below `COLUMNS`, one for each suspect, in order. Probabilities have four decimals."""
+    with doing("writing the table", total=len(photos), unit="photo") as progress:
+        for suspect in found:
+            yield _line(photos, labels, suspect)
+            progress.advance()
 
 
-def _line(photos: EmbeddedPhotos, suspect: Suspect) -> list[object]:
+def _line(photos: EmbeddedPhotos, labels: Sequence[tuple[str, ...]], suspect: Suspect) -> list[object]:
+    others = (other for other in suspect.neighbours if set(suspect.labels).isdisjoint(labels[other]))
     against = [
-        f"{photos.uris[other]} ({LABEL_SEPARATOR.join(photos.labels_of(other))})"
-        for other in suspect.neighbours
-        if set(suspect.labels).isdisjoint(photos.labels_of(other))
+        f"{photos.uris[other]} ({LABEL_SEPARATOR.join(labels[other])})"
+        for other in itertools.islice(others, _NAMED_NEIGHBOURS)
     ]
     return [
         photos.uris[suspect.row],
@@ -163,7 +181,7 @@ def _line(photos: EmbeddedPhotos, suspect: Suspect) -> list[object]:
         f"{suspect.label_score:.4f}",
         f"{suspect.proposal_score:.4f}",
         suspect.neighbours_for,
-        LABEL_SEPARATOR.join(against[:_NAMED_NEIGHBOURS]),
+        LABEL_SEPARATOR.join(against),
         LABEL_SEPARATOR.join(suspect.twin_labels),
         suspect.why,
     ]

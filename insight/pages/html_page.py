@@ -7,6 +7,7 @@ import hashlib
 import importlib.resources
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -16,22 +17,21 @@ from trainer.reports.page_templates import page_environment
 _PACKAGE = "insight.pages"
 
 
-def render_page(template: str, *, title: str, script: str | None = None, data: Any = None, **values: Any) -> str:
+def render_page(template: str, *, title: str, scripts: Sequence[str] = (), data: Any = None, **values: Any) -> str:
     """Fills in a template that extends `page.html`. All text is escaped.
 
     Args:
       template: the name of a file in the folder `templates`.
       title: of the page.
-      script: the name of a file of JavaScript in that folder; it is written into the page. None for none.
-      data: what the script reads from the element `data`, as JSON; None for nothing.
+      scripts: the names of files of JavaScript in that folder; they are written into the page, one after the other.
+      data: what they read from the element `data`, as JSON; None for nothing.
       **values: what the template needs beside these.
 
     Raises:
       jinja2.UndefinedError: the template needs a value that is not given.
     """
-    code = ""
-    if script is not None:
-        code = (importlib.resources.files(_PACKAGE) / "templates" / script).read_text(encoding="utf-8")
+    folder = importlib.resources.files(_PACKAGE) / "templates"
+    code = "".join((folder / name).read_text(encoding="utf-8") for name in scripts)
     digest = "sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() if code else ""
     return (
         page_environment(_PACKAGE)
@@ -45,6 +45,15 @@ def render_page(template: str, *, title: str, script: str | None = None, data: A
             **values,
         )
     )
+
+
+def page_id(content: object) -> str:
+    """A name for what a page shows: what a browser has kept of a page with other photos does not count for it.
+
+    Args:
+      content: of lists, tuples and text.
+    """
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
 def json_for_script(data: Any) -> Markup:

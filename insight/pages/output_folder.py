@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, TextIO
 
 from configs.errors import InputError
-from trainer.storage.files import cause_of, storage
+from insight.data.writable_folder import require_writable
+from trainer.storage.files import cause_of, is_in_bucket, storage
 
 
 class OutputFolder:
@@ -22,11 +27,13 @@ class OutputFolder:
           flag: the option that named it, for the messages.
 
         Raises:
-          InputError: there is a file of one of these names already, or the folder cannot be looked into.
+          InputError: there is a file of one of these names already, the folder cannot be looked into, or no folder can
+            be there.
         """
         self._folder = path
         self._names = frozenset(names)
         self._flag = flag
+        self._require_place()
         for name in names:
             try:
                 exists = self.path(name) in storage().match(self.path(name))
@@ -38,6 +45,14 @@ class OutputFolder:
                     "folder."
                 )
 
+    def _require_place(self) -> None:
+        if is_in_bucket(self._folder):
+            return
+        require_writable(self._folder, flag=self._flag)
+        for name in sorted(self._names):
+            if os.path.isdir(self.path(name)):
+                raise InputError(f"--{self._flag}: {self.path(name)} is a folder, and a file is to be written there.")
+
     def path(self, name: str) -> str:
         """The path of a file in the folder."""
         return posixpath.join(self._folder, name)
@@ -48,9 +63,27 @@ class OutputFolder:
         Raises:
           InputError: it cannot be written.
         """
+        with self._created(name) as stream:
+            stream.write(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
+
+    @contextlib.contextmanager
+    def text(self, name: str) -> Iterator[TextIO]:
+        """A file to write text to as it is made, as UTF-8; it appears when it is complete.
+
+        Raises:
+          InputError: it cannot be written.
+        """
+        with self._created(name) as stream:
+            encoded = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
+            yield encoded
+            encoded.flush()
+            encoded.detach()  # Closing is for `create`, which makes the file appear.
+
+    @contextlib.contextmanager
+    def _created(self, name: str) -> Iterator[BinaryIO]:
         assert name in self._names, name
         try:
             with storage().create(self.path(name)) as stream:
-                stream.write(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
+                yield stream
         except OSError as error:
             raise InputError(f"--{self._flag}: cannot write {self.path(name)}: {cause_of(error)}.") from error

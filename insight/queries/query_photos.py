@@ -19,8 +19,7 @@ from preprocess.images.isolated_decoder import IsolatedDecoder
 from preprocess.images.read import read_image_bytes
 from preprocess.lists.outcomes import RowFailure
 from preprocess.machine.machine_faults import MachineFault
-from preprocess.records.backbone_identity import difference_of
-from trainer.data.record_sets import RecordSet
+from preprocess.records.backbone_identity import BackboneIdentity, difference_of
 from trainer.storage.files import storage
 
 
@@ -39,22 +38,22 @@ class QueryPhoto:
     digest: str
 
 
-def engine_of(found: RecordSet, *, weights: str | None, flag: str = "data_paths") -> Engine:
-    """The engine of the network that made a set.
+def engine_of(identity: BackboneIdentity, *, weights: str | None, flag: str, whose: str, otherwise: str) -> Engine:
+    """The engine of the network that made some records.
 
     Args:
-      found: the set.
-      weights: where its weights are; None for where its manifest says.
-      flag: the option that named the set, for the messages.
+      identity: of the network.
+      weights: where its weights are; None for where the identity says.
+      flag: the option that named the records, for the messages.
+      whose: the records in words, for the messages.
+      otherwise: a sentence that says what works without the network.
 
     Raises:
       InputError: the network is not known, its weights are not here, or they are others.
     """
-    identity = found.manifest.backbone
-    if not found.verified or not identity.is_known:
+    if not identity.is_known:
         raise InputError(
-            f"--{flag}: nothing says which network made the records of {found.prefix}, so no photo can be compared "
-            "with them. Search with --image_uri, which names a photo of the set."
+            f"--{flag}: nothing says which network made {whose}, so no photo can be compared with them. {otherwise}"
         )
     try:
         spec = BackboneSpec.of_identity(identity, weights=weights)
@@ -64,12 +63,12 @@ def engine_of(found: RecordSet, *, weights: str | None, flag: str = "data_paths"
         if weights is not None or identity.is_random:
             raise
         raise InputError(
-            f"--{flag}: the records of {found.prefix} were made with {identity.describe()}, and this network cannot be "
-            f"loaded here. {error} If the weights lie elsewhere, pass --weights FILE."
+            f"--{flag}: {whose} were made with {identity.describe()}, and this network cannot be loaded here. {error} "
+            "If the weights lie elsewhere, pass --weights FILE."
         ) from error
     if not engine.identity.agrees_with(identity):
         raise InputError(
-            f"--weights: the records of {found.prefix} were made with another network than the one that is here: "
+            f"--weights: {whose} were made with another network than the one that is here: "
             f"{difference_of(identity, engine.identity)}. Pass the weights file that made them as --weights FILE."
         )
     return engine

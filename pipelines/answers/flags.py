@@ -12,18 +12,11 @@ from configs.choices import AnswerFormat, Compression, EngineName, PrecisionName
 from configs.errors import InputError
 from configs.option import Options, add_flags, given_values, option, options_of, same_option
 from configs.recipe import BackboneOptions, OptionalRecipe, PreprocessOptions, Recipe, load_recipe
-from configs.rules import OneOf, PathText, PathTexts, Whole
+from configs.rules import OneOf, PathText, PathTexts, RepeatedPaths, Whole
 from pipelines.checks.embed_flags import JobOptions, words_without
 from trainer.arguments import split_paths
 
 _OF_BACKBONE = tuple(options_of(BackboneOptions))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Paths(PathTexts):
-    """Any number of paths: the flag may be repeated, and takes all that a shell makes of a glob without quotes."""
-
-    flag: ClassVar[dict[str, Any]] = {"action": "extend", "nargs": "+"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +31,7 @@ class AnswerOptions(Options):
 
     input_path: tuple[str, ...] = option(
         (),
-        _Paths(),
+        RepeatedPaths(),
         help="photos to answer for: a list with the image in its first column, a folder, or a glob of photos or lists; "
         "one or more. Labels in a list are kept beside the answers",
         decides="records",
@@ -47,7 +40,7 @@ class AnswerOptions(Options):
     )
     data_paths: tuple[str, ...] = option(
         (),
-        _Paths(),
+        RepeatedPaths(),
         help="finished record sets to answer for, in place of photos: no image is read; one or more, also separated by "
         "commas",
         decides="neither",

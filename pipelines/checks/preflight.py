@@ -16,6 +16,7 @@ from configs.arguments import require_utf8
 from configs.choices import UnknownLabels
 from configs.counts import counted
 from configs.errors import InputError
+from configs.network_faults import NO_NETWORK
 from configs.printed_commands import program_command
 from preprocess.images.hash_sample import HashSample
 from preprocess.jobs.set_files import read_block_results
@@ -57,6 +58,7 @@ class ScannedLists:
       sample_times: how often the lists name each image of the sample.
       web_images: how many images lie at web addresses.
       web_hosts: an address at each of their hosts, in the order of the lists; of the first MAX_WEB_HOSTS hosts.
+      bucket_images: among the first images of each list, one in `gs://` and one in `s3://`, if there are any.
     """
 
     paths: tuple[str, ...]
@@ -68,6 +70,7 @@ class ScannedLists:
     formats: tuple[ListFormat, ...] = ()
     web_images: int = 0
     web_hosts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    bucket_images: tuple[str, ...] = ()
 
 
 def _cannot_read(flag: str, path: str, error: OSError) -> InputError:
@@ -101,8 +104,15 @@ def _check_reachable(path: str) -> None:
         socket.create_connection((url.hostname or "", port), timeout=_CONNECT_TIMEOUT_SEC).close()
     except OSError as error:
         raise InputError(
-            f"{path}: cannot reach {endpoint} ({error.strerror or error}). Check the network, or use local files."
+            f"{path}: cannot reach {endpoint} ({error.strerror or error}). {_advice(error)}, or use local files."
         ) from error
+
+
+def _advice(error: OSError) -> str:
+    # A machine that refuses was found, so there is a network.
+    if isinstance(error, ConnectionRefusedError):
+        return "Check this address and the network"
+    return f"{NO_NETWORK}, set https_proxy if there is a proxy"
 
 
 def check_remote(paths: Mapping[str, Iterable[str]]) -> None:
@@ -168,6 +178,7 @@ def scan_lists(
     paths = list(lists)
     rows = images = web_images = 0
     web_hosts: dict[str, str] = {}
+    bucket_images: dict[str, str] = {}
     digests, formats = [], []
     sample = HashSample(sample_size)
     # One activity for all lists: thousands of short ones would never be shown.
@@ -207,6 +218,9 @@ def scan_lists(
                                 sample.offer(location, row.uri)
                     digests.append(hashing.sha256)
                     _refuse_windows_paths(first_images, path)
+                    for _, location in first_images:
+                        if is_in_bucket(location):
+                            bucket_images.setdefault(location.partition("://")[0], location)
             except OSError as error:
                 raise _cannot_read("input_path", path, error) from error
     if not images:
@@ -225,6 +239,7 @@ def scan_lists(
         formats=tuple(formats),
         web_images=web_images,
         web_hosts=web_hosts,
+        bucket_images=tuple(bucket_images.values()),
     )
 
 

@@ -9,6 +9,7 @@ import urllib.parse
 import urllib.request
 
 from configs.errors import InputError
+from configs.network_faults import NO_NETWORK
 from pipelines.checks.preflight import MAX_WEB_HOSTS, ScannedLists
 
 _CONNECT_TIMEOUT_SEC = 10
@@ -54,7 +55,7 @@ def check_web_hosts(lists: ScannedLists, *, connections_per_host: int, from_here
         threads.shutdown(wait=False, cancel_futures=True)
     raise InputError(
         f"input_path: no connection to any of the web hosts of its images can be made ({named}: "
-        f"{(fault and fault.strerror) or fault}). Check the network, or set https_proxy if there is a proxy."
+        f"{(fault and fault.strerror) or fault}). {NO_NETWORK}, or set https_proxy if there is a proxy."
     )
 
 

@@ -56,6 +56,7 @@ from preprocess.beam.transforms import BackboneSet, EmbedOptions, EngineLoader
 from preprocess.engines.int8 import CALIBRATION_IMAGES
 from preprocess.engines.libraries import versions_of
 from preprocess.engines.select import EngineSpec, check_engine
+from preprocess.images.resample import resize_state
 from preprocess.jobs import embedding_cache
 from preprocess.jobs.job import Job, Retry
 from preprocess.jobs.planned_cost import PlannedCost
@@ -150,6 +151,8 @@ def prepare_job(
         unsaid=unsaid,
     )
     check_web_hosts(lists, connections_per_host=options.connections_per_host, from_here=target.is_here)
+    if target.is_here:
+        check_reachable(lists.bucket_images)
     with doing("checking the weights and the output"):
         weights_folders = {name: _check_weights(flags, target, spec, storage) for name, spec in specs.items()}
         specs = {name: complete_spec(spec, storage) for name, spec in specs.items()}
@@ -312,8 +315,6 @@ def _check_services(
     Raises:
       InputError: one of them denies access, or Beam refuses its options.
     """
-    if target.on_dataflow:
-        check_credentials(target.beam_options)
     paths = [*dictionary]
     for options in each:
         predictions = [options.prediction] if options.prediction else []
@@ -321,7 +322,10 @@ def _check_services(
         paths += [*options.embedding_caches, *options.against, *predictions]
     for path in dict.fromkeys(paths):
         storage.require_scheme(path)
+    # First: without a network, the login is not what is missing.
     check_reachable(paths)
+    if target.on_dataflow:
+        check_credentials(target.beam_options)
     if not target.is_here:
         check_options(target.runner, target.beam_options)
     if target.on_dataflow:
@@ -441,7 +445,7 @@ def _definition(options: JobOptions, spec: BackboneSpec, lists: ScannedLists, la
 
 def _versions() -> dict[str, str]:
     packages = {name: version for name in _REPORTED_PACKAGES if (version := versions_of(name)[name]) is not None}
-    return {"python": sys.version.split()[0], **packages}
+    return {"python": sys.version.split()[0], **packages, "resize": resize_state()}
 
 
 def _retry(reasons: str | None) -> Retry | None:

@@ -19,7 +19,7 @@ from configs.counts import counted
 from configs.prices import RegionPrices
 from configs.recipe import Recipe
 from pipelines.checks.preflight import ScannedLists
-from pipelines.planning import dataflow_cost, model
+from pipelines.planning import amounts, dataflow_cost, model
 from pipelines.planning.assumptions import assumptions_of
 from pipelines.planning.dataflow_cost import Fleet
 from pipelines.planning.file import PLAN_FORMAT, planned_options
@@ -94,7 +94,7 @@ def make_plan(
         for planned in lists
     ]
     machine = machine_of(recipe.dataflow.machine_type)
-    why_not = _why_no_dataflow(recipe, machine, here)
+    why_not = _why_no_dataflow(recipe, machine, here, prices)
     remote = here
     fleet = None
     if why_not is None and machine is not None:
@@ -195,10 +195,18 @@ def _work(
     )
 
 
-def _why_no_dataflow(recipe: Recipe, machine: Machine | None, here: EngineCost) -> str | None:
+def _why_no_dataflow(recipe: Recipe, machine: Machine | None, here: EngineCost, prices: RegionPrices) -> str | None:
     options = recipe.dataflow
     if options.gpu != "none":
-        return f"the recipe's workers have a GPU (dataflow.gpu: {options.gpu}), and nothing was ever measured on one"
+        why_not = f"the recipe's workers have a GPU (dataflow.gpu: {options.gpu}), and nothing was ever measured on one"
+        if machine is None:
+            return why_not
+        fleet = Fleet(machine=machine, options=options, prices=prices.prices)
+        return (
+            f"{why_not}. A worker costs {amounts.dollars(fleet.hourly_price)} an hour, "
+            f"{amounts.dollars(fleet.hourly_price_of_gpus)} of it for the GPU, at the prices of {prices.region} from "
+            f"{prices.source}: check them"
+        )
     if here.device != "cpu":
         return "the network was timed on a GPU, and the recipe's workers have none. Plan on a machine without"
     if machine is None:
@@ -258,6 +266,7 @@ def _dataflow(works: list[ListWork], engine: EngineCost, fleet: Fleet, prices: R
         "memory_gb": machine.memory_gb,
         "disk_gb": options.disk_gb,
         "hourly_price": fleet.hourly_price,
+        "hourly_price_of_gpus": fleet.hourly_price_of_gpus,
         "region": prices.region,
         "prices": {"source": prices.source, **dataclasses.asdict(prices.prices)},
         "engine": _as_json(engine),

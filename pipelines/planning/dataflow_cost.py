@@ -61,7 +61,7 @@ class Fleet:
 
     @property
     def hourly_price(self) -> float:
-        """The price of a worker with its disk for an hour, in US dollars."""
+        """The price of a worker with its GPUs and its disk for an hour, in US dollars."""
         prices, options = self.prices, self.options
         flexible = options.flexrs != "none"
         vcpu = prices.flexrs_vcpu_hour if flexible else prices.dataflow_vcpu_hour
@@ -69,7 +69,14 @@ class Fleet:
         disk_type = options.disk_type or default_disk_type(self.machine.name)
         standard = disk_type in (None, "pd-standard")
         disk = prices.disk_standard_gb_hour if standard else prices.disk_ssd_gb_hour
-        return self.machine.vcpus * vcpu + self.machine.memory_gb * memory + options.disk_gb * disk
+        cores = self.machine.vcpus * vcpu + self.machine.memory_gb * memory
+        return cores + self.hourly_price_of_gpus + options.disk_gb * disk
+
+    @property
+    def hourly_price_of_gpus(self) -> float:
+        """The part of `hourly_price` that is for GPUs. A machine of g2 has L4s, whether the recipe uses them or not."""
+        of_t4 = self.prices.dataflow_t4_hour if self.options.gpu == "t4" else 0.0
+        return self.machine.num_l4 * self.prices.dataflow_l4_hour + of_t4
 
     def start_sec(self, workers: int) -> Estimate:
         """The seconds from the submission until `workers` workers embed."""

@@ -93,10 +93,12 @@ def _dataflow_lines(dataflow: dict[str, Any], *, check_sec: float) -> Iterator[s
     if dataflow["why_not"]:
         yield f"on Dataflow: no prediction: {dataflow['why_not']}"
         return
+    of_gpus = dataflow["hourly_price_of_gpus"]
     yield (
         f"on Dataflow ({dataflow['machine_type']}: {dataflow['vcpus']} vCPUs and {dataflow['memory_gb']:g} GB for "
-        f"{amounts.dollars(dataflow['hourly_price'])} an hour at the prices of {dataflow['region']}; "
-        f"{dataflow['engine']['name']})"
+        f"{amounts.dollars(dataflow['hourly_price'])} an hour"
+        f"{f', {amounts.dollars(of_gpus)} of it for its GPU,' if of_gpus else ''} at the prices of "
+        f"{dataflow['region']}; {dataflow['engine']['name']})"
     )
     rows = [("", "workers a list", "time", "cost")]
     rows += [
@@ -113,8 +115,9 @@ def _dataflow_lines(dataflow: dict[str, Any], *, check_sec: float) -> Iterator[s
         yield "  * with more, the bill grows faster than the time shrinks"
     if dataflow["most_blocks"] < dataflow["workers_allowed"]:
         yield (
-            f"  of {dataflow['workers_allowed']:,} workers, {dataflow['most_blocks']:,} can work at a time: the "
-            f"longest list has so many blocks of {dataflow['rows_per_block']:,} rows (--rows_per_shard)"
+            f"  at most {counted(dataflow['most_blocks'], 'worker')} of {dataflow['workers_allowed']:,} can work "
+            f"at the same time: each works on {dataflow['rows_per_block']:,} rows of a list (--rows_per_shard), and "
+            f"the longest list has {counted(dataflow['most_blocks'], 'such piece')}"
         )
     if dataflow["scaling"] is not None:
         yield from _scaling_lines(dataflow["scaling"], allowed=dataflow["workers_allowed"], check_sec=check_sec)

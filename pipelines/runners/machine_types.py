@@ -1,4 +1,4 @@
-"""Machine types of Compute Engine by name: vCPUs, memory, and whether they compute in bfloat16."""
+"""Machine types of Compute Engine by name: vCPUs, memory, GPUs, and whether they compute in bfloat16."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ _GB_PER_VCPU: dict[str, tuple[float, float, float]] = {
 _KINDS = ("standard", "highmem", "highcpu")
 # Families whose processors have bfloat16 in hardware: Intel since Sapphire Rapids (2023), AMD since Genoa.
 _WITH_BFLOAT16 = frozenset({"c3", "c3d", "c4", "n4"})
+# Machines of g2 have one L4, except these: https://cloud.google.com/compute/docs/accelerator-optimized-machines#g2-vms
+_L4S_BY_VCPUS = {24: 2, 48: 4, 96: 8}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,14 @@ class Machine:
       vcpus: hardware threads.
       memory_gb: of the whole machine.
       has_bfloat16: whether its processor computes in bfloat16.
+      num_l4: the NVIDIA L4 GPUs that are part of it. T4s are no part of a machine type; they are added to one of n1.
     """
 
     name: str
     vcpus: int
     memory_gb: float
     has_bfloat16: bool
+    num_l4: int
 
 
 def machine_of(name: str) -> Machine | None:
@@ -59,4 +63,10 @@ def machine_of(name: str) -> Machine | None:
         return None
     if not vcpus or not memory_gb or family not in _GB_PER_VCPU:
         return None
-    return Machine(name=name, vcpus=vcpus, memory_gb=memory_gb, has_bfloat16=family in _WITH_BFLOAT16)
+    return Machine(
+        name=name,
+        vcpus=vcpus,
+        memory_gb=memory_gb,
+        has_bfloat16=family in _WITH_BFLOAT16,
+        num_l4=_L4S_BY_VCPUS.get(vcpus, 1) if family == "g2" else 0,
+    )

@@ -153,6 +153,19 @@ def training_folders(found: ClassFolders) -> list[str]:
     return named
 
 
+def parent_folders(found: ClassFolders) -> dict[str, list[str]]:
+    """The class folders that look like parents of class folders, each with the folders in it.
+
+    They hold no photo of their own, but two folders or more. Numbered ones, such as those of patients, are no classes.
+    """
+    parents = {}
+    for name, paths in found.images.items():
+        folders, files = _by_folder(paths, 1)
+        if len(folders) > 1 and not files and not re.search(r"\d", "".join(folders)):
+            parents[name] = sorted(folders)
+    return parents
+
+
 def _lists_first(folders: _ByName, depth: int, image_dir: str) -> GivenSplit | None:
     """The split of a layout list/class/photo."""
     named = {name: spoken for name in folders if (spoken := list_of_folder(name))}

@@ -6,8 +6,6 @@ or shots of one burst; those have one key. `--group_by` says it for all others.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from configs.counts import counted
 from configs.errors import InputError
 from pipelines.splits.photo_twins import twin_keys
-from preprocess.records.twin_groups import TwinGroups, has_twin_columns, parse_twin_groups
+from preprocess.records.twin_groups import TwinGroups, has_twin_columns, parse_groups
 from preprocess.storage.base import Storage
 
 NAME, PATH, PARENT = "name", "path", "parent"
@@ -249,23 +247,10 @@ def _from_file(list_path: str, storage: Storage) -> Callable[[str, str], str | N
     try:
         with storage.open(list_path) as stream:
             data = stream.read()
-        if has_twin_columns(data):
-            return parse_twin_groups(data, path=list_path, flag="group_by")
-        rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
         raise InputError(f"--group_by: {list_path} cannot be read as a CSV file photo,group ({error}).") from error
-    groups: dict[str, str] = {}
-    for number, row in enumerate(rows, start=1):
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) != 2 or not row[1].strip():
-            raise InputError(
-                f"--group_by: {list_path}:{number}: a row must be photo,group. Received: {','.join(row)!r}."
-            )
-        photo, group = row[0].strip(), row[1].strip()
-        if groups.setdefault(photo, group) != group:
-            raise InputError(
-                f"--group_by: {list_path}:{number}: {photo!r} is in two groups, {groups[photo]!r} and "
-                f"{group!r}. Keep one."
-            )
-    return lambda _, path: groups.get(path) or groups.get(path.rpartition("/")[2])
+    groups = parse_groups(data, path=list_path, flag="group_by")
+    if has_twin_columns(data):
+        return groups
+    by_name = groups.by_uri
+    return lambda _, path: by_name.get(path) or by_name.get(path.rpartition("/")[2])

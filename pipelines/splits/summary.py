@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ from preprocess.images.class_folders import ClassFolders, few_of, formats_hint
 
 FEW_IMAGES = 20
 _MAX_TABLE_ROWS = 40
+_MAX_PARENTS = 3
 
 Counts = Mapping[str, Mapping[str, int]]
 
@@ -22,14 +25,20 @@ def _say(kind: str, message: str) -> None:
     print(f"{kind}: {message}", file=sys.stderr)
 
 
-def say_left_out(found: ClassFolders) -> None:
-    """Prints on standard error which files are in no list, and why."""
+def say_left_out(found: ClassFolders, *, has_parents: bool = False) -> None:
+    """Prints on standard error which files are in no list, and why.
+
+    Args:
+      found: the files.
+      has_parents: whether the folder seems to be the wrong one. Then nobody wants to use its other files.
+    """
     if found.ignored:
         _say("note", f"recycle bins and other folders that systems make, left out: {few_of(found.ignored)}.")
     if found.others:
         number = len(found.others)
+        hint = "" if has_parents else formats_hint(found.others)
         what = "1 file is not an image that is" if number == 1 else f"{number} files are not images that are"
-        _say("note", f"{what} read here, left out: {few_of(found.others)}.{formats_hint(found.others)}")
+        _say("note", f"{what} read here, left out: {few_of(found.others)}.{hint}")
     if found.loose:
         _say("warning", f"{counted(len(found.loose), 'image')} in no class folder, left out: {few_of(found.loose)}.")
     if found.unlistable:
@@ -43,8 +52,14 @@ def say_left_out(found: ClassFolders) -> None:
         _say("warning", f"{counted(len(empty), 'folder')} without an image, not a class: {few_of(empty)}.")
 
 
-def say_odd_folders(found: ClassFolders) -> None:
-    """Prints on standard error whether folders below the class folders may be the classes."""
+def say_odd_folders(found: ClassFolders, parents: Mapping[str, Sequence[str]], image_dir: str) -> None:
+    """Prints on standard error whether folders below the class folders may be the classes.
+
+    Args:
+      found: the class folders.
+      parents: those that look like parents of class folders, from `parent_folders`.
+      image_dir: the folder that holds the class folders.
+    """
     same = same_folders(found)
     if same:
         _say(
@@ -58,6 +73,14 @@ def say_odd_folders(found: ClassFolders) -> None:
             "warning",
             f"{few_of(training)} is a class with folders of its own. If those are the classes, let --image_dir be that "
             "folder.",
+        )
+    others = {} if same else {name: inside for name, inside in parents.items() if name not in training}
+    for name, inside in list(others.items())[:_MAX_PARENTS]:
+        _say(
+            "warning",
+            f"{few_of([name])} looks like the parent of class folders: it holds no photo of its own, only folders "
+            f"({few_of(inside)}). If those are the classes, --image_dir is one level too high: pass "
+            f"--image_dir {shlex.quote(os.path.join(image_dir, name))}.",
         )
 
 
@@ -82,7 +105,12 @@ def say_given_split(given: GivenSplit, *, mode: str, eval_percent: float, test_p
 
 
 def say_groups(
-    groups: PhotoGroups, *, chosen: str | None, of_group: Mapping[float, Mapping[str, int]], is_split: bool
+    groups: PhotoGroups,
+    *,
+    chosen: str | None,
+    of_group: Mapping[float, Mapping[str, int]],
+    is_split: bool,
+    has_parents: bool = False,
 ) -> None:
     """Prints on standard error what identifies the photos, where that is not the name or where the user chose it.
 
@@ -90,6 +118,7 @@ def say_groups(
       groups: of the photos.
       chosen: the flag `--group_by`, if it was given.
       of_group: photos of each group in each list, where `--group_by` names groups.
+      has_parents: whether the folder seems to be the wrong one; folders below class folders are no groups then.
       is_split: the photos are split already.
     """
     if is_split and chosen is None:
@@ -121,7 +150,7 @@ def say_groups(
             f"({few_of(groups.masks)}), and are taken as photos of the class. Move masks out of the class folders.",
         )
     num_nested, num_folders = groups.nested if chosen is None else (0, 0)
-    if chosen is None and num_folders > 1 and num_nested >= 2 * num_folders:
+    if chosen is None and num_folders > 1 and num_nested >= 2 * num_folders and not has_parents:
         _say(
             "note",
             f"{counted(num_nested, 'photo')} lie in {counted(num_folders, 'folder')} below their class folders; "
@@ -176,8 +205,8 @@ def say_doubts(labels: Sequence[str], counts: Counts, *, eval_percent: float, is
         if percents and (max(percents) > 1.5 * eval_percent or 1.5 * min(percents) < eval_percent):
             _say(
                 "note",
-                f"to evaluate on are from {min(percents):.0f} to {max(percents):.0f} % of the images of a class; "
-                f"--stratify takes {eval_percent:g} % of each.",
+                f"eval.csv has between {min(percents):.0f} and {max(percents):.0f} % of the images of a class; with "
+                f"--stratify it has {eval_percent:g} % of each.",
             )
 
 

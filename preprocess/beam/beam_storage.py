@@ -75,7 +75,7 @@ class _BeamFiles:
 
     def _call(self, function: Callable[[], _Result], path: str) -> _Result:
         try:
-            return call(function, self._retry)
+            return call(function, self._retry, service=path.partition("://")[0])
         except TooLarge:
             raise
         except Exception as error:

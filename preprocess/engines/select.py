@@ -41,6 +41,7 @@ from preprocess.engines.streams import with_fastest_streams
 from preprocess.engines.tensorflow_engine import TensorFlowEngine
 from preprocess.images.probe_images import PROBE_VERSION, probe_images
 from preprocess.machine.cores import available_cores
+from preprocess.machine.processor import processor_has_bfloat16, processor_name
 from preprocess.storage.base import Storage
 
 # The smallest centred cosine to float32 on the probe images with which `auto` takes a lower precision.
@@ -387,7 +388,7 @@ def _lower_precisions(kind: _Kind) -> tuple[str, ...]:
         return () if find_gpu() is None else ("float16", "bfloat16")
     if kind == "openvino":
         return ("bfloat16",) if cpu_has_bfloat16() else ()
-    return ("bfloat16",) if _cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"} else ()
+    return ("bfloat16",) if processor_has_bfloat16() else ()
 
 
 def _explained(engine: Engine, why: str, *, fidelity: float | None = None) -> Engine:
@@ -395,25 +396,9 @@ def _explained(engine: Engine, why: str, *, fidelity: float | None = None) -> En
     return engine
 
 
-def _cpu_info(field: str) -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            for line in stream:
-                name, _, value = line.partition(":")
-                if name.strip().lower() == field:
-                    return value.strip()
-    except OSError:
-        pass
-    return ""
-
-
-def _cpu_flags() -> set[str]:
-    return set((_cpu_info("flags") or _cpu_info("features")).split())
-
-
 def _processor(kind: _Kind) -> str:
     """The name of the processor of an engine, for people and as part of the key of cached measurements."""
     gpu = find_gpu() if kind == "jax" else None
     if gpu is not None:
         return str(gpu.device_kind)
-    return _cpu_info("model name") or platform.machine()
+    return processor_name() or platform.machine()

@@ -12,7 +12,7 @@ second, so training and serving see the same pixels. The steps, in order:
    over white before any resampling (in GIF, which has no alpha, transparent and uncovered pixels are black; PSD is
    composited by the program that wrote it). CMYK is `(255-c)*(255-k)//255`.
 4. Pillow's `BILINEAR` resize to size x size (299 for Inception v3), a triangle filter as wide as the reduction; the
-   aspect ratio is not kept.
+   aspect ratio is not kept. `preprocess.images.resample` computes it, with compiled loops if there are some.
 5. The EXIF orientation is applied to the small square. A transpose and flips move pixels without rounding, so both
    implementations agree, and it is fast. An invalid EXIF block counts as upright. (Pillow turns a TIFF upright
    while reading it, so for TIFF this step comes before the resize. The same holds for HEIC and libheif.)
@@ -64,9 +64,11 @@ from PIL import (
     TgaImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
+    features,
 )
 
 from preprocess.images.formats import format_by_content, is_read_here, what_it_is
+from preprocess.images.resample import resize
 from preprocess.records.views import Distortion
 
 try:
@@ -84,9 +86,10 @@ MAX_IMAGE_PIXELS = 120_000_000
 # Of views but the first: how much larger than the view the picture stays when Pillow averages whole pixels before the
 # resize. Measured on noise of 4000 x 3000: a third of the time, 0.8 grey levels of difference on average, at most 5.
 _REDUCING_GAP = 2.0
-_FLIP = Image.Transpose.FLIP_LEFT_RIGHT
-# The EXIF orientation that is only mirrored, and for each orientation the one that is mirrored after it is upright.
-_MIRROR = 2
+# The EXIF orientations that are undone by swapping left and right, and top and bottom; from 5 on, a transpose follows.
+# And for each orientation the one that is mirrored after it is upright.
+_MIRRORS = (2, 3, 7, 8)
+_FLIPS = (3, 4, 6, 7)
 _MIRRORED = {1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5, 7: 8, 8: 7}
 
 ImageErrorReason = Literal[
@@ -115,6 +118,10 @@ _UNKNOWN_KIND = re.compile(
     re.I,
 )
 
+
+# Whether libjpeg can write pixels as Pillow keeps them, 4 bytes each: an extension of libjpeg-turbo, which knows it for
+# the usual processes only. The pixels are the same, and Pillow need not convert them.
+_DECODES_TO_RGBX = features.check_feature("libjpeg_turbo") is True
 
 # Chunks of a PNG file that do not decide pixels here. Pillow calls a file corrupt if one of them is large or damaged;
 # the decoder of an exported model ignores them. Of an animation only the picture that every PNG reader shows is used.
@@ -375,6 +382,10 @@ def _decode(data: bytes, max_pixels: int, size: int) -> tuple[Image.Image, int, 
         jpeg_size = width, height
         side = jpeg_reduced_side(size)
         image.draft(None, (side, side))
+        # libjpeg gets the file in one piece. At the end of each piece it decodes a part of the picture again.
+        image.decodermaxblock = len(data)
+        if image.mode == "RGB" and _DECODES_TO_RGBX and not _is_rare_jpeg(data):
+            image.tile = [image.tile[0]._replace(args=("RGBX", ""))]
     frame_box = image.tile[0].extents if image.tile else None
     image.load()
     flat: Image.Image
@@ -403,17 +414,17 @@ def _square(
     """Steps 4 and 5, of a whole image or of a part of it."""
     # A grey image is resampled as one channel. The numbers are the same as with three, in a third of the time.
     gap = None if box is None else _REDUCING_GAP
-    small = flat.resize((size, size), Image.Resampling.BILINEAR, box, gap)
-    if orientation == _MIRROR:
-        small, orientation = small.transpose(_FLIP), 1  # a quarter of the time that NumPy takes
-    return _turn_upright(np.array(small if small.mode == "RGB" else small.convert("RGB")), orientation)
+    mirrored, flipped = orientation in _MIRRORS, orientation in _FLIPS
+    small = resize(flat, size, box=box, reducing_gap=gap, mirrored=mirrored, flipped=flipped)
+    return np.ascontiguousarray(small.transpose(1, 0, 2)) if orientation >= 5 else small
 
 
 def _view(flat: Image.Image, first: np.ndarray, distortion: Distortion, orientation: int) -> np.ndarray:
     """The pixels of a further view: uint8 of the shape of `first`, which is view 0."""
     size, side = len(first), distortion.side
     if side == size:
-        return np.array(Image.fromarray(first).transpose(_FLIP)) if distortion.mirrored else first
+        mirror = Image.Transpose.FLIP_LEFT_RIGHT
+        return np.array(Image.fromarray(first).transpose(mirror)) if distortion.mirrored else first
     # What is cut out of the square, in the coordinates of the image. The filter also sees pixels beside it.
     left, right = ((distortion.left + at) * flat.width / side for at in (0, size))
     top, bottom = ((distortion.top + at) * flat.height / side for at in (0, size))
@@ -606,16 +617,3 @@ def _gif_to_rgb(image: ImageFile.ImageFile, frame_box: tuple[int, int, int, int]
     canvas = Image.new("RGB", image.size)
     canvas.paste(rgb.crop(frame_box), frame_box)
     return canvas
-
-
-def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes an EXIF orientation on square pixels [size, size, 3]."""
-    if orientation == 1:
-        return pixels
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)

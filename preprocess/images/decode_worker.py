@@ -28,10 +28,11 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol
 
 import numpy as np
-from PIL import AvifImagePlugin, ImageCms  # noqa: F401 (see above)
+from PIL import AvifImagePlugin, Image, ImageCms  # noqa: F401 (see above)
 
 from preprocess.images.confinement import confine
 from preprocess.images.decode import ImageError, Square, decode_squares, pi_heif
+from preprocess.images.resample import resize_state
 from preprocess.records.views import Distortion
 
 CONFINED, UNCONFINED = b"\1", b"\2"
@@ -51,6 +52,13 @@ _BYTES_PER_PIXEL = 32
 _BASE_BYTES = 512 * 1024 * 1024
 # The encoded image and copies of parts of it: chunks put together, profiles, strips.
 _COPIES_OF_ENCODED = 4
+
+# Pillow keeps a picture of up to this size in one block of memory, which the compiled resize can read (a multiple of
+# 4096). The default is 16 MB, 4 megapixels.
+_PILLOW_BLOCK_BYTES = 1024 * 1024 * 1024
+
+# It loads the compiled resize, since no file can be opened later.
+resize_state()
 
 _PR_SET_PDEATHSIG = 1
 
@@ -87,6 +95,7 @@ def serve(decode: Decode = decode_squares) -> None:
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     if pi_heif is not None:
         pi_heif.options.DECODE_THREADS = 1
+    Image.core.set_block_size(_PILLOW_BLOCK_BYTES)
     os.write(replies, CONFINED if confine(threads=pi_heif is not None) else UNCONFINED)
     try:
         while _answer_one(requests, replies, decode):

@@ -14,6 +14,8 @@ import functools
 
 import numpy as np
 
+from preprocess.images.compiled import compiled_loops
+
 HASH_BYTES = 32
 # It stands in the definition of a job. A change to the bits of any image must change it.
 HASH_NAME = "dct16/1"
@@ -46,7 +48,7 @@ def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
         raise ValueError(f"pixels must be uint8 [n, height, width, 3]. Received: {pixels.dtype} {list(pixels.shape)}")
     hashes = np.empty((len(pixels), HASH_BYTES), np.uint8)
     for start in range(0, len(pixels), _AT_ONCE):
-        means = _cell_sums(pixels[start : start + _AT_ONCE]).astype(np.float64)
+        means = _cell_sums(pixels[start : start + _AT_ONCE])
         waves = _waves()
         coefficients = waves @ means @ waves.T
         bits = (coefficients > 0).reshape(len(means), -1)
@@ -87,8 +89,26 @@ def _samples(length: int) -> tuple[np.ndarray, ...]:
     return tuple(starts + offset for offset in within.tolist())
 
 
+@functools.lru_cache(maxsize=16)
+def _sample_table(length: int) -> np.ndarray:
+    """What `_samples` gives as one table: int32 [samples, 32]."""
+    return np.stack(_samples(length)).astype(np.int32)
+
+
 def _cell_sums(pixels: np.ndarray) -> np.ndarray:
-    """The sums of the luminance over the cells: int64, shape [n, 32, 32]."""
+    """The sums of the luminance over the cells: float64 of whole numbers, shape [n, 32, 32]."""
+    loops = compiled_loops()
+    if loops is None:
+        return _cell_sums_by_numpy(pixels)
+    number, height, width, _ = pixels.shape
+    sums = np.empty((number, _CELLS, _CELLS))
+    tables = _sample_table(height), _sample_table(width)
+    loops.cell_sums(np.ascontiguousarray(pixels), (number, height, width), *tables, tuple(_LUMINANCE.tolist()), sums)
+    return sums
+
+
+def _cell_sums_by_numpy(pixels: np.ndarray) -> np.ndarray:
+    """`_cell_sums` without the compiled loops, in several times the time."""
     number, height, width, _ = pixels.shape
     rows = _samples(height)
     # At most 4 x 255 here, and 4 times that below, so uint16 is enough.
@@ -102,4 +122,4 @@ def _cell_sums(pixels: np.ndarray) -> np.ndarray:
     for column in columns[1:]:
         sums += by_column[:, column]
     luminance = sums.reshape(number, _CELLS, _CELLS, 3).astype(np.int64) @ _LUMINANCE
-    return np.asarray(luminance.transpose(0, 2, 1))
+    return np.asarray(luminance.transpose(0, 2, 1), np.float64)

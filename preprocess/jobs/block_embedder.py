@@ -15,6 +15,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -338,14 +339,9 @@ class BlockEmbedder:
             writer.last_batch_at = time.time()
             if not writer.first_batch_at:
                 writer.first_batch_at, writer.first_batch_images = writer.last_batch_at, len(embeddings)
-            # Of each row, or of each view of each row.
-            finite_rows = np.asarray(np.isfinite(embeddings).all(axis=-1))
-            nonzero_rows = np.asarray(embeddings.any(axis=-1))
             each = [b""] * len(embeddings) if hashes is None else [of_one.tobytes() for of_one in hashes]
-            for image, image_hash, *numbers in zip(
-                batch.computing, each, embeddings, finite_rows, nonzero_rows, strict=True
-            ):
-                image.outcome, image.image_hash = _outcome(*numbers), image_hash
+            for image, image_hash, outcome in zip(batch.computing, each, _outcomes(embeddings), strict=True):
+                image.outcome, image.image_hash = outcome, image_hash
                 del self._computing[image.digest]
                 if not isinstance(image.outcome, RowFailure):
                     self._recent.keep(image.digest, image.outcome, image_hash)
@@ -373,6 +369,20 @@ class BlockEmbedder:
                 )
         batch.block.batches_pending -= 1
         self._on_rows_done(len(batch.rows))
+
+
+def _outcomes(embeddings: np.ndarray) -> Iterable[np.ndarray | RowFailure]:
+    """The embedding of each image of a batch, or the failure of its rows.
+
+    Args:
+      embeddings: float32 [n, embedding_size] or [n, views, embedding_size].
+    """
+    # Of each row, or of each view of each row.
+    finite = np.asarray(np.isfinite(embeddings).all(axis=-1))
+    nonzero = np.asarray(embeddings.any(axis=-1))
+    if finite.all() and nonzero.all():
+        return embeddings
+    return itertools.starmap(_outcome, zip(embeddings, finite, nonzero, strict=True))
 
 
 def _outcome(embedding: np.ndarray, finite: np.ndarray, nonzero: np.ndarray) -> np.ndarray | RowFailure:

@@ -18,6 +18,8 @@ from preprocess.images.loader import FoundEmbedding
 # 8192 embeddings of 2048 floats, which are those of 8 blocks of the default length.
 MAX_BYTES = 64 * 1024 * 1024
 DIGEST_BYTES = 32
+# What holding one takes beside its numbers: digest, hash, objects and their place in the table. Measured.
+BYTES_AROUND_ONE = 360
 
 
 class RecentEmbeddings:
@@ -27,7 +29,7 @@ class RecentEmbeddings:
     batch, so what is found has the bytes of what would be computed.
 
     Args:
-      max_bytes: the largest size of the embeddings that are held, without some 200 bytes for each.
+      max_bytes: the largest size of what is held: of each embedding its numbers, and BYTES_AROUND_ONE.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES):
@@ -60,7 +62,8 @@ class RecentEmbeddings:
           embedding: float32 [embedding_size], of several views [views, embedding_size].
           image_hash: the perceptual hash of the image; empty if it is not known.
         """
-        if len(digest) != DIGEST_BYTES or embedding.nbytes > self._max_bytes:
+        num_bytes = embedding.nbytes + BYTES_AROUND_ONE
+        if len(digest) != DIGEST_BYTES or num_bytes > self._max_bytes:
             return
         with self._lock:
             if digest in self._embeddings:
@@ -68,9 +71,10 @@ class RecentEmbeddings:
                 return
             # A copy, because a row of a batch would hold the whole batch.
             self._embeddings[digest] = FoundEmbedding(embedding.copy(), image_hash)
-            self._held_bytes += embedding.nbytes
+            self._held_bytes += num_bytes
             while self._held_bytes > self._max_bytes:
-                self._held_bytes -= self._embeddings.popitem(last=False)[1].embedding.nbytes
+                oldest = self._embeddings.popitem(last=False)[1]
+                self._held_bytes -= oldest.embedding.nbytes + BYTES_AROUND_ONE
 
 
 _of_runs: weakref.WeakValueDictionary[tuple[str, int], RecentEmbeddings] = weakref.WeakValueDictionary()

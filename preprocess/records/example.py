@@ -40,6 +40,7 @@ VIEWS_FEATURE = "view_embeddings"
 SHA256_BYTES = 32
 HASH_BYTES = 32
 _MAX_CACHED_LABELS = 4096
+_MAX_CACHED_LENGTHS = 1024
 
 # Field numbers of tensorflow/core/example/{example,feature}.proto.
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
@@ -51,16 +52,19 @@ def _feature_entry(name: str, kind: int, values: bytes) -> bytes:
     return encode_field(1, encode_field(1, name.encode()) + encode_field(2, encode_field(kind, values)))
 
 
+@functools.lru_cache(maxsize=_MAX_CACHED_LENGTHS)
+def _before_values(feature: str, kind: int, num_bytes: int) -> bytes:
+    """The bytes before the values in the entry of a feature: of floats, or of one text. No bytes follow the values.
+
+    They depend on the length alone, so they are made once for each length, and not for each record.
+    """
+    entry = _feature_entry(feature, kind, encode_field(1, bytes(num_bytes)))
+    return entry[: len(entry) - num_bytes]
+
+
 def bytes_entry(name: str, value: bytes) -> bytes:
     """The entry of a feature of one text or some bytes."""
-    return _feature_entry(name, _BYTES_LIST, encode_field(1, value))
-
-
-@functools.lru_cache(maxsize=8)
-def _before_floats(feature: str, num_bytes: int) -> bytes:
-    """The bytes before the floats in the entry of a feature of floats. No bytes follow the floats."""
-    entry = _feature_entry(feature, _FLOAT_LIST, encode_field(1, bytes(num_bytes)))
-    return entry[: len(entry) - num_bytes]
+    return _before_values(name, _BYTES_LIST, len(value)) + value
 
 
 @functools.lru_cache(maxsize=_MAX_CACHED_LABELS)
@@ -97,13 +101,13 @@ def encode_example(
         1,
         b"".join(
             (
-                _before_floats(EMBEDDING_FEATURE, len(floats)),
+                _before_values(EMBEDDING_FEATURE, _FLOAT_LIST, len(floats)),
                 floats,
                 bytes_entry(HASH_FEATURE, image_hash) if image_hash else b"",
                 bytes_entry(SHA256_FEATURE, image_sha256) if image_sha256 else b"",
                 bytes_entry(URI_FEATURE, image_uri.encode()),
                 _label_entry(tuple(label_ids)),
-                _before_floats(VIEWS_FEATURE, len(of_views)) if of_views else b"",
+                _before_values(VIEWS_FEATURE, _FLOAT_LIST, len(of_views)) if of_views else b"",
                 of_views,
             )
         ),
@@ -178,7 +182,7 @@ class RecordLayout:
 
     def __init__(self, embedding_size: int):
         self._floats_bytes = 4 * embedding_size
-        self.before_floats = _before_floats(EMBEDDING_FEATURE, self._floats_bytes)
+        self.before_floats = _before_values(EMBEDDING_FEATURE, _FLOAT_LIST, self._floats_bytes)
         # What stands before the embeddings of further views, by the number of bytes with them.
         self._before_views: dict[int, bytes] = {}
         # Hashes and digests have one length, so what stands before one is always the same. A record may have none.
@@ -258,7 +262,7 @@ class RecordLayout:
         # Lengths that take more bytes leave fewer for floats.
         for further_views in range(num_bytes // self._floats_bytes, 0, -1):
             of_floats = further_views * self._floats_bytes
-            before = _before_floats(VIEWS_FEATURE, of_floats)
+            before = _before_values(VIEWS_FEATURE, _FLOAT_LIST, of_floats)
             if len(before) + of_floats <= num_bytes:
                 return before if len(before) + of_floats == num_bytes else None
         return None

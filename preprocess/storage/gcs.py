@@ -43,7 +43,7 @@ class GcsStorage(BucketStorage):
 
     def _call(self, function: Callable[[], _Result], path: str) -> _Result:
         try:
-            return call(function, self._retry)
+            return call(function, self._retry, service="gs")
         except (TooLarge, FileExistsError):
             raise
         except Exception as error:

@@ -106,7 +106,7 @@ class GcsVersionedObject:
     def _call(self, function: Callable[[], _Result]) -> _Result | None:
         """Calls with storage retries. Returns None if the object has another version or does not exist."""
         try:
-            return call(function, self._retry)
+            return call(function, self._retry, service="gs")
         except Exception as error:
             if getattr(error, "code", None) == _PRECONDITION_FAILED:
                 return None

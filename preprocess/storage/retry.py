@@ -1,6 +1,9 @@
 """Storage retries: decides which faults of storage are transient, and tries again until a time limit.
 
 No other layer retries. The clients below are told not to retry, because retries in several layers would multiply.
+
+A fault in the middle of a long job deserves patience. A service that this process has never reached does not: most
+often the machine has no network, and a person waits. So the first contact has a limit of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ import http.client
 import logging
 import random
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+from configs.network_faults import NO_NETWORK, network_fault
 
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -41,10 +47,33 @@ _TRANSIENT_NAMES = frozenset(
         ("azure", "ServiceResponseError"),
     }
 )
+# No connection could be made, so nothing is known of the service itself.
+_NO_CONNECTION_TYPES = (socket.gaierror, ConnectionRefusedError)
+_NO_CONNECTION_NUMBERS = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ETIMEDOUT})
+_NO_CONNECTION_NAMES = frozenset(
+    {
+        ("requests", "ProxyError"),
+        ("requests", "ConnectTimeout"),
+        ("urllib3", "NewConnectionError"),  # NameResolutionError is one
+        ("urllib3", "ConnectTimeoutError"),
+        ("urllib3", "ProxyError"),
+        ("botocore", "EndpointConnectionError"),
+        ("botocore", "ConnectTimeoutError"),
+        ("botocore", "ProxyConnectionError"),
+    }
+)
+# How long a service is tried that this process has never reached.
+_FIRST_CONTACT_SEC = 5.0
+# The services that this process has reached: the schemes of their URIs.
+_reached: set[str] = set()
 
 
 class RetriesExhausted(OSError):  # noqa: N818 (the name says what happened)
     """A transient fault did not end within the time limit. `__cause__` is the last exception."""
+
+
+class NotReached(RetriesExhausted):
+    """A service that this process never reached cannot be reached. The message says that, and what to look at."""
 
 
 def _draw() -> float:
@@ -131,6 +160,27 @@ def is_transient(error: Exception) -> bool:
     return False
 
 
+def _is_without_connection(error: Exception) -> bool:
+    """Whether no connection to a service could be made."""
+    return any(
+        isinstance(one, _NO_CONNECTION_TYPES)
+        or (isinstance(one, OSError) and one.errno in _NO_CONNECTION_NUMBERS)
+        or bool(_names(one) & _NO_CONNECTION_NAMES)
+        for one in _wrapped(error)
+    )
+
+
+def _not_reached(error: Exception, tried: str) -> NotReached:
+    # botocore's own message names the host, and only the error below says why.
+    fault = (
+        network_fault(" ".join(str(one) for one in _wrapped(error)))
+        or f"cannot reach the service ({first_line(error)})"
+    )
+    # A machine that refuses was found, so there is a network.
+    advice = "Check its address and the network" if "refuses connections" in fault else NO_NETWORK
+    return NotReached(f"{fault}, {tried}. {advice}, or set https_proxy if there is a proxy")
+
+
 def first_line(error: object) -> str:
     """The message of an error in one line, which is never empty."""
     if isinstance(error, int):
@@ -142,14 +192,17 @@ def first_line(error: object) -> str:
     return f"HTTP {status}: {message[1]}" if status and message else text.splitlines()[0]
 
 
-def call(function: Callable[[], _Result], policy: RetryPolicy) -> _Result:
+def call(function: Callable[[], _Result], policy: RetryPolicy, *, service: str | None = None) -> _Result:
     """Calls a function until it raises no transient fault.
 
     Args:
       function: the function. A second call must do no harm if the outcome of the first call is not known.
       policy: how long and how often to try.
+      service: what the function asks, such as "gs". If this process has never reached it and cannot connect to it, the
+        tries end after some seconds. None if that is not known.
 
     Raises:
+      NotReached: no connection to a service can be made that this process has never reached.
       RetriesExhausted: the next try would begin after the limit.
       Exception: a permanent fault, as the function raised it.
     """
@@ -158,16 +211,26 @@ def call(function: Callable[[], _Result], policy: RetryPolicy) -> _Result:
     while True:
         tries += 1
         try:
-            return function()
+            result = function()
         except Exception as error:
-            if not is_transient(error):
+            is_first = service is not None and service not in _reached and _is_without_connection(error)
+            if service is not None and not is_first and not isinstance(error, OSError):
+                _reached.add(service)
+            # Of a name that is not found, only some clients make a fault that is known to be transient.
+            if not is_first and not is_transient(error):
                 raise
             wait_sec = policy.wait_sec(tries)
             elapsed_sec = policy.clock() - started
-            if elapsed_sec + wait_sec >= policy.limit_sec:
+            if elapsed_sec + wait_sec >= (min(policy.limit_sec, _FIRST_CONTACT_SEC) if is_first else policy.limit_sec):
                 number = "once" if tries == 1 else f"{tries} times in {elapsed_sec:.0f} s"
+                if is_first:
+                    raise _not_reached(error, f"tried {number}") from error
                 raise RetriesExhausted(f"{first_line(error)} (tried {number})") from error
             _LOGGER.info("Trying again in %.1f s: %s", wait_sec, first_line(error))
+        else:
+            if service is not None:
+                _reached.add(service)
+            return result
         policy.sleep(wait_sec)
 
 
@@ -178,7 +241,7 @@ def as_os_error(error: Exception, path: str) -> OSError:
     has to be imported.
     """
     if isinstance(error, RetriesExhausted):
-        return RetriesExhausted(f"{path}: {error}")
+        return type(error)(f"{path}: {error}")
     chain = list(_wrapped(error))
     cause = chain[-1]
     message = first_line(cause)

@@ -44,7 +44,7 @@ class S3Storage(BucketStorage):
                 return function()
 
         try:
-            return call(call_once, self._retry)
+            return call(call_once, self._retry, service="s3")
         except (TooLarge, FileExistsError):
             raise
         except Exception as error:

@@ -100,7 +100,7 @@ class S3VersionedObject:
                 return function()
 
         try:
-            return call(call_once, self._retry)
+            return call(call_once, self._retry, service="s3")
         except FileExistsError:
             return None
         except Exception as error:

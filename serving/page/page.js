@@ -1,5 +1,6 @@
 // The page: takes photos, makes large ones smaller, asks the server about each, and shows its answers.
 import { forServer } from "./shrink.js";
+import { listenToPhoto, sha256Of, showSimilar } from "./similar.js";
 
 const AT_ONCE = 4; // Photos that are asked about at the same time.
 const TRIES = 4; // How often a busy server is asked again by itself.
@@ -70,6 +71,7 @@ function listen() {
   $("cancel").addEventListener("click", () => $("camera").close());
   $("camera").addEventListener("close", closeCamera);
   $("shoot").addEventListener("click", shoot);
+  listenToPhoto();
 }
 
 // What is given is asked about in its order, and stands at the top.
@@ -91,13 +93,13 @@ function take(files) {
 function ask(card, file) {
   card.className = "answer is-waiting";
   card.querySelector(".verdict").textContent = "Looking …";
-  for (const part of [".more", ".bars", ".again"]) card.querySelector(part).hidden = true;
+  for (const part of [".more", ".bars", ".again", ".similar"]) card.querySelector(part).hidden = true;
   waiting.push(async () => {
     if (!card.isConnected) return;
     const photo = await forServer(file, settings.image_size);
     preview(card, photo);
     if (photo.size > settings.max_body_bytes) showProblem(card, PROBLEMS.too_large, false);
-    else await answer(card, photo);
+    else await answer(card, photo, await addressFor(file));
   });
   work();
 }
@@ -112,12 +114,20 @@ function work() {
   }
 }
 
-async function answer(card, photo) {
+// The page sends a smaller copy of a large file, so it says which file it is of: one of the sets may be the same.
+async function addressFor(file) {
+  const address = `predict?top_k=${settings.labels.length}`;
+  if (!settings.search) return address;
+  const digest = await sha256Of(file);
+  return `${address}&nearest=${settings.search.count}${digest ? `&image_sha256=${digest}` : ""}`;
+}
+
+async function answer(card, photo, address) {
   for (let tried = 1; card.isConnected; tried += 1) {
     let response;
     let body;
     try {
-      response = await fetch(`predict?top_k=${settings.labels.length}`, {
+      response = await fetch(address, {
         method: "POST",
         body: photo,
         headers: { "Content-Type": "application/octet-stream" },
@@ -163,7 +173,8 @@ function showAnswer(card, body) {
   bars.replaceChildren(...found.slice(0, BARS).map(makeBar));
   bars.hidden = false;
   const share = shareOf(best.score);
-  say(`${nameOf(card)}: ${sure ? `${words}, ${share}` : `not sure, perhaps ${best.text}, ${share}`}.`);
+  const similar = showSimilar(card, body, settings.labels);
+  say(`${nameOf(card)}: ${sure ? `${words}, ${share}` : `not sure, perhaps ${best.text}, ${share}`}.${similar}`);
 }
 
 function makeBar(one) {

@@ -187,7 +187,7 @@ def test_an_endpoint_is_asked_with_what_images_to_json_writes(vertex, tmp_path):
     vertex.prediction = {"predictions": [{"label": "hugs"}]}
     photo, request = tmp_path / "photo.jpg", tmp_path / "request.json"
     photo.write_bytes(jpeg(0))
-    assert images_to_json.main([str(photo), "-o", str(request), "-r"]) == 0
+    assert images_to_json.main([str(photo), "-o", str(request), "-r", "--image_size", "224"]) == 0
     done = subprocess.run(
         [
             *("gcloud", "ai", "endpoints", "predict", "1001", "--project=loopback", "--region=us-central1"),

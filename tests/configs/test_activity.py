@@ -91,6 +91,24 @@ def test_the_rate_does_not_contain_the_start():
     assert work.line(work.started + 102.5) == "embedding: 132 of 1,000 rows (13 %), 62.0 rows/s, 00:14 left"
 
 
+def test_the_time_left_is_not_shown_while_a_program_starts():
+    """A training compiles before its first step and before its first evaluation, after 25 quick steps here."""
+    work = activity.Activity("training", 1000, "step", stays=False)
+    work.lines = 1
+    seen = {}
+    for tick in range(1, 200):
+        now = tick * 0.25
+        work.done = 0 if now < 4 else 25 if now < 20 else min(25 + int((now - 20) * 50), 1000)
+        work.sample(work.started + now)
+        seen[now] = work.line(work.started + now), work.bar(work.started + now, 100)
+    for now in (5.0, 10.0, 19.0, 21.0):
+        assert not any("left" in words or "<" in words for words in seen[now])
+    assert "25 of 1,000 steps (2 %)" in seen[10.0][0]
+    # When half of what is remembered is quick steps, the estimate begins.
+    assert any("left" in line for line, _ in seen.values())
+    assert all("18:" not in line for line, _ in seen.values())
+
+
 def test_without_a_screen_nothing_is_shown_and_no_thread_is_started():
     before = threading.active_count()
     with doing("working", total=1, unit="photo") as work:

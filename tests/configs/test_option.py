@@ -40,8 +40,8 @@ from insight.relabel import RelabelOptions
 from insight.search import SearchOptions
 from insight.twins import TwinsOptions
 from pipelines.answers.flags import AnswerOptions
+from pipelines.bottlenecks.options import ImportOptions
 from pipelines.checks.embed_flags import BatchOptions, JobOptions, PathOptions
-from pipelines.import_bottlenecks import ImportOptions
 from pipelines.plan import PlanOptions
 from pipelines.planning.file import planned_options
 from pipelines.preproc import PreprocOptions
@@ -186,7 +186,14 @@ def test_what_stands_for_an_option_in_a_definition_is_in_it():
     from trainer.training.checkpoints import run_definition
 
     definition = run_definition(Data(), Data(), training_options())  # type: ignore[arg-type]
-    assert set(definition) == {*OF_MODEL, "steps", "label_mode", "training data", "evaluation data"}
+    assert set(definition) == {
+        *OF_MODEL,
+        "steps",
+        "label_mode",
+        "training_precision",
+        "training data",
+        "evaluation data",
+    }
     definitions = {"model": definition, "records": job_definition(job_options()), "neither": {}}
     for owner in OWNERS:
         for name, described in options_of(owner).items():

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -16,7 +15,7 @@ from configs.errors import InputError
 from demo import run as demo
 from pipelines import ingest, preproc
 from tests.pipelines.conftest import engine  # noqa: F401 (a fixture)
-from tests.support.programs import ROOT
+from tests.support.makefile import copy_makefile
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def workflow(tmp_path, monkeypatch, engine):  # noqa: F811
     def predict(model: pathlib.Path, photo: str) -> dict:
         predicted.append(photo)
         Image.open(photo).load()
-        return {"image": photo, "predictions": [{"label": "a", "score": 0.75}]}
+        return {"image": photo, "predictions": [{"label": "a", "score": 0.75}], "confident": False, "threshold": 0.9}
 
     monkeypatch.setattr(demo, "__file__", str(tmp_path / "demo" / "run.py"))
     monkeypatch.setattr(demo, "_run", run)
@@ -76,9 +75,10 @@ def test_photos_that_cannot_be_read_and_odd_links_are_no_reason_to_stop(tmp_path
     assert first == str(broken) != second
     said = capsys.readouterr().out
     assert "failed.jsonl" in said and "demo: done" in said
-    last = [line.split()[1:3] for line in said.splitlines() if line.startswith("next:")][-2:]
-    assert [(os.path.basename(program), name) for program, name in last] == [("hugs", "serve"), ("hugs", "predict")]
-    assert f"{workflow[1]}: a (75.0%); its folder says" in said
+    last = [line.split()[1:3] for line in said.splitlines() if line.startswith("next:")]
+    programs = [name for program, name in last if os.path.basename(program) == "hugs"]
+    assert programs[-5:] == ["serve", "predict", "audit", "twins", "map"]
+    assert f"{workflow[1]}: a (75.0%, NOT SURE: below its threshold of 90.0%); its folder says" in said
     assert not [path for path in (tmp_path / "demo" / "out").iterdir() if set(path.name) & set('[],*? `"')]
 
 
@@ -108,6 +108,53 @@ def test_a_prediction_that_fails_still_ends_with_a_summary(tmp_path, capsys, wor
     assert "eval  accuracy 100.0%" in said and "did not predict" in said
 
 
+_EVALUATION = {"accuracy": 0.75, "examples": 4, "majority_class": "a", "majority_share": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        (None, ["eval  accuracy 75.0% on 4 photos that no other set has (always"]),
+        (
+            {"accuracy": 1.0, "examples": 1, "left_out": 3, "labels_differ": 1},
+            [
+                "eval  accuracy 100.0% on 1 photo that no other set has",
+                "with the 3 that other sets have too, 1 of them with another label: 75.0% on 4 photos (always",
+            ],
+        ),
+        ({"accuracy": None, "examples": 0, "left_out": 4}, ["eval  all its photos are in other sets too"]),
+    ],
+)
+def test_the_accuracy_is_that_on_photos_that_no_other_set_has(rest, expected):
+    result = _EVALUATION if rest is None else _EVALUATION | {"without_shared_images": rest}
+    lines = demo.accuracy_lines("eval", result)
+    assert len(lines) == len(expected)
+    assert all(words in line for words, line in zip(expected, lines, strict=True))
+
+
+def test_a_copy_of_a_training_photo_is_not_the_photo_that_is_asked_about(tmp_path, workflow):
+    photos = make_photos(tmp_path / "photos")
+    demo.main(["--image_dir", str(photos)])
+    (training,) = (tmp_path / "demo" / "out").glob("*/*/training")
+    uri = os.path.relpath(workflow[-1], training.parents[1] / "data")
+    (training / "shared_images.csv").write_text(f"set,uri\neval,none.png\ntest,{uri}\n")
+    demo.main(["--image_dir", str(photos)])
+    assert workflow[0] != workflow[1]
+
+
+@pytest.mark.parametrize(
+    ("label", "confident", "words"),
+    [
+        ("a", True, "x.png: a (62.0%); its folder says the same"),
+        ("b", True, "x.png: a (62.0%); its folder says b, so it is wrong"),
+        ("b", False, "x.png: a (62.0%, NOT SURE: below its threshold of 90.0%); its folder says b, so it is wrong"),
+    ],
+)
+def test_an_answer_that_is_not_confident_or_wrong_says_so(label, confident, words):
+    prediction = {"image": "x.png", "predictions": [{"label": "a", "score": 0.62}], "confident": confident}
+    assert demo.answer_line(prediction | {"threshold": 0.9}, label) == words
+
+
 def test_what_the_prediction_says_is_shown_as_it_is_meant(monkeypatch, capfd):
     script = "import sys; print('{\"image\": \"\u00e9.jpg\"}'); print('loading \u2026', file=sys.stderr)"
     monkeypatch.setattr(demo, "module_words", lambda module: [sys.executable, "-c", script])
@@ -125,9 +172,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("name", ["photos [2023]", 'a"b', "it's", "`touch x`", "a;b"])
 def test_make_demo_gives_the_folder_to_the_program_as_it_is(tmp_path, name):
-    shutil.copy(os.path.join(ROOT, "Makefile"), tmp_path)
-    for needed in ("pyproject.toml", "requirements.lock"):
-        (tmp_path / needed).touch()
+    copy_makefile(tmp_path)
     command = ["make", "-n", "demo", f"DATA={name}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     line = next(line for line in done.stdout.splitlines() if "demo.run" in line)

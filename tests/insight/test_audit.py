@@ -71,7 +71,10 @@ def test_the_numbers_are_printed_and_the_page_is_made(folder, capsys):
     run(folder / "train", folder / "again")
     printed = capsys.readouterr().out
     assert f"without label   {UNLABELLED}, left out" in printed and "probably wrong  3 " in printed
-    assert "--corrections corrections.csv" in printed
+    # No evaluation set and no list lie there, so no command could run: words say what is needed.
+    assert "then:   give corrections.csv to the training of these sets, as --corrections: no set named eval" in printed
+    assert "or:     correct each list with `hugs relabel`" in printed
+    assert "EVAL" not in printed and "TRAINING" not in printed
     page = (folder / "again" / "audit.html").read_text()
     assert page.count("data:image/jpeg") >= COUNT // 2
     assert (folder / "again" / "suspects.csv").read_bytes() == (folder / "out" / "suspects.csv").read_bytes()
@@ -131,7 +134,7 @@ def test_wrong_options_are_one_line(folder, audited, tmp_path):
         "foreign": ("image_uri,group\nother.jpg,1\n", "names none of the 60 photos"),
         "twice": ("a.jpg,1\na.jpg,2\n", "is in two groups, '1' and '2'"),
         "wide": ("a.jpg,1,2\n", "a row must be photo,group"),
-        "empty": ("", "names none of the 60 photos"),
+        "empty": ("", "empty is empty"),
         "latin": (b"\xff", "as a CSV file"),
     }
     for name, (text, message) in tables.items():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image, ImageFilter
 from configs.errors import InputError
 from insight.drift import main
 from preprocess.images.decode import IMAGE_SIZE, decode_image
+from tests.support.near_photos import MeanColourEngine
 from tests.support.written_sets import COLOURS, MEAN_COLOUR, write_record_set
 from trainer.data.dataset import read_dataset
 from trainer.data.photos import finder_of_sets
@@ -109,10 +111,11 @@ def test_changed_photos_are_drift_with_the_cause(change, drift_of, tmp_path):
 
 def test_a_group_of_photos_of_a_new_class_is_named_and_comes_first(drift_of, tmp_path):
     embeddings, paths, _ = write_photos(f"{tmp_path}/photos", 2 * NUM_NEW, seed=3)
-    embeddings[:10] = [0.9, 0.9, 0.05] + 0.01 * np.random.default_rng(0).normal(size=(10, 3))
+    embeddings[:16] = [0.9, 0.9, 0.05] + 0.01 * np.random.default_rng(0).normal(size=(16, 3))
     _, result, table, _, _ = drift_of(embeddings, paths, None, "--alarm_level", "0.1")
     assert result["drift"] and result["p_values"]["new_group"] <= 0.05
-    assert {row["image_uri"] for row in table[:10]} == set(paths[:10])
+    assert result["cause"] == "new_class" and "class that the model does not know" in result["cause_words"]
+    assert len({row["image_uri"] for row in table[:16]} & set(paths[:16])) >= 12
 
 
 def test_classes_that_became_more_frequent_are_named(drift_of, tmp_path):
@@ -132,9 +135,84 @@ def test_without_photos_brightness_is_not_compared_and_that_is_said(drift_of, tm
     assert page.count("photo not available") == 20
 
 
+@pytest.fixture
+def drift_of_photos(model_dir, tmp_path, capsys, monkeypatch):
+    """Runs the program on the photos themselves."""
+
+    class Engine(MeanColourEngine):
+        def start(self, pixels, brightness=None):
+            return super().start(pixels / np.float32(255))
+
+    monkeypatch.setattr("insight.queries.query_photos.load_engine", lambda *_: Engine())
+
+    def run(*words):
+        code = main(["--model_dir", model_dir, "--output_path", str(tmp_path / "out"), "--input_path", *words])
+        result = json.loads((tmp_path / "out" / "drift.json").read_text())
+        with open(tmp_path / "out" / "drift.csv", newline="") as stream:
+            table = list(csv.DictReader(stream))
+        return code, result, table, (tmp_path / "out" / "drift.html").read_text(), capsys.readouterr()
+
+    return run
+
+
+def test_a_folder_of_photos_is_compared_as_the_records_of_the_same_photos_are(drift_of, drift_of_photos, tmp_path):
+    embeddings, paths, _ = write_photos(f"{tmp_path}/photos", NUM_NEW, seed=2, change=CHANGES["darker"][0])
+    _, of_records, _, _, _ = drift_of(embeddings, paths)
+    code, result, table, page, printed = drift_of_photos(f"{tmp_path}/photos", "--fail_on_drift", "--overwrite")
+    assert code == 1 and result["cause"] == "photos" and "darker" in result["cause_words"]
+    assert (result["new_photos"], result["photos_read"], result["failed"]) == (NUM_NEW, NUM_NEW, [])
+    assert set(result["p_values"]) == set(of_records["p_values"])
+    assert sorted(row["location"] for row in table) == sorted(paths) and all(row["image_sha256"] for row in table)
+    assert page.count("data:image/jpeg") == 20 and printed.err == ""
+
+
+def test_photos_of_a_list_and_those_that_cannot_be_read_are_counted_and_named(drift_of_photos, tmp_path):
+    _, paths, _ = write_photos(f"{tmp_path}/photos", NUM_NEW, seed=1)
+    with open(tmp_path / "photos" / "broken.png", "wb") as stream:
+        stream.write(b"no photo")
+    names = [os.path.basename(path) for path in paths]
+    (tmp_path / "photos" / "new.csv").write_text("".join(f"{name}\n" for name in ["broken.png", "gone.png", *names]))
+    _, result, table, page, printed = drift_of_photos(f"{tmp_path}/photos/new.csv")
+    assert (result["new_photos"], result["photos_compared"]) == (NUM_NEW + 2, NUM_NEW)
+    assert sorted(row["image_uri"] for row in table) == sorted(names)
+    failed = {os.path.basename(one["location"]): one["message"] for one in result["failed"]}
+    assert set(failed) == {"broken.png", "gone.png"} and "not_found" in failed["gone.png"]
+    assert printed.err.count("error: ") == 2 and "2 photos could not be read" in printed.out
+    assert "2 of them could not be read" in page
+
+
+def test_photos_with_the_same_content_count_once(drift_of_photos, tmp_path):
+    write_photos(f"{tmp_path}/photos", NUM_NEW, seed=1)
+    for number in range(20):
+        shutil.copy(tmp_path / "photos" / "0.png", tmp_path / "photos" / f"copy-{number}.png")
+    _, result, _, _, _ = drift_of_photos(f"{tmp_path}/photos")
+    assert (result["photos_compared"], result["photos_repeated"]) == (NUM_NEW, 20) and not result["drift"]
+
+
+def test_photos_that_cannot_be_compared_are_one_line(drift_of_photos, model_dir, tmp_path, monkeypatch):
+    write_photos(f"{tmp_path}/photos", 5, seed=1)
+    with pytest.raises(InputError, match=r"--input_path: there are 5 photos; to compare, 20 or more are needed"):
+        drift_of_photos(f"{tmp_path}/photos")
+    with pytest.raises(InputError, match=r"20 photos could not be read, and 0 photos could.* The first: .*not_found"):
+        drift_of_photos(*(f"{tmp_path}/gone-{number}.png" for number in range(20)))
+    for words in (["--data_paths", "x", "--input_path", "y"], []):
+        with pytest.raises(InputError, match=r"Pass the new photos as --input_path, or .*; one of the two"):
+            main(["--model_dir", model_dir, "--output_path", str(tmp_path / "out"), *words])
+    with pytest.raises(InputError, match="--weights: belongs to --input_path"):
+        main(["--model_dir", model_dir, "--output_path", str(tmp_path / "out"), "--data_paths", "x", "--weights", "y"])
+
+    def refuse(*_):
+        raise InputError("no such weights.")
+
+    monkeypatch.setattr("insight.queries.query_photos.check_weights", refuse)
+    write_photos(f"{tmp_path}/more", 20, seed=1)
+    with pytest.raises(InputError, match="no such weights"):
+        drift_of_photos(f"{tmp_path}/more")
+
+
 def test_wrong_input_is_one_line(drift_of, model_dir, tmp_path):
     embeddings = np.zeros((5, 3), np.float32)
-    with pytest.raises(InputError, match=r"--data_paths: there are 5 photos; to compare, 20 or more are needed"):
+    with pytest.raises(InputError, match=r"there are, .*, 5 photos; to compare, 20 or more are needed"):
         drift_of(embeddings, [f"{row}.jpg" for row in range(5)])
     os.rename(f"{model_dir}/{SKETCH_PATH}", f"{model_dir}/gone")
     try:

@@ -176,6 +176,24 @@ def test_two_fingers_zoom(open_page):
     assert state(page)["scale"] > 1.5 * before
 
 
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE, {"width": 400, "height": 1600}], ids=["1200", "390", "high"])
+def test_the_whole_map_fills_its_field_and_no_picture_is_cut(open_page, viewport):
+    page = open_page(viewport)
+    page.wait_for_function("photoMap.state().scale === photoMap.state().least")
+    box = page.locator("#canvas").bounding_box()
+    half = 52 / 2 + 2  # a picture with its frame
+    places = [page.evaluate(f"photoMap.at({row})") for row in range(18)]
+    for place, side in ((0, box["width"]), (1, box["height"])):
+        middles = [at[place] for at in places]
+        assert half <= min(middles) and max(middles) <= side - half
+        assert min(middles) + max(middles) == pytest.approx(side, abs=2)  # in the middle
+    # Where the window is high, the field is only as high as the map.
+    used = [max(at[place] for at in places) - min(at[place] for at in places) for place in (0, 1)]
+    assert used[0] > box["width"] - 80 or used[1] > box["height"] - 80
+    if viewport["height"] == 1600:
+        assert box["height"] <= max(240, used[1] + 80)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["1200", "390"])
 def test_it_breaks_no_rule_of_accessibility(open_page, viewport, scheme):

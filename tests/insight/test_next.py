@@ -55,7 +55,7 @@ def test_photos_are_chosen_with_reasons_and_the_gain_is_expected(tmp_path, capsy
     assert sum(int(row["stands_for"]) for row in table) == NUM_UNLABELLED - 1
     printed = capsys.readouterr().out
     assert "6 photos to label next, of 39 without a label (1 copy of other photos left out); 30 have one." in printed
-    assert "With 6 more labels it should be about" in printed and "train --train_data_paths" in printed
+    assert "With 6 more labels it should be about" in printed and "then:    give corrections.csv to" in printed
     page = (tmp_path / "out" / "next.html").read_text()
     assert page.count("<select") == 6 and page.count("data:image/jpeg") == 6
 
@@ -102,6 +102,12 @@ def test_labels_are_given_by_keys_or_choice_and_saved_as_corrections(tmp_path):
             page.get_by_label("label of photo 4").select_option("not a photo to learn from")
             page.get_by_label("Your name").fill('Ann "A", B')
             page.get_by_role("status").get_by_text("3 of 6 labelled").wait_for()
+            page.reload()  # The browser has kept them.
+            page.get_by_role("status").get_by_text("3 of 6 labelled").wait_for()
+            assert page.get_by_label("label of photo 2", exact=True).input_value() == "0"
+            assert page.get_by_label("Your name").input_value() == 'Ann "A", B'
+            page.get_by_label("label of photo 5").select_option("green")
+            page.get_by_label("label of photo 5").select_option("label?")  # taken back
             with page.expect_download() as download:
                 page.get_by_role("button", name="Save").click()
             with open(download.value.path(), newline="") as stream:

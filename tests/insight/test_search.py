@@ -69,6 +69,9 @@ def test_a_photo_of_the_set_needs_no_network_and_does_not_find_itself(photos, tm
     assert len(found["nearest"]) == 5
     with pytest.raises(InputError, match=r"--image_uri: no record of --data_paths has the URI 'train/9\.png'"):
         main(["--image_uri", "train/9.png", "--data_paths", photos, *more])
+    for meant in ("3.png", "../3.png", "./3.png"):
+        with pytest.raises(InputError, match=r"Do you mean 'train/3\.png', as the list has it\?"):
+            main(["--image_uri", meant, "--data_paths", photos, *more])
 
 
 def test_an_index_is_used_again_and_extended(photos, tmp_path, capsys):

@@ -116,6 +116,8 @@ def test_labels_that_contradict_are_marked_and_come_first(tmp_path, sets, capsys
     assert "warning: 1 group has photos with different labels" in capsys.readouterr().out
     page = (tmp_path / "out/twins.html").read_text()
     assert page.count("labels differ</span></h3>") == 1 and "no picture" in page
+    assert page.count(", perhaps copies") == 2 and "2 groups are alike only" in page
+    assert "6 photos of eval and 6 photos of train are in the\nsame groups" in page
     assert "default-src 'none'" in page and "<script" not in page
 
 

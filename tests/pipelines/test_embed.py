@@ -13,6 +13,7 @@ from PIL import Image
 
 from configs.errors import InputError
 from pipelines import embed
+from preprocess.images.resample import resize_state
 from preprocess.records.example import feature_spec
 from preprocess.records.record_set import Manifest
 
@@ -106,6 +107,7 @@ def test_the_row_accounting_holds_on_a_messy_list(tmp_path, capsys):
     assert report["records_without_label"] == 1
     assert report["backbone"]["random_weights"] is True
     assert ("openvino" in report["versions"]) == (importlib.util.find_spec("openvino") is not None)
+    assert report["versions"]["resize"] == resize_state()
     failed = ledger(tmp_path, "failed.jsonl")
     assert [(entry["line"], entry["stage"], entry["reason"]) for entry in failed] == [
         (2, "read", "not_found"),

@@ -117,7 +117,7 @@ def test_a_stopped_import_goes_on(bottlenecks, imported, tmp_path, monkeypatch):
 
     output = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.bottleneck_sets.finish_record_set", stop)
+        patch.setattr("pipelines.bottlenecks.sets.finish_record_set", stop)
         with pytest.raises(KeyboardInterrupt):
             run(bottlenecks, output)
     assert run(bottlenecks, output) == 0

@@ -550,3 +550,32 @@ def test_ctrl_c_says_that_the_same_command_begins_again(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     with pytest.raises(KeyboardInterrupt, match=r"^The same command begins again: "):
         ingest.main(["--image_dir", str(tmp_path / "photos"), "--output_dir", str(tmp_path / "data")])
+
+
+def test_a_folder_above_the_class_folders_is_said(tmp_path, capsys):
+    for number, folder in enumerate(("my photos/daisy", "my photos/roses", "shots/a", "shots/b", "hugs/x")):
+        (tmp_path / "home" / folder).mkdir(parents=True)
+        for photo in range(6):
+            Image.new("RGB", (8, 8), (40 * number, photo, 0)).save(tmp_path / "home" / folder / f"{photo}{number}.png")
+    (tmp_path / "home/hugs/logo.svg").write_text("<svg/>")
+    words = ["--output_dir", str(tmp_path / "data"), "--image_dir"]
+    assert not ingest.main([*words, str(tmp_path / "home")])
+    said = capsys.readouterr().err
+    assert "my photos looks like the parent of class folders" in said
+    assert f"pass --image_dir '{tmp_path}/home/my photos'." in said
+    assert "hugs looks like" not in said
+    assert "--group_by parent" not in said and "To use SVG" not in said
+    assert not ingest.main([*words, str(tmp_path / "home/my photos")])
+    assert "looks like the parent" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("found", ["both", "installed", "none"])
+def test_the_next_command_has_a_network_whose_weights_are_here(photos, tmp_path, capsys, monkeypatch, found):
+    from preprocess.backbones.weights_files import PackagedFile, PublishedFile
+
+    monkeypatch.setattr(PublishedFile, "find", lambda self: "there" if found == "both" else None)
+    monkeypatch.setattr(PackagedFile, "find", lambda self: None if found == "none" else "there")
+    assert not ingest.main(["--image_dir", str(photos), "--output_dir", str(tmp_path / "data")])
+    commands = [line for line in capsys.readouterr().out.splitlines() if "embed" in line or "preproc --" in line]
+    is_given = [line.endswith("--backbone efficientnet_lite0") for line in commands]
+    assert is_given == [found == "installed"] * 2

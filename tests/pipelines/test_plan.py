@@ -2,11 +2,8 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -21,6 +18,7 @@ from pipelines.planning.file import RunMachines, find_planned_cost, runs_on
 from pipelines.runners.beam_options import parse_beam_options
 from preprocess.storage.base import LocalStorage
 from tests.support import tiny_network
+from tests.support.programs import end_program, start_program
 from tests.support.stand_ins import INFO, StandInEngine
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -159,10 +157,8 @@ def test_lists_and_images_in_a_bucket(data_dir):
         for path in data_dir.iterdir():
             gcs.put("bucket", path.name, path.read_bytes())
         before = set(gcs.names("bucket"))
-        command = [sys.executable, "-m", "tests.support.tiny_program", "pipelines.plan", "--data_dir", "gs://bucket"]
-        subprocess.run(
-            [*command, *NETWORK, "--sample", "10"], cwd=ROOT, check=True, env=os.environ | gcs.environment, timeout=200
-        )
+        command = ["-m", "tests.support.tiny_program", "pipelines.plan", "--data_dir", "gs://bucket"]
+        end_program(start_program([*command, *NETWORK, "--sample", "10"], gcs.environment, tensorflow=True))
         assert set(gcs.names("bucket")) - before == {"hugs_plan.json"}
         made = json.loads(gcs.get("bucket", "hugs_plan.json"))
         images_read = sum("jpg" in exchange.request for exchange in gcs.exchanges)
@@ -274,20 +270,24 @@ def test_wrong_lists(data_dir, content, expected):
     assert not (data_dir / "hugs_plan.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("dataflow", "expected"),
-    [
-        ("{machine_type: n1-standard-8, gpu: t4, image: 'a/b:1'}", "nothing was ever measured on one"),
-        ("{machine_type: x9-standard-4}", "vCPUs and memory of x9-standard-4 (dataflow.machine_type) are not known"),
-    ],
-)
-def test_where_nothing_is_known_no_number_is_given(data_dir, capsys, dataflow, expected):
+def test_what_a_worker_with_a_gpu_costs_is_known_and_how_long_it_takes_is_not(data_dir, capsys):
     recipe = data_dir / "hugs.yaml"
-    recipe.write_text(f"dataflow: {dataflow}\npreprocess: {{max_failed_percent: 5}}")
+    recipe.write_text(
+        "dataflow: {machine_type: g2-standard-4, gpu: l4, image: 'a/b:1'}\npreprocess: {max_failed_percent: 50}"
+    )
+    assert list(run_plan(data_dir, "--recipe", str(recipe))["dataflow"]) == ["why_not"]
+    printed = capsys.readouterr().out
+    # 4 vCPUs for $0.056, 16 GB for $0.003557, an L4 for $0.672, and a disk.
+    assert "nothing was ever measured on one. A worker costs $0.96 an hour, $0.67 of it for the GPU, at" in printed
+
+
+def test_where_nothing_is_known_no_number_is_given(data_dir, capsys):
+    recipe = data_dir / "hugs.yaml"
+    recipe.write_text("dataflow: {machine_type: x9-standard-4}\npreprocess: {max_failed_percent: 5}")
     made = run_plan(data_dir, "--recipe", str(recipe))
     assert list(made["dataflow"]) == ["why_not"]
     printed = capsys.readouterr().out
-    assert expected in printed
+    assert "vCPUs and memory of x9-standard-4 (dataflow.machine_type) are not known" in printed
     assert "$" not in printed
     assert "more than max_failed_percent (5) allows, so the job would fail" in printed
 
@@ -303,7 +303,7 @@ def test_what_the_prices_and_the_recipe_leave_open_is_said(data_dir, capsys):
     assert "has no prices for europe-west4: those of us-central1 are used" in printed
     assert "may wait up to six hours before it starts: not counted" in printed
     assert "a disk of type pd-balanced costs what pd-ssd does" in printed
-    assert "of 30 workers, 5 can work at a time" in printed
+    assert "at most 5 workers of 30 can work at the same time" in printed
     assert [cost["workers"] for cost in made["dataflow"]["by_workers"]] == [1, 2, 5]
 
 

@@ -483,9 +483,7 @@ def test_the_answers_are_those_of_trainer_predict_and_of_classify(tmp_path, caps
     names = [str(path) for path in sorted(photos.iterdir())]
     backbone, identity = load_keras_backbone(BackboneSpec(architecture="efficientnet_lite0"))
     statistics = (np.full(1280, 0.2, np.float32), np.full(1280, 0.3, np.float32))
-    head = build_head(
-        embedding_size=1280, num_classes=4, hidden_units=32, dropout=0.5, seed=0, mean_and_variance=statistics
-    )
+    head = build_head(embedding_size=1280, num_classes=4, hidden_units=32, seed=0, mean_and_variance=statistics)
     model = str(tmp_path / "model")
     told = {"labels": ("k", "l", "m", "n"), "identity": identity, "temperature": 0.7, "threshold": 0.4}
     save_model(model, backbone=backbone, head=head, **told)

@@ -13,6 +13,7 @@ import concurrent.futures
 
 import pytest
 
+from preprocess.records import digest_table, duplicates
 from tests.support.memory_storage import MemoryStorage
 from tests.support.set_commands import Command, fresh, give, key_of, state_of, whole_set
 
@@ -50,12 +51,29 @@ class InTurn(concurrent.futures.Executor):
 def one_at_a_time(monkeypatch):
     """So that the order of changes is the same each time; and to start threads takes longer than all the rest."""
     monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", InTurn)
+    for module in (duplicates, digest_table):  # Five records need no 64 parts.
+        monkeypatch.setattr(module, "_PARTS", 2)
 
 
 @pytest.fixture(scope="module")
-def seen():
-    """What was tried, as several kills leave the same: states with every command, and a command with what it made."""
-    return set()
+def known():
+    """What commands made of states, as several kills leave the same: outcome and files, by command and state."""
+    return {}
+
+
+@pytest.fixture
+def led_to(known, monkeypatch):
+    """What a command makes of files: its outcome and the files. In the same state it is given once."""
+
+    def led_to(command, files):
+        state = command, state_of(files)
+        if state not in known:
+            storage = MemoryStorage(files)
+            known[state] = give(command, storage, monkeypatch), storage.files
+            touched_only_its_own(storage)
+        return known[state]
+
+    return led_to
 
 
 @pytest.fixture
@@ -87,36 +105,30 @@ def killed_states(start, command, monkeypatch, **options):
         stop_at += 1
 
 
-def require_way_out(files, sets, seen, monkeypatch):
+def require_way_out(files, sets, led_to):
     """Every command finishes a set, or refuses, touches nothing and names one that does."""
     wholes = {whole_set(start) for start in sets.values()}
     for command in COMMANDS:
-        storage = MemoryStorage(files)
-        outcome = give(command, storage, monkeypatch)
-        touched_only_its_own(storage)
+        outcome, left = led_to(command, files)
         if outcome.how == "finished":
-            assert whole_set(storage.files) in wholes - {None}, command
+            assert whole_set(left) in wholes - {None}, command
             left_over = "/parts-" if command.overwrite else f"/parts-{key_of(command)}/"
-            assert not [path for path in storage.files if left_over in path], command
-            state = command, state_of(storage.files)
-            if state not in seen:
-                assert give(command, MemoryStorage(storage.files), monkeypatch).how == "finished"
-                seen.add(state)
+            assert not [path for path in left if left_over in path], command
+            assert led_to(command, left)[0].how == "finished"
             continue
         assert outcome.how == "refused", (command, outcome)
         named = "--overwrite" in outcome.message or "without --retry_failures" in outcome.message
         assert named, (command, outcome.message)
-        assert whole_set(storage.files) == whole_set(files)
+        assert whole_set(left) == whole_set(files)
 
 
-def require_nothing_lost(start, files, command, monkeypatch):
+def require_nothing_lost(start, files, command, led_to):
     """A set that was whole is whole still, or another is, or a journal gives one without any work."""
     if whole_set(start) is None or whole_set(files) is not None:
         return
-    storage = MemoryStorage(files)
-    outcome = give(command, storage, monkeypatch)
+    outcome, left = led_to(command, files)
     assert (outcome.how, outcome.embedded) == ("finished", 0), outcome
-    assert whole_set(storage.files) is not None
+    assert whole_set(left) is not None
 
 
 STARTS = ("nothing", "mine", "retried", "other")
@@ -125,39 +137,41 @@ STARTS = ("nothing", "mine", "retried", "other")
 @pytest.mark.parametrize("moves_whole", [True, False], ids=["disk", "bucket"])
 @pytest.mark.parametrize("command", [PLAIN, OVERWRITE, RETRY, OTHER], ids=["plain", "overwrite", "retry", "other"])
 @pytest.mark.parametrize("start", STARTS)
-def test_killed_before_any_change_every_command_leads_out(start, command, moves_whole, sets, seen, monkeypatch):
+def test_killed_before_any_change_every_command_leads_out(
+    start, command, moves_whole, sets, known, led_to, monkeypatch
+):
     undisturbed = MemoryStorage({**FOREIGN, **sets[start]})
     ending = give(command, undisturbed, monkeypatch).how
     changes = 0
     for files, outcome in killed_states(sets[start], command, monkeypatch, moves_whole=moves_whole):
-        require_nothing_lost(sets[start], files, command, monkeypatch)
-        again = MemoryStorage(files)
-        assert give(command, again, monkeypatch).how == ending
-        assert whole_set(again.files) == whole_set(undisturbed.files)
+        require_nothing_lost(sets[start], files, command, led_to)
+        again, left = led_to(command, files)
+        assert again.how == ending
+        assert whole_set(left) == whole_set(undisturbed.files)
         state = state_of(files)
-        if state not in seen:
-            require_way_out(files, sets, seen, monkeypatch)
-            seen.add(state)
+        if state not in known:
+            require_way_out(files, sets, led_to)
+            known[state] = None
         assert outcome.how in ("killed", ending)
         changes += outcome.how == "killed"
     assert ending == "refused" or changes
 
 
 @pytest.mark.parametrize("command", [OVERWRITE, RETRY, OTHER], ids=["overwrite", "retry", "other"])
-def test_a_fault_of_storage_at_any_change_leads_out(command, sets, monkeypatch):
+def test_a_fault_of_storage_at_any_change_leads_out(command, sets, led_to, monkeypatch):
     for files, outcome in killed_states(sets["mine"], command, monkeypatch, fault="error"):
         told = ("storage failed", "cannot write", "cannot use")
         assert outcome.how == "finished" or any(words in outcome.message for words in told)
         if outcome.how == "finished":
             assert whole_set(files) is not None
-        require_nothing_lost(sets["mine"], files, command, monkeypatch)
-        again = MemoryStorage(files)
-        assert give(command, again, monkeypatch).how == "finished"
-        assert whole_set(again.files) is not None
+        require_nothing_lost(sets["mine"], files, command, led_to)
+        again, left = led_to(command, files)
+        assert again.how == "finished"
+        assert whole_set(left) is not None
 
 
 @pytest.mark.parametrize("command", [PLAIN, OVERWRITE, RETRY], ids=["plain", "overwrite", "retry"])
-def test_killed_again_and_again_at_one_step_after_the_other(command, sets, monkeypatch):
+def test_killed_again_and_again_at_one_step_after_the_other(command, sets, led_to, monkeypatch):
     """Each run makes one more change than the one before it, until one gets to its end."""
     start = sets["nothing" if command == PLAIN else "mine"]
     undisturbed = MemoryStorage({**FOREIGN, **start})
@@ -168,7 +182,7 @@ def test_killed_again_and_again_at_one_step_after_the_other(command, sets, monke
             storage = MemoryStorage(files, stop_at=stop_at)
             outcome = give(command, storage, monkeypatch)
             touched_only_its_own(storage)
-            require_nothing_lost(start, storage.files, command, monkeypatch)
+            require_nothing_lost(start, storage.files, command, led_to)
             files, stop_at = storage.files, stop_at + step
             if outcome.how != "killed":
                 break

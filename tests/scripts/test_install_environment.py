@@ -19,7 +19,8 @@ import zipfile
 
 import pytest
 
-from scripts.install_environment import entries, uv_variables
+from scripts.install_environment import entries, link_to_elsewhere, uv_variables
+from tests.support.makefile import copy_makefile
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = ROOT / "scripts" / "install_environment.py"
@@ -263,6 +264,44 @@ def test_an_environment_that_was_moved_or_copied_is_forgotten(tmp_path, name):
         command = [sys.executable, PROGRAM, ".venv", "--forget", *stamps, ".venv/demo-photos"]
         assert subprocess.run(command, cwd=checkout, check=False).returncode == 0
         assert [(checkout / stamp).exists() for stamp in stamps] == [kept, kept]
+
+
+def test_make_refuses_a_link_to_the_environment_of_another_checkout(tmp_path):
+    for name in ("here", "elsewhere"):
+        (tmp_path / name / "scripts").mkdir(parents=True)
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    (elsewhere / ".venv").mkdir()
+    for name in ("installed", "project", "kept"):
+        (elsewhere / ".venv" / name).touch()
+    shutil.copy(PROGRAM, here / "scripts")
+    copy_makefile(here)  # Without the link, make would install.
+    (here / ".venv").symlink_to("../elsewhere/.venv")
+    # (Not those of the make that runs the tests.)
+    clean = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    for target in ("setup", "test", "lint", "demo", "cluster"):
+        command = ["make", target, f"PYTHON={sys.executable}"]
+        done = subprocess.run(command, cwd=here, env=clean, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "")
+        line, of_make = done.stderr.splitlines()
+        assert line.startswith(f"error: .venv is a link to {elsewhere}/.venv, and make would ")
+        assert "Remove the link with `rm .venv`" in line
+        assert of_make.startswith("make: *** [")
+    assert len(list((elsewhere / ".venv").iterdir())) == 3
+    assert subprocess.run(["make", "clean"], cwd=here, env=clean, capture_output=True).returncode == 0
+    assert len(list((elsewhere / ".venv").iterdir())) == 3
+    assert not (here / ".venv").is_symlink()
+
+
+def test_what_is_a_link_to_elsewhere(tmp_path):
+    checkout = tmp_path / "checkout"
+    (checkout / "inside").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(checkout)
+    for name, target in (("none", "gone"), ("beside", "inside"), ("outside", ".."), ("dangling", "../gone")):
+        (checkout / name).symlink_to(target)
+    for of_checkout in (checkout, tmp_path / "link"):
+        found = {name: link_to_elsewhere(f"{of_checkout}/{name}") for name in os.listdir(checkout)}
+        elsewhere = {"outside": str(tmp_path), "dangling": str(tmp_path / "gone")}
+        assert found == {"inside": "", "none": "", "beside": "", **elsewhere}
 
 
 def test_nothing_is_added_to_what_is_no_environment(tmp_path):

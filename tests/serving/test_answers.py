@@ -29,7 +29,8 @@ def expected(model_dir):
     """The answers of `trainer.predict`: the float32 SavedModel on the pixels of the pipeline."""
     from trainer.export.classifier import Classifier, normalize_photo
 
-    return Classifier(model_dir).predict([normalize_photo(photo) for photo in PHOTOS])
+    classifier = Classifier(model_dir)
+    return classifier.predict([normalize_photo(photo, size=classifier.info.image.size) for photo in PHOTOS])
 
 
 def b64(data: bytes) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.browser import CHROMIUM, axe_script
+from tests.support.browser import CHROMIUM, axe_script, pages_of_server
 from tests.support.classifiers import jpeg
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -37,28 +37,8 @@ def browser():
 @pytest.fixture
 def open_page(browser, server):
     """Opens the page; whatever it asks of other hosts, and each error in it, fails the test."""
-    contexts, faults = [], []
-
-    def open_page(viewport=DESKTOP, **options):
-        context = browser.new_context(viewport=viewport, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda line: faults.append(line.text) if "Content Security Policy" in line.text else None)
-        page.on("request", lambda asked: faults.append(asked.url) if not is_own(asked.url, server) else None)
-        page.goto(f"{server.url}/")
-        page.get_by_role("heading", name="Can I hug that?").wait_for()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert faults == []
-
-
-def is_own(url, server):
-    return url.startswith((f"{server.url}/", f"blob:{server.url}/"))
+    with pages_of_server(browser, server.url) as open_page:
+        yield lambda viewport=DESKTOP, **options: open_page(viewport=viewport, **options)
 
 
 def file(name, content, kind="image/jpeg"):

@@ -48,7 +48,7 @@ def test_the_page_comes_with_the_model_and_the_recipe_of_the_server_wins(tmp_pat
     model_dir = export_tiny_model(str(tmp_path / "model"), page=page)
     with running_server(model_dir=(model_dir,)) as server:
         told = httpx.get(f"{server.url}/page/settings.json").json()
-        assert (told["title"], told["labels"][0]) == ("A hug?", {"text": "yes", "colour": "green"})
+        assert (told["title"], told["labels"][0]) == ("A hug?", {"name": LABELS[0], "text": "yes", "colour": "green"})
         assert told["labels"][1]["text"] == LABELS[1]
     with running_server(PageOptions(title="Mine"), model_dir=(model_dir,)) as server:
         told = httpx.get(f"{server.url}/page/settings.json").json()

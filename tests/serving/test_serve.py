@@ -99,7 +99,8 @@ def test_sigterm_answers_what_is_there_and_ends(model_dir):
         [
             *("-m", "tests.support.tiny_program", "serving.serve", "--model_dir", model_dir, "--port", "0"),
             *("--engine", "tensorflow", "--precision", "float32"),
-        ]
+        ],
+        tensorflow=True,
     )
     try:
         line = process.stdout.readline()
@@ -110,7 +111,7 @@ def test_sigterm_answers_what_is_there_and_ends(model_dir):
         photo = jpeg(1)
         with socket.create_connection(("127.0.0.1", port)) as client, httpx.Client() as idle:
             assert idle.get(f"{url}readyz").status_code == 200
-            head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(photo)}\r\n\r\n"
+            head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(photo)}\r\n\r\n"
             client.sendall(head.encode() + photo[:100])
             assert httpx.get(f"{url}healthz").status_code == 200  # The loop has read what was sent before.
             process.send_signal(signal.SIGTERM)

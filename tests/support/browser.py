@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -46,6 +46,34 @@ def opened_file(
     yield page
     context.close()
     assert not faults
+
+
+@contextlib.contextmanager
+def pages_of_server(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
+    """A function that opens the page of a server, in a new context of the browser with the options that it gets.
+
+    Each error in a page, and whatever a page asks of other hosts, fails the test at the end.
+    """
+    faults: list[str] = []
+    contexts: list[Any] = []
+
+    def open_page(**options: Any) -> Any:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda line: faults.append(line.text) if "Content Security Policy" in line.text else None)
+        own = (f"{url}/", f"blob:{url}/")
+        page.on("request", lambda asked: None if asked.url.startswith(own) else faults.append(asked.url))
+        page.goto(f"{url}/")
+        page.get_by_role("heading", name="Can I hug that?").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
 
 
 def axe_script() -> str:

@@ -42,7 +42,6 @@ def build_classifier(seed: int = 0):
         embedding_size=EMBEDDING_SIZE,
         num_classes=len(LABELS),
         hidden_units=8,
-        dropout=0.5,
         seed=seed,
         mean_and_variance=(embeddings.mean(0), embeddings.var(0) + 1e-6),
     )

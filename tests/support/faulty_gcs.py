@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime
+import functools
 import http.server
 import io
 import json
@@ -314,19 +315,24 @@ def _error(status: int, path: str, storage: Storage) -> bytes:
     return json.dumps({"error": {"code": status, "message": message}}).encode()
 
 
-def _service_account(token_uri: str) -> dict[str, str]:
+@functools.cache
+def _private_key() -> str:
+    """In PEM format; one for all servers, because it takes a tenth of a second."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
+    return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
+
+
+def _service_account(token_uri: str) -> dict[str, str]:
     return {
         "type": "service_account",
         "project_id": "loopback",
         "private_key_id": "1",
-        "private_key": pem,
+        "private_key": _private_key(),
         "client_email": "nobody@loopback.iam.gserviceaccount.com",
         "client_id": "1",
         "token_uri": token_uri,

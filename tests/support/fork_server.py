@@ -18,6 +18,7 @@ The program stays a zombie until the client asks for the exit code, as a child o
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import gc
@@ -34,6 +35,8 @@ import tempfile
 import traceback
 import types
 from collections.abc import Sequence
+
+from tests.support.quick_beam import quicken_beam
 
 ENDED = b"ended"
 REFUSED = b"refused"
@@ -56,8 +59,31 @@ _ROOMS = ("configs", "preprocess")
 # Variables that C code reads while it starts. What Python code reads while it is imported is noted below.
 _READ_BY_C = ("ABSL_", "BLAS", "CUDA_", "GLOG_", "GRPC_", "KMP_", "LANG", "LC_", "LD_", "MALLOC_", "MKL_", "NPY_")
 _READ_BY_C += ("OMP_", "OPENBLAS_", "PYTHON", "TF_", "TZ", "XLA_")
-# What a fork sets by itself; and what only oauth2client reads, which Beam imports and nothing here calls.
-_MAY_DIFFER = {"PYTHONPATH", "TMPDIR", "NO_GCE_CHECK"}
+# What a fork sets by itself; what is read by programs alone; and what only oauth2client reads, which Beam imports and
+# nothing here calls.
+_MAY_DIFFER = {"PYTHONPATH", "TMPDIR", "TF_CONFIG", "NO_GCE_CHECK"}
+# What shells set for each program that they start, and readline. (Some package looks at all variables.)
+_MAY_DIFFER |= {"_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL"}
+
+
+# That of the program of this process, as soon as it is known.
+_exit_codes: list[int] = []
+
+
+def _leave_at_once() -> None:
+    """The last that a program does at its exit. To take Beam and TensorFlow apart would take a tenth of a second.
+
+    Threads have ended, and what was registered with `atexit` is done. If the streams cannot be flushed, the interpreter
+    says so and has another exit code.
+    """
+    if _exit_codes:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                if stream is not None and not stream.closed:
+                    stream.flush()
+            except (OSError, ValueError):
+                return
+        os._exit(_exit_codes[0] & 0xFF)
 
 
 @contextlib.contextmanager
@@ -104,6 +130,7 @@ def _import_beam() -> None:
     for name in _PACKAGES:
         with contextlib.suppress(ImportError):  # Not all is installed everywhere.
             importlib.import_module(name)
+    quicken_beam()
 
 
 def _import_tensorflow() -> None:
@@ -146,7 +173,7 @@ class Program:
         option, what, *words = self.arguments
         sys.path[:] = ["" if option == "-c" else os.getcwd(), *names, *_LIBRARIES]
         sys.path_importer_cache.clear()
-        for name in ("tests", "tests.support"):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
             del sys.modules[name]
         sys.orig_argv[:] = [sys.executable, *self.arguments]
         os.environ.clear()
@@ -157,11 +184,17 @@ class Program:
         with contextlib.suppress(KeyError):
             sys.modules["numpy"].random.seed()  # Python seeds its own generators anew, and not that of NumPy.
         sys.argv[:] = [option, *words]
-        if option == "-m":
-            runpy.run_module(what, run_name="__main__", alter_sys=True)
-        else:
-            main = sys.modules["__main__"] = types.ModuleType("__main__")
-            exec(compile(what, "<string>", "exec"), main.__dict__)
+        try:
+            if option == "-m":
+                runpy.run_module(what, run_name="__main__", alter_sys=True)
+            else:
+                main = sys.modules["__main__"] = types.ModuleType("__main__")
+                exec(compile(what, "<string>", "exec"), main.__dict__)
+        except SystemExit as end:
+            if isinstance(end.code, int | None):
+                _exit_codes.append(end.code or 0)
+            raise
+        _exit_codes.append(0)
 
 
 def _stream(descriptor: int, like: io.TextIOWrapper) -> io.TextIOWrapper | None:
@@ -203,7 +236,8 @@ class _Child:
 
     def _asked(self, _connection: socket.socket) -> None:
         """The client asks for the exit code, or is gone."""
-        self._connection.recv(MOST_BYTES)
+        with contextlib.suppress(OSError):  # It was killed.
+            self._connection.recv(MOST_BYTES)
         if self._has_ended:
             code = os.waitstatus_to_exitcode(os.waitpid(self._process, 0)[1])
             with contextlib.suppress(OSError):
@@ -250,7 +284,9 @@ class _Server:
 
     def _start(self, connection: socket.socket) -> Program | None:
         self._selector.unregister(connection)
-        data, descriptors, _, _ = socket.recv_fds(connection, MOST_BYTES, 3)
+        data, descriptors = b"", []
+        with contextlib.suppress(OSError):  # A client may be killed at any moment, and all others need the server.
+            data, descriptors, _, _ = socket.recv_fds(connection, MOST_BYTES, 3)
         if not data:
             connection.close()
             return None
@@ -267,11 +303,11 @@ class _Server:
             os.close(descriptor)
         if process == 0:
             return program
+        with contextlib.suppress(OSError):
+            connection.send(REFUSED if process is None else str(process).encode())
         if process is None:
-            connection.send(REFUSED)
             connection.close()
         else:
-            connection.send(str(process).encode())
             _Child(process, connection, self._selector)
         return None
 
@@ -286,6 +322,8 @@ class _Server:
                 gc.freeze()  # So that no program looks through all that, at its end least of all.
         mine, its = self._environment, program.environment
         different = {name for name in mine.keys() | its.keys() if mine.get(name) != its.get(name)} - _MAY_DIFFER
+        # Modules of the project are imported by the program itself, which reads its own then.
+        different = {name for name in different if not name.startswith("HUGS_")}
         return bool(different & self._read) or any(name.startswith(_READ_BY_C) for name in different)
 
     def _leave(self, connection: socket.socket, program: Program, descriptors: Sequence[int]) -> None:
@@ -306,6 +344,7 @@ class _Server:
 
 
 if __name__ == "__main__":
+    atexit.register(_leave_at_once)  # Before all that Beam and TensorFlow register, so after it at the end.
     _OWN = [name for name in os.environ.get("PYTHONPATH", "").split(os.pathsep) if name]
     _LIBRARIES = sys.path[1 + len(_OWN) :]
     if _program := _Server(sys.argv[1]).serve():

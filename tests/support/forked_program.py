@@ -41,10 +41,7 @@ class ForkedProgram:
         if self.returncode is None:
             if not select.select([self._connection], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout)
-            assert self._connection.recv(16), "the fork server has ended"
-            self._connection.send(b"code")
-            self.returncode = int(self._connection.recv(16))
-            self._connection.close()
+            self.returncode = wait_for_code(self._connection)
         return self.returncode
 
     def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str | None, str | None]:
@@ -98,25 +95,25 @@ def _pipe(*, to_program: bool) -> Iterator[tuple[TextIO, int]]:
         os.close(its)
 
 
-def fork_program(
+def ask_server(
     arguments: Sequence[str],
     *,
     environment: Mapping[str, str],
     folder: str | os.PathLike[str],
-    stdin: int | None = None,
+    streams: Mapping[int, int],
     tensorflow: bool = False,
-) -> ForkedProgram | None:
-    """Lets the server start a program, with pipes as standard output and standard error.
+) -> tuple[int, socket.socket] | None:
+    """Asks the server to start a program.
 
     Args:
       arguments: of Python.
       environment: all of it.
       folder: the current one.
-      stdin: `subprocess.PIPE`; None for the standard input of this process.
+      streams: for each of the descriptors 0, 1 and 2 that the program has, which one of this process that is.
       tensorflow: the program imports TensorFlow.
 
     Returns:
-      None if there is no server, or if it refuses the program.
+      The process id, and the connection to the server; None if there is no server, or if it refuses the program.
     """
     path = os.environ.get(SOCKET)
     if not path or arguments[0] not in ("-m", "-c"):
@@ -125,29 +122,56 @@ def fork_program(
         "arguments": list(map(str, arguments)),
         "folder": str(folder),
         "environment": dict(environment),
-        "streams": [0, 1, 2],
+        "streams": list(streams),
         "tensorflow": tensorflow,
     }
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.connect(path)
     message = json.dumps(program).encode()
     assert len(message) < MOST_BYTES
-    with contextlib.ExitStack() as stack:
-        ours: list[TextIO | None] = [None]
-        its = [0]
-        if stdin == subprocess.PIPE:
-            ours[0], its[0] = stack.enter_context(_pipe(to_program=True))
-        for _ in range(2):
-            our_end, its_end = stack.enter_context(_pipe(to_program=False))
-            ours.append(our_end)
-            its.append(its_end)
-        socket.send_fds(connection, [message], its)
-        answer = connection.recv(MOST_BYTES)
+    socket.send_fds(connection, [message], list(streams.values()))
+    answer = connection.recv(MOST_BYTES)
     if answer == REFUSED:
         connection.close()
+        return None
+    assert answer.isdigit(), f"the fork server has failed: {answer.decode()}"
+    return int(answer), connection
+
+
+def wait_for_code(connection: socket.socket) -> int:
+    """Waits for the end of a program; gives its exit code, as `subprocess` does."""
+    assert connection.recv(16), "the fork server has ended"
+    connection.send(b"code")
+    code = int(connection.recv(16))
+    connection.close()
+    return code
+
+
+def fork_program(
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: str | os.PathLike[str],
+    stdin: int | None = None,
+    tensorflow: bool = False,
+) -> ForkedProgram | None:
+    """As `ask_server`, with pipes as standard output and standard error.
+
+    Args:
+      stdin: `subprocess.PIPE`; None for the standard input of this process.
+    """
+    with contextlib.ExitStack() as stack:
+        ours: list[TextIO | None] = [None]
+        its = {0: 0}
+        if stdin == subprocess.PIPE:
+            ours[0], its[0] = stack.enter_context(_pipe(to_program=True))
+        for place in (1, 2):
+            our_end, its[place] = stack.enter_context(_pipe(to_program=False))
+            ours.append(our_end)
+        started = ask_server(arguments, environment=environment, folder=folder, streams=its, tensorflow=tensorflow)
+    if started is None:
         for stream in ours:
             if stream is not None:
                 stream.close()
         return None
-    assert answer.isdigit(), f"the fork server has failed: {answer.decode()}"
-    return ForkedProgram(arguments, int(answer), connection, ours)
+    return ForkedProgram(arguments, *started, ours)

@@ -65,12 +65,17 @@ def status_of(client: socket.socket) -> int:
 
 
 def post(path: str, body: bytes, *headers: str, length: int | None = None) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: a", f"Content-Length: {len(body) if length is None else length}", *headers]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        f"Content-Length: {len(body) if length is None else length}",
+        *headers,
+    ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def get(target: str, *headers: str) -> bytes:
-    return "\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *headers]).encode() + b"\r\n\r\n"
+    return "\r\n".join([f"GET {target} HTTP/1.1", "Host: localhost", *headers]).encode() + b"\r\n\r\n"
 
 
 def png(width: int, height: int, rows: bytes) -> bytes:
@@ -241,32 +246,35 @@ def hostile_requests(max_body_bytes: int) -> Iterator[HostileRequest]:
         "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), (400,)),
         "http/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (400, 505)),
         "http/0.9": (b"GET /\r\n\r\n", (400,)),
-        "http/9.9": (b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", (400, 505)),
+        "http/9.9": (b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", (400, 505)),
         "no host": (b"GET / HTTP/1.1\r\n\r\n", (400,)),
-        "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", (400,)),
+        "two hosts": (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n", (400,)),
         "10,000 headers": (get("/", *[f"A{i}: b" for i in range(10_000)]), (431,)),
         "a long header": (get("/", "A: " + "b" * 100_000), (431,)),
         "a long target": (get("/" + "a" * 100_000), (431,)),
-        "a long method": (b"A" * 100_000 + b" / HTTP/1.1\r\nHost: a\r\n\r\n", (400, 431)),
-        "an unknown method": (b"HACK / HTTP/1.1\r\nHost: a\r\n\r\n", (405,)),
-        "connect": (b"CONNECT evil.example:443 HTTP/1.1\r\nHost: a\r\n\r\n", (400, 404, 405)),
-        "trace": (b"TRACE / HTTP/1.1\r\nHost: a\r\nCookie: secret\r\n\r\n", (405,)),
-        "header in the target": (b"GET /\r\nX: y HTTP/1.1\r\nHost: a\r\n\r\n", (400,)),
-        "zero in a header": (b"GET / HTTP/1.1\r\nHost: a\r\nA: b\x00c\r\n\r\n", (400,)),
-        "folded header": (b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n", (200, 400)),
+        "a long method": (b"A" * 100_000 + b" / HTTP/1.1\r\nHost: localhost\r\n\r\n", (400, 431)),
+        "an unknown method": (b"HACK / HTTP/1.1\r\nHost: localhost\r\n\r\n", (405,)),
+        "connect": (b"CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", (400, 404, 405)),
+        "trace": (b"TRACE / HTTP/1.1\r\nHost: localhost\r\nCookie: secret\r\n\r\n", (405,)),
+        "header in the target": (b"GET /\r\nX: y HTTP/1.1\r\nHost: localhost\r\n\r\n", (400,)),
+        "zero in a header": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\x00c\r\n\r\n", (400,)),
+        "folded header": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\r\n c\r\n\r\n", (200, 400)),
         "space before the colon": (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", (400,)),
-        "negative length": (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", (400,)),
-        "length of another digit": ("POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: ١\r\n\r\n".encode(), (400,)),
+        "negative length": (b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", (400,)),
+        "length of another digit": (
+            "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: ١\r\n\r\n".encode(),
+            (400,),
+        ),
         "two lengths": (post("/predict", good, "Content-Length: 1"), (400,)),
         "length and chunks": (post("/predict", b"0\r\n\r\n", "Transfer-Encoding: chunked"), (400,)),
         "unknown encoding": (post("/predict", good, "Transfer-Encoding: gzip"), (400, 501)),
         "websocket": (get("/", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: a"), (200, 400, 426)),
         "a chunk of no size": (
-            b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
             (400,),
         ),
         "a huge chunk size": (
-            b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 50 + b"\r\n",
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 50 + b"\r\n",
             (400, 413),
         ),
         "compressed": (post("/predict", zlib.compress(bytes(10_000_000)), "Content-Encoding: deflate"), (415,)),
@@ -279,7 +287,7 @@ def hostile_requests(max_body_bytes: int) -> Iterator[HostileRequest]:
     # Sizes and time.
     half_gigabyte = 500 * 1024 * 1024
     slow = [bytes(1000)] * 20
-    chunked = b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunked = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunk = b"%x\r\n" % 65536 + bytes(65536) + b"\r\n"
     yield case("size: 500 MB are announced", raw(post("/predict", b"", length=half_gigabyte)), 413)
     yield case("size: 500 MB come slowly", raw(post("/predict", b"", length=half_gigabyte), *slow, pause=0.02), 413)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from tests.support.made_once import made_once
+
 
 class Sample(NamedTuple):
     name: str
@@ -139,7 +141,9 @@ def gif_with_partial_frame() -> bytes:
 
 @functools.cache
 def corpus() -> tuple[Sample, ...]:
-    return (*_jpegs(), *_pngs(), *_gifs(), *_webps(), *_bmps(), *_others())
+    return made_once(
+        "image_corpus", lambda: (*_jpegs(), *_pngs(), *_gifs(), *_webps(), *_bmps(), *_others())
+    )  # Three seconds.
 
 
 def _jpegs() -> list[Sample]:

@@ -11,20 +11,43 @@ from tests.support.forked_program import fork_program
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# What TensorFlow and JAX set in the process of the tests, and no user has: no program gets it.
-_SET_BY_PACKAGES = ("ENABLE_RUNTIME_UPTIME_TELEMETRY", "HDF5_PLUGIN_PATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
-_SET_BY_PACKAGES += ("TF2_BEHAVIOR", "TF_CPP_MIN_LOG_LEVEL", "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION")
-_SET_BY_PACKAGES += ("TPU_SKIP_MDS_QUERY",)
-# And what our programs set for themselves, where a test runs them in its own process.
-_SET_BY_PACKAGES += ("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "OPENBLAS_NUM_THREADS")
-_SET_BY_PACKAGES += ("TF_FORCE_GPU_ALLOW_GROWTH", "XLA_PYTHON_CLIENT_PREALLOCATE")
-# And readline sets the size of the terminal, for the processes that pytest starts, too.
-_LEFT_OUT = frozenset(_SET_BY_PACKAGES) - os.environ.keys() | {"COLUMNS", "LINES"}
+# The environment of the tests: what was there before a test imported anything, and what tests have set on purpose. What
+# packages and our programs set in the process of the tests, no user has, so no program gets it. readline sets the size
+# of the terminal, for the processes that pytest starts, too.
+_AT_START = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+# The values that tests have set; None for what they have removed.
+_SET_BY_TESTS: dict[str, str | None] = {}
+_NOT_SET = object()
+
+
+def give_variable(name, value):
+    """Lets programs have a variable, or None lets them not have it. Gives what `give_variable_back` takes."""
+    before = _SET_BY_TESTS.get(name, _NOT_SET)
+    _SET_BY_TESTS[name] = value
+    return name, before
+
+
+def give_variable_back(name, before):
+    """Programs have of a variable what they had before `give_variable`, whatever packages have made of it meanwhile."""
+    if before is _NOT_SET:
+        _SET_BY_TESTS.pop(name, None)
+    else:
+        _SET_BY_TESTS[name] = before
+
+
+def set_variable(name, value):
+    """Sets a variable of this process and of the programs that it starts from now on; removes it if `value` is None."""
+    give_variable(name, value)
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def environment_of_programs(more=None):
-    """The environment of this process, with more, as a program of a user would have it."""
-    return {name: value for name, value in os.environ.items() if name not in _LEFT_OUT} | (more or {})
+    """The environment of the tests, with more, as a program of a user would have it."""
+    environment = {**_AT_START, **_SET_BY_TESTS, **(more or {})}
+    return {name: value for name, value in environment.items() if value is not None}
 
 
 def start_program(

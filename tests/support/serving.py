@@ -22,6 +22,7 @@ def export_tiny_model(
     path: str,
     *,
     seed: int = 0,
+    backbone_seed: int = 0,
     threshold: float = 0.0,
     labels: tuple[str, ...] = LABELS,
     page: PageOptions | None = None,
@@ -32,13 +33,13 @@ def export_tiny_model(
     from trainer.export.saved_model import save_model
     from trainer.training.head import build_head
 
-    backbone, identity = load_keras_backbone(BackboneSpec(architecture=tiny_network.NAME, weights="random"))
+    spec = BackboneSpec(architecture=tiny_network.NAME, weights="random", seed=backbone_seed)
+    backbone, identity = load_keras_backbone(spec)
     embeddings = backbone(probe_images(8).astype(np.float32) / 127.5 - 1, training=False).numpy()
     head = build_head(
         embedding_size=embeddings.shape[1],
         num_classes=len(labels),
         hidden_units=8,
-        dropout=0.5,
         seed=seed,
         mean_and_variance=(embeddings.mean(0), embeddings.var(0) + 1e-6),
     )

@@ -7,6 +7,7 @@ images that are the same. So a retry changes the number of shards, and with it t
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import io
 import itertools
@@ -185,9 +186,15 @@ def whole_set(files):
 
 def state_of(files):
     """What of the files decides what commands do, without names and times that no two runs have in common."""
-    return tuple(sorted((_UNIQUE.sub("-U", path), _content_of(path, data)) for path, data in files.items()))
+    return tuple(sorted((_without_unique(path), _content_of(path, data)) for path, data in files.items()))
 
 
+@functools.cache
+def _without_unique(path):
+    return _UNIQUE.sub("-U", path)
+
+
+@functools.cache
 def _content_of(path, data):
     if not path.startswith("/a/out/_train/") or not path.endswith((".json", ".jsonl", ".partial")):
         return hashlib.sha256(data).hexdigest()

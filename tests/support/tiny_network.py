@@ -6,15 +6,16 @@ from preprocess.backbones import backbone
 from preprocess.backbones.architectures import Architecture
 from preprocess.backbones.weights_files import PublishedFile
 from preprocess.images.decode import IMAGE_SIZE
+from preprocess.images.definition import ImageDefinition
 
 NAME = "tiny"
 
 
-def build():
+def build(size=IMAGE_SIZE):
     import keras
 
     layers = keras.layers
-    pixels = layers.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    pixels = layers.Input((size, size, 3))
     stem = layers.Conv2D(8, 5, strides=8, use_bias=False)(pixels)
     stem = layers.Activation("relu")(layers.BatchNormalization(scale=False)(stem))
     left = layers.Conv2D(8, 3, padding="same")(stem)
@@ -26,12 +27,23 @@ def build():
     return keras.Model(pixels, layers.GlobalAveragePooling2D()(joined))
 
 
-def install(monkeypatch):
-    """Lets `--backbone` name it."""
+def install(monkeypatch, size=IMAGE_SIZE):
+    """Lets `--backbone` name it. It takes images of this size."""
     tiny = Architecture(
-        embedding_size=24, build=build, imagenet=PublishedFile(url="https://nowhere/tiny.h5", digest="")
+        embedding_size=24,
+        build=lambda: build(size),
+        imagenet=PublishedFile(url="https://nowhere/tiny.h5", digest=""),
+        image=ImageDefinition(size=size),
     )
     monkeypatch.setitem(backbone.ARCHITECTURES, NAME, tiny)
+
+
+def stand_for(monkeypatch, name):
+    """Lets the name of a known network stand for this one. Engines of that name are not mixed up with others of it."""
+    from preprocess.engines import select
+
+    monkeypatch.setitem(backbone.ARCHITECTURES, name, backbone.ARCHITECTURES[NAME])
+    monkeypatch.setattr(select, "_loaded", {})
 
 
 def trained(model, seed=0):

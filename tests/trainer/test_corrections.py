@@ -52,7 +52,7 @@ def train(folder, *more):
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_training_corrects_labels_leaves_out_records_and_says_what_that_brought(
-    folder, capsys, mean_colour_backbone, monkeypatch, streamed
+    folder, capsys, without_network, monkeypatch, streamed
 ):
     if streamed:
         monkeypatch.setattr("trainer.data.memory.MemoryBudget.take", lambda *_: False)
@@ -75,7 +75,7 @@ def test_a_training_corrects_labels_leaves_out_records_and_says_what_that_brough
     assert "What did the corrections bring?" in (folder / "training" / "report.html").read_text()
 
 
-def test_another_training_without_corrections_does_not_go_on_from_the_corrected_one(folder, mean_colour_backbone):
+def test_another_training_without_corrections_does_not_go_on_from_the_corrected_one(folder, without_network):
     (folder / "c.csv").write_text(f"{HEADER},{digest('t0')},change,red,,,\n")
     assert not train(folder, "--corrections", str(folder / "c.csv"), "--no-compare_corrections")
     assert "gain" not in json.loads((folder / "training" / "metrics.json").read_text())["corrections"]
@@ -83,6 +83,19 @@ def test_another_training_without_corrections_does_not_go_on_from_the_corrected_
     metrics = json.loads((folder / "training" / "metrics.json").read_text())
     assert metrics["resumed_step"] is None or metrics["resumed_step"] == 0
     assert "corrections" not in metrics and not (folder / "training" / "corrections.jsonl").exists()
+
+
+def test_the_numbers_of_a_refused_model_have_the_ledger_beside_them(folder, without_network):
+    (folder / "c.csv").write_text(f"{HEADER},{digest('t0')},change,red,,Ada,\n")
+    refused = ["--no-compare_corrections", "--check_photos", "0", "--assert_accuracy_at_least", "1"]
+    for corrections in (["--corrections", str(folder / "c.csv")], []):
+        with pytest.raises(InputError, match="the model is not exported"):
+            train(folder, *corrections, *refused)
+        ledger = folder / "training" / "refused" / "corrections.jsonl"
+        # The ledger of the first run says nothing of the second.
+        assert ledger.exists() == bool(corrections)
+        assert not corrections or json.loads(ledger.read_text())["by"] == "Ada"
+        assert not (folder / "training" / "corrections.jsonl").exists()
 
 
 @pytest.mark.parametrize(

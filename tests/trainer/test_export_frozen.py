@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from configs.errors import InputError
 from preprocess.backbones.tensorflow_import import import_tensorflow
 from preprocess.images.decode import decode_image
 from tests.support.classifiers import IDENTITY, LABELS, build_classifier, jpeg
+from tests.support.programs import end_program, start_program
 from trainer import export_frozen, predict
 
 pytestmark = pytest.mark.usefixtures("models_loaded_once")
@@ -229,12 +228,11 @@ def test_a_real_graph_with_the_names_of_imagenet(photos, capsys):
 
 
 def test_the_program_says_what_it_wrote(model_dir, tmp_path):
-    command = [sys.executable, "-m", "trainer.export_frozen", "--model_dir", model_dir]
+    command = ["-m", "trainer.export_frozen", "--model_dir", model_dir]
     files = ["--output_graph", str(tmp_path / "g.pb"), "--output_labels", str(tmp_path / "l.txt")]
-    done = subprocess.run([*command, *files], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
+    stdout, stderr = end_program(start_program([*command, *files], tensorflow=True))
+    assert stderr == ""
+    lines = stdout.splitlines()
     assert lines[0].startswith(f"written: {tmp_path / 'g.pb'} (")
-    assert "--input_layer=Placeholder --output_layer=final_result --input_height=299" in done.stdout
+    assert "--input_layer=Placeholder --output_layer=final_result --input_height=299" in stdout
     assert lines[-1].startswith("next: ")

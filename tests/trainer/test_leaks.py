@@ -71,7 +71,7 @@ def test_an_evaluation_set_of_training_photos_under_other_names(without_network,
     assert first.startswith("warning: 40 of the 40 evaluation images are also training images: the accuracy looks too")
     assert "without the 40 images that other sets have too: none is left" in printed.out
     metrics = metrics_of(place)
-    assert metrics["shared_images"] == {"eval": {"train": {"shared": 40, "unchecked": 0}}}
+    assert metrics["shared_images"] == {"eval": {"train": {"shared": 40, "unchecked": 0, "labels_differ": 0}}}
     assert metrics["eval"]["without_shared_images"]["examples"] == 0
     assert metrics["eval"]["without_shared_images"]["accuracy"] is None
     pairs = pairs_of(place)
@@ -104,8 +104,8 @@ def test_the_accuracy_without_them_stands_beside_the_accuracy(without_network, f
     assert rest["answers"]["coverage"] == np.mean([int(row["confident"]) for row in rows[10:]])
     # A test photo that chose the checkpoint is not new either.
     assert metrics["shared_images"]["test"] == {
-        "train": {"shared": 1, "unchecked": 0},
-        "eval": {"shared": 1, "unchecked": 0},
+        "train": {"shared": 1, "unchecked": 0, "labels_differ": 1},
+        "eval": {"shared": 1, "unchecked": 0, "labels_differ": 0},
     }
     assert metrics["test"]["without_shared_images"]["examples"] == 1
     assert [(pair["set"], pair["also_in"], pair["other_uri"]) for pair in pairs_of(place)[10:]] == [
@@ -140,7 +140,7 @@ def test_records_without_digests_say_that_they_cannot_be_compared(without_networ
     place = folder(train=[None] * 60, evaluation=[None] * 30)
     task.main(arguments(place))
     assert "30 of the 30 evaluation images cannot be compared with the training images" in capsys.readouterr().err
-    assert metrics_of(place)["shared_images"]["eval"]["train"] == {"shared": 0, "unchecked": 30}
+    assert metrics_of(place)["shared_images"]["eval"]["train"] == {"shared": 0, "unchecked": 30, "labels_differ": 0}
 
 
 def test_seeds_and_learning_curve_leave_them_out(without_network, folder):
@@ -201,26 +201,26 @@ def twins_file(folder, *groups):
     return str(folder / "twins.csv")
 
 
-def test_copies_of_training_photos_count_as_shared_if_a_table_names_them(mean_colour_backbone, folder, capsys):
+def test_copies_of_training_photos_count_as_shared_if_a_table_names_them(without_network, folder, capsys):
     place = folder(evaluation=[*range(5), *range(1000, 1020)], test=[7, 2000, 2001])
     # 1000 is a copy of a training photo, 2000 of one for evaluation; 3 is a training photo itself, 50 and 51 are both.
     table = twins_file(place, (10, 1000), (1005, 2000, 2001), (3, 4, 1001), (50, 51))
     task.main(arguments(place, "--twins", table))
     printed = capsys.readouterr()
-    assert "warning: 2 of the 25 evaluation images are copies of training images: the accuracy" in printed.err
+    assert "warning: 2 of the 25 evaluation images are copies of training images: " in printed.err
     assert "warning: 5 of the 25 evaluation images are also training images" in printed.err
     metrics = metrics_of(place)
     assert metrics["shared_images"] == {
-        "eval": {"train": {"shared": 5, "unchecked": 0, "twins": 2}},
+        "eval": {"train": {"shared": 5, "unchecked": 0, "labels_differ": 1, "twins": 2}},
         "test": {
-            "train": {"shared": 1, "unchecked": 0, "twins": 0},
-            "eval": {"shared": 0, "unchecked": 0, "twins": 2},
+            "train": {"shared": 1, "unchecked": 0, "labels_differ": 1, "twins": 0},
+            "eval": {"shared": 0, "unchecked": 0, "labels_differ": 1, "twins": 2},
         },
     }
     rest = metrics["eval"]["without_shared_images"]
     assert (rest["left_out"], rest["twins"], rest["examples"]) == (7, 2, 18)
     assert metrics["test"]["without_shared_images"]["left_out"] == 3
-    assert "without the 7 images that other sets have too (2 of them as copies): accuracy" in printed.out
+    assert "without the 7 images that other sets have too (2 of them as copies) (" in printed.out
     assert "(2 of them as a copy that was changed)" in (place / "training" / "report.html").read_text()
     pairs = {(pair["uri"], pair["also_in"]): (pair["other_uri"], pair["compared_by"]) for pair in pairs_of(place)}
     assert pairs["eval/5.jpg", "train"] == ("train/10.jpg", "twins")
@@ -237,7 +237,7 @@ def test_copies_of_training_photos_count_as_shared_if_a_table_names_them(mean_co
         (f"image_sha256,group\n{'0' * 32},1\n", r"--twins: .* names none of the photos of this run"),
     ],
 )
-def test_a_table_of_twins_that_cannot_be_used_is_one_line(mean_colour_backbone, folder, text, message):
+def test_a_table_of_twins_that_cannot_be_used_is_one_line(without_network, folder, text, message):
     place = folder(evaluation=range(1000, 1010))
     if text is not None:
         (place / "twins.csv").write_text(text)

@@ -36,7 +36,7 @@ def model_dir(tmp_path_factory, mean_colour_identity):
     backbone = keras.Sequential(
         [keras.layers.Input((IMAGE_SIZE, IMAGE_SIZE, 3)), keras.layers.GlobalAveragePooling2D()]
     )
-    head = build_head(embedding_size=3, num_classes=3, hidden_units=0, dropout=0.0, seed=0, mean_and_variance=None)
+    head = build_head(embedding_size=3, num_classes=3, hidden_units=0, seed=0, mean_and_variance=None)
     head.set_weights([np.eye(3, dtype=np.float32) * 5, np.zeros(3, np.float32)])
     path = str(tmp_path_factory.mktemp("training") / "model")
     save_model(path, backbone=backbone, head=head, labels=COLOURS, identity=mean_colour_identity, threshold=THRESHOLD)
@@ -193,7 +193,7 @@ def test_a_result_is_printed_before_the_next_photo_is_there(model_dir, tmp_path)
     missing, slow = str(tmp_path / "missing.png"), str(tmp_path / "slow.png")
     flags, shown = ["--json", "--model_dir", model_dir], {"HUGS_PROGRESS": ""}
     process = start_program(
-        ["-m", "tests.support.slow_predict", slow, *flags, *photos, missing, slow, photos[0]], shown
+        ["-m", "tests.support.slow_predict", slow, *flags, *photos, missing, slow, photos[0]], shown, tensorflow=True
     )
     try:
         lines = [json.loads(process.stdout.readline())["image"] for _ in photos]

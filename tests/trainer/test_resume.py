@@ -16,6 +16,7 @@ from tests.support.programs import start_program
 from tests.trainer.training.test_loop import clusters
 from trainer.data.embeddings import StreamedEmbeddings
 from trainer.options import TrainingOptions
+from trainer.training import checkpoints
 from trainer.training.checkpoints import Checkpoints, RunState, Saving
 from trainer.training.head import build_head, head_digest
 from trainer.training.loop import train_head
@@ -177,9 +178,22 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path):
     assert "cannot be read" in said[0]
 
 
+def test_a_checkpoint_of_another_version_is_not_used(tmp_path, monkeypatch):
+    data = clusters(100, 0), clusters(50, 1)
+    options = options_for(tmp_path, max_steps=5)
+    with monkeypatch.context() as before:
+        before.setattr(checkpoints, "_FORMAT", 1)
+        train_head(*data, options)
+    said = []
+    assert train_head(*data, options, saving=Saving(resumes=True), say=said.append).resumed_step == 0
+    assert said == [
+        f"the checkpoint in {tmp_path}/checkpoints/last is of another version of the trainer, so training starts anew"
+    ]
+
+
 def test_saving_takes_no_more_than_its_share_of_the_time(tmp_path):
     now = 0.0
-    size = {"embedding_size": 4, "num_classes": 2, "hidden_units": 0, "dropout": 0.0}
+    size = {"embedding_size": 4, "num_classes": 2, "hidden_units": 0}
     head = build_head(**size, seed=0, mean_and_variance=None)
 
     def clock():  # Every look at it takes two seconds.
@@ -188,11 +202,11 @@ def test_saving_takes_no_more_than_its_share_of_the_time(tmp_path):
         return now
 
     optimizer = make_optimizer("sgd", [v.value for v in head.trainable_variables], learning_rate=1, weight_decay=0)
-    checkpoints = Checkpoints(str(tmp_path), {}, head=head, best_head=head, optimizer=optimizer, clock=clock)
-    assert checkpoints.due
-    checkpoints.save(RunState(step=1))
+    kept = Checkpoints(str(tmp_path), {}, head=head, best_head=head, optimizer=optimizer, clock=clock)
+    assert kept.due
+    kept.save(RunState(step=1))
     saved = now
-    while not checkpoints.due:
+    while not kept.due:
         pass
     assert now - saved == pytest.approx(100, abs=4)  # 2 seconds are 2 percent of it.
 

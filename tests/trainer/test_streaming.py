@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from tests.support.programs import end_program, start_program
 from trainer.data.record_sets import find_record_sets
 from trainer.options import TrainingOptions
 from trainer.task import read_datasets
@@ -61,16 +60,10 @@ def test_less_memory_than_the_set_takes_gives_the_same_accuracy(tmp_path, write_
     write_set(f"{tmp_path}/eval", *examples(300, 1), identity=identity)
     outcomes = {}
     for budget in (1000, 20):
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(tmp_path), str(budget)],
-            capture_output=True,
-            text=True,
-            cwd=REPOSITORY,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        outcomes[budget] = json.loads(done.stdout)
-        assert ("does not fit" in done.stderr) == (budget == 20)
+        program = start_program(["-c", PROGRAM, str(tmp_path), str(budget)], tensorflow=True)
+        stdout, stderr = end_program(program)
+        outcomes[budget] = json.loads(stdout)
+        assert ("does not fit" in stderr) == (budget == 20)
     assert outcomes[1000][1]
     assert not outcomes[20][1]
     assert outcomes[20][0] == pytest.approx(outcomes[1000][0], abs=0.03)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import os
 import pathlib
@@ -56,11 +57,15 @@ def test_a_run_leaves_metrics_model_checkpoints_and_logs(mean_colour_backbone, t
     assert info["head_digest"] == metrics["model"]["head_digest"]
     assert "RANDOM weights" in info["warning"]
     assert info["temperature"] == metrics["model"]["temperature"] == metrics["eval"]["calibration"]["temperature"]
+    choice = metrics["model"]["temperature_choice"]
+    assert choice["temperature"] == info["temperature"]
+    assert f"  {choice['reason']}\n" in (printed := capsys.readouterr()).out
+    with open(os.path.join(output(task_arguments), "report.html"), encoding="utf-8") as page:
+        assert html.escape(choice["reason"]) in page.read()
     assert info["threshold"] == metrics["eval"]["answers"]["threshold"]
     assert metrics["exports"]["savedmodel"]["largest_difference"] <= metrics["exports"]["savedmodel"]["tolerance"]
     assert sorted(os.listdir(output(task_arguments))) == FILES
     assert sorted(os.listdir(os.path.join(output(task_arguments), "logs"))) == ["eval", "final_eval", "train"]
-    printed = capsys.readouterr()
     assert "always answering 'red': 33.3%" in printed.out
     assert program_command("predict", "--model_dir", f"{output(task_arguments)}/model") in printed.out
     assert "RANDOM weights" in printed.err

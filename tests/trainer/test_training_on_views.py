@@ -38,7 +38,7 @@ def metrics_of(arguments: list[str]) -> dict:
     return json.loads(output(arguments, "metrics.json"))
 
 
-def test_a_run_draws_views_and_says_what_they_brought(mean_colour_backbone, view_arguments, capsys, monkeypatch):
+def test_a_run_draws_views_and_says_what_they_brought(without_network, view_arguments, capsys, monkeypatch):
     assert task.main(view_arguments) == 0
     metrics = metrics_of(view_arguments)
     assert metrics["views"] == {
@@ -77,9 +77,13 @@ def test_a_run_draws_views_and_says_what_they_brought(mean_colour_backbone, view
     assert again["eval"]["accuracy"] == metrics["eval"]["accuracy"]
 
 
-def test_without_views_the_model_is_that_of_a_set_without_views(without_network, task_arguments, colour_sets, capsys):
+def test_without_views_the_model_is_that_of_a_set_without_views(
+    without_network, task_arguments, colour_sets, capsys, tmp_path
+):
     digests = []
-    for arguments in ([], ["--no-draw_views"], ["--no-compare_views"]):
+    (tmp_path / "corrections.csv").write_text("image_uri,action,label\ntrain/3.jpg,change,blue\ntrain/4.jpg,remove,\n")
+    corrections = ["--corrections", f"{tmp_path}/corrections.csv", "--no-compare_corrections"]
+    for arguments in ([], ["--no-draw_views"], ["--no-compare_views", *corrections]):
         if arguments == ["--no-draw_views"]:
             add_views(colour_sets[0].rstrip("*"), noise(90))
         task.main([*task_arguments, "--max_steps", "5", "--check_photos", "0", *arguments])
@@ -91,6 +95,7 @@ def test_without_views_the_model_is_that_of_a_set_without_views(without_network,
             assert "What did the views bring?" not in output(task_arguments, "report.html")
             assert "The training images have" not in capsys.readouterr().out
     assert digests[0] == digests[1] != digests[2]
+    assert metrics["train"]["examples"] == 89 and output(task_arguments, "corrections.jsonl").count("\n") == 2
     printed = capsys.readouterr()
     assert "only view 0, the undistorted one, was used (--no-draw_views)." in printed.out
     assert "What the views brought was not measured (--no-compare_views)." in printed.out

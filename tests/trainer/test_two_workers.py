@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 
+from configs.errors import InputError
 from tests.support.programs import start_program
 from tests.trainer.data.test_foreign_sets import example, write
 from tests.trainer.test_resume import options_for
@@ -20,7 +21,10 @@ PROGRAM = "import sys; from tests.trainer.test_two_workers import run_to_the_end
 
 
 def run_to_the_end(folders):
-    """What a worker does: one training after the other, with the results in these folders."""
+    """What a worker does: one training after the other, with the results in these folders.
+
+    A folder that is named "other" has other data.
+    """
     from preprocess.backbones.tensorflow_import import import_tensorflow
     from trainer.training.distributed import GradientExchange, read_cluster
 
@@ -28,9 +32,12 @@ def run_to_the_end(folders):
     import_tensorflow()
     exchange = GradientExchange(cluster)
     for folder in folders:
-        result = train_head(
-            clusters(400, 0), clusters(200, 1), options_for(folder), saving=Saving(resumes=True), exchange=exchange
-        )
+        train, saving = clusters(400, 2 if folder.endswith("other") else 0), Saving(resumes=True)
+        try:
+            result = train_head(train, clusters(200, 1), options_for(folder), saving=saving, exchange=exchange)
+        except InputError as error:
+            print(error, file=sys.stderr)
+            continue
         print(json.dumps([head_digest(result.head), result.best.eval_accuracy, result.best.eval_loss]), flush=True)
         sys.stdin.readline()
 
@@ -73,9 +80,9 @@ def run_both(commands, expect=0, waits=0):
 
 def test_two_processes_train_the_model_of_one(tmp_path):
     # Given again, both find the chief's checkpoint. Workers that do not share a folder would train different heads.
-    folders = [("two", "two", "two"), ("worker", "two", "elsewhere")]
+    folders = [("two", "two", "two", "two"), ("worker", "two", "elsewhere", "other")]
     commands = [["-c", PROGRAM, *(str(tmp_path / name) for name in names)] for names in folders]
-    results = run_both(commands, expect=1, waits=2)
+    results = run_both(commands, waits=2)
     chief, worker = ([json.loads(line) for line in printed.splitlines() if line[0] == "["] for printed, _ in results)
     assert chief == worker  # The same head, to the bit.
     assert (tmp_path / "two/checkpoints").is_dir()
@@ -88,6 +95,7 @@ def test_two_processes_train_the_model_of_one(tmp_path):
     for _, said in results:
         assert said.count("this training was finished before") == 1
         assert "the workers do not see the same checkpoints" in said
+        assert said.count("their records, corrections or options differ") == 1
 
 
 def test_the_program_as_vertex_ai_starts_it(tmp_path):
@@ -102,10 +110,12 @@ def test_the_program_as_vertex_ai_starts_it(tmp_path):
     flags = ["-m", "trainer.task", "--input_dict", f"{tmp_path}/dict.txt", "--max_steps", "200", "--hidden_units", "8"]
     for name in ("train", "eval"):
         flags += [f"--{name}_data_paths", f"{tmp_path}/{name}.tfrecord"]
-    flags += ["--output_path", f"{tmp_path}/out"]
+    (tmp_path / "c.csv").write_text("image_uri,action,label\ntrain3.jpg,change,yes\ntrain4.jpg,remove,\n")
+    flags += ["--output_path", f"{tmp_path}/out", "--corrections", f"{tmp_path}/c.csv", "--no-compare_corrections"]
     (printed, _), (nothing, said) = run_both([flags, flags])
     assert "eval: accuracy" in printed
     assert nothing == ""
     assert "worker 1 of 2 is done; the chief evaluates and writes the model" in said
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["eval"]["accuracy"] > 0.85
+    assert metrics["train"]["examples"] == 119 and (tmp_path / "out/corrections.jsonl").read_text().count("\n") == 2

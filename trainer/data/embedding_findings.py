@@ -73,7 +73,7 @@ def finding_warnings(findings: Mapping[str, Sequence[Mapping[str, Any]]], sets: 
                 )
             warnings += [
                 f"embedding found {counted(entry['records'], 'image')} of {prefix} in {entry['prefix']} too: if that "
-                f"is the training set, the accuracy looks too good. {entry['file']} names them"
+                f"is the training set, the accuracy is not that of new images. {entry['file']} names them"
                 for entry in found["shared_with"]
                 if entry["records"] and _place(entry["prefix"]) not in compared
             ]

@@ -65,17 +65,21 @@ def lists_of_sets(sets: Iterable[RecordSet]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lists))
 
 
-def finder_of_sets(sets: Iterable[RecordSet], photo_dirs: Sequence[str]) -> PhotoFinder:
+def finder_of_sets(
+    sets: Iterable[RecordSet], photo_dirs: Sequence[str], *, asks_dead_buckets: bool = False
+) -> PhotoFinder:
     """Makes the `PhotoFinder` for some sets.
 
     Args:
       sets: the sets whose photos are needed.
       photo_dirs: as in the options.
+      asks_dead_buckets: see `PhotoFinder`.
     """
     sets = tuple(sets)
     nowhere = not photo_dirs and not all(record_set.verified for record_set in sets)
     lists = lists_of_sets(record_set for record_set in sets if record_set.verified)
-    return PhotoFinder(lists, below=() if nowhere else photo_dirs or None)
+    below = () if nowhere else photo_dirs or None
+    return PhotoFinder(lists, below=below, asks_dead_buckets=asks_dead_buckets)
 
 
 def decode_photo(data: bytes, *, deadline_sec: float = _DECODE_SEC, size: int = IMAGE_SIZE) -> np.ndarray:
@@ -89,13 +93,17 @@ def decode_photo(data: bytes, *, deadline_sec: float = _DECODE_SEC, size: int = 
 class PhotoFinder:
     """Finds the files that URIs of records name, on this machine or in a bucket."""
 
-    def __init__(self, list_paths: Sequence[str] = (), *, below: Sequence[str] | None = None):
+    def __init__(
+        self, list_paths: Sequence[str] = (), *, below: Sequence[str] | None = None, asks_dead_buckets: bool = False
+    ):
         """Reads nothing yet.
 
         Args:
           list_paths: lists; relative URIs are relative to their folders. Without lists, relative URIs are relative to
             the folders of `below`, and without these to the working directory.
           below: the folders that a photo must lie in, local or gs://; None allows every folder.
+          asks_dead_buckets: whether buckets are asked again after one did not answer. A report must not wait for each
+            photo; a server goes on when the bucket does.
         """
         self._below = below
         # A relative path was relative to the folder in which the pipeline ran, which may be another one.
@@ -103,6 +111,7 @@ class PhotoFinder:
         bases = [""] if below is None else [f"{folder.rstrip('/')}/" for folder in below]
         self._list_paths = (*list_paths, *bases)
         self._bucket_storage: UriStorage | None = UriStorage(_RETRY)
+        self._asks_dead_buckets = asks_dead_buckets
 
     def read(self, uri: str, digest: str | None = None) -> Photo | None:
         """The location and the content of the photo that a URI names; None if it is no regular file or unreadable.
@@ -166,6 +175,8 @@ class PhotoFinder:
         try:
             return read(self._bucket_storage)
         except (RetriesExhausted, InputError) as error:
+            if self._asks_dead_buckets:
+                return None
             print(f"warning: photos in buckets are left out of the report: {error}", file=sys.stderr)
             self._bucket_storage = None
         except (OSError, ValueError):  # The file is missing, may not be read, or its name is invalid.
@@ -192,10 +203,15 @@ class PhotoFinder:
             pixels = decode_photo(photo[1])
         except ImageError:
             return None
-        encoded = io.BytesIO()
-        Image.fromarray(pixels).resize((side, side)).save(encoded, "JPEG", quality=_JPEG_QUALITY)
-        picture = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
-        return Thumbnail(picture=picture, link=link_to(photo[0]))
+        encoded = base64.b64encode(encode_jpeg(pixels, side=side)).decode()
+        return Thumbnail(picture=f"data:image/jpeg;base64,{encoded}", link=link_to(photo[0]))
+
+
+def encode_jpeg(pixels: np.ndarray, *, side: int) -> bytes:
+    """A JPEG of a square picture, uint8 [size, size, 3], made `side` pixels wide."""
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).resize((side, side)).save(encoded, "JPEG", quality=_JPEG_QUALITY)
+    return encoded.getvalue()
 
 
 def _is_absolute(location: str) -> bool:

@@ -39,6 +39,7 @@ class Overlap:
       by_content: bool [k]: True if the files are equal, False if only the URIs are.
       num_unchecked: how many examples could not be compared with all of the other set.
       is_twin: bool [k]: True if the images are copies of each other by the table of twins, and not equal.
+      labels_differ: bool [k]: True if the two examples have different labels.
     """
 
     rows: np.ndarray
@@ -46,6 +47,7 @@ class Overlap:
     by_content: np.ndarray
     num_unchecked: int
     is_twin: np.ndarray
+    labels_differ: np.ndarray
 
     @property
     def num_equal(self) -> int:
@@ -85,13 +87,23 @@ class SharedImages:
         """int64, ascending: the examples that any other set has too."""
         return np.unique(np.concatenate([overlap.rows for overlap in self.overlaps.values()]))
 
+    @property
+    def num_labels_differ(self) -> int:
+        """How many examples have other labels than their image has in another set."""
+        return len(np.unique(np.concatenate([over.rows[over.labels_differ] for over in self.overlaps.values()])))
+
     def to_json(self) -> dict[str, dict[str, int]]:
         """Counts, for metrics.json: for each other set, the `shared` and the `unchecked` examples of this set.
 
-        With a table of twins also the `twins`, which are not among the shared ones.
+        With a table of twins also the `twins`, which are not among the shared ones. `labels_differ` counts the shared
+        ones and the twins whose labels in the other set are others.
         """
         return {
-            other: {"shared": overlap.num_equal, "unchecked": overlap.num_unchecked}
+            other: {
+                "shared": overlap.num_equal,
+                "unchecked": overlap.num_unchecked,
+                "labels_differ": int(np.count_nonzero(overlap.labels_differ)),
+            }
             | ({"twins": overlap.num_twins} if self.knows_twins else {})
             for other, overlap in self.overlaps.items()
         }
@@ -198,12 +210,16 @@ def find_overlap(examples: LabeledExamples, others: LabeledExamples, twins: Twin
                 partner[row] = first_of_group[group]
                 is_twin[row] = True
     rows = np.flatnonzero(partner >= 0)
+    other_rows = partner[rows]
+    pairs = zip(rows.tolist(), other_rows.tolist(), strict=True)
+    differ = (set(examples.labels_of(row)) != set(others.labels_of(other)) for row, other in pairs)
     return Overlap(
         rows=rows,
-        other_rows=partner[rows],
+        other_rows=other_rows,
         by_content=by_content[rows],
         num_unchecked=num_unchecked,
         is_twin=is_twin[rows],
+        labels_differ=np.fromiter(differ, bool, len(rows)),
     )
 
 
@@ -221,8 +237,25 @@ def find_shared_images(data: Mapping[str, LabeledExamples], twins: TwinGroups | 
     }
 
 
-def shared_image_warnings(shared: Mapping[str, SharedImages]) -> list[str]:
-    """Warnings about images that two sets share, the gravest first; sentences."""
+def _consequence(labels_differ: np.ndarray) -> str:
+    """What shared images, of which bool [k] says whether their labels differ, do to the accuracy."""
+    count, differing = len(labels_differ), int(np.count_nonzero(labels_differ))
+    if not differing:
+        return "the accuracy looks too good"
+    if differing < count:
+        words = "1 of them has another label" if differing == 1 else f"{differing} of them have other labels"
+        return f"{words} there, so the labels contradict each other, and the accuracy is not that of new images"
+    words = "it has another label there" if count == 1 else "all of them have other labels there"
+    return f"{words}, so the labels contradict each other, and the accuracy may look too bad"
+
+
+def shared_image_warnings(shared: Mapping[str, SharedImages], *, look: str = "") -> list[str]:
+    """Warnings about images that two sets share, the gravest first; sentences.
+
+    Args:
+      shared: what the held-out sets share, by their names.
+      look: a command that shows the photos. It is named where labels contradict each other.
+    """
     found, copies, unchecked = [], [], []
     for name, images in shared.items():
         for other, overlap in images.overlaps.items():
@@ -231,25 +264,28 @@ def shared_image_warnings(shared: Mapping[str, SharedImages]) -> list[str]:
                 are = (
                     f"is a copy of one of the {SET_WORDS[other]}" if count == 1 else f"are copies of {SET_WORDS[other]}"
                 )
-                copies.append(
-                    f"{count} {these} {are} images: the accuracy looks too good. {SHARED_IMAGES_NAME} names the pairs"
-                )
+                differ = overlap.labels_differ[overlap.is_twin]
+                copies.append(f"{count} {these} {are} images: {_consequence(differ)}. {_where(differ, look)}")
             if count := overlap.num_equal:
                 are = (
                     f"is also one of the {SET_WORDS[other]} images"
                     if count == 1
                     else f"are also {SET_WORDS[other]} images"
                 )
-                found.append(
-                    f"{count} {these} {are}: the accuracy looks too good. {SHARED_IMAGES_NAME} names the pairs"
-                )
+                differ = overlap.labels_differ[~overlap.is_twin]
+                found.append(f"{count} {these} {are}: {_consequence(differ)}. {_where(differ, look)}")
             if overlap.num_unchecked:
                 unchecked.append(
                     f"{overlap.num_unchecked} {these} cannot be compared with the {SET_WORDS[other]} images: records "
                     "without image_sha256 are compared by their URIs, and these are relative. If both sets hold the "
-                    "same photos, the accuracy looks too good"
+                    "same photos, the accuracy is not that of new images"
                 )
     return [*found, *copies, *unchecked]
+
+
+def _where(labels_differ: np.ndarray, look: str) -> str:
+    names = f"{SHARED_IMAGES_NAME} names the {'pair' if len(labels_differ) == 1 else 'pairs'}"
+    return f"{names}; to look at the photos: {look}" if look and labels_differ.any() else names
 
 
 def image_numbers(examples: LabeledExamples) -> np.ndarray:

@@ -5,7 +5,9 @@ With it, new photos can be compared with those that the model learned from, wher
 It holds the embeddings of some photos of the set, projected to fewer numbers and rounded to bytes, and a few numbers of
 some photos (`photo_statistics`). The projection is random and the same for all sets (Johnson and Lindenstrauss, 1984):
 it keeps distances, and it has not seen the photos, so that those of the sketch and new ones are treated alike. A
-projection that was fitted to the training set, such as its principal components, would not be fair to new photos.
+projection that was fitted to the training set, such as its principal components, would not be fair to new photos. New
+photos are rounded as those of the sketch are. Of files with the same content one is kept, in the sketch and of new
+photos, because copies look like a group.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 
 from configs.errors import InputError
 from trainer.data.dataset import EmbeddingDataset
+from trainer.data.distinct_photos import first_of_each
 from trainer.data.photo_statistics import PHOTO_STATISTICS, statistics_of_photos
 from trainer.data.photos import PhotoFinder
 
@@ -38,7 +41,8 @@ class TrainingSketch:
     Attributes:
       embedding_size: of the network.
       num_photos: of the whole set.
-      vectors: float32, shape [m, r]: the projected embeddings of m photos.
+      vectors: float32, shape [m, r]: the projected embeddings of m photos, rounded to multiples of `steps`.
+      steps: float32, shape [r]: positive.
       label_ids: int64, shape [m]: the first label of each of them.
       statistics: float32, shape [p, 6]: of p photos of the set, in the order of `PHOTO_STATISTICS`; p is 0 if the
         photos could not be read.
@@ -47,17 +51,32 @@ class TrainingSketch:
     embedding_size: int
     num_photos: int
     vectors: np.ndarray
+    steps: np.ndarray
     label_ids: np.ndarray
     statistics: np.ndarray
 
+    @classmethod
+    def of_vectors(
+        cls, vectors: np.ndarray, label_ids: np.ndarray, statistics: np.ndarray, *, embedding_size: int, num_photos: int
+    ) -> TrainingSketch:
+        """Rounds projected embeddings, float32 [m, r]; the other arguments are as the attributes."""
+        steps = _steps(np.abs(vectors).max(axis=0, initial=0.0))
+        return cls(
+            embedding_size=embedding_size,
+            num_photos=num_photos,
+            vectors=_rounded(vectors, steps),
+            steps=steps,
+            label_ids=label_ids,
+            statistics=statistics,
+        )
+
     def project(self, embeddings: np.ndarray) -> np.ndarray:
         """Embeddings, float32 [n, embedding_size], as the sketch has them: float32 [n, r]."""
-        return _projected(embeddings, self.vectors.shape[1])
+        return _rounded(_projected(embeddings, self.vectors.shape[1]), self.steps)
 
     def to_bytes(self) -> bytes:
         """The content of the file, less than 1 MB."""
-        scales = np.abs(self.vectors).max(axis=0, initial=0.0).astype(np.float32)
-        rounded = np.rint(self.vectors / np.maximum(scales, np.finfo(np.float32).tiny) * _LEVELS).astype(np.int8)
+        rounded = np.rint(self.vectors / self.steps).astype(np.int8)
         stream = io.BytesIO()
         np.savez_compressed(
             stream,
@@ -65,7 +84,7 @@ class TrainingSketch:
             embedding_size=np.int64(self.embedding_size),
             num_photos=np.int64(self.num_photos),
             vectors=rounded,
-            scales=scales,
+            scales=self.steps * np.float32(_LEVELS),
             label_ids=self.label_ids.astype(np.int32),
             statistics=self.statistics.astype(np.float16),
         )
@@ -82,10 +101,12 @@ class TrainingSketch:
             with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
                 if int(arrays["format"]) != _FORMAT:
                     raise InputError(f"{where}: has another format than this version reads. Train again.")
+                steps = _steps(arrays["scales"])
                 sketch = cls(
                     embedding_size=int(arrays["embedding_size"]),
                     num_photos=int(arrays["num_photos"]),
-                    vectors=arrays["vectors"].astype(np.float32) * (arrays["scales"] / _LEVELS),
+                    vectors=arrays["vectors"].astype(np.float32) * steps,
+                    steps=steps,
                     label_ids=arrays["label_ids"].astype(np.int64),
                     statistics=arrays["statistics"].astype(np.float32),
                 )
@@ -100,6 +121,17 @@ class TrainingSketch:
             raise InputError(
                 f"{where}: is no sketch of a training set, or is damaged. Copy the model whole."
             ) from error
+
+
+def _steps(scales: np.ndarray) -> np.ndarray:
+    """The steps of the rounding, from the largest size of each number: float32 [r], positive."""
+    return np.maximum(scales.astype(np.float32) / np.float32(_LEVELS), np.finfo(np.float32).tiny)
+
+
+def _rounded(vectors: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    # A number that was 0 in all photos of the sketch has no step to speak of.
+    known = steps > np.finfo(np.float32).tiny
+    return np.where(known, np.rint(vectors / np.where(known, steps, 1)) * steps, vectors).astype(np.float32)
 
 
 def _projected(embeddings: np.ndarray, size: int) -> np.ndarray:
@@ -124,7 +156,8 @@ def sketch_training_set(
     """
     count, embedding_size = dataset.embeddings.shape
     order = np.random.RandomState(_PROJECTION_SEED).permutation(count)
-    chosen = np.sort(order[:_MAX_PHOTOS])
+    distinct = first_of_each(map(dataset.image_digest_of, order.tolist()), most=_MAX_PHOTOS)
+    chosen = np.sort(order[distinct])
     size = max(1, min(embedding_size, _MAX_NUMBERS // len(chosen)))
     vectors = np.empty((len(chosen), size), np.float32)
     start = filled = 0
@@ -136,10 +169,6 @@ def sketch_training_set(
         start += len(piece)
     named = [(finder, dataset.uris[row], dataset.image_digest_of(row)) for row in order[:max_statistics].tolist()]
     _, statistics = statistics_of_photos(named, size=image_size, limit_sec=_PHOTOS_SEC)
-    return TrainingSketch(
-        embedding_size=embedding_size,
-        num_photos=count,
-        vectors=vectors,
-        label_ids=dataset.first_label_ids[chosen],
-        statistics=statistics,
+    return TrainingSketch.of_vectors(
+        vectors, dataset.first_label_ids[chosen], statistics, embedding_size=embedding_size, num_photos=count
     )

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from trainer.data.dataset import EmbeddingDataset
-from trainer.evaluation.calibration import Threshold, calibration_rows, choose_threshold, fit_temperature
+from trainer.evaluation.calibration import Threshold, calibration_rows, choose_threshold
 from trainer.evaluation.metrics import Evaluation, evaluate
 from trainer.evaluation.scores import scores_of
+from trainer.evaluation.temperature_choice import TemperatureChoice, choose_temperature
 
 # A function from embeddings, float32 [m, embedding_size], to logits, float32 [m, num_labels].
 LogitsOf = Callable[[np.ndarray], np.ndarray]
@@ -49,8 +50,8 @@ def logits_of_some(logits_of: LogitsOf, dataset: EmbeddingDataset, chosen: np.nd
 
 def calibrate(
     logits_of: LogitsOf, evaluation: EmbeddingDataset, *, min_precision: float
-) -> tuple[Calibration, Threshold]:
-    """Fits the temperature, and then chooses the threshold for scores at this temperature.
+) -> tuple[Calibration, Threshold, TemperatureChoice]:
+    """Chooses the temperature, and then the threshold for scores at this temperature.
 
     Args:
       logits_of: the head.
@@ -58,7 +59,7 @@ def calibrate(
       min_precision: the precision that confident predictions should reach; see `choose_threshold`.
 
     Returns:
-      The calibration to export, and the effect of the threshold on the evaluation set.
+      The calibration to export, the effect of the threshold on the evaluation set, and why the temperature is that.
     """
     rows = calibration_rows(evaluation)
     kept, start = [], 0
@@ -66,10 +67,10 @@ def calibrate(
         kept.append(piece[rows[(rows >= start) & (rows < start + len(piece))] - start])
         start += len(piece)
     logits = np.concatenate(kept)
-    temperature = fit_temperature(logits, evaluation, rows=rows)
-    scores = scores_of(logits, evaluation.label_mode, temperature=temperature)
+    choice = choose_temperature(logits, evaluation, rows=rows)
+    scores = scores_of(logits, evaluation.label_mode, temperature=choice.temperature)
     threshold = choose_threshold(scores, evaluation, min_precision, rows=rows)
-    return Calibration(temperature=temperature, threshold=threshold.threshold), threshold
+    return Calibration(temperature=choice.temperature, threshold=threshold.threshold), threshold, choice
 
 
 def assess(

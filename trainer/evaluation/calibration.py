@@ -26,10 +26,22 @@ def calibration_rows(dataset: EmbeddingDataset) -> np.ndarray:
     return np.linspace(0, len(dataset) - 1, count).astype(np.int64)
 
 
-def _slope_and_curvature(
+def slopes_and_curvatures(
     logits: np.ndarray, targets: np.ndarray, inverse_temperature: float, label_mode: LabelMode
-) -> tuple[float, float]:
-    """First and second derivative of the mean loss by the inverse temperature. The loss is convex in it."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and second derivative of the loss of each example by the inverse temperature. The loss is convex in it.
+
+    If the labels are drawn by the scores, the curvature of an example is also the variance of its slope.
+
+    Args:
+      logits: float64, shape [n, num_labels].
+      targets: float, of the same shape.
+      inverse_temperature: positive; the logits are multiplied by it.
+      label_mode: of the data set.
+
+    Returns:
+      float64 and float64, of shape [n].
+    """
     scores = scores_of(logits, label_mode, temperature=1.0 / inverse_temperature)
     slope = ((scores - targets) * logits).sum(axis=1)
     if label_mode == "multi":
@@ -37,7 +49,7 @@ def _slope_and_curvature(
     else:
         mean = (scores * logits).sum(axis=1)
         curvature = (scores * (logits - mean[:, None]) ** 2).sum(axis=1)
-    return float(slope.mean()), float(curvature.mean())
+    return slope, curvature
 
 
 def fit_temperature(logits: np.ndarray, dataset: EmbeddingDataset, *, rows: np.ndarray | None = None) -> float:
@@ -61,7 +73,8 @@ def fit_temperature(logits: np.ndarray, dataset: EmbeddingDataset, *, rows: np.n
     low, high = _MIN_INVERSE_TEMPERATURE, _MAX_INVERSE_TEMPERATURE
     inverse = 1.0
     for _ in range(60):
-        slope, curvature = _slope_and_curvature(logits, targets, inverse, dataset.label_mode)
+        slopes, curvatures = slopes_and_curvatures(logits, targets, inverse, dataset.label_mode)
+        slope, curvature = float(slopes.mean()), float(curvatures.mean())
         low, high = (low, inverse) if slope > 0 else (inverse, high)
         # Takes Newton's step if it stays between the bounds, else the geometric mean of the bounds.
         step = inverse - slope / curvature if curvature > 0 else low

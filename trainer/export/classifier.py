@@ -13,7 +13,7 @@ import numpy as np
 from configs.errors import InputError, cause_in_one_line
 from configs.printed_commands import program_command
 from preprocess.backbones.tensorflow_import import import_tensorflow, without_tensorflow_noise
-from preprocess.images.decode import IMAGE_SIZE, encode_png
+from preprocess.images.decode import encode_png
 from preprocess.images.isolated_decoder import DEFAULT_DEADLINE_SEC
 from trainer.data.photos import decode_photo
 from trainer.export.model_info import MODEL_INFO_PATH, ModelInfo
@@ -77,7 +77,7 @@ class Prediction:
         return cls(label="", label_id=-1, scores=np.zeros(len(info.labels), np.float32), confident=False, error=error)
 
 
-def normalize_photo(data: bytes, *, size: int = IMAGE_SIZE) -> bytes:
+def normalize_photo(data: bytes, *, size: int) -> bytes:
     """Turns a photo of any format that Pillow reads into a PNG of exactly the pixels that the pipeline would use.
 
     TensorFlow decodes fewer formats than Pillow, and it decodes a PNG of this size without changing a pixel. The photo
@@ -85,7 +85,8 @@ def normalize_photo(data: bytes, *, size: int = IMAGE_SIZE) -> bytes:
 
     Args:
       data: the content of an image file.
-      size: the side of the square that the model's backbone takes, `info.image.size`.
+      size: the side of the square that the model's backbone takes, `Classifier.info.image.size`. A picture of another
+        size is resized once more in the model, which gives other scores.
 
     Raises:
       ImageError: the bytes are not a usable image; `reason` and `message` say why.

@@ -28,7 +28,7 @@ def read_model_file(model_dir: str, name: str, *, flag: str = "model_dir") -> tu
     except FileNotFoundError as error:
         raise InputError(
             f"{flag}: {model_dir} was exported by an earlier version, which did not write {name}. Give the command of "
-            "the training again: it goes on from its checkpoint, so it takes seconds."
+            "the training again. Checkpoints of earlier versions are not used, so this trains a new head."
         ) from error
     except OSError as error:
         raise InputError(f"{flag}: cannot read {path} ({cause_of(error)}).") from error

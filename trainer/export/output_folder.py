@@ -136,11 +136,14 @@ class OutputFolder:
         with self._folder.writing():
             folder = self._local(REFUSED_NAME)
             os.makedirs(folder, exist_ok=True)
+            for name in _ABOUT_THE_MODEL:  # of another refused model
+                if name not in files and name != METRICS_NAME:
+                    self._remove(posixpath.join(REFUSED_NAME, name))
             for name, write in (*files.items(), (METRICS_NAME, lambda path: write_json(path, metrics))):
                 write(os.path.join(folder, f"{name}.partial"))
                 os.replace(os.path.join(folder, f"{name}.partial"), os.path.join(folder, name))
             self._folder.sync(REFUSED_NAME)
-        self._folder.send()
+        self._folder.send(exactly=(REFUSED_NAME,))
         return posixpath.join(self._folder.path, REFUSED_NAME)
 
     def _replace(

@@ -23,6 +23,12 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}%"
 
 
+def _interval(measured: dict[str, Any]) -> str:
+    """The interval of an accuracy, worded the same way wherever it stands."""
+    low, high = measured["accuracy_interval"]
+    return f"95% interval {100 * low:.1f} to {100 * high:.1f}%"
+
+
 def confidence_words(answers: dict[str, Any]) -> str:
     """The effect of the threshold on the predictions, in words."""
     threshold = answers["threshold"]
@@ -86,14 +92,13 @@ def confusion_table(evaluation: dict[str, Any]) -> str:
 
 def accuracy_line(name: str, evaluation: dict[str, Any]) -> str:
     """Accuracy with its interval, and the accuracy of always predicting the most common class."""
-    low, high = (f"{100 * bound:.1f}" for bound in evaluation["accuracy_interval"])
     measure, baseline = "accuracy", "always answering"
     majority = f"{evaluation['majority_class']!r}: {_percent(evaluation['majority_share'])}"
     if evaluation["label_mode"] == "multi":
         measure, baseline = "exactly the right labels", "share of"
     return (
         f"{name}: {measure} {_percent(evaluation['accuracy'])} on {counted(evaluation['examples'], 'image')}, "
-        f"95% interval {low} to {high} ({baseline} {majority}), "
+        f"{_interval(evaluation)} ({baseline} {majority}), "
         f"loss {evaluation['loss']:.3f}"
     )
 
@@ -103,12 +108,18 @@ def calibration_line(evaluation: dict[str, Any]) -> str:
     calibration = evaluation["calibration"]
     before, after = calibration["error_before"], calibration["error_after"]
     worse = " (worse)" if after > before + _NOTICED else ""
-    macro = evaluation["macro"]["f1"]
+    temperature, macro = calibration["temperature"], evaluation["macro"]["f1"]
+    scaled = "" if temperature == 1.0 else f", with temperature {temperature:.2f} {_percent(after)}{worse}"
     return (
-        f"  macro F1 {'–' if macro is None else f'{macro:.3f}'}; calibration error "
-        f"{_percent(before)}, with temperature {calibration['temperature']:.2f} {_percent(after)}{worse}; "
+        f"  macro F1 {'–' if macro is None else f'{macro:.3f}'}; calibration error {_percent(before)}{scaled}; "
         f"{confidence_words(evaluation['answers'])}"
     )
+
+
+def temperature_line(model: dict[str, Any]) -> str | None:
+    """Why the model has its temperature; None if that is not known, as for an existing model."""
+    choice = model.get("temperature_choice")
+    return f"  {choice['reason']}" if choice else None
 
 
 def without_shared_line(evaluation: dict[str, Any]) -> str | None:
@@ -120,12 +131,14 @@ def without_shared_line(evaluation: dict[str, Any]) -> str | None:
     these = "1 image that another set has too" if count == 1 else f"{count} images that other sets have too"
     if copies:
         these += f" ({copies} of them as {'a copy' if copies == 1 else 'copies'})"
+    if differing := rest.get("labels_differ", 0):
+        there = "has another label" if differing == 1 else "have other labels"
+        these += f" ({'it' if count == 1 else f'{differing} of them'} {there} there)"
     if not rest["examples"]:
         return f"  without the {these}: none is left, so this accuracy says nothing about new images"
-    low, high = rest["accuracy_interval"]
     return (
         f"  without the {these}: accuracy {_percent(rest['accuracy'])} of {counted(rest['examples'], 'image')} "
-        f"(95% interval {100 * low:.1f}–{100 * high:.1f}%)"
+        f"({_interval(rest)})"
     )
 
 
@@ -143,12 +156,12 @@ def exported_model_line(check: dict[str, Any] | None, records_by: str) -> str | 
         return (
             f"  these numbers come from the records{by}; the exported model was not run on photos: {check['why_not']}"
         )
-    low, high = (f"{100 * bound:.1f}" for bound in check["accuracy_interval"])
     answers = "1 answer differs" if check["different_answers"] == 1 else f"{check['different_answers']} answers differ"
     return (
-        f"  the exported model itself, run on {check['photos']} of these {counted(check['of'], 'photo')}: accuracy "
-        f"{_percent(check['accuracy'])} ({low} to {high}), their records{by} {_percent(check['accuracy_of_records'])}; "
-        f"{answers}, largest score difference {check['largest_score_difference']:.2g}"
+        f"  the exported model itself, run on {check['photos']} of these {counted(check['of'], 'image')}: accuracy "
+        f"{_percent(check['accuracy'])} ({_interval(check)}), their records{by} "
+        f"{_percent(check['accuracy_of_records'])}; {answers}, "
+        f"largest score difference {check['largest_score_difference']:.2g}"
         + ("; the time was over before all photos" if check["ran_out_of_time"] else "")
     )
 
@@ -157,6 +170,7 @@ def _held_out(metrics: dict[str, Any], name: str) -> list[str]:
     lines = [
         without_shared_line(metrics[name]),
         calibration_line(metrics[name]),
+        temperature_line(metrics["model"]) if name == "eval" else None,
         exported_model_line(
             metrics.get("exported_model_on_photos", {}).get(name),
             engine_words(metrics.get("record_origins", {}).get(name, ())),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from configs.console import printable
 from configs.counts import counted
@@ -37,6 +38,11 @@ def _end_of(uri: str) -> str:
     """The file and its folder. They say more than the beginning of the path."""
     end = "/".join(uri.split("/")[-2:])
     return uri if end == uri else f"…/{end}"
+
+
+def _breakable(text: str) -> Markup:
+    """Text with places where a line may end: after / _ - and before the last dot, so a file keeps its ending."""
+    return Markup("<wbr>").join(map(escape, re.split(r"(?<=[/_-])|(?=\.[^./]+$)", printable(text))))
 
 
 def _shown(value: object) -> object:
@@ -69,6 +75,7 @@ def page_environment(package: str) -> jinja2.Environment:
         "python_text": repr,
         "shell_word": shlex.quote,
         "shortened": _short,
+        "breakable": _breakable,
         "end_of": _end_of,
     }
     return environment

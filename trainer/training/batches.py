@@ -1,4 +1,4 @@
-"""The batches that the training loop uses: shuffled, in groups of several steps, starting at any step."""
+"""The batches of the training loop: shuffled, prepared for their steps, in groups of steps, from any step on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from trainer.data.dataset import EmbeddingDataset
 from trainer.data.embeddings import Shuffle
 from trainer.options import TrainingOptions
 from trainer.training.distributed import Cluster
+from trainer.training.inputs import TrainingInputs
 
 # The size of a step group. So many steps hide the cost of a call, and the memory is small compared with the network.
 _GROUP_BYTES = 24 << 20
@@ -25,15 +26,22 @@ def group_steps(step: int, *, batch_bytes: int, max_steps: int, eval_every_steps
 
 
 def _step_group(
-    train: EmbeddingDataset, shuffle: Shuffle, count: int, batch: int, cluster: Cluster
+    train: EmbeddingDataset,
+    shuffle: Shuffle,
+    steps: range,
+    batch: int,
+    cluster: Cluster,
+    inputs: TrainingInputs,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     # This is a separate function so that its arrays are freed before the next ones are made.
-    size, num_classes = train.embeddings.shape[1], len(train.labels)
+    size, num_classes, count = train.embeddings.shape[1], len(train.labels), len(steps)
     embeddings = aligned_empty(count * batch, size)
     targets = train.targets(shuffle.fill(embeddings))
     share = batch // cluster.count
     mine = slice(cluster.index * share, (cluster.index + 1) * share)
     of_steps = embeddings.reshape(count, batch, size)
+    for step, of_step in zip(steps, of_steps, strict=True):
+        inputs.prepare(of_step[mine], step=step, worker=cluster.index)
     return (
         # A worker among several gets a part, which must be copied together.
         tensor_of(of_steps) if cluster.count == 1 else tf.constant(of_steps[:, mine]),
@@ -58,12 +66,12 @@ def tensor_of(array: np.ndarray) -> tf.Tensor:
 
 
 def batches(
-    train: EmbeddingDataset, options: TrainingOptions, first_step: int, cluster: Cluster
+    train: EmbeddingDataset, options: TrainingOptions, first_step: int, cluster: Cluster, inputs: TrainingInputs
 ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """The batches of each step group: embeddings float32 [k, batch, size], targets float32 [k, batch, classes].
+    """The batches of each step group: inputs float32 [k, batch, size], targets float32 [k, batch, classes].
 
     The first group begins after `first_step` steps; a step group must have ended there. Each worker gets its share of
-    a batch.
+    a batch. `inputs` makes it of the embeddings.
     """
     examples, size = train.embeddings.shape
     share = min(cluster.share_of(options.batch_rows(examples)), max(1, examples // cluster.count))
@@ -81,6 +89,7 @@ def batches(
             max_steps=num_steps,
             eval_every_steps=options.eval_every_steps,
         )
+        steps = range(step, step + count)
         step += count
         if step <= first_step:
             skipped.append(count * batch)
@@ -88,4 +97,4 @@ def batches(
         if skipped:
             shuffle.skip(skipped)
             skipped.clear()
-        yield _step_group(train, shuffle, count, batch, cluster)
+        yield _step_group(train, shuffle, steps, batch, cluster, inputs)

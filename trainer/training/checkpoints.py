@@ -22,8 +22,9 @@ from trainer.options import TrainingOptions
 from trainer.storage.tensorflow_paths import path_for_tensorflow
 from trainer.storage.working_folder import working_folder
 from trainer.training.optimizers import Optimizer
+from trainer.training.precision import training_precision
 
-_FORMAT = 1
+_FORMAT = 2
 # The largest share of the training time that saving may add.
 _SAVING_SHARE = 0.02
 # This is shorter than the start of the program, so a kill costs little more than a new start.
@@ -99,6 +100,7 @@ def run_definition(train: EmbeddingDataset, evaluation: EmbeddingDataset, option
         **definition_of(options, "model"),
         "steps": options.num_steps(len(train)),
         "label_mode": train.label_mode,
+        "training_precision": training_precision(options),
         "training data": train.digest(),
         "evaluation data": evaluation.digest(),
     }
@@ -155,14 +157,12 @@ class Checkpoints:
         # The same form as a definition that was read from a file.
         self._definition = json.loads(json.dumps(definition))
         self._state = tf.Variable("", dtype=tf.string)
-        # Besides the weights, `variables` holds the states of the random generators.
         self._checkpoints = {
             "best": tf.train.Checkpoint(head=best_head),
             "last": tf.train.Checkpoint(
                 head=head,
                 best_head=best_head,
                 optimizer=optimizer,
-                variables=[variable.value for variable in head.variables],
                 state=self._state,
             ),
         }
@@ -193,7 +193,8 @@ class Checkpoints:
                 tensors = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
             stored = json.loads(tensors[_STATE_KEY])
             if stored["format"] != _FORMAT:
-                raise ValueError(f"format {stored['format']}")
+                say(f"the checkpoint in {folder} is of another version of the trainer, so training starts anew")
+                return None
             if differences := _differences(stored["definition"], self._definition):
                 say(f"the checkpoint in {folder} is of another training ({differences}), so training starts anew")
                 return None

@@ -1,4 +1,7 @@
-"""The head, the part that is trained: standardization, dropout, a ReLU layer and a layer that gives the logits."""
+"""The head, the part that is trained: standardization, a ReLU layer and a layer that gives the logits.
+
+Dropout is no layer of the head, because only training has it: `trainer.training.inputs` does it.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ STANDARDIZED_DEVIATION = 0.1
 # A feature that hardly varies holds rounding noise and no information, so it is not scaled up like the others.
 _RELATIVE_DEVIATION_FLOOR = 0.01
 
+_STANDARDIZE = "standardize"
+
 
 def standardization(statistics: FeatureStatistics) -> tuple[np.ndarray, np.ndarray]:
     """Per-feature statistics that bring a training set to mean 0 and `STANDARDIZED_DEVIATION`.
@@ -39,57 +44,11 @@ def standardization(statistics: FeatureStatistics) -> tuple[np.ndarray, np.ndarr
     return statistics.mean.astype(np.float32), scaled.astype(np.float32)
 
 
-@keras.saving.register_keras_serializable("hugs")
-class FastDropout(keras.layers.Layer):
-    """Dropout whose random numbers are bytes.
-
-    It takes a quarter of the random words that `keras.layers.Dropout` takes. For a default batch that saved 0.3 to
-    0.7 ms of a step, on two busy cores; `benchmarks.training` measures it. The price: the rate is a multiple of 1/256.
-    The scale follows from the share that is kept.
-    """
-
-    def __init__(self, rate: float, *, seed: int, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.rate = rate
-        self.seed = seed
-        self._seeds = keras.random.SeedGenerator(seed)
-
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Float32 [n, size] to the same; unchanged when not training."""
-        dropped = round(256 * self.rate)
-        if not training or not dropped:
-            return inputs
-        # At least one value in 256 is kept, even at the highest rates.
-        dropped = min(dropped, 255)
-        size = inputs.shape[-1]
-        words = tf.random.stateless_uniform(
-            [tf.shape(inputs)[0], -(-size // 4)],
-            tf.cast(self._seeds.next(), tf.int32),
-            minval=None,
-            maxval=None,
-            dtype=tf.int32,
-        )
-        octets = tf.reshape(tf.bitcast(words, tf.uint8), [tf.shape(inputs)[0], -1])
-        if size % 4:
-            octets = octets[:, :size]
-        return tf.where(octets >= dropped, inputs * (256 / (256 - dropped)), tf.zeros([], inputs.dtype))
-
-    def fork(self, index: int) -> None:
-        """Gives worker `index` its own random numbers; worker 0 keeps those that it already has."""
-        seed, counter = keras.ops.convert_to_numpy(self._seeds.state)
-        self._seeds.state.assign(np.array([(int(seed) + 1_000_003 * index) % 2**32, counter], np.uint32))
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments from which Keras makes the same layer again."""
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
-
-
 def build_head(
     *,
     embedding_size: int,
     num_classes: int,
     hidden_units: int,
-    dropout: float,
     seed: int,
     mean_and_variance: tuple[np.ndarray, np.ndarray] | None,
 ) -> keras.Model:
@@ -99,8 +58,7 @@ def build_head(
       embedding_size: floats in one embedding.
       num_classes: labels in the dictionary.
       hidden_units: width of the ReLU layer; 0 for none.
-      dropout: share of the inputs that a training step drops.
-      seed: decides the initial weights and the dropout.
+      seed: decides the initial weights.
       mean_and_variance: from `standardization`; None to use the embeddings unchanged.
 
     Returns:
@@ -110,9 +68,7 @@ def build_head(
     layers: list[keras.layers.Layer] = [keras.layers.Input((embedding_size,), name="embedding")]
     if mean_and_variance is not None:
         mean, variance = mean_and_variance
-        layers.append(keras.layers.Normalization(mean=mean, variance=variance, name="standardize"))
-    if dropout:
-        layers.append(FastDropout(dropout, seed=seed, name="dropout"))
+        layers.append(keras.layers.Normalization(mean=mean, variance=variance, name=_STANDARDIZE))
     if hidden_units:
         initializer = keras.initializers.GlorotUniform(seed=seed + 1)
         layers.append(
@@ -123,8 +79,27 @@ def build_head(
     return keras.Sequential(layers, name="head")
 
 
+def training_logits(head: keras.Model, inputs: tf.Tensor, *, bfloat16: bool = False) -> tf.Tensor:
+    """The logits in a training step.
+
+    Args:
+      head: from `build_head`.
+      inputs: from `TrainingInputs`, so they are standardized already: float32 [n, embedding_size].
+      bfloat16: whether the matrix products of the hidden layer, and those of its gradient, are computed in bfloat16.
+    """
+    *hidden, logits = (layer for layer in head.layers if layer.name != _STANDARDIZE)
+    for layer in hidden:
+        inputs = _in_bfloat16(layer, inputs) if bfloat16 else layer(inputs, training=True)
+    return logits(inputs)
+
+
+def _in_bfloat16(layer: keras.layers.Dense, inputs: tf.Tensor) -> tf.Tensor:
+    product = tf.matmul(tf.cast(inputs, tf.bfloat16), tf.cast(layer.kernel.value, tf.bfloat16))
+    return layer.activation(tf.cast(product, tf.float32) + layer.bias)
+
+
 def predict_logits(head: keras.Model, pieces: Iterable[np.ndarray]) -> np.ndarray:
-    """The logits of many embeddings, without dropout.
+    """The logits of many embeddings.
 
     Args:
       head: from `build_head`.
@@ -138,7 +113,7 @@ def predict_logits(head: keras.Model, pieces: Iterable[np.ndarray]) -> np.ndarra
 
 
 def head_graph(head: keras.Model) -> Any:
-    """The graph of a head without dropout, from embeddings to logits: a `tf.GraphDef` with shapes, for TensorBoard."""
+    """The graph of a head, from embeddings to logits: a `tf.GraphDef` with shapes, for TensorBoard."""
     spec = tf.TensorSpec([None, head.input_shape[-1]], tf.float32, name="embeddings")
     traced = tf.function(lambda embeddings: head(embeddings, training=False), autograph=False)
     return traced.get_concrete_function(spec).graph.as_graph_def(add_shapes=True)
@@ -148,8 +123,8 @@ def head_digest(head: keras.Model) -> str:
     """The digest (`sha256:` and hex) of everything in the head that decides its predictions."""
     digest = hashlib.sha256()
     for layer in head.layers:
-        arrays = layer.get_weights() if layer.name != "dropout" else []
-        if layer.name == "standardize":
+        arrays = layer.get_weights()
+        if layer.name == _STANDARDIZE:
             arrays = [keras.ops.convert_to_numpy(layer.mean), keras.ops.convert_to_numpy(layer.variance)]
         for array in arrays:
             digest.update(f"{layer.name}{array.dtype}{array.shape}".encode())

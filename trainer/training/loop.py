@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 import math
 import posixpath
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,9 +27,11 @@ from trainer.training.batches import batches
 from trainer.training.checkpoints import Checkpoints, EvaluationPoint, RunState, Saving, run_definition
 from trainer.training.distributed import ALONE, GradientExchange
 from trainer.training.event_log import EventLog
-from trainer.training.head import FastDropout, build_head, head_graph, predict_logits, standardization
+from trainer.training.head import build_head, head_graph, predict_logits, standardization, training_logits
+from trainer.training.inputs import TrainingInputs
 from trainer.training.losses import ExampleLosses, example_losses, penalty
 from trainer.training.optimizers import Optimizer, make_optimizer
+from trainer.training.precision import training_precision
 
 # The loss chooses the checkpoint, and not the accuracy. Every example changes the loss, so the loss depends less on
 # chance, and the chosen head has better calibrated scores. On real ImageNet embeddings, accuracy / loss on images that
@@ -64,6 +69,7 @@ def training_steps(
     *,
     l2: float,
     exchange: GradientExchange | None,
+    bfloat16: bool = False,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Makes a function that runs a group of steps in one call, so Python runs between groups and not between steps.
 
@@ -73,18 +79,19 @@ def training_steps(
       losses_of: gives the loss of each example.
       l2: the factor of the penalty on kernels, which is added to the loss.
       exchange: exchanges gradients with other workers; None if there are no others.
+      bfloat16: whether the matrix products of the hidden layer are computed in bfloat16.
 
     Returns:
-      A function of embeddings, float32 [steps, n, embedding_size], and targets, float32 [steps, n, num_classes]. It
-      gives the loss of each step.
+      A function of inputs from `TrainingInputs`, float32 [steps, n, embedding_size], and targets, float32
+      [steps, n, num_classes]. It gives the loss of each step.
     """
     size, num_classes = head.input_shape[-1], head.output_shape[-1]
     variables = [variable.value for variable in head.trainable_variables]
     kernels = [variable for variable in variables if variable.shape.rank > 1]
 
-    def step(embeddings: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(losses_of(head(embeddings, training=True), targets))
+            loss = tf.reduce_mean(losses_of(training_logits(head, inputs, bfloat16=bfloat16), targets))
             if l2:
                 loss += penalty(kernels, l2)
         gradients = tape.gradient(loss, variables)
@@ -104,12 +111,12 @@ def training_steps(
         ],
         autograph=False,
     )
-    def steps(embeddings: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        count = tf.shape(embeddings)[0]
+    def steps(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        count = tf.shape(inputs)[0]
         losses = tf.TensorArray(tf.float32, count)
 
         def body(i: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            return i + 1, losses.write(i, step_together(embeddings[i], targets[i]))
+            return i + 1, losses.write(i, step_together(inputs[i], targets[i]))
 
         return tf.while_loop(lambda i, _: i < count, body, (0, losses))[1].stack()
 
@@ -181,6 +188,8 @@ def train_head(
     checkpoints = None
     if saving.writes or saving.resumes:
         definition = run_definition(train, evaluation, options)
+        if exchange:
+            _require_one_definition(definition, exchange)
         checkpoints = Checkpoints(
             options.checkpoint_folder,
             definition,
@@ -193,7 +202,6 @@ def train_head(
     first_step, num_steps = state.step, options.num_steps(len(train))
     if exchange:
         _require_agreement(first_step, exchange)
-    parts.fork_dropout(cluster.index)
     if state.finished:
         say(f"this training was finished before, after {first_step} steps: its best checkpoint is used as it is")
     else:
@@ -220,28 +228,23 @@ class _Parts:
       head: the head in training.
       best_head: a head with the weights of the best evaluation so far.
       optimizer: the optimizer of `head`.
+      inputs: makes the inputs of the steps; it does not change.
     """
 
     head: keras.Model
     best_head: keras.Model
     optimizer: Optimizer
-
-    def fork_dropout(self, index: int) -> None:
-        """Gives worker `index` its own random numbers."""
-        for layer in self.head.layers:
-            if isinstance(layer, FastDropout):
-                layer.fork(index)
+    inputs: TrainingInputs
 
 
 def _untrained(train: EmbeddingDataset, options: TrainingOptions) -> _Parts:
-    """Builds two equal heads with the standardization of the training set, and the optimizer of the first head."""
+    """Builds two equal heads with the standardization of the training set, and what the steps of the first one need."""
     mean_and_variance = standardization(train.embeddings.feature_statistics()) if options.standardize else None
     head, best_head = (
         build_head(
             embedding_size=train.embeddings.shape[1],
             num_classes=len(train.labels),
             hidden_units=options.hidden_units,
-            dropout=options.dropout,
             seed=options.seed,
             mean_and_variance=mean_and_variance,
         )
@@ -253,7 +256,8 @@ def _untrained(train: EmbeddingDataset, options: TrainingOptions) -> _Parts:
         learning_rate=options.learning_rate,
         weight_decay=options.l2,
     )
-    return _Parts(head=head, best_head=best_head, optimizer=optimizer)
+    inputs = TrainingInputs(mean_and_variance=mean_and_variance, dropout=options.dropout, seed=options.seed)
+    return _Parts(head=head, best_head=best_head, optimizer=optimizer, inputs=inputs)
 
 
 def _first_state(
@@ -274,6 +278,18 @@ def _first_state(
     if checkpoints and discard:
         checkpoints.discard()
     return RunState()
+
+
+def _require_one_definition(definition: Mapping[str, Any], exchange: GradientExchange) -> None:
+    """Raises InputError unless all workers have the same data and options; else their mean gradient means nothing."""
+    # As float32, bytes and their means are exact enough to tell all of them apart.
+    mine = list(hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).digest()[:8])
+    means = tf.function(lambda: exchange.run(lambda: exchange.mean([tf.constant(mine, tf.float32)])[0]))()
+    if max(abs(means.numpy() - mine)) > 1 / (2 * exchange.cluster.count):
+        raise InputError(
+            "TF_CONFIG: the workers do not train the same model: their records, corrections or options differ. Start "
+            "all of them with the same command."
+        )
 
 
 def _require_agreement(step: int, exchange: GradientExchange) -> None:
@@ -311,6 +327,7 @@ class _Fit:
             example_losses(train, options),
             l2=0.0 if options.optimizer == "adamw" else options.l2,
             exchange=exchange,
+            bfloat16=training_precision(options) == "bfloat16",
         )
 
     def run(
@@ -329,11 +346,10 @@ class _Fit:
                 if checkpoints
                 else None
             )
-            blocks = stack.enter_context(
-                contextlib.closing(prefetched(batches(self._train, self._options, state.step, self._cluster), depth=1))
-            )
-            for embeddings, targets in blocks:
-                for loss in map(float, self._run_steps(embeddings, targets).numpy()):
+            groups = batches(self._train, self._options, state.step, self._cluster, self._parts.inputs)
+            ahead = stack.enter_context(contextlib.closing(prefetched(groups, depth=1)))
+            for inputs, targets in ahead:
+                for loss in map(float, self._run_steps(inputs, targets).numpy()):
                     state.step += 1
                     self._check(loss)
                     state.losses.append(loss)

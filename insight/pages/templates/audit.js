@@ -1,22 +1,9 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
-  const KEY = `hugs audit ${data.id}`;
-  const state = load();
+  const kept = keptDecisions(`hugs audit ${data.id}`, data.suspects);
+  const state = kept.state;
   let at = firstOpen();
-
-  function load() {
-    try {
-      const kept = JSON.parse(localStorage.getItem(KEY));
-      if (kept && kept.decisions && Array.isArray(kept.history)) return kept;
-    } catch (error) { /* A browser may keep nothing for files. */ }
-    return { decisions: {}, history: [], by: "" };
-  }
-
-  function save() {
-    try { localStorage.setItem(KEY, JSON.stringify(state)); } catch (error) { /* as above */ }
-  }
 
   function firstOpen() {
     const open = data.suspects.findIndex((_, index) => !(index in state.decisions));
@@ -69,7 +56,7 @@
     $("back").disabled = at === 0;
     $("next").disabled = at === data.suspects.length - 1;
     $("undo").disabled = !state.history.length;
-    const decided = Object.keys(state.decisions).length;
+    const decided = kept.count();
     const count = (action) => Object.values(state.decisions).filter((one) => one.action === action).length;
     $("progress").max = data.suspects.length;
     $("progress").value = decided;
@@ -81,9 +68,9 @@
 
   function decide(action, label) {
     state.history.push([at, state.decisions[at] === undefined ? null : state.decisions[at]]);
-    state.decisions[at] = { action, label: label || "", by: $("by").value.trim(), when: new Date().toISOString() };
+    state.decisions[at] = kept.decision(action, label);
     if (at < data.suspects.length - 1) at += 1;
-    save();
+    kept.keep();
     show(true);
   }
 
@@ -93,34 +80,13 @@
     const [index, before] = last;
     if (before === null) delete state.decisions[index]; else state.decisions[index] = before;
     at = index;
-    save();
+    kept.keep();
     show(true);
   }
 
   function move(by) {
     at = Math.min(Math.max(at + by, 0), data.suspects.length - 1);
     show(true);
-  }
-
-  const cell = (text) => /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-
-  function corrections() {
-    const lines = ["image_uri,image_sha256,action,label,was,by,when"];
-    data.suspects.forEach((suspect, index) => {
-      const one = state.decisions[index];
-      if (!one) return;
-      lines.push([suspect.uri, suspect.sha256, one.action, one.label, suspect.labels.join(" | "),
-        one.by || $("by").value.trim(), one.when].map(cell).join(","));
-    });
-    return lines.join("\n") + "\n";
-  }
-
-  function download() {
-    const link = element("a");
-    link.href = URL.createObjectURL(new Blob([corrections()], { type: "text/csv" }));
-    link.download = "corrections.csv";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
   const ACTIONS = {
@@ -142,15 +108,13 @@
     $("other").append(choice);
   }
   $("other").addEventListener("change", () => { if ($("other").value) decide("change", $("other").value); });
-  $("by").value = state.by || "";
-  $("by").addEventListener("input", () => { state.by = $("by").value; save(); });
   for (const button of document.querySelectorAll("[data-action]")) {
     button.addEventListener("click", () => ACTIONS[{ keep: "k", change: "c", remove: "r", unsure: "u" }[button.dataset.action]]());
   }
   $("back").addEventListener("click", () => move(-1));
   $("next").addEventListener("click", () => move(1));
   $("undo").addEventListener("click", undo);
-  $("download").addEventListener("click", download);
+  $("download").addEventListener("click", kept.download);
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName)) return;

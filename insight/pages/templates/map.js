@@ -17,6 +17,8 @@
   const placed = unpack(data.positions, Uint16Array);
   const xs = new Float32Array(n), ys = new Float32Array(n);
   for (let i = 0; i < n; i++) { xs[i] = placed[2 * i] / 65535; ys[i] = data.height - placed[2 * i + 1] / 65535; }
+  // One of the two is 1, unless all photos are at one place.
+  const wide = xs.reduce((most, x) => Math.max(most, x), 0), tall = data.height;
   const uriFolder = unpack(data.uri_folder, Uint32Array), linkFolder = unpack(data.link_folder, Uint32Array);
   const digests = unpack(data.digests, Uint8Array);
   const labelCounts = unpack(data.label_counts, Uint16Array), labelIds = unpack(data.label_ids, Uint32Array);
@@ -105,18 +107,24 @@
   };
 
   // ---- the view: screen = place * scale + offset, in CSS pixels
+  // The side of a picture on the map, and the room that the whole map leaves at its edges for half a picture and its frame.
+  const TILE = 52, EDGE = TILE / 2 + 8;
   const canvas = $("canvas"), stage = $("stage"), context = canvas.getContext("2d");
   let width = 0, height = 0, ratio = 1, scale = 1, offsetX = 0, offsetY = 0, least = 1;
   let picture = null, words = null;
   const fit = () => {
-    least = Math.min(width, height / Math.max(data.height, 1e-3)) * 0.94;
+    const across = Math.max(60, width - 2 * EDGE), down = Math.max(60, height - 2 * EDGE);
+    least = Math.min(across / Math.max(wide, 1e-3), down / Math.max(tall, 1e-3), Math.max(across, down));
     scale = least;
-    offsetX = (width - scale) / 2;
-    offsetY = (height - scale * data.height) / 2;
+    offsetX = (width - scale * wide) / 2;
+    offsetY = (height - scale * tall) / 2;
   };
   const measure = () => {
     const whole = Math.abs(scale - least) < 1e-9;
     const middle = [(width / 2 - offsetX) / scale, (height / 2 - offsetY) / scale];
+    // No higher than a map of this width needs: a flat map on a phone would be lost in an empty field.
+    const highest = Math.max(240, Math.ceil(Math.max(60, canvas.clientWidth - 2 * EDGE) * tall / Math.max(wide, 1e-3)) + 2 * EDGE);
+    canvas.style.maxHeight = `${highest}px`;
     ratio = Math.min(window.devicePixelRatio || 1, 2);
     width = canvas.clientWidth;
     height = canvas.clientHeight;
@@ -130,8 +138,8 @@
   };
   const keepInView = () => {
     const margin = 60;
-    offsetX = Math.min(width - margin, Math.max(margin - scale, offsetX));
-    offsetY = Math.min(height - margin, Math.max(margin - scale * data.height, offsetY));
+    offsetX = Math.min(width - margin, Math.max(margin - scale * wide, offsetX));
+    offsetY = Math.min(height - margin, Math.max(margin - scale * tall, offsetY));
   };
   const zoom = (factor, x = width / 2, y = height / 2) => {
     const next = Math.min(least * 400, Math.max(least * 0.8, scale * factor));
@@ -203,7 +211,7 @@
   };
   const hex = (value) => `#${[value, value >> 8, value >> 16].map((b) => (b & 255).toString(16).padStart(2, "0")).join("")}`;
   // Pictures take the place of points when there are few enough in view.
-  const MOST_TILES = 160, MOST_IN_VIEW = 300, TILE = 52;
+  const MOST_TILES = 160, MOST_IN_VIEW = 300;
   let tilesInView = [];
   const drawTiles = () => {
     tilesInView = [];

@@ -30,6 +30,11 @@ def test_all_records_of_all_sets_are_read_in_order_also_those_without_a_label(tm
     assert [some.labels_of(row) for row in range(3)] == [["blue", "green"], [], ["red"]]
     assert np.array_equal(some.embeddings, photos.embeddings[[4, 0, 6]]) and some.set_of(1).prefix == second
 
+    labelled = read_embedded_photos([first, second], flag="data_paths", only_labelled=True)
+    expected = photos.at(np.flatnonzero(photos.label_counts))
+    for name in ("uris", "embeddings", "label_ids", "label_splits", "image_digests", "image_hashes", "set_numbers"):
+        assert np.array_equal(getattr(labelled, name), getattr(expected, name)), name
+
 
 def test_sets_of_two_networks_are_refused(tmp_path):
     vectors = np.zeros((2, 3), np.float32)

@@ -105,6 +105,28 @@ def test_records_of_other_labels_or_another_network_are_another_index(prefix, tm
     assert index.nearest(vectors(1), 1)[0][0].labels == ("x",)
 
 
+def test_few_vectors_are_held_in_memory_and_many_stay_in_their_file(prefix, tmp_path, monkeypatch):
+    found = []
+    for held_bytes in (1 << 20, 0):
+        monkeypatch.setattr(photo_index, "_HELD_BYTES", held_bytes)
+        index, _ = open_index(str(tmp_path / "index"), sets_of(prefix))
+        found.append(index.nearest(vectors(5, seed=3), 7))
+        assert (index._held is not None) == bool(held_bytes)
+    assert found[0] == found[1] == index.nearest(vectors(5, seed=3), 7, shows_progress=False)
+
+
+def test_files_of_runs_that_were_killed_are_removed_a_day_later(prefix, tmp_path):
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name in ("vectors-dead.f16", "cells-dead.faiss", "vectors-new.f16"):
+        (folder / name).write_bytes(b"half")
+        if "dead" in name:
+            os.utime(folder / name, (0, 0))
+    assert open_index(str(folder), sets_of(prefix))[1] == "made"
+    kept = {path.name for path in folder.iterdir()}
+    assert "vectors-new.f16" in kept and not any("dead" in name for name in kept)
+
+
 def test_a_folder_of_something_else_is_left_alone(prefix, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_bytes(b"")

@@ -8,8 +8,10 @@ from insight.label_errors import features as features_module
 from insight.label_errors.features import principal_features
 from insight.label_errors.folds import NOT_TESTED, grouped_folds
 from insight.label_errors.judge import NUM_NEIGHBOURS, judge_labels
+from insight.label_errors.kernel_scores import KernelScores
 from insight.label_errors.label_noise import true_label_scores
 from insight.label_errors.regression import fit_regression, log_softmax, logits_of
+from insight.neighbours.exact import unit_vectors
 
 CLASSES, EACH = 3, 40
 
@@ -93,9 +95,9 @@ def test_large_sets_use_samples_of_the_same_definition(monkeypatch):
     """With limits below the number of photos, what is sampled for very many photos finds the same flips."""
     from insight.label_errors import judge
 
-    for name, value in (("_MANY", 50), ("_MAX_TRAINED_ON", 60), ("_MAX_CANDIDATES", 70)):
+    for name, value in (("_MANY", 50), ("_MAX_KERNEL", 50), ("_MAX_TRAINED_ON", 60), ("_MAX_CANDIDATES", 70)):
         monkeypatch.setattr(judge, name, value)
-    for name, value in (("_EXACT_ROWS", 50), ("_SAMPLE", 80), ("_AXES", 10), ("_BLOCK", 32)):
+    for name, value in (("EXACT_ROWS", 50), ("_SAMPLE", 80), ("MOST_AXES", 10), ("_BLOCK", 32)):
         monkeypatch.setattr(features_module, name, value)
     embeddings, right = photos(noise=0.5)
     given = right.copy()
@@ -136,6 +138,27 @@ def test_folds_keep_groups_together_and_spread_classes():
     assert (folds[17:] == NOT_TESTED).all()  # one group is all there is of class 2
     sizes = np.bincount(folds[3:17], minlength=5)
     assert sizes.min() >= 2 and np.array_equal(folds, grouped_folds(labels, groups, 5, seed=1))
+
+
+def test_the_kernel_scores_are_those_of_regressions_without_the_photos_of_the_group():
+    embeddings, labels = photos(noise=2)
+    groups = np.arange(len(labels))
+    groups[[0, 3, 50]] = 0
+    scores = KernelScores(embeddings, groups)
+    targets = one_hot(labels).astype(np.float64)
+    logs = scores.unseen_logs(targets)
+    vectors = unit_vectors(embeddings).astype(np.float64)
+    distances = 2 - 2 * vectors @ vectors.T
+    kernel = np.exp(-distances / np.median(distances))
+    centred = targets - targets.mean(axis=0)
+    for rows in ([0, 3, 50], [7]):
+        others = np.setdiff1d(np.arange(len(labels)), rows)
+        ridged = kernel[np.ix_(others, others)] + np.eye(len(others))  # the ridge is 1 before one is chosen
+        expected = kernel[np.ix_(rows, others)] @ np.linalg.solve(ridged, centred[others])
+        # The scores are a softmax of these numbers times one factor, so differences of logarithms are proportional.
+        found = logs[rows] - logs[rows].mean(axis=1, keepdims=True)
+        expected -= expected.mean(axis=1, keepdims=True)
+        assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 1 - 1e-6
 
 
 def test_label_noise_knows_which_class_is_taken_for_which():

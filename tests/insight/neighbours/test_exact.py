@@ -21,7 +21,9 @@ def test_the_neighbours_are_those_of_a_full_sort(blocks, count, monkeypatch):
     assert np.allclose(similarities, np.take_along_axis(full, order, axis=1), atol=1e-6)
 
 
-def test_equal_candidates_come_in_the_order_of_their_rows_and_a_photo_is_not_its_own_neighbour():
+@pytest.mark.parametrize("candidates", [8192, 1, 2])
+def test_equal_candidates_come_in_the_order_of_their_rows_and_a_photo_is_not_its_own_neighbour(candidates, monkeypatch):
+    monkeypatch.setattr(exact, "_CANDIDATES", candidates)
     vectors = unit_vectors(np.ones((4, 3), np.float32))
     rows, _ = nearest(vectors, vectors, 3, query_rows=np.array([2, 0, -1, 3]))
     assert rows.tolist() == [[0, 1, 3], [1, 2, 3], [0, 1, 2], [0, 1, 2]]

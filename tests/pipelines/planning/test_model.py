@@ -84,6 +84,23 @@ def test_the_price_has_the_disk_that_workers_get():
     assert fleet_of().hourly_price == standard < fleet_of(disk_type="pd-ssd").hourly_price
 
 
+def test_the_price_has_the_gpus_that_workers_get():
+    def of(machine_type, **options):
+        of_machine = DataflowOptions(machine_type=machine_type, disk_type="pd-ssd", **options)
+        return Fleet(machine=machine_of(machine_type), options=of_machine, prices=PRICES)
+
+    l4 = of("g2-standard-8", gpu="l4", image="a/b:1")
+    assert l4.hourly_price_of_gpus == PRICES.dataflow_l4_hour
+    # It has its L4, and that is paid, whether the recipe uses it or not.
+    assert of("g2-standard-8").hourly_price == l4.hourly_price
+    without = of("c3-standard-8").hourly_price  # As many vCPUs, memory and disk.
+    assert l4.hourly_price == pytest.approx(without + PRICES.dataflow_l4_hour)
+    assert of("g2-standard-96").hourly_price_of_gpus == 8 * PRICES.dataflow_l4_hour
+    t4 = of("n1-standard-8", gpu="t4", image="a/b:1")
+    assert t4.hourly_price == pytest.approx(of("n1-standard-8").hourly_price + PRICES.dataflow_t4_hour)
+    assert of("n1-standard-8").hourly_price_of_gpus == 0
+
+
 def test_time_here_is_core_seconds_over_cores():
     wall_sec = planned_cost_here(work_of(100_000), ENGINE, cores=4, is_first=False).wall_sec
     assert wall_sec.expected == pytest.approx(100_000 * 0.06 / 4, rel=0.05)

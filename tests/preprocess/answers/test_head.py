@@ -28,7 +28,6 @@ def test_it_gives_the_scores_of_the_exported_model(label_mode, hidden_units):
         embedding_size=24,
         num_classes=5,
         hidden_units=hidden_units,
-        dropout=0.5,
         seed=1,
         mean_and_variance=standardization(statistics),
     )

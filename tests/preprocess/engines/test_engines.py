@@ -187,7 +187,7 @@ def test_auto_keeps_to_the_engine_that_the_job_was_begun_with(tiny, fresh, monke
 
 def test_a_job_begun_in_a_precision_that_this_machine_lacks_says_so(tiny, fresh, monkeypatch):
     begun = load_engine(tiny, EngineSpec(engine="tensorflow", precision="float32")).info
-    monkeypatch.setattr(select, "_cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr(select, "processor_has_bfloat16", lambda: False)
     with pytest.raises(InputError, match="the job was begun in bfloat16, which tensorflow has no.*--overwrite"):
         load_engine(tiny, EngineSpec(begun_with=dataclasses.replace(begun, precision="bfloat16")))
 
@@ -213,7 +213,7 @@ def test_without_openvino_auto_takes_tensorflow(tiny, fresh, monkeypatch):
 
 
 def test_bfloat16_where_there_is_none_says_so(tiny, fresh, monkeypatch):
-    monkeypatch.setattr(select, "_cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr(select, "processor_has_bfloat16", lambda: False)
     with pytest.raises(InputError, match="precision: tensorflow has no bfloat16"):
         load_engine(tiny, EngineSpec(engine="tensorflow", precision="bfloat16"))
     info = load_engine(tiny, EngineSpec(engine="tensorflow")).info

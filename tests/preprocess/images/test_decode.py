@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from preprocess.images import decode
 from preprocess.images.decode import (
     IMAGE_SIZE,
     ImageError,
@@ -108,6 +109,23 @@ def test_reduced_jpeg_is_near_the_full_one() -> None:
     image = Image.open(image_corpus.io.BytesIO(BY_NAME["jpeg-3000x2000"]))
     full = np.asarray(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR), int)
     assert abs(decode_image(BY_NAME["jpeg-3000x2000"]).astype(int) - full).mean() < 2
+
+
+def test_a_jpeg_has_the_same_pixels_however_libjpeg_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def outcome(data: bytes) -> bytes | str:
+        try:
+            return decode_image(data, size=64).tobytes()
+        except ImageError as error:
+            return str(error)
+
+    files = [sample.data for sample in CORPUS if sample.data[:3] == b"\xff\xd8\xff" and len(sample.data) < 100_000]
+    files += [data[: 2 * len(data) // 3] for data in files]
+    assert len(files) > 50
+    found = {written: [] for written in (True, False)}
+    for written, outcomes in found.items():
+        monkeypatch.setattr(decode, "_DECODES_TO_RGBX", written)
+        outcomes += map(outcome, files)
+    assert found[True] == found[False]
 
 
 def test_sixteen_bits_keep_the_high_byte() -> None:

@@ -1,4 +1,5 @@
 import errno
+import functools
 import os
 import pathlib
 import pickle
@@ -148,6 +149,11 @@ def test_memory_is_bounded():
     assert 2e9 < int(soft) < 5e9
 
 
+@functools.cache
+def large_photo(mode):
+    return photo(2000, 1500, mode)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize(
     ("mode", "format"), [("RGBA", "JPEG2000"), ("CMYK", "TIFF"), ("RGBA", "WEBP"), ("RGBA", "TGA"), ("RGBA", "DDS")]
@@ -163,7 +169,7 @@ data = sys.stdin.buffer.read()
 worker._limit_memory(int(status["VmData"].split()[0]) * 1024 + 2 * len(data) + worker._BYTES_PER_PIXEL * pixels)
 print(worker.decode_squares(data, [worker.Square(299)])[0].shape)
 """
-    data = encode(photo(2000, 1500, mode), format)
+    data = encode(large_photo(mode), format)
     command = [sys.executable, "-c", program]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | isolated_decoder._MALLOC, input=data, capture_output=True, check=False

@@ -2,7 +2,7 @@ import gc
 
 import numpy as np
 
-from preprocess.jobs.recent_embeddings import RecentEmbeddings, recent_embeddings_of
+from preprocess.jobs.recent_embeddings import BYTES_AROUND_ONE, RecentEmbeddings, recent_embeddings_of
 from tests.support.stand_ins import StandInEngine
 
 
@@ -11,7 +11,7 @@ def digest(number):
 
 
 def test_the_memory_is_bounded_and_what_was_not_asked_for_the_longest_goes():
-    recent = RecentEmbeddings(max_bytes=4 * 3 * 10)
+    recent = RecentEmbeddings(max_bytes=10 * (4 * 3 + BYTES_AROUND_ONE))
     for number in range(1000):
         recent.keep(digest(number), np.full(3, number, np.float32))
         assert recent.find(digest(0)).embedding[0] == 0  # A picture that stands for missing ones stays.
@@ -28,7 +28,7 @@ def test_an_embedding_is_a_copy_and_does_not_hold_its_batch():
 
 
 def test_records_without_a_digest_are_not_taken_for_one_image_and_what_has_no_room_is_not_held():
-    recent = RecentEmbeddings(max_bytes=12)
+    recent = RecentEmbeddings(max_bytes=4 * 3 + BYTES_AROUND_ONE)
     recent.keep(b"", np.ones(3, np.float32))
     recent.keep(digest(1), np.ones((2, 3), np.float32))
     assert recent.find(b"") is None

@@ -1,13 +1,15 @@
+import errno
 import http.client
 import itertools
 import pickle
+import socket
 import ssl
 
 import pytest
 import requests
 import urllib3
 
-from preprocess.storage.retry import RetriesExhausted, RetryPolicy, as_os_error, call, is_transient
+from preprocess.storage.retry import NotReached, RetriesExhausted, RetryPolicy, as_os_error, call, is_transient
 
 
 class Clock:
@@ -170,3 +172,65 @@ def test_errors_say_what_and_where():
     assert isinstance(as_os_error(own, "x"), FileNotFoundError)
     full = OSError(28, "no space left", "x")
     assert as_os_error(full, "x") is full
+
+
+@pytest.fixture
+def unreached(monkeypatch):
+    monkeypatch.setattr("preprocess.storage.retry._reached", set())
+
+
+def _fault_of(url, **options):
+    """What a client really raises."""
+    with pytest.raises(requests.RequestException) as caught:
+        requests.get(url, timeout=5, **options)
+    return caught.value
+
+
+def _refused():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{sock.getsockname()[1]}/"
+
+
+def test_a_service_that_was_never_reached_is_given_up_in_seconds(unreached, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_name(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    refused = _fault_of(_refused())
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", no_name)
+        unnamed = _fault_of("http://storage.example/x")
+    for error, words in (
+        (unnamed, "cannot reach storage.example (its name is not found"),
+        (refused, "cannot reach 127.0.0.1 (it refuses connections)"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "There seems to be no network"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "There seems to be no network"),
+    ):
+        clock = Clock()
+        with pytest.raises(NotReached) as caught:
+            call(failing(error, 99), policy(clock), service="gs")
+        assert sum(clock.slept) <= 5
+        assert words in str(caught.value)
+        assert str(as_os_error(caught.value, "gs://b/x")).startswith("gs://b/x: ")
+        assert isinstance(as_os_error(caught.value, "gs://b/x"), NotReached)
+    # Another fault of a first contact keeps its patience.
+    clock = Clock()
+    with pytest.raises(RetriesExhausted, match="busy"):
+        call(failing(requests.ConnectionError("busy"), 999), policy(clock), service="gs")
+    assert sum(clock.slept) > 100
+
+
+@pytest.mark.parametrize("reached_by", [None, Status(503)], ids=["an answer", "a busy answer"])
+def test_after_the_first_contact_a_lost_network_is_waited_for(unreached, reached_by):
+    call(failing(reached_by, 1 if reached_by else 0), policy(Clock()), service="gs")
+    lost = requests.ConnectionError(urllib3.exceptions.NameResolutionError("h", None, socket.gaierror(-2, "none")))
+    clock = Clock()
+    assert call(failing(lost, 9), policy(clock), service="gs") == 10
+    assert sum(clock.slept) > 50
+    clock = Clock()
+    with pytest.raises(NotReached):  # Each service has its own first contact.
+        call(failing(lost, 9), policy(clock), service="s3")
+    assert sum(clock.slept) <= 5

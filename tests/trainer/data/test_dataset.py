@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def bless(prefix, *, records=None):
     with open(path, "rb") as stream:
         manifest = Manifest.from_bytes(stream.read(), where=path)
     first = manifest.shards[0]
-    with open(prefix.replace("train", "") + first.name, "rb") as stream:
+    with open(os.path.join(os.path.dirname(prefix), first.name), "rb") as stream:
         raw = stream.read()
     first = dataclasses.replace(
         first,

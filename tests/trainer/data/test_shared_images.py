@@ -60,7 +60,7 @@ def test_relative_uris_without_digests_say_nothing_and_that_is_said():
     assert len(shared["eval"].rows) == 0
     (warning,) = shared_image_warnings(shared)
     assert "1 of the 1 evaluation images cannot be compared with the training images" in warning
-    assert shared["eval"].to_json() == {"train": {"shared": 0, "unchecked": 1}}
+    assert shared["eval"].to_json() == {"train": {"shared": 0, "unchecked": 1, "labels_differ": 0}}
 
 
 def test_data_without_any_digest_can_be_compared_too():
@@ -78,6 +78,27 @@ def test_a_test_set_is_compared_with_the_evaluation_set_too():
         "1 of the 3 test images is also one of the training images",
         "1 of the 3 test images is also one of the evaluation images",
     ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "consequence", "differing"),
+    [
+        ([0, 0], "are also training images: the accuracy looks too good. shared_images.csv names the pairs", 0),
+        ([0, 1], "are also training images: 1 of them has another label there, so the labels contradict each other", 1),
+        ([1, 1], "are also training images: all of them have other labels there, so the labels contradict each", 2),
+        ([1], "is also one of the training images: it has another label there, so the labels contradict each", 1),
+    ],
+)
+def test_what_shared_images_do_to_the_accuracy_depends_on_their_labels(labels, consequence, differing):
+    train = images(("a", 1), ("b", 2))
+    names = "cd"[: len(labels)]
+    held_out = dataclasses.replace(images(*zip(names, (1, 2), strict=False)), label_ids=np.array(labels, np.int32))
+    shared = find_shared_images({"train": train, "eval": held_out})
+    (warning,) = shared_image_warnings(shared, look="hugs twins")
+    assert consequence in warning
+    assert ("too good" in warning, "too bad" in warning) == (not differing, differing == len(labels))
+    assert warning.endswith("; to look at the photos: hugs twins") == bool(differing)
+    assert shared["eval"].to_json()["train"]["labels_differ"] == shared["eval"].num_labels_differ == differing
 
 
 _digests = st.lists(st.binary(min_size=2, max_size=2), min_size=1, max_size=30)

@@ -129,7 +129,7 @@ def test_without_a_backbone_the_formats_take_embeddings(of_embeddings):
 @pytest.mark.parametrize("name", ["litert", "onnx"])
 def test_a_converted_model_that_answers_otherwise_is_refused_and_removed(of_embeddings, monkeypatch, name):
     kind = formats._CONVERTED[name]
-    other = build_head(embedding_size=24, num_classes=3, hidden_units=8, dropout=0, seed=5, mean_and_variance=None)
+    other = build_head(embedding_size=24, num_classes=3, hidden_units=8, seed=5, mean_and_variance=None)
     wrong = kind.convert(PixelClassifier(None, other, of_embeddings["info"]), of_embeddings["info"])
     replaced = dataclasses.replace(kind, convert=lambda classifier, info: wrong)
     monkeypatch.setitem(formats._CONVERTED, name, replaced)
@@ -140,7 +140,7 @@ def test_a_converted_model_that_answers_otherwise_is_refused_and_removed(of_embe
 
 
 def test_a_savedmodel_that_answers_otherwise_is_refused_and_removed(of_embeddings):
-    other = build_head(embedding_size=24, num_classes=3, hidden_units=8, dropout=0, seed=5, mean_and_variance=None)
+    other = build_head(embedding_size=24, num_classes=3, hidden_units=8, seed=5, mean_and_variance=None)
     with pytest.raises(InputError, match="savedmodel: on 16 generated embeddings"):
         export_all(("savedmodel",), **{**of_embeddings, "head": other})
     assert not os.path.exists(of_embeddings["model_dir"])
@@ -165,7 +165,7 @@ def test_a_backbone_of_another_size_scaling_and_activation(tmp_path):
     x = layers.Normalization(mean=[100, 120, 90], variance=[900, 400, 1600])(pixels)
     x = layers.Activation("silu")(layers.BatchNormalization()(layers.DepthwiseConv2D(3, use_bias=False)(x)))
     backbone = keras.Model(pixels, layers.GlobalAveragePooling2D()(x))
-    head = build_head(embedding_size=3, num_classes=3, hidden_units=0, dropout=0, seed=0, mean_and_variance=None)
+    head = build_head(embedding_size=3, num_classes=3, hidden_units=0, seed=0, mean_and_variance=None)
     identity = dataclasses.replace(IDENTITY, embedding_size=3, image_definition="upright-rgb-32-bilinear/2+none")
     model_dir = str(tmp_path / "model")
     info = save_model(model_dir, backbone=backbone, head=head, labels=LABELS, identity=identity)
@@ -190,7 +190,7 @@ def test_a_backbone_with_convolutions_in_groups_and_gelu(tmp_path):
     y = layers.LayerNormalization(epsilon=1e-6)(layers.Conv2D(8, 7, padding="same", groups=8)(x))
     x = x + layers.Dense(8)(layers.Activation("gelu")(layers.Dense(32)(y)))
     backbone = keras.Model(pixels, layers.LayerNormalization()(layers.GlobalAveragePooling2D()(x)))
-    head = build_head(embedding_size=8, num_classes=3, hidden_units=0, dropout=0, seed=0, mean_and_variance=None)
+    head = build_head(embedding_size=8, num_classes=3, hidden_units=0, seed=0, mean_and_variance=None)
     identity = dataclasses.replace(IDENTITY, embedding_size=8, image_definition="upright-rgb-32-bilinear/2+torch")
     model_dir = str(tmp_path / "model")
     info = save_model(model_dir, backbone=backbone, head=head, labels=LABELS, identity=identity)

@@ -212,8 +212,8 @@ def test_a_run_says_what_the_exported_model_answers_and_what_made_the_records(
     assert (metrics["model"]["engine"], metrics["model"]["precision"]) == ("tensorflow", "float32")
     (line,) = (line for line in printed.out.splitlines() if "exported model itself" in line)
     assert line.startswith(
-        "  the exported model itself, run on 12 of these 12 photos: accuracy 100.0% (75.8 to 100.0), their records "
-        "(computed by OpenVINO in int8) 83.3%; 2 answers differ, largest score difference 0."
+        "  the exported model itself, run on 12 of these 12 images: accuracy 100.0% (95% interval 75.8 to 100.0%), "
+        "their records (computed by OpenVINO in int8) 83.3%; 2 answers differ, largest score difference 0."
     )
     assert "not all computed in the same way (those of train by TensorFlow in float32, those of eval by" in printed.err
     page = " ".join(re.sub("<[^>]*>", "", (tmp_path / "training" / "report.html").read_text()).split())
@@ -228,6 +228,6 @@ def test_a_run_says_what_the_exported_model_answers_and_what_made_the_records(
     task.main([*evaluate, *trained[2:4], "--check_photos", "6"])
     evaluation = json.loads((again / "evaluation.json").read_text())["exported_model_on_photos"]["eval"]
     assert (evaluation["photos"], evaluation["of"]) == (6, 12)
-    assert "the exported model itself, run on 6 of these 12 photos" in capsys.readouterr().out
+    assert "the exported model itself, run on 6 of these 12 images" in capsys.readouterr().out
     task.main([*evaluate, *trained[2:4], "--check_photos", "0"])
     assert "the exported model was not run on photos: --check_photos is 0" in capsys.readouterr().out

@@ -26,6 +26,10 @@ def test_a_calibration_that_got_worse_is_said():
     assert "(worse)" not in calibration_line(evaluate(*noisy(500), temperature=1.0).numbers)
 
 
+def test_without_a_temperature_there_is_one_calibration_error():
+    assert "temperature" not in calibration_line(evaluate(*noisy(500), temperature=1.0).numbers)
+
+
 def test_one_image_is_not_one_images():
     assert " on 1 image, " in accuracy_line("eval", evaluate(*noisy(1)).numbers)
 

@@ -11,6 +11,7 @@ from tests.support.evaluation_sets import dataset, noisy
 from trainer.data.photos import Thumbnail
 from trainer.evaluation.metrics import evaluate
 from trainer.reports.html_report import html_report
+from trainer.reports.page_templates import page_environment
 from trainer.reports.svg_charts import Line, heatmap, line_chart
 
 HOSTILE = "<script>alert('x')</script>\"'&<img src=http://evil.example/x.png onerror=alert(1)>"
@@ -19,7 +20,7 @@ HOSTILE = "<script>alert('x')</script>\"'&<img src=http://evil.example/x.png one
 class Page(html.parser.HTMLParser):
     """Collects tags and text, and fails where tags do not nest."""
 
-    VOID = frozenset({"meta", "img"})
+    VOID = frozenset({"meta", "img", "wbr"})
 
     def __init__(self, page: str):
         super().__init__()
@@ -32,6 +33,8 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
+        if tag == "wbr":
+            self.words.append("\0")
         if tag not in self.VOID:
             self._open.append(tag)
 
@@ -46,7 +49,8 @@ class Page(html.parser.HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).split())  # As a browser shows line breaks.
+        words = " ".join(self.words).replace(" \0 ", "")  # A word may be broken there, and is one word.
+        return " ".join(words.split())  # As a browser shows line breaks.
 
 
 def metrics_of(evaluation, **changes):
@@ -62,6 +66,7 @@ def metrics_of(evaluation, **changes):
         "exported_checkpoint": {"step": 50, "rule": "lowest eval loss"},
         "steps": 50,
         "train_sec": 1.25,
+        "training_precision": "bfloat16",
         "labels": labels,
         "backbone": {
             "architecture": "inception_v3",
@@ -299,6 +304,7 @@ def test_a_temperature_that_makes_the_scores_worse_is_said(temperature):
     worse = temperature == 9.0
     assert ("On this set the temperature makes the scores worse" in page.text) == worse
     assert ("here the temperature made it larger" in page.text) == worse
+    assert ("calibration error before and after temperature scaling" in page.text) == worse
 
 
 def test_two_seeds_have_no_spread():
@@ -391,3 +397,17 @@ def test_charts_of_one_point_or_one_value_have_axes():
     assert "nan" not in chart
     assert len(re.findall("<circle", chart)) == 1
     assert "nan" not in heatmap(["a", "b"], [[0, 0], [0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("text", "markup"),
+    [
+        ("…/intact/cell_25-48.png", "…/<wbr>intact/<wbr>cell_<wbr>25-<wbr>48<wbr>.png"),
+        ("<b>/a&b", "&lt;b&gt;/<wbr>a&amp;b"),
+        ("a.b/no ending", "a.b/<wbr>no ending"),
+        ("cat\u202egnp", r"cat\u202egnp"),
+        ("", ""),
+    ],
+)
+def test_long_names_break_at_their_parts_and_never_within_the_ending(text, markup):
+    assert page_environment("trainer.reports").filters["breakable"](text) == markup

@@ -265,8 +265,12 @@ def test_a_run_with_the_folders_of_vertex_ai_and_its_model_again(
     logs = names(gcs, "training/logs/")
     assert [name.partition("/")[0] for name in logs if "tfevents" in name] == ["eval", "final_eval", "train"]
 
-    # Of another head: one event file, one model, one checkpoint stay.
-    task.main([*bucket_arguments, "--seed", "7"])
+    # Of another head: one event file, one model, one checkpoint stay. (The network adds nothing to that.)
+    monkeypatch.setattr("trainer.export.saved_model.load_backbone_of_records", lambda identity, weights: None)
+    gcs.put("bucket", "corrections.csv", b"image_uri,action,label,by\ntrain/3.jpg,change,blue,Ann\n")
+    corrections = ["--corrections", "gs://bucket/corrections.csv", "--no-compare_corrections"]
+    task.main([*bucket_arguments, "--seed", "7", *corrections])
+    assert json.loads(gcs.get("bucket", "training/corrections.jsonl"))["by"] == "Ann"
     assert len(names(gcs, "training/logs/")) == len(logs)
     assert "predictions.csv" not in names(gcs, "training/")
     other = json.loads(gcs.get("bucket", "training/metrics.json"))["model"]

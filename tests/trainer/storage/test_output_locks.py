@@ -25,7 +25,7 @@ from trainer.storage.working_folder import working_folder
 
 
 def start(*flags, environment=None):
-    return start_program(["-m", "tests.support.one_layer_program", *flags], environment, tensorflow=True)
+    return start_program(["-m", "tests.support.head_program", *flags], environment, tensorflow=True)
 
 
 def wait_for(condition, process):
@@ -35,7 +35,7 @@ def wait_for(condition, process):
 
 
 def test_of_two_trainers_that_start_at_once_one_trains(task_arguments, tmp_path):
-    runs = [start(*task_arguments, "--max_steps", "3000") for _ in range(2)]
+    runs = [start(*task_arguments, "--max_steps", "1000") for _ in range(2)]
     said = {}
     for process in runs:
         _, stderr = process.communicate(timeout=300)
@@ -118,7 +118,7 @@ def test_a_run_locks_each_of_its_folders_once(task_arguments, tmp_path):
     assert not list(tmp_path.rglob(".lock"))
 
 
-def test_an_evaluation_into_an_output_that_is_being_written_is_refused(mean_colour_backbone, task_arguments, tmp_path):
+def test_an_evaluation_into_an_output_that_is_being_written_is_refused(without_network, task_arguments, tmp_path):
     task.main(task_arguments)
     before = files_below(tmp_path)
     index = task_arguments.index("--eval_data_paths")

@@ -8,11 +8,14 @@ import pytest
 from tests.support.embedded_clusters import clusters, in_views, small_options
 from trainer.training.batches import aligned_empty, batches, tensor_of
 from trainer.training.distributed import ALONE, Cluster
+from trainer.training.inputs import TrainingInputs
+
+RAW = TrainingInputs(mean_and_variance=None, dropout=0, seed=0)
 
 
-def steps_of(train, options, *, first_step: int = 0, cluster: Cluster = ALONE) -> list[np.ndarray]:
-    """The embeddings of each step: [batch, size]."""
-    return [step for group, _ in batches(train, options, first_step, cluster) for step in group.numpy()]
+def steps_of(train, options, *, first_step: int = 0, cluster: Cluster = ALONE, inputs=RAW) -> list[np.ndarray]:
+    """The inputs of each step: [batch, size]."""
+    return [step for group, _ in batches(train, options, first_step, cluster, inputs) for step in group.numpy()]
 
 
 def test_workers_share_the_batches_of_one_that_is_alone_with_the_same_views():
@@ -24,10 +27,26 @@ def test_workers_share_the_batches_of_one_that_is_alone_with_the_same_views():
 
 
 @pytest.mark.parametrize("batch_size", [10, 17])
-def test_a_run_that_goes_on_draws_the_views_that_it_would_have_drawn(batch_size):
+def test_a_run_that_goes_on_draws_the_views_and_drops_the_numbers_that_it_would_have(batch_size):
     train = in_views(clusters(40, 0))
     options = small_options(max_steps=30, batch_size=batch_size, eval_every_steps=5)
-    np.testing.assert_array_equal(steps_of(train, options)[20:], steps_of(train, options, first_step=20))
+    inputs = TrainingInputs(
+        mean_and_variance=(np.ones(32, np.float32), np.full(32, 4, np.float32)), dropout=0.5, seed=0
+    )
+    whole = steps_of(train, options, inputs=inputs)
+    np.testing.assert_array_equal(whole[20:], steps_of(train, options, first_step=20, inputs=inputs))
+
+
+def test_each_worker_drops_numbers_of_its_own():
+    train, options = clusters(40, 0), small_options(max_steps=2, batch_size=40)
+    inputs = TrainingInputs(mean_and_variance=None, dropout=0.5, seed=0)
+    alone, *shares = (
+        np.array(steps_of(train, options, cluster=cluster, inputs=inputs)) == 0
+        for cluster in (ALONE, Cluster(count=2, index=0), Cluster(count=2, index=1))
+    )
+    assert shares[0].shape == shares[1].shape == (2, 20, 32)
+    assert not (shares[0] == shares[1]).all()
+    assert alone.mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_seed_decides_the_views():

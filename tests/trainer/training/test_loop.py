@@ -174,7 +174,6 @@ def test_a_checkpoint_can_be_restored(options):
         embedding_size=32,
         num_classes=4,
         hidden_units=32,
-        dropout=0.5,
         seed=77,
         mean_and_variance=standardization(train.embeddings.feature_statistics()),
     )

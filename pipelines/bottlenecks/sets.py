@@ -12,10 +12,11 @@ import posixpath
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from configs.errors import InputError
-from pipelines.bottleneck_survey import BottleneckItem, read_bottleneck, read_bytes
+from pipelines.bottlenecks.options import ImportOptions
+from pipelines.bottlenecks.survey import BottleneckItem, read_bottleneck, read_bytes
 from pipelines.checks.output_claim import Claim, Output, check_prefix, locked
 from pipelines.embedding.summary import print_summary
 from preprocess.engines.base import EngineInfo
@@ -34,9 +35,6 @@ from preprocess.locks.output_lock import fenced
 from preprocess.records.backbone_identity import BackboneIdentity
 from preprocess.records.record_set import sidecar_dir
 from preprocess.storage.base import Storage
-
-if TYPE_CHECKING:
-    from pipelines.import_bottlenecks import ImportOptions
 
 _ROWS_PER_SHARD = 1024
 

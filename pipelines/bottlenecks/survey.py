@@ -7,11 +7,11 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from configs.errors import InputError, did_you_mean
+from pipelines.bottlenecks.options import ImportOptions
 from pipelines.splits.assign import name_share, split_of
 from preprocess.backbones.architectures import ARCHITECTURES
 from preprocess.images.read import read_image_bytes
@@ -27,9 +27,6 @@ from preprocess.lists.labels import parse_label_dict
 from preprocess.lists.outcomes import RowFailure, RowSkip
 from preprocess.machine.machine_faults import MachineFault
 from preprocess.storage.router import UriStorage
-
-if TYPE_CHECKING:
-    from pipelines.import_bottlenecks import ImportOptions
 
 _MAX_SHOWN = 3
 
