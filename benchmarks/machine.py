@@ -9,7 +9,7 @@ from typing import Any
 
 from preprocess.machine.cores import available_cores
 
-_PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy", "scikit-learn")
+_PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "pillow", "numpy", "scikit-learn")
 _NUMBER_FORMATS = (
     "amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "sve", "asimd",
 )  # fmt: skip

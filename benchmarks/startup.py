@@ -11,7 +11,8 @@ else runs as a user starts it. The core-seconds until then are those of the proc
 change them little, and the wall time much.
 
 int8: the first start on a new list with a network that was prepared before, as all lists but the first have it. The
-figure is what it takes longer than the median start above (`--quick` leaves it out, as does a machine without NNCF).
+figure is what it takes longer than the median start above (`--quick` leaves it out, as does a machine that has no
+OpenVINO).
 
 `--help`: the wall time of `python -m PROGRAM --help`. It is the median of some runs after a first one.
 
@@ -37,7 +38,7 @@ from benchmarks.photos import ROOT, Lists, add_photos_flag, find_photos, make_li
 from benchmarks.report import finish, limit, say
 from configs.errors import EXIT_OK
 from configs.program import run_program
-from preprocess.engines.openvino_import import has_nncf
+from preprocess.engines.openvino_import import has_openvino
 
 _PROGRAMS = ("pipelines.embed", "pipelines.ingest", "pipelines.preproc", "trainer.task", "trainer.predict", "demo.run")
 _PHOTOS = 64
@@ -150,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number, run in enumerate(runs):
             say(f"{run}{' (the first start with these weights)' if number == 0 else ''}")
         int8 = None
-        if not args.quick and not engine_flags and has_nncf():
+        if not args.quick and not engine_flags and has_openvino():
             int8 = start_embedding([*flags, "--precision=int8"], environment)
             say(f"{int8} (int8, the first start on this list)")
         if args.phases:

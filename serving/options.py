@@ -98,7 +98,7 @@ class ServeOptions(Options):
     calibrate_with: tuple[str, ...] = option(
         (),
         Paths("read"),
-        help="for --precision int8: photos like those that will be asked about, as a list, a folder or a glob; 300 of "
+        help="for --precision int8: photos like those that will be asked about, as a list, a folder or a glob; 48 of "
         "them are read. With the list of the training, the server computes as its records were made",
         decides="neither",
         metavar="LIST|FOLDER",

@@ -69,7 +69,7 @@ from preprocess.storage.base import Storage
 from preprocess.storage.uris import has_scheme
 
 # Those that are not installed are left out.
-_REPORTED_PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "nncf", "pillow", "numpy")
+_REPORTED_PACKAGES = ("apache-beam", "tensorflow", "keras", "openvino", "pillow", "numpy")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,9 +199,7 @@ def prepare_job(
         storage=storage,
         flags=(*(word for word in flags.own_words if word != "--dry_run"), *target.beam_flags),
         weights_folder=next((folder for folder in weights_folders.values() if folder is not None), None),
-        requirements=tuple(worker_requirements(int8=options.precision == "int8"))
-        if target.installs_our_versions
-        else (),
+        requirements=tuple(worker_requirements()) if target.installs_our_versions else (),
         overwrite=options.overwrite,
         verify=options.verify,
         wait=options.wait,

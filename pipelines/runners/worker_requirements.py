@@ -15,18 +15,13 @@ from packaging.utils import canonicalize_name
 # Packages that are always installed: the dependencies of the project (pyproject.toml), and Keras.
 ROOTS = ("tensorflow", "keras", "numpy", "pillow", "pyyaml", "tqdm")
 _WHERE_INSTALLED = ("openvino", "pi-heif")
-_FOR_INT8 = ("nncf",)
 # The environment of a worker, which may differ from this machine. Only its Python is the same, as Beam requires.
 _WORKER = {"os_name": "posix", "platform_machine": "x86_64", "platform_system": "Linux", "sys_platform": "linux"}
 
 
-def worker_requirements(*, int8: bool) -> list[str]:
-    """The lines NAME==VERSION of a requirements file: first what the project imports, then the dependencies, sorted.
-
-    Args:
-      int8: whether the network will be calibrated for int8.
-    """
-    wanted = [*ROOTS, *_WHERE_INSTALLED, *(_FOR_INT8 if int8 else ())]
+def worker_requirements() -> list[str]:
+    """The lines NAME==VERSION of a requirements file: first what the project imports, then the dependencies, sorted."""
+    wanted = (*ROOTS, *_WHERE_INSTALLED)
     versions = {name: version for name in wanted if (version := installed_version(name)) is not None}
     needed = {name: version for name, version in _closure(list(versions)).items() if name not in versions}
     return [*map("==".join, versions.items()), *map("==".join, sorted(needed.items()))]

@@ -111,7 +111,7 @@ def load_int8_network(network: Network, pixels: np.ndarray, cache: ModelCache) -
       cache: where it is looked up and kept.
 
     Raises:
-      InputError: OpenVINO or NNCF is not installed, or the images are too few.
+      InputError: OpenVINO is not installed, or the images are too few.
     """
     key = _int8_key(network, digest_of_pixels(pixels))
 
@@ -134,7 +134,7 @@ def _int8_key(network: Network, calibration: str) -> dict[str, Any]:
         "network": network.key,
         "pixels": calibration,
         "code": [GRAPH_VERSION, CALIBRATION_VERSION],
-        "versions": versions_of("openvino", "nncf"),
+        "versions": versions_of("numpy", "openvino"),
     }
 
 

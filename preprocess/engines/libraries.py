@@ -1,11 +1,11 @@
 """The names and versions of the libraries that decide pixels and embeddings.
 
 Only libraries that can change numbers are listed. Pillow resizes and converts, and the decoders of lossy formats with
-which it was built decide pixels. The engine computes (JAX with XLA, which is jaxlib, and cuDNN), and for int8 NNCF
-chooses the ranges. The digest of the network that the engine gets stands for Keras, NumPy and TensorFlow, which made
-the network. Decoders of lossless formats (zlib) always give the same pixels, and libraries that move bytes (Beam,
-storage clients) do not change them. The optional decoder of HEIC is not listed: HEVC is specified to the bit, and
-whoever installs it after a job wants `--retry_failures` to go on with that job.
+which it was built decide pixels. The engine computes (JAX with XLA, which is jaxlib, and cuDNN). The digest of the
+network that the engine gets stands for Keras, NumPy and TensorFlow, which made the network. Decoders of lossless
+formats (zlib) always give the same pixels, and libraries that move bytes (Beam, storage clients) do not change them.
+The optional decoder of HEIC is not listed: HEVC is specified to the bit, and whoever installs it after a job wants
+`--retry_failures` to go on with that job.
 
 The processor is not listed. The same versions use other kernels for other instruction sets, which sum in another order.
 Embeddings from two kinds of processors agree except for a few units in the last places of the precision.
@@ -26,20 +26,19 @@ _DIGEST_DIGITS = 12
 # What an engine consists of, where that is not the package of its name; those that are not installed are left out.
 _PACKAGES = {"jax": ("jax", "jaxlib", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")}
 
-INSTALLABLE = ("pillow", "openvino", "nncf", "tensorflow", "jax", "jaxlib", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+INSTALLABLE = ("pillow", "openvino", "tensorflow", "jax", "jaxlib", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 """The libraries that `pip install NAME==VERSION` installs; all others are part of these."""
 
 
-def libraries(*, engine: str, precision: str, network_sha256: str) -> tuple[str, ...]:
+def libraries(*, engine: str, network_sha256: str) -> tuple[str, ...]:
     """Names and versions, for example ("network 2ce4654018a6", "pillow 12.3.0", "openvino 2026.4.0", "webp 1.6.0").
 
     Args:
       engine: "openvino", "tensorflow" or "jax"; loaded in this process.
-      precision: the precision of its arithmetic.
       network_sha256: the SHA-256 of the graph that the engine runs.
     """
     parts = [name for name, version in versions_of(*_PACKAGES.get(engine, ())).items() if version] or [engine]
-    packages = ("pillow", *parts, *(("nncf",) if precision == "int8" else ()))
+    packages = ("pillow", *parts)
     decoders = ((name, features.version(name)) for name in _LOSSY_DECODERS)
     return (
         f"network {network_sha256[:_DIGEST_DIGITS]}",

@@ -1,13 +1,12 @@
-"""Imports OpenVINO and NNCF, which are optional, without their telemetry and their progress bars.
+"""Imports OpenVINO, which is optional, without its telemetry.
 
-Both report their use to an analytics service unless the user has opted out in a file; `import openvino` alone sends an
-event. They use the package `openvino_telemetry` for that. If it cannot be imported, they report nothing.
+OpenVINO reports its use to an analytics service unless the user has opted out in a file; `import openvino` alone sends
+an event. It uses the package `openvino_telemetry` for that. If that cannot be imported, it reports nothing.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import sys
 from types import ModuleType
 from typing import Any, cast
@@ -19,11 +18,6 @@ from configs.install_hint import install_hint
 def has_openvino() -> bool:
     """True if OpenVINO is installed; imports nothing."""
     return importlib.util.find_spec("openvino") is not None
-
-
-def has_nncf() -> bool:
-    """True if NNCF, which makes int8 networks, is installed; imports nothing."""
-    return importlib.util.find_spec("nncf") is not None
 
 
 def import_openvino() -> ModuleType:
@@ -42,25 +36,7 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
-def import_nncf() -> ModuleType:
-    """Imports NNCF, which makes int8 networks, without its telemetry and its messages.
-
-    Raises:
-      InputError: it is not installed.
-    """
-    _block_telemetry()
-    try:
-        import nncf
-    except ImportError as error:
-        raise InputError(
-            f"precision: int8 needs NNCF, which cannot be imported ({error}). "
-            f"{install_hint('openvino')} Or pass --precision bfloat16."
-        ) from error
-    nncf.set_log_level(logging.ERROR)
-    return nncf
-
-
 def _block_telemetry() -> None:
-    # With None, `import openvino_telemetry` raises ModuleNotFoundError. Both packages then use a silent stand-in.
+    # With None, `import openvino_telemetry` raises ModuleNotFoundError. OpenVINO then uses a silent stand-in.
     if "openvino_telemetry" not in sys.modules:
         sys.modules["openvino_telemetry"] = cast(Any, None)

@@ -175,7 +175,7 @@ def _load(
             image_size=network.image.size,
             expected_images=spec.expected_images,
         )
-    made_by = libraries(engine=engine.info.engine, precision=engine.info.precision, network_sha256=network.graph_sha256)
+    made_by = libraries(engine=engine.info.engine, network_sha256=network.graph_sha256)
     engine.info = dataclasses.replace(engine.info, libraries=made_by)
     return engine
 

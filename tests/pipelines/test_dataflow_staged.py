@@ -145,7 +145,7 @@ def test_every_step_asks_for_the_same_memory_in_one_environment(submitted):
 def test_workers_are_to_install_the_versions_of_the_launcher(submitted):
     (name,) = [one for one in submitted.gcs.names("bucket") if re.search("-train[^/]*/requirements.txt", one)]
     lines = submitted.gcs.get("bucket", name).decode().splitlines()
-    assert lines == worker_requirements(int8=False)
+    assert lines == worker_requirements()
     assert f"numpy=={np.__version__}" in lines
 
 

@@ -2,18 +2,15 @@
 
 import importlib.metadata
 
-import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipelines.runners.worker_requirements import ROOTS, installed_version, worker_requirements
 
 
-@pytest.mark.parametrize("int8", [False, True])
-def test_all_that_a_listed_package_requires_is_listed_in_a_version_that_it_takes(int8):
-    versions = dict(line.split("==") for line in worker_requirements(int8=int8))
+def test_all_that_a_listed_package_requires_is_listed_in_a_version_that_it_takes():
+    versions = dict(line.split("==") for line in worker_requirements())
     assert list(versions)[: len(ROOTS)] == list(ROOTS)
-    assert ("nncf" in versions) == int8
     worker = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "extra": ""}
     for name in versions:
         for line in importlib.metadata.requires(name) or []:
@@ -25,7 +22,7 @@ def test_all_that_a_listed_package_requires_is_listed_in_a_version_that_it_takes
 
 def test_what_beam_has_on_workers_takes_the_listed_versions():
     """Beam's image has Beam, whose requirements no listed version may break: protobuf, numpy, requests ..."""
-    versions = dict(line.split("==") for line in worker_requirements(int8=False))
+    versions = dict(line.split("==") for line in worker_requirements())
     worker = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "extra": "gcp"}
     requirements = map(Requirement, importlib.metadata.requires("apache-beam"))
     of_beam = [one for one in requirements if one.marker is None or one.marker.evaluate(worker)]
@@ -36,7 +33,7 @@ def test_what_beam_has_on_workers_takes_the_listed_versions():
 
 
 def test_what_the_project_itself_requires_is_listed():
-    listed = {line.partition("==")[0] for line in worker_requirements(int8=False)}
+    listed = {line.partition("==")[0] for line in worker_requirements()}
     project = importlib.metadata.requires("hugs-image-classifier") or []
     base = {canonicalize_name(Requirement(line).name) for line in project if "extra ==" not in line}
     assert base
@@ -53,6 +50,6 @@ def test_what_is_not_installed_is_left_out(monkeypatch):
         "pipelines.runners.worker_requirements.installed_version",
         lambda name: None if name == "openvino" else installed_version(name),
     )
-    listed = {line.partition("==")[0] for line in worker_requirements(int8=False)}
+    listed = {line.partition("==")[0] for line in worker_requirements()}
     assert "openvino" not in listed
     assert "tensorflow" in listed
