@@ -11,7 +11,7 @@ from PIL import Image
 from configs.errors import InputError
 from insight.audit import main
 from insight.label_errors.suspects import COLUMNS
-from tests.support.browser import accessibility_faults, chromium, opened_file
+from tests.support.browser import accessibility_faults, chromium, opened_file, reload_until_status
 from tests.support.written_sets import COLOURS, write_record_set
 from trainer.data.corrected import read_corrections
 
@@ -169,8 +169,7 @@ def test_decisions_by_keys_are_downloaded_as_corrections(folder, audited):
             page.keyboard.press("k")  # in the field, a letter is a letter
             page.keyboard.press("Backspace")
             page.get_by_role("status").get_by_text("5 of 8 decided").wait_for()
-            page.reload()
-            page.get_by_role("status").get_by_text("5 of 8 decided").wait_for()  # the browser has kept them
+            reload_until_status(page, "5 of 8 decided")  # the browser has kept them
             assert page.get_by_label("your name").input_value() == 'Ann "A", B'
             page.get_by_role("button", name="Back").click()
             assert page.get_by_label("another label").input_value() == other

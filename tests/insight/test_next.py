@@ -9,7 +9,7 @@ from PIL import Image
 
 from configs.errors import InputError
 from insight.next import main
-from tests.support.browser import accessibility_faults, chromium, opened_file
+from tests.support.browser import accessibility_faults, chromium, opened_file, reload_until_status
 from tests.support.written_sets import write_record_set
 
 NUM_LABELLED, NUM_UNLABELLED = 30, 40
@@ -102,8 +102,7 @@ def test_labels_are_given_by_keys_or_choice_and_saved_as_corrections(tmp_path):
             page.get_by_label("label of photo 4").select_option("not a photo to learn from")
             page.get_by_label("Your name").fill('Ann "A", B')
             page.get_by_role("status").get_by_text("3 of 6 labelled").wait_for()
-            page.reload()  # The browser has kept them.
-            page.get_by_role("status").get_by_text("3 of 6 labelled").wait_for()
+            reload_until_status(page, "3 of 6 labelled")  # The browser has kept them.
             assert page.get_by_label("label of photo 2", exact=True).input_value() == "0"
             assert page.get_by_label("Your name").input_value() == 'Ann "A", B'
             page.get_by_label("label of photo 5").select_option("green")

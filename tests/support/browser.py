@@ -48,6 +48,24 @@ def opened_file(
     assert not faults
 
 
+def reload_until_status(page: Any, text: str) -> None:
+    """Reloads a page that keeps its state in the browser, until its status says what was kept.
+
+    On a busy machine Chromium (156) may open a reloaded page with an empty storage, and give it what was kept at the
+    next reload: a page that only writes and reads one word showed it too, however long it waited before.
+    """
+    import playwright.sync_api
+
+    for is_last in [False] * 9 + [True]:
+        page.reload()
+        try:
+            page.get_by_role("status").get_by_text(text).wait_for(timeout=20_000 if is_last else 1_000)
+            return
+        except playwright.sync_api.TimeoutError:
+            if is_last:
+                raise
+
+
 @contextlib.contextmanager
 def pages_of_server(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
     """A function that opens the page of a server, in a new context of the browser with the options that it gets.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from configs.errors import InputError
 from tests.support.programs import start_program
@@ -37,6 +38,8 @@ def run_to_the_end(folders):
             result = train_head(train, clusters(200, 1), options_for(folder), saving=saving, exchange=exchange)
         except InputError as error:
             print(error, file=sys.stderr)
+            print("refused", flush=True)
+            sys.stdin.readline()  # Until the other one has refused, too: it needs what this one sends.
             continue
         print(json.dumps([head_digest(result.head), result.best.eval_accuracy, result.best.eval_loss]), flush=True)
         sys.stdin.readline()
@@ -82,7 +85,7 @@ def test_two_processes_train_the_model_of_one(tmp_path):
     # Given again, both find the chief's checkpoint. Workers that do not share a folder would train different heads.
     folders = [("two", "two", "two", "two"), ("worker", "two", "elsewhere", "other")]
     commands = [["-c", PROGRAM, *(str(tmp_path / name) for name in names)] for names in folders]
-    results = run_both(commands, waits=2)
+    results = run_both(commands, waits=4)
     chief, worker = ([json.loads(line) for line in printed.splitlines() if line[0] == "["] for printed, _ in results)
     assert chief == worker  # The same head, to the bit.
     assert (tmp_path / "two/checkpoints").is_dir()
@@ -96,6 +99,22 @@ def test_two_processes_train_the_model_of_one(tmp_path):
         assert said.count("this training was finished before") == 1
         assert "the workers do not see the same checkpoints" in said
         assert said.count("their records, corrections or options differ") == 1
+
+
+def test_a_worker_that_ends_first_is_one_line_for_the_others():
+    import tensorflow as tf
+
+    from trainer.training.distributed import GradientExchange
+
+    class Exchange(GradientExchange):
+        def __init__(self):
+            pass
+
+        def run(self, step, *args):
+            raise tf.errors.UnavailableError(None, None, "recvmsg:Connection reset by peer")
+
+    with pytest.raises(InputError, match="another worker has ended before all of them agreed"):
+        Exchange().means([1, 2])
 
 
 def test_the_program_as_vertex_ai_starts_it(tmp_path):

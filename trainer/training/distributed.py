@@ -13,6 +13,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from configs.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,3 +104,20 @@ class GradientExchange:
 
         context = tf.distribute.get_replica_context()
         return list(context.all_reduce(tf.distribute.ReduceOp.MEAN, list(tensors)))
+
+    def means(self, numbers: Sequence[float]) -> np.ndarray:
+        """The mean of each number over all workers, float32 [n]. Called outside of `run`, before any training.
+
+        Raises:
+          InputError: another worker has ended.
+        """
+        import tensorflow as tf
+
+        mine = tf.constant(list(numbers), tf.float32)
+        try:
+            return np.asarray(tf.function(lambda: self.run(lambda: self.mean([mine])[0]))())
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+            # A worker that refuses to train ends, maybe before this one has all that it sent.
+            raise InputError(
+                "TF_CONFIG: another worker has ended before all of them agreed on what they train. Its output says why."
+            ) from error

@@ -284,8 +284,7 @@ def _require_one_definition(definition: Mapping[str, Any], exchange: GradientExc
     """Raises InputError unless all workers have the same data and options; else their mean gradient means nothing."""
     # As float32, bytes and their means are exact enough to tell all of them apart.
     mine = list(hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).digest()[:8])
-    means = tf.function(lambda: exchange.run(lambda: exchange.mean([tf.constant(mine, tf.float32)])[0]))()
-    if max(abs(means.numpy() - mine)) > 1 / (2 * exchange.cluster.count):
+    if max(abs(exchange.means(mine) - mine)) > 1 / (2 * exchange.cluster.count):
         raise InputError(
             "TF_CONFIG: the workers do not train the same model: their records, corrections or options differ. Start "
             "all of them with the same command."
@@ -294,11 +293,11 @@ def _require_one_definition(definition: Mapping[str, Any], exchange: GradientExc
 
 def _require_agreement(step: int, exchange: GradientExchange) -> None:
     """Raises InputError unless all workers begin at the same step."""
-    mean = tf.function(lambda: exchange.run(lambda: exchange.mean([tf.constant(float(step))])[0]))()
-    if float(mean) != step:
+    mean = float(exchange.means([step])[0])
+    if mean != step:
         raise InputError(
             f"--output_path: the workers do not see the same checkpoints (this one is at step {step}, all of them at "
-            f"{float(mean):g} in the mean). Give all of them one folder that they share."
+            f"{mean:g} in the mean). Give all of them one folder that they share."
         )
 
 
