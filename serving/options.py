@@ -98,7 +98,7 @@ class ServeOptions(Options):
     calibrate_with: tuple[str, ...] = option(
         (),
         Paths("read"),
-        help="for --precision int8: photos like those that will be asked about, as a list, a folder or a glob; 300 of "
+        help="for --precision int8: photos like those that will be asked about, as a list, a folder or a glob; 48 of "
         "them are read. With the list of the training, the server computes as its records were made",
         decides="neither",
         metavar="LIST|FOLDER",
@@ -236,6 +236,11 @@ class ServeOptions(Options):
         if self.search_index is not None and "://" in self.search_index:
             raise InputError(f"--search_index: must be a folder of this machine. Received: {self.search_index!r}.")
         for name in self.allowed_hosts:
+            if "*" in name:
+                raise InputError(
+                    "--allowed_hosts: there are no wildcards. Give each name in full, such as photos.example.org. "
+                    f"Received: {name!r}."
+                )
             if host_name(f"[{name}]" if ":" in name else name) != name:
                 raise InputError(
                     "--allowed_hosts: must be names of hosts or addresses, such as photos.example.org. Received: "
