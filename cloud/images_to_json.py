@@ -120,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_flags(parser, options_of(ImagesToJsonOptions))
     given = ImagesToJsonOptions(**given_values(parser.parse_args(argv), ImagesToJsonOptions))
+    _require_no_photo(given.output, given.photos)
     size = _size(given) if given.resize else None
     instances = [instance_of(_read(path), key=path, size=size) for path in given.photos]
     request = json.dumps({"instances": instances}, ensure_ascii=False) + "\n"
@@ -135,6 +136,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return EXIT_OK
+
+
+def _require_no_photo(output: str, photos: Sequence[str]) -> None:
+    """Raises InputError if the output is a photo: `-o *.jpg` names the first one."""
+    from preprocess.images.formats import format_by_name
+
+    same = any(os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path) for path in photos)
+    if same or format_by_name(output) is not None:
+        raise InputError(
+            f"--output: {output} is a photo, or has the name of one, and the request would replace it. Name the file "
+            "to write, such as request.json, after -o."
+        )
 
 
 def _size(given: ImagesToJsonOptions) -> int:

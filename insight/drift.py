@@ -195,8 +195,8 @@ def _named_photos(options: DriftOptions, info: ModelInfo) -> NewPhotos:
     from insight.queries.query_photos import engine_of
     from trainer.photo_reader import named_photos
 
-    named = list(named_photos(options.input_path, info.labels, flag="--input_path"))
-    require_enough(len(named), "--input_path: there are")
+    named = list(named_photos(options.input_path, info.labels, flag="--input_path", must_exist=True))
+    require_enough(len(named), "--input_path: names")
     engine = engine_of(
         info.backbone,
         weights=options.weights,

@@ -77,8 +77,13 @@ class Batcher:
         return await output
 
     async def scores(self, embeddings: np.ndarray) -> np.ndarray:
-        """The head alone: float32 [n, embedding_size] to float32 [n, num_labels]."""
-        return await asyncio.get_running_loop().run_in_executor(self._head_thread, self._scores_of, embeddings)
+        """The head alone: float32 [n, embedding_size] to float32 [n, num_labels], not finite if a sum overflows."""
+
+        def quietly() -> np.ndarray:
+            with np.errstate(over="ignore", invalid="ignore"):  # A request decides the numbers.
+                return self._scores_of(embeddings)
+
+        return await asyncio.get_running_loop().run_in_executor(self._head_thread, quietly)
 
     def _start_batches(self) -> None:
         while self._waiting and len(self._running) < self._free_slots():

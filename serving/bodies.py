@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +19,9 @@ from serving.refusals import RefusedError
 # Each value of JSON takes some fifty bytes of memory, and two bytes of a body. Reading it holds up all other requests.
 # These are two hundred embeddings of Inception v3.
 _MAX_JSON_VALUES = 500_000
+
+# It prints a line about each broken form, with a byte of it.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 @contextlib.asynccontextmanager

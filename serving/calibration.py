@@ -42,7 +42,7 @@ def calibration_pixels(names: Sequence[str], info: ModelInfo) -> np.ndarray:
       InputError: a folder has no photo in it, nothing matches a glob, or storage failed.
     """
     sample = HashSample(CALIBRATION_IMAGES)
-    for uri, location in named_photos(names, info.labels, flag=_FLAG):
+    for uri, location in named_photos(names, info.labels, flag=_FLAG, must_exist=True):
         sample.offer(location, uri)
     locations = sample.locations()
     loader = ImageLoader(

@@ -19,6 +19,7 @@ from serving.decoding import ImageDecoder
 from serving.loaded_model import LoadedModel, load_model
 from serving.metrics import Metrics
 from serving.options import ServeOptions
+from serving.refusals import RefusedError
 from serving.versions import VersionFinder
 from trainer.export.classifier import Prediction, read_model_info
 from trainer.export.model_info import ModelInfo
@@ -94,8 +95,15 @@ class ServedVersion:
         return await self._batcher.run(pixels)
 
     async def classify(self, embeddings: np.ndarray) -> list[Prediction]:
-        """The answers for embeddings, float32 [n, embedding_size]."""
-        return [Prediction.of_scores(row, self.info) for row in await self._batcher.scores(embeddings)]
+        """The answers for embeddings, float32 [n, embedding_size].
+
+        Raises:
+          RefusedError: a sum of the head is beyond float32, so there are no scores.
+        """
+        scores = await self._batcher.scores(embeddings)
+        if len(overflown := np.flatnonzero(~np.isfinite(scores).all(axis=1))):
+            raise RefusedError(400, f"The numbers of the embedding of instance {overflown[0]} are too large.")
+        return [Prediction.of_scores(row, self.info) for row in scores]
 
 
 @dataclasses.dataclass(frozen=True)

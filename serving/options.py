@@ -236,6 +236,11 @@ class ServeOptions(Options):
         if self.search_index is not None and "://" in self.search_index:
             raise InputError(f"--search_index: must be a folder of this machine. Received: {self.search_index!r}.")
         for name in self.allowed_hosts:
+            if "*" in name:
+                raise InputError(
+                    "--allowed_hosts: there are no wildcards. Give each name in full, such as photos.example.org. "
+                    f"Received: {name!r}."
+                )
             if host_name(f"[{name}]" if ":" in name else name) != name:
                 raise InputError(
                     "--allowed_hosts: must be names of hosts or addresses, such as photos.example.org. Received: "

@@ -42,13 +42,16 @@ def read_photo(location: str) -> bytes:
     return read_image_bytes(location, read_remote=read_remote, read_part=storage().read_part)
 
 
-def named_photos(names: Sequence[str], labels: tuple[str, ...], *, flag: str = "PHOTO") -> Iterator[tuple[str, str]]:
+def named_photos(
+    names: Sequence[str], labels: tuple[str, ...], *, flag: str = "PHOTO", must_exist: bool = False
+) -> Iterator[tuple[str, str]]:
     """The photos that somebody names: photos, those of folders and globs, then those of lists.
 
     Args:
       names: local paths, globs and URIs.
       labels: of the model. They tell the columns of a list from each other.
       flag: the option that names them, for messages.
+      must_exist: see `find_sources`.
 
     Yields:
       The URI of each photo, as its list has it, and its location.
@@ -62,7 +65,7 @@ def named_photos(names: Sequence[str], labels: tuple[str, ...], *, flag: str = "
     from preprocess.lists.opened_list import open_list
     from preprocess.lists.rows import parse_rows
 
-    found = find_sources([local_path_of(name) for name in names], storage(), flag=flag)
+    found = find_sources([local_path_of(name) for name in names], storage(), flag=flag, must_exist=must_exist)
     yield from ((photo, photo) for photo in found.photos)
     dictionary = LabelDict(labels, optional=True)
     for path in found.lists:

@@ -23,6 +23,10 @@ _MIN_STATISTICS = 20
 # and the like. The first one has more, since what it asks for is harder to see.
 _EMBEDDING_SHARE, _STATISTICS_SHARE = 0.8, 0.2
 _GROUP_LEVEL = 0.05
+# Two embeddings of one photo, by engines of different precision, differ by no more steps of the sketch's rounding.
+_SAME_STEPS = 2.5
+# In fewer numbers, embeddings of different photos may be as near.
+_TELLING_NUMBERS = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,7 @@ class Comparison:
       mix: the classes whose share changed clearly.
       num_compared: new photos of which the embeddings were compared.
       num_read: new photos that were read for their brightness and the like.
+      num_in_training: new photos that are training photos, too, as their embeddings say.
       ranked: the new photos that were compared, those behind the difference first.
     """
 
@@ -69,6 +74,7 @@ class Comparison:
     mix: tuple[str, ...]
     num_compared: int
     num_read: int
+    num_in_training: int
     ranked: tuple[RankedPhoto, ...]
 
     @property
@@ -101,7 +107,20 @@ class Comparison:
                 "note:    brightness, blur and colours were not compared: not enough photos could be read, now or when "
                 "the model was trained."
             )
+        if self.training_words:
+            lines.append(f"note:    {self.training_words}")
         return lines
+
+    @property
+    def training_words(self) -> str:
+        """What follows from new photos that are training photos, too; empty if there are none."""
+        if not self.num_in_training:
+            return ""
+        which = f"{self.num_in_training:,} of the new photos {'is' if self.num_in_training == 1 else 'are'}"
+        return (
+            f"{which} in the training set, too. Name photos that the model has not seen: those that it has seen look "
+            "like the training in any case, and hide how the others differ."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The verdict for programs, without the photos."""
@@ -116,6 +135,7 @@ class Comparison:
             "class_mix": list(self.mix),
             "photos_compared": self.num_compared,
             "photos_read": self.num_read,
+            "photos_in_training": self.num_in_training,
         }
 
 
@@ -149,10 +169,11 @@ def compare(sketch: TrainingSketch, photos: NewPhotos, *, info: ModelInfo, alarm
             f"{counted(len(photos.unread), 'photo')} could not be read, and {counted(len(photos), 'photo')} could; to "
             f"compare, {_MIN_PHOTOS} or more are needed. The first: {photos.unread[0].message}"
         )
-    require_enough(len(photos), "there are, without those of the same content,")
+    require_enough(len(photos), "without those of the same content, the new photos are")
     require_enough(len(sketch.vectors), "--model_dir: the model has")
     with doing("comparing the photos with those of the training"):
-        tests = compare_embeddings(sketch.vectors, sketch.project(photos.embeddings))
+        projected = sketch.project(photos.embeddings)
+        tests = compare_embeddings(sketch.vectors, projected)
     statistics, read_places = photos.statistics, photos.read_places
     if min(len(sketch.statistics), len(statistics)) < _MIN_STATISTICS:
         statistics, read_places = statistics[:0], read_places[:0]
@@ -176,6 +197,7 @@ def compare(sketch: TrainingSketch, photos: NewPhotos, *, info: ModelInfo, alarm
         mix=tuple(mix),
         num_compared=len(photos),
         num_read=len(statistics),
+        num_in_training=_in_training(sketch, projected, tests.reference_neighbours[:, 0]),
         ranked=_ranked(
             sketch,
             tests,
@@ -186,6 +208,14 @@ def compare(sketch: TrainingSketch, photos: NewPhotos, *, info: ModelInfo, alarm
             first=tests.group if cause == "new_class" else tests.group[:0],
         ),
     )
+
+
+def _in_training(sketch: TrainingSketch, projected: np.ndarray, nearest: np.ndarray) -> int:
+    """How many new photos have the embedding of the training photo that is nearest, as rounded in the sketch."""
+    if projected.shape[1] < _TELLING_NUMBERS:
+        return 0
+    differences = np.abs(projected - sketch.vectors[nearest]) / sketch.steps
+    return int((differences < _SAME_STEPS).all(axis=1).sum())
 
 
 def _mix(sketch: TrainingSketch, tests: EmbeddingTests, info: ModelInfo) -> list[str]:

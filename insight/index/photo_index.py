@@ -1,8 +1,8 @@
 """An index of record sets in a folder, so that a search reads a few vectors and not all shards.
 
 `index.json` is written last and names the other files; each change writes new files under new names, so a search that
-reads the old ones at the same time is not disturbed. The vectors lie in a file as float16 at length 1, half as large as
-the shards; a search reads from it only what it needs.
+reads the old ones at the same time is not disturbed. One program at a time writes (`one_writer`). The vectors lie in a
+file as float16 at length 1, half as large as the shards; a search reads from it only what it needs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from insight.index.cells import (
     usable,
 )
 from insight.index.near_photo import NearPhoto, digest_text, label_names
+from insight.index.one_writer import one_writer
 from insight.index.through_shards import end_of, no_such_photo
 from insight.neighbours.exact import unit_vectors
 from insight.neighbours.graph import has_faiss
@@ -55,6 +56,8 @@ _HELD_BYTES = 128 * 1024 * 1024
 _GROWTH = 3
 # Files that no index names, and that nobody has written to for so long, are of a run that was killed.
 _ABANDONED_SEC = 24 * 3600
+# What reading a damaged file of an index raises.
+_DAMAGES = (ValueError, TypeError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,8 @@ class PhotoIndex:
         """Opens its files.
 
         Raises:
-          OSError, ValueError, RuntimeError, zipfile.BadZipFile: a file is missing or damaged.
+          OSError, ValueError, TypeError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile: a file is missing or
+            damaged.
         """
         self.records = contents.records
         self.effort = contents.effort
@@ -170,7 +174,7 @@ class PhotoIndex:
         uri = self._uris[self._uri_splits[row] : self._uri_splits[row + 1]].tobytes()
         ids = self._label_ids[self._label_splits[row] : self._label_splits[row + 1]].tolist()
         return NearPhoto(
-            similarity=similarity,
+            similarity=min(similarity, 1.0),  # float16 and float32 round a little above it
             uri=uri.decode("utf-8", "surrogateescape"),
             labels=label_names(ids, self._labels),
             set_number=self._set_of_shard[int(self._shards[row])],
@@ -208,29 +212,47 @@ def open_index(folder: str, sets: Sequence[RecordSet], *, flag: str = "index") -
     known = _read_contents(folder, flag)
     if known is None:
         require_writable(folder, flag=flag)
-    same_kind = known is not None and known.network == identity.network and known.labels == labels
-    done, index = "made", None
     try:
-        if known is not None and same_kind and set(known.shards) <= set(shards):
-            new = [sha256 for sha256 in shards if sha256 not in known.shards]
-            with contextlib.suppress(OSError, ValueError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile):
-                # A file is missing or damaged: the index is made anew.
-                index = PhotoIndex(folder, known, [shards[sha256] for sha256 in known.shards])
-                done = "read"
-                # Without faiss it was made without cells, and now there may be some.
-                gains_cells = known.effort is None and usable(known.records)
-                if new or gains_cells:
+        index = _opened(folder, known, sets)
+        if index is not None and not _lacks(known, shards):
+            return index, "read"
+        with one_writer(folder):
+            # Whoever had the lock before may have made what is wanted.
+            known = _read_contents(folder, flag)
+            index = _opened(folder, known, sets)
+            if index is not None and known is not None:
+                if not _lacks(known, shards):
+                    return index, "read"
+                new = [sha256 for sha256 in shards if sha256 not in known.shards]
+                with contextlib.suppress(*_DAMAGES):
                     pieces = read_pieces(sets, without=frozenset(known.shards), what="reading the new records")
-                    known = build(folder, pieces, [*known.shards, *new], identity, labels, base=known)
-                    index = PhotoIndex(folder, known, [shards[sha256] for sha256 in known.shards])
-                    done = "extended"
-        if index is None:
+                    made = build(folder, pieces, [*known.shards, *new], identity, labels, base=known)
+                    return PhotoIndex(folder, made, [shards[sha256] for sha256 in made.shards]), "extended"
             pieces = read_pieces(sets, what="reading the records for the index")
             made = build(folder, pieces, list(shards), identity, labels)
-            index, done = PhotoIndex(folder, made, list(shards.values())), "made"
+            return PhotoIndex(folder, made, list(shards.values())), "made"
     except OSError as error:
         raise InputError(f"--{flag}: cannot write the index into {folder} ({error.strerror or error}).") from error
-    return index, done
+
+
+def _opened(folder: str, known: _Contents | None, sets: Sequence[RecordSet]) -> PhotoIndex | None:
+    """The index of a folder, if all that it holds is of some sets; None if it is another one, or damaged."""
+    manifest, shards = sets[0].manifest, shards_of(sets)
+    if known is None or known.network != manifest.backbone.network or known.labels != manifest.labels:
+        return None
+    if not set(known.shards) <= set(shards):
+        return None
+    try:
+        return PhotoIndex(folder, known, [shards[sha256] for sha256 in known.shards])
+    except (OSError, *_DAMAGES):
+        return None
+
+
+def _lacks(known: _Contents | None, shards: Mapping[str, int]) -> bool:
+    """Whether an index lacks shards, or cells, since it was made without faiss."""
+    if known is None:
+        return True
+    return len(set(known.shards)) < len(shards) or (known.effort is None and usable(known.records))
 
 
 def build(

@@ -91,4 +91,4 @@ def no_such_photo(uri: str, meant: str | None) -> InputError:
 
 
 def _with(photo: NearPhoto, similarity: float) -> NearPhoto:
-    return NearPhoto(**{**vars(photo), "similarity": similarity})
+    return NearPhoto(**{**vars(photo), "similarity": min(similarity, 1.0)})

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence
 
 from configs.activity import doing
+from configs.counts import counted
 from configs.errors import InputError
 from preprocess.images.class_folders import find_local_images, find_stored_images, formats_hint, is_listable
 from preprocess.images.formats import format_by_name
@@ -32,7 +33,9 @@ class PhotoSources:
     lists: tuple[str, ...]
 
 
-def find_sources(names: Sequence[str], storage: Storage, *, flag: str, for_job: bool = False) -> PhotoSources:
+def find_sources(
+    names: Sequence[str], storage: Storage, *, flag: str, for_job: bool = False, must_exist: bool = False
+) -> PhotoSources:
     """Finds out what names stand for, in their order.
 
     A folder stands for all photos in it and below. A glob stands for the photos and lists that it matches, and for
@@ -44,6 +47,8 @@ def find_sources(names: Sequence[str], storage: Storage, *, flag: str, for_job: 
       flag: the option that names them, for messages.
       for_job: whether they are for a job. Then a file with the ending of neither a photo nor a list is a list, and what
         is not there is refused now; otherwise such files are photos, and fail for themselves.
+      must_exist: whether a name of nothing is refused now also where it is not for a job. A name with the ending of a
+        photo is a photo in any case, and fails for itself.
 
     Raises:
       InputError: a folder has no photo in it, nothing matches a glob, or storage cannot be read.
@@ -51,7 +56,7 @@ def find_sources(names: Sequence[str], storage: Storage, *, flag: str, for_job: 
     photos: list[str] = []
     lists: dict[str, None] = {}
     for name in names:
-        for path in _expanded(name, storage, flag, must_exist=for_job):
+        for path in _expanded(name, storage, flag, must_exist=for_job or must_exist):
             if os.path.isdir(path) if not has_scheme(path) else path.endswith("/"):
                 photos += _photos_in(path, storage, flag)
             elif _is_list(path, unknown_is_list=for_job):
@@ -120,7 +125,7 @@ def _photos_in(folder: str, storage: Storage, flag: str) -> list[str]:
     root = folder if folder.endswith("/") else f"{folder}/"
     photos = [f"{root}{path}" for path in found.all_images()]
     if not photos:
-        there = f" ({len(found.others)} other files)" if found.others else ""
+        there = f" ({counted(len(found.others), 'other file')})" if found.others else ""
         raise InputError(f"{flag}: no photo in the folder {folder!r}{there}.{formats_hint(found.others)}")
     return photos
 

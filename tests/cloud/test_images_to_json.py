@@ -108,3 +108,14 @@ def test_what_is_wrong_is_one_line_and_writes_nothing(photos, tmp_path):
     assert not output.exists()
     with pytest.raises(InputError, match="--output: .* cannot be written"):
         images_to_json.main([*photos, "-o", str(tmp_path / "none" / "a.json")])
+
+
+@pytest.mark.parametrize("output", ["b.png", "new.JPG", "link"])
+def test_the_request_replaces_no_photo(photos, tmp_path, output):
+    (tmp_path / "link").symlink_to(photos[1])
+    with open(photos[1], "rb") as stream:
+        before = stream.read()
+    with pytest.raises(InputError, match="--output: .* is a photo, or has the name of one"):
+        images_to_json.main([*photos, "-o", str(tmp_path / output)])
+    with open(photos[1], "rb") as stream:
+        assert stream.read() == before

@@ -191,10 +191,12 @@ def test_photos_with_the_same_content_count_once(drift_of_photos, tmp_path):
 
 def test_photos_that_cannot_be_compared_are_one_line(drift_of_photos, model_dir, tmp_path, monkeypatch):
     write_photos(f"{tmp_path}/photos", 5, seed=1)
-    with pytest.raises(InputError, match=r"--input_path: there are 5 photos; to compare, 20 or more are needed"):
+    with pytest.raises(InputError, match=r"--input_path: names 5 photos; to compare, 20 or more are needed"):
         drift_of_photos(f"{tmp_path}/photos")
     with pytest.raises(InputError, match=r"20 photos could not be read, and 0 photos could.* The first: .*not_found"):
         drift_of_photos(*(f"{tmp_path}/gone-{number}.png" for number in range(20)))
+    with pytest.raises(InputError, match="--input_path: there is no file or folder '.*typo'"):
+        drift_of_photos(f"{tmp_path}/photos", f"{tmp_path}/typo")
     for words in (["--data_paths", "x", "--input_path", "y"], []):
         with pytest.raises(InputError, match=r"Pass the new photos as --input_path, or .*; one of the two"):
             main(["--model_dir", model_dir, "--output_path", str(tmp_path / "out"), *words])
@@ -212,7 +214,7 @@ def test_photos_that_cannot_be_compared_are_one_line(drift_of_photos, model_dir,
 
 def test_wrong_input_is_one_line(drift_of, model_dir, tmp_path):
     embeddings = np.zeros((5, 3), np.float32)
-    with pytest.raises(InputError, match=r"there are, .*, 5 photos; to compare, 20 or more are needed"):
+    with pytest.raises(InputError, match=r"without .*, the new photos are 5 photos; to compare, 20 or more are needed"):
         drift_of(embeddings, [f"{row}.jpg" for row in range(5)])
     os.rename(f"{model_dir}/{SKETCH_PATH}", f"{model_dir}/gone")
     try:

@@ -65,7 +65,9 @@ def test_a_proxy_s_name_is_answered_if_it_was_given():
     assert list(statuses(hosts, allowed=allowed).values()) == [200, 200, 200, 200, 421]
 
 
-@pytest.mark.parametrize("value", ["", ",", "https://photos.example.org", "photos.example.org/x", "a b", "[::1"])
+@pytest.mark.parametrize(
+    "value", ["", ",", "https://photos.example.org", "photos.example.org/x", "a b", "[::1", "*", "*.a.org"]
+)
 def test_what_is_no_host_is_refused_in_one_line(value):
     with pytest.raises(InputError, match="--allowed_hosts: ") as caught:
         parse_options(["--model_dir", "m", "--allowed_hosts", value], {})

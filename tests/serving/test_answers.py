@@ -158,6 +158,7 @@ def test_embeddings_come_and_go(server, expected):
         ({"signature_name": "embeddings", "instances": [[True] * 24]}, "list of 24 numbers"),
         ({"signature_name": "embeddings", "instances": [[1e39] * 24]}, "numbers of float32"),
         ({"signature_name": "embeddings", "instances": [[10**400] + [1] * 23]}, "numbers of float32"),
+        ({"signature_name": "embeddings", "instances": [[0] * 24, [3e38] * 24]}, "instance 1 are too large"),
         ({"inputs": {"image_bytes": [{"b64": ""}], "key": []}}, "of one length"),
         ({"inputs": {"key": ["a"]}}, "'inputs' must be an object of lists"),
     ],

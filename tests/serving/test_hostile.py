@@ -64,6 +64,12 @@ def test_hostile_requests(server, short_bounds, caplog):
     assert server.server.served.admission.images == 0
 
 
+def test_the_log_says_nothing_of_a_broken_form(server, caplog):
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    assert httpx.post(f"{server.url}/predict", content=b"secret", headers=form).status_code == 400
+    assert [record.name for record in caplog.records if not record.name.startswith(("serving", "http"))] == []
+
+
 def test_no_stack_trace_leaves(server, monkeypatch, caplog):
     from serving import app
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -70,22 +72,55 @@ def test_an_index_that_is_extended_finds_what_one_made_anew_finds(prefix, tmp_pa
     assert len(os.listdir(tmp_path / "index")) == 3
 
 
-@pytest.mark.parametrize("damage", ["index", "vectors", "photos", "version", "gone"])
+@pytest.mark.parametrize("damage", ["index", "vectors", "photos", "version", "kind", "gone"])
 def test_a_damaged_index_is_made_anew(prefix, tmp_path, damage):
     sets = sets_of(prefix)
     folder = tmp_path / "index"
     open_index(str(folder), sets)
-    if damage in ("index", "version"):
+    if damage in ("index", "version", "kind"):
         text = (folder / INDEX_NAME).read_text()
-        (folder / INDEX_NAME).write_text(
-            text[:-40] if damage == "index" else text.replace('"format": 1', '"format": 2')
+        changed = text.replace(
+            *('"format": 1', '"format": 2') if damage == "version" else ('"records": 40', '"records": "x"')
         )
+        (folder / INDEX_NAME).write_text(text[:-40] if damage == "index" else changed)
     else:
         (path,) = folder.glob("vectors-*" if damage != "photos" else "photos-*")
         path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:100])
     index, done = open_index(str(folder), sets)
     assert done == "made"
     assert found(index, vectors(2, seed=1)) == found(ThroughShards(sets), vectors(2, seed=1))
+
+
+def test_two_programs_that_start_together_make_one_index(prefix, tmp_path, monkeypatch):
+    sets, folder = sets_of(prefix), str(tmp_path / "index")
+    build, opened = photo_index.build, photo_index._opened
+    builds, second_looked = threading.Event(), threading.Event()
+
+    def slow_build(*arguments, **options):
+        builds.set()
+        assert second_looked.wait(30)
+        return build(*arguments, **options)
+
+    def noted(*arguments):
+        if builds.is_set():
+            second_looked.set()
+        return opened(*arguments)
+
+    monkeypatch.setattr(photo_index, "build", slow_build)
+    monkeypatch.setattr(photo_index, "_opened", noted)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        first = threads.submit(open_index, folder, sets)
+        assert builds.wait(30)
+        second = threads.submit(open_index, folder, sets)
+        assert (first.result()[1], second.result()[1]) == ("made", "read")
+    assert len(os.listdir(folder)) == 3
+
+
+def test_no_photo_is_more_similar_than_the_same_one(prefix, tmp_path):
+    sets = sets_of(prefix)
+    for index in (ThroughShards(sets), open_index(str(tmp_path / "index"), sets)[0]):
+        best = [near[0].similarity for near in index.nearest(vectors(40), 1)]
+        assert max(best) == 1 and min(best) > 0.999
 
 
 def test_names_in_an_index_lead_nowhere_else(prefix, tmp_path):
