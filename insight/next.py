@@ -119,9 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output.write(TABLE_NAME, _table(choice, rows, photos, files))
     output.write(PAGE_NAME, _page(choice, rows, photos, files, lines))
     output.write(RESULT_NAME, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    step = training_step(
-        photos.sets, input_dict=options.input_dict, output_path=options.output_path, table=LABELS_NAME
-    )
+    step = training_step(photos.sets, input_dict=options.input_dict, output_path=options.output_path, table=LABELS_NAME)
     for line in lines:
         print(line)
     print(f"page:    {output.path(PAGE_NAME)}")

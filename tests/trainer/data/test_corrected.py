@@ -50,7 +50,9 @@ def test_labels_change_and_records_go_by_content_or_uri():
     assert "1 correction of c.csv matches no record of this run, such as line 5 (gone)" in warning
 
 
-@pytest.mark.parametrize(("count", "words"), [(1, "1 training record has no label"), (80, "80 training records have no")])
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, "1 training record has no label"), (80, "80 training records have no")]
+)
 def test_a_file_that_names_no_record_without_a_label_is_a_warning_where_there_are_such_records(count, words):
     """As where corrections.csv of an audit is given in place of labels.csv, which the page of `hugs next` saves."""
     _, found, corrections = applied("b,,change,red,,,\n")
