@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.data.embedded_photos import read_embedded_photos
     from insight.data.photo_files import PhotoFiles
     from insight.label_errors.features import principal_features
-    from insight.next_commands import training_step
+    from insight.next_commands import LABELS_NAME, training_step
     from insight.pages.output_folder import OutputFolder
     from insight.selection.choose import choose, head_scores
     from insight.selection.expected_gain import expected_gain
@@ -119,12 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     output.write(TABLE_NAME, _table(choice, rows, photos, files))
     output.write(PAGE_NAME, _page(choice, rows, photos, files, lines))
     output.write(RESULT_NAME, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    step = training_step(photos.sets, input_dict=options.input_dict, output_path=options.output_path, table=LABELS_NAME)
     for line in lines:
         print(line)
     print(f"page:    {output.path(PAGE_NAME)}")
     print(f"table:   {output.path(TABLE_NAME)}")
-    print("next:    label them on the page, which saves corrections.csv")
-    print(f"then:    {training_step(photos.sets, input_dict=options.input_dict, output_path=options.output_path)}")
+    print(f"next:    label them on the page, which saves {LABELS_NAME}")
+    print(f"then:    {step}")
     require_printed()
     return EXIT_OK
 
@@ -222,6 +223,7 @@ def _table(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles)
 
 def _page(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles, lines: Sequence[str]) -> str:
     from configs.activity import doing
+    from insight.next_commands import LABELS_NAME
     from insight.pages.html_page import page_id, render_page
 
     shown = []
@@ -243,11 +245,13 @@ def _page(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles, 
         data={
             "id": page_id([list(photos.labels), [one["uri"] for one in shown]]),
             "labels": list(photos.labels),
+            "file": LABELS_NAME,
             "photos": [{key: one[key] for key in ("uri", "sha256")} for one in shown],
         },
         lines=lines,
         shown=shown,
         labels=photos.labels,
+        file=LABELS_NAME,
         num_more=len(rows) - len(shown),
     )
 

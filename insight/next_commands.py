@@ -12,8 +12,10 @@ from trainer.data.photos import lists_of_sets
 from trainer.data.record_sets import RecordSet, find_record_sets
 from trainer.storage.files import storage
 
-# What the pages of `hugs audit` and `hugs next` call the file that they download.
+# What the pages of `hugs audit` and `hugs next` call the files that they download. Both are files of corrections; with
+# one name, the one would be taken for the other.
 CORRECTIONS_NAME = "corrections.csv"
+LABELS_NAME = "labels.csv"
 # The names of the sets that `hugs ingest` and `hugs embed` make to choose and to measure a model.
 _EVALUATION, _TEST = "eval", "test"
 

@@ -163,7 +163,7 @@ def check_what_follows_next(photos, capsys):
     printed = capsys.readouterr().out
     with open("my next, 2/next.csv", newline="") as stream:
         chosen = next(csv.DictReader(stream))
-    with open("corrections.csv", "w", newline="") as stream:
+    with open("labels.csv", "w", newline="") as stream:
         csv.writer(stream).writerows(
             [
                 ["image_uri", "image_sha256", "action", "label"],

@@ -140,7 +140,8 @@ def test_the_commands_of_the_page_on_insight_run_after_those_of_the_readme(workf
         write_photo(workflow / "new_photos" / f"{number}.jpg", 10 * number, random)
     uri = next(csv.reader((workflow / "data" / "train.csv").open()))[0]
     corrected = "image_uri,image_sha256,action,label\n" + f'"{uri}",,change,hugs\nnew_photos/0.jpg,,change,hugs\n'
-    (workflow / "corrections.csv").write_text(corrected)  # what the pages of audit and next download
+    for name in ("corrections.csv", "labels.csv"):  # what the pages of audit and next download
+        (workflow / name).write_text(corrected)
     seen = []
     for command in _INSIGHT_COMMANDS:
         words = shlex.split(command.replace("../my_photos/hugs/kitten.jpg", shlex.quote(uri)))

@@ -472,7 +472,10 @@ def _train_and_export(
     warnings = _warnings(options, sets, data, backbone, shared, findings, origins)
     if corrections is not None:
         applied = [one for dataset in data.values() for one in dataset.corrections]
-        warnings = [*correction_warnings(corrections, applied), *warnings]
+        warnings = [
+            *correction_warnings(corrections, applied, num_unlabeled=data["train"].num_unlabeled),
+            *warnings,
+        ]
         _say(f"corrections: {counts_in_words(correction_counts(applied))}")
     _warn(warnings)
 

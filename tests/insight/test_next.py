@@ -55,7 +55,7 @@ def test_photos_are_chosen_with_reasons_and_the_gain_is_expected(tmp_path, capsy
     assert sum(int(row["stands_for"]) for row in table) == NUM_UNLABELLED - 1
     printed = capsys.readouterr().out
     assert "6 photos to label next, of 39 without a label (1 copy of other photos left out); 30 have one." in printed
-    assert "With 6 more labels it should be about" in printed and "then:    give corrections.csv to" in printed
+    assert "With 6 more labels it should be about" in printed and "then:    give labels.csv to" in printed
     page = (tmp_path / "out" / "next.html").read_text()
     assert page.count("<select") == 6 and page.count("data:image/jpeg") == 6
 
@@ -90,7 +90,7 @@ def test_where_all_have_labels_that_is_one_line(tmp_path):
         run(paths, tmp_path)
 
 
-def test_labels_are_given_by_keys_or_choice_and_saved_as_corrections(tmp_path):
+def test_labels_are_given_by_keys_or_choice_and_saved(tmp_path):
     table, _ = run(write_sets(tmp_path), tmp_path)
     path = f"{tmp_path}/out/next.html"
     with chromium() as browser:
@@ -99,6 +99,8 @@ def test_labels_are_given_by_keys_or_choice_and_saved_as_corrections(tmp_path):
             page.get_by_label("label of photo 1", exact=True).focus()
             page.keyboard.press("3")
             page.keyboard.press("1")  # The next photo has the focus now.
+            assert page.get_by_label("label of photo 3").evaluate("one => one === document.activeElement")
+            assert "a digit gives the label of that number and goes on" in page.content()
             page.get_by_label("label of photo 4").select_option("not a photo to learn from")
             page.get_by_label("Your name").fill('Ann "A", B')
             page.get_by_role("status").get_by_text("3 of 6 labelled").wait_for()
@@ -109,6 +111,7 @@ def test_labels_are_given_by_keys_or_choice_and_saved_as_corrections(tmp_path):
             page.get_by_label("label of photo 5").select_option("label?")  # taken back
             with page.expect_download() as download:
                 page.get_by_role("button", name="Save").click()
+            assert download.value.suggested_filename == "labels.csv"  # The page of an audit saves corrections.csv.
             with open(download.value.path(), newline="") as stream:
                 rows = list(csv.DictReader(stream))
         assert [(row["image_uri"], row["action"], row["label"], row["by"]) for row in rows] == [

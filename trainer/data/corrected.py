@@ -140,18 +140,35 @@ def correction_counts(applied: Iterable[AppliedCorrection]) -> dict[str, dict[st
     return counts
 
 
-def correction_warnings(corrections: Corrections, applied: Sequence[AppliedCorrection]) -> list[str]:
-    """Warnings about corrections that a user should know of; sentences."""
+def correction_warnings(
+    corrections: Corrections, applied: Sequence[AppliedCorrection], *, num_unlabeled: int
+) -> list[str]:
+    """Warnings about corrections that a user should know of; sentences.
+
+    Args:
+      corrections: of the file.
+      applied: to which records they applied.
+      num_unlabeled: how many training records are left out because they have no label, also with the corrections.
+    """
     matched = {id(one.correction) for one in applied}
     unmatched = [entry for entry in corrections if id(entry) not in matched]
+    warnings = []
+    if num_unlabeled and not any(one.data_set == "train" and not one.was for one in applied):
+        # The page of `hugs next` saves the labels of such records; another file of corrections was given instead?
+        records = "1 training record has" if num_unlabeled == 1 else f"{num_unlabeled:,} training records have"
+        warnings.append(
+            f"{records} no label, and {corrections.path} names none of them. If you gave labels on the page of `hugs "
+            "next`, its file (labels.csv) belongs to --corrections"
+        )
     if not unmatched:
-        return []
+        return warnings
     first = unmatched[0]
     verb = "matches" if len(unmatched) == 1 else "match"
-    return [
+    warnings.append(
         f"{counted(len(unmatched), 'correction')} of {corrections.path} {verb} no record of this run, such as line "
         f"{first.line} ({first.uri or first.digest.hex()})"
-    ]
+    )
+    return warnings
 
 
 def counts_in_words(counts: Mapping[str, Mapping[str, int]]) -> str:

@@ -232,6 +232,7 @@ def tune(
     ranked = _ranked(done, train.label_mode)
     for line in _table_lines(ranked):
         say(line)
+    say(f"rank 1 is chosen by this rule: {_RULES[train.label_mode]}")
     sizes = {"num_examples": len(train), "num_folded": int((folds >= 0).sum())}
     chosen = dataclasses.replace(
         _with(options, best.settings),
@@ -245,6 +246,12 @@ def tune(
             checks["given"] = _check(_final_steps(done[0], options, **sizes), train, evaluation, options)
     for name, measures in checks.items():
         say(f"on eval, which took no part: {name} settings: loss {measures.loss:.4f}, accuracy {measures.accuracy:.4f}")
+    if "given" in checks and checks["given"].accuracy > checks["chosen"].accuracy:
+        more = round((checks["given"].accuracy - checks["chosen"].accuracy) * len(evaluation))
+        say(
+            f"the given settings were right for {more} more of the {counted(len(evaluation), 'eval example')} than the "
+            "chosen ones; a few may be chance. To keep the given settings, train without --tune"
+        )
     return chosen, {
         "rule": _RULES[train.label_mode],
         "folds": _FOLDS,

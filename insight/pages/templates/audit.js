@@ -1,7 +1,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
-  const kept = keptDecisions(`hugs audit ${data.id}`, data.suspects);
+  const kept = keptDecisions(`hugs audit ${data.id}`, data.suspects, "corrections.csv");
   const state = kept.state;
   let at = firstOpen();
 

@@ -1,6 +1,7 @@
 "use strict";
-// What somebody decides about photos on a page: kept in this browser, and downloaded as corrections.csv.
-const keptDecisions = (key, photos) => {
+// What somebody decides about photos on a page: kept in this browser, and downloaded as a file of corrections.
+// key: names the page for the browser; photos: in the order of their places; file: the name of the download.
+const keptDecisions = (key, photos, file) => {
   // decisions: by the place of a photo, its `action`, `label`, `by` and `when`; history: for undoing; by: a name.
   const state = read() || { decisions: {}, history: [], by: "" };
   let isKept = true, isSaved = true;
@@ -32,7 +33,7 @@ const keptDecisions = (key, photos) => {
     });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
-    link.download = "corrections.csv";
+    link.download = file;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     isSaved = true;

@@ -1,9 +1,9 @@
-// Labels of photos, which the page saves as corrections.csv.
+// Labels of photos, which the page saves as labels.csv.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const figures = [...document.querySelectorAll("figure[data-place]")];
   const save = document.getElementById("save");
-  const kept = keptDecisions(`hugs next ${data.id}`, data.photos);
+  const kept = keptDecisions(`hugs next ${data.id}`, data.photos, data.file);
 
   function show(figure) {
     const decision = kept.state.decisions[figure.dataset.place];

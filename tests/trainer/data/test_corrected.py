@@ -46,8 +46,19 @@ def test_labels_change_and_records_go_by_content_or_uri():
     ]
     assert correction_counts(found) == {"train": {"changed": 2, "removed": 1, "already": 0}}
     assert counts_in_words(correction_counts(found)) == "2 labels changed, 1 record removed in the training set"
-    (warning,) = correction_warnings(corrections, found)
+    (warning,) = correction_warnings(corrections, found, num_unlabeled=5)  # "d" had no label, and got one.
     assert "1 correction of c.csv matches no record of this run, such as line 5 (gone)" in warning
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, "1 training record has no label"), (80, "80 training records have no")]
+)
+def test_a_file_that_names_no_record_without_a_label_is_a_warning_where_there_are_such_records(count, words):
+    """As where corrections.csv of an audit is given in place of labels.csv, which the page of `hugs next` saves."""
+    _, found, corrections = applied("b,,change,red,,,\n")
+    assert correction_warnings(corrections, found, num_unlabeled=0) == []
+    (warning,) = correction_warnings(corrections, found, num_unlabeled=count)
+    assert warning.startswith(words) and "c.csv names none of them" in warning and "labels.csv" in warning
 
 
 def test_what_is_right_already_is_said_and_all_records_may_go():

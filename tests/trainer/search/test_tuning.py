@@ -88,6 +88,15 @@ def test_the_table_is_ranked_by_the_rule_and_printed(searched):
     assert f"{whole[0]['loss']['mean']:.4f}" in lines[header + 1]
 
 
+def test_the_rule_of_the_ranks_and_better_given_settings_are_said(stand_ins, monkeypatch):
+    lines: list[str] = []
+    found = iter([Measures(accuracy=0.5, loss=1.0), Measures(accuracy=0.75, loss=0.8)])
+    monkeypatch.setattr(tuning, "_check", lambda *more: next(found))
+    _, account = search(small_options(learning_rate=0.5), say=lines.append)
+    assert f"rank 1 is chosen by this rule: {account['rule']}" in lines
+    assert lines[-1].startswith("the given settings were right for 2 more of the 8 eval examples than the chosen ones")
+
+
 def test_the_account_is_json(searched):
     json.dumps(searched[2], allow_nan=False)
 
@@ -119,7 +128,7 @@ def test_the_hopeless_are_given_up_and_never_chosen(stand_ins):
     assert given_up
     assert chosen.learning_rate == min(row["settings"]["learning_rate"] for row in account["table"])
     assert account["table"][-1] in given_up
-    assert lines[-3].startswith("* given up")
+    assert lines[-4].startswith("* given up")
 
 
 def test_settings_that_diverge_are_a_row_without_numbers(stand_ins):
