@@ -107,12 +107,12 @@ done
 
 flags=(
   --recipe "${RECIPE:-hugs}"
-  --train_data_paths "$job_dir/preproc/train*"
-  --eval_data_paths "$job_dir/preproc/eval*"
+  --train_data_paths "$job_dir/preproc/train"
+  --eval_data_paths "$job_dir/preproc/eval"
   --output_path "$job_dir/$job_id"
 )
 if any_file "$job_dir/preproc/test-"*; then
-  flags+=(--test_data_paths "$job_dir/preproc/test*")
+  flags+=(--test_data_paths "$job_dir/preproc/test")
 fi
 
 find_python train tensorflow

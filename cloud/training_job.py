@@ -91,7 +91,7 @@ def trainer_arguments(job: TrainingJob, recipe: Recipe) -> list[str]:
         raise InputError("--output_path: is PATH/JOB_ID. Give the JOB_ID of the folder instead.")
     arguments = []
     for split in ("train", "eval", *(["test"] if job.has_test else [])):
-        arguments += [f"--{split}_data_paths={job.job_dir}/preproc/{split}*"]
+        arguments += [f"--{split}_data_paths={job.job_dir}/preproc/{split}"]
     arguments += [f"--output_path={job.output_path}", *_recipe_flags(recipe, given), *job.flags]
     options = parse_options(arguments, environ={})
     _require_reachable(options, recipe)

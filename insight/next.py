@@ -71,16 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     import numpy as np
 
     from insight.data.embedded_photos import read_embedded_photos
+    from insight.data.joined_groups import equal_files
     from insight.data.photo_files import PhotoFiles
     from insight.label_errors.features import principal_features
     from insight.next_commands import LABELS_NAME, training_step
     from insight.pages.output_folder import OutputFolder
     from insight.selection.choose import choose, head_scores
     from insight.selection.expected_gain import expected_gain
+    from trainer.data.record_sets import find_record_sets
 
+    # A wrong input is told before an output that is there already.
+    sets = find_record_sets(options.data_paths, flag="data_paths", input_dict=options.input_dict)
     output = OutputFolder(options.output_path, [PAGE_NAME, TABLE_NAME, RESULT_NAME], overwrite=options.overwrite)
     before = _previous(options, output.path(RESULT_NAME))
-    photos = read_embedded_photos(options.data_paths, flag="data_paths", input_dict=options.input_dict)
+    photos = read_embedded_photos(options.data_paths, flag="data_paths", input_dict=options.input_dict, sets=sets)
     labelled, unlabelled, num_copies = _parts(photos)
     if not len(unlabelled):
         raise InputError(
@@ -102,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.n,
         seed=options.seed,
     )
-    gain = expected_gain(of_labelled, label_ids, len(choice.rows), num_labels=num_labels, seed=options.seed)
+    # A photo that is there twice would be in both parts of the cross-validation, and be known before it is asked for.
+    once = np.unique(equal_files(photos.image_digests[labelled]))
+    gain = expected_gain(of_labelled[once], label_ids[once], len(choice.rows), num_labels=num_labels, seed=options.seed)
     rows = unlabelled[choice.rows]
 
     files = PhotoFiles(photos, options.photo_dirs)

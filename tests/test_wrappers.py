@@ -101,7 +101,7 @@ def test_train_passes_patterns_and_flags(wrappers, job):
     assert (done.returncode, done.stderr) == (0, "")
     usual = [
         *("-m", "trainer.task", "--recipe", "hugs"),
-        *("--train_data_paths", f"{job}/preproc/train*", "--eval_data_paths", f"{job}/preproc/eval*"),
+        *("--train_data_paths", f"{job}/preproc/train", "--eval_data_paths", f"{job}/preproc/eval"),
         *("--output_path", f"{job}/training"),
     ]
     assert wrappers.arguments() == usual
@@ -110,7 +110,7 @@ def test_train_passes_patterns_and_flags(wrappers, job):
     wrappers.run("hugs_train.sh", "my data", job, "longer.2", "--", "--max_steps", "5", RECIPE="my.yaml")
     assert wrappers.arguments() == [
         *(word.replace("hugs", "my.yaml").replace("/training", "/longer.2") for word in usual),
-        *("--test_data_paths", f"{job}/preproc/test*", "--max_steps", "5"),
+        *("--test_data_paths", f"{job}/preproc/test", "--max_steps", "5"),
     ]
 
     wrappers.run("hugs_train.sh", "my data", job, "--", "--seed=1")
@@ -179,7 +179,7 @@ def test_the_directory_may_be_a_file_uri(wrappers, job):
 def test_a_name_with_commas_and_brackets_is_no_pattern(wrappers, job):
     (wrappers.folder / job).rename(wrappers.folder / "my data" / "a,b [2023]")
     assert wrappers.run("hugs_train.sh", "my data", "my data/a,b [2023]").returncode == 0
-    assert "my data/a,b [2023]/preproc/train*" in wrappers.arguments()
+    assert "my data/a,b [2023]/preproc/train" in wrappers.arguments()
 
 
 @pytest.mark.parametrize("script", ["hugs_preproc.sh", "hugs_train.sh"])

@@ -107,6 +107,7 @@ def _warnings(
     from trainer.data.dataset import data_warnings
     from trainer.data.embedding_findings import finding_warnings
     from trainer.data.record_origins import origin_warnings
+    from trainer.data.repeated_images import repeated_image_warnings
     from trainer.data.shared_images import shared_image_warnings
 
     warnings = []
@@ -135,6 +136,7 @@ def _warnings(
     warnings = [
         # The first warnings are those about images that were trained on: they are printed whatever else there is.
         *shared_image_warnings(shared, look=_twins_command(options, sets)),
+        *repeated_image_warnings(data["train"]),
         *finding_warnings(findings, (record_set for part in sets.values() for record_set in part)),
         *origin_warnings(origins),
         *warnings,

@@ -92,7 +92,12 @@ class EmbeddedPhotos:
 
 
 def read_embedded_photos(
-    paths: Sequence[str], *, flag: str, input_dict: str | None = None, only_labelled: bool = False
+    paths: Sequence[str],
+    *,
+    flag: str,
+    input_dict: str | None = None,
+    only_labelled: bool = False,
+    sets: Sequence[RecordSet] | None = None,
 ) -> EmbeddedPhotos:
     """Reads all records of the sets that some paths name, with their embeddings.
 
@@ -100,13 +105,15 @@ def read_embedded_photos(
       paths: shard files, globs, or prefixes of sets; local or gs://.
       flag: the option that named them, for the messages.
       input_dict: the dict.txt of sets that were made elsewhere.
+      sets: what `find_record_sets` gave for these paths, if they were looked for before; None to look for them here.
       only_labelled: leaves out records without a label while they are read, which takes less memory than `at`.
 
     Raises:
       InputError: a path names no whole set; sets come from different backbones or have different labels; a shard is
         damaged; there is no record; or the embeddings do not fit in memory.
     """
-    sets = find_record_sets(paths, flag=flag, input_dict=input_dict)
+    if sets is None:
+        sets = find_record_sets(paths, flag=flag, input_dict=input_dict)
     require_agreement(sets)
     total = sum(record_set.manifest.records for record_set in sets)
     size = sets[0].manifest.backbone.embedding_size

@@ -15,6 +15,7 @@ import json
 import os
 import posixpath
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from configs.errors import InputError
@@ -270,6 +271,13 @@ class Output:
                 "output_path."
             )
         fields = differences(self._job.definition, self._report["definition"])
+        if fields == ["input_path"] and _same_paths(self._job.definition, self._report["definition"]):
+            raise InputError(
+                f"output_path: {what} at {prefix!r}, and the list that it was made of has changed since: --input_path "
+                "is the same, its content is not. Pass --overwrite to embed the list as it is now (--embedding_cache "
+                "DIR reads what is in that cache already, in place of embedding it again), or choose another "
+                "output_path."
+            )
         if fields:
             raise InputError(
                 f"output_path: {what} at {prefix!r} that was made with other {', '.join(fields)}. "
@@ -350,3 +358,11 @@ def locked(
         storage=storage,
         ask_service=ask_service,
     )
+
+
+def _same_paths(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether two definitions name the same lists, whatever is in them."""
+    try:
+        return [path for path, _ in mine["input_path"]] == [path for path, _ in theirs["input_path"]]
+    except (KeyError, TypeError, ValueError):
+        return False

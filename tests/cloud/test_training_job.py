@@ -33,9 +33,9 @@ def test_the_trainer_gets_what_the_recipe_says():
     recipe = Recipe(name="x", train=TrainOptions(hidden_units=3, epochs=7, l2=0.25, label_mode="multi"))
     options = options_of(with_flags(has_test=True), recipe)
     assert (options.hidden_units, options.epochs, options.l2, options.label_mode) == (3, 7, 0.25, "multi")
-    assert options.train_data_paths == ("gs://bucket/a b/hugs_1/preproc/train*",)
-    assert options.eval_data_paths == ("gs://bucket/a b/hugs_1/preproc/eval*",)
-    assert options.test_data_paths == ("gs://bucket/a b/hugs_1/preproc/test*",)
+    assert options.train_data_paths == ("gs://bucket/a b/hugs_1/preproc/train",)
+    assert options.eval_data_paths == ("gs://bucket/a b/hugs_1/preproc/eval",)
+    assert options.test_data_paths == ("gs://bucket/a b/hugs_1/preproc/test",)
     assert options.output_path == "gs://bucket/a b/hugs_1/training"
     assert options_of(JOB, recipe).test_data_paths == ()
 

@@ -196,3 +196,9 @@ def test_decisions_by_keys_are_downloaded_as_corrections(folder, audited):
     assert {entry.by for entry in found} == {'Ann "A", B'}
     change = found.by_digest[bytes.fromhex(audited[1]["image_sha256"])]
     assert change.labels == (audited[1]["proposed_label"],)
+
+
+def test_a_wrong_name_is_told_before_an_output_that_is_there(tmp_path):
+    (tmp_path / "audit.html").touch()
+    with pytest.raises(InputError, match="--data_paths: no such record set"):
+        main(["--data_paths", str(tmp_path / "trian"), "--output_path", str(tmp_path)])

@@ -123,3 +123,13 @@ def test_labels_are_given_by_keys_or_choice_and_saved(tmp_path):
             with opened_file(browser, path, width=width, dark=width == 390, bypass_csp=True) as page:
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
                 assert not accessibility_faults(page)
+
+
+def test_photos_that_are_there_twice_do_not_raise_the_accuracy(tmp_path):
+    once, pool = write_sets(tmp_path).split(",")
+    _, plain = run(f"{once},{pool}", tmp_path)
+    (tmp_path / "more").mkdir()
+    again = write_sets(tmp_path / "more").split(",")[0]
+    _, twice = run(f"{once},{again},{pool}", tmp_path, "--overwrite")
+    assert twice["labelled"] == 2 * plain["labelled"]
+    assert abs(twice["expected_gain"]["accuracy"] - plain["expected_gain"]["accuracy"]) < 0.02

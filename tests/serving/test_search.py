@@ -237,7 +237,7 @@ def test_sets_of_another_network_are_refused_at_start(model_dir, photos, tmp_pat
     flags = ["--model_dir", model_dir, "--port", "0", "--search"]
     with pytest.raises(InputError, match="--search: no such file"):
         serve.main([*flags, str(tmp_path / "none")])
-    with pytest.raises(InputError, match="--search: .* is a folder. Name the shards in it"):
+    with pytest.raises(InputError, match="--search: .* is a folder. Name a set in it"):
         serve.main([*flags, str(tmp_path)])
     with pytest.raises(InputError, match="--search_index: the folder .* holds .* and no index"):
         serve.main([*flags, photos.prefix, "--search_index", os.path.dirname(photos.prefix)])

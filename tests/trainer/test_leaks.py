@@ -244,3 +244,13 @@ def test_a_table_of_twins_that_cannot_be_used_is_one_line(without_network, folde
     with pytest.raises(InputError, match=message):
         task.main(arguments(place, "--twins", str(place / "twins.csv")))
     assert not (place / "training" / "model").exists()
+
+
+def test_two_training_sets_with_other_labels_for_the_same_photos(without_network, folder, write_set, capsys):
+    place = folder(evaluation=range(1000, 1030))
+    other = [[(row + (row < 5)) % 3] for row in range(60)]
+    write_set(str(place / "preproc" / "train-corrected"), embeddings(60, 0), other, contents=list(range(60)))
+    task.main(arguments(place))
+    words = f"60 images are in both {place}/preproc/train and {place}/preproc/train-corrected, 5 of them with different"
+    assert words in capsys.readouterr().err
+    assert any(words in one and "such as train/0.jpg (red and green)" in one for one in metrics_of(place)["warnings"])

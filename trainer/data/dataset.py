@@ -145,11 +145,13 @@ class EmbeddingDataset(LabeledExamples):
       embeddings: the embeddings of the n examples.
       source: a digest of the files that the examples were read from; empty if they come from elsewhere.
       corrections: the corrections that were applied to the records.
+      set_starts: the prefix of each record set and its first example, in their order; empty if not from sets.
     """
 
     embeddings: Embeddings
     source: str = ""
     corrections: tuple[AppliedCorrection, ...] = ()
+    set_starts: tuple[tuple[str, int], ...] = ()
 
     def digest(self) -> str:
         """A digest of all that training can learn from: the examples and their order, the labels and the mode.
@@ -285,6 +287,8 @@ def read_dataset(
         raise InputError(
             f"--{flag}: none of the {counted(total, 'record')} has a label, so there is nothing to learn from."
         )
+    first_shards = itertools.accumulate((len(one.manifest.shards) for one in record_sets[:-1]), initial=0)
+    set_starts = [(one.prefix, first_rows[shard]) for one, shard in zip(record_sets, first_shards, strict=True)]
     embeddings: Embeddings
     if budget is None or keep:
         embeddings = _in_memory(array, filled)
@@ -312,6 +316,7 @@ def read_dataset(
         image_digests=np.concatenate(image_digests),
         source=_source(record_sets, unlabeled, corrections),
         corrections=tuple(applied),
+        set_starts=tuple(set_starts),
     )
 
 

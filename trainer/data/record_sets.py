@@ -14,12 +14,16 @@ from typing import Any
 from configs.counts import counted
 from configs.errors import InputError
 from configs.printed_commands import program_command
+from preprocess.lists.labels import DICT_NAME
 from preprocess.records import record_set
 from preprocess.records.backbone_identity import difference_of
 from preprocess.records.record_set import Manifest, Shard, set_of_shard, sidecar_dir, sidecar_path
 from preprocess.storage.base import with_literal_folders
 from trainer.data.unfinished_sets import finishing_command, is_unfinished
 from trainer.storage.files import cause_of, has_glob, is_folder, is_in_bucket, storage
+
+# The names of lists, which are embedded before anything can be learnt from them.
+_LIST_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,12 +81,16 @@ def _files(path: str, flag: str) -> list[str]:
         if matched == [path]:  # A plain name: the shell may have expanded the glob, and a name may hold a bracket.
             return matched
         if is_folder(path):
-            inside = posixpath.join(path, "train*")
-            raise InputError(f"--{flag}: {path} is a folder. Name the shards in it, for example '{inside}'.")
+            inside = posixpath.join(path, "train")
+            raise InputError(f"--{flag}: {path} is a folder. Name a set in it, for example '{inside}'.")
         if is_folder(sidecar_dir(path)):  # A set may have a bracket in its name.
-            return _files(f"{glob.escape(path)}-*", flag)
+            return _shards_of(path, flag)
         if not has_glob(path):
-            raise InputError(f"--{flag}: no such file: {path}. Name shards, or a glob such as 'out/preproc/train*'.")
+            if any(set_of_shard(name) == path for name in storage().match(f"{path}-*")):
+                return _shards_of(path, flag)  # Made elsewhere, or the manifest is gone.
+            raise InputError(
+                f"--{flag}: no such record set or file: {path}. Name a set such as 'out/preproc/train', or shards."
+            )
     except OSError as error:
         raise InputError(f"--{flag}: cannot look at {path}: {cause_of(error)}") from error
     if found := [name for name in matched if not _is_sidecar(name)]:
@@ -95,6 +103,25 @@ def _files(path: str, flag: str) -> list[str]:
     if not is_in_bucket(path) and not has_glob(folder) and not os.path.isdir(folder):
         hint = f" (there is no folder {folder})"
     raise InputError(f"--{flag}: nothing matches {path!r}{hint}. Did the pipeline run, with this output path?")
+
+
+def _shards_of(prefix: str, flag: str) -> list[str]:
+    """The shard files of exactly one set: a name without a star is no beginning of the names of other sets.
+
+    Raises:
+      InputError: there is none.
+      OSError: storage cannot be read.
+    """
+    # Of `train`, this matches the shards of a set `train-corrected` too.
+    found = [path for path in storage().match(f"{glob.escape(prefix)}-*") if set_of_shard(path) == prefix]
+    if found:
+        return found
+    if is_unfinished(prefix):
+        raise _unfinished(prefix, flag)
+    raise InputError(
+        f"--{flag}: the record set {prefix} has no shards: there is only {sidecar_dir(prefix)}, which holds no "
+        "records. Did the pipeline run to its end, with this output path?"
+    )
 
 
 def _unfinished(prefix: str, flag: str) -> InputError:
@@ -163,7 +190,7 @@ def _whole_set(prefix: str, selected: set[str], flag: str) -> RecordSet:
         if shard.name not in selected:
             raise InputError(
                 f"--{flag}: only part of the record set {prefix} is named: {shard.name} is missing. Name the "
-                f"whole set: '{prefix}*'."
+                f"whole set: '{prefix}'."
             )
     stale = selected - {shard.name for shard in manifest.shards}
     return dataclasses.replace(found, stale_files=tuple(sorted(found.shard_path(name) for name in stale)))
@@ -179,7 +206,8 @@ def find_record_sets(paths: Sequence[str], *, flag: str, input_dict: str | None 
     """The whole record sets that the paths name, in the order of their prefixes.
 
     Args:
-      paths: shard files, globs, or prefixes of sets; local or gs://.
+      paths: shard files, globs, or prefixes of sets; local or gs://. A prefix names exactly one set; a glob names all
+        sets with a shard that it matches.
       flag: the option that named them, for the messages.
       input_dict: dict.txt. If it is given, files without a sidecar folder count as record sets made elsewhere; their
         names may be any. A file that is not named like a shard is then a set by itself.
@@ -201,6 +229,21 @@ def find_record_sets(paths: Sequence[str], *, flag: str, input_dict: str | None 
             if prefix is None and labels is not None:
                 prefix = file
             if prefix is None:
+                if file.endswith(_LIST_ENDINGS):
+                    folder, name = posixpath.split(posixpath.splitext(file)[0])
+                    command = program_command(
+                        "embed",
+                        "--input_path",
+                        file,
+                        "--input_dict",
+                        posixpath.join(folder, DICT_NAME),
+                        "--output_path",
+                        posixpath.join(folder, "preproc", name),
+                    )
+                    raise InputError(
+                        f"--{flag}: {file} is a list of photos, not a record set. Embed it first: {command}. Then name "
+                        "the output path of that command here."
+                    )
                 raise InputError(
                     f"--{flag}: {file} is not named like a shard (train-00000-of-00004.tfrecord.gz). "
                     f"Narrow the path {path!r} so that it matches shards alone."

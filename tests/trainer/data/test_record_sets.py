@@ -74,7 +74,7 @@ def test_a_folder_is_not_a_glob(train):
 def test_a_file_that_is_no_shard(train):
     with open(f"{train}.csv", "w") as stream:
         stream.write("a,b\n")
-    with pytest.raises(InputError, match=r"train\.csv is not named like a shard"):
+    with pytest.raises(InputError, match=r"train\.csv is a list of photos"):
         find(f"{train}*")
 
 
@@ -146,3 +146,17 @@ def test_two_dictionaries_are_refused(train, write_set, labels, words):
 def test_a_set_may_not_be_trained_and_measured_on(train):
     with pytest.raises(InputError, match=r"train is in --train_data_paths and in --eval_data_paths"):
         require_disjoint(find(f"{train}*"), find(train), flag="eval_data_paths")
+
+
+def test_a_name_without_a_star_is_exactly_one_set(train, write_set):
+    corrected = write_set(f"{train}-corrected", EMBEDDINGS, LABELS)
+    assert [found.prefix for found in find(train)] == [train]
+    assert [found.prefix for found in find(f"{train}*")] == [train, corrected]
+
+
+def test_a_list_must_be_embedded_first(train):
+    path = f"{train}.csv"
+    with open(path, "w") as stream:
+        stream.write("a,b\n")
+    with pytest.raises(InputError, match=r"is a list of photos, not a record set\. Embed it first: .*hugs embed"):
+        find(path)

@@ -103,7 +103,7 @@ def test_what_is_wrong_with_records_is_said_as_of_local_ones(gcs, colour_sets, t
     assert streamed.digest() == kept.digest()
 
     assert "gs://bucket/preproc is a folder" in complaint_about("gs://bucket/preproc")
-    assert "no such file: gs://bucket/preproc/test" in complaint_about("gs://bucket/preproc/test")
+    assert "no such record set or file: gs://bucket/preproc/test" in complaint_about("gs://bucket/preproc/test")
     assert "nothing matches 'gs://bucket/preproc/test*'" in complaint_about("gs://bucket/preproc/test*")
     assert "there is no bucket gs://no-bucket" in complaint_about("gs://no-bucket/train*")
     shards = [f"gs://bucket/preproc/train-0000{number}-of-00002.tfrecord" for number in range(2)]
