@@ -54,7 +54,7 @@ class ImagesToJsonOptions(Options):
     model_dir: str | None = option(
         None,
         Path("a folder", "read"),
-        help="with --resize: the model that answers, as trainer.task exported it, local or in a bucket. It says which "
+        help="with --resize: the model that answers, as `hugs train` wrote it, local or in a bucket. It says which "
         "size its network takes",
         decides="neither",
         metavar="DIR",
@@ -181,7 +181,7 @@ def _model_info(folder: str) -> tuple[ModelInfo, str]:
         if (raw := read_file(path, storage)) is not None:
             return ModelInfo.from_bytes(raw, where=path), model_dir
     raise InputError(
-        f"--model_dir: {folder} holds no model exported by trainer.task (there is no {MODEL_INFO_PATH}). Give the "
+        f"--model_dir: {folder} holds no model that `hugs train` wrote (there is no {MODEL_INFO_PATH}). Give the "
         "folder that `hugs train` names as the model."
     )
 

@@ -100,7 +100,7 @@ def find_model(folder: str, *, image: str, is_own: bool, storage: Storage) -> Se
             break
     else:
         raise InputError(
-            f"MODEL_DIR: {folder} holds no model exported by trainer.task (there is no {MODEL_INFO_PATH} with a "
+            f"MODEL_DIR: {folder} holds no model that `hugs train` wrote (there is no {MODEL_INFO_PATH} with a "
             f"{GRAPH_NAME}). Give the folder that hugs_train.sh named, once the training has succeeded."
         )
     info = ModelInfo.from_bytes(raw, where=info_path)

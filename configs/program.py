@@ -36,13 +36,20 @@ def run_program(main: Callable[[Sequence[str] | None], int | None]) -> None:
             code = main(None) or EXIT_OK
     except InputError as error:
         message = " ".join(str(error).split())
-        print(f"error: {message}", file=sys.stderr)
+        _print_last(f"error: {message}")
         code = EXIT_INPUT_ERROR
     except KeyboardInterrupt as interrupt:
         # A program whose next run does not go on from here says what is true of it.
         then = str(interrupt) or f"To go on, give the same command again: {this_command()}"
-        print(f"interrupted. {then}", file=sys.stderr)
+        _print_last(f"interrupted. {then}")
         code = EXIT_INTERRUPTED
     # Otherwise the interpreter looks for cycles in all that TensorFlow and Beam made, for seconds, before it ends.
     gc.freeze()
     sys.exit(code)
+
+
+def _print_last(line: str) -> None:
+    """Prints a line on standard error, below all that was printed: standard output may be the same file."""
+    with contextlib.suppress(OSError, ValueError):  # Its reader is gone, or it is closed.
+        sys.stdout.flush()
+    print(line, file=sys.stderr)

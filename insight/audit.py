@@ -19,6 +19,7 @@ from configs.errors import EXIT_OK, InputError
 from configs.option import option
 from configs.program import run_program
 from configs.rules import Whole
+from configs.written_tables import SUSPECT_COLUMNS
 from insight.options import PageOptions, parse_options
 from trainer.options import Path
 
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.label_errors.audit_page import audit_page
     from insight.label_errors.groups import group_numbers
     from insight.label_errors.judge import judge_labels
-    from insight.label_errors.suspects import COLUMNS, SUSPECTS_NAME, all_labels, suspect_lines, suspects
+    from insight.label_errors.suspects import SUSPECTS_NAME, all_labels, suspect_lines, suspects
     from insight.next_commands import steps_with_corrections
     from insight.pages.output_folder import OutputFolder
     from trainer.data.record_sets import find_record_sets
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = suspects(photos, labels, judgement, groups)
     shown = list(itertools.islice(found, options.most))
     with output.text(SUSPECTS_NAME) as stream:
-        write_csv(stream, COLUMNS, suspect_lines(photos, labels, itertools.chain(shown, found)))
+        write_csv(stream, SUSPECT_COLUMNS, suspect_lines(photos, labels, itertools.chain(shown, found)))
     output.write(_PAGE_NAME, audit_page(photos, judgement, shown, photo_dirs=options.photo_dirs))
     print(f"photos          {len(photos):,} of {counted(len(photos.sets), 'set')}")
     if unlabelled:

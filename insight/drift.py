@@ -19,6 +19,7 @@ from configs.option import REQUIRED, option, same_option
 from configs.printed_commands import program_command
 from configs.program import begins_again, run_program
 from configs.rules import Number, RepeatedPaths, Switch
+from configs.written_tables import DRIFT_COLUMNS
 from insight.options import PageOptions, SetOptions, parse_options
 from trainer.options import Path
 
@@ -48,7 +49,7 @@ class DriftOptions(PageOptions):
     model_dir: str = option(
         REQUIRED,
         Path("a folder", "read"),
-        help="the model that trainer.task exported, local or gs://; it holds a sketch of its training set",
+        help="the model that `hugs train` wrote, local or gs://; it holds a sketch of its training set",
         decides="neither",
         metavar="DIR",
     )
@@ -224,7 +225,7 @@ def _report_unread(photos: NewPhotos) -> None:
 def _table(comparison: Comparison, photos: NewPhotos) -> str:
     """drift.csv: all new photos that were compared, those that are behind the difference first."""
     return csv_text(
-        ["image_uri", "image_sha256", "unusual", "similarity", "like", "location"],
+        DRIFT_COLUMNS,
         (
             [
                 photos.uris[photo.place],

@@ -18,6 +18,7 @@ from configs.errors import EXIT_OK, InputError
 from configs.option import option
 from configs.program import run_program
 from configs.rules import Whole
+from configs.written_tables import NEXT_COLUMNS
 from insight.options import PageOptions, parse_options
 from trainer.options import Path
 from trainer.storage.files import cause_of, storage
@@ -210,7 +211,7 @@ def _why(choice: Choice, place: int, labels: Sequence[str]) -> str:
 def _table(choice: Choice, rows: Any, photos: EmbeddedPhotos, files: PhotoFiles) -> str:
     """next.csv: the chosen photos, the most wanted first. `label` is empty, to be filled in."""
     return csv_text(
-        ["image_uri", "image_sha256", "label", "proposed_label", "score", "stands_for", "why", "location"],
+        NEXT_COLUMNS,
         (
             [
                 photos.uris[row],

@@ -33,7 +33,15 @@ from pipelines.splits.assign import name_share, split_of, stratified
 from pipelines.splits.earlier_lists import moved_message, read_earlier_lists
 from pipelines.splits.given_split import CLASSES, KEEP, POOL, GivenSplit, find_given_split, parent_folders
 from pipelines.splits.photo_groups import PhotoGroups
-from pipelines.splits.summary import say_doubts, say_given_split, say_groups, say_left_out, say_odd_folders, table
+from pipelines.splits.summary import (
+    MIN_IMAGES,
+    say_doubts,
+    say_given_split,
+    say_groups,
+    say_left_out,
+    say_odd_folders,
+    table,
+)
 from preprocess.images.class_folders import (
     ClassFolders,
     find_local_images,
@@ -395,10 +403,16 @@ def main(argv: Sequence[str] | None = None, *, storage: Storage | None = None) -
             text = f"{flag} {percent:g} means {percent:g} %; for {100 * percent:g} % pass {flag} {100 * percent:g}"
             print(f"warning: {text}.", file=sys.stderr)
     if not photos["eval"]:
-        advice = "Raise --eval_percent" + ("." if args.stratify else ", or pass --stratify.")
+        most = max(sum(of_class.values()) for of_class in counts.values())
+        if most < MIN_IMAGES:
+            advice = f"Add photos: no class has more than {most}, and each needs at least {MIN_IMAGES}."
+        else:
+            advice = "Raise --eval_percent" + ("." if args.stratify else ", or pass --stratify.")
         print(f"warning: there is no eval.csv, and training needs one. {advice}", file=sys.stderr)
     print(table(counts))
     print(f"\nwritten: {', '.join(written)}")
+    if not photos["eval"]:  # What comes next is to be another run of this program.
+        return EXIT_OK
     flags = {
         "--input_path": os.path.join(output_dir, "train.csv"),
         "--input_dict": written[0],

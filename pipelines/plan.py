@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 # What --help says of the flags of pipelines.embed that matter most here.
 _HELP = {
-    "weights": "as for pipelines.embed; random ones take the same time as real ones",
-    "engine": "as for pipelines.embed",
-    "precision": "as for pipelines.embed",
+    "weights": "as for hugs embed; random ones take the same time as real ones",
+    "engine": "as for hugs embed",
+    "precision": "as for hugs embed",
 }
 
 
@@ -68,7 +68,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[PlanOptions, Recipe]:
     parser = OneLineParser(
         module="pipelines.plan",
         description=(__doc__ or "").partition("\n\n")[0],
-        epilog="The program also takes all other flags of pipelines.embed that say how images are read and embedded.",
+        epilog="The program also takes all other flags of hugs embed that say how images are read and embedded.",
     )
     add_flags(parser, options_of(PlanOptions))
     add_flags(parser, options_of(PreprocessOptions), help=_HELP)

@@ -79,7 +79,7 @@ class PreprocOptions(RecipeListOptions):
     dry_run: bool = option(
         False,
         Switch(can_be_unset=False),
-        help="check what can be checked without writing, print the commands of pipelines.embed, start nothing",
+        help="check what can be checked without writing, print the commands of hugs embed, start nothing",
         decides="neither",
     )
     plan: bool = option(
@@ -96,10 +96,10 @@ def _parse(argv: Sequence[str] | None) -> tuple[PreprocOptions, list[str]]:
     parser = OneLineParser(
         module="pipelines.preproc",
         usage="%(prog)s --data_dir DIR [--recipe RECIPE] [--job_dir DIR] [--wait] [--dry_run] [--plan] "
-        "[flags of pipelines.embed …]",
+        "[flags of hugs embed …]",
         description="Embeds the training, evaluation and test lists of a recipe: those in a directory one after the "
         "other, those in a bucket all at once on Dataflow (--runner DirectRunner: here).",
-        epilog="Every other flag is passed on to pipelines.embed, for example --weights random --seed 1; "
+        epilog="Every other flag is passed on to hugs embed, for example --weights random --seed 1; "
         f"`{program_command('embed', '--help')}` lists them.",
     )
     add_flags(parser, options_of(PreprocOptions))

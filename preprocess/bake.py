@@ -30,7 +30,7 @@ class BakeOptions(BackboneOptions):
     prefix = "--"
 
     backbone: str = same_option(
-        BackboneOptions, "backbone", help="the network, as for pipelines.embed, or several", metavar="NAME|PATH[,...]"
+        BackboneOptions, "backbone", help="the network, as for hugs embed, or several", metavar="NAME|PATH[,...]"
     )
     weights_only: bool = option(
         False,

@@ -46,7 +46,7 @@ class ServeOptions(Options):
     model_dir: tuple[str, ...] = option(
         REQUIRED,
         Paths("read"),
-        help="the model that trainer.task exported, or a folder of numbered versions of it (1, 2 ...), local or gs://; "
+        help="the model that `hugs train` wrote, or a folder of numbered versions of it (1, 2 ...), local or gs://; "
         "several for several models",
         decides="neither",
         metavar="DIR",
@@ -222,7 +222,7 @@ class ServeOptions(Options):
         if self.port > 65535:
             self._fail("port", "a whole number from 0 to 65535")
         if not self.model_dir:
-            raise InputError("--model_dir: name the model that trainer.task exported.")
+            raise InputError("--model_dir: name the model that `hugs train` wrote.")
         if self.precision == "int8" and not self.calibrate_with:
             raise InputError(
                 "--precision: int8 is calibrated on photos. Name some with --calibrate_with, best the list that the "

@@ -35,7 +35,7 @@ class ExportFrozenOptions(Options):
     model_dir: str = option(
         REQUIRED,
         Path("a folder", "read"),
-        help="the model that trainer.task exported, local or gs://",
+        help="the model that `hugs train` wrote, local or gs://",
         decides="neither",
         metavar="DIR",
     )

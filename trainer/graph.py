@@ -41,7 +41,7 @@ class GraphOptions(BackboneOptions):
     model_dir: str | None = option(
         None,
         Path("a folder", "read"),
-        help="show a model that trainer.task exported, network and head, in place of a --backbone",
+        help="show a model that `hugs train` wrote, network and head, in place of a --backbone",
         decides="neither",
         metavar="DIR",
     )

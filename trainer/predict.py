@@ -53,7 +53,7 @@ class PredictOptions(Options):
     model_dir: str | None = option(
         None,
         Path("a folder", "read"),
-        help="the model that trainer.task exported, local or gs://",
+        help="the model that `hugs train` wrote, local or gs://",
         decides="neither",
     )
     top_k: int = option(5, Whole(1), help="labels to print for each photo", decides="neither")

@@ -7,10 +7,10 @@ import itertools
 from collections.abc import Sequence
 
 from configs.csv_text import LABEL_SEPARATOR, csv_text
+from configs.written_tables import TWIN_COLUMNS
 from insight.copies.find import Twin
 from insight.data.embedded_photos import EmbeddedPhotos
 from insight.data.set_names import set_names
-from preprocess.records.twin_groups import DIGEST_COLUMN, GROUP_COLUMN, URI_COLUMN
 
 Group = tuple[Twin, ...]
 
@@ -64,7 +64,7 @@ def twin_table(photos: EmbeddedPhotos, groups: Sequence[Group]) -> str:
     """
     names = set_names(photos.sets)
     return csv_text(
-        [URI_COLUMN, DIGEST_COLUMN, GROUP_COLUMN, "set", "label", "kind", "hash_bits", "similarity"],
+        TWIN_COLUMNS,
         (
             [
                 photos.uris[twin.row],

@@ -16,19 +16,6 @@ from insight.data.embedded_photos import EmbeddedPhotos
 from insight.label_errors.judge import Judgement
 
 SUSPECTS_NAME = "suspects.csv"
-COLUMNS = (
-    "image_uri",
-    "image_sha256",
-    "label",
-    "proposed_label",
-    "wrong",
-    "label_score",
-    "proposed_score",
-    "neighbours_for",
-    "neighbours_against",
-    "twin_label",
-    "why",
-)
 # Neighbours that are named, of those that vouch.
 _NAMED_NEIGHBOURS = 5
 
@@ -159,7 +146,7 @@ def _have(count: int) -> str:
 def suspect_lines(
     photos: EmbeddedPhotos, labels: Sequence[tuple[str, ...]], found: Iterable[Suspect]
 ) -> Iterator[list[object]]:
-    """The lines of the table below `COLUMNS`, one for each suspect, in order. Probabilities have four decimals."""
+    """The lines below the header, `SUSPECT_COLUMNS`, one for each suspect. Probabilities have four decimals."""
     with doing("writing the table", total=len(photos), unit="photo") as progress:
         for suspect in found:
             yield _line(photos, labels, suspect)

@@ -10,10 +10,9 @@ import numpy as np
 
 from configs.csv_text import LABEL_SEPARATOR, csv_text
 from configs.errors import InputError
+from configs.written_tables import MAP_COLUMNS
 from insight.data.embedded_photos import EmbeddedPhotos
 from trainer.storage.files import cause_of, storage
-
-_HEADER = ("image_uri", "image_sha256", "label", "set", "x", "y")
 
 
 def table_text(photos: EmbeddedPhotos, positions: np.ndarray, *, set_names: Sequence[str]) -> str:
@@ -25,7 +24,7 @@ def table_text(photos: EmbeddedPhotos, positions: np.ndarray, *, set_names: Sequ
       set_names: a name for each set.
     """
     return csv_text(
-        _HEADER,
+        MAP_COLUMNS,
         (
             [
                 photos.uris[row],

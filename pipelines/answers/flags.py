@@ -52,7 +52,7 @@ class AnswerOptions(Options):
     model_dir: str | None = option(
         None,
         PathText(),
-        help="the model that trainer.task exported; without one, a --backbone answers with ImageNet's classes",
+        help="the model that `hugs train` wrote; without one, a --backbone answers with ImageNet's classes",
         decides="neither",
         metavar="DIR",
     )

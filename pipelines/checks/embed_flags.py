@@ -107,7 +107,7 @@ class JobOptions(BatchOptions, PreprocessOptions, PathOptions):
     retry_failures: str | None = option(
         None,
         _Reasons(anything=True),
-        help="try the dead letters of a finished set again, all or those of some reasons, and complete the set",
+        help="try the failed rows of a finished set again, all or those of some reasons, and complete the set",
         decides="neither",
         metavar="REASON[,REASON]",
     )
@@ -127,7 +127,7 @@ class JobOptions(BatchOptions, PreprocessOptions, PathOptions):
     prediction: str | None = option(
         None,
         _PATH,
-        help="a plan that pipelines.plan made of these lists: the report compares it with the run",
+        help="a plan that `hugs plan` made of these lists: the report compares it with the run",
         decides="neither",
         metavar="FILE",
     )

@@ -16,6 +16,7 @@ from preprocess.storage.uris import resolve_uri
 # What may stand before a name in a line of a list or of JSON.
 _BEFORE_NAMES = b"/,;|\t\"' "
 _MAX_ROWS = 200
+_MAX_HEADER_BYTES = 1 << 16
 _MAX_NEAREST_ROWS = 3000
 # How well a row fits what was asked for.
 _EXACT, _ENDS_SO, _HOLDS_IT = range(3)
@@ -51,6 +52,22 @@ class ListRow:
     def split(self) -> str:
         """The name of the list, for example "train"."""
         return posixpath.basename(self.list_path).partition(".")[0]
+
+
+def header_of(path: str) -> list[str]:
+    """The cells of the first line of a file of this machine; of JSON the names of its fields. Empty if it has none."""
+    try:
+        with open(path, "rb") as stream:
+            line = stream.readline(_MAX_HEADER_BYTES)
+    except OSError:
+        return []
+    if path.endswith((".jsonl", ".ndjson")):
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            return []
+        return list(found) if isinstance(found, dict) else []
+    return cells_of(line.rstrip(b"\r\n"), path)
 
 
 def cells_of(line: bytes, list_path: str) -> list[str]:

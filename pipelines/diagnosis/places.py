@@ -9,6 +9,8 @@ import posixpath
 import time
 
 from configs.list_names import SPLITS
+from configs.written_tables import writer_of
+from pipelines.diagnosis.list_rows import header_of
 from pipelines.diagnosis.look import Look
 from preprocess.answers.answer_files import BEGUN_NAME, answers_of_file
 from preprocess.machine.run_note import NOTE_NAME
@@ -37,7 +39,8 @@ class Places:
     """What lies in a folder and below it.
 
     Attributes:
-      lists: the lists, without those that a set or a training wrote.
+      lists: the lists, without the tables.
+      tables: tables that programs of the project wrote, each with what wrote it.
       sets: prefixes of sets.
       trainings: output folders of trainings.
       answers: prefixes of answers of `hugs predict_all`.
@@ -45,6 +48,7 @@ class Places:
     """
 
     lists: list[str] = dataclasses.field(default_factory=list)
+    tables: dict[str, str] = dataclasses.field(default_factory=dict)
     sets: list[str] = dataclasses.field(default_factory=list)
     trainings: list[str] = dataclasses.field(default_factory=list)
     answers: list[str] = dataclasses.field(default_factory=list)
@@ -58,6 +62,9 @@ def find_places(folder: str, look: Look) -> Places:
       OSError: a bucket cannot be read. Folders of this machine that cannot be read are left out.
     """
     places = _in_bucket(folder, look) if has_scheme(folder) else _on_disk(folder)
+    if not has_scheme(folder):
+        places.tables = {path: wrote for path in places.lists if (wrote := writer_of(header_of(path)))}
+        places.lists = [path for path in places.lists if path not in places.tables]
     for found in (places.lists, places.sets, places.trainings, places.answers):
         found.sort(key=_order)
     return places

@@ -19,6 +19,7 @@ from pipelines.diagnosis.places import METRICS_NAME, Places, find_places, is_lis
 from pipelines.diagnosis.row_fate import explain_rows, explain_unlisted_record
 from pipelines.diagnosis.set_files import is_set, list_set
 from pipelines.diagnosis.set_state import explain_set
+from pipelines.diagnosis.table_rows import explain_by_tables, explain_table
 from preprocess.answers.answer_files import answers_of_file
 from preprocess.images.class_folders import why_left_out
 from preprocess.images.formats import format_by_name
@@ -57,6 +58,9 @@ def explain(what: str, look: Look, look_in: str, around: Look) -> list[Answer]:
     places = find_places("" if look_in == "." else look_in, around)
     _follow_links(places, around)
     row = _ROW.fullmatch(what)
+    for name, line in ((what, None), (row["list"], int(row["line"])) if row else (what, None)):
+        if table := _table_named(name, places):
+            return [explain_table(table, line, places, around)]
     if row and (list_path := _list_named(row["list"], places)):
         return [_explain_row(list_path, int(row["line"]), places, around)]
     if list_path := _list_named(what, places):
@@ -71,6 +75,8 @@ def explain(what: str, look: Look, look_in: str, around: Look) -> list[Answer]:
     if images:
         return [explain_rows(of_image, places, around) for of_image in images.values()]
     if answer := explain_unlisted_record(what, places, around):
+        return [answer]
+    if answer := explain_by_tables(what, places, around):
         return [answer]
     if not has_scheme(what) and os.path.lexists(what) and not os.path.isdir(what):
         return [_explain_unlisted(what, places, around)]
@@ -128,11 +134,21 @@ def _follow_links(places: Places, look: Look) -> None:
                     and not _is_among(list_path, places.lists)
                     and os.path.isfile(list_path)
                 ):
-                    places.lists.append(list_path)
+                    # A table that somebody embedded is a list, too.
+                    same = [path for path in places.tables if os.path.realpath(path) == os.path.realpath(list_path)]
+                    for path in same:
+                        del places.tables[path]
+                    places.lists.append(same[0] if same else list_path)
 
 
 def _is_among(path: str, paths: Sequence[str]) -> bool:
     return os.path.realpath(path) in map(os.path.realpath, paths)
+
+
+def _table_named(name: str, places: Places) -> str | None:
+    if not has_scheme(name) and os.path.isfile(name):
+        return next((path for path in places.tables if os.path.realpath(path) == os.path.realpath(name)), None)
+    return next((path for path in places.tables if path.endswith(f"/{name}")), None)
 
 
 def _list_named(name: str, places: Places) -> str | None:
@@ -234,4 +250,5 @@ def _nothing_known(what: str, look_in: str, places: Places, look: Look) -> Input
     seen = f"{counted(len(places.lists), 'list')}, {counted(len(places.sets), 'set')} and "
     seen += counted(len(places.trainings), "training")
     cut = "" if places.whole else " The folder is large, and not all of it was looked at: --in names a smaller one."
-    return InputError(f"{what}: nothing is known of it in {where} ({seen}).{hint}{cut}")
+    gone = "" if has_scheme(what) or os.path.lexists(what) else "there is no such file or folder, and "
+    return InputError(f"{what}: {gone}nothing is known of it in {where} ({seen}).{hint}{cut}")

@@ -6,12 +6,12 @@ import csv
 import json
 import os
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from configs.counts import counted
 from configs.errors import InputError
-from configs.list_names import DICT_NAME
+from configs.list_names import DICT_NAME, SPLITS
 from pipelines.diagnosis.job_lists import has_changed, position_in_job, same_name
 from pipelines.diagnosis.list_rows import ListRow, find_rows
 from pipelines.diagnosis.look import BROKEN, FINE, NOTICE, UNFINISHED, Answer, Look, objects_in, short
@@ -20,9 +20,11 @@ from pipelines.diagnosis.places import METRICS_NAME, PREDICTIONS_NAME, SHARED_TA
 from pipelines.diagnosis.set_files import SetFiles, Work, list_set, read_set
 from pipelines.diagnosis.shard_bytes import holds
 from pipelines.diagnosis.stops import holder_of, what_stopped
+from pipelines.diagnosis.table_rows import tell_tables
 from preprocess.jobs.job import JOURNAL_NAME
 from preprocess.lists.labels import parse_label_dict
 from preprocess.records.record_set import FAILED_NAME, MANIFEST_NAME, REPORT_NAME, SKIPPED_NAME, sidecar_path
+from preprocess.storage.base import has_file
 from preprocess.storage.uris import has_scheme
 
 _DUPLICATES_NAME = "duplicates.jsonl"
@@ -63,15 +65,17 @@ class _Fate:
         self._answer = Answer("")
         self.problems: list[tuple[int, str]] = []
         self.news: list[str] = []
+        self._held_by: list[str] = []
 
     def tell(self) -> Answer:
         answer, first = self._answer, self._rows[0]
         for row in self._rows:
             labels = ", ".join(map(repr, row.labels)) or "none"
             answer.add("list", f"{row.place}: label {labels}" if row.uri else f"{row.place}: no image", row.list_path)
-        self._compare_lists()
-        for row in self._rows:
-            self._tell_sets(row)
+        of_sets = self._tell_sets()
+        self._compare_lists(of_sets)
+        self._tell_leaks()
+        tell_tables(self._answer, self._rows, self._places, self._look)
         if first.uri:
             for uri in dict.fromkeys(row.uri for row in self._rows):
                 for folder in self._places.trainings:
@@ -94,6 +98,8 @@ class _Fate:
 
     def _concluded(self, called: str, *, or_else: str) -> Answer:
         self.problems.sort(key=lambda problem: -problem[0])
+        if self._held_by:
+            self.news.insert(0, f"it is embedded, in {' and '.join(dict.fromkeys(self._held_by))}")
         words = [text for _, text in self.problems] or self.news or [or_else]
         self._answer.headline = f"{called}: {'; '.join(dict.fromkeys(words))}"
         self._answer.weight = self.problems[0][0] if self.problems else FINE
@@ -104,41 +110,95 @@ class _Fate:
 
     # Lists.
 
-    def _compare_lists(self) -> None:
-        rows = [row for row in self._rows if row.uri]
-        by_split: dict[str, list[ListRow]] = {}
+    def _compare_lists(self, rows: Sequence[ListRow]) -> None:
+        """Compares the rows that count: those of lists that became sets, if there are any."""
+        by_list: dict[str, list[ListRow]] = {}
         for row in rows:
-            by_split.setdefault(row.list_path, []).append(row)
-        labels = {tuple(sorted(row.labels)) for row in rows}
-        # Lists of other folders are of other models.
-        folders: dict[str, dict[str, str]] = {}
-        for row in rows:
-            folders.setdefault(posixpath.dirname(row.list_path), {})[row.list_path] = row.split
-        for together in folders.values():
-            if len(together) < 2:
-                continue
-            splits = " and ".join(together.values())
-            self._problem(NOTICE, f"it stands in several lists, {splits}, so a model is measured on what it has seen")
-        if len(labels) > 1:
+            by_list.setdefault(row.list_path, []).append(row)
+        if len({tuple(sorted(row.labels)) for row in rows}) > 1:
             named = " and ".join(f"{', '.join(map(repr, row.labels)) or 'none'} ({row.place})" for row in rows[:4])
             self._problem(NOTICE, f"its rows have different labels: {named}")
-        elif (times := max(map(len, by_split.values()), default=0)) > 1:
+        elif (times := max(map(len, by_list.values()), default=0)) > 1:
             self._problem(NOTICE, f"it stands {times} times in its list")
 
     # Sets.
 
-    def _tell_sets(self, row: ListRow) -> None:
-        found, unclear = False, []
-        for prefix in self._places.sets:
-            files = list_set(prefix, self._look)
-            found |= self._tell_set(row, files)
-            if not self._names_its_lists(files):
-                unclear.append(prefix)
-        if not found and unclear:
-            self._problem(UNFINISHED, f"no set of {row.list_path} is found; of {', '.join(unclear)} no list is known")
-        elif not found:
-            self._problem(UNFINISHED, f"it is not embedded: no set of {row.list_path} is found")
-            self._tell_what_would_come(row)
+    def _tell_sets(self) -> list[ListRow]:
+        """Tells what sets say of the rows. Returns the rows of lists that became sets; if none did, all own ones."""
+        of_sets: list[ListRow] = []
+        without: list[ListRow] = []
+        unclear: dict[str, SetFiles] = {}
+        for row in self._rows:
+            found = False
+            for prefix in self._places.sets:
+                files = list_set(prefix, self._look)
+                found |= self._tell_set(row, files)
+                if not self._names_its_lists(files):
+                    unclear[prefix] = files
+            (of_sets if found else without).append(row)
+        own = [row for row in without if not self._ledger_of(row.list_path)] or without
+        for path in dict.fromkeys(row.list_path for row in without):
+            ledger = self._ledger_of(path)
+            if ledger or of_sets:
+                by = "hugs relabel wrote this corrected list, and " if ledger else ""
+                self._answer.add("no set", f"{path}: {by}no set is made of it", ledger or path)
+        if of_sets or self._is_in(unclear.values()):
+            return of_sets or own
+        for path in dict.fromkeys(row.list_path for row in own):
+            if unclear:
+                self._problem(UNFINISHED, f"no set of {path} is found; of {', '.join(unclear)} no list is known")
+            else:
+                self._problem(UNFINISHED, f"it is not embedded: no set of {path} is found")
+                for row in own:
+                    if row.list_path == path:
+                        self._tell_what_would_come(row)
+        return own
+
+    def _ledger_of(self, list_path: str) -> str | None:
+        """The file in which `hugs relabel` says what it changed in a list that it wrote; None for other lists."""
+        path = f"{list_path}.corrections.jsonl"
+        return path if has_file(self._look.storage, path) else None
+
+    def _is_in(self, sets: Iterable[SetFiles]) -> bool:
+        """Whether one of some sets, of whose lists nothing is known, holds the photo under the name of a row."""
+        for files in sets:
+            for path in files.shards if self._look.has_time else ():
+                if any(row.uri and holds(path, row.uri, self._look) for row in self._rows):
+                    self._answer.add("embedded", f"in the set {files.prefix}", path)
+                    self._held_by.append(files.prefix)
+                    break
+        return bool(self._held_by)
+
+    def _tell_leaks(self) -> None:
+        """Tells where the record is in a set that is trained on and in one that the same model is measured on."""
+        held = {os.path.realpath(prefix): prefix for prefix in self._held_by}
+        leaks: list[str] = []
+        for folder in self._places.trainings:
+            named = (self._look.json(posixpath.join(folder, METRICS_NAME)) or {}).get("record_sets")
+            found: dict[str, list[str]] = {}
+            for use, prefixes in named.items() if isinstance(named, dict) else ():
+                for prefix in prefixes if isinstance(prefixes, list) else ():
+                    if isinstance(prefix, str) and os.path.realpath(prefix) in held:
+                        found.setdefault(use, []).append(prefix)
+            if len(found) > 1 and "train" in found:
+                sets = " and ".join(held[os.path.realpath(prefix)] for inner in found.values() for prefix in inner)
+                leaks.append(
+                    f"it stands in several lists, {' and '.join(found)}, and in their sets {sets}, so the model of "
+                    f"{folder} is measured on what it has seen"
+                )
+        by_folder: dict[str, set[str]] = {}
+        for prefix in self._held_by:
+            by_folder.setdefault(posixpath.dirname(prefix), set()).add(posixpath.basename(prefix))
+        for folder, names in by_folder.items():
+            used = [name for name in SPLITS if name in names]
+            if not leaks and len(used) > 1 and "train" in used:
+                sets = " and ".join(posixpath.join(folder, name) for name in used)
+                leaks.append(
+                    f"it stands in several lists, {' and '.join(used)}, and in their sets {sets}, so a model of them "
+                    "is measured on what it has seen"
+                )
+        # It is the gravest of what is only noticed.
+        self.problems[:0] = [(NOTICE, leak) for leak in leaks]
 
     def _names_its_lists(self, files: SetFiles) -> bool:
         """Whether it can be read of which lists a set is."""
@@ -246,7 +306,7 @@ class _Fate:
                 gone.append(path)
             elif holds(path, row.uri, look):
                 self._answer.add("embedded", f"in the set {prefix}", path)
-                self.news.insert(0, f"it is embedded, in {prefix}")
+                self._held_by.append(prefix)
                 return
             if path not in likely and not look.has_time:
                 is_cut = True

@@ -309,6 +309,6 @@ def _say_done(job: Job, *, verified: bool) -> int:
     """Says that nothing is left to do."""
     if verified:
         print(f"{job.output_prefix}: every file of the set was read, and every digest agrees")
-    what = "no row in its dead letters to try again" if job.retry is not None else "nothing to do"
+    what = "no failed row to try again" if job.retry is not None else "nothing to do"
     print(f"{job.output_prefix}: this very job has finished this set of records; {what}.")
     return EXIT_OK

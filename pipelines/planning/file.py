@@ -23,7 +23,7 @@ from preprocess.storage.uris import has_scheme
 
 PLAN_FORMAT = "hugs_plan/1"
 Where = Literal["here", "dataflow", "elsewhere"]
-_WRONG = "Give a file that pipelines.plan wrote, or delete this one."
+_WRONG = "Give a file that `hugs plan` wrote, or delete this one."
 
 
 def planned_options(options: PreprocessOptions, batch_size: int | None) -> dict[str, Any]:

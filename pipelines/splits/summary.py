@@ -15,6 +15,8 @@ from pipelines.splits.photo_groups import NAME, PARENT, PATH, PhotoGroups
 from preprocess.images.class_folders import ClassFolders, few_of, formats_hint
 
 FEW_IMAGES = 20
+MIN_IMAGES = 2
+"""One to train on and one to evaluate on."""
 _MAX_TABLE_ROWS = 40
 _MAX_PARENTS = 3
 
@@ -186,7 +188,7 @@ def say_doubts(labels: Sequence[str], counts: Counts, *, eval_percent: float, is
     stratified = "" if stratify or is_split else ", or pass --stratify"
     untrained = [label for label in labels if not counts[label]["train"]]
     if untrained:
-        advice = f"Add photos{stratified}, or lower --eval_percent or --test_percent."
+        advice = _advice(untrained, total, stratified, "lower --eval_percent or --test_percent")
         _say(
             "warning",
             f"NO TRAINING IMAGE of {few_of(untrained)}: the model can never learn it. "
@@ -194,7 +196,7 @@ def say_doubts(labels: Sequence[str], counts: Counts, *, eval_percent: float, is
         )
     unevaluated = [label for label in labels if not counts[label]["eval"]]
     if (eval_percent or is_split) and unevaluated:
-        advice = f"Add photos{stratified}, or raise --eval_percent."
+        advice = _advice(unevaluated, total, stratified, "raise --eval_percent")
         _say(
             "warning",
             f"no evaluation image of {few_of(unevaluated)}: nothing will be known about it. "
@@ -208,6 +210,14 @@ def say_doubts(labels: Sequence[str], counts: Counts, *, eval_percent: float, is
                 f"eval.csv has between {min(percents):.0f} and {max(percents):.0f} % of the images of a class; with "
                 f"--stratify it has {eval_percent:g} % of each.",
             )
+
+
+def _advice(labels: Sequence[str], total: Mapping[str, int], stratified: str, change: str) -> str:
+    """What to do about classes that a list lacks. No flag puts the only photo of a class into two lists."""
+    single = [label for label in labels if total[label] < MIN_IMAGES]
+    if single:
+        return f"Add photos: {few_of(single)} has {total[single[0]]}, and each class needs at least {MIN_IMAGES}."
+    return f"Add photos{stratified}, or {change}."
 
 
 def table(counts: Counts) -> str:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from configs.errors import InputError
+from configs.written_tables import SUSPECT_COLUMNS
 from insight.audit import main
-from insight.label_errors.suspects import COLUMNS
 from tests.support.browser import accessibility_faults, chromium, opened_file, reload_until_status
 from tests.support.written_sets import COLOURS, write_record_set
 from trainer.data.corrected import read_corrections
@@ -53,7 +53,7 @@ def audited(folder):
 
 
 def test_planted_wrong_labels_come_first_with_the_right_ones_proposed(folder, audited):
-    assert tuple(audited[0]) == COLUMNS and len(audited) == COUNT
+    assert tuple(audited[0]) == SUSPECT_COLUMNS and len(audited) == COUNT
     first = {row["image_uri"]: row for row in audited[: len(WRONG)]}
     assert set(first) == {f"{folder}/{row}.png" for row in WRONG}
     for row in WRONG:

@@ -406,7 +406,7 @@ def test_photos_and_answers_in_a_bucket(data, model, answering, gcs, tmp_path, m
     ("words", "message"),
     [
         (["--model_dir", "nowhere", "--input_path", "DATA"], "there is no folder nowhere"),
-        (["--model_dir", "DATA", "--input_path", "DATA"], "holds no model exported by trainer.task"),
+        (["--model_dir", "DATA", "--input_path", "DATA"], "holds no model that `hugs train` wrote"),
         (["--model_dir", "MODEL", "--input_path", "empty"], "no photo in the folder 'empty'"),
         (["--model_dir", "MODEL", "--input_path", "nowhere"], "there is no file or folder 'nowhere'"),
         (["--model_dir", "MODEL", "--input_path", "fifo"], "'fifo' is a pipe or a device"),

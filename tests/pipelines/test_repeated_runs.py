@@ -48,7 +48,7 @@ def test_dead_letters_are_tried_again_and_complete_the_same_set(thirty, capsys):
     assert shards(thirty) == retried
     capsys.readouterr()
     assert run(thirty, *flags, "--retry_failures") == 0
-    assert "no row in its dead letters to try again" in capsys.readouterr().out
+    assert "no failed row to try again" in capsys.readouterr().out
 
 
 def test_what_cannot_be_retried_is_said(thirty):

@@ -110,7 +110,7 @@ def read_model_info(model_dir: str) -> ModelInfo:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
             raise InputError(
-                f"model_dir: {model_dir} holds no model exported by trainer.task.{_hint_of_inner(model_dir)}"
+                f"model_dir: {model_dir} holds no model that `hugs train` wrote.{_hint_of_inner(model_dir)}"
             ) from error
         raise InputError(f"model_dir: cannot read {path} ({cause_of(error)}).") from error
     return ModelInfo.from_bytes(raw, where=path)

@@ -127,4 +127,4 @@ class ModelInfo:
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not the description of a model that trainer.task exported.") from error
+            raise InputError(f"{where}: not the description of a model that `hugs train` wrote.") from error
