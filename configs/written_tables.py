@@ -10,8 +10,8 @@ NEXT_COLUMNS = (*PHOTO_COLUMNS, "label", "proposed_label", "score", "stands_for"
 DRIFT_COLUMNS = (*PHOTO_COLUMNS, "unusual", "similarity", "like", "location")
 TWIN_COLUMNS = (*PHOTO_COLUMNS, "group", "set", "label", "kind", "hash_bits", "similarity")
 MAP_COLUMNS = (*PHOTO_COLUMNS, "label", "set", "x", "y")
-SUSPECT_COLUMNS = (*PHOTO_COLUMNS, "label", "proposed_label", "wrong", "label_score", "proposed_score")
-SUSPECT_COLUMNS += ("neighbours_for", "neighbours_against", "twin_label", "why")
+_JUDGED = ("label", "proposed_label", "wrong", "label_score", "proposed_score")
+SUSPECT_COLUMNS = (*PHOTO_COLUMNS, *_JUDGED, "neighbours_for", "neighbours_against", "twin_label", "why")
 
 # What is seen of a table, by the columns that no other has.
 _OF_PROGRAMS = {

@@ -311,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flag
         for split in SPLITS
         if (data / f"{split}.csv").exists()
-        for flag in (f"--{split}_data_paths", str(job / "preproc" / f"{split}*"))
+        for flag in (f"--{split}_data_paths", str(job / "preproc" / split))
     ]
     _run("trainer.task", *records, "--output_path", str(training))
     photo, label = _held_out_photo(data, job)

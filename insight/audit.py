@@ -1,6 +1,6 @@
 """Finds labels that are probably wrong, and makes a page on which a person decides about them.
 
-Usage: python -m insight.audit --data_paths 'data/preproc/train*' --output_path out/audit
+Usage: python -m insight.audit --data_paths data/preproc/train --output_path out/audit
 """
 
 from __future__ import annotations

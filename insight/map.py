@@ -1,6 +1,6 @@
 """Draws a map of photos: one page that opens offline, with similar photos near each other.
 
-hugs map --data_paths 'data/preproc/train*' --output_path data/map
+hugs map --data_paths data/preproc/train --output_path data/map
 """
 
 from __future__ import annotations

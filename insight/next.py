@@ -1,6 +1,6 @@
 """Says which unlabelled photos to label next, and what that would bring.
 
-python -m insight.next --data_paths 'data/preproc/train*,data/preproc/pool*' --n 100 --output_path out/next
+python -m insight.next --data_paths data/preproc/train,data/preproc/pool --n 100 --output_path out/next
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Applies corrections to a list of labelled images, so that the next embedding and every other tool reads right labels.
 
 Usage: python -m insight.relabel --input_path data/train.csv --input_dict data/dict.txt --corrections corrections.csv
---output_path data/train-corrected.csv --data_paths 'data/preproc/train*'
+--output_path data/train-corrected.csv --data_paths data/preproc/train
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Finds the photos of record sets that are most similar to a photo, by the network that made the records.
 
-hugs search photo.jpg --data_paths 'data/preproc/train*'
+hugs search photo.jpg --data_paths data/preproc/train
 """
 
 from __future__ import annotations

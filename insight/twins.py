@@ -1,6 +1,6 @@
 """Finds photos that are copies of each other, within a record set and across sets.
 
-Usage: python -m insight.twins --data_paths 'data/preproc/train*,data/preproc/eval*' --output_path out/twins
+Usage: python -m insight.twins --data_paths data/preproc/train,data/preproc/eval --output_path out/twins
 """
 
 from __future__ import annotations

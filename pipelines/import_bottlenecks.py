@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "eval" not in written:
         print("warning: there is no evaluation set, and training needs one. Raise --eval_percent.", file=sys.stderr)
     else:
-        words = [word for name in written for word in (f"--{name}_data_paths", f"{set_prefix(options, name)}*")]
+        words = [word for name in written for word in (f"--{name}_data_paths", set_prefix(options, name))]
         output = posixpath.join(posixpath.dirname(options.output_dir.rstrip("/")), "training")
         print(f"next:    {program_command('train', *words, '--output_path', output)}")
     return EXIT_OK

@@ -177,7 +177,7 @@ def _train_command(recipe: str, data_dir: str, job_dir: str, *, splits: Collecti
     """The command that trains on the embedded sets, as it can be typed in the current folder."""
     if has_scheme(job_dir) and not job_dir.startswith("gs://"):
         # The script trains on local files here, or on gs:// in the cloud.
-        flags = [f"--{split}_data_paths={job_dir.rstrip('/')}/preproc/{split}*" for split in splits]
+        flags = [f"--{split}_data_paths={job_dir.rstrip('/')}/preproc/{split}" for split in splits]
         output = f"--output_path={job_dir.rstrip('/')}/training"
         return program_command("train", f"--recipe={recipe}", *flags, output)
     return script_command("hugs_train.sh", data_dir, job_dir, **({} if recipe == "hugs" else {"RECIPE": recipe}))

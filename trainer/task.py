@@ -1,6 +1,6 @@
 """Trains a classifier on the embeddings of record sets and exports it as one SavedModel.
 
-Usage: python -m trainer.task --train_data_paths 'out/preproc/train*' --eval_data_paths 'out/preproc/eval*'
+Usage: python -m trainer.task --train_data_paths out/preproc/train --eval_data_paths out/preproc/eval
 --output_path out/training
 """
 

@@ -159,5 +159,5 @@ def read_embedded_photos(
         image_digests=digests[:filled],
         image_hashes=hashes[:filled],
         set_numbers=set_numbers[:filled],
-        sets=sets,
+        sets=tuple(sets),
     )

@@ -69,7 +69,7 @@ def next_steps(argv: Sequence[str], storage: Storage) -> list[str]:
 
 
 def _train_command(records: str, splits: Sequence[str]) -> str:
-    sets = [word for of in splits for word in (f"--{of}_data_paths", posixpath.join(records, f"{of}*"))]
+    sets = [word for of in splits for word in (f"--{of}_data_paths", posixpath.join(records, of))]
     return program_command("train", *sets, "--output_path", _training_folder(records))
 
 
