@@ -149,14 +149,14 @@ def test_a_dry_run_sends_nothing_and_needs_no_gcloud(gcs, capsys):
 
 
 def test_no_model(gcs):
-    assert f"MODEL_DIR: {JOB_DIR}/training holds no model exported by trainer.task" in refusal()
+    assert f"MODEL_DIR: {JOB_DIR}/training holds no model that `hugs train` wrote" in refusal()
     put_model(gcs, takes_images=False)
     assert "takes embeddings and no photos" in refusal()
 
 
 def test_a_model_without_its_graph_is_none(gcs):
     gcs.put("bucket", "hugs_1/training/model/assets.extra/model.json", b"{}")
-    assert "holds no model exported by trainer.task" in refusal()
+    assert "holds no model that `hugs train` wrote" in refusal()
 
 
 def test_the_repository_of_the_image_is_missing(gcs):

@@ -80,7 +80,7 @@ def test_a_size_that_the_network_does_not_take_is_refused(photos, tmp_path):
         (["--model_dir", model], "^--model_dir: it is used with --resize"),
         (["-r", "--model_dir", model, "--image_size", "299"], "takes 160. Received: 299"),
         (["-r", "--model_dir", head], "takes embeddings and no photos"),
-        (["-r", "--model_dir", str(tmp_path / "none")], "holds no model exported by trainer.task"),
+        (["-r", "--model_dir", str(tmp_path / "none")], "holds no model that `hugs train` wrote"),
         (["-r", "--image_size", "0"], "--image_size must be a whole number from 8 to 1024"),
     ):
         with pytest.raises(InputError, match=words):

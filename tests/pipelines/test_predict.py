@@ -415,7 +415,10 @@ def test_photos_and_answers_in_a_bucket(data, model, answering, gcs, tmp_path, m
         (["--model_dir", "MODEL"], "Pass --input_path, or --data_paths"),
         (["--input_path", "DATA"], "Pass --model_dir, or --backbone"),
         (["--model_dir", "MODEL", "--input_path", "DATA", "--seed", "1"], "--seed: the model says it"),
-        (["--model_dir", "MODEL", "--data_paths", "DATA/train*"], "is not named like a shard"),
+        (
+            ["--model_dir", "MODEL", "--data_paths", "DATA/train*"],
+            "train.csv is a list of photos, not a record set. Embed it first",
+        ),
         (["--model_dir", "MODEL", "--input_path", "DATA", "--data_paths", "x"], "one of the two"),
     ],
 )

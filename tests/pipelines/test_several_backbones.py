@@ -367,5 +367,5 @@ def test_the_next_commands_embed_the_next_list_and_train_on_each_set(photos, tmp
     trainings = [line for line in capsys.readouterr().out.splitlines() if line[:5] == "next:"]
     assert len(trainings) == 2
     for backbone, line in zip((A, B), trainings, strict=True):
-        assert f"--train_data_paths '{tmp_path}/out/{backbone}/train*'" in line
+        assert f"--train_data_paths {tmp_path}/out/{backbone}/train " in line
         assert report_of(tmp_path / "out" / backbone, "eval")["shared_with"][0]["records"] == 5

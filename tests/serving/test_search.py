@@ -235,7 +235,7 @@ def test_sets_of_another_network_are_refused_at_start(model_dir, photos, tmp_pat
     from serving import serve
 
     flags = ["--model_dir", model_dir, "--port", "0", "--search"]
-    with pytest.raises(InputError, match="--search: no such file"):
+    with pytest.raises(InputError, match="--search: no such record set or file"):
         serve.main([*flags, str(tmp_path / "none")])
     with pytest.raises(InputError, match="--search: .* is a folder. Name a set in it"):
         serve.main([*flags, str(tmp_path)])
