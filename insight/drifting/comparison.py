@@ -92,7 +92,7 @@ class Comparison:
                 f"that in {self.p_value:.1%} of cases)."
             )
         return (
-            f"no drift seen: the {compared} differ from the training photos no more than chance would have it "
+            f"No drift seen: the {compared} differ from the training photos no more than chance would have it "
             f"(p = {self.p_value:.2g}). A change that concerns few of them can stay unseen."
         )
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from configs.errors import InputError
 from insight.drift import main
 from preprocess.images.decode import IMAGE_SIZE, decode_image
+from tests.support.browser import assert_accessible, chromium
 from tests.support.near_photos import MeanColourEngine
 from tests.support.written_sets import COLOURS, MEAN_COLOUR, write_record_set
 from trainer.data.dataset import read_dataset
@@ -87,10 +88,12 @@ def test_photos_like_those_of_the_training_are_no_drift(drift_of, tmp_path):
     embeddings, paths, label_ids = write_photos(f"{tmp_path}/photos", NUM_NEW, seed=1)
     code, result, table, page, printed = drift_of(embeddings, paths, label_ids, "--fail_on_drift")
     assert code == 0 and not result["drift"] and result["cause"] is None
-    assert printed.startswith("no drift seen: the 30 new photos differ")
+    assert printed.startswith("No drift seen: the 30 new photos differ")
     assert result["photos_read"] == NUM_NEW and set(result["p_values"]) >= {"mmd", "new_group", "photo_statistics"}
     assert sorted(row["image_uri"] for row in table) == sorted(paths)
-    assert page.count("data:image/jpeg") == 20 and "no drift seen" in page
+    assert (
+        page.count("data:image/jpeg") == 20 and "No drift seen" in page and "The least usual of the new photos" in page
+    )
 
 
 CHANGES = {
@@ -106,7 +109,14 @@ def test_changed_photos_are_drift_with_the_cause(change, drift_of, tmp_path):
     code, result, table, page, printed = drift_of(embeddings, paths, None, "--fail_on_drift")
     assert code == 1 and result["drift"] and result["cause"] == cause
     assert words in result["cause_words"] and words in page and printed.startswith("DRIFT: ")
-    assert len(table) == NUM_NEW
+    assert len(table) == NUM_NEW and "The photos behind it" in page
+
+
+def test_the_page_breaks_no_rule_of_accessibility(drift_of, tmp_path):
+    embeddings, paths, _ = write_photos(f"{tmp_path}/photos", NUM_NEW, seed=2, change=CHANGES["darker"][0])
+    drift_of(embeddings, paths)
+    with chromium() as browser:
+        assert_accessible(browser, f"{tmp_path}/out/drift.html")
 
 
 def test_a_group_of_photos_of_a_new_class_is_named_and_comes_first(drift_of, tmp_path):

@@ -12,6 +12,7 @@ from configs.errors import InputError
 from insight import twins
 from preprocess.images.perceptual_hash import mirrored
 from preprocess.records.twin_groups import parse_twin_groups
+from tests.support.browser import assert_accessible, chromium
 from tests.support.written_sets import MEAN_COLOUR, write_record_set
 
 SIZE = 64
@@ -77,6 +78,12 @@ def groups_of(rows):
     for row in rows:
         found.setdefault(row["group"], {})[row["image_uri"]] = row["kind"]
     return list(found.values())
+
+
+def test_the_page_breaks_no_rule_of_accessibility(tmp_path, sets):
+    run(tmp_path, sets())
+    with chromium() as browser:
+        assert_accessible(browser, f"{tmp_path}/out/twins.html")
 
 
 def test_copies_of_each_kind_are_found_and_leaks_are_named(tmp_path, sets, capsys):

@@ -48,6 +48,14 @@ def opened_file(
     assert not faults
 
 
+def assert_accessible(browser: Any, path: str) -> None:
+    """A page on the disk breaks no rule of axe-core and does not scroll sideways: wide and narrow, light and dark."""
+    for width, dark in ((390, True), (390, False), (1200, True), (1200, False)):
+        with opened_file(browser, path, width=width, dark=dark, bypass_csp=True) as page:
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert not accessibility_faults(page)
+
+
 def reload_until_status(page: Any, text: str) -> None:
     """Reloads a page that keeps its state in the browser, until its status says what was kept.
 
