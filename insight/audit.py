@@ -74,14 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.label_errors.suspects import SUSPECTS_NAME, all_labels, suspect_lines, suspects
     from insight.next_commands import steps_with_corrections
     from insight.pages.output_folder import OutputFolder
-    from trainer.data.record_sets import find_record_sets
 
-    # A wrong input is told before an output that is there already.
-    sets = find_record_sets(options.data_paths, flag="data_paths", input_dict=options.input_dict)
+    sets = options.find_sets()
     output = OutputFolder(options.output_path, [SUSPECTS_NAME, _PAGE_NAME], overwrite=options.overwrite)
-    photos = read_embedded_photos(
-        options.data_paths, flag="data_paths", input_dict=options.input_dict, sets=sets, only_labelled=True
-    )
+    photos = read_embedded_photos(sets, flag="data_paths", only_labelled=True)
     records = sum(record_set.manifest.records for record_set in photos.sets)
     unlabelled = records - len(photos)
     if not len(photos):

@@ -172,7 +172,7 @@ def _recorded_photos(options: DriftOptions, info: ModelInfo, sketch: TrainingSke
     from preprocess.images.decode import IMAGE_SIZE
     from preprocess.records.backbone_identity import difference_of
 
-    photos = read_embedded_photos(options.data_paths, flag="data_paths", input_dict=options.input_dict)
+    photos = read_embedded_photos(options.find_sets(), flag="data_paths")
     made_by = photos.sets[0].manifest.backbone
     if not made_by.agrees_with(info.backbone):
         raise InputError(

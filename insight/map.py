@@ -98,14 +98,12 @@ def _run(options: MapOptions) -> int:
     from insight.pages.map_data import map_data
     from insight.pages.output_folder import OutputFolder
     from insight.pages.sprite_sheets import make_sheets
-    from trainer.data.record_sets import find_record_sets
 
     # The earlier map may be the one that is replaced, so it is read before.
-    # A wrong input is told before an output that is there already.
-    sets = find_record_sets(options.data_paths, flag="data_paths", input_dict=options.input_dict)
+    sets = options.find_sets()
     folder = OutputFolder(options.output_path, [PAGE_NAME, TABLE_NAME], overwrite=options.overwrite)
     said = read_predictions(options.predictions)
-    every = read_embedded_photos(options.data_paths, flag="data_paths", input_dict=options.input_dict, sets=sets)
+    every = read_embedded_photos(sets, flag="data_paths")
     photos = _some(every, options.max_photos)
     earlier = None if options.previous is None else earlier_positions(options.previous, photos)
     predicted, is_wrong = _compared(photos, said)

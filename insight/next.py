@@ -79,13 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.pages.output_folder import OutputFolder
     from insight.selection.choose import choose, head_scores
     from insight.selection.expected_gain import expected_gain
-    from trainer.data.record_sets import find_record_sets
 
-    # A wrong input is told before an output that is there already.
-    sets = find_record_sets(options.data_paths, flag="data_paths", input_dict=options.input_dict)
+    sets = options.find_sets()
     output = OutputFolder(options.output_path, [PAGE_NAME, TABLE_NAME, RESULT_NAME], overwrite=options.overwrite)
     before = _previous(options, output.path(RESULT_NAME))
-    photos = read_embedded_photos(options.data_paths, flag="data_paths", input_dict=options.input_dict, sets=sets)
+    photos = read_embedded_photos(sets, flag="data_paths")
     labelled, unlabelled, num_copies = _parts(photos)
     if not len(unlabelled):
         raise InputError(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from configs.arguments import OneLineParser
 from configs.option import REQUIRED, Options, add_flags, given_values, option, options_of, same_option
 from configs.rules import Switch
 from trainer.arguments import split_paths
 from trainer.options import DataOptions, Path, Paths, with_supported_paths
+
+if TYPE_CHECKING:
+    from trainer.data.record_sets import RecordSet
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,16 @@ class SetOptions(Options):
         metavar="PATH",
     )
     input_dict: str | None = same_option(DataOptions, "input_dict", decides="neither", held_as=())
+
+    def find_sets(self) -> tuple[RecordSet, ...]:
+        """The record sets of `data_paths`. Programs call it first, so that a wrong name is told before all else.
+
+        Raises:
+          InputError: a path names no whole set.
+        """
+        from trainer.data.record_sets import find_record_sets
+
+        return tuple(find_record_sets(self.data_paths, flag="data_paths", input_dict=self.input_dict))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

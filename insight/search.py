@@ -122,14 +122,14 @@ def _run(options: SearchOptions) -> int:
     from insight.index.photo_index import PhotoIndex, open_index, require_index_folder
     from insight.index.through_shards import ThroughShards
     from insight.pages.output_folder import OutputFolder
-    from trainer.data.record_sets import find_record_sets, require_agreement
+    from trainer.data.record_sets import require_agreement
 
     folder = None
     if options.output_path is not None:
         folder = OutputFolder(options.output_path, [PAGE_NAME], overwrite=options.overwrite)
     if options.index is not None:
         require_index_folder(options.index)
-    sets = find_record_sets(options.data_paths, flag="data_paths", input_dict=options.input_dict)
+    sets = options.find_sets()
     require_agreement(sets)
     # Wrong photos and a missing network are found before records are read.
     names, digests, queries, all_usable = _photo_queries(options, sets)

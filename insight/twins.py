@@ -68,12 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from insight.copies.twin_table import find_leaks, in_order_of_interest, twin_table
     from insight.data.embedded_photos import read_embedded_photos
     from insight.pages.output_folder import OutputFolder
-    from trainer.data.record_sets import find_record_sets
 
-    # A wrong input is told before an output that is there already.
-    sets = find_record_sets(options.data_paths, flag="data_paths", input_dict=options.input_dict)
+    sets = options.find_sets()
     output = OutputFolder(options.output_path, (TWINS_NAME, PAGE_NAME), overwrite=options.overwrite)
-    photos = read_embedded_photos(options.data_paths, flag="data_paths", input_dict=options.input_dict, sets=sets)
+    photos = read_embedded_photos(sets, flag="data_paths")
     by_embedding = options.embeddings == "on" or (options.embeddings == "auto" and len(photos) <= _MOST_COMPARED)
     if not by_embedding and not photos.image_hashes.any():
         raise InputError(

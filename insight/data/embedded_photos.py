@@ -12,7 +12,7 @@ from configs.counts import counted
 from configs.errors import InputError
 from preprocess.records.example import HASH_BYTES
 from trainer.data.memory import MemoryBudget
-from trainer.data.record_sets import RecordSet, find_record_sets, require_agreement
+from trainer.data.record_sets import RecordSet, require_agreement
 from trainer.data.shard_reader import read_shards
 
 _MEBIBYTE = 1 << 20
@@ -91,29 +91,18 @@ class EmbeddedPhotos:
         )
 
 
-def read_embedded_photos(
-    paths: Sequence[str],
-    *,
-    flag: str,
-    input_dict: str | None = None,
-    only_labelled: bool = False,
-    sets: Sequence[RecordSet] | None = None,
-) -> EmbeddedPhotos:
-    """Reads all records of the sets that some paths name, with their embeddings.
+def read_embedded_photos(sets: Sequence[RecordSet], *, flag: str, only_labelled: bool = False) -> EmbeddedPhotos:
+    """Reads all records of some sets, with their embeddings.
 
     Args:
-      paths: shard files, globs, or prefixes of sets; local or gs://.
+      sets: as `find_record_sets` gives them.
       flag: the option that named them, for the messages.
-      input_dict: the dict.txt of sets that were made elsewhere.
-      sets: what `find_record_sets` gave for these paths, if they were looked for before; None to look for them here.
       only_labelled: leaves out records without a label while they are read, which takes less memory than `at`.
 
     Raises:
-      InputError: a path names no whole set; sets come from different backbones or have different labels; a shard is
+      InputError: sets come from different backbones or have different labels; a shard is
         damaged; there is no record; or the embeddings do not fit in memory.
     """
-    if sets is None:
-        sets = find_record_sets(paths, flag=flag, input_dict=input_dict)
     require_agreement(sets)
     total = sum(record_set.manifest.records for record_set in sets)
     size = sets[0].manifest.backbone.embedding_size

@@ -58,9 +58,10 @@ def explain(what: str, look: Look, look_in: str, around: Look) -> list[Answer]:
     places = find_places("" if look_in == "." else look_in, around)
     _follow_links(places, around)
     row = _ROW.fullmatch(what)
-    for name, line in ((what, None), (row["list"], int(row["line"])) if row else (what, None)):
-        if table := _table_named(name, places):
-            return [explain_table(table, line, places, around)]
+    if table := _table_named(what, places):
+        return [explain_table(table, None, places, around)]
+    if row and (table := _table_named(row["list"], places)):
+        return [explain_table(table, int(row["line"]), places, around)]
     if row and (list_path := _list_named(row["list"], places)):
         return [_explain_row(list_path, int(row["line"]), places, around)]
     if list_path := _list_named(what, places):

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Sequence
 
 from configs.csv_text import LABEL_SEPARATOR
 from configs.errors import InputError, did_you_mean
+from configs.written_tables import PHOTO_COLUMNS
 from preprocess.lists.labels import LabelDict
 
-COLUMNS = ("image_uri", "image_sha256", "action", "label", "was", "by", "when")
+COLUMNS = (*PHOTO_COLUMNS, "action", "label", "was", "by", "when")
 ACTIONS = ("keep", "change", "remove", "unsure")
 # A record keeps so many bytes of the digest in memory.
 DIGEST_BYTES = 16

@@ -11,9 +11,11 @@ import io
 import re
 
 from configs.errors import InputError
+from configs.written_tables import PHOTO_COLUMNS
 
 TWINS_NAME = "twins.csv"
-URI_COLUMN, DIGEST_COLUMN, GROUP_COLUMN = "image_uri", "image_sha256", "group"
+URI_COLUMN, DIGEST_COLUMN = PHOTO_COLUMNS
+GROUP_COLUMN = "group"
 
 # Records are compared by the first 16 bytes of the SHA-256; a table that somebody makes may have all 32.
 _DIGEST_BYTES = 16

@@ -11,7 +11,7 @@ from PIL import Image
 from configs.errors import InputError
 from configs.written_tables import SUSPECT_COLUMNS
 from insight.audit import main
-from tests.support.browser import accessibility_faults, chromium, opened_file, reload_until_status
+from tests.support.browser import assert_accessible, chromium, opened_file, reload_until_status
 from tests.support.written_sets import COLOURS, write_record_set
 from trainer.data.corrected import read_corrections
 
@@ -177,12 +177,7 @@ def test_decisions_by_keys_are_downloaded_as_corrections(folder, audited):
                 page.get_by_role("button", name="Download").click()
             saved = f"{folder}/corrections.csv"
             download.value.save_as(saved)
-        for width, dark in ((390, True), (390, False), (1200, True), (1200, False)):
-            with opened_file(browser, path, width=width, dark=dark, bypass_csp=True) as page:
-                page.keyboard.press("k")
-                page.keyboard.press("ArrowLeft")
-                assert page.evaluate("document.documentElement.scrollWidth") <= width
-                assert not accessibility_faults(page)
+        assert_accessible(browser, path, keys=("k", "ArrowLeft"))
     with open(saved, newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["image_uri"], row["action"], row["label"]) for row in rows] == [

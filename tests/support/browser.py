@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -48,10 +48,18 @@ def opened_file(
     assert not faults
 
 
-def assert_accessible(browser: Any, path: str) -> None:
-    """A page on the disk breaks no rule of axe-core and does not scroll sideways: wide and narrow, light and dark."""
+def assert_accessible(browser: Any, path: str, *, keys: Sequence[str] = ()) -> None:
+    """A page on the disk breaks no rule of axe-core and does not scroll sideways: wide and narrow, light and dark.
+
+    Args:
+      browser: Chromium.
+      path: of the page.
+      keys: are pressed before.
+    """
     for width, dark in ((390, True), (390, False), (1200, True), (1200, False)):
         with opened_file(browser, path, width=width, dark=dark, bypass_csp=True) as page:
+            for key in keys:
+                page.keyboard.press(key)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert not accessibility_faults(page)
 

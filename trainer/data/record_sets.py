@@ -83,13 +83,21 @@ def _files(path: str, flag: str) -> list[str]:
         if is_folder(path):
             inside = posixpath.join(path, "train")
             raise InputError(f"--{flag}: {path} is a folder. Name a set in it, for example '{inside}'.")
-        if is_folder(sidecar_dir(path)):  # A set may have a bracket in its name.
-            return _shards_of(path, flag)
-        if not has_glob(path):
-            if any(set_of_shard(name) == path for name in storage().match(f"{path}-*")):
-                return _shards_of(path, flag)  # Made elsewhere, or the manifest is gone.
+        has_sidecar = is_folder(sidecar_dir(path))  # A set may have a bracket in its name.
+        if has_sidecar or not has_glob(path):
+            # Of `train`, this matches the shards of a set `train-corrected` too.
+            shards = [name for name in storage().match(f"{glob.escape(path)}-*") if set_of_shard(name) == path]
+            if shards:
+                return shards
+            if not has_sidecar:
+                raise InputError(
+                    f"--{flag}: no such record set or file: {path}. Name a set such as 'out/preproc/train', or shards."
+                )
+            if is_unfinished(path):
+                raise _unfinished(path, flag)
             raise InputError(
-                f"--{flag}: no such record set or file: {path}. Name a set such as 'out/preproc/train', or shards."
+                f"--{flag}: the record set {path} has no shards: there is only {sidecar_dir(path)}, which holds no "
+                "records. Did the pipeline run to its end, with this output path?"
             )
     except OSError as error:
         raise InputError(f"--{flag}: cannot look at {path}: {cause_of(error)}") from error
@@ -103,25 +111,6 @@ def _files(path: str, flag: str) -> list[str]:
     if not is_in_bucket(path) and not has_glob(folder) and not os.path.isdir(folder):
         hint = f" (there is no folder {folder})"
     raise InputError(f"--{flag}: nothing matches {path!r}{hint}. Did the pipeline run, with this output path?")
-
-
-def _shards_of(prefix: str, flag: str) -> list[str]:
-    """The shard files of exactly one set: a name without a star is no beginning of the names of other sets.
-
-    Raises:
-      InputError: there is none.
-      OSError: storage cannot be read.
-    """
-    # Of `train`, this matches the shards of a set `train-corrected` too.
-    found = [path for path in storage().match(f"{glob.escape(prefix)}-*") if set_of_shard(path) == prefix]
-    if found:
-        return found
-    if is_unfinished(prefix):
-        raise _unfinished(prefix, flag)
-    raise InputError(
-        f"--{flag}: the record set {prefix} has no shards: there is only {sidecar_dir(prefix)}, which holds no "
-        "records. Did the pipeline run to its end, with this output path?"
-    )
 
 
 def _unfinished(prefix: str, flag: str) -> InputError:

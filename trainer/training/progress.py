@@ -26,7 +26,6 @@ class TrainingProgress:
         self._max_steps = max_steps
         self._next_line_step = max(1, max_steps // _LINES_PER_RUN)
         self._bar: tqdm.tqdm | None = None
-        self._has_begun = False
         self._lines = contextlib.ExitStack()
 
     def __enter__(self) -> TrainingProgress:
@@ -60,10 +59,9 @@ class TrainingProgress:
                 self._bar.set_postfix(
                     {"loss": f"{loss:.3f}", "eval accuracy": f"{measures.accuracy:.3f}"}, refresh=False
                 )
-            if not self._has_begun:
+            if not self._bar.n:
                 # What is left is estimated from here on: the first step is compiled first, and those before a
                 # checkpoint took no time now.
-                self._has_begun = True
                 self._bar.n = self._bar.initial = step
                 self._bar.unpause()
                 self._bar.refresh()

@@ -10,13 +10,18 @@ from insight.data import embedded_photos
 from insight.data.embedded_photos import read_embedded_photos
 from tests.support.written_sets import MEAN_COLOUR, write_record_set
 from trainer.data.memory import MemoryBudget
+from trainer.data.record_sets import find_record_sets
+
+
+def read(paths, **options):
+    return read_embedded_photos(find_record_sets(paths, flag="data_paths"), flag="data_paths", **options)
 
 
 def test_all_records_of_all_sets_are_read_in_order_also_those_without_a_label(tmp_path):
     vectors = np.arange(15, dtype=np.float32).reshape(5, 3)
     first = write_record_set(str(tmp_path / "train"), vectors, [[0], [], [2, 1], [1], [0]])
     second = write_record_set(str(tmp_path / "more"), vectors[:2] + 100, [[], [2]], compression="gzip", contents="xy")
-    photos = read_embedded_photos([first, second], flag="data_paths")
+    photos = read([first, second])
     assert len(photos) == 7 and [found.prefix for found in photos.sets] == sorted([first, second])
     assert photos.uris.tolist() == [f"more/{row}.jpg" for row in range(2)] + [f"train/{row}.jpg" for row in range(5)]
     assert np.array_equal(photos.embeddings, np.concatenate([vectors[:2] + 100, vectors]))
@@ -30,7 +35,7 @@ def test_all_records_of_all_sets_are_read_in_order_also_those_without_a_label(tm
     assert [some.labels_of(row) for row in range(3)] == [["blue", "green"], [], ["red"]]
     assert np.array_equal(some.embeddings, photos.embeddings[[4, 0, 6]]) and some.set_of(1).prefix == second
 
-    labelled = read_embedded_photos([first, second], flag="data_paths", only_labelled=True)
+    labelled = read([first, second], only_labelled=True)
     expected = photos.at(np.flatnonzero(photos.label_counts))
     for name in ("uris", "embeddings", "label_ids", "label_splits", "image_digests", "image_hashes", "set_numbers"):
         assert np.array_equal(getattr(labelled, name), getattr(expected, name)), name
@@ -42,11 +47,11 @@ def test_sets_of_two_networks_are_refused(tmp_path):
     other = dataclasses.replace(MEAN_COLOUR, weights_digest="sha256:" + "1" * 64)
     write_record_set(str(tmp_path / "b"), vectors, [[0], [1]], identity=other)
     with pytest.raises(InputError, match="different backbones"):
-        read_embedded_photos([f"{tmp_path}/a", f"{tmp_path}/b"], flag="data_paths")
+        read([f"{tmp_path}/a", f"{tmp_path}/b"])
 
 
 def test_what_does_not_fit_in_memory_is_one_line(tmp_path, monkeypatch):
     path = write_record_set(str(tmp_path / "a"), np.zeros((500, 3), np.float32), [[0]] * 500)
     monkeypatch.setattr(embedded_photos, "MemoryBudget", lambda limit: MemoryBudget(0))
     with pytest.raises(InputError, match=r"--data_paths: .* 500 records take 0 MiB .* 0 MiB may be used"):
-        read_embedded_photos([path], flag="data_paths")
+        read([path])

@@ -2,35 +2,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from insight.drifting.comparison import compare
-from insight.drifting.new_photos import NewPhotos
-from tests.support.written_sets import MEAN_COLOUR
+from benchmarks.drift import Photos
+from benchmarks.drift import compared as compared_rows
 from trainer.data.photo_statistics import PHOTO_STATISTICS
-from trainer.data.photos import PhotoFinder
-from trainer.data.training_sketch import TrainingSketch
-from trainer.export.model_info import ModelInfo
 
 SIZE = 64
-INFO = ModelInfo(labels=("a", "b"), backbone=MEAN_COLOUR, head_digest="sha256:0")
 
 
 def compared(training, new):
     """The comparison of two groups of embeddings, float32 [n, SIZE]."""
-    statistics = np.zeros((0, len(PHOTO_STATISTICS)), np.float32)
-    label_ids = np.arange(len(training)) % 2
-    sketch = TrainingSketch.of_vectors(training, label_ids, statistics, embedding_size=SIZE, num_photos=len(training))
-    names = [f"{number}.jpg" for number in range(len(new))]
-    photos = NewPhotos(
-        total=len(new),
-        uris=names,
-        places=names,
-        finders=[PhotoFinder()] * len(new),
-        digests=[None] * len(new),
-        embeddings=new,
-        read_places=np.zeros(0, np.int64),
-        statistics=statistics,
+    before, now = (
+        Photos(rows, np.zeros((0, len(PHOTO_STATISTICS)), np.float32), np.arange(len(rows)) % 2)
+        for rows in (training, new)
     )
-    return compare(sketch, photos, info=INFO, alarm_level=0.03)
+    return compared_rows(before, np.arange(len(training)), now, np.arange(len(new)))
 
 
 def test_new_photos_that_are_training_photos_are_counted_and_said():
